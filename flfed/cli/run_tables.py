@@ -28,6 +28,7 @@ from flfed.records.statistics.importances import largest_gains
 from flfed.records.statistics.left_out import KEY as LEFT_OUT
 from flfed.records.statistics.noised_scores import over_all_rows, released
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
+from flfed.records.statistics.validation import KEY as VALIDATION
 from flfed.records.store.reader import RunReader
 from flfed.words import render
 
@@ -58,7 +59,8 @@ def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
         output.say(f"Note: {note}")
     headers, rows, below = narrative.comparison_rows(report)
     metric = primary_of(report)
-    if metric is not None:
+    validated = (report.get(VALIDATION) or {}).get("sites")
+    if metric is not None and not validated:
         first = narrative.doubts(report, metric)
         below = [line for line in below if line not in first]
         joining = [narrative.joining_in_words(report, metric), narrative.tally(report, metric)]
@@ -68,6 +70,7 @@ def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
         _print_section(score_in_use(report))
         _print_section(calibration_of_sites(report))
     print_left_out(report)
+    _print_validation(report)
     if "statistics" in report:
         below = _print_statistic(report, whole=whole)
     output.say_all([*below, *faults.unfinished_in_words(report)])
@@ -163,6 +166,16 @@ def print_left_out(report: dict[str, Any]) -> None:
     from flfed.records.sections.left_out import unseen_sites  # with charts, and so pandas
 
     _print_section(unseen_sites(report))
+
+
+def _print_validation(report: dict[str, Any]) -> None:
+    """Print a validated model at each site, and the updates that are due."""
+    if not report.get(VALIDATION):
+        return
+    from flfed.records.sections.validation import advised_updates, validated_sites  # with charts, and so pandas
+
+    _print_section(validated_sites(report))
+    _print_section(advised_updates(report))
 
 
 def _print_section(section: Section | None) -> None:

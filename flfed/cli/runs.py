@@ -286,10 +286,10 @@ def audit(
 
 def object_of(run: str) -> dict[str, Any]:
     """Return the report of a run as `--json` prints it."""
-    from flfed.records.reports.report import report
+    from flfed.records.reports.report import is_of_model, report
     from flfed.records.statistics.recorded_statistic import statistic_object
     from flfed.records.store.reader import RunReader
 
     with RunReader.open() as reader:
         run_report = report(reader, run)
-        return run_report if reader.runs_of(run)[0].rounds_planned else statistic_object(run_report)
+        return run_report if is_of_model(run_report, reader.runs_of(run)) else statistic_object(run_report)

@@ -121,11 +121,19 @@ def new_study(
     time: str = typer.Option("", metavar="COLUMN", help="Time until the event, of cox or survival."),
     event: str = typer.Option("", metavar="COLUMN", help="Flag of the event; default: the target."),
     outcome: str = typer.Option("", metavar="COLUMN", help="Outcome of a glm; default: the target."),
+    validate: Path | None = typer.Option(
+        None,
+        metavar="MODEL",
+        help="Train nothing and validate this model: a folder, a .csv of coefficients, or a .json.",
+    ),
     name: str = typer.Option("", help="Name; default: the dataset's with -study, -table or the statistic."),
     purpose: str = typer.Option("", help="Purpose, which is part of each approval."),
     to: Path = TO,
 ) -> None:
     """Write a new study, with a comment for each choice; `flfed choose` chooses one by questions."""
+    if validate is not None:
+        _new_validation(validate, dataset, name or f"{dataset}-validation", purpose, to)
+        return
     from flfed.federation.server.preflight import check
     from flfed.rows.data import datasets, site_discovery
     from flfed.rows.proposals.texts import write_new
@@ -163,6 +171,34 @@ def new_study(
     typer.echo(render("commands.study.written", file=path))
     if estimate and not opened:
         output.say(render("study.estimate.sums"))
+
+
+def _new_validation(model: Path, dataset: str, name: str, purpose: str, to: Path) -> None:
+    """Write a study that validates a model, and the model's folder where it was another file."""
+    from flfed.export.brought.bring import bring_model
+    from flfed.federation.server.preflight import check
+    from flfed.rows.data import datasets
+    from flfed.rows.model_files import read_model_files
+    from flfed.rows.proposals.texts import write_new
+    from flfed.rows.warm_start import read_source
+    from flfed.study.study import Study
+    from flfed.study.validation_text import validation_text
+
+    schema = datasets.load(dataset).schema
+    folder = bring_model(model, schema, to / f"{name}-model").resolve()
+    source = read_source(folder, str(model))
+    files = read_model_files(folder)
+    text = validation_text(
+        files.study, folder, source.sha256(), name=name, dataset=dataset, purpose=purpose, task=schema.task
+    )
+    study = Study.parse(text)
+    check(study)
+    source.check(study, schema, str(model))
+    path = write_new(to, {f"{name}.toml": text})[0]
+    typer.echo(render("commands.study.written", file=path))
+    if folder != model.resolve():
+        output.say(render("commands.study.brought", folder=folder))
+    output.say(render("commands.study.validates", sha256=source.sha256()))
 
 
 def _list_counted(schema: Any) -> list[str]:

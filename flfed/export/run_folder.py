@@ -19,7 +19,7 @@ from flfed.federation.engines.engine import engine_of
 from flfed.paths import RUN
 from flfed.records.objects import read, write
 from flfed.records.reports.narrative import story
-from flfed.records.reports.report import metrics_of, report
+from flfed.records.reports.report import is_of_model, metrics_of, report
 from flfed.records.reports.site_verdict import gain_at
 from flfed.records.statistics.averaging import Averaging
 from flfed.records.statistics.noised_scores import is_uncompared, with_verdict
@@ -191,7 +191,7 @@ def _why_no_model(runs: Sequence[RunEntry], series: SeriesEntry) -> str:
 
 def _tables(reader: RunReader, runs: Sequence[RunEntry], run_report: Mapping[str, Any]) -> dict[str, str]:
     """Return the report and the tables of a run, by file name."""
-    shown = run_report if runs[0].rounds_planned else statistic_object(run_report)
+    shown = run_report if is_of_model(run_report, runs) else statistic_object(run_report)
     files = {
         "report.json": json.dumps(shown, indent=2, ensure_ascii=False) + "\n",
         "comparison.csv": csv_text(COMPARISON, _comparison(reader, runs)),

@@ -100,6 +100,8 @@ class RunReport:
         Figures in one sum of three or more aggregate-only sites.
     round_bytes : object or None
         Bytes sent in a round of training (`round_totals.round_bytes`).
+    validation : object or None
+        A brought model at each site, and updates of it (`validation.Validation`).
     left_out : object or None
         The model of the other sites at each site, which took no part in it (`left_out.LeftOut`).
     trained_test_rows : object or None
@@ -132,6 +134,7 @@ class RunReport:
     noised_scores: Any = None
     round_bytes: Any = None
     trained_test_rows: Any = None
+    validation: Any = None
     left_out: Any = None
 
     @property

@@ -79,7 +79,12 @@ class EncodedTable:
         return len(self.schema.classes)
 
     def parts(self) -> dict[str, pd.DataFrame]:
-        """Return the rows that sums are over, by part; validation rows are one where the plan keeps them apart."""
+        """Return the rows that sums are over, by part; validation rows are one where the plan keeps them apart.
+
+        Of a model that nobody trains, figures are over the whole table.
+        """
+        if not self.study.train:
+            return {"whole": self.table.holdout("row-set")}
         tables = {"training": self.table.training, "holdout": self.table.holdout("row-set")}
         if self._validation_rows:
             tables |= {
@@ -95,7 +100,9 @@ class EncodedTable:
         from few rows gives them away.
         """
         parts = {"training": len(self.table.training) - self._validation_rows, "holdout": self.table.holdout_rows}
-        if self.site.holds_nothing_out():
+        if not self.study.train:
+            del parts["training"]
+        elif self.site.holds_nothing_out():
             del parts["holdout"]
         if self.study.plan.validation:
             parts["validation"] = self._validation_rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import Encoded, input_names, input_slices
 from flfed.rows.model_files import read_model_files
 from flfed.rows.own_parts import INTERCEPT_SD
-from flfed.rows.study_model import first_model, study_layout
+from flfed.rows.study_model import first_model, model_shapes, study_layout
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import Asking
 from flfed.rows.training.tuning.linear import PENALTIES, LinearPredictor, Predictor, tuned_beside
@@ -82,7 +82,7 @@ class Source:
         if study.encode.scaler == "per-site":
             raise usage_error("models.start.refused", name=name, why=Refusal("source-per-site"))
         layout = study_layout(study, schema)
-        layers = layers_of(study.model.build("model"))
+        layers = _layers(study)
         if layers and len(arrays[layers[0][0]]) != len(input_names(layout)):
             raise usage_error("models.start.schema", name=name)
         return cls(run=name, layout=layout, encoder=encoder, layers=layers, arrays=arrays)
@@ -105,13 +105,7 @@ class Source:
 
     def sha256(self) -> str:
         """Return the SHA-256 of all that a run takes of it: layout, encoder, layers and arrays."""
-        facts = {
-            "layout": asdict(self.layout),
-            "layers": self.layers,
-            "encoder-sha256": self.encoder.sha256(),
-            "arrays-sha256": arrays_sha256(self.arrays),
-        }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return _sha256(self.layout, self.layers, self.encoder, self.arrays)
 
     def check(self, study: Study, schema: Schema, where: str) -> None:
         """Refuse to begin a study with it.
@@ -125,9 +119,51 @@ class Source:
         """
         if study.start_sha256 not in ("", sha256 := self.sha256()):
             raise usage_error("models.start.hash", where=where, sha256=sha256, expected=study.start_sha256)
-        why = defect(self, study.model.build("model"), first_model(study, schema), study_layout(study, schema))
+        if study.train:
+            why = defect(self, study.model.build("model"), first_model(study, schema), study_layout(study, schema))
+        else:
+            why = _changed(self, study, schema)
         if why:
             raise UsageError(f"{where}: {why}")
+
+
+def model_sha256(study: Study, schema: Schema, arrays: Arrays, encoder: Encoder) -> str:
+    """Return the hash of a message's model as `Source.sha256` does: with the study's own layout and layers."""
+    return _sha256(study_layout(study, schema), _layers(study), encoder, arrays)
+
+
+def _layers(study: Study) -> tuple[tuple[str, str], ...]:
+    """Return the names of a study's layers; none of trees."""
+    model = study.model.build("model")
+    return () if getattr(model, "plain", False) else layers_of(model)
+
+
+def _sha256(layout: Layout, layers: Sequence[tuple[str, str]], encoder: Encoder, arrays: Arrays) -> str:
+    facts = {
+        "layout": asdict(layout),
+        "layers": layers,
+        "encoder-sha256": encoder.sha256(),
+        "arrays-sha256": arrays_sha256(arrays),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _changed(source: Source, study: Study, schema: Schema) -> str:
+    """Return why a study cannot score a source as it is, "" where it can: nothing is rewritten for it."""
+    layout = study_layout(study, schema)
+    if _outcome(source.layout) != _outcome(layout):
+        return render("models.start.target", source=source.layout.target.name, target=layout.target.name)
+    own = {column.name: column for column in source.layout.features}
+    asked = {column.name: column for column in layout.features}
+    differing = sorted(name for name in own.keys() | asked.keys() if own.get(name) != asked.get(name))
+    if differing:
+        return render("models.start.differ", columns=", ".join(differing))
+    if source.layout != layout or source.layers != _layers(study):
+        return render("models.start.widths")
+    shapes = {name: (value.shape, value.dtype) for name, value in source.arrays.items()}
+    if shapes != model_shapes(study, schema):
+        return render("models.start.widths")
+    return ""
 
 
 @dataclass(frozen=True, eq=False)

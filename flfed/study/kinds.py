@@ -30,7 +30,7 @@ def visits_of(study: Study) -> int:
 
 def grows(study: Study) -> bool:
     """Return whether a study's rounds grow trees."""
-    return study.model.name == TREES
+    return study.train and study.model.name == TREES
 
 
 def refits(study: Study) -> bool:
@@ -39,7 +39,9 @@ def refits(study: Study) -> bool:
 
 
 def most_rounds(study: Study) -> int:
-    """Return the most rounds of a run: where trees are grown anew, as many again."""
+    """Return the most rounds of a run: none of a validation, and as many again where trees are grown anew."""
+    if not study.train:
+        return 0
     return study.rounds * (1 + refits(study))
 
 

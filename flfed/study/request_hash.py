@@ -76,6 +76,9 @@ def asks_sha256(text: str) -> str:
     request["compare"] = _plain(FORMER["compare"]) | _compared(study)
     # A model to begin from is known by its hash: its name is the coordinator's word for it.
     request["warm_start"] = bool(study.warm_start)
+    # Ledgers have hashes of studies from before there was anything but training.
+    if study.train:
+        del request["train"]
     request, _ = rename(request, FORMER_NAMES)
     return hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
 

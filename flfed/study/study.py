@@ -109,6 +109,9 @@ class Study(Crossing, metaclass=_FromKeywords):
     frozen_layers : int, >= 0
         Layers, from the inputs on, that stay as they began. It stands in the table `[model]`.
         Example: `frozen-layers = 1`.
+    train : bool
+        Whether sites train. Without it a run validates the model of `warm-start`: each site scores all of its rows
+        once. It stands in the table `[model]`. Example: `train = false`.
     rounds : int, >= 1
         Times that the sites train and the server aggregates; 0 where there is a statistic or an analysis.
         Example: `rounds = 40`.
@@ -148,6 +151,7 @@ class Study(Crossing, metaclass=_FromKeywords):
     warm_start: str = ""
     start_sha256: str = ""
     frozen_layers: int = 0
+    train: bool = True
     rounds: int = 1
     compare: Compare
     text: str
@@ -572,8 +576,8 @@ def has_analysis(table: Mapping[str, Any]) -> bool:
 
 
 def trains(table: Mapping[str, Any]) -> bool:
-    """Return whether a study's parsed text has a model, and neither a statistic nor an analysis in place of one."""
-    return STATISTIC not in table
+    """Return whether a study's parsed text trains a model: it has no statistic or analysis, and validates none."""
+    return STATISTIC not in table and bool(table.get("model", {}).get("train", True))
 
 
 def protects_rows(privacy: Mapping[str, Any]) -> bool:

@@ -602,17 +602,20 @@ class WarmStart(Settings, where="[model]", frozen=True):
 
     Attributes
     ----------
-    warm_start, start_sha256, frozen_layers
+    warm_start, start_sha256, frozen_layers, train
         As `Study` has them.
     """
 
     warm_start: str = ""
     start_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$"), "64 digits of 0-9 and a-f"] = ""
     frozen_layers: Annotated[int, Field(ge=0), ">= 0"] = 0
+    train: bool = True
 
     def check(self) -> None:
         """Refuse keys that need a source, where none is named."""
         needing = [name for name in ("start-sha256", "frozen-layers") if getattr(self, name.replace("-", "_"))]
+        if not self.train:
+            needing.append("train = false")
         if needing and not self.warm_start:
             raise usage_error("study.sums.start", key=needing[0])
 

@@ -16,6 +16,7 @@ import flfed
 from flfed.callbacks import Today, today_utc
 from flfed.deployment.gate.local_results import keep_result
 from flfed.deployment.gate.message_check import message_defect
+from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.outbound import Leaving, error_reply
 from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyAdmission, reject, sha256_of
 from flfed.deployment.site_state.approval import load_start
@@ -32,10 +33,12 @@ from flfed.records.ledger import Ledger, ledger_of
 from flfed.refusals import NotTakingPart, Refusal, decline, refusal_of
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
+from flfed.rows.warm_start import model_sha256
 from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study, is_covered
 from flfed.updates.checkpoints.site_state import StorageError, run_state, whole_message
-from flfed.updates.messages.kinds import AUDIT, BRINGING, KINDS
+from flfed.updates.messages.compare import CompareRequest
+from flfed.updates.messages.kinds import AUDIT, BRINGING, COMPARE, KINDS
 from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder
 
 
@@ -300,5 +303,15 @@ class Gate:
         defect = message_defect(message.content, messages.incoming(kind))
         if defect:
             reject("message-unfit", kind=kind, defect=defect)
+        if kind == COMPARE and not messages.study.train:
+            _check_approved_model(message, messages)
         if over := self._leaving.used_up(message, context, self._facts(message, context)):
             raise Refused(over)
+
+
+def _check_approved_model(message: Message, messages: StudyMessages) -> None:
+    """Refuse a model other than the one whose hash stands in the approved text. Raises `Refused`."""
+    request = CompareRequest.from_record(message.content)
+    study = messages.study
+    if model_sha256(study, messages.schema, request.arrays, request.encoder) != study.start_sha256:
+        reject("other-brought-model")

@@ -5,6 +5,7 @@ They declare what may come in and what may leave; `message_check` checks message
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from typing import Literal, get_args
 import flfed
 from flfed.paths import RUN
 from flfed.refusals import LONGEST
+from flfed.registry import kebab
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
 from flfed.rows.comparison.incumbent import ARM as INCUMBENT
 from flfed.rows.comparison.incumbent import PAIR as INCUMBENT_PAIR
@@ -32,6 +34,7 @@ from flfed.rows.training.functional import outputs_of
 from flfed.study.kinds import most_rounds
 from flfed.study.study import Study
 from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES, POINT_KINDS, SHARINGS
+from flfed.summaries.recalibration import UPDATES, RecalibrationFigure
 from flfed.summaries.score_bins import LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.arrays import Shapes
@@ -352,7 +355,7 @@ def comparison(messages: StudyMessages) -> Sections:
     return {
         "config": config({**_numbers_of_rows(LEAST_ROWS), "note": text(WORDS, LONGEST)}),
         "arms": _figures(metrics, sorted(_arms(study, schema))),
-        "differences": _figures(metrics, [" - ".join(pair) for pair in _pairs(study)]),
+        **_differences(metrics, study),
         "summary": arrays(messages.sums, needed=False),
         **histogram_section(messages, "histogram"),
         **family,
@@ -360,6 +363,7 @@ def comparison(messages: StudyMessages) -> Sections:
         **groups(study, schema),
         **importance(study, messages.layout),
         **calibration(study),
+        **recalibration(study),
     }
 
 
@@ -384,6 +388,8 @@ def _numbers_of_rows(in_clear: Collection[str]) -> dict[str, Field]:
 
 def _arms(study: Study, schema: Schema) -> set[str]:
     """Return the names of the compared models."""
+    if not study.train:
+        return {"global"}
     arms = set(chain.from_iterable(PAIRS))
     if study.compare.site_model == "best":
         arms.add(OWN_SAME)
@@ -400,6 +406,8 @@ def _arms(study: Study, schema: Schema) -> set[str]:
 
 def _pairs(study: Study) -> list[Pair]:
     """Return the pairs of compared models."""
+    if not study.train:
+        return []
     if study.compare.incumbent is None:
         return [*PAIRS]
     return [*PAIRS, INCUMBENT_PAIR]
@@ -409,6 +417,12 @@ def _figures(metrics: Collection[str], arms: Collection[str]) -> Columns:
     plain = {name: number(nan=True) for name in ("value", "low", "high", "extra")}
     fields = {"metric": one_of(metrics), "arm": one_of(arms), **plain, "method": text(WORDS, SENTENCE)}
     return Columns(fields=fields, longest=len(metrics) * len(arms))
+
+
+def _differences(metrics: Collection[str], study: Study) -> Sections:
+    """Return the section of differences between models; none where there is one model."""
+    pairs = _pairs(study)
+    return {"differences": _figures(metrics, [" - ".join(pair) for pair in pairs])} if pairs else {}
 
 
 def points(messages: StudyMessages) -> Sections:
@@ -453,6 +467,18 @@ def calibration(study: Study) -> Sections:
     figures = {name: number(nan=True) for name in ("value", "low", "high", "variance")}
     fields = {"name": one_of(names), **figures, "method": text(WORDS, SENTENCE)}
     return {"calibration": Columns(fields=fields, longest=len(names), distinct="name")}
+
+
+def recalibration(study: Study) -> Sections:
+    """Return the section of a validated model's updates.
+
+    There is none where the study does not ask for calibration.
+    """
+    if study.train or not study.compare.calibration:
+        return {}
+    figures = {kebab(one.name): number(nan=True) for one in dataclasses.fields(RecalibrationFigure)}
+    names = {"name": one_of(UPDATES), "method": text(WORDS, SENTENCE)}
+    return {"recalibration": Columns(fields={**figures, **names}, longest=len(UPDATES), distinct="name")}
 
 
 def importance(study: Study, layout: Layout) -> Sections:

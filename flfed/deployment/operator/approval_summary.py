@@ -97,7 +97,8 @@ def _describe_columns(proposal: Proposal, facts: SiteFacts) -> str:
         columns = _name_columns(proposal, facts, statistic_of(study).columns(schema))
         return render("approval.line.columns-of-statistic", columns=columns)
     columns = _name_columns(proposal, facts, schema.features(study.dataset.features))
-    line = render("approval.line.columns", columns=columns, target=schema.target)
+    key = "columns" if study.train else "validated"
+    line = render(f"approval.line.{key}", columns=columns, target=schema.target)
     if grouped := grouped_columns(study, schema):
         line += render("approval.line.grouped", columns=", ".join(grouped))
     if study.compare.incumbent is not None:
@@ -156,11 +157,13 @@ def _describe_releases(proposal: Proposal) -> str:
             when = next(places for places in items if release.place in places)
             items[when].append(render(f"approval.released.{key}", **facts))
     lines = [render("approval.line.released")]
+    if not study.train:
+        lines.append(render("approval.line.only-scored", model=shown(study.start_sha256, LONGEST)))
     if items[BEFORE]:
         lines.append(render("approval.line.before", items="; ".join(items[BEFORE])))
     if is_statistic(study):
         lines.append(render("approval.line.once", items="; ".join(items[ROUNDS])))
-    else:
+    elif study.train:
         lines.append(render("approval.line.rounds", rounds=most_rounds(study), items="; ".join(items[ROUNDS])))
     if items[AFTER]:
         lines.append(render("approval.line.after", items="; ".join(items[AFTER])))
@@ -172,7 +175,7 @@ def _list_gaps(proposal: Proposal) -> Iterator[str]:
     study = proposal.study
     if proposal.guarantee.excludes_encoder:
         yield render("approval.risk.given-encoder")
-    if study.warm_start and study.privacy.name != "none":
+    if study.warm_start and study.train and study.privacy.name != "none":
         yield render("approval.risk.start", model=shown(study.warm_start, LONGEST))
     if study.aggregation.is_optional and not proposal.agreement.sums:
         yield render("approval.risk.no-secure-aggregation", least=proposal.least_of_sums)

@@ -113,6 +113,8 @@ def _describe_start(study: Study) -> list[str]:
     """Return which model the run begins with, where that is one of an earlier run."""
     if not study.warm_start:
         return []
+    if not study.train:
+        return [render("approval.study.validated", model=shown(study.warm_start), sha256=study.start_sha256)]
     frozen = ""
     if study.frozen_layers == 1:
         frozen = render("approval.study.frozen-layer")
@@ -220,7 +222,7 @@ def _describe_rounds(proposal: Proposal) -> str:
     exchanges = render("approval.study.exchanges", most=most) if most else ""
     rounds = str(most_rounds(study))
     visits = visits_of(study)
-    if visits == 1:
+    if visits == 1 or not study.train:
         rounds = render("approval.study.no-rounds")
     elif visits:
         rounds = render("approval.study.visits", visits=visits)
@@ -248,7 +250,7 @@ def _describe_knowledge(proposal: Proposal) -> list[str]:
     Nothing of a study whose answers all have noise, and of one without a model.
     """
     study = proposal.study
-    if is_covered(study) or is_statistic(study):
+    if is_covered(study) or is_statistic(study) or not study.train:
         return []
     mechanism = mechanism_of(study)
     if mechanism is not None and mechanism.charged(study.plan, study.rounds) is not None:

@@ -310,8 +310,8 @@ ENCODER = "encoder/"
 
 
 def has_start(folder: SiteFolder, study: Study) -> bool:
-    """Return whether a site has a study's start model, which is not read."""
-    return not study.warm_start or _start_path(folder, study).is_file()
+    """Return whether a site has a study's start model, which is not read; a request brings that of a validation."""
+    return not (study.warm_start and study.train) or _start_path(folder, study).is_file()
 
 
 def read_start_folder(folder: SiteFolder, study: Study, model_folder: Path | None) -> Source | None:

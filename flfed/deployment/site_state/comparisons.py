@@ -21,6 +21,7 @@ from flfed.records.ledger_line import ADDED, CARRIED, COMPARED_HASH, STAYED, Lin
 from flfed.refusals import NO_LEDGER, Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
+from flfed.rows.snapshots.withholding import TESTED
 from flfed.study.study import Study
 from flfed.updates.messages.kinds import COMPARE
 from flfed.words import usage_error
@@ -110,7 +111,7 @@ class ComparedLines:
         elif line.kind == _COMPARED and STAYED not in line.facts:
             model, rows = (line.text(key) for key in (COMPARED_HASH, "rows-sha256"))
             self._comparisons[dataset].append(Comparison(line.n, model, rows, run_of(line.facts), carried))
-        elif line.kind == RELEASED and _part(line) == "holdout":
+        elif line.kind == RELEASED and _part(line) in TESTED:
             self._holdouts[dataset, run_of(line.facts)].add(line.text("rows-sha256"))
 
     def of(self, dataset: str, policy: Policy) -> Compared:

@@ -16,7 +16,7 @@ from flfed.federation.client.site_parts import leave
 from flfed.federation.client.site_run import SiteRun, compared_model
 from flfed.federation.client.statistic import StatisticKind, account_of, count_statistic
 from flfed.federation.client.summed_replies import SUM_REQUESTS, SumReply, answer_sums
-from flfed.federation.client.training import Round, RunKind, Training
+from flfed.federation.client.training import Round, RunKind, Training, Validation
 from flfed.federation.client.trees import Trees, count_cells
 from flfed.refusals import NotSpent, NotTakingPart, Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
@@ -56,6 +56,8 @@ def run_kind(study: Study) -> RunKind:
     """Return the kind of a study's runs."""
     if is_statistic(study):
         return StatisticKind()
+    if not study.train:
+        return Validation()
     return Trees() if grows(study) else Training()
 
 
@@ -119,7 +121,8 @@ def train(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
 def judge(request: CompareRequest, session: SiteSession, own: SiteRun) -> Replying:
     """Compare all arms on the site's holdout."""
     arrays = compared_model(request, session, own)
-    start = own.start(session, request.encoder)
+    # A model that is only validated is compared with no earlier one, and none is let through as a beginning.
+    start = own.start(session, request.encoder) if session.study.train else None
     refused = yield from model_refusal(session, arrays, request.encoder, lambda: start)
     if refused is None:
         comparison = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=start)

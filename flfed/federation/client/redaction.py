@@ -25,6 +25,7 @@ from flfed.rows.evaluation.intervals import Estimate
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.session import SiteSession
 from flfed.study.study import Study, covers_model, is_covered
+from flfed.summaries.recalibration import RecalibrationFigure
 from flfed.summaries.score_bins import GroupFigure, RowScores
 from flfed.trees.forest import NoTrees
 from flfed.updates.aggregation.losses import RowLoss
@@ -91,7 +92,7 @@ def _no_memory(error: Exception) -> bool:
 
 Rounding = Callable[[float], float]
 """Returns the outbound figure."""
-Rounded = TypeVar("Rounded", Figure, GroupFigure, CalibrationFigure)
+Rounded = TypeVar("Rounded", Figure, GroupFigure, CalibrationFigure, RecalibrationFigure)
 
 
 def choose_rounding(session: SiteSession) -> Rounding:
@@ -243,7 +244,8 @@ def rounded_comparison(reply: CompareReply) -> CompareReply:
     arms = tuple(_with_all(one, three_digits) for one in reply.arms)
     differences = tuple(_with_all(one, three_digits) for one in reply.differences)
     calibration = tuple(_with_all(one, three_digits) for one in reply.calibration)
-    return replace(reply, arms=arms, differences=differences, calibration=calibration)
+    recalibration = tuple(_with_all(one, three_digits) for one in reply.recalibration)
+    return replace(reply, arms=arms, differences=differences, calibration=calibration, recalibration=recalibration)
 
 
 def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
@@ -262,6 +264,7 @@ def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
         importance=(),
         withheld=tuple(WithheldColumn(column=column, method=method) for column in columns),
         calibration=tuple(replace(_with_all(one, _nothing), method=method) for one in reply.calibration),
+        recalibration=tuple(replace(_with_all(one, _nothing), method=method) for one in reply.recalibration),
         masked=None,
     )
 
@@ -309,6 +312,7 @@ def redact_comparison(session: SiteSession, comparison: SiteComparison) -> Compa
         ),
         withheld=tuple(WithheldColumn(column=o.column, method=o.method) for o in comparison.importance if o.method),
         calibration=_calibration_of(comparison.calibration, rounding),
+        recalibration=tuple(_with_all(one, rounding) for one in comparison.recalibration),
     )
 
 

@@ -101,6 +101,14 @@ class Training(RunKind):
         return (yield from leave_round(step, reply))
 
 
+class Validation(RunKind):
+    """A run that scores a model on all rows of a site, and trains nothing."""
+
+    def count_rows(self, session: SiteSession) -> int:
+        """Return how many rows are scored."""
+        return session.table.holdout_rows
+
+
 def leave_round(step: TrainingStep, reply: TrainReply) -> Round:
     """Return the outbound reply of a round, through all parts of its study."""
     left = yield from leave(step, reply)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +94,7 @@ class Comparison:
         self._coefficients()
         for part in self.parts:
             part.record(self.model, replies)
-        importance_summary = importances(replies, recorder.shared_as, self._columns)
+        importance_summary = importances(replies, recorder.shared_as, requested_columns(self.run))
         if importance_summary is not None:
             loss = "half the squared error" if self.run.layout.task == "regression" else "log loss"
             settings = {"loss": loss, "permutations": self.run.study.compare.importance}
@@ -136,11 +136,6 @@ class Comparison:
             "intercept": float(bias[0]),
         }
         self.run.recorder.summary("coefficients", coefficients)
-
-    @property
-    def _columns(self) -> list[str]:
-        """Columns whose importance the study requests."""
-        return [column.name for column in self.run.layout.features] if self.run.study.compare.importance else []
 
     def _replies(self, request: CompareRequest, bins: ScoreBins) -> CompareReplies:
         """Return the sites' usable comparisons, with figures of their own."""
@@ -192,36 +187,17 @@ class Comparison:
         """Return credible comparisons, without sums that cannot be merged."""
         usable = {}
         faults = {}
-        requested_groups: set[tuple[str, str]] = set()
-        for one in groupings(self.run.study.compare.subgroups, self.run.schema):
-            requested_groups.update((one.column, label) for label in one.labels)
         for site, reply in replies.items():
             defect = comparison_defect(reply)
             if defect:
                 faults[site] = Refusal("no-comparison", why=defect)
                 continue
-            usable[site] = self._select_requested(reply, requested_groups)
+            usable[site] = select_requested(self.run, reply)
             if reply.summary is not None and (defect := summary_defect(reply.summary, self.run.layout)):
                 faults[site] = Refusal("holdout-sums", why=defect)
                 usable[site] = replace(usable[site], summary=None)
         self.run.recorder.events("fault", faults)
         return usable
-
-    def _select_requested(self, reply: CompareReply, groups: Collection[tuple[str, str]]) -> CompareReply:
-        """Return a reply with the requested figures.
-
-        A site may not add others to the record.
-        """
-        points = self.run.study.compare.points
-        columns = self._columns
-        return replace(
-            reply,
-            points=tuple(point for point in reply.points if point.point in points),
-            groups=tuple(one for one in reply.groups if (one.column, one.group) in groups),
-            importance=tuple(one for one in reply.importance if one.column in columns),
-            withheld=tuple(one for one in reply.withheld if one.column in columns),
-            calibration=reply.calibration if self.run.study.compare.calibration else (),
-        )
 
     def _reference(self, replies: CompareReplies, deviation: float | None) -> Reference | None:
         """Return the pooled reference, or None."""
@@ -275,3 +251,29 @@ class Comparison:
             self.run.recorder.note(Refusal("no-table-1", why=error))
         else:
             self.run.recorder.table_one(self.run.layout, summaries, replies)
+
+
+def requested_columns(run: RunSetting) -> list[str]:
+    """Return the columns whose importance a study requests."""
+    return [column.name for column in run.layout.features] if run.study.compare.importance else []
+
+
+def select_requested(run: RunSetting, reply: CompareReply) -> CompareReply:
+    """Return a reply with the figures that a run's study requests.
+
+    A site may not add others to the record.
+    """
+    compare = run.study.compare
+    columns = requested_columns(run)
+    groups: set[tuple[str, str]] = set()
+    for one in groupings(compare.subgroups, run.schema):
+        groups.update((one.column, label) for label in one.labels)
+    return replace(
+        reply,
+        points=tuple(point for point in reply.points if point.point in compare.points),
+        groups=tuple(one for one in reply.groups if (one.column, one.group) in groups),
+        importance=tuple(one for one in reply.importance if one.column in columns),
+        withheld=tuple(one for one in reply.withheld if one.column in columns),
+        calibration=reply.calibration if compare.calibration else (),
+        recalibration=() if run.study.train or not compare.calibration else reply.recalibration,
+    )

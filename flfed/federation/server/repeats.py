@@ -26,6 +26,7 @@ from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver
 from flfed.federation.server.server import FederatedRun
 from flfed.federation.server.source_rows import counting, source_rows
 from flfed.federation.server.statistic import conduct_statistic
+from flfed.federation.server.validation import conduct_validation
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.forwarded import DriverStore, ForwardedStore
 from flfed.records.store.reader import RunReader
@@ -335,7 +336,9 @@ class Series:
                 each_round=self.engine.remote,
                 enrolled=counting(check, before, self.study, self._here(), repeat, recorder),
             )
-            return conduct_statistic(conductor) if is_statistic(self.study) else conductor.conduct()
+            if is_statistic(self.study):
+                return conduct_statistic(conductor)
+            return conductor.conduct() if self.study.train else conduct_validation(conductor)
 
 
 def _run_elsewhere(

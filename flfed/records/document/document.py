@@ -28,6 +28,7 @@ from flfed.records.sections.estimates import estimates
 from flfed.records.sections.gains import are_known, at_the_ends, by_size, gains, references
 from flfed.records.sections.left_out import unseen_sites
 from flfed.records.sections.score_in_use import score_in_use
+from flfed.records.sections.validation import advised_updates, validated_sites
 from flfed.records.statistics import importances, noised_scores, score_curves
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import sentence_case, with_interval
@@ -326,6 +327,8 @@ SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     lambda content: answers.next_steps(content.shown),
     figures,
     lambda content: unseen_sites(content.shown.report),
+    lambda content: validated_sites(content.shown.report),
+    lambda content: advised_updates(content.shown.report),
     evidence.sites,
     evidence.table_1,
     by_round,

@@ -36,6 +36,7 @@ from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
 from flfed.records.statistics.own_models import family_keys
 from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, not_enough, trained_over_repeats, training_state
 from flfed.records.statistics.training_state import over_repeats as training_over_repeats
+from flfed.records.statistics.validation import KEY as VALIDATION
 from flfed.records.statistics.verdict import Difference, worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.store.reader import RunReader, RunsReader
@@ -277,12 +278,18 @@ def _read_optional_objects(opened: _Opened) -> Report:
         "statistics",
         SCORES,
         LEFT_OUT,
+        VALIDATION,
     )
     payloads = {name: opened.first(name) for name in names}
     payloads["importances"] = over_repeats(opened.of_each("importances"))
     payloads[TRAINED_TEST_ROWS] = trained_over_repeats(opened.of_each(TRAINED_TEST_ROWS))
     payloads["gains"] = gains_over_repeats(opened.of_each("gains"))
     return {name: payload for name, payload in payloads.items() if payload is not None}
+
+
+def is_of_model(run_report: Report, runs: Sequence[RunEntry]) -> bool:
+    """Return whether a report is of a model, which was trained or validated, and not of a statistic."""
+    return runs[0].rounds_planned > 0 or VALIDATION in run_report
 
 
 def head(runs: Sequence[RunEntry], name: str) -> Report:

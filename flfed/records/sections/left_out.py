@@ -24,7 +24,14 @@ def unseen_sites(report: Report) -> Section | None:
     """Return the figures at each site that was left out of a run; None where no site was."""
     if not report.get(KEY):
         return None
-    recorded = read(LeftOut, report[KEY])
+    return figures_by_site(read(LeftOut, report[KEY]), "left-out")
+
+
+def figures_by_site(recorded: LeftOut, words: str) -> Section:
+    """Return AUC and calibration of a model at sites without a part in it, with their means.
+
+    `words` is the table of words/report.toml with title, lead and notes.
+    """
     lines = []
     areas: dict[str, FigureReport | MeanLeftOut] = {}
     notes = [render("report.left-out.calibration")]
@@ -42,21 +49,24 @@ def unseen_sites(report: Report) -> Section | None:
                 notes.append(render("report.left-out.absent", site=name, figure=heading, reason=figure.reason))
         lines.append(cells)
         areas[name] = figure_of(figures, AUC)
-    means = {key: read(MeanLeftOut, mean) for key, mean in figures_of(recorded.mean).items()}
-    if means[AUC].value is not None:
-        areas[MEAN] = means[AUC]
-    lines += _mean_lines(means)
+    means = {}
+    # People of one site see no mean over sites.
+    if recorded.mean is not None:
+        means = {key: read(MeanLeftOut, mean) for key, mean in figures_of(recorded.mean).items()}
+        if means[AUC].value is not None:
+            areas[MEAN] = means[AUC]
+        lines += _mean_lines(means)
     return Section(
-        title=render("report.left-out.title"),
-        lead=(render("report.left-out.lead"),),
-        charts=(_chart(areas),),
-        tables=(Table(lines=lines, spare=("Rows",), key="left-out-sites", is_whole=True),),
-        says=_findings(means),
-        note=[*notes, render("report.left-out.means")],
+        title=render(f"report.{words}.title"),
+        lead=(render(f"report.{words}.lead"),),
+        charts=(_chart(areas, words),),
+        tables=(Table(lines=lines, spare=("Rows",), key=f"{words}-sites", is_whole=True),),
+        says=_findings(means, words) if means else (),
+        note=[*notes, render(f"report.{words}.means")],
     )
 
 
-def _chart(areas: Mapping[str, FigureReport | MeanLeftOut]) -> Drawing:
+def _chart(areas: Mapping[str, FigureReport | MeanLeftOut], words: str) -> Drawing:
     """Return the AUC at each site, and last the mean."""
     drawn = []
     lines = []
@@ -64,9 +74,9 @@ def _chart(areas: Mapping[str, FigureReport | MeanLeftOut]) -> Drawing:
         arm = "sites-mean" if name == MEAN else "global"
         drawn.append({"name": name, "arm": arm, "value": of.value, "low": of.low, "high": of.high})
         lines.append({"Site": name, HEADINGS[AUC]: of.value, "95 % low": of.low, "95 % high": of.high})
-    title = render("report.left-out.drawn", metric=metric_name(AUC))
+    title = render(f"report.{words}.drawn", metric=metric_name(AUC))
     says = "; ".join(f"{name} {_with_interval(of, AUC)}" for name, of in areas.items())
-    return Drawing(title=title, draw=partial(interval_chart, drawn, AUC), key="left-out", says=says, lines=lines)
+    return Drawing(title=title, draw=partial(interval_chart, drawn, AUC), key=words, says=says, lines=lines)
 
 
 def _with_interval(of: FigureReport | MeanLeftOut, key: str) -> str:
@@ -98,10 +108,10 @@ def _mean_lines(means: Mapping[str, MeanLeftOut]) -> list[dict[str, str]]:
     return [mean, share, another]
 
 
-def _findings(means: Mapping[str, MeanLeftOut]) -> list[str]:
+def _findings(means: Mapping[str, MeanLeftOut], words: str) -> list[str]:
     """Return the mean AUC as a sentence, or why there is none."""
     of = means[AUC]
     if of.value is None or of.i2 is None:
-        return [render("report.left-out.no-mean", reason=of.reason)]
+        return [render(f"report.{words}.no-mean", reason=of.reason)]
     facts = {"metric": metric_name(AUC), "sites": of.sites, "share": _percent(of.i2)}
-    return [render("report.left-out.mean", value=number(of.value), interval=interval(of.low, of.high), **facts)]
+    return [render(f"report.{words}.mean", value=number(of.value), interval=interval(of.low, of.high), **facts)]

@@ -113,10 +113,13 @@ class Released:
         "study" where one ε covers all releases of a site.
     comparison : str or None
         The comparison with the site models that is then released, where there is one.
+    trained : bool
+        Whether a model was trained.
     """
 
     covers: str | None = None
     comparison: str | None = None
+    trained: bool = True
 
     @property
     def is_exact(self) -> bool:
@@ -126,13 +129,13 @@ class Released:
     @property
     def is_compared(self) -> bool:
         """Whether a comparison with the site models is released."""
-        return self.is_exact or self.comparison is not None
+        return (self.is_exact and self.trained) or self.comparison is not None
 
     @property
     def why_not_compared(self) -> str:
         """Why a site has no difference; "" where its figures have the reason."""
         if self.is_exact:
-            return ""
+            return "" if self.trained else render("report.validation.uncompared")
         return render("report.noised.pairs") if self.is_compared else render("report.noised.uncompared")
 
 

@@ -37,6 +37,7 @@ VISIBLE_KEYS = {
     "operating-points": ("rows", "requested-sites"),
     "subgroups": ("metric", "rows", "requested-sites"),
     "calibration": ("rows", "requested-sites"),
+    "validation": ("model-sha256",),
     "revealed-outcomes": (),
     "trained-test-rows": ("source", "why"),
     "importances": ("loss", "permutations", "rows", "requested-sites"),
@@ -50,7 +51,7 @@ VISIBLE_KEYS = {
 """Keys by named object that no row of a site affects: settings, and sentences that follow from the study."""
 OF_SITES = (
     "score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models", "revealed-outcomes",
-    "trained-test-rows", "calibration",
+    "trained-test-rows", "calibration", "validation",
 )  # fmt: skip
 """Objects with a part for each site."""
 NOT_OVER_ALL: Mapping[str, Mapping[str, Any]] = {

@@ -28,6 +28,7 @@ from flfed.rows.comparison.operating_points import (
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.own_columns import adjusted_scores, local_scores, used_at
 from flfed.rows.comparison.subgroups import METRIC, GroupScores, groupings
+from flfed.rows.comparison.updates import updates_of
 from flfed.rows.evaluation.bootstrap import PARTS, Groups, Metrics, Pair
 from flfed.rows.evaluation.calibration import Calibration, calibrate, without_calibration
 from flfed.rows.evaluation.intervals import NAN, Difference, Estimate, row_losses, widen_differences
@@ -38,8 +39,9 @@ from flfed.rows.streamed.session import StreamedSession
 from flfed.rows.training.requests import Asking, together
 from flfed.seeds import generator
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point
+from flfed.summaries.recalibration import RecalibrationFigure
 from flfed.summaries.score_bins import EVEN_ODDS, GroupFigure, PointCounts, ScoreBins
-from flfed.summaries.summary import Arrays, Encoder, Summary
+from flfed.summaries.summary import Arrays, Encoder, Summary, arrays_sha256
 from flfed.words import render
 
 Arms = dict[str, dict[str, Estimate]]
@@ -77,6 +79,8 @@ class SiteComparison:
         Of the global model, by the columns that the study names.
     importance : sequence of ColumnImportance
         Of the global model, where the study asks for permutations.
+    recalibration : sequence of RecalibrationFigure
+        Of a model that nobody trained, where the study asks for calibration.
     """
 
     training_rows: int
@@ -91,6 +95,7 @@ class SiteComparison:
     groups: Sequence[GroupFigure] = ()
     importance: Sequence[ColumnImportance] = ()
     calibration: Calibration | None = None
+    recalibration: Sequence[RecalibrationFigure] = ()
 
 
 def arm_scores(
@@ -114,6 +119,9 @@ def arm_scores(
     session.coded(table)
     arrays = session.own_arrays.at_site(arrays)
     x = session.encode(table, session.in_use(encoder)).x
+    if not session.study.train:
+        outputs = yield from session.outputs(arrays, x)
+        return {"global": session.predictions(outputs, encoder)}
     arms = [session.outputs(arrays, x), session.local_model(), adjusted_scores(session, table, arrays, encoder, sd)]
     names = []
     if same and session.study.compare.site_model == "best":
@@ -181,8 +189,11 @@ def compare(
     policy = session.policy
     task = session.task
     arrays = session.own_arrays.at_site(arrays)
-    # One seed for all arms: their difference is taken draw by draw.
-    rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
+    # One seed for all arms: their difference is taken draw by draw. That of a brought model follows from it alone, so
+    # that no second study shows its figures with other draws.
+    seed = session.seed if session.study.train else int(arrays_sha256(arrays)[:12], 16)
+    rng = generator(seed, site=session.site.name, purpose="bootstrap")
+    pairs = PAIRS if session.study.train else ()
     sums = None
     groups = None
     if isinstance(session, StreamedSession):
@@ -195,10 +206,13 @@ def compare(
         scores = yield from arm_scores(session, table, arrays, encoder, sd, same=True, start=start)
         groups = groups_of(session, table)
         metrics = within_steps(session.metrics, [table], session.study.compare)
-    own = yield from session.local_model()  # made by now
+    own_family = None
+    if session.study.train:
+        own = yield from session.local_model()  # made by now
+        own_family = own.family
     blocks = session.blocks(table)
     draws = session.study.compare.resamples
-    judged = compare_scores(metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
+    judged = compare_scores(metrics, y, scores, pairs, rng, draws=draws, groups=groups)
     if blocks is not None:
         losses = {arm: row_losses(task, y, score) for arm, score in scores.items()}
         judged = (judged[0], widen_differences(judged[1], losses, blocks))
@@ -230,13 +244,14 @@ def compare(
         holdout_rows=len(table),
         arms=_all_hidden(arms, reasons),
         differences=_all_hidden(differences, reasons),
-        summary=session.holdout_summary(),
+        summary=session.holdout_summary() if session.study.train else None,
         histogram=counted,
-        own_family=own.family,
+        own_family=own_family,
         points=points,
         groups=_by_group(session, table, scores["global"]),
         importance=importance,
         calibration=_calibration(session, y, scores["global"], groups, reasons),
+        recalibration=updates_of(session, table, y, scores["global"], groups, reasons),
         note="; ".join(notes),
     )
 

@@ -276,6 +276,18 @@ class Site:
             return self._split(rows, repeat if self.policy.resplit else 0)
         return split_rows(rows, published.split(rows.source.reset_index(drop=True), rows.schema, repeat))
 
+    def read_whole(self, complete: Sequence[str] = ()) -> SiteTable:
+        """Read, map, check and sort the table, all of whose rows are test rows: for a model that nobody trains here.
+
+        Raises as `read` does.
+        """
+        refused = self.policy.refusal(complete=bool(complete), published=False)
+        if refused:
+            raise UsageError(f"site {self.name!r}: {refused}")
+        rows = self.sorted_rows(complete)
+        everyone = np.ones(len(rows.source), dtype=bool)
+        return split_rows(rows, (~everyone, everyone))
+
     def _split(self, rows: SortedRows, repeat: int) -> SiteTable:
         """Return the rows split by the site's own holdout."""
         return split_rows(rows, rows.sides(self.holdout, repeat))
@@ -300,6 +312,8 @@ def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
     complete: Sequence[str] = ()
     if study.encode.rows == "complete":
         complete = datasets.load(study.dataset.name).schema.features(study.dataset.features)
+    if not study.train:
+        return site.read_whole(complete)
     if not study.split.fixed:
         return site.read(repeat, complete=complete)
     published = registry.load("split", study.split.fixed)()

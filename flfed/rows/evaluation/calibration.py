@@ -128,7 +128,31 @@ def _slope_reason(y: Floats, odds: Floats) -> str:
 
 
 def _fit(y: Floats, design: Floats, offset: Floats, groups: Groups, method: str) -> Estimate:
-    """Return the last coefficient of a logistic regression, by Newton's method from 0."""
+    """Return the last coefficient of a logistic regression."""
+    coefficients = maximise_likelihood(y, design, offset)
+    if coefficients is None:
+        return _undefined(render("figures.methods.separated"))
+    p = expit(offset + design @ coefficients)
+    hessian = design.T @ (design * (p * (1 - p))[:, None])
+    covariance = np.linalg.inv(hessian)
+    if groups is not None:
+        covariance = _cluster_covariance(covariance, design * (y - p)[:, None], groups)
+    value = float(coefficients[-1])
+    variance = float(covariance[-1, -1])
+    reach = Z * variance**0.5
+    return Estimate(value, value - reach, value + reach, variance, method)
+
+
+def maximise_likelihood(y: Floats, design: Floats, offset: Floats) -> Floats | None:
+    """Return the coefficients of a logistic regression, by Newton's method from 0; None where there are none.
+
+    Parameters
+    ----------
+    y : array of 0 and 1 [n]
+    design : array [n, k]
+    offset : array [n]
+        Log-odds that are added without a coefficient.
+    """
     coefficients = np.zeros(design.shape[1])
     for _ in range(MOST_STEPS):
         p = expit(offset + design @ coefficients)
@@ -140,18 +164,10 @@ def _fit(y: Floats, design: Floats, offset: Floats, groups: Groups, method: str)
         if np.abs(step).max() <= TOLERANCE * (1 + np.abs(coefficients).max()):
             break
     else:
-        return _undefined(render("figures.methods.separated"))
+        return None
     p = expit(offset + design @ coefficients)
     hessian = design.T @ (design * (p * (1 - p))[:, None])
-    if np.linalg.matrix_rank(hessian) < len(hessian):
-        return _undefined(render("figures.methods.separated"))
-    covariance = np.linalg.inv(hessian)
-    if groups is not None:
-        covariance = _cluster_covariance(covariance, design * (y - p)[:, None], groups)
-    value = float(coefficients[-1])
-    variance = float(covariance[-1, -1])
-    reach = Z * variance**0.5
-    return Estimate(value, value - reach, value + reach, variance, method)
+    return None if np.linalg.matrix_rank(hessian) < len(hessian) else coefficients
 
 
 def _halved(step: Floats, coefficients: Floats, y: Floats, design: Floats, offset: Floats) -> Floats:

@@ -40,8 +40,11 @@ from flfed.rows.snapshots.differencing import (
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTS = ("validation", "fitted", "training", "holdout")
-"""Parts of the rows with sums: `fitted` are the training rows without those for validation."""
+PARTS = ("validation", "fitted", "training", "holdout", "whole")
+"""Parts of the rows with sums: `fitted` are the training rows without those for validation. Of the `whole` there are
+figures alone, of a model that nobody trained here."""
+TESTED = ("holdout", "whole")
+"""Parts of which models have figures."""
 SIDES_BY = "sides-by"
 ROW_KEYS = "row-keys"
 """Key and value of a line whose sides row keys chose; in lines of before 0.5, texts of the rows chose them."""
@@ -114,7 +117,7 @@ class Chosen:
                 holdout = _fractions(texts, salt) < site.holdout.share
                 training = ~holdout
             validation = _fractions(texts, f"{salt}/{self.seed}/{site.name}/validation") < self.validation
-        parts = {"holdout": holdout, "validation": training & validation}
+        parts = {"holdout": holdout, "validation": training & validation, "whole": np.ones(len(training), bool)}
         return np.asarray(complete_rows[parts.get(self.part, training & ~validation)])
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from flfed.refusals import Refusal
+from flfed.summaries.recalibration import RecalibrationFigure
 from flfed.summaries.score_bins import GroupFigure
 from flfed.summaries.summary import Layout, Summary
 from flfed.updates.arrays import Arrays, Shapes, arrays_defect, shapes_of
@@ -354,7 +355,12 @@ def comparison_defect(reply: CompareReply) -> Refusal | None:
     """Return why a comparison is not credible, else None."""
     if any(getattr(reply, name) < least for name, least in LEAST_ROWS.items()):
         return Refusal("rows-impossible")
-    defects = (_figures_defect(reply), _groups_defect(reply.groups), _calibration_defect(reply.calibration))
+    defects = (
+        _figures_defect(reply),
+        _groups_defect(reply.groups),
+        _calibration_defect(reply.calibration),
+        _recalibration_defect(reply.recalibration),
+    )
     defect = next(filter(None, defects), None)
     if defect is not None:
         return defect
@@ -406,6 +412,14 @@ def _calibration_defect(calibration: Sequence[CalibrationFigure]) -> Refusal | N
         numbers = (one.value, one.low, one.high, one.variance)
         if any(map(math.isinf, numbers)) or not (math.isnan(one.value) or one.low <= one.value <= one.high):
             return Refusal("interval-impossible", metric=f"calibration {one.name}")
+    return None
+
+
+def _recalibration_defect(updates: Sequence[RecalibrationFigure]) -> Refusal | None:
+    """Return why updates of a model are not credible, else None."""
+    for one in updates:
+        if any(map(math.isinf, (one.intercept, one.slope, one.before, one.after, one.low, one.high))):
+            return Refusal("interval-impossible", metric=f"recalibration {one.name}")
     return None
 
 

@@ -13,6 +13,7 @@ from flwr.app import RecordDict
 from flfed.refusals import Refusal
 from flfed.registry import kebab
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
+from flfed.summaries.recalibration import RecalibrationFigure
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, GroupFigure, PointCounts, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
 from flfed.updates.arrays import Arrays
@@ -223,8 +224,9 @@ class CompareRequest:
         return ScoreBins(self.odds_centre, self.odds_spread)
 
 
-LEAST_ROWS = {"num_examples": 1, "holdout_rows": 0}
-"""Numbers of rows in a comparison, each with its least value: the gate and the coordinator both go by it."""
+LEAST_ROWS = {"num_examples": 0, "holdout_rows": 0}
+"""Numbers of rows in a comparison, each with its least value: the gate and the coordinator both go by it. A validation
+has no training rows."""
 ROWS_IN_CLEAR = ("num_examples", "holdout_rows")
 """Those that a site which shares figures in sums only says beside its masks; all else is 0 or empty.
 
@@ -238,9 +240,9 @@ class CompareReply:
     Attributes
     ----------
     num_examples : int
-        Training rows.
+        Training rows; 0 of a validation.
     holdout_rows : int
-        Rows that the comparison is over.
+        Rows that the comparison is over: in a validation all rows of the site.
     arms, differences : tuple of Figure
     summary : Summary or None
         Over holdout rows: with the training rows' it gives Table 1. None where too few.
@@ -260,6 +262,8 @@ class CompareReply:
         The other columns, where the study asks for importance.
     calibration : tuple of CalibrationFigure
         Of the global model.
+    recalibration : tuple of RecalibrationFigure
+        Of a validated model.
     masked : Masked or None
         Of a site that shares figures in sums only, under secure sums with enough such sites: in place of its figures.
 
@@ -269,21 +273,21 @@ class CompareReply:
     rows there. Behind a gate they leave for as many models of a dataset as the site's policy says (`compared-runs`).
     Those of further models leave with noise that is charged to the holdout's account (`later-figures`). Sums over
     holdout rows leave under the rules of SummariseReply; training and holdout rows are disjoint, so that neither
-    narrows the other. Where the site's policy names it, the reply counts holdout rows by class and predicted
-    probability. There are 256 bins about a centre that the coordinator chooses. They are 0.003 log-odds wide or wider:
-    with few rows most hold one. Where the site's own model is the best of several families, the reply names that
-    family. It did best on training rows kept apart. The reply does not where record-level differential privacy protects
-    these rows of an "institution", unless its policy names "training-figures". Of a regression, a site that holds out
-    its later rows also sends figures of forecasts without a model. The mean outcome of the training rows follows from
-    them, and that of the latest ones. At an "institution" these are over at least the cell minimum of rows and persons.
-    Where the study requests columns of a site's own, figures of their model show that the site has values of one. Where
-    the study names a score in use, the reply has figures of that column, over the rows that have it; the note counts
-    the others. At an institution both have at least the cell minimum of rows and people of each class, or there are no
-    others. Where there are some, these figures leave in one run alone. A
-    site that shares figures in sums only, under secure aggregation, sends the two numbers of rows by themselves and
-    nothing else. Where three or more such sites take part (more among six sites and up), further numbers leave under
-    masks. They are means over rows, counts at operating points and rows by predicted probability: see `Masked`, and
-    what opens the sum.
+    narrows the other. A validation scores all rows, so that it has no such sums. Where the site's policy names it, the
+    reply counts holdout rows by class and predicted probability. There are 256 bins about a centre that the coordinator
+    chooses. They are 0.003 log-odds wide or wider: with few rows most hold one. Where the site's own model is the best
+    of several families, the reply names that family. It did best on training rows kept apart. The reply does not where
+    record-level differential privacy protects these rows of an "institution", unless its policy names "training-
+    figures". Of a regression, a site that holds out its later rows also sends figures of forecasts without a model. The
+    mean outcome of the training rows follows from them, and that of the latest ones. At an "institution" these are over
+    at least the cell minimum of rows and persons. Where the study requests columns of a site's own, figures of their
+    model show that the site has values of one. Where the study names a score in use, the reply has figures of that
+    column, over the rows that have it; the note counts the others. At an institution both have at least the cell
+    minimum of rows and people of each class, or there are no others. Where there are some, these figures leave in one
+    run alone. A site that shares figures in sums only, under secure aggregation, sends the two numbers of rows by
+    themselves and nothing else. Where three or more such sites take part (more among six sites and up), further numbers
+    leave under masks. They are means over rows, counts at operating points and rows by predicted probability: see
+    `Masked`, and what opens the sum.
     """
 
     num_examples: int
@@ -299,6 +303,7 @@ class CompareReply:
     importance: tuple[ColumnImportance, ...] = ()
     withheld: tuple[WithheldColumn, ...] = ()
     calibration: tuple[CalibrationFigure, ...] = ()
+    recalibration: tuple[RecalibrationFigure, ...] = ()
     masked: Masked | None = None
 
     @property
@@ -322,7 +327,7 @@ class CompareReply:
             records["histogram"] = array_record({"counts": small(self.histogram)})
         if self.own_family is not None:
             records["own-model"] = config_record({"family": self.own_family})
-        records |= fields.rows_records(self, "points", "groups", IMPORTANCE, "withheld", "calibration")
+        records |= fields.rows_records(self, "points", "groups", IMPORTANCE, "withheld", "calibration", "recalibration")
         if self.masked is not None:
             self.masked.into(records)
         plain = {name: getattr(self, name) for name in (*LEAST_ROWS, "note")}
@@ -346,6 +351,7 @@ class CompareReply:
             importance=fields.read_figures(record, IMPORTANCE, ColumnImportance),
             withheld=fields.read_figures(record, "withheld", WithheldColumn),
             calibration=fields.read_figures(record, "calibration", CalibrationFigure),
+            recalibration=fields.read_figures(record, "recalibration", RecalibrationFigure),
             masked=Masked.out_of(record),
         )
 

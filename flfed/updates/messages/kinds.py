@@ -34,7 +34,8 @@ def asks(study: Study, kind: str) -> bool:
     """Return whether a study asks its sites for messages of a kind: a gate lets in, and a site answers, no other.
 
     A study of a statistic requests nothing else, but for the messages of its secure sums. One whose ε covers the study
-    requests noised counts, updates and noised scores. Any other study requests neither statistics nor noised scores.
+    requests noised counts, updates and noised scores. A validation of a model requests one comparison. Any other study
+    requests neither statistics nor noised scores.
 
     Examples
     --------
@@ -46,6 +47,8 @@ def asks(study: Study, kind: str) -> bool:
         return True
     if covers_model(study):
         return kind in (STATISTIC, TRAIN, SCORES)
+    if not study.train:
+        return kind == COMPARE
     if is_statistic(study):
         return kind in (KEYS, LIST, UNMASK, STATISTIC)
     return kind not in (STATISTIC, SCORES)

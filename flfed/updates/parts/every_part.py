@@ -9,9 +9,11 @@ from flfed.updates.parts.run_kinds import Audit, FrozenLayers, PartOfUnits, Stat
 from flfed.updates.parts.secure_aggregation import EncryptedModels, SecureAggregation
 from flfed.updates.parts.strategy import ArraysBesideModel, Strategy
 from flfed.updates.parts.trees import Trees
+from flfed.updates.parts.validation import Validation
 
 PARTS: tuple[Part, ...] = (
     Trees(),
+    Validation(),
     FrozenLayers(),
     PartOfUnits(),
     # Strategy and mechanism know best which plans they can run.
@@ -29,6 +31,7 @@ PARTS: tuple[Part, ...] = (
 BORDER: tuple[Part, ...] = (
     Training(),
     Statistic(),
+    Validation(),
     Audit(),
     Strategy(),
     PackedArrays(),

@@ -10,6 +10,7 @@ from typing import get_args
 
 from flfed import registry
 from flfed.study.kinds import is_statistic, most_rounds, visits_of
+from flfed.study.study import Study
 from flfed.summaries.score_bins import GroupFigure, PointCounts
 from flfed.updates.arrays import entries_of
 from flfed.updates.messages.compare import (
@@ -70,7 +71,7 @@ class Training(Part):
 
     def is_in_study(self, facts: StudyFacts) -> bool:
         """Return whether a study trains a model."""
-        return not is_statistic(facts.study)
+        return _trains(facts.study)
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
         """Return a request to train or to score, which names its round."""
@@ -99,30 +100,35 @@ class Training(Part):
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Return the outputs of rounds, and of the comparison at the end."""
-        if is_statistic(border.study):
+        if not _trains(border.study):
             return without
         rounds = Text("rounds", {"rounds": border.study.rounds})
+        own = Text(f"own-{border.study.compare.site_model}")
         update = Text("update", {"rounds": rounds, "step": "round", "reveals": TrainReply})
         return (
             Release(Place.ENROLMENT, Text("enrolment", {"reveals": EnrolReply}), ENROL),
             Release(Place.BEFORE_ROUNDS, Text("sums", {"reveals": SummariseReply}), SUMMARISE),
             Release(Place.ROUND, update, TRAIN),
             *_round_releases(border),
-            *_comparison_releases(border),
+            *comparison_releases(border, Text("comparison", {"reveals": CompareReply, "own": own})),
             Release(Place.SEAL, Text("seal", {"reveals": SealReply}), SEAL),
         )
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return that the coordinator's memory has the site's own updates."""
-        return without if is_statistic(border.study) else "alone"
+        return "alone" if _trains(border.study) else without
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
         """Return the kinds of messages of a run with a comparison at its end."""
-        if is_statistic(border.study):
+        if not _trains(border.study):
             return without
         return Exchanges(
             once=(ENROL, SEAL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED), each_round=(TRAIN,), sums_a_round=1
         )
+
+
+def _trains(study: Study) -> bool:
+    return study.train and not is_statistic(study)
 
 
 def _round_fields(border: Border, kind: str) -> dict[str, Field]:
@@ -172,11 +178,10 @@ def _round_releases(border: Border) -> Iterator[Release]:
         yield Release(Place.FIGURES, Text("intercept", {"reveals": Offset, "digits": digits}))
 
 
-def _comparison_releases(border: Border) -> Iterator[Release]:
-    """Yield the outputs of the comparison, and those that a study requests with it."""
+def comparison_releases(border: Border, figures: Text) -> Iterator[Release]:
+    """Yield the figures of a comparison in words, and the outputs that a study requests with it."""
     compare = border.study.compare
-    own = Text(f"own-{compare.site_model}")
-    yield Release(Place.END, Text("comparison", {"reveals": CompareReply, "own": own}), COMPARE)
+    yield Release(Place.END, figures, COMPARE)
     beside = []
     if compare.points:
         beside.append(Text("points", {"points": _points(border), "reveals": PointCounts}))
@@ -346,6 +351,6 @@ class Audit(Part):
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Add the figures of attacks, where the site's policy lets a run be audited."""
-        if not border.may_audit or is_statistic(border.study):
+        if not border.may_audit or not _trains(border.study):
             return without
         return (*without, Release(Place.AUDIT, Text("audit", {"reveals": AuditReply}), AUDIT))

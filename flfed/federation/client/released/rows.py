@@ -34,7 +34,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots.differencing import RowSet, SourceSet, apart_by_few, too_close
 from flfed.rows.snapshots.snapshot import FrozenSite
-from flfed.rows.snapshots.withholding import Chosen
+from flfed.rows.snapshots.withholding import TESTED, Chosen
 from flfed.study.request_hash import asks_sha256
 from flfed.words import render
 
@@ -246,7 +246,7 @@ def _claim_counts(
     if any(line.facts.get("dataset") != row_sets.dataset for line in counted):
         return False
     before = row_sets.all(counted, key)
-    holdout = next(part for part in parts.all if part.chosen.part == "holdout")
+    holdout = next(part for part in parts.all if part.chosen.part in TESTED)
     if any(before[str(line.facts["rows-sha256"])].shares(holdout.rows) for line in counted):
         return False
     if claim:

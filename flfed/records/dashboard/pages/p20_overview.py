@@ -11,6 +11,7 @@ from flfed.records.dashboard.sections import contained, show, show_all
 from flfed.records.reports.report import purpose_in_words
 from flfed.records.sections import answer as answers
 from flfed.records.sections.gains import are_known, at_the_ends
+from flfed.records.sections.validation import advised_updates, validated_sites
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.text import escape
@@ -63,6 +64,8 @@ def _answer(opened: Opened, metric: str | None) -> None:
     report = opened.report
     if "statistics" in report:
         curves.statistic(report)
+    elif validated_sites(report) is not None:
+        show_all(validated_sites(report), advised_updates(report))
     elif metric is None and opened.only:
         sites.explain_missing_figures(opened, opened.only)
     elif metric is None:

@@ -12,6 +12,7 @@ from flfed.records.reports import report
 from flfed.records.reports.faults import leaks_in_words
 from flfed.records.reports.site_answer import own_figures, together
 from flfed.records.sections.left_out import unseen_sites
+from flfed.records.sections.validation import advised_updates, validated_sites
 from flfed.records.statistics.noised_scores import is_uncompared
 from flfed.records.text import escape
 from flfed.words import render
@@ -37,6 +38,8 @@ def parts(opened: Opened) -> None:
         if metric is not None:
             sites.everywhere(opened, metric)
             show(unseen_sites(run_report))
+            show(validated_sites(run_report))
+            show(advised_updates(run_report))
             sites.how_to_read(run_report, metric)
             return
         if not opened.only:

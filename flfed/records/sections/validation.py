@@ -1,0 +1,77 @@
+"""Sections on a model that somebody brought along: its figures at each site, and which update would help."""
+
+from __future__ import annotations
+
+from flfed.records.objects import read
+from flfed.records.section import Section, Table
+from flfed.records.sections.left_out import figures_by_site
+from flfed.records.statistics import Report
+from flfed.records.statistics.left_out import LeftOut
+from flfed.records.statistics.validation import KEY, SiteUpdates, Update, due_update
+from flfed.records.statistics.verdict import ABSENT, interval, number
+from flfed.words import render
+
+DECIMALS = 2
+LOSS_DECIMALS = 3
+NAMES = {"intercept": "New intercept", "slope": "New intercept and slope"}
+
+
+def validated_sites(report: Report) -> Section | None:
+    """Return AUC and calibration of the model at each site; None of a run that trained one."""
+    recorded = _recorded(report)
+    return None if recorded is None else figures_by_site(recorded, "validation")
+
+
+def advised_updates(report: Report) -> Section | None:
+    """Return at which sites a new intercept or slope is due, with log loss before and after."""
+    recorded = _recorded(report)
+    if recorded is None:
+        return None
+    lines = []
+    says = []
+    withheld = []
+    for site, payload in recorded.sites.items():
+        updates = read(SiteUpdates, payload).updates
+        reasons = dict.fromkeys(one.method for one in updates if one.method)
+        withheld += [render("report.validation.withheld", site=site, why=why) for why in reasons]
+        lines += [_line(site, one) for one in updates if not one.method]
+        advice = due_update(updates)
+        if advice is not None:
+            facts = {
+                "intercept": number(advice.intercept, DECIMALS, signed=True),
+                "slope": number(advice.slope, DECIMALS),
+            }
+            losses = {"before": number(advice.before, LOSS_DECIMALS), "after": number(advice.after, LOSS_DECIMALS)}
+            says.append(render(f"report.validation.due-{advice.name}", site=site, **facts, **losses))
+    if lines and not says:
+        says.append(render("report.validation.none-due"))
+    return Section(
+        title=render("report.validation.advice-title"),
+        lead=(render("report.validation.advice-lead"),),
+        tables=(Table(lines=lines, key="updates", is_whole=True),) if lines else (),
+        says=says,
+        note=[*withheld, render("report.validation.advice-note")],
+    )
+
+
+def _recorded(report: Report) -> LeftOut | None:
+    recorded = read(LeftOut, report.get(KEY, {}))
+    return recorded if recorded.sites else None
+
+
+def _line(site: str, update: Update) -> dict[str, str]:
+    gain = f"{number(update.value, LOSS_DECIMALS, signed=True)} ({interval(update.low, update.high, LOSS_DECIMALS)})"
+    slope = ABSENT
+    if update.slope_after is not None:
+        slope = f"{number(update.slope_after, DECIMALS)} ({interval(update.slope_low, update.slope_high, DECIMALS)})"
+    return {
+        "Site": site,
+        "Update": NAMES[update.name],
+        "Intercept": number(update.intercept, DECIMALS, signed=True),
+        "Slope": number(update.slope, DECIMALS),
+        "Log loss before": number(update.before, LOSS_DECIMALS),
+        "After": number(update.after, LOSS_DECIMALS),
+        "Gain (95 % CI)": gain,
+        "Slope after (95 % CI)": slope,
+        "Due": "yes" if update.due else "no",
+    }

@@ -1,0 +1,62 @@
+"""Updates of a model that somebody brought along, as they may leave a site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from flfed.rows.comparison.subgroups import METRIC, few_people
+from flfed.rows.data.holdout import side_keys
+from flfed.rows.data.row_keys import draw_fractions
+from flfed.rows.evaluation.bootstrap import Groups
+from flfed.rows.evaluation.recalibration import recalibrate, without_recalibration
+from flfed.rows.session import SiteSession
+from flfed.summaries.recalibration import UPDATES, RecalibrationFigure
+from flfed.words import render
+
+
+def updates_of(
+    session: SiteSession,
+    table: pd.DataFrame,
+    y: np.ndarray,
+    score: np.ndarray,
+    groups: Groups,
+    reasons: Mapping[str, str],
+) -> Sequence[RecalibrationFigure]:
+    """Return the updates of a validated model; none of a study that trains, or does not ask for calibration.
+
+    They stay where the area under the ROC curve does, and where a half of the rows has too few. `reasons` are why each
+    metric stays, or "".
+    """
+    study = session.study
+    if study.train or not study.compare.calibration:
+        return ()
+    first = _first_half(session, table)
+    reason = ""
+    if reasons[METRIC]:
+        reason = f"withheld: {reasons[METRIC]}"
+    for half in (first, ~first):
+        reason = reason or _refuse_half(session, table[half], y[half])
+    if reason:
+        return [without_recalibration(name, reason) for name in UPDATES]
+    return list(recalibrate(y, score, first, groups))
+
+
+def _first_half(session: SiteSession, table: pd.DataFrame) -> np.ndarray:
+    """Return which rows updates are fitted to [n]: the same ones for every model, and all rows of a person or none."""
+    salt = getattr(session.site.holdout, "salt", "")
+    fractions = draw_fractions(side_keys(table, session.schema), f"updates {salt}")
+    return np.asarray(fractions < 0.5)
+
+
+def _refuse_half(session: SiteSession, table: pd.DataFrame, y: np.ndarray) -> str:
+    """Return why no figure of a half of the rows may leave, "" where it may."""
+    if len(np.unique(y)) < 2:
+        return render("figures.methods.class")
+    person = np.arange(len(table))
+    if session.schema.group:
+        person = pd.factorize(table[session.schema.group])[0]
+    why = few_people(y, person, session.policy)
+    return f"withheld: {why}" if why else ""

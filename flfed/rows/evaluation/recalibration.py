@@ -1,0 +1,103 @@
+"""Whether a model needs a new intercept, or slope, at a site: fitted on half of its rows, judged on the other half."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+import numpy as np
+from scipy.special import expit, logit
+
+from flfed.rows.evaluation.bootstrap import Groups
+from flfed.rows.evaluation.calibration import calibrate, maximise_likelihood
+from flfed.rows.evaluation.intervals import NAN, Estimate, Z
+from flfed.rows.evaluation.weighted_metrics import Floats
+from flfed.summaries.recalibration import UPDATES, RecalibrationFigure, RecalibrationName
+from flfed.words import render
+
+
+def recalibrate(
+    y: np.ndarray, score: np.ndarray, first: np.ndarray, groups: Groups = None
+) -> Iterator[RecalibrationFigure]:
+    """Yield both updates of a model: a new intercept, and a new slope with it, whose gain is over the former.
+
+    Parameters
+    ----------
+    y : int codes 0 or 1 [n]
+    score : probability of class 1 [n]
+        Clipped as `calibrate` does.
+    first : bool [n]
+        The rows of the half that updates are fitted to.
+    groups : int [n], optional
+        Rows of one code belong together; none stands in both halves.
+
+    Notes
+    -----
+    Source: Steyerberg et al. 2004, "Validation and updating of predictive logistic regression models". The interval of
+    the gain is that of a mean over rows, or over groups.
+
+    Examples
+    --------
+    >>> y = np.tile(np.repeat([0, 1], [75, 25]), 4)
+    >>> new, _ = recalibrate(y, np.full(400, 0.5) + np.tile([0.01, -0.01], 200), np.arange(400) < 200)
+    >>> round(new.intercept, 2), new.slope, new.is_due
+    (-1.1, 1.0, True)
+    """
+    eps = np.finfo(score.dtype).eps
+    odds = logit(np.clip(score, eps, 1 - eps).astype(float))
+    happened = (y == 1).astype(float)
+    fitted = odds[first]
+    constant = np.ones((len(fitted), 1))
+    nothing = np.zeros(len(fitted))
+    intercept = maximise_likelihood(happened[first], constant, fitted)
+    both = maximise_likelihood(happened[first], np.column_stack([constant, fitted]), nothing)
+    rest = ~first
+    other_groups = None if groups is None else groups[rest]
+    reference = before = _losses(happened[rest], odds[rest])
+    for update, coefficients in zip(UPDATES, (intercept, both), strict=True):
+        if coefficients is None:
+            yield without_recalibration(update, render("figures.methods.separated"))
+            continue
+        slope = 1.0 if update == "intercept" else float(coefficients[1])
+        updated = float(coefficients[0]) + slope * odds[rest]
+        after = _losses(happened[rest], updated)
+        gain = _mean(reference - after, other_groups)
+        reference = after
+        slope_after = calibrate(y[rest], expit(updated), other_groups).slope
+        yield RecalibrationFigure(
+            name=update,
+            intercept=float(coefficients[0]),
+            slope=slope,
+            before=float(before.mean()),
+            after=float(after.mean()),
+            value=gain.value,
+            low=gain.low,
+            high=gain.high,
+            slope_after=slope_after.value,
+            slope_low=slope_after.low,
+            slope_high=slope_after.high,
+            method="",
+        )
+
+
+def without_recalibration(update: RecalibrationName, reason: str) -> RecalibrationFigure:
+    """Return an update without figures."""
+    numbers = [one.name for one in fields(RecalibrationFigure) if one.name not in ("name", "method")]
+    return RecalibrationFigure(name=update, method=reason, **dict.fromkeys(numbers, NAN))
+
+
+def _losses(happened: Floats, odds: Floats) -> Floats:
+    """Return the log loss of each row [n]."""
+    return np.asarray(np.logaddexp(0.0, odds) - happened * odds)
+
+
+def _mean(values: Floats, groups: Groups) -> Estimate:
+    """Return a mean over rows with its interval, whose error is over groups where there are some."""
+    mean = float(values.mean())
+    parts = values - mean
+    if groups is not None:
+        _, codes = np.unique(groups, return_inverse=True)
+        parts = np.asarray(np.bincount(codes, parts), dtype=float)
+    variance = float(parts @ parts) / len(values) ** 2 * len(parts) / max(len(parts) - 1, 1)
+    reach = Z * variance**0.5
+    return Estimate(mean, mean - reach, mean + reach, variance, "")
