@@ -26,9 +26,9 @@ from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.statistics import verdict
 from flfed.records.statistics.importances import largest_gains
 from flfed.records.statistics.left_out import KEY as LEFT_OUT
+from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import over_all_rows, released
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
-from flfed.records.statistics.validation import KEY as VALIDATION
 from flfed.records.store.reader import RunReader
 from flfed.words import render
 

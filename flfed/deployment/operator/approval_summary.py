@@ -97,8 +97,10 @@ def _describe_columns(proposal: Proposal, facts: SiteFacts) -> str:
         columns = _name_columns(proposal, facts, statistic_of(study).columns(schema))
         return render("approval.line.columns-of-statistic", columns=columns)
     columns = _name_columns(proposal, facts, schema.features(study.dataset.features))
-    key = "columns" if study.train else "validated"
-    line = render(f"approval.line.{key}", columns=columns, target=schema.target)
+    if study.train:
+        line = render("approval.line.columns", columns=columns, target=schema.target)
+    else:
+        line = render("approval.line.validated", columns=columns, target=schema.target)
     if grouped := grouped_columns(study, schema):
         line += render("approval.line.grouped", columns=", ".join(grouped))
     if study.compare.incumbent is not None:

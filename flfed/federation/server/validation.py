@@ -11,9 +11,8 @@ from flfed.federation.recording.run_record import Outcome
 from flfed.federation.recording.source_model import source_facts, source_of
 from flfed.federation.server.comparison import select_requested
 from flfed.federation.server.server import FederatedRun
-from flfed.records.statistics.left_out import describe_left_out
+from flfed.records.statistics.left_out import VALIDATION, describe_left_out
 from flfed.records.statistics.odd_sites import AUC
-from flfed.records.statistics.validation import KEY
 from flfed.records.store.tables import finite
 from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -75,7 +74,7 @@ def _record(run: FederatedRun, replies: CompareReplies) -> None:
     summary: dict[str, Any] = {"model-sha256": run.study.start_sha256, "sites": {}}
     if sites:
         summary |= describe_left_out(sites)
-    run.recorder.summary(KEY, summary)
+    run.recorder.summary(VALIDATION, summary)
 
 
 def _site(reply: CompareReply, area: Figure, calibration: dict[str, Any]) -> dict[str, Any]:

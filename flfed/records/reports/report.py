@@ -31,12 +31,12 @@ from flfed.records.reports.size_classes import KEY, Counts, size_classes
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.importances import gains_over_repeats, over_repeats
 from flfed.records.statistics.left_out import KEY as LEFT_OUT
+from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import NOT_COMPARED, SCORES, released
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
 from flfed.records.statistics.own_models import family_keys
 from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, not_enough, trained_over_repeats, training_state
 from flfed.records.statistics.training_state import over_repeats as training_over_repeats
-from flfed.records.statistics.validation import KEY as VALIDATION
 from flfed.records.statistics.verdict import Difference, worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.store.reader import RunReader, RunsReader
@@ -287,7 +287,7 @@ def _read_optional_objects(opened: _Opened) -> Report:
     return {name: payload for name, payload in payloads.items() if payload is not None}
 
 
-def is_of_model(run_report: Report, runs: Sequence[RunEntry]) -> bool:
+def is_of_model(run_report: Mapping[str, Any], runs: Sequence[RunEntry]) -> bool:
     """Return whether a report is of a model, which was trained or validated, and not of a statistic."""
     return runs[0].rounds_planned > 0 or VALIDATION in run_report
 

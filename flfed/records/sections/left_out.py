@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from flfed.records.charts.by_site import interval_chart
@@ -24,14 +25,29 @@ def unseen_sites(report: Report) -> Section | None:
     """Return the figures at each site that was left out of a run; None where no site was."""
     if not report.get(KEY):
         return None
-    return figures_by_site(read(LeftOut, report[KEY]), "left-out")
+    words = Words(
+        key="left-out",
+        title=render("report.left-out.title"),
+        lead=render("report.left-out.lead"),
+        drawn=render("report.left-out.drawn", metric=metric_name(AUC)),
+        means=render("report.left-out.means"),
+    )
+    return figures_by_site(read(LeftOut, report[KEY]), words)
 
 
-def figures_by_site(recorded: LeftOut, words: str) -> Section:
-    """Return AUC and calibration of a model at sites without a part in it, with their means.
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """Sentences around the figures by site, and the key of their chart and file."""
 
-    `words` is the table of words/report.toml with title, lead and notes.
-    """
+    key: str
+    title: str
+    lead: str
+    drawn: str
+    means: str
+
+
+def figures_by_site(recorded: LeftOut, words: Words) -> Section:
+    """Return AUC and calibration of a model at sites without a part in it, with their means."""
     lines = []
     areas: dict[str, FigureReport | MeanLeftOut] = {}
     notes = [render("report.left-out.calibration")]
@@ -57,16 +73,16 @@ def figures_by_site(recorded: LeftOut, words: str) -> Section:
             areas[MEAN] = means[AUC]
         lines += _mean_lines(means)
     return Section(
-        title=render(f"report.{words}.title"),
-        lead=(render(f"report.{words}.lead"),),
+        title=words.title,
+        lead=(words.lead,),
         charts=(_chart(areas, words),),
-        tables=(Table(lines=lines, spare=("Rows",), key=f"{words}-sites", is_whole=True),),
-        says=_findings(means, words) if means else (),
-        note=[*notes, render(f"report.{words}.means")],
+        tables=(Table(lines=lines, spare=("Rows",), key=f"{words.key}-sites", is_whole=True),),
+        says=_findings(means) if means else (),
+        note=[*notes, words.means],
     )
 
 
-def _chart(areas: Mapping[str, FigureReport | MeanLeftOut], words: str) -> Drawing:
+def _chart(areas: Mapping[str, FigureReport | MeanLeftOut], words: Words) -> Drawing:
     """Return the AUC at each site, and last the mean."""
     drawn = []
     lines = []
@@ -74,9 +90,8 @@ def _chart(areas: Mapping[str, FigureReport | MeanLeftOut], words: str) -> Drawi
         arm = "sites-mean" if name == MEAN else "global"
         drawn.append({"name": name, "arm": arm, "value": of.value, "low": of.low, "high": of.high})
         lines.append({"Site": name, HEADINGS[AUC]: of.value, "95 % low": of.low, "95 % high": of.high})
-    title = render(f"report.{words}.drawn", metric=metric_name(AUC))
     says = "; ".join(f"{name} {_with_interval(of, AUC)}" for name, of in areas.items())
-    return Drawing(title=title, draw=partial(interval_chart, drawn, AUC), key=words, says=says, lines=lines)
+    return Drawing(title=words.drawn, draw=partial(interval_chart, drawn, AUC), key=words.key, says=says, lines=lines)
 
 
 def _with_interval(of: FigureReport | MeanLeftOut, key: str) -> str:
@@ -108,10 +123,10 @@ def _mean_lines(means: Mapping[str, MeanLeftOut]) -> list[dict[str, str]]:
     return [mean, share, another]
 
 
-def _findings(means: Mapping[str, MeanLeftOut], words: str) -> list[str]:
+def _findings(means: Mapping[str, MeanLeftOut]) -> list[str]:
     """Return the mean AUC as a sentence, or why there is none."""
     of = means[AUC]
     if of.value is None or of.i2 is None:
-        return [render(f"report.{words}.no-mean", reason=of.reason)]
+        return [render("report.left-out.no-mean", reason=of.reason)]
     facts = {"metric": metric_name(AUC), "sites": of.sites, "share": _percent(of.i2)}
-    return [render(f"report.{words}.mean", value=number(of.value), interval=interval(of.low, of.high), **facts)]
+    return [render("report.left-out.mean", value=number(of.value), interval=interval(of.low, of.high), **facts)]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from flfed.records.objects import read
 from flfed.records.section import Section, Table
-from flfed.records.sections.left_out import figures_by_site
+from flfed.records.sections.left_out import Words, figures_by_site
 from flfed.records.statistics import Report
-from flfed.records.statistics.left_out import LeftOut
-from flfed.records.statistics.validation import KEY, SiteUpdates, Update, due_update
-from flfed.records.statistics.verdict import ABSENT, interval, number
+from flfed.records.statistics.left_out import VALIDATION, LeftOut
+from flfed.records.statistics.odd_sites import AUC
+from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
+from flfed.summaries.recalibration import RecalibrationFigure
 from flfed.words import render
 
 DECIMALS = 2
@@ -16,10 +19,36 @@ LOSS_DECIMALS = 3
 NAMES = {"intercept": "New intercept", "slope": "New intercept and slope"}
 
 
+@dataclass(frozen=True)
+class SiteUpdates:
+    """Updates of a model at one site, the new intercept first."""
+
+    updates: list[RecalibrationFigure] = field(default_factory=list)
+
+
+def due_update(updates: list[RecalibrationFigure]) -> RecalibrationFigure | None:
+    """Return the update to make at a site, None where none is due: a new slope where it gains beyond a new intercept.
+
+    Source: Vergouwe et al. 2017, "A closed testing procedure to select an appropriate method for updating prediction
+    models".
+    """
+    due = [one for one in updates if not one.method and one.is_due]
+    return due[-1] if due else None
+
+
 def validated_sites(report: Report) -> Section | None:
     """Return AUC and calibration of the model at each site; None of a run that trained one."""
     recorded = _recorded(report)
-    return None if recorded is None else figures_by_site(recorded, "validation")
+    if recorded is None:
+        return None
+    words = Words(
+        key=VALIDATION,
+        title=render("report.validation.title"),
+        lead=render("report.validation.lead"),
+        drawn=render("report.validation.drawn", metric=metric_name(AUC)),
+        means=render("report.validation.means"),
+    )
+    return figures_by_site(recorded, words)
 
 
 def advised_updates(report: Report) -> Section | None:
@@ -55,14 +84,25 @@ def advised_updates(report: Report) -> Section | None:
 
 
 def _recorded(report: Report) -> LeftOut | None:
-    recorded = read(LeftOut, report.get(KEY, {}))
+    recorded = read(LeftOut, report.get(VALIDATION, {}))
     return recorded if recorded.sites else None
 
 
-def _line(site: str, update: Update) -> dict[str, str]:
+def _advise(site: str, update: RecalibrationFigure) -> str:
+    """Return what to change at a site."""
+    intercept = number(update.intercept, DECIMALS, signed=True)
+    losses = {"before": number(update.before, LOSS_DECIMALS), "after": number(update.after, LOSS_DECIMALS)}
+    if update.name == "intercept":
+        return render("report.validation.due-intercept", site=site, intercept=intercept, **losses)
+    slope = number(update.slope, DECIMALS)
+    return render("report.validation.due-slope", site=site, intercept=intercept, slope=slope, **losses)
+
+
+def _line(site: str, update: RecalibrationFigure) -> dict[str, str]:
     gain = f"{number(update.value, LOSS_DECIMALS, signed=True)} ({interval(update.low, update.high, LOSS_DECIMALS)})"
     slope = ABSENT
-    if update.slope_after is not None:
+    # A record has None where a figure is undefined.
+    if (update.slope_after or 0.0) != 0.0:
         slope = f"{number(update.slope_after, DECIMALS)} ({interval(update.slope_low, update.slope_high, DECIMALS)})"
     return {
         "Site": site,
@@ -73,5 +113,5 @@ def _line(site: str, update: Update) -> dict[str, str]:
         "After": number(update.after, LOSS_DECIMALS),
         "Gain (95 % CI)": gain,
         "Slope after (95 % CI)": slope,
-        "Due": "yes" if update.due else "no",
+        "Due": "yes" if update.is_due else "no",
     }

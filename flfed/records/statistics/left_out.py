@@ -15,6 +15,8 @@ from flfed.records.statistics.verdict import LEAST_SITES
 from flfed.words import render
 
 KEY = "left-out"
+VALIDATION = "validation"
+"""Objects of a report: of sites that were each left out, and of a model that nobody trained."""
 SLOPE = "slope"
 INTERCEPT = "intercept"
 LEAST_PREDICTED = 5

@@ -5,11 +5,10 @@ from __future__ import annotations
 from flfed.updates.parts.codec import PackedArrays
 from flfed.updates.parts.mechanism import CoveringNoise, NoiseOnRows, PrivacyMechanism
 from flfed.updates.parts.part import Part
-from flfed.updates.parts.run_kinds import Audit, FrozenLayers, PartOfUnits, Statistic, Training
+from flfed.updates.parts.run_kinds import Audit, FrozenLayers, PartOfUnits, Statistic, Training, Validation
 from flfed.updates.parts.secure_aggregation import EncryptedModels, SecureAggregation
 from flfed.updates.parts.strategy import ArraysBesideModel, Strategy
 from flfed.updates.parts.trees import Trees
-from flfed.updates.parts.validation import Validation
 
 PARTS: tuple[Part, ...] = (
     Trees(),

@@ -5,12 +5,13 @@ Of a model some layers may stay as they came, and sites may train a part of a mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import get_args
 
 from flfed import registry
 from flfed.study.kinds import is_statistic, most_rounds, visits_of
 from flfed.study.study import Study
+from flfed.summaries.recalibration import RecalibrationFigure
 from flfed.summaries.score_bins import GroupFigure, PointCounts
 from flfed.updates.arrays import entries_of
 from flfed.updates.messages.compare import (
@@ -110,7 +111,7 @@ class Training(Part):
             Release(Place.BEFORE_ROUNDS, Text("sums", {"reveals": SummariseReply}), SUMMARISE),
             Release(Place.ROUND, update, TRAIN),
             *_round_releases(border),
-            *comparison_releases(border, Text("comparison", {"reveals": CompareReply, "own": own})),
+            *_comparison_releases(border, Text("comparison", {"reveals": CompareReply, "own": own})),
             Release(Place.SEAL, Text("seal", {"reveals": SealReply}), SEAL),
         )
 
@@ -178,7 +179,7 @@ def _round_releases(border: Border) -> Iterator[Release]:
         yield Release(Place.FIGURES, Text("intercept", {"reveals": Offset, "digits": digits}))
 
 
-def comparison_releases(border: Border, figures: Text) -> Iterator[Release]:
+def _comparison_releases(border: Border, figures: Text) -> Iterator[Release]:
     """Yield the figures of a comparison in words, and the outputs that a study requests with it."""
     compare = border.study.compare
     yield Release(Place.END, figures, COMPARE)
@@ -202,6 +203,56 @@ def _points(border: Border) -> tuple[Text, ...]:
         if values:
             texts.append(Text(f"by-{kind}", {"values": ", ".join(f"{at:g}" for at in values)}))
     return tuple(texts)
+
+
+_LEFT_OUT: dict[str, Callable[[StudyFacts], bool]] = {
+    "[privacy]: name": lambda facts: facts.study.privacy.name != "none",
+    "[privacy]: secure-aggregation": lambda facts: facts.study.aggregation.sums_updates,
+    "[codec]": lambda facts: facts.packs,
+    "[plan]: validation": lambda facts: bool(facts.study.plan.validation),
+    "[split]": lambda facts: bool(facts.study.split.fixed),
+    "[model]: frozen-layers": lambda facts: facts.study.frozen_layers > 0,
+    "[encode]: scaler": lambda facts: facts.study.encode.scaler != "global",
+    "[compare]: incumbent": lambda facts: facts.study.compare.incumbent is not None,
+    "[compare]: site-columns": lambda facts: facts.study.compare.site_columns,
+    "[compare]: pooled": lambda facts: facts.study.compare.pooled is not None,
+    "[compare]: false-positive-rates": lambda facts: bool(facts.study.compare.false_positive_rates),
+}
+"""Keys of a study that have no place where nothing is trained."""
+
+
+class Validation(Part):
+    """A model that sites score, and nobody trains."""
+
+    title = "[model]: train = false"
+    exclusions = tuple(Exclusion("validation-without", other, applies) for other, applies in _LEFT_OUT.items())
+
+    def is_in_study(self, facts: StudyFacts) -> bool:
+        """Return whether a study validates a model."""
+        return not facts.study.train
+
+    def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
+        """Return the kinds of messages of a run."""
+        if border.study.train:
+            return without
+        return Exchanges(once=(ENROL, SEAL, COMPARE, SEAL, SEALED))
+
+    def releases(self, border: Border, without: Releases) -> Releases:
+        """Return the enrolment, and the figures over all rows."""
+        if border.study.train:
+            return without
+        figures = Text("validation", {"reveals": CompareReply})
+        releases = [
+            Release(Place.ENROLMENT, Text("enrolment", {"reveals": EnrolReply}), ENROL),
+            *_comparison_releases(border, figures),
+        ]
+        if border.study.compare.calibration:
+            releases.append(Release(Place.END, Text("recalibration", {"reveals": RecalibrationFigure})))
+        return tuple(releases)
+
+    def guarantee(self, border: Border, without: str) -> str:
+        """Return that the coordinator's memory has the site's own figures."""
+        return without if border.study.train else "validation"
 
 
 class FrozenLayers(Part):
