@@ -67,7 +67,7 @@ def leave_one_site_out(study: Study, *, sites: Sequence[Site] | None = None, pro
 def _check_study(study: Study) -> None:
     """Refuse a study whose runs may not be compared, or whose model no other site can use."""
     schema = datasets.load(study.dataset.name).schema
-    if is_statistic(study) or schema.task != "binary":
+    if is_statistic(study) or not study.train or schema.task != "binary":
         raise usage_error("experiments.left-out.outcome", study=study.name)
     if study.aggregation.is_required:
         raise usage_error("experiments.left-out.sums")

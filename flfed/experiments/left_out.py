@@ -32,9 +32,11 @@ def open_sites(study: Study, sites: Sequence[Site] | None, option: str) -> tuple
     Raises
     ------
     UsageError
-        If a site's policy is not open (two runs that differ by a site give its update away), or there are fewer than
-        three sites.
+        If the study trains nothing, a site's policy is not open (two runs that differ by a site give its update away),
+        or there are fewer than three sites.
     """
+    if not study.train:
+        raise usage_error("experiments.left-out.untrained", option=option)
     chosen = find_sites(study, sites)
     if closed := closed_names(chosen):
         raise usage_error("experiments.left-out.open", option=option, sites=closed)

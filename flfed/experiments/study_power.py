@@ -125,7 +125,7 @@ def study_power(
         another dataset or has no mean gain in AUC.
     """
     schema = datasets.load(study.dataset.name).schema
-    if is_statistic(study) or schema.task != "binary" or study.compare.primary not in ("", AUC):
+    if is_statistic(study) or not study.train or schema.task != "binary" or study.compare.primary not in ("", AUC):
         raise usage_error("experiments.power.metric", study=study.name)
     first = None
     if run:

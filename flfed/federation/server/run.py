@@ -169,6 +169,8 @@ def run(
     runs_on.require()
     if type(repeats) is not int or repeats < 1:
         raise usage_error("run.failures.repeats", repeats=repeats)
+    if repeats > 1 and not chosen.train:
+        raise usage_error("run.failures.repeats-untrained")
     checkpoints.seconds_apart()
     facts = check(chosen)
     if MODULE_NAME.fullmatch(chosen.model.name) and runs_on.name != "inprocess":

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from flfed.federation.client.protection import RoundCharge, round_charge
-from flfed.federation.client.released.accounts import BOTH, Side
+from flfed.federation.client.released.accounts import Side
 from flfed.files import locked, read_private, write_whole
 from flfed.paths import private_folder
 from flfed.rows.session import SiteSession
@@ -145,14 +145,13 @@ class NoisedAnswer:
 def noised_holdout_counts(
     session: SiteSession, question: str, request: str, exact: np.ndarray, release: Release
 ) -> np.ndarray:
-    """Return counts of test rows with noise; in a validation these are all rows, and both accounts are charged.
+    """Return counts of test rows with noise.
 
     One person moves all of them together by at most 1. Raises NotSpent.
     """
     query = GaussianQuery(sensitivity=1.0, noise=release.noise, step=STEP)
     parts = {question: Part(exact=exact, query=query, release=release)}
-    side: Side = "holdout" if session.study.train else BOTH
-    answer = NoisedAnswer(session=session, question=question, request=request, parts=parts, side=side)
+    answer = NoisedAnswer(session=session, question=question, request=request, parts=parts, side="holdout")
     return answer.drawn()[question]
 
 
