@@ -20,6 +20,7 @@ from flfed.records.reports.faults import (
 )
 from flfed.records.reports.report import AGAIN, arms_shown, primary_of
 from flfed.records.statistics import Report
+from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import covered_rows, own_under_noise, released, scores_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import naive_in_words, own_models_in_words, own_parts_in_words, pooled_in_words
@@ -548,6 +549,8 @@ def course_in_words(report: Report, planned: int | None, *, refusals: bool = Tru
     if planned:
         rounds = f"{run.rounds} of {rounds}"
     rounds += " ran"
+    if VALIDATION in report:
+        rounds = render("report.validation.course")
     if run.repeats > 1:
         rounds += " in every repeat"
     parts = [rounds, f"rejected updates: {kinds['update rejected']}"]

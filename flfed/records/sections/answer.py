@@ -11,6 +11,7 @@ from flfed.records.reports.shown_run import ShownRun
 from flfed.records.reports.site_answer import SummedFigures
 from flfed.records.reports.site_verdict import code_of_mean, site_verdict
 from flfed.records.section import Section, Table
+from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import is_uncompared, own_under_noise, released, trained_on
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import own_models_in_words
@@ -101,6 +102,8 @@ def _rows(shown: ShownRun, taking_part: Sequence[SiteEntry]) -> str:
     events = ""
     if not summed and None not in classes:
         events = render("pages.basis.events", events=sum(of["1"] for of in classes))
+    if VALIDATION in shown.report:
+        return render("pages.basis.scored", rows=total, sites=where, events=events)
     return render("pages.basis.tested", tested=tested, events=events, rows=total, sites=where)
 
 

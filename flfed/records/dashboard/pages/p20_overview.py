@@ -12,8 +12,10 @@ from flfed.records.reports.report import purpose_in_words
 from flfed.records.sections import answer as answers
 from flfed.records.sections.gains import are_known, at_the_ends
 from flfed.records.sections.validation import advised_updates, validated_sites
+from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
 from flfed.records.statistics.odd_sites import odd_sites_in_words
+from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, trained_rows_in_words
 from flfed.records.text import escape
 from flfed.words import render
 
@@ -22,7 +24,8 @@ FURTHER |= {page: page.capitalize() for page in ("curves", "rounds", "data", "pr
 SCORED_ALONE = FURTHER | {"sites": "Each site"}
 """The same where no comparison leaves a site."""
 WITHOUT_MODEL = {"sites": "Sites", "privacy": "Privacy"}
-"""Pages with content on a study that trains nothing."""
+VALIDATED = WITHOUT_MODEL | {"curves": "Curves"}
+"""Pages with content on a study that trains nothing, and on one that validates a model."""
 
 
 def parts(opened: Opened) -> None:
@@ -65,6 +68,7 @@ def _answer(opened: Opened, metric: str | None) -> None:
     if "statistics" in report:
         curves.statistic(report)
     elif validated_sites(report) is not None:
+        overview.warn(trained_rows_in_words(report.get(TRAINED_TEST_ROWS)))
         show_all(validated_sites(report), advised_updates(report))
     elif metric is None and opened.only:
         sites.explain_missing_figures(opened, opened.only)
@@ -101,7 +105,7 @@ def _figures(opened: Opened, metric: str | None) -> None:
 
 def _further(opened: Opened, metric: str | None) -> None:
     """Show links to other pages of the run, and to each site on its page."""
-    pages = WITHOUT_MODEL
+    pages = VALIDATED if VALIDATION in opened.report else WITHOUT_MODEL
     if opened.trains:
         pages = SCORED_ALONE if is_uncompared(opened.report) else FURTHER
     with st.container(horizontal=True):

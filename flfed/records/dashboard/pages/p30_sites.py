@@ -7,7 +7,7 @@ import streamlit as st
 from flfed.records.dashboard import run_page
 from flfed.records.dashboard.panels import overview, sites
 from flfed.records.dashboard.refresh import Opened
-from flfed.records.dashboard.sections import show
+from flfed.records.dashboard.sections import show, show_all
 from flfed.records.reports import report
 from flfed.records.reports.faults import leaks_in_words
 from flfed.records.reports.site_answer import own_figures, together
@@ -31,15 +31,17 @@ def parts(opened: Opened) -> None:
             overview.not_compared(opened)
         else:
             metric = sites.choose_metric(run_report)
+    validated = validated_sites(run_report)
     with first:
-        if metric is not None:
+        if metric is not None and validated is None:
             _one_site(opened, metric)
     with st.container():
+        show_all(validated, advised_updates(run_report))
+        if metric is not None and validated is not None:
+            return
         if metric is not None:
             sites.everywhere(opened, metric)
             show(unseen_sites(run_report))
-            show(validated_sites(run_report))
-            show(advised_updates(run_report))
             sites.how_to_read(run_report, metric)
             return
         if not opened.only:
