@@ -133,8 +133,9 @@ def _tree(number: int, tree: Tree, thresholds: Sequence[np.ndarray], scale: floa
     inner = np.flatnonzero(~leaf)
     for child in (0, 1):
         parents[tree.left[inner] + child] = inner
-    values = (scale * tree.value).astype(np.float32)
-    conditions = values.copy()
+    # In JSON leaves have all their digits, so that flfed reads back the same scores; XGBoost rounds them.
+    conditions = scale * tree.value
+    values = conditions.astype(np.float32)
     for node in inner:
         conditions[node] = _threshold(thresholds[tree.column[node]], int(tree.code[node]))
     none = np.zeros(0, np.int64)
@@ -167,7 +168,8 @@ def _tree(number: int, tree: Tree, thresholds: Sequence[np.ndarray], scale: floa
 def _threshold(thresholds: np.ndarray, code: int) -> float:
     if code < 0:  # only rows without a value go left
         return -LARGEST
-    return float(thresholds[code]) if code < len(thresholds) else LARGEST
+    # The shortest text of a float32, read as float64, rounds back to it.
+    return float(str(thresholds[code])) if code < len(thresholds) else LARGEST
 
 
 def to_json(document: Mapping[str, Any]) -> str:
@@ -176,7 +178,6 @@ def to_json(document: Mapping[str, Any]) -> str:
 
 
 def _plain(array: np.ndarray) -> list[Any]:
-    # The shortest text of a float32, read as float64, rounds back to it.
     return [float(str(value)) for value in array] if array.dtype.kind == "f" else list(array.tolist())
 
 
@@ -189,8 +190,10 @@ def to_ubj(value: Any) -> bytes:
     if isinstance(value, Mapping):
         return b"{" + b"".join(_text(key) + to_ubj(inner) for key, inner in value.items()) + b"}"
     if isinstance(value, np.ndarray):
-        mark = MARKS[value.dtype.str[1:]]
-        return b"[$" + mark + b"#" + _length(len(value)) + value.astype(value.dtype.newbyteorder(">")).tobytes()
+        # Leaves are float64 in JSON alone.
+        kind = np.dtype(np.float32) if value.dtype == np.float64 else value.dtype
+        content: bytes = value.astype(kind.newbyteorder(">")).tobytes()
+        return b"[$" + MARKS[kind.str[1:]] + b"#" + _length(len(value)) + content
     if isinstance(value, list):
         return b"[#" + _length(len(value)) + b"".join(to_ubj(inner) for inner in value)
     if isinstance(value, str):

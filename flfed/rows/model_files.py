@@ -148,7 +148,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     if not os.path.isfile(path):
         raise usage_error("models.files.folder", folder=folder, index=INDEX)
-    index = parse_json(_content(path, LARGEST_INDEX), render("models.files.json", path=path), longest=LARGEST_INDEX)
+    index = parse_json(read_content(path, LARGEST_INDEX), render("models.files.json", path=path), longest=LARGEST_INDEX)
     # An older flfed must not guess at a newer format.
     if not isinstance(index, dict) or index.get("format") not in (FORMAT, FORMAT_INT8):
         formats = f"{FORMAT} and {FORMAT_INT8}"
@@ -188,7 +188,7 @@ def _verified_files(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
         if not os.path.isfile(path):
             raise usage_error("models.files.missing", folder=folder, name=name)
         largest = LARGEST_TREES if name in TREE_FILES else LARGEST_FILE
-        content = _content(path, largest)
+        content = read_content(path, largest)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise usage_error("models.files.differs", path=path)
         if name not in TREE_FILES:
@@ -196,8 +196,14 @@ def _verified_files(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
     return bytes_by_name
 
 
-def _content(path: Path, most: int) -> bytes:
-    """Return what a file holds, of a size that a model's may have."""
+def read_content(path: Path, most: int) -> bytes:
+    """Return what a file holds, of a size that a model's may have.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be opened, or has more than `most` bytes.
+    """
     try:
         content = read_up_to(path, most)
     except OSError as error:

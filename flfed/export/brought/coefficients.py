@@ -1,0 +1,168 @@
+"""Coefficients of a linear or logistic model, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from flfed.errors import UsageError, nearest
+from flfed.export.brought.model import brought_model, identity_encoder
+from flfed.export.model_folder import SharedModel
+from flfed.parsers import decode_text, foreign_parser
+from flfed.rows.data.schema import Column, Schema
+from flfed.rows.features.summarise import column_layout, layout_of
+from flfed.rows.model_files import read_content
+from flfed.words import render, usage_error
+
+LARGEST_TABLE = 1_000_000
+"""Bytes of a file of coefficients."""
+INTERCEPT = "intercept"
+TABLE = {"name", "value", "unit"}
+STATISTICS = {"site", "group", "column", "figure", "value"}
+"""Columns of `statistics.csv`, as `flfed run export` writes it of a `glm`."""
+
+Term = tuple[str, int]
+"""A column, and the code of a value of it; 0 of a number."""
+Coefficient = tuple[float, str | None]
+"""A value, and its unit; None where the file has none, since the schema's is meant."""
+
+
+def read_coefficients(path: Path, schema: Schema) -> SharedModel:
+    """Return the linear model of a CSV file: log-odds of the last class, or the target in its unit.
+
+    Parameters
+    ----------
+    path : Path
+        CSV with the columns `name`, `value` and `unit`; others are ignored. Names are `intercept`, a number or a flag,
+        and `column=value`; a value without a row adds 0. The unit is the schema's, and `log1p(UNIT)` where the schema
+        takes the logarithm of a column. It is empty for all others. `statistics.csv` of a `glm` is read, too: its
+        coefficients over all sites, in the schema's units.
+    schema : Schema
+        Columns without a row are no columns of the model, and may be missing.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, a row breaks a rule, or the target has more than two classes.
+    """
+    if schema.task == "multi-class":
+        raise usage_error("models.brought.classes", path=path)
+    coefficients = _parse_table(path)
+    if INTERCEPT not in coefficients:
+        raise usage_error("models.brought.intercept", path=path)
+    _check_intercept(path, schema, coefficients[INTERCEPT][1])
+    constant, _ = coefficients.pop(INTERCEPT)
+    by_term = _terms_of(path, schema, coefficients)
+    features = schema.features([column for column, _ in by_term])
+    layout = layout_of(schema, features)
+    weights = []
+    for column in layout.features:
+        if column.kind == "number":
+            weights.append(by_term[column.name, 0])
+            continue
+        values = [by_term.get((column.name, code), 0.0) for code in range(len(column.cells) - 1)]
+        # The first value has no input: its share of the score is part of the intercept.
+        constant += values[0]
+        weights += [value - values[0] for value in values[1:]]
+    name = "linear" if schema.task == "regression" else "logistic"
+    tables = {
+        "model": {"name": name},
+        "strategy": {"name": "fedavg"},
+        "encode": {"scaler": "none", "rows": "complete"},
+    }
+    arrays = {"weight": np.array(weights)[:, None], "bias": np.array([constant])}
+    return brought_model(path, schema, features, tables, arrays, identity_encoder(layout))
+
+
+def _check_intercept(path: Path, schema: Schema, unit: str | None) -> None:
+    """Refuse an intercept of another unit; the outcome's may be left out, unless it is that of a logarithm."""
+    expected = ""
+    if schema.task == "regression":
+        expected = _expected_unit(schema.columns[schema.target])
+    if unit != expected and (unit or expected.startswith("log1p")):
+        raise _unit_error(path, INTERCEPT, unit, expected)
+
+
+def _parse_table(path: Path) -> dict[str, Coefficient]:
+    """Return value and unit by name; raises UsageError."""
+    refusal = render("models.brought.csv", path=path)
+    text = decode_text(read_content(path, LARGEST_TABLE), refusal).removeprefix("\ufeff")
+    with foreign_parser(refusal, csv.Error):
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+        rows = list(reader)
+    coefficients: dict[str, Coefficient] = {}
+    for name, value, unit in _cells(path, reader.fieldnames or (), rows):
+        if name in coefficients:
+            raise usage_error("models.brought.twice", path=path, name=name[:80])
+        coefficients[name] = (_parse_number(path, name, value), unit)
+    return coefficients
+
+
+def _cells(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[tuple[str, str, str | None]]:
+    """Return name, value and unit of each row, in either form of the file; raises UsageError."""
+    header = set(names)
+    if len(header) == len(names):
+        if header >= TABLE:
+            return [(row["name"], row["value"], row["unit"].strip()) for row in rows]
+        if header >= STATISTICS:
+            of_all = [row for row in rows if row["figure"] == "coefficient" and not row["site"] and not row["group"]]
+            return [(row["column"], row["value"], None) for row in of_all]
+    raise usage_error("models.brought.header", path=path)
+
+
+def _parse_number(path: Path, name: str, text: str) -> float:
+    refusal = render("models.brought.number", path=path, name=name[:80])
+    with foreign_parser(refusal):
+        value = float(text)
+    if not math.isfinite(value):
+        raise usage_error("models.brought.number", path=path, name=name[:80])
+    return value
+
+
+def schema_terms(schema: Schema) -> dict[str, Term]:
+    """Return the column, and the code of its value, that each name stands for.
+
+    A number or a flag has its own name, and a flag's value 1 as well; a value of a category has `column=value`.
+    """
+    terms: dict[str, Term] = {}
+    for name, column in schema.columns.items():
+        if column.kind == "number":
+            terms[name] = (name, 0)
+        elif column.kind in ("flag", "category"):
+            for code, value in enumerate(column_layout(name, column).cells[:-1]):
+                terms[f"{name}={value}"] = (name, code)
+            if column.kind == "flag":
+                terms[name] = (name, 1)
+    return terms
+
+
+def _terms_of(path: Path, schema: Schema, coefficients: Mapping[str, Coefficient]) -> dict[Term, float]:
+    """Return the value of each term, whose units are the schema's; raises UsageError."""
+    terms = schema_terms(schema)
+    by_term: dict[Term, float] = {}
+    for name, (value, unit) in coefficients.items():
+        if name not in terms:
+            raise usage_error("models.brought.name", path=path, name=name[:80], hint=nearest(name, list(terms)))
+        term = terms[name]
+        expected = _expected_unit(schema.columns[term[0]])
+        # A file without units is of the columns as they are.
+        if unit != expected and (unit is not None or expected.startswith("log1p")):
+            raise _unit_error(path, name, unit, expected)
+        if term in by_term:
+            raise usage_error("models.brought.twice", path=path, name=name[:80])
+        by_term[term] = value
+    return by_term
+
+
+def _expected_unit(column: Column) -> str:
+    return f"log1p({column.unit})" if column.transform == "log1p" else column.unit
+
+
+def _unit_error(path: Path, name: str, unit: str | None, expected: str) -> UsageError:
+    shown = (unit or "")[:80]
+    return usage_error("models.brought.unit", path=path, name=name, unit=shown, expected=expected)
