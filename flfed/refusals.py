@@ -39,7 +39,7 @@ SLOTS = {
     "column": r"[\w .-]{1,60}",
     "at": r"[0-9TZ:.+ -]{10,32}",
     "day": r"\d{4}-\d\d-\d\d",
-    "parts": r"(?:training|holdout|validation)(?: (?:and|or) (?:training|holdout|validation)){0,2}",
+    "parts": r"(?:training|holdout|validation|scored)(?: (?:and|or) (?:training|holdout|validation)){0,2}",
     "part": r"[a-z0-9_ -]{1,60}",
     "question": r"(?:train from|evaluate|compare|audit)",
     "disk": r"[A-Za-z -]{1,60}",

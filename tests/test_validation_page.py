@@ -1,18 +1,21 @@
-"""A hospital is left out of a run by the commands of docs/validation.md in order, at real processes on loopback."""
+"""Hospitals validate a model, and one is left out of a run, by the commands of docs/validation.md at real processes."""
 
 import json
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
-from tests.machines import SITE, Machine, begin, commands_of, machines_of, take_in, wait_online
+from flfed.rows.evaluation.scoring import three_digits
+from tests.machines import ROOT, SITE, Machine, begin, commands_of, machines_of, take_in, wait_online
 
 OTHERS, LEFT_OUT = ("hungary", "long-beach", "switzerland"), "cleveland"
 PAGE = "validation.md"
 
 
 def test_the_page_has_a_command_for_each_step():
-    assert list(commands_of(PAGE)) == ["study show", "site approve", "coordinator run", "run export", "predict model"]
+    brought = ["study new", "study run", "run show", "site approve", "coordinator run"]
+    assert list(commands_of(PAGE)) == [*brought, "study show", "run export", "predict model"]
 
 
 @pytest.fixture
@@ -44,3 +47,58 @@ def test_a_hospital_is_left_out_by_the_book(machines, test_data):
     figures = machines[LEFT_OUT].json(commands["predict model"])
     assert figures["rows"] == figures["metric-rows"] == 303
     assert figures["metrics"]["roc_auc_score"]["value"] > 0.75
+
+
+HOSPITALS = (*OTHERS, LEFT_OUT)
+COEFFICIENTS = "name,value,unit\nintercept,-4.1,\nage,0.0513,years\nsex=male,1.217,\noldpeak,0.6171,mm\n"
+POLICY = 'format = 1\ndisclosure = "institution"\nshare-metrics = "{share}"\noutputs = ["complete-rows"]\n'
+
+
+@pytest.fixture
+def hospitals() -> Iterator[dict[str, Machine]]:
+    with machines_of(HOSPITALS) as found:
+        yield found
+
+
+@pytest.mark.proof
+@pytest.mark.servers
+@pytest.mark.timeout(900)
+def test_four_hospitals_validate_a_model_and_train_nothing(hospitals, test_data):
+    coordinator = hospitals["coordinator"]
+    exchange = coordinator.home.parent / "exchange"
+    for site in HOSPITALS:
+        package = exchange / "sites" / site.replace("-", "_")
+        shutil.copytree(ROOT / "sites" / package.name, package)
+        share = "aggregate-only" if site == LEFT_OUT else "named"
+        (package / "policy.toml").write_text(POLICY.format(share=share))
+    begin(hospitals, test_data)
+    models = {"first": COEFFICIENTS, "second": COEFFICIENTS.replace("0.0513", "0.0514")}
+    files = {}
+    for name, text in models.items():
+        (exchange / f"{name}.csv").write_text(text)
+        new = ["study", "new", "--dataset", "heart-disease", "--validate", f"{name}.csv", "--name", name]
+        coordinator.run(new)
+        files[name] = exchange / f"{name}.toml"
+    for site in HOSPITALS:
+        take_in(coordinator, hospitals[site])
+        others = ",".join(other for other in HOSPITALS if other != site)
+        said = hospitals[site].run(["site", "approve", str(files["first"]), "--site", site, "--with", others, "--yes"])
+        assert "Nothing is trained" in said
+        assert "Worst case: whoever made the model for the purpose learns about a person" in said
+        hospitals[site].start(SITE["site serve"])
+    wait_online(hospitals, len(HOSPITALS))
+    run = ["coordinator", "run", str(files["first"]), "--json"]
+    found = json.loads(coordinator.run(run))
+    assert found["status"] == "completed"
+    validated = found["validation"]["sites"]
+    assert LEFT_OUT not in validated
+    areas = [site["roc_auc_score"] for site in validated.values() if site["roc_auc_score"]["value"] is not None]
+    assert len(areas) >= 2
+    assert all(end == three_digits(end) for area in areas for end in (area["value"], area["low"], area["high"]))
+    for site in HOSPITALS:
+        kinds = [line["kind"] for line in hospitals[site].ledger_lines()]
+        assert "compare" in kinds
+        assert {"train", "summarise", "evaluate", "keys"}.isdisjoint(kinds)
+    # Another model is another text, which nobody approved.
+    refused = coordinator.run(["coordinator", "run", str(files["second"]), "--json"], code=2)
+    assert "not approved" in refused or "approve" in refused

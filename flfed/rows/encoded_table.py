@@ -101,7 +101,7 @@ class EncodedTable:
         """
         parts = {"training": len(self.table.training) - self._validation_rows, "holdout": self.table.holdout_rows}
         if not self.study.train:
-            del parts["training"]
+            parts = {"scored": self.table.holdout_rows}
         elif self.site.holds_nothing_out():
             del parts["holdout"]
         if self.study.plan.validation:

@@ -40,6 +40,8 @@ SLOPE = ""
 """What stands for a column's being missing, and for the number that it is, in place of a value of it."""
 REPEAT = re.compile(r".*-r(\d+)")
 """How the id of a run of several repeats ends."""
+RUN_ID = re.compile(r"\d{8}-\d{6}-.+")
+"""What a run is named; a model from elsewhere has the name of its file in place of it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -213,7 +215,8 @@ def read_source(folder: Path, where: str) -> Source:
     repeat = REPEAT.fullmatch(files.facts.run)
     source = Source.of_study(str(folder), files.study, files.schema, files.arrays, files.encoder)
     number = int(repeat[1]) - 1 if repeat else 0
-    return replace(source, repeat=number, run_id=files.facts.run)
+    run_id = files.facts.run if RUN_ID.fullmatch(files.facts.run) else ""
+    return replace(source, repeat=number, run_id=run_id)
 
 
 def fitting_columns(source: Layout, layout: Layout) -> list[str]:
