@@ -160,3 +160,17 @@ def test_a_site_with_a_privacy_budget_refuses_a_study_that_no_noise_protects(ins
     site = institution(compared_runs=1, later_figures="noised", epsilon=5.0)
     answer = ask(site, slopes(site, 0.5), encoder_of(site))
     assert "has a budget of it" in answer.error.reason
+
+
+def test_the_same_arrays_over_other_columns_are_another_model(institution):
+    site = institution(compared_runs=1)
+    text = site.small_study
+    features = 'name = "small"\nfeatures = ["{column}", "flag"]\n[model]'
+    answered: list[bool] = []
+    for column in ("x1", "x2"):
+        site.small_study = text.replace('name = "small"\n[model]', features.format(column=column))
+        if not answered:
+            site.study = Study.parse(site.small_study)
+            arrays, encoder = slopes(site, 0.5), encoder_of(site)
+        answered.append(bool(figures(ask(site, arrays, encoder))))
+    assert answered == [True, False]

@@ -266,6 +266,8 @@ class Gate:
         if messages is not None:
             study = messages.study
             facts |= {"study": study.name, "dataset": study.dataset.name, "asks_sha256": asks_sha256(text)}
+            if not study.train:
+                facts["start_sha256"] = study.start_sha256
         return facts
 
     def _adopt_policy(self) -> None:

@@ -17,7 +17,7 @@ from flfed.errors import FlfedError
 from flfed.federation.client.released.sets import RELEASED, NewPeople, RowSets
 from flfed.paths import SiteFolder, give
 from flfed.records.ledger import Ledger, LockedLedger, ledger_of
-from flfed.records.ledger_line import ADDED, CARRIED, COMPARED_HASH, STAYED, Line, Run, run_of, run_of_new
+from flfed.records.ledger_line import ADDED, CARRIED, COMPARED_HASH, START_HASH, STAYED, Line, Run, run_of, run_of_new
 from flfed.refusals import NO_LEDGER, Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
@@ -76,7 +76,7 @@ class Comparison:
     n : int
         Number of its line.
     model : str
-        Hash of arrays and encoder.
+        Hash of arrays and encoder; of a validated model with its columns, too.
     rows : str
         Hash of the snapshot; empty where the line has none.
     run : Run
@@ -109,7 +109,8 @@ class ComparedLines:
         elif line.kind == ADDED:
             self._added[dataset, carried] += int(line.facts["number"])
         elif line.kind == _COMPARED and STAYED not in line.facts:
-            model, rows = (line.text(key) for key in (COMPARED_HASH, "rows-sha256"))
+            model, start, rows = (line.text(key) for key in (COMPARED_HASH, START_HASH, "rows-sha256"))
+            model += start
             self._comparisons[dataset].append(Comparison(line.n, model, rows, run_of(line.facts), carried))
         elif line.kind == RELEASED and _part(line) in TESTED:
             self._holdouts[dataset, run_of(line.facts)].add(line.text("rows-sha256"))
@@ -284,4 +285,4 @@ class Comparisons:
         counted = lines.counted(row_sets, self.policy, run_of_new(facts), str(facts["rows_sha256"]))
         from flfed.deployment.site_state.request_archive import model_sha256
 
-        return counted.refusal(model_sha256(message))
+        return counted.refusal(model_sha256(message) + str(facts.get("start_sha256", "")))
