@@ -59,8 +59,7 @@ def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
         output.say(f"Note: {note}")
     headers, rows, below = narrative.comparison_rows(report)
     metric = primary_of(report)
-    validated = (report.get(VALIDATION) or {}).get("sites")
-    if metric is not None and not validated:
+    if metric is not None and VALIDATION not in report:
         first = narrative.doubts(report, metric)
         below = [line for line in below if line not in first]
         joining = [narrative.joining_in_words(report, metric), narrative.tally(report, metric)]

@@ -177,7 +177,7 @@ def _new_validation(model: Path, dataset: str, name: str, purpose: str, to: Path
     """Write a study that validates a model, and the model's folder where it was another file."""
     from flfed.export.brought.bring import bring_model
     from flfed.federation.server.preflight import check
-    from flfed.rows.data import datasets
+    from flfed.rows.data import datasets, site_discovery
     from flfed.rows.model_files import read_model_files
     from flfed.rows.proposals.texts import write_new
     from flfed.rows.warm_start import read_source
@@ -188,9 +188,9 @@ def _new_validation(model: Path, dataset: str, name: str, purpose: str, to: Path
     folder = bring_model(model, schema, to / f"{name}-model").resolve()
     source = read_source(folder, str(model))
     files = read_model_files(folder)
-    text = validation_text(
-        files.study, folder, source.sha256(), name=name, dataset=dataset, purpose=purpose, task=schema.task
-    )
+    facts = {"name": name, "dataset": dataset, "purpose": purpose, "task": schema.task}
+    is_cut = not site_discovery.of_dataset(dataset)
+    text = validation_text(files.study, folder, source.sha256(), **facts, is_cut=is_cut)
     study = Study.parse(text)
     check(study)
     source.check(study, schema, str(model))

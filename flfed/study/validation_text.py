@@ -12,7 +12,7 @@ from flfed.words import render
 
 
 def validation_text(
-    of_model: Study, folder: Path, start_sha256: str, *, name: str, dataset: str, purpose: str, task: str
+    of_model: Study, folder: Path, start_sha256: str, *, name: str, dataset: str, purpose: str, task: str, is_cut: bool
 ) -> str:
     """Return the text of a study without rounds.
 
@@ -28,10 +28,14 @@ def validation_text(
         Of the new study.
     task : {"binary", "multi-class", "regression"}
         Calibration is of two classes.
+    is_cut : bool
+        Whether the dataset has no sites of its own, so that one process cuts its table into some.
     """
-    features: dict[str, Any] = {}
+    of_dataset: dict[str, Any] = {"name": dataset}
     if of_model.dataset.features is not None:
-        features["features"] = list(of_model.dataset.features)
+        of_dataset["features"] = list(of_model.dataset.features)
+    if is_cut:
+        of_dataset["partition"] = {"by": "iid", "sites": 3}
     encode: dict[str, Any] = {}
     if of_model.encode.missing_indicator:
         encode["missing-indicator"] = True
@@ -46,7 +50,7 @@ def validation_text(
         "name": name,
         "purpose": purpose or render("study.template.validation"),
         "legal-basis": render("study.template.basis"),
-        "dataset": {"name": dataset, **features},
+        "dataset": of_dataset,
         "encode": encode,
         "model": {
             "name": of_model.model.name,

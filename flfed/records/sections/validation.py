@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from flfed.records.objects import read
+from flfed.records.objects import figure_of, read
+from flfed.records.reports.report import primary_of
 from flfed.records.section import Section, Table
-from flfed.records.sections.left_out import Words, figures_by_site
+from flfed.records.sections.left_out import MEAN, Words, figures_by_site
 from flfed.records.statistics import Report
 from flfed.records.statistics.left_out import VALIDATION, LeftOut
 from flfed.records.statistics.odd_sites import AUC
-from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
+from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number, sentence_case
 from flfed.summaries.recalibration import RecalibrationFigure
 from flfed.words import render
 
@@ -37,10 +38,10 @@ def due_update(updates: list[RecalibrationFigure]) -> RecalibrationFigure | None
 
 
 def validated_sites(report: Report) -> Section | None:
-    """Return AUC and calibration of the model at each site; None of a run that trained one."""
+    """Return AUC and calibration at each site, or the figure of another outcome; None of a run that trained a model."""
     recorded = _recorded(report)
     if recorded is None:
-        return None
+        return _other_outcome(report) if VALIDATION in report else None
     words = Words(
         key=VALIDATION,
         title=render("report.validation.title"),
@@ -81,6 +82,29 @@ def advised_updates(report: Report) -> Section | None:
         says=says,
         note=[*withheld, render("report.validation.advice-note")],
     )
+
+
+def _other_outcome(report: Report) -> Section | None:
+    """Return the primary figure at each site, of an outcome that is not yes or no."""
+    metric = primary_of(report)
+    if metric is None:
+        return None
+    lines = []
+    for name, site in report["sites"].items():
+        rows = ABSENT if site["holdout-rows"] is None else str(site["holdout-rows"])
+        lines.append({"Site": name, "Rows": rows, **_cell(site["global"], metric)})
+    lines.append({"Site": MEAN, "Rows": "", **_cell(report["sites-mean"], metric)})
+    table = Table(lines=lines, key="validation-sites", is_whole=True)
+    title = render("report.validation.title")
+    return Section(title=title, lead=(render("report.validation.lead"),), tables=(table,))
+
+
+def _cell(figures: Report, metric: str) -> dict[str, str]:
+    figure = figure_of(figures, metric)
+    cell = number(figure.value, LOSS_DECIMALS)
+    if figure.low is not None:
+        cell += f" ({interval(figure.low, figure.high, LOSS_DECIMALS)})"
+    return {sentence_case(metric_name(metric)): cell}
 
 
 def _recorded(report: Report) -> LeftOut | None:
