@@ -140,7 +140,9 @@ def _dossier(run: str, folder: Path, facts: Path | None) -> output.Shown:
     from flfed.records.dossier.record import Member
 
     memberships, _ = readable(CoordinatorFolder.default())
-    members = [Member(of.site, of.status, of.invited, of.admitted, of.revoked, of.gate_key) for of in memberships.values()]
+    members = [
+        Member(of.site, of.status, of.invited, of.admitted, of.revoked, of.gate_key) for of in memberships.values()
+    ]
     written = write_dossier(folder, run, facts_file=facts, members=members)
     yield written.as_object()
     yield render("commands.report.dossier", folder=folder, run=written.run)

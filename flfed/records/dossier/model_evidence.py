@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import chain
 
 from flfed.records.dossier.record import HASHES, Finding, RunRecord, count_all
-from flfed.records.objects import FigureReport, figure_of, read
+from flfed.records.objects import figure_of, read
 from flfed.records.reports.faults import leaking_columns
 from flfed.records.reports.report import metrics_of
 from flfed.records.sections.data import TABLE_1
 from flfed.records.statistics.score_curves import Subgroups, grouped_columns
 from flfed.records.statistics.training_state import TrainingState
-from flfed.records.statistics.verdict import metric_name, with_interval
+from flfed.records.statistics.verdict import interval, metric_name, number, with_interval
 from flfed.words import render
 
 SITES = "Sites"
@@ -121,7 +121,7 @@ def encoding(record: RunRecord) -> Finding | None:
 def model(record: RunRecord) -> Finding | None:
     """Return the model, its strategy, and the rounds of training."""
     name = record.setting("model.name")
-    if not record.content.shown.trains or name is None:
+    if not record.run.rounds or name is None:
         return None
     facts = {
         "model": str(name),
@@ -156,7 +156,7 @@ def task(record: RunRecord) -> Finding:
 
 def arrays(record: RunRecord) -> Finding | None:
     """Return the hash of the trained arrays."""
-    if not record.entry.arrays_sha256:
+    if not record.run.rounds or not record.entry.arrays_sha256:
         return None
     facts = {"hash": record.entry.arrays_sha256, "run": record.entry.run}
     return Finding("arrays", facts, render(HASHES), ["runs.*.arrays_sha256"])
@@ -193,12 +193,8 @@ def _over_all(record: RunRecord, metric: str | None) -> Finding | None:
     if figure.value is None or figure.low is None:
         return None
     section = FIGURES if metric == record.content.shown.metric else FURTHER
-    facts = {"metric": metric_name(metric), "figure": _written(figure)}
+    facts = {"metric": metric_name(metric), "figure": with_interval(figure.value, figure.low, figure.high)}
     return Finding("performance", facts, section, [f"report.global.{metric}"])
-
-
-def _written(figure: FigureReport) -> str:
-    return with_interval(figure.value, figure.low, figure.high)
 
 
 def at_sites(record: RunRecord) -> Finding | None:
@@ -226,7 +222,9 @@ def mean_gain(record: RunRecord) -> Finding | None:
     figure = figure_of(record.run.mean_gain, metric or "")
     if metric is None or figure.value is None or figure.low is None:
         return None
-    facts = {"metric": metric_name(metric), "figure": _written(figure), "sites": figure.sites}
+    ends = interval(figure.low, figure.high, signed=True)
+    gain = f"{number(figure.value, signed=True)} ({ends})"
+    facts = {"metric": metric_name(metric), "figure": gain, "sites": figure.sites}
     return Finding("mean-gain", facts, "Forest plot: gains by joining", [f"report.mean-gain.{metric}"])
 
 

@@ -18,9 +18,12 @@ MORE_STYLE = """
 td.drawn p, td.drawn ul { margin: 0 0 .25rem; }
 .status-record { color: #1a5c37; } .status-people { color: #3d4955; } .status-unmet { color: #a03c00; }
 .small { font-size: .85em; }
-table.items td:nth-child(1) { width: 13%; } table.items td:nth-child(2) { width: 24%; }
-table.items td:nth-child(3) { width: 15%; }
-table.signed td { height: 2.6em; } table.signed td:first-child { width: 30%; }
+table.signed td { height: 2.6em; }
+@media print, (min-width: 641px) {
+  table.items { table-layout: fixed; } table.items td:nth-child(1) { white-space: normal; }
+  table.items th:nth-child(1) { width: 13%; } table.items th:nth-child(2) { width: 22%; }
+  table.items th:nth-child(3) { width: 16%; } table.signed td:first-child { width: 30%; }
+}
 """
 """What a sheet needs beside the style of a report."""
 Answers = Mapping[str, Sequence[Answer]]
@@ -84,7 +87,9 @@ def _found(finding: Finding) -> Markup:
     return element("p", finding.sentence(), " ", where)
 
 
-def cover_page(record: RunRecord, sheets: Sequence[Sheet], answers: Answers, facts: Facts, left_out: Sequence[str]) -> str:
+def cover_page(
+    record: RunRecord, sheets: Sequence[Sheet], answers: Answers, facts: Facts, left_out: Sequence[str]
+) -> str:
     """Return the first page: what the folder has, what the record answers, and what people must write."""
     run = record.run
     head = [
@@ -104,8 +109,7 @@ def cover_page(record: RunRecord, sheets: Sequence[Sheet], answers: Answers, fac
         for key, question in sentences("dossier", "people").items()
     ]
     files = [
-        {"File": element("a", name, href=name), "What": what}
-        for name, what in sentences("dossier", "files").items()
+        {"File": element("a", name, href=name), "What": what} for name, what in sentences("dossier", "files").items()
     ]
     parts = [
         section(render("dossier.pages.sheets"), table(lines), bullets(left_out)),

@@ -13,7 +13,7 @@ from flfed.records.reports.audit_headlines import Audit
 from flfed.records.reports.faults import some
 from flfed.records.reports.privacy import PrivacyReport, private_of
 from flfed.records.statistics.odd_sites import Columns
-from flfed.records.statistics.verdict import number
+from flfed.records.statistics.verdict import number, sentence_case
 from flfed.records.store.entries import RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
@@ -195,7 +195,8 @@ class Finding:
 
     def sentence(self) -> str:
         """Return the fact for readers."""
-        return render(f"dossier.evidence.{self.key}", **{name: shown(fact) for name, fact in self.facts.items()})
+        facts = {name: shown(fact) for name, fact in self.facts.items()}
+        return sentence_case(render(f"dossier.evidence.{self.key}", **facts))
 
     def unmet(self, key: str) -> Finding:
         """Return the same facts as a finding against the item, in another sentence."""

@@ -9,7 +9,7 @@ from flfed.records.dossier.record import HASHES, Finding, RunRecord
 from flfed.records.reports.audit_headlines import gave_away
 from flfed.records.reports.faults import fault_kind
 from flfed.records.reports.narrative import glossary_of
-from flfed.records.reports.privacy import epsilon_in_words, name_mechanism
+from flfed.records.reports.privacy import bound_in_words
 from flfed.records.text import moment
 from flfed.words import render
 
@@ -172,8 +172,12 @@ def weights(record: RunRecord) -> Finding | None:
         return None
     privacy = record.privacy
     if privacy.epsilon is not None:
-        name = name_mechanism(privacy.mechanism, privacy.epsilon)
-        facts = {"mechanism": name, "epsilon": epsilon_in_words(privacy.epsilon), "unit": privacy.unit}
+        facts = {
+            "mechanism": str(privacy.mechanism),
+            "unit": privacy.unit,
+            "bound": bound_in_words(privacy),
+            "runs": privacy.repeats,
+        }
         return Finding("guarantee", facts, PRIVACY, ["report.privacy.epsilon", "report.privacy.mechanism"])
     return attacks(record) or Finding("unbounded", {}, PRIVACY, ["report.privacy.mechanism", "report.audit"], met=False)
 
