@@ -105,13 +105,9 @@ def report_run(
     It has verdict, figures with intervals, curves, Table 1, privacy and hashes, and loads nothing. An earlier report
     at the same place is replaced; any other file is not.
     """
-    if dossier is not None:
-        if file is not None or site:
-            raise usage_error("commands.report.alone")
-        yield from _dossier(run, dossier, facts)
+    if any((dossier, facts)):
+        yield from _dossier(run, dossier, facts, others=any((file, site)))
         return
-    if facts is not None:
-        raise usage_error("commands.report.needless")
     from flfed.records.document.document import write_document
     from flfed.records.store.reader import RunReader
 
@@ -132,8 +128,12 @@ def report_run(
         yield render("commands.report.run", file=to, run=name)
 
 
-def _dossier(run: str, folder: Path, facts: Path | None) -> output.Shown:
+def _dossier(run: str, folder: Path | None, facts: Path | None, *, others: bool) -> output.Shown:
     """Write a dossier; the coordinator's list of institutions goes into it where this machine has one."""
+    if folder is None:
+        raise usage_error("commands.report.needless")
+    if others:
+        raise usage_error("commands.report.alone")
     from flfed.deployment.coordinator.admission import readable
     from flfed.paths import CoordinatorFolder
     from flfed.records.dossier.dossier import write_dossier
@@ -147,8 +147,7 @@ def _dossier(run: str, folder: Path, facts: Path | None) -> output.Shown:
     yield written.as_object()
     yield render("commands.report.dossier", folder=folder, run=written.run)
     for sheet, counts in written.counts.items():
-        numbers = {status: counts.get(status, 0) for status in ("record", "people", "unmet")}
-        yield render("commands.report.sheet", sheet=sheet, **numbers)
+        yield render("commands.report.sheet", sheet=sheet, **counts._asdict())
     yield from written.left_out
     if written.facts is not None:
         yield render("commands.report.facts", file=written.facts)

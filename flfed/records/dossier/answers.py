@@ -1,11 +1,10 @@
-"""Answers of a sheet: what the record of a run says of each item, and what people wrote."""
+"""Answers of a sheet: the facts of a run's record for each item, and the texts of people."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from flfed.records.dossier import model_evidence, run_evidence
 from flfed.records.dossier.facts import Facts
@@ -29,7 +28,7 @@ class Answer:
     findings : list of Finding
         Facts of the record for it, also where people must answer.
     text : str
-        What people wrote in the file of facts.
+        From the file of facts.
     """
 
     item: Item
@@ -56,17 +55,27 @@ def _answer(sheet: Sheet, item: Item, record: RunRecord, facts: Facts) -> Answer
     return Answer(item, status, findings, facts.text(sheet.name, item))
 
 
-def count_answers(answers: Sequence[Answer]) -> Counter[Status]:
+class Counts(NamedTuple):
+    """Numbers of answers by status."""
+
+    record: int
+    people: int
+    unmet: int
+
+
+def count_answers(answers: Sequence[Answer]) -> Counts:
     """Return the number of answers by status."""
-    return Counter(answer.status for answer in answers)
+    statuses = [answer.status for answer in answers]
+    return Counts(statuses.count("record"), statuses.count("people"), statuses.count("unmet"))
 
 
 def as_object(sheet: Sheet, answers: Sequence[Answer]) -> Mapping[str, Any]:
     """Return a sheet with its answers as JSON."""
     lines = []
     for answer in answers:
-        found = [
+        findings = [
             {
+                "evidence": finding.key,
                 "says": finding.sentence(),
                 "facts": dict(finding.facts),
                 "section": finding.section,
@@ -77,6 +86,6 @@ def as_object(sheet: Sheet, answers: Sequence[Answer]) -> Mapping[str, Any]:
         ]
         item = answer.item
         line = {"number": item.number, "title": item.title, "status": answer.status, "by": item.by}
-        lines.append(line | {"findings": found, "text": answer.text})
+        lines.append(line | {"findings": findings, "text": answer.text})
     source = {"source": sheet.source, "address": sheet.address, "version": sheet.version, "date": sheet.date}
     return {"title": sheet.title} | source | {"items": lines}

@@ -20,6 +20,8 @@ VERSION = "1.1"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 FLFED = "https://github.com/flfed/flfed"
 FORMATS = {"html": "text/html", "json": "application/json", "toml": "application/toml"}
+STUDY = "study.toml"
+RESULTS = ("report.html", "record.json")
 SAFES = {
     "people": (),
     "projects": ("purpose", "legal-basis"),
@@ -45,18 +47,22 @@ def describe_crate(record: RunRecord, facts: Facts, files: Iterable[str]) -> Map
     what = sentences("dossier", "files")
     parts = {}
     for name in files:
-        # A sheet has the description of all sheets.
-        key = name if name in what else "sheets"
-        properties = {"name": name, "description": what.get(key, render("dossier.crate.sheet"))}
-        properties["encodingFormat"] = FORMATS[name.rpartition(".")[2]]
+        properties = {
+            "name": name,
+            "description": what.get(name, render("dossier.crate.sheet")),
+            "encodingFormat": FORMATS[name.rpartition(".")[2]],
+        }
         parts[name] = crate.add_file(dest_path=name, properties=properties)
-    root = crate.root_dataset
-    root["name"] = render("dossier.pages.title", study=run.study)
-    root["description"] = render("dossier.pages.run", run=run.run, study=run.study)
-    root["license"] = _licence(crate, facts)
-    root["author"] = agent
-    root["conformsTo"] = profile
-    root["mentions"] = [_action(crate, record, parts, agent), *_safes(crate, record, facts)]
+    root = {
+        "name": render("dossier.pages.title", study=run.study),
+        "description": render("dossier.pages.run", run=run.run, study=run.study),
+        "license": _licence(crate, facts),
+        "author": agent,
+        "conformsTo": profile,
+        "mentions": [_action(crate, record, parts, agent), *_safes(crate, record, facts)],
+    }
+    for key, value in root.items():
+        crate.root_dataset[key] = value
     metadata: Mapping[str, Any] = crate.metadata.generate()
     return metadata
 
@@ -73,7 +79,7 @@ def _licence(crate: Any, facts: Facts) -> Any:
 def _action(crate: Any, record: RunRecord, parts: Mapping[str, Any], agent: Any) -> Any:
     """Return the run as an action: its software, its study and rows, and its results."""
     entry = record.entry
-    software = {"name": "flfed", "version": str(entry.versions.get("flfed", "")), "url": FLFED}
+    software = {"name": "flfed", "version": record.version, "url": FLFED}
     tool = _add(crate, f"{FLFED}#software", "SoftwareApplication", **software)
     rows = []
     for site in record.sites:
@@ -85,14 +91,16 @@ def _action(crate: Any, record: RunRecord, parts: Mapping[str, Any], agent: Any)
         "description": render("dossier.pages.run", run=entry.run, study=entry.study),
         "startTime": _whole_seconds(entry.started),
         "actionStatus": f"http://schema.org/{status}",
+        "instrument": tool,
+        "agent": agent,
+        "object": [parts[STUDY], *rows],
+        "result": [parts[name] for name in RESULTS],
     }
     if entry.finished:
-        action["endTime"] = _whole_seconds(entry.finished)
-    made = _add(crate, f"#run-{entry.run}", "CreateAction", **action)
-    made["instrument"] = tool
-    made["agent"] = agent
-    made["object"] = [parts["study.toml"], *rows]
-    made["result"] = [parts["report.html"], parts["record.json"]]
+        action |= {"endTime": _whole_seconds(entry.finished)}
+    made = _add(crate, f"#run-{entry.run}", "CreateAction")
+    for key, value in action.items():
+        made[key] = value
     return made
 
 
@@ -108,7 +116,7 @@ def _whole_seconds(stamp: str) -> str:
 
 
 def _safes(crate: Any, record: RunRecord, facts: Facts) -> Sequence[Any]:
-    """Return the Five Safes, each with the facts of the record, or with what people wrote."""
+    """Return the Five Safes, each with the facts of the record, or with the texts of people."""
     made = []
     for name, evidence in SAFES.items():
         findings = [EVIDENCE[key](record) for key in evidence]

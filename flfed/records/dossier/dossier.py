@@ -10,7 +10,7 @@ from pathlib import Path
 from flfed.errors import UsageError, require_extra
 from flfed.paths import private_folder, write_private
 from flfed.records.document.document import document
-from flfed.records.dossier.answers import Answer, Status, answer_sheet, as_object, count_answers
+from flfed.records.dossier.answers import Counts, answer_sheet, as_object, count_answers
 from flfed.records.dossier.crate import describe_crate
 from flfed.records.dossier.facts import Facts, write_template
 from flfed.records.dossier.pages import cover_page, sheet_page
@@ -33,7 +33,7 @@ class Dossier:
     ----------
     folder : Path
     run : str
-    counts : mapping of sheet to mapping of status to number
+    counts : mapping of sheet to Counts
     left_out : sequence of str
         Sentences on sheets that are not there.
     facts : Path or None
@@ -42,14 +42,15 @@ class Dossier:
 
     folder: Path
     run: str
-    counts: Mapping[str, Mapping[Status, int]]
+    counts: Mapping[str, Counts]
     left_out: Sequence[str]
     facts: Path | None
 
     def as_object(self) -> dict[str, object]:
         """Return it for `--json`."""
         facts = str(self.facts) if self.facts else None
-        return {"folder": str(self.folder), "run": self.run, "sheets": self.counts, "facts-written": facts}
+        sheets = {name: counts._asdict() for name, counts in self.counts.items()}
+        return {"folder": str(self.folder), "run": self.run, "sheets": sheets, "facts-written": facts}
 
 
 def write_dossier(
@@ -63,7 +64,7 @@ def write_dossier(
     name : str
         Id of a run or a series, or "latest".
     facts_file : Path, optional
-        What only people know; written with empty texts where it is absent.
+        Texts that only people can write; written with empty ones where it is absent.
     store : str, optional
         Database URL.
     members : sequence of Member
@@ -81,7 +82,8 @@ def write_dossier(
     facts = Facts.read(facts_file, every) if facts_file else Facts()
     with RunReader.open(store) as reader:
         record = RunRecord.read(reader, name, members)
-        report = document(name, store=store)
+    # "latest" may be another run by now.
+    report = document(record.run.run, store=store)
     trains = record.content.shown.trains
     sheets = [sheet for sheet in every if trains or not sheet.trains]
     answers = {sheet.name: answer_sheet(sheet, record, facts) for sheet in sheets}
@@ -98,15 +100,17 @@ def write_dossier(
     }
     files[METADATA] = _json(describe_crate(record, facts, list(files)))
     _write(folder, files)
-    absent = None
-    if facts_file is not None and not facts_file.exists():
-        write_private(facts_file, files[FACTS], advice=render("dossier.folder.facts"))
-        absent = facts_file
-    return Dossier(folder, record.run.run, _counts(answers), left_out, absent)
+    absent = _write_facts(facts_file, files[FACTS])
+    counts = {name: count_answers(of) for name, of in answers.items()}
+    return Dossier(folder, record.run.run, counts, left_out, absent)
 
 
-def _counts(answers: Mapping[str, Sequence[Answer]]) -> dict[str, dict[Status, int]]:
-    return {name: dict(count_answers(of)) for name, of in answers.items()}
+def _write_facts(path: Path | None, text: str) -> Path | None:
+    """Write the file of facts where it is absent, and return its path then."""
+    if path is None or path.exists():
+        return None
+    write_private(path, text, advice=render("dossier.folder.facts"))
+    return path
 
 
 def _json(content: object) -> str:

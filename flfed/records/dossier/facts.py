@@ -1,4 +1,4 @@
-"""File of what only people know: a TOML file with a table for people, and one for each sheet."""
+"""File of facts: texts that only people can write, with a table for people and one for each sheet."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class Facts:
         except OSError as error:
             raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
         tables = parse_toml(content, f"{path}:")
-        known = known_keys(sheets)
+        allowed = list_keys(sheets)
         for name, table in tables.items():
-            if name not in known or not isinstance(table, Mapping):
-                raise unknown(f"{path}: table", name, list(known))
+            if name not in allowed or not isinstance(table, Mapping):
+                raise unknown(f"{path}: table", name, list(allowed))
             for key, text in table.items():
-                if key not in known[name]:
-                    raise unknown(f"{path}: key of [{name}]", key, known[name])
+                if key not in allowed[name]:
+                    raise unknown(f"{path}: key of [{name}]", key, allowed[name])
                 if not isinstance(text, str):
                     raise usage_error("dossier.facts.text", file=path, table=name, key=key)
         return cls(tables)
@@ -64,13 +64,15 @@ class Facts:
     def text(self, sheet: str, item: Item) -> str:
         """Return the text for an item of a sheet, empty where nobody wrote it."""
         own = self.tables.get(sheet, {}).get(item.number, "").strip()
-        return own or (self.person(item.fact) if item.fact else "")
+        return own or self.person(item.fact)
 
 
-def known_keys(sheets: Sequence[Sheet]) -> dict[str, list[str]]:
+def list_keys(sheets: Sequence[Sheet]) -> dict[str, list[str]]:
     """Return the keys of each table of a file of facts."""
     keys = {PEOPLE: list(sentences("dossier", PEOPLE))}
-    return keys | {sheet.name: [item.number for item in sheet.items] for sheet in sheets}
+    for sheet in sheets:
+        keys[sheet.name] = [item.number for item in sheet.items]
+    return keys
 
 
 def write_template(sheets: Sequence[Sheet], facts: Facts) -> str:

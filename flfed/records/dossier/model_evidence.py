@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from flfed.records.dossier.record import HASHES, Finding, RunRecord, count_all
 from flfed.records.objects import figure_of, read
 from flfed.records.reports.faults import leaking_columns
 from flfed.records.reports.report import metrics_of
 from flfed.records.sections.data import TABLE_1
+from flfed.records.statistics.odd_sites import Column
 from flfed.records.statistics.score_curves import Subgroups, grouped_columns
 from flfed.records.statistics.training_state import TrainingState
 from flfed.records.statistics.verdict import interval, metric_name, number, with_interval
@@ -17,10 +20,19 @@ from flfed.words import render
 SITES = "Sites"
 FIGURES = "Figures with 95 % CI"
 FURTHER = "Further figures"
+EVENT = "1"
+"""Class of the rows with the outcome."""
 FEW_EVENTS = 100
 """Test rows of the rarer outcome below which calibration and discrimination are imprecise (Collins and others 2016)."""
 CALIBRATION = "calibration_in_the_large_error"
 DISCRIMINATION = ("roc_auc_score", "concordance_index")
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The part of a report on groups, None where the study names none."""
+
+    subgroups: Any = None
 
 
 def rows(record: RunRecord) -> Finding | None:
@@ -41,7 +53,7 @@ def outcome(record: RunRecord) -> Finding | None:
         return None
     facts = {
         "column": names[0],
-        "events": sum(counts["1"] for counts in classes),
+        "events": sum(counts[EVENT] for counts in classes),
         "rows": sum(sum(counts.values()) for counts in classes),
     }
     return Finding("outcome", facts, SITES, ["report.sites.*.holdout-classes", "columns.*.outcome"])
@@ -52,10 +64,11 @@ def enough_events(record: RunRecord) -> Finding | None:
     counted = outcome(record)
     if counted is None:
         return None
-    events, every = (counted.facts[name] for name in ("events", "rows"))
-    facts = {"events": min(events, every - events), "least": FEW_EVENTS}
+    _, events, every = counted.facts.values()
+    rarer = min(events, every - events)
+    facts = {"events": rarer, "least": FEW_EVENTS}
     finding = Finding("enough-events", facts, SITES, ["report.sites.*.holdout-classes"])
-    return finding if facts["events"] >= FEW_EVENTS else finding.unmet("few-events")
+    return finding if rarer >= FEW_EVENTS else finding.unmet("few-events")
 
 
 def opened(record: RunRecord) -> Finding | None:
@@ -86,11 +99,12 @@ def predictors(record: RunRecord) -> Finding | None:
 def missing(record: RunRecord) -> Finding | None:
     """Return the missing values of the columns, where a site reports them."""
     columns = [column for column in record.columns.columns if not column.outcome]
-    counts = [site.missing for site in chain.from_iterable(column.sites.values() for column in columns)]
+    sites = chain.from_iterable([column.sites.values() for column in columns])
+    counts = [site.missing for site in sites]
     reported = [count for count in counts if count is not None]
     if not reported:
         return None
-    incomplete = [column.column for column in columns if any(site.missing for site in column.sites.values())]
+    incomplete = [column.column for column in columns if _has_gaps(column)]
     facts = {
         "missing": sum(reported),
         "incomplete": len(incomplete),
@@ -98,6 +112,10 @@ def missing(record: RunRecord) -> Finding | None:
         "suppressed": len(counts) - len(reported),
     }
     return Finding("missing", facts, TABLE_1, ["columns.*.sites.*.missing"])
+
+
+def _has_gaps(column: Column) -> bool:
+    return any(site.missing for site in column.sites.values())
 
 
 def leaks(record: RunRecord) -> Finding | None:
@@ -178,7 +196,7 @@ def performance(record: RunRecord) -> Finding | None:
 def discrimination(record: RunRecord) -> Finding | None:
     """Return the shared model's discrimination over all test rows."""
     metrics = [metric for metric in DISCRIMINATION if figure_of(record.run.global_, metric).value is not None]
-    return _over_all(record, metrics[0] if metrics else None)
+    return _over_all(record, next(iter(metrics), None))
 
 
 def calibration(record: RunRecord) -> Finding | None:
@@ -241,7 +259,7 @@ def comparators(record: RunRecord) -> Finding | None:
 
 def subgroups(record: RunRecord) -> Finding | None:
     """Return the columns by whose groups the model's discrimination is recorded."""
-    payload = record.content.shown.report.get("subgroups")
+    payload = read(_Groups, record.content.shown.report).subgroups
     if payload is None:
         return None
     columns = list(grouped_columns(read(Subgroups, payload)))

@@ -41,12 +41,15 @@ def sheet_page(sheet: Sheet, answers: Sequence[Answer], record: RunRecord) -> st
         lines.append(_line(answer))
     parts += _part(title, lines)
     counts = count_answers(answers)
-    facts = {"record": counts["record"], "people": counts["people"], "unmet": counts["unmet"]}
     head = [
         paragraphs([render("dossier.pages.run", run=record.run.run, study=record.run.study)], class_="facts-line"),
         paragraphs([render("dossier.pages.reader", reader=sheet.reader)], class_="facts-line"),
         paragraphs([render("dossier.pages.source", **_source(sheet))], class_="facts-line"),
-        element("div", paragraphs([render("dossier.pages.counts", items=len(answers), **facts)]), class_="verdict"),
+        element(
+            "div",
+            paragraphs([render("dossier.pages.counts", items=len(answers), **counts._asdict())]),
+            class_="verdict",
+        ),
         paragraphs([render("dossier.pages.meaning")], class_="note"),
     ]
     return _page(sheet.title, head, [*parts, _signature()])
@@ -66,7 +69,7 @@ def _line(answer: Answer) -> dict[str, object]:
     status = render(f"dossier.status.{answer.status}", by=item.by)
     if answer.status == "people" and answer.text:
         status = render("dossier.status.written", by=item.by)
-    cells = [_found(finding) for finding in answer.findings]
+    cells = [_fact(finding) for finding in answer.findings]
     if answer.text:
         words = render("dossier.pages.text", by=item.by, text=answer.text)
         cells.append(element("p", words))
@@ -76,7 +79,7 @@ def _line(answer: Answer) -> dict[str, object]:
     return {"Item": item.number, "Asks for": item.title, "Status": shown, "Answer": joined(cells)}
 
 
-def _found(finding: Finding) -> Markup:
+def _fact(finding: Finding) -> Markup:
     """Return a fact, and where it is."""
     places = []
     if finding.section:
@@ -90,7 +93,7 @@ def _found(finding: Finding) -> Markup:
 def cover_page(
     record: RunRecord, sheets: Sequence[Sheet], answers: Answers, facts: Facts, left_out: Sequence[str]
 ) -> str:
-    """Return the first page: what the folder has, what the record answers, and what people must write."""
+    """Return the first page: sheets with their counts, open questions, files, and lines for a signature."""
     run = record.run
     head = [
         paragraphs([render("dossier.pages.run", run=run.run, study=run.study)], class_="facts-line"),
@@ -102,8 +105,8 @@ def cover_page(
         written = sum(answer.status == "people" and bool(answer.text) for answer in answers[sheet.name])
         link = element("a", sheet.title, href=f"{sheet.name}.html")
         line: dict[str, object] = {"Sheet": link, "For": sheet.reader, "Items": len(answers[sheet.name])}
-        line |= {"By the record": counts["record"], "Written": written}
-        lines.append(line | {"To be written": counts["people"] - written, "Not met": counts["unmet"]})
+        line |= {"By the record": counts.record, "Written": written}
+        lines.append(line | {"To be written": counts.people - written, "Not met": counts.unmet})
     people = [
         {"What": question, "Answer": facts.person(key) or render("dossier.pages.open")}
         for key, question in sentences("dossier", "people").items()

@@ -1,4 +1,4 @@
-"""Record of a run as a dossier reads it, and what is found in it."""
+"""Record of a run as a dossier reads it, and findings in it."""
 
 from __future__ import annotations
 
@@ -51,6 +51,20 @@ class _Encoder:
 
 
 @dataclass(frozen=True)
+class _Hashes:
+    """The hashes of a run."""
+
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class _Versions:
+    """The versions of a run."""
+
+    flfed: str = ""
+
+
+@dataclass(frozen=True)
 class _Table:
     """The object "table-1" of a run."""
 
@@ -64,7 +78,7 @@ class RunRecord:
     Attributes
     ----------
     content : Content
-        What the report shows.
+        Content of the report.
     columns : Columns
     leaks, encoder : dict or None
         These objects of the first repeat.
@@ -135,6 +149,16 @@ class RunRecord:
     def encoder_sha256(self) -> str:
         """Hash of the encoder, empty where the run has none."""
         return read(_Encoder, self.encoder or {}).sha256
+
+    @cached_property
+    def code_sha256(self) -> str:
+        """Hash of flfed's code, empty where the run does not have it."""
+        return read(_Hashes, self.entry.hashes).code
+
+    @cached_property
+    def version(self) -> str:
+        """Version of flfed."""
+        return read(_Versions, self.entry.versions).flfed
 
     @cached_property
     def table_lines(self) -> int:
@@ -228,7 +252,7 @@ def count_all(values: Sequence[int | None]) -> int | None:
     >>> count_all([80, 84]), count_all([80, None]), count_all([])
     (164, None, None)
     """
-    known = [value for value in values if value is not None]
-    if not known or len(known) < len(values):
+    counts = [value for value in values if value is not None]
+    if not counts or len(counts) < len(values):
         return None
-    return sum(known)
+    return sum(counts)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from flfed.records.document.document import limits
 from flfed.records.dossier.record import HASHES, Finding, RunRecord
 from flfed.records.reports.audit_headlines import gave_away
@@ -59,13 +57,13 @@ def own_decision(record: RunRecord) -> Finding | None:
 
 def quality(record: RunRecord) -> Finding:
     """Return the numbers of faults, flags and attacks."""
-    kinds = Counter(fault_kind(fault) for fault in record.run.faults)
-    events = Counter(event.kind for event in record.content.shown.events)
+    kinds = [fault_kind(fault) for fault in record.run.faults]
+    events = [event.kind for event in record.content.shown.events]
     facts = {
-        "rejected": kinds["update rejected"],
-        "refused": kinds["site refused"],
-        "faults": kinds["fault"],
-        "flags": events["flag"],
+        "rejected": kinds.count("update rejected"),
+        "refused": kinds.count("site refused"),
+        "faults": kinds.count("fault"),
+        "flags": events.count("flag"),
         "attacks": len({figure.attack for figure in record.audit}),
     }
     return Finding("quality", facts, SITES, ["report.faults", "events", "report.audit"])
@@ -113,25 +111,21 @@ def transfers(record: RunRecord) -> Finding | None:
     crossed = record.content.crossed
     if not crossed:
         return None
-    sizes: Counter[str] = Counter()
-    for one in crossed:
-        sizes[one.direction] += one.bytes
     facts = {
         "messages": sum(one.messages for one in crossed),
-        "sent": sizes["to-server"],
-        "received": sizes["to-site"],
+        "sent": sum(one.bytes for one in crossed if one.direction == "to-server"),
+        "received": sum(one.bytes for one in crossed if one.direction == "to-site"),
     }
     return Finding("transfers", facts, PRIVACY, ["sent.*.messages", "sent.*.bytes"])
 
 
 def versions(record: RunRecord) -> Finding | None:
     """Return the versions of the software, and the hash of flfed's code."""
-    facts = {f"{name} {version}" for name, version in record.entry.versions.items()}
-    code = record.entry.hashes.get("code")
-    if not facts or not code:
+    packages = [f"{name} {version}" for name, version in record.entry.versions.items()]
+    if not packages or not record.code_sha256:
         return None
-    listed = ", ".join(sorted(facts))
-    return Finding("versions", {"versions": listed, "code": code}, render(HASHES), ["runs.*.versions", "runs.*.hashes"])
+    facts = {"versions": ", ".join(sorted(packages)), "code": record.code_sha256}
+    return Finding("versions", facts, render(HASHES), ["runs.*.versions", "runs.*.hashes"])
 
 
 def output_control(record: RunRecord) -> Finding | None:
@@ -182,7 +176,7 @@ def weights(record: RunRecord) -> Finding | None:
     return attacks(record) or Finding("unbounded", {}, PRIVACY, ["report.privacy.mechanism", "report.audit"], met=False)
 
 
-def secure_sums(record: RunRecord) -> Finding | None:
+def only_sums(record: RunRecord) -> Finding | None:
     """Return how updates were added up, where the coordinator sees only sums."""
     sums = record.privacy.sums()
     if sums.kind not in ("masked", "encrypted"):
@@ -221,7 +215,7 @@ EVIDENCE = {
     "listed-outputs": listed_outputs,
     "attacks": attacks,
     "weights": weights,
-    "secure-sums": secure_sums,
+    "secure-sums": only_sums,
     "duration": duration,
     "limits": stated_limits,
 }

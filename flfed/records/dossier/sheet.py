@@ -26,7 +26,7 @@ class Item:
     title : str
         In our own words.
     by : str
-        Who writes what the record does not have.
+        Writer of the parts that the record does not have.
     part : str
         Heading above it, empty where it continues the part of the item before.
     evidence : sequence of str
@@ -34,7 +34,7 @@ class Item:
     shows : sequence of str
         Names of facts that help its writer and answer nothing.
     rest : str
-        What the record leaves to people where it answers the item.
+        Part that the record leaves to people where it answers the item.
     fact : str
         Key of the table [people] of the file of facts that answers it, empty for a key of its own.
     """
