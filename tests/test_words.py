@@ -14,7 +14,15 @@ import pytest
 from flfed.words import render
 
 ROOT = Path(__file__).resolve().parents[1] / "flfed"
-WHOLE = ("approval.changed-keys.", "glossary.", "names.", "advice.")
+WHOLE = (
+    "approval.changed-keys.",
+    "glossary.",
+    "names.",
+    "advice.",
+    "dossier.people.",
+    "dossier.files.",
+    "dossier.signature.",
+)
 """Tables that code reads as a whole."""
 RENDERING = ("render", "usage_error", "flfed_error")
 """Functions whose first argument is a template's key."""
