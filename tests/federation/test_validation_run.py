@@ -102,7 +102,9 @@ def test_the_advice_names_the_sites_whose_odds_are_wrong_by_three(small_sites: M
     sites = small_sites(4, rows=2000, change=made)
     file = tmp_path / "true.csv"
     file.write_text("name,value,unit\nintercept,-1.5,\nx1,0.04,mm\nx2,0.8,\n")
-    result = run(new("small", file, "made"), sites=sites)
+    # No package serves this dataset, so that the study would cut a table of its own.
+    study = Study.load(new("small", file, "made")).replace({"dataset.partition": None})
+    result = run(study, sites=sites)
     section = advised_updates(result.report)
     assert section is not None
     named = [
@@ -121,7 +123,7 @@ def test_what_needs_training_is_refused_in_a_sentence(small_sites: MakeSites, ne
     sites = small_sites(3)
     file = tmp_path / "true.csv"
     file.write_text("name,value,unit\nintercept,-1.5,\nx1,0.04,mm\n")
-    study = Study.load(new("small", file, "made"))
+    study = Study.load(new("small", file, "made")).replace({"dataset.partition": None})
     with pytest.raises(UsageError, match="same model on the same rows"):
         run(study, sites=sites, repeats=2)
     with pytest.raises(UsageError, match="trains nothing|trains no model"):
