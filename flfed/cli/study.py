@@ -175,30 +175,15 @@ def new_study(
 
 def _new_validation(model: Path, dataset: str, name: str, purpose: str, to: Path) -> None:
     """Write a study that validates a model, and the model's folder where it was another file."""
-    from flfed.export.brought.bring import bring_model
-    from flfed.federation.server.preflight import check
-    from flfed.rows.data import datasets, site_discovery
-    from flfed.rows.model_files import read_model_files
+    from flfed.export.brought.validation_study import make_validation
     from flfed.rows.proposals.texts import write_new
-    from flfed.rows.warm_start import read_source
-    from flfed.study.study import Study
-    from flfed.study.validation_text import validation_text
 
-    schema = datasets.load(dataset).schema
-    folder = bring_model(model, schema, to / f"{name}-model").resolve()
-    source = read_source(folder, str(model))
-    files = read_model_files(folder)
-    facts = {"name": name, "dataset": dataset, "purpose": purpose, "task": schema.task}
-    is_cut = not site_discovery.of_dataset(dataset)
-    text = validation_text(files.study, folder, source.sha256(), **facts, is_cut=is_cut)
-    study = Study.parse(text)
-    check(study)
-    source.check(study, schema, str(model))
-    path = write_new(to, {f"{name}.toml": text})[0]
+    study = make_validation(model, dataset, to / f"{name}-model", name=name, purpose=purpose)
+    path = write_new(to, {f"{name}.toml": study.text})[0]
     typer.echo(render("commands.study.written", file=path))
-    if folder != model.resolve():
-        output.say(render("commands.study.brought", folder=folder))
-    output.say(render("commands.study.validates", sha256=source.sha256()))
+    if study.folder != model.resolve():
+        output.say(render("commands.study.brought", folder=study.folder))
+    output.say(render("commands.study.validates", sha256=study.start_sha256))
 
 
 def _list_counted(schema: Any) -> list[str]:

@@ -305,14 +305,15 @@ class Gate:
         defect = message_defect(message.content, messages.incoming(kind))
         if defect:
             reject("message-unfit", kind=kind, defect=defect)
-        if kind == COMPARE and not messages.study.train:
-            _check_approved_model(message, messages)
+        _check_approved_model(message, messages)
         if over := self._leaving.used_up(message, context, self._facts(message, context)):
             raise Refused(over)
 
 
 def _check_approved_model(message: Message, messages: StudyMessages) -> None:
-    """Refuse a model other than the one whose hash stands in the approved text. Raises `Refused`."""
+    """Refuse a validation of a model other than the one whose hash stands in the approved text. Raises `Refused`."""
+    if messages.study.train or message.metadata.message_type != COMPARE:
+        return
     request = CompareRequest.from_record(message.content)
     study = messages.study
     if model_sha256(study, messages.schema, request.arrays, request.encoder) != study.start_sha256:

@@ -119,9 +119,6 @@ def arm_scores(
     session.coded(table)
     arrays = session.own_arrays.at_site(arrays)
     x = session.encode(table, session.in_use(encoder)).x
-    if not session.study.train:
-        outputs = yield from session.outputs(arrays, x)
-        return {"global": session.predictions(outputs, encoder)}
     arms = [session.outputs(arrays, x), session.local_model(), adjusted_scores(session, table, arrays, encoder, sd)]
     names = []
     if same and session.study.compare.site_model == "best":
@@ -145,6 +142,17 @@ def arm_scores(
     if same:
         scores |= _naive_scores(session, table)
     return scores
+
+
+def _compared_scores(
+    session: SiteSession, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, sd: float | None, start: Arrays | None
+) -> Asking[Arrays]:
+    """Yield requests and return the predictions of all arms; of a validation those of its one model."""
+    if session.study.train:
+        return (yield from arm_scores(session, table, arrays, encoder, sd, same=True, start=start))
+    x = session.encode(table, session.in_use(encoder)).x
+    outputs = yield from session.outputs(arrays, x)
+    return {"global": session.predictions(outputs, encoder)}
 
 
 def _naive_scores(session: SiteSession, table: pd.DataFrame) -> Arrays:
@@ -203,7 +211,7 @@ def compare(
         scores = {arm: np.full(PARTS, place) for place, arm in enumerate(sums.arms)}
     else:
         y = session.target(table)
-        scores = yield from arm_scores(session, table, arrays, encoder, sd, same=True, start=start)
+        scores = yield from _compared_scores(session, table, arrays, encoder, sd, start)
         groups = groups_of(session, table)
         metrics = within_steps(session.metrics, [table], session.study.compare)
     own_family = None

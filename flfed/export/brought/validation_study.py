@@ -1,14 +1,69 @@
-"""Text of a new study that validates a model which somebody brought along."""
+"""A new study that validates a model which somebody brought along."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from flfed.export.brought.bring import bring_model
+from flfed.federation.server.preflight import check
+from flfed.rows.data import datasets, site_discovery
+from flfed.rows.model_files import read_model_files
+from flfed.rows.warm_start import read_source
 from flfed.study.study import Study
 from flfed.words import render
+
+
+@dataclass(frozen=True)
+class ValidationStudy:
+    """A study that trains nothing.
+
+    Attributes
+    ----------
+    text : str
+    folder : Path
+        Of the model.
+    start_sha256 : str
+        SHA-256 of arrays, encoder and layout, which sites approve.
+    """
+
+    text: str
+    folder: Path
+    start_sha256: str
+
+
+def make_validation(model: Path, dataset: str, folder: Path, *, name: str, purpose: str = "") -> ValidationStudy:
+    """Return a study that validates a model, after checking that it can.
+
+    Parameters
+    ----------
+    model : Path
+        As `bring_model` reads it.
+    dataset : str
+    folder : Path
+        Where a model is written that is no folder yet.
+    name, purpose : str
+        Of the study.
+
+    Raises
+    ------
+    UsageError
+        If the model cannot be read, or does not fit the dataset.
+    """
+    schema = datasets.load(dataset).schema
+    folder = bring_model(model, schema, folder).resolve()
+    source = read_source(folder, str(model))
+    start_sha256 = source.sha256()
+    facts = {"name": name, "dataset": dataset, "purpose": purpose, "task": schema.task}
+    is_cut = not site_discovery.of_dataset(dataset)
+    text = validation_text(read_model_files(folder).study, folder, start_sha256, **facts, is_cut=is_cut)
+    study = Study.parse(text)
+    check(study)
+    source.check(study, schema, str(model))
+    return ValidationStudy(text, folder, start_sha256)
 
 
 def validation_text(
@@ -64,4 +119,5 @@ def validation_text(
         "compare": {"calibration": True} if task == "binary" else {},
     }
     written = {key: value for key, value in tables.items() if value}
-    return f"# {render('study.template.scored')}\n{tomli_w.dumps(written)}"
+    comment = render("study.template.scored")
+    return f"# {comment}\n{tomli_w.dumps(written)}"
