@@ -11,7 +11,7 @@ import pytest
 from tests.machines import COORDINATOR, SITE, begin, take_in, wait_online
 
 SITES = ("cleveland", "hungary", "long-beach")
-VALIDATOR = ["roc-validator>=0.13,<0.14", "rocrate>=0.13,<0.17"]
+VALIDATOR = ["roc-validator>=0.13,<0.14", "rocrate>=0.15,<0.17"]
 """It wants an older `rich` than flfed allows: an environment of its own."""
 VALIDATE = """
 import json, sys
