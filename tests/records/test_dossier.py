@@ -22,6 +22,7 @@ from flfed.records.dossier.sheet import Item, Sheet, read_sheets
 from flfed.records.store.entries import AuditRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
+from flfed.words import render
 from tests.browser import opened
 from tests.records.documents import numbers_in, read, tables, titles, what_it_loads
 
@@ -119,7 +120,7 @@ def test_each_sheet_has_its_sources_items_and_evidence_that_exists():
     for sheet in every.values():
         numbers = [item.number for item in sheet.items]
         assert len(set(numbers)) == len(numbers) and sheet.items[0].part
-        assert re.fullmatch(r"https://\S+", sheet.address) and re.fullmatch(r"20\d\d-\d\d-\d\d", sheet.date)
+        assert re.fullmatch(r"https://\S+", sheet.address) and re.fullmatch(r"20\d\d(-\d\d-\d\d)?", sheet.date)
         assert all((sheet.title, sheet.reader, sheet.source, sheet.version, sheet.file))
         for item in sheet.items:
             assert item.by and 1 <= len(item.title.split()) <= 15, item
@@ -240,6 +241,8 @@ def test_what_only_institutions_decide_is_answered_at_institutions_alone(store, 
     free, told = federation("free", deployed(store, write, "open"), MEMBERS)
     assert told["5.6.01"]["status"] == told["3.3.04"]["status"] == "unmet"
     assert "at 0 of 4 institutions" in told["5.6.01"]["findings"][0]["says"]
+    store.note([rehearsed := deployed(store, write, "institution")], render("rehearsal.record.note"), by="operator")
+    assert federation("rehearsed", rehearsed, MEMBERS)[0] == simulated
     # A list without one of the institutions answers nothing.
     unlisted, _ = federation("unlisted", deployed(store, write, "open"), MEMBERS[1:])
     assert free - unlisted == {"5.1.06", "5.4.03"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from flfed.records.document.document import POLICY, STYLE
-from flfed.records.document.sections import Markup, bullets, element, joined, paragraphs, plain, section, table
+from flfed.records.document.sections import Markup, bullets, element, paragraphs, plain, section, table
 from flfed.records.dossier.answers import Answer, count_answers
 from flfed.records.dossier.facts import Facts
 from flfed.records.dossier.record import Finding, RunRecord
@@ -76,7 +76,7 @@ def _line(answer: Answer) -> dict[str, object]:
     elif answer.status == "record" and item.rest:
         cells.append(element("p", render("dossier.pages.rest", by=item.by, rest=item.rest), class_="small"))
     shown = element("span", status, class_=f"status-{answer.status}")
-    return {"Item": item.number, "Asks for": item.title, "Status": shown, "Answer": joined(cells)}
+    return {"Item": item.number, "Asks for": item.title, "Status": shown, "Answer": element("div", *cells)}
 
 
 def _fact(finding: Finding) -> Markup:
@@ -99,6 +99,8 @@ def cover_page(
         paragraphs([render("dossier.pages.run", run=run.run, study=run.study)], class_="facts-line"),
         paragraphs([render("dossier.pages.begun", started=moment(record.entry.started), status=run.status)]),
     ]
+    if record.content.shown.note:
+        head.append(paragraphs([render("document.document.note", note=record.content.shown.note)]))
     lines = []
     for sheet in sheets:
         counts = count_answers(answers[sheet.name])

@@ -126,6 +126,11 @@ class RunRecord:
         """Figures of attacks."""
         return self.content.audit
 
+    @property
+    def at_institutions(self) -> bool:
+        """Whether institutions decided on the run: not in a simulation, and not in a rehearsal on one machine."""
+        return self.entry.at_institutions and render("rehearsal.record.note") not in self.content.shown.note
+
     @cached_property
     def sites(self) -> list[SiteEntry]:
         """The sites that took part, by name."""
@@ -141,7 +146,7 @@ class RunRecord:
         """The memberships of the run's sites, empty where one of them is unknown or the run was a simulation."""
         member_by_site = {member.site: member for member in self.members}
         names = [site.site for site in self.sites]
-        if not self.entry.at_institutions or not set(names) <= set(member_by_site):
+        if not self.at_institutions or not set(names) <= set(member_by_site):
             return []
         return [member_by_site[name] for name in names]
 
@@ -188,6 +193,7 @@ class RunRecord:
             "table-1": self.content.table_1,
             "leaks": self.leaks,
             "encoder": self.encoder,
+            "note": shown.note,
             "study": shown.study_text,
             "study-sha256": self.content.study_sha256,
         }

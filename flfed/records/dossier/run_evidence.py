@@ -48,7 +48,7 @@ def _stated(record: RunRecord, key: str) -> Finding | None:
 
 def own_decision(record: RunRecord) -> Finding | None:
     """Return the number of institutions that let the study run; a simulation has none."""
-    if not record.entry.at_institutions or not record.sites:
+    if not record.at_institutions or not record.sites:
         return None
     accepted = len(record.sites)
     facts = {"accepted": accepted, "refused": len(record.content.shown.sites) - accepted}
@@ -89,7 +89,7 @@ def identities(record: RunRecord) -> Finding | None:
 
 def link(record: RunRecord) -> Finding | None:
     """Return how institutions were connected; a simulation has no connections."""
-    if not record.entry.at_institutions:
+    if not record.at_institutions:
         return None
     return Finding("link", {"engine": record.entry.engine}, render(HASHES), ["runs.*.engine"])
 
@@ -130,7 +130,7 @@ def versions(record: RunRecord) -> Finding | None:
 
 def output_control(record: RunRecord) -> Finding | None:
     """Return at how many institutions the policy controls outputs; a simulation has no institutions."""
-    if not record.entry.at_institutions or not record.sites:
+    if not record.at_institutions or not record.sites:
         return None
     controlled = [site for site in record.sites if site.disclosure == "institution"]
     facts = {"controlled": len(controlled), "sites": len(record.sites)}
