@@ -321,6 +321,8 @@ class Mechanism:
             if study.aggregation.sums_updates:
                 return (render("mechanisms.uncharged.summed"),)
             return (render("mechanisms.uncharged.statistic"),)
+        if not study.train:
+            return uncharged_outputs(study)
         if study.model.name == TREES:
             return (
                 render("mechanisms.uncharged.trees"),
@@ -348,6 +350,8 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
     sums = "schema" if study.encode.scaler == "schema" else "sums"
     keys = ["rows", "reasons", sums, "loss", "metrics", "replies", "ledger", "comparison", "histograms", "audit"]
     keys.append("pooled")
+    if not study.train:
+        keys = ["rows", "reasons", "replies", "ledger", "validated", "histograms"]
     # The next outputs are of some studies only.
     if study.compare.calibration:
         keys.append("calibration")

@@ -30,6 +30,7 @@ from flfed.records.sections.left_out import unseen_sites
 from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.sections.validation import advised_updates, validated_sites
 from flfed.records.statistics import importances, noised_scores, score_curves
+from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import sentence_case, with_interval
 from flfed.records.store.reader import RunReader
@@ -382,7 +383,8 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
         element("title", f"{run.study} ({run.run})"),
         element("style", Markup(STYLE.read_text(encoding="utf-8"))),
     ]
-    shown = SECTIONS if content.shown.trains else WITHOUT_MODEL
+    has_model = content.shown.trains or VALIDATION in content.shown.report
+    shown = SECTIONS if has_model else WITHOUT_MODEL
     parts = [part(content) for part in shown]
     _, absent = divide(part for part in parts if isinstance(part, Section))
     body_parts = [sections.written(part) for part in parts if part not in absent]

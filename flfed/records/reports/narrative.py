@@ -21,7 +21,13 @@ from flfed.records.reports.faults import (
 from flfed.records.reports.report import AGAIN, arms_shown, primary_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.left_out import VALIDATION
-from flfed.records.statistics.noised_scores import covered_rows, own_under_noise, released, scores_in_words
+from flfed.records.statistics.noised_scores import (
+    covered_rows,
+    own_under_noise,
+    released,
+    scores_in_words,
+    uncompared_in_words,
+)
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import naive_in_words, own_models_in_words, own_parts_in_words, pooled_in_words
 from flfed.records.statistics.score_curves import ranks_in_words
@@ -150,7 +156,7 @@ def verdict_in_words(report: Report) -> list[str]:
     if metric is None:
         return [render("report.run.nothing", status=run.status, rounds=counted(run.rounds, "round"), why=run.why)]
     if not released(report).is_compared:
-        return [*_reach(report, metric), render("report.noised.gain")]
+        return [*_reach(report, metric), uncompared_in_words(report)]
     joining = (joining_in_words(report, metric), tally(report, metric), describe_mean_beside_sites(report, metric))
     return list(filter(None, (*doubts(report, metric), *joining, *own_under_noise(report))))
 
@@ -516,7 +522,7 @@ def tally(report: Report, metric: str) -> str:
     """
     run = run_of(report)
     if not released(report).is_compared:
-        return render("report.noised.gain")
+        return uncompared_in_words(report)
     by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
     for name, site in run.sites.items():
         by_code[verdicts.site_verdict(site, metric)[0]].append(name)

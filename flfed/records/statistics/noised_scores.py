@@ -160,6 +160,11 @@ def is_uncompared(report: ReportMapping) -> bool:
     return not released(report).is_compared
 
 
+def uncompared_in_words(report: ReportMapping) -> str:
+    """Return why a run compares no site models: it trained nothing, or one ε covers all releases."""
+    return render("report.noised.gain") if released(report).trained else render("report.validation.joining")
+
+
 def own_under_noise(report: ReportMapping) -> list[str]:
     """Return a sentence on the site models, where they are compared under the study's ε."""
     how = released(report)

@@ -133,7 +133,7 @@ def answer(run_report: Report, metric: str, warnings: int) -> None:
         if one.value is not None:
             figure_text = number(one.value) + " over all sites"
         st.markdown(f"## {escape(metric_name(metric))} {escape(figure_text)}")
-        st.markdown(escape(render("report.noised.gain")))
+        st.markdown(escape(noised.uncompared_in_words(run_report)))
     else:
         _whether_it_pays(run_report, metric)
     if warnings:
