@@ -126,10 +126,10 @@ def _words(content: Content) -> list[str]:
 
 
 def figures(content: Content) -> Markup:
-    """Return the figures of every site with their 95 % CI, and those over all sites."""
+    """Return the figures of every site with their 95 % CI, and those over all sites; a validation has its own section."""
     report = content.shown.report
     metric = content.shown.metric
-    if metric is None:
+    if metric is None or VALIDATION in report:
         return Markup()
     order = _sites(content, metric)
     below = []

@@ -126,9 +126,9 @@ def _privacy(shown: ShownRun) -> str:
 def next_steps(shown: ShownRun, metric: str | None = None) -> Section | None:
     """Return what to do next, by the verdict on `metric`, at first the primary one: commands, and pages of the app.
 
-    None where a run is not complete: its head says how to resume it.
+    None where a run is not complete: its head says how to resume it. None of a validation, whose updates say it.
     """
-    if shown.run.status != "completed":
+    if shown.run.status != "completed" or VALIDATION in shown.report:
         return None
     metric = metric or shown.metric
     steps = [render("pages.next.leaks")] if faults.leaks_in_words(shown.leaks) else []
