@@ -126,7 +126,7 @@ def _words(content: Content) -> list[str]:
 
 
 def figures(content: Content) -> Markup:
-    """Return the figures of every site with their 95 % CI, and those over all sites; a validation has its own section."""
+    """Return the figures of every site with their 95 % CI, and those over all sites; nothing of a validation."""
     report = content.shown.report
     metric = content.shown.metric
     if metric is None or VALIDATION in report:
