@@ -40,7 +40,7 @@ SLOPE = ""
 """What stands for a column's being missing, and for the number that it is, in place of a value of it."""
 REPEAT = re.compile(r".*-r(\d+)")
 """How the id of a run of several repeats ends."""
-RUN_ID = re.compile(r"\d{8}-\d{6}-.+")
+RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}(-r\d+)?")
 """What a run is named; a model from elsewhere has the name of its file in place of it."""
 
 

@@ -23,8 +23,9 @@ class RecalibrationFigure:
     before, after : float
         Log loss on the other half, without and with the update.
     value, low, high : float
-        How much lower the log loss is, with a 95 % interval: than that of the model, and with a new slope than with the
-        new intercept alone.
+        `before - after` with its 95 % interval.
+    beyond : float
+        Low end of the 95 % interval of what a new slope gains beyond the new intercept alone; `low` of a new intercept.
     slope_after, slope_low, slope_high : float
         Calibration slope with the update, on the other half, and its 95 % interval.
     method : str
@@ -44,6 +45,7 @@ class RecalibrationFigure:
     value: float
     low: float
     high: float
+    beyond: float
     slope_after: float
     slope_low: float
     slope_high: float
@@ -51,5 +53,5 @@ class RecalibrationFigure:
 
     @property
     def is_due(self) -> bool:
-        """Whether the update lowers the log loss by more than chance."""
-        return self.low > 0
+        """Whether the update lowers the log loss by more than chance, a new slope also beyond the new intercept."""
+        return self.low > 0 and self.beyond > 0

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from flwr.app import Message
 
@@ -21,6 +22,8 @@ from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.kinds import EVALUATE, SUMMARISE, TRAIN
 from flfed.updates.messages.summarise import SummariseRequest
+from tests.conftest import small_table
+from tests.deployment.test_compared_anew import freeze, have_figures
 
 ROWS = 240
 BROUGHT = '[model]\nname = "logistic"\nwarm-start = "a-model"\nstart-sha256 = "{sha256}"\ntrain = false\n'
@@ -174,3 +177,26 @@ def test_the_same_arrays_over_other_columns_are_another_model(institution):
             arrays, encoder = slopes(site, 0.5), encoder_of(site)
         answered.append(bool(figures(ask(site, arrays, encoder))))
     assert answered == [True, False]
+
+
+def test_people_who_were_never_held_out_are_not_new_to_a_validation(institution):
+    site = institution(compared_runs=2)
+    assert have_figures(site, (1, 2, 3), "first") == [True, True, False]
+    encoder, text = encoder_of(site), site.small_study
+    # A quarter of the people are others, and most of the rest were in no test rows.
+    before = site.site.source.table
+    freeze(site, pd.concat([small_table(60, seed=99), before.iloc[60:]], ignore_index=True))
+    site.small_study = text
+    assert figures(ask(site, slopes(site, 1.5), encoder)) == []
+
+
+def test_updates_stay_where_a_half_has_few_people_of_a_score(institution):
+    site = institution()
+    encoder = encoder_of(site)
+    # Two scores, of which eleven people have the second: in a half they are fewer than the cell minimum.
+    eleventh = np.sort(site.site.source.table["x1"].to_numpy())[-11]
+    steep = 4e4 * encoder.scale[0]
+    two_valued = slopes(site, steep, -4e4 * (eleventh - 1e-3 - encoder.center[0]))
+    reply = CompareReply.from_record(ask(site, two_valued, encoder).content)
+    assert all(math.isnan(one.before) for one in reply.recalibration)
+    assert all(one.method.startswith("withheld") for one in reply.recalibration)

@@ -39,7 +39,7 @@ from flfed.summaries.score_bins import LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.arrays import Shapes
 from flfed.updates.messages import kinds
-from flfed.updates.messages.compare import LEAST_ROWS, MOST_SITES, ROWS_IN_CLEAR, TRAINED, CalibrationName
+from flfed.updates.messages.compare import LEAST_ROWS, MOST_SITES, ROWS_IN_CLEAR, TRAINED, CalibrationName, least_rows
 from flfed.updates.messages.train import ENCODER_SHA256
 from flfed.updates.parts.every_part import BORDER
 from flfed.updates.parts.part import Exchanges, Releases, Wanted, histogram_section
@@ -353,7 +353,7 @@ def comparison(messages: StudyMessages) -> Sections:
     if study.compare.site_model == "best":
         family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)}
     return {
-        "config": config({**_numbers_of_rows(LEAST_ROWS), "note": text(WORDS, LONGEST)}),
+        "config": config({**_numbers_of_rows(LEAST_ROWS, trained=study.train), "note": text(WORDS, LONGEST)}),
         "arms": _figures(metrics, sorted(_arms(study, schema))),
         **_differences(metrics, study),
         "summary": arrays(messages.sums, needed=False),
@@ -375,13 +375,13 @@ def without_figures() -> Sections:
     return {"config": config({**_numbers_of_rows(ROWS_IN_CLEAR), "note": equal("")})}
 
 
-def _numbers_of_rows(in_clear: Collection[str]) -> dict[str, Field]:
+def _numbers_of_rows(in_clear: Collection[str], *, trained: bool = True) -> dict[str, Field]:
     """Return the fields of the numbers of rows.
 
     A number that is not `in_clear` is 0.
     """
     fields: dict[str, Field] = {}
-    for name, least in LEAST_ROWS.items():
+    for name, least in least_rows(trained=trained).items():
         fields[name.replace("_", "-")] = whole(least) if name in in_clear else equal(0)
     return fields
 

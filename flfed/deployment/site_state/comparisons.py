@@ -97,6 +97,7 @@ class ComparedLines:
     def __init__(self) -> None:
         self._comparisons: dict[str, list[Comparison]] = defaultdict(list)
         self._holdouts: dict[tuple[str, Run], set[str]] = defaultdict(set)
+        self._whole: set[Run] = set()
         self._added: dict[tuple[str, bool], int] = defaultdict(int)
         self._after_loss = False
 
@@ -114,6 +115,8 @@ class ComparedLines:
             self._comparisons[dataset].append(Comparison(line.n, model, rows, run_of(line.facts), carried))
         elif line.kind == RELEASED and _part(line) in TESTED:
             self._holdouts[dataset, run_of(line.facts)].add(line.text("rows-sha256"))
+            if _part(line) == "whole":
+                self._whole.add(run_of(line.facts))
 
     def of(self, dataset: str, policy: Policy) -> Compared:
         """Return the compared models of a dataset.
@@ -156,6 +159,8 @@ class ComparedLines:
         counted = set()
         for one in sorted(self._comparisons[dataset], key=lambda one: one.n):
             half = new.are_half_without(self._holdouts[dataset, one.run])
+            # Of all people most were in no test rows, and are not new for that.
+            half = half and (run not in self._whole or one.run in self._whole)
             if not (half and one.rows and one.rows != rows):
                 counted.add(one.model)
         return Compared(frozenset(counted), all_models.most)

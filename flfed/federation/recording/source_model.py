@@ -174,7 +174,10 @@ def source_in_words(study: Study) -> tuple[str, dict[str, Any]] | None:
     facts = source_facts(source, study_layout(study, datasets.load(study.dataset.name).schema))
     named = {"as drawn": facts["as-drawn"], "left out": facts["left-out"]}
     rest = "".join(f"; {what}: {', '.join(columns)}" for what, columns in named.items() if columns)
-    sentences = [render("record.source.start", run=source.run, columns=len(facts["columns"]), rest=rest)]
+    if study.train:
+        sentences = [render("record.source.start", run=source.run, columns=len(facts["columns"]), rest=rest)]
+    else:
+        sentences = [render("record.source.validates", run=source.run, columns=len(facts["columns"]))]
     if not study.start_sha256:
         sentences.append(render("record.source.institutions", hash=facts["start-sha256"]))
     return " ".join(sentences), facts

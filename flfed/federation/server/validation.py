@@ -14,6 +14,7 @@ from flfed.federation.server.server import FederatedRun
 from flfed.records.statistics.left_out import VALIDATION, describe_left_out
 from flfed.records.statistics.odd_sites import AUC
 from flfed.records.store.tables import finite
+from flfed.refusals import Refusal
 from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
@@ -44,7 +45,11 @@ def conduct_validation(run: FederatedRun) -> Outcome:
     request = CompareRequest(arrays=source.arrays, encoder=source.encoder, sites=looked_at["sites"])
     with run.privacy.during(participants):
         answers = run.ask_checked(
-            COMPARE, request, participants, CompareReply.from_record, lambda site, reply: comparison_defect(reply)
+            COMPARE,
+            request,
+            participants,
+            CompareReply.from_record,
+            lambda site, reply: comparison_defect(reply, trained=False),
         )
     if not answers.replies:
         raise flfed_error("run.failures.compared")
@@ -59,6 +64,11 @@ def conduct_validation(run: FederatedRun) -> Outcome:
         sites=tuple(replies),
         seconds=run.writer.seconds(),
     )
+
+
+def _defect(site: str, reply: CompareReply) -> Refusal | None:
+    """Return why a reply is unusable."""
+    return comparison_defect(reply, trained=False)
 
 
 def _record(run: FederatedRun, replies: CompareReplies) -> None:

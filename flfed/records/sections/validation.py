@@ -67,12 +67,7 @@ def advised_updates(report: Report) -> Section | None:
         lines += [_line(site, one) for one in updates if not one.method]
         advice = due_update(updates)
         if advice is not None:
-            facts = {
-                "intercept": number(advice.intercept, DECIMALS, signed=True),
-                "slope": number(advice.slope, DECIMALS),
-            }
-            losses = {"before": number(advice.before, LOSS_DECIMALS), "after": number(advice.after, LOSS_DECIMALS)}
-            says.append(render(f"report.validation.due-{advice.name}", site=site, **facts, **losses))
+            says.append(_advise(site, advice))
     if lines and not says:
         says.append(render("report.validation.none-due"))
     return Section(

@@ -86,8 +86,8 @@ def model_refusal(session: SiteSession, arrays: Arrays, encoder: Encoder, start:
     arrays = session.own_arrays.at_site(arrays)
     requests = [session.outputs(arrays, rows.x) for rows in session.scored_rows(encoder)]
     refused = outputs_refusal(session, (yield from together(requests)))
-    if refused is None:
-        return None
+    if refused is None or not session.study.train:
+        return refused
     begun = start()
     if begun is None:
         begun = first_model(session.study, session.schema, session.seed - session.study.seed)

@@ -19,7 +19,7 @@ from flfed.words import render
 def recalibrate(
     y: np.ndarray, score: np.ndarray, first: np.ndarray, groups: Groups = None
 ) -> Iterator[RecalibrationFigure]:
-    """Yield both updates of a model: a new intercept, and a new slope with it, whose gain is over the former.
+    """Yield both updates of a model: a new intercept, and a new slope with it.
 
     Parameters
     ----------
@@ -52,17 +52,25 @@ def recalibrate(
     intercept = maximise_likelihood(happened[first], constant, fitted)
     both = maximise_likelihood(happened[first], np.column_stack([constant, fitted]), nothing)
     rest = ~first
+    reason = render("figures.methods.separated")
+    if np.ptp(fitted) == 0:
+        reason = render("figures.methods.same-predictions")
     other_groups = None if groups is None else groups[rest]
-    reference = before = _losses(happened[rest], odds[rest])
+    before = _losses(happened[rest], odds[rest])
+    of_intercept = before
     for update, coefficients in zip(UPDATES, (intercept, both), strict=True):
         if coefficients is None:
-            yield without_recalibration(update, render("figures.methods.separated"))
+            yield without_recalibration(update, reason)
             continue
         slope = 1.0 if update == "intercept" else float(coefficients[1])
         updated = float(coefficients[0]) + slope * odds[rest]
         after = _losses(happened[rest], updated)
-        gain = _mean(reference - after, other_groups)
-        reference = after
+        gain = _mean(before - after, other_groups)
+        beyond = gain.low
+        if update == "intercept":
+            of_intercept = after
+        else:
+            beyond = _mean(of_intercept - after, other_groups).low
         slope_after = calibrate(y[rest], expit(updated), other_groups).slope
         yield RecalibrationFigure(
             name=update,
@@ -73,6 +81,7 @@ def recalibrate(
             value=gain.value,
             low=gain.low,
             high=gain.high,
+            beyond=beyond,
             slope_after=slope_after.value,
             slope_low=slope_after.low,
             slope_high=slope_after.high,

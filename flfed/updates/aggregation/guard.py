@@ -17,7 +17,7 @@ from flfed.summaries.recalibration import RecalibrationFigure
 from flfed.summaries.score_bins import GroupFigure
 from flfed.summaries.summary import Layout, Summary
 from flfed.updates.arrays import Arrays, Shapes, arrays_defect, shapes_of
-from flfed.updates.messages.compare import LEAST_ROWS, CalibrationFigure, CompareReply
+from flfed.updates.messages.compare import CalibrationFigure, CompareReply, least_rows
 from flfed.updates.messages.train import Replies, TrainReply
 
 BLOCK = 64
@@ -351,9 +351,9 @@ def _leaks_defect(summary: Summary, hair: float) -> Refusal | None:
     return None
 
 
-def comparison_defect(reply: CompareReply) -> Refusal | None:
-    """Return why a comparison is not credible, else None."""
-    if any(getattr(reply, name) < least for name, least in LEAST_ROWS.items()):
+def comparison_defect(reply: CompareReply, *, trained: bool = True) -> Refusal | None:
+    """Return why a comparison is not credible, else None; a validation has no training rows."""
+    if any(getattr(reply, name) < least for name, least in least_rows(trained=trained).items()):
         return Refusal("rows-impossible")
     defects = (
         _figures_defect(reply),
@@ -418,7 +418,9 @@ def _calibration_defect(calibration: Sequence[CalibrationFigure]) -> Refusal | N
 def _recalibration_defect(updates: Sequence[RecalibrationFigure]) -> Refusal | None:
     """Return why updates of a model are not credible, else None."""
     for one in updates:
-        if any(map(math.isinf, (one.intercept, one.slope, one.before, one.after, one.low, one.high))):
+        numbers = (one.intercept, one.slope, one.before, one.after, one.value, one.low, one.high, one.beyond)
+        # With a reason in place of figures, no number is read.
+        if any(map(math.isinf, numbers)) or not (one.method or all(map(math.isfinite, numbers))):
             return Refusal("interval-impossible", metric=f"recalibration {one.name}")
     return None
 

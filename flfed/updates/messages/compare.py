@@ -224,9 +224,8 @@ class CompareRequest:
         return ScoreBins(self.odds_centre, self.odds_spread)
 
 
-LEAST_ROWS = {"num_examples": 0, "holdout_rows": 0}
-"""Numbers of rows in a comparison, each with its least value: the gate and the coordinator both go by it. A validation
-has no training rows."""
+LEAST_ROWS = {"num_examples": 1, "holdout_rows": 0}
+"""Numbers of rows in a comparison, each with its least value: the gate and the coordinator both go by it."""
 ROWS_IN_CLEAR = ("num_examples", "holdout_rows")
 """Those that a site which shares figures in sums only says beside its masks; all else is 0 or empty.
 
@@ -354,6 +353,11 @@ class CompareReply:
             recalibration=fields.read_figures(record, "recalibration", RecalibrationFigure),
             masked=Masked.out_of(record),
         )
+
+
+def least_rows(*, trained: bool) -> dict[str, int]:
+    """Return the least value of each number of rows; a validation has no training rows."""
+    return LEAST_ROWS if trained else dict.fromkeys(LEAST_ROWS, 0)
 
 
 CompareReplies = Mapping[str, CompareReply]
