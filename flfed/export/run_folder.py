@@ -183,10 +183,18 @@ def _names(folder: Path) -> tuple[str, ...]:
 def _why_no_model(runs: Sequence[RunEntry], series: SeriesEntry) -> str:
     """Return why an export has no model, or ""."""
     if not runs[0].rounds_planned:
-        return render("export.absent.statistic")
+        return _why_untrained(series.study_text)
     if len(runs) == 1:
         return _why_at_sites(runs[0].run, series.study_text)
     return render("export.absent.repeats", repeats=len(runs), run=runs[0].run)
+
+
+def _why_untrained(study_text: str) -> str:
+    """Return why a run without rounds has no model of its own."""
+    study = Study.parse_recorded(study_text)
+    if study.train:
+        return render("export.absent.statistic")
+    return render("export.absent.validation", model=study.warm_start)
 
 
 def _tables(reader: RunReader, runs: Sequence[RunEntry], run_report: Mapping[str, Any]) -> dict[str, str]:
@@ -218,7 +226,7 @@ def shared_model(run: RunEntry, series: SeriesEntry, run_report: Mapping[str, An
     if run.status in WITHOUT_MODEL:
         raise usage_error("export.absent.unfinished", run=run.run, status=run.status)
     if not run.rounds_planned:
-        raise usage_error("export.absent.untrained", run=run.run, reason=render("export.absent.statistic"))
+        raise usage_error("export.absent.untrained", run=run.run, reason=_why_untrained(series.study_text))
     folder = checkpoints.folder_of(run.run)
     if not (folder / f"{checkpoints.FINAL}.safetensors").is_file():
         raise usage_error("export.absent.file", run=run.run, folder=folder)
