@@ -20,8 +20,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 786_198,
-    "lines of code": 73_832,
+    "tokens of code": 786_241,
+    "lines of code": 73_837,
     "Python files": 572,
     "most imports of a module": 34,
     "modules with more than 15 imports": 55,

@@ -79,10 +79,7 @@ class EncodedTable:
         return len(self.schema.classes)
 
     def parts(self) -> dict[str, pd.DataFrame]:
-        """Return the rows that sums are over, by part; validation rows are one where the plan keeps them apart.
-
-        Of a model that nobody trains, figures are over the whole table.
-        """
+        """Return the rows that sums are over, by part; validation rows are one where the plan keeps them apart."""
         if not self.study.train:
             return {"whole": self.table.holdout("row-set")}
         tables = {"training": self.table.training, "holdout": self.table.holdout("row-set")}
