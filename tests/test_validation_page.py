@@ -54,24 +54,18 @@ COEFFICIENTS = "name,value,unit\nintercept,-4.1,\nage,0.0513,years\nsex=male,1.2
 POLICY = 'format = 1\ndisclosure = "institution"\nshare-metrics = "{share}"\noutputs = ["complete-rows"]\n'
 
 
-@pytest.fixture
-def hospitals() -> Iterator[dict[str, Machine]]:
-    with machines_of(HOSPITALS) as found:
-        yield found
-
-
 @pytest.mark.proof
 @pytest.mark.servers
 @pytest.mark.timeout(900)
-def test_four_hospitals_validate_a_model_and_train_nothing(hospitals, test_data):
-    coordinator = hospitals["coordinator"]
+def test_four_hospitals_validate_a_model_and_train_nothing(machines, test_data):
+    coordinator = machines["coordinator"]
     exchange = coordinator.home.parent / "exchange"
     for site in HOSPITALS:
         package = exchange / "sites" / site.replace("-", "_")
         shutil.copytree(ROOT / "sites" / package.name, package)
         share = "aggregate-only" if site == LEFT_OUT else "named"
         (package / "policy.toml").write_text(POLICY.format(share=share))
-    begin(hospitals, test_data)
+    begin(machines, test_data)
     models = {"first": COEFFICIENTS, "second": COEFFICIENTS.replace("0.0513", "0.0514")}
     files = {}
     for name, text in models.items():
@@ -80,13 +74,13 @@ def test_four_hospitals_validate_a_model_and_train_nothing(hospitals, test_data)
         coordinator.run(new)
         files[name] = exchange / f"{name}.toml"
     for site in HOSPITALS:
-        take_in(coordinator, hospitals[site])
+        take_in(coordinator, machines[site])
         others = ",".join(other for other in HOSPITALS if other != site)
-        said = hospitals[site].run(["site", "approve", str(files["first"]), "--site", site, "--with", others, "--yes"])
+        said = machines[site].run(["site", "approve", str(files["first"]), "--site", site, "--with", others, "--yes"])
         assert "Nothing is trained" in said
         assert "Worst case: whoever made the model for the purpose learns about a person" in said
-        hospitals[site].start(SITE["site serve"])
-    wait_online(hospitals, len(HOSPITALS))
+        machines[site].start(SITE["site serve"])
+    wait_online(machines, len(HOSPITALS))
     run = ["coordinator", "run", str(files["first"]), "--json"]
     found = json.loads(coordinator.run(run))
     assert found["status"] == "completed"
@@ -96,7 +90,7 @@ def test_four_hospitals_validate_a_model_and_train_nothing(hospitals, test_data)
     assert len(areas) >= 2
     assert all(end == three_digits(end) for area in areas for end in (area["value"], area["low"], area["high"]))
     for site in HOSPITALS:
-        kinds = [line["kind"] for line in hospitals[site].ledger_lines()]
+        kinds = [line["kind"] for line in machines[site].ledger_lines()]
         assert "compare" in kinds
         assert {"train", "summarise", "evaluate", "keys"}.isdisjoint(kinds)
     # Another model is another text, which nobody approved.

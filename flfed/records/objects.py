@@ -101,7 +101,7 @@ class RunReport:
     round_bytes : object or None
         Bytes sent in a round of training (`round_totals.round_bytes`).
     validation : object or None
-        A brought model at each site, and updates of it (`validation.Validation`).
+        A brought model at each site, and updates of it (`left_out.LeftOut`).
     left_out : object or None
         The model of the other sites at each site, which took no part in it (`left_out.LeftOut`).
     trained_test_rows : object or None

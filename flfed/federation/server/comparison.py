@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -187,12 +187,13 @@ class Comparison:
         """Return credible comparisons, without sums that cannot be merged."""
         usable = {}
         faults = {}
+        groups = requested_groups(self.run)
         for site, reply in replies.items():
             defect = comparison_defect(reply)
             if defect:
                 faults[site] = Refusal("no-comparison", why=defect)
                 continue
-            usable[site] = select_requested(self.run, reply)
+            usable[site] = select_requested(self.run, reply, groups)
             if reply.summary is not None and (defect := summary_defect(reply.summary, self.run.layout)):
                 faults[site] = Refusal("holdout-sums", why=defect)
                 usable[site] = replace(usable[site], summary=None)
@@ -258,16 +259,21 @@ def requested_columns(run: RunSetting) -> list[str]:
     return [column.name for column in run.layout.features] if run.study.compare.importance else []
 
 
-def select_requested(run: RunSetting, reply: CompareReply) -> CompareReply:
+def requested_groups(run: RunSetting) -> set[tuple[str, str]]:
+    """Return the groups, by column and label, whose figures a study requests."""
+    groups: set[tuple[str, str]] = set()
+    for one in groupings(run.study.compare.subgroups, run.schema):
+        groups.update((one.column, label) for label in one.labels)
+    return groups
+
+
+def select_requested(run: RunSetting, reply: CompareReply, groups: Collection[tuple[str, str]]) -> CompareReply:
     """Return a reply with the figures that a run's study requests.
 
     A site may not add others to the record.
     """
     compare = run.study.compare
     columns = requested_columns(run)
-    groups: set[tuple[str, str]] = set()
-    for one in groupings(compare.subgroups, run.schema):
-        groups.update((one.column, label) for label in one.labels)
     return replace(
         reply,
         points=tuple(point for point in reply.points if point.point in compare.points),

@@ -95,13 +95,16 @@ class FederatedRun(RunSetting):
             best_round=strategy.best_round,
             sites=tuple(participants),
         )
-        # With its schema, so that the model can be used without the dataset's folder.
-        facts = {"schema": self.schema.model_dump(mode="json", by_alias=True, exclude_none=True)}
-        final = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=common.encoder, facts=facts)
-        checkpoints.write(self.name, final, final=True)
+        self.write_model(outcome)
         if not strategy.stopped:
             self.compare(participants, outcome, common.start, strategy)
         return replace(outcome, seconds=self.writer.seconds())
+
+    def write_model(self, outcome: Outcome) -> None:
+        """Write the final model with its schema, so that it can be used without the dataset's folder."""
+        facts = {"schema": self.schema.model_dump(mode="json", by_alias=True, exclude_none=True)}
+        final = Checkpoint(round=outcome.best_round, arrays=outcome.arrays, encoder=outcome.encoder, facts=facts)
+        checkpoints.write(self.name, final, final=True)
 
     def begin(self) -> tuple[dict[str, Participant], Checkpoint]:
         """Return the participants and the common checkpoint of a new run."""

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from flfed.errors import FlfedError
 from flfed.federation.recording.pooled_figures import calibrations
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.recording.source_model import source_facts, source_of
-from flfed.federation.server.comparison import select_requested
+from flfed.federation.server.comparison import requested_groups, select_requested
 from flfed.federation.server.server import FederatedRun
 from flfed.records.statistics.left_out import VALIDATION, describe_left_out
 from flfed.records.statistics.odd_sites import AUC
 from flfed.records.store.tables import finite
 from flfed.refusals import Refusal
 from flfed.updates.aggregation.guard import comparison_defect
-from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.messages.compare import COMPARE, CompareReplies, CompareReply, CompareRequest, Figure
 from flfed.words import flfed_error
 
@@ -35,35 +34,23 @@ def conduct_validation(run: FederatedRun) -> Outcome:
     if source is None:
         raise FlfedError("a validation needs a model")
     run.recorder.summary("warm-start", source_facts(source, run.layout))
-    facts = {"schema": run.schema.model_dump(mode="json", by_alias=True, exclude_none=True)}
-    final = Checkpoint(round=0, arrays=source.arrays, encoder=source.encoder, facts=facts)
-    checkpoints.write(run.name, final, final=True)
+    outcome = Outcome(status="completed", arrays=source.arrays, encoder=source.encoder)
+    run.write_model(outcome)
     sharing = len(run.recorder.shared_as.own(participants))
     looked_at = {"sites": max(sharing, 1)}
     run.recorder.summary("looked-at", looked_at)
     run.recorder.progress("compare", 0, 1)
     request = CompareRequest(arrays=source.arrays, encoder=source.encoder, sites=looked_at["sites"])
     with run.privacy.during(participants):
-        answers = run.ask_checked(
-            COMPARE,
-            request,
-            participants,
-            CompareReply.from_record,
-            lambda site, reply: comparison_defect(reply, trained=False),
-        )
+        answers = run.ask_checked(COMPARE, request, participants, CompareReply.from_record, _defect)
     if not answers.replies:
         raise flfed_error("run.failures.compared")
-    replies = {site: select_requested(run, reply) for site, reply in answers.replies.items()}
+    groups = requested_groups(run)
+    replies = {site: select_requested(run, reply, groups) for site, reply in answers.replies.items()}
     run.recorder.comparison(replies, None)
     _record(run, replies)
     run.recorder.progress("compare", 1, 1)
-    return Outcome(
-        status="completed",
-        arrays=source.arrays,
-        encoder=source.encoder,
-        sites=tuple(replies),
-        seconds=run.writer.seconds(),
-    )
+    return replace(outcome, sites=tuple(replies), seconds=run.writer.seconds())
 
 
 def _defect(site: str, reply: CompareReply) -> Refusal | None:

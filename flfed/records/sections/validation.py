@@ -121,7 +121,7 @@ def _line(site: str, update: RecalibrationFigure) -> dict[str, str]:
     gain = f"{number(update.value, LOSS_DECIMALS, signed=True)} ({interval(update.low, update.high, LOSS_DECIMALS)})"
     slope = ABSENT
     # A record has None where a figure is undefined.
-    if (update.slope_after or 0.0) != 0.0:
+    if update.slope_after is not None:
         slope = f"{number(update.slope_after, DECIMALS)} ({interval(update.slope_low, update.slope_high, DECIMALS)})"
     return {
         "Site": site,

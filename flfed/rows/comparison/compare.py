@@ -259,7 +259,7 @@ def compare(
         groups=_by_group(session, table, scores["global"]),
         importance=importance,
         calibration=_calibration(session, y, scores["global"], groups, reasons),
-        recalibration=updates_of(session, table, y, scores["global"], reasons),
+        recalibration=updates_of(session, table, y, scores["global"], _persons(session, table), reasons),
         note="; ".join(notes),
     )
 

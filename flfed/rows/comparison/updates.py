@@ -23,20 +23,18 @@ def updates_of(
     table: pd.DataFrame,
     y: np.ndarray,
     score: np.ndarray,
+    person: np.ndarray,
     reasons: Mapping[str, str],
 ) -> Sequence[RecalibrationFigure]:
     """Return the updates of a validated model; none of a study that trains, or does not ask for calibration.
 
-    They stay where the area under the ROC curve does, and where a half of the rows has too few. `reasons` are why each
-    metric stays, or "".
+    They stay where the area under the ROC curve does, and where a half of the rows has too few. `person` is whose each
+    row is; `reasons` are why each metric stays, or "".
     """
     study = session.study
     if study.train or not study.compare.calibration:
         return ()
     first = _first_half(session, table)
-    person = np.arange(len(table))
-    if session.schema.group:
-        person = pd.factorize(table[session.schema.group])[0]
     reason = ""
     if reasons[METRIC]:
         reason = f"withheld: {reasons[METRIC]}"

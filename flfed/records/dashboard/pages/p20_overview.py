@@ -65,11 +65,12 @@ def parts(opened: Opened) -> None:
 def _answer(opened: Opened, metric: str | None) -> None:
     """Show the verdict, to people of one site that at their site, and the forest plot."""
     report = opened.report
+    validated = validated_sites(report)
     if "statistics" in report:
         curves.statistic(report)
-    elif validated_sites(report) is not None:
+    elif validated is not None:
         overview.warn(trained_rows_in_words(report.get(TRAINED_TEST_ROWS)))
-        show_all(validated_sites(report), advised_updates(report))
+        show_all(validated, advised_updates(report))
     elif metric is None and opened.only:
         sites.explain_missing_figures(opened, opened.only)
     elif metric is None:
