@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from flfed.rows.evaluation.bootstrap import units_of
-from flfed.rows.features.encode import MOST_ROWS, Encoded, scaled_of
+from flfed.rows.features.encode import MOST_ROWS, Encoded, one_hot_basis, scaled_of
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import loss_of_rows, outputs_of
 from flfed.rows.training.requests import (
@@ -32,7 +32,7 @@ from flfed.rows.training.tuning.best_model import (
     naive_forecasts,
     suffice_for_trees,
 )
-from flfed.rows.training.tuning.linear import Predictor
+from flfed.rows.training.tuning.linear import LinearPredictor, Predictor
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.tables import LINEAR_FAMILIES, OwnFamily, SiteModelKind
@@ -179,19 +179,22 @@ def _epoch(rows: Encoded, arrays: Arrays, trainable: Trainable, plan: Plan, numb
     return fitted.arrays
 
 
-def tuned(rows: Encoded, trainable: Trainable) -> Asking[Predictor]:
+def tuned(rows: Encoded, trainable: Trainable, basis: np.ndarray | None) -> Asking[Predictor]:
     """Tune a model on the rows of one site.
 
     Yields the requests and returns the function of its outputs.
 
-    scikit-learn's for a linear model and for trees, ours for others.
+    scikit-learn's for a linear model and for trees, ours for others. A linear one has the ridge penalty of `basis`.
     """
-    trees = getattr(trainable.model, "plain", False)
-    if trainable.model.linear or trees:
-        rng = generator(trainable.seed, site=trainable.site, purpose="folds")
-        kind = TreesRequest if trees else TuneRequest
-        predictor: Predictor = yield kind(rows=rows, task=trainable.task, classes=trainable.classes, rng=rng)
-        return predictor
+    rng = generator(trainable.seed, site=trainable.site, purpose="folds")
+    if trainable.model.linear:
+        fitted: LinearPredictor = yield TuneRequest(
+            rows=rows.times(basis), task=trainable.task, classes=trainable.classes, rng=rng
+        )
+        return fitted.before(basis)
+    if getattr(trainable.model, "plain", False):
+        trees: Predictor = yield TreesRequest(rows=rows, task=trainable.task, classes=trainable.classes, rng=rng)
+        return trees
     arrays = yield from tuned_network(rows, trainable)
     return network_predictor(trainable.model, arrays)
 
@@ -211,20 +214,21 @@ def local_model(
     finds, of which more penalties are tried. `naive` are columns that are forecasts of the target themselves, `least`
     the rows behind a last value.
     """
+    basis = one_hot_basis(layout, encoder)
     if own == "same":
-        return LocalModel(encoder, (yield from tuned(rows, trainable)))
+        return LocalModel(encoder, (yield from tuned(rows, trainable, basis)))
     # Of too few rows for trees, in no order of time, a linear model is the only one.
     alone = not suffice_for_trees(rows, trainable.task, trainable.classes)
     if trainable.model.linear and alone and (trainable.task != "regression" or rows.elapsed is None):
-        return LocalModel(encoder, (yield from tuned(rows, trainable)), linear_family(trainable.task))
+        return LocalModel(encoder, (yield from tuned(rows, trainable, basis)), linear_family(trainable.task))
     rng = generator(trainable.seed, site=trainable.site, purpose="rival")
     scaled = replace(rows, x=scaled_of(rows.x, layout, encoder))
     columns = column_forecasts(naive, layout, encoder)
     rival: Rival = yield RivalRequest(
-        rows=scaled, task=trainable.task, classes=trainable.classes, rng=rng, columns=columns, least=least
+        rows=scaled, task=trainable.task, classes=trainable.classes, rng=rng, columns=columns, least=least, basis=basis
     )
     if trainable.model.linear and rival.family in LINEAR_FAMILIES:
-        return LocalModel(encoder, (yield from tuned(rows, trainable)), rival.family)
+        return LocalModel(encoder, (yield from tuned(rows, trainable, basis)), rival.family)
     return LocalModel(encoder, lambda x: rival.outputs(scaled_of(x, layout, encoder)), rival.family)
 
 

@@ -211,6 +211,10 @@ class Encoded:
         places = [order[self.y[order] == code][:rows] for code, rows in enumerate(wanted)]
         return np.sort(np.concatenate(places))
 
+    def times(self, basis: np.ndarray | None) -> Encoded:
+        """Return the rows with inputs multiplied by a basis, `one_hot_basis`."""
+        return self if basis is None else replace(self, x=self.x @ basis)
+
     def latest(self) -> np.ndarray | None:
         """Return a mask of the latest quarter of the rows, in whole blocks, by which models are chosen.
 
@@ -239,6 +243,10 @@ class EncodedBlocks:
     def __len__(self) -> int:
         """Return the number of rows."""
         return self.rows
+
+    def times(self, basis: np.ndarray | None) -> EncodedBlocks:
+        """Return the rows with inputs multiplied by a basis, as `Encoded.times`."""
+        return EncodedBlocks(self.rows, lambda rng: (block.times(basis) for block in self.blocks(rng)))
 
 
 def pooled_rows(parts: Sequence[Encoded], x: np.ndarray | None = None) -> Encoded:
@@ -384,6 +392,40 @@ def _inputs_by_code(layout: Layout, encoder: Encoder) -> list[np.ndarray]:
             inputs[-1] = ((np.arange(missing + 1) == missing) - shares[-1]) / spread[-1]
         tables.append(inputs)
     return tables
+
+
+def one_hot_basis(layout: Layout, encoder: Encoder) -> np.ndarray | None:
+    """Return the change of inputs by which a ridge penalty treats all values of a category alike.
+
+    float64 [inputs, inputs]; None where every input is a number.
+
+    Notes
+    -----
+    Inputs leave out a category's first value, and are divided by their spread. A ridge penalty on their weights then
+    depends on which value is first, and penalises rare values least. Multiplied by this basis they have the penalty of
+    an indicator for every value, the first among them, each divided by 1/2, as numbers are by their deviation
+    (Gelman 2008, Statistics in Medicine 27). With `mix` from inputs to indicators, the least sum of squares of
+    indicators' weights that amounts to weights w of inputs is w' (mix mix')⁻¹ w; a Cholesky factor of mix mix' has the
+    same, with as few inputs.
+    """
+    layout = replace(layout, plain=False)
+    inputs = input_slices(layout)
+    cells = layout.slices()
+    basis = np.eye(len(input_names(layout)))
+    for column in layout.features:
+        spread = encoder.spread[cells[column.name]]
+        place = inputs[column.name]
+        if column.kind == "category":
+            values = len(column.cells) - 2
+            # The first value's indicator falls by as much as the others rise.
+            factor = np.linalg.cholesky(np.eye(values) + 1.0)
+            start = place.start
+            basis[start : start + values, start : start + values] = 2 * spread[1:-1, None] * factor
+        elif column.kind == "flag":
+            basis[place.start, place.start] = 2 * spread[1]
+        if layout.missing_indicator:
+            basis[place.stop - 1, place.stop - 1] = 2 * spread[-1]
+    return None if np.array_equal(basis, np.eye(len(basis))) else basis
 
 
 def plain_inputs(rows: ColumnArrays, layout: Layout) -> np.ndarray:

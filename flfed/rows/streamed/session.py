@@ -13,7 +13,7 @@ from flfed.rows.baselines import LocalModel, network_predictor
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.evaluation.streamed import ScoreSums
-from flfed.rows.features.encode import MOST_ROWS, Encoded, EncodedBlocks, encode
+from flfed.rows.features.encode import MOST_ROWS, Encoded, EncodedBlocks, encode, one_hot_basis
 from flfed.rows.session import SiteSession
 from flfed.rows.streamed.table import HOLDOUT, TRAINING, StreamedTable
 from flfed.rows.study_model import study_layout
@@ -103,7 +103,9 @@ class StreamedSession(SiteSession):
             few = self.encode(self.rows.sample, encoder)
             few = few.take(np.arange(0, len(few), -(-len(few) // MOST_ROWS)))
             rng = generator(self.seed, site=self.site.name, purpose="folds")
-            model = tuned_on_blocks(self.encode(self.table.training, encoder), few, self.task, rng)
+            basis = one_hot_basis(self.layout, encoder)
+            rows = self.encode(self.table.training, encoder).times(basis)
+            model = tuned_on_blocks(rows, few.times(basis), self.task, rng).before(basis)
             family = linear_family(self.task) if own == "best" else None
             self._local[own, half] = LocalModel(encoder, model, family)
         return self._local[own, half]

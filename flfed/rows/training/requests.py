@@ -202,10 +202,13 @@ class RivalRequest(_OfRowsAlone):
         Columns that are forecasts of a regression's target themselves.
     least : int
         Rows behind a site's last value, at least; 0 leaves it out.
+    basis : float64 array [inputs, inputs], optional
+        By which inputs are multiplied for the linear model, `one_hot_basis`.
     """
 
     columns: Sequence[Any] = ()
     least: int = 0
+    basis: np.ndarray | None = None
 
 
 class TreesRequest(_OfRowsAlone):

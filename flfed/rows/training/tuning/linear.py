@@ -60,6 +60,10 @@ class LinearPredictor:
         """Return outputs [rows, outputs]."""
         return np.asarray(x @ self.weight + self.bias)
 
+    def before(self, basis: np.ndarray | None) -> LinearPredictor:
+        """Return the same predictor of inputs as they were before they were multiplied by a basis."""
+        return self if basis is None else LinearPredictor(basis @ self.weight, self.bias)
+
 
 @dataclass(frozen=True, eq=False)
 class Fold:
