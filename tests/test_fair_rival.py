@@ -11,10 +11,10 @@ from threadpoolctl import threadpool_limits
 
 from flfed import Study
 from flfed.federation.engines.engine import find_sites
-from flfed.rows.features.encode import scaled_of
 from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import run_client
 from flfed.study.tables import SiteModelKind
+from tests.one_hot import all_values
 
 pytestmark = [
     pytest.mark.slow, pytest.mark.studies, pytest.mark.proof, pytest.mark.timeout(1800),
@@ -35,25 +35,24 @@ def fewest_of_a_class(session: SiteSession) -> int:
 
 def searched(session: SiteSession) -> float:
     """Return the AUC on a site's holdout of the better of scikit-learn's two, by its own cross-validated log loss."""
-    encoder, table = session.own_encoder(), session.table.holdout("test")
-    rows, y = session.encode(session.table.training, encoder), session.target(table)
-    # A line reads scaled inputs, also in a study of trees.
-    inputs = (rows.x, session.encode(table, encoder).x)
-    own, x = (scaled_of(part, session.layout, encoder) for part in inputs)
+    table = session.table.holdout("test")
+    training = session.table.training
+    target, y = session.target(training), session.target(table)
+    own, x = (all_values(session, part) for part in (training, table))
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
     line = LogisticRegressionCV(Cs=10, cv=3, scoring="neg_log_loss", l1_ratios=(0,),
                                 max_iter=1000, use_legacy_attributes=False)  # fmt: skip
     trees = HistGradientBoostingClassifier(early_stopping=False)
     models = [line, GridSearchCV(trees, GRID, cv=folds, scoring="neg_log_loss")]
     with threadpool_limits(1):
-        fitted = [model.fit(own, rows.y) for model in models]
+        fitted = [model.fit(own, target) for model in models]
         shares = [
-            cross_val_predict(model, own, rows.y, cv=folds, method="predict_proba")
+            cross_val_predict(model, own, target, cv=folds, method="predict_proba")
             for model in (
                 clone(trees).set_params(**fitted[1].best_params_), LogisticRegression(C=fitted[0].C_, max_iter=5000),
             )
         ]  # fmt: skip
-    best = fitted[int(log_loss(rows.y, shares[0]) < log_loss(rows.y, shares[1]))]
+    best = fitted[int(log_loss(target, shares[0]) < log_loss(target, shares[1]))]
     return float(roc_auc_score(y, best.predict_proba(x)[:, 1]))
 
 

@@ -1,7 +1,6 @@
 """A site's own linear model has the ridge penalty of an indicator for every value of a category."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
@@ -11,28 +10,9 @@ from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import run_client
 from flfed.rows.training.tuning.linear import PENALTIES
 from flfed.study.study import Study
+from tests.one_hot import all_values
 
 pytestmark = pytest.mark.studies
-
-
-def all_values(session: SiteSession, table: pd.DataFrame) -> np.ndarray:
-    """Return a table's columns made by pandas: each value and each gap has an indicator of 0 or 2."""
-    training = session.table.training
-    inputs = []
-    for column in session.layout.features:
-        cells = table[column.name]
-        if column.kind == "category":
-            shares = training[column.name].value_counts(normalize=True)
-            for value in column.cells[:-1]:
-                inputs.append(2 * (cells == value).astype(float).where(cells.notna(), shares.get(value, 0.0)))
-        else:
-            known = training[column.name].dropna().astype(float)
-            if not len(known):
-                known = pd.Series([0.0])  # an empty column has one value
-            deviation = (known.std(ddof=0) or 1.0) if column.kind == "number" else 0.5
-            inputs.append((cells.astype(float).fillna(known.mean()) - known.mean()) / deviation)
-        inputs.append(2 * cells.isna().astype(float))
-    return np.column_stack(inputs)
 
 
 @pytest.mark.parametrize("name", ["cleveland", "long-beach"])
