@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from flfed.records.dossier import model_evidence, run_evidence
+from flfed.records.dossier import model_evidence, run_evidence, validation_evidence
 from flfed.records.dossier.facts import Facts
 from flfed.records.dossier.record import Finding, RunRecord
 from flfed.records.dossier.sheet import Item, Sheet
 
 EVIDENCE = run_evidence.EVIDENCE | model_evidence.EVIDENCE
-"""Every evidence by its name in a sheet."""
+"""Every evidence by its name in a sheet; a validation has other facts for some (`find_evidence`)."""
 Status = Literal["record", "people", "unmet"]
 
 
@@ -37,20 +37,27 @@ class Answer:
     text: str = ""
 
 
+def find_evidence(name: str, record: RunRecord) -> Finding | None:
+    """Return what the record has for an evidence, None where it has nothing."""
+    if record.validates and name in validation_evidence.EVIDENCE:
+        return validation_evidence.EVIDENCE[name](record)
+    return EVIDENCE[name](record)
+
+
 def answer_sheet(sheet: Sheet, record: RunRecord, facts: Facts) -> list[Answer]:
     """Return the answer of each item, in their order."""
     return [_answer(sheet, item, record, facts) for item in sheet.items]
 
 
 def _answer(sheet: Sheet, item: Item, record: RunRecord, facts: Facts) -> Answer:
-    needed = [EVIDENCE[name](record) for name in item.evidence]
+    needed = [find_evidence(name, record) for name in item.evidence]
     findings = [finding for finding in needed if finding is not None]
     status: Status = "people"
     if any(not finding.met for finding in findings):
         status = "unmet"
     elif needed and len(findings) == len(needed):
         status = "record"
-    helpful = [EVIDENCE[name](record) for name in item.shows]
+    helpful = [find_evidence(name, record) for name in item.shows]
     findings += [finding for finding in helpful if finding is not None]
     return Answer(item, status, findings, facts.text(sheet.name, item))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from flfed.records.dossier.answers import EVIDENCE
+from flfed.records.dossier.answers import find_evidence
 from flfed.records.dossier.facts import Facts
 from flfed.records.dossier.record import RunRecord
 from flfed.words import render, sentences
@@ -119,7 +119,7 @@ def _safes(crate: Any, record: RunRecord, facts: Facts) -> Sequence[Any]:
     """Return the Five Safes, each with the facts of the record, or with the texts of people."""
     made = []
     for name, evidence in SAFES.items():
-        findings = [EVIDENCE[key](record) for key in evidence]
+        findings = [find_evidence(key, record) for key in evidence]
         lines = [finding.sentence() for finding in findings if finding is not None]
         text = facts.person(f"safe-{name}")
         if text:

@@ -85,10 +85,11 @@ def write_dossier(
     # "latest" may be another run by now.
     report = document(record.run.run, store=store)
     trains = record.content.shown.trains
-    sheets = [sheet for sheet in every if trains or not sheet.trains]
+    chosen = [sheet.for_run(trains=trains, validates=record.validates) for sheet in every]
+    sheets = [sheet for sheet in chosen if sheet is not None]
     answers = {sheet.name: answer_sheet(sheet, record, facts) for sheet in sheets}
     left_out = [render("dossier.folder.unread")]
-    left_out += [render("dossier.folder.untrained", title=sheet.title) for sheet in every if sheet not in sheets]
+    left_out += [render("dossier.folder.untrained", title=sheet.title) for sheet in every if sheet.name not in answers]
     files = {
         "index.html": cover_page(record, sheets, answers, facts, left_out),
         "report.html": report,

@@ -268,6 +268,11 @@ def subgroups(record: RunRecord) -> Finding | None:
     return Finding("subgroups", {"columns": columns}, "", ["report.subgroups"])
 
 
+def updates(_: RunRecord) -> Finding | None:
+    """Return nothing: only a validation measures updates of a model."""
+    return None
+
+
 EVIDENCE = {
     "rows": rows,
     "outcome": outcome,
@@ -291,5 +296,6 @@ EVIDENCE = {
     "mean-gain": mean_gain,
     "comparators": comparators,
     "subgroups": subgroups,
+    "updates": updates,
 }
 """Evidence by the name that a sheet gives it."""

@@ -12,6 +12,7 @@ from flfed.records.objects import RunReport, SiteReport, read, site_of
 from flfed.records.reports.audit_headlines import Audit
 from flfed.records.reports.faults import some
 from flfed.records.reports.privacy import PrivacyReport, private_of
+from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.odd_sites import Columns
 from flfed.records.statistics.verdict import number, sentence_case
 from flfed.records.store.entries import RunEntry, SiteEntry
@@ -130,6 +131,11 @@ class RunRecord:
     def at_institutions(self) -> bool:
         """Whether institutions decided on the run: not in a simulation, and not in a rehearsal on one machine."""
         return self.entry.at_institutions and render("rehearsal.record.note") not in self.content.shown.note
+
+    @property
+    def validates(self) -> bool:
+        """Whether sites scored a model that somebody brought along, and trained none."""
+        return VALIDATION in self.content.shown.report
 
     @cached_property
     def sites(self) -> list[SiteEntry]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from flfed.records.objects import read
 
@@ -37,6 +38,8 @@ class Item:
         Part that the record leaves to people where it answers the item.
     fact : str
         Key of the table [people] of the file of facts that answers it, empty for a key of its own.
+    training : bool
+        Whether it asks how the model was made, which a validation does not know.
     """
 
     number: str
@@ -47,6 +50,7 @@ class Item:
     shows: Sequence[str] = ()
     rest: str = ""
     fact: str = ""
+    training: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,8 @@ class Sheet:
     source, address, file, version, date : str
         The publication whose items it has, and the part of it.
     items : list of Item
-    trains : bool
-        Whether it is only for runs that train a model.
+    runs : {"any", "model", "training"}
+        Runs that it is for: every one, those with a model that they train or validate, those that train one.
     """
 
     title: str
@@ -74,8 +78,16 @@ class Sheet:
     version: str
     date: str
     items: list[Item]
-    trains: bool = False
+    runs: Literal["any", "model", "training"] = "any"
     name: str = ""
+
+    def for_run(self, *, trains: bool, validates: bool) -> Sheet | None:
+        """Return the sheet with the items that a run can answer, None where it is not for that run."""
+        if self.runs == "any" or trains:
+            return self
+        if self.runs == "training" or not validates:
+            return None
+        return replace(self, items=[item for item in self.items if not item.training])
 
 
 def read_sheets() -> list[Sheet]:
