@@ -20,6 +20,7 @@ from flfed.records.reports.faults import missing_in_words, refused_sites
 from flfed.records.reports.narrative import COLUMNS, interval_name, story, verdict_in_words
 from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.site_verdict import gain_at
+from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import is_uncompared
 from flfed.records.statistics.recorded_statistic import statistic_in_words
 from flfed.records.statistics.verdict import Difference, decimals_for, describe_verdict, metric_name, number
@@ -125,11 +126,12 @@ class Result(server.Result):
 
         One row a site: `gain` (above 0 where joining is better), `low` and `high`, `verdict`, and the `model` of the
         gain, as in the app and in `flfed run show`. The interval is that of the verdict: a 95 % CI, widened for the
-        number of sites. The plain interval and the verdict's code are in `report`.
+        number of sites. The plain interval and the verdict's code are in `report`. A validation, or a statistic, has
+        no row.
         """
         lines = []
         metric = self.primary or ""
-        sites = self.report["sites"] if metric else {}
+        sites = self.report["sites"] if metric and VALIDATION not in self.report else {}
         for site, figures in sites.items():
             gain = gain_at(figures, metric)
             verdict = describe_verdict(gain["verdict"], metric)

@@ -325,6 +325,8 @@ def _forest_line(name: str, site: Report, metric: str) -> ForestLine:
 
 def untold_in_words(report: Report, metric: str) -> list[str]:
     """Return why the verdict is inconclusive at some sites: at the first one, and at how many more."""
+    if not released(report).trained:
+        return []  # a validation has no verdict
     untold = []
     for name, site in run_of(report).sites.items():
         if why := verdicts.too_few(site) or verdicts.no_interval(site, metric):
@@ -412,7 +414,8 @@ def _reach(report: Report, metric: str) -> list[str]:
     remarks = "; ".join(under(entry, run.repeats))
     if remarks:
         figure += f" ({remarks})"
-    lines = [render("report.reach.shared", metric=name, figure=figure, better=better_of(metric))]
+    model = "shared" if released(report).trained else "validated"
+    lines = [render(f"report.reach.{model}", metric=name, figure=figure, better=better_of(metric))]
     family = pooled_in_words(report)
     if family:
         family = f"; {family}"
