@@ -414,8 +414,11 @@ def _reach(report: Report, metric: str) -> list[str]:
     remarks = "; ".join(under(entry, run.repeats))
     if remarks:
         figure += f" ({remarks})"
-    model = "shared" if released(report).trained else "validated"
-    lines = [render(f"report.reach.{model}", metric=name, figure=figure, better=better_of(metric))]
+    facts = {"metric": name, "figure": figure, "better": better_of(metric)}
+    if released(report).trained:
+        lines = [render("report.reach.shared", **facts)]
+    else:
+        lines = [render("report.reach.validated", **facts)]
     family = pooled_in_words(report)
     if family:
         family = f"; {family}"

@@ -276,9 +276,10 @@ def interval(low: float | None, high: float | None, decimals: int | None = None,
 
 
 def decimals_for(difference: Difference, worthwhile: float = 0.0) -> int:
-    """Return the decimals that show on which side of 0 and `worthwhile` a bound lies.
+    """Return the decimals that show on which side of 0 a bound lies, and of what the verdict asks of it.
 
-    The size of the figures sets them. There are up to `MOST_MORE` more, until no bound reads as 0 or as `worthwhile`.
+    The size of the figures sets them. There are up to `MOST_MORE` more, until no bound reads as 0, the lower one not as
+    `worthwhile`, and the upper one not as minus that (`code_of`).
 
     Examples
     --------
@@ -286,11 +287,12 @@ def decimals_for(difference: Difference, worthwhile: float = 0.0) -> int:
     (3, 4)
     >>> decimals_for(Difference(0.2, 0.0, 0.4)), decimals_for(Difference(0.2, 1e-9, 0.4))
     (3, 3)
-    >>> decimals_for(Difference(0.02, 0.0051, 0.04), 0.005)
-    4
+    >>> decimals_for(Difference(0.02, 0.0051, 0.04), 0.005), decimals_for(Difference(0.02, -0.0051, 0.04), 0.005)
+    (4, 3)
     """
     decimals = decimals_of(difference.value, difference.low, difference.high)
-    return decimals_beside((difference.low, difference.high), decimals, (0.0, worthwhile, -worthwhile))
+    decimals = decimals_beside((difference.low,), decimals, (0.0, worthwhile))
+    return decimals_beside((difference.high,), decimals, (0.0, -worthwhile))
 
 
 def decimals_beside(bounds: Sequence[float | None], decimals: int, marks: Sequence[float] = (0.0,)) -> int:
