@@ -44,7 +44,7 @@ class Range:
 
 STUDIES = 6
 """Number of studies on real data of which the next figures are (docs/methods.md)."""
-DIMENSIONS_AN_INPUT = Range(0.35, 0.2, 0.6)
+DIMENSIONS_AN_INPUT = Range(0.2, 0.1, 0.5)
 """`d` for each input of the model."""
 UNLIKENESS_AN_INPUT = Range(0.9, 0.4, 2.3)
 """`c` for each input."""
