@@ -452,7 +452,7 @@ def purge_records(
     folder = _joined(name)
     purge = plan_purge(folder, target)
     files = list(map(str, purge.paths))
-    stays = {key: render(f"commands.purge.{key}") for key in STAYS}
+    stays = {key: render(f"commands.stays.{key}") for key in STAYS}
     if not as_json:
         lines = [*files, *stays.values()]
         lines += [render("commands.purge.needed", site=name, study=study) for study in purge.needed]
@@ -470,4 +470,4 @@ def _purged(shown: Mapping[str, Any]) -> output.Shown:
     key = "removed" if shown["removed"] else "remains"
     if not shown["paths"]:
         key = "nothing"
-    yield render(f"commands.purge.{key}", site=shown["site"], target=shown["target"])
+    yield render(f"commands.purged.{key}", site=shown["site"], target=shown["target"])

@@ -1,4 +1,4 @@
-"""Erasure of a run or a study at its site: the files that hold arrays or rows, and no record of what left."""
+"""Erasure of a run or a study at its site: the files with arrays or rows, and no record of an output."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from flfed.deployment.site_state.approval import Approval, approvals
+from flfed.deployment.site_state.approval import Approval, approvals, is_paused
 from flfed.paths import RUN, SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.words import flfed_error, usage_error
 
 STAYS = ("ledger", "hashes", "lists", "answers")
-"""Keys of the sentences on what stays, in `commands.purge`."""
+"""Keys of the sentences in `commands.stays`."""
 
 
 @dataclass(frozen=True)
@@ -64,37 +64,51 @@ def plan_purge(folder: SiteFolder, target: str) -> Purge:
     Raises
     ------
     UsageError
-        If the site knows neither, or a run is under way: its state is there, and its study is approved.
+        If the site knows neither, or a run is under way: its state is there, and the site may still reply to it.
     """
-    studies = set[tuple[str, str, str]]()
-    for line in ledger_of(folder).lines():
-        studies.add((str(line.facts.get("run")), line.text("study"), line.text("study-sha256")))
-    chosen = {one for one in studies if one[0] == target}
-    if not chosen:
-        chosen = {one for one in studies if _is_study(target, one[1], one[2])}
+    chosen = _in_ledger(folder, target)
     decisions = approvals(folder)
-    hashes = {sha256 for _, _, sha256 in chosen}
+    hashes = {sha256 for _, sha256 in chosen}
     # A study may be approved and have no run yet.
     hashes |= {one.study_sha256 for one in decisions if _is_study(target, one.study, one.study_sha256)}
     if not hashes:
         raise usage_error("commands.purge.unknown", site=folder.site, target=target)
-    runs = sorted({run for run, _, _ in chosen if RUN.fullmatch(run)})
+    runs = sorted({run for run, _ in chosen if RUN.fullmatch(run)})
+    concerned = [one for one in decisions if one.study_sha256 in hashes]
+    _refuse_under_way(folder, runs, concerned)
     standing = [one for one in decisions if one.decision == "approved"]
-    _refuse_under_way(folder, runs, [one for one in standing if one.study_sha256 in hashes])
-    paths = [path for run in runs for path in _of_run(folder, run)]
-    unneeded, needed = _of_studies(folder, [one for one in decisions if one.study_sha256 in hashes], standing)
-    return Purge(tuple(runs), tuple(path for path in (*paths, *unneeded) if path.exists()), needed)
+    paths, needed = _of_studies(folder, concerned, standing)
+    for run in runs:
+        paths += _of_run(folder, run)
+    return Purge(tuple(runs), tuple(path for path in paths if path.exists()), needed)
+
+
+def _in_ledger(folder: SiteFolder, target: str) -> set[tuple[str, str]]:
+    """Return the runs with their studies' hashes that the ledger has of a run, else of a study."""
+    of_run = set[tuple[str, str]]()
+    of_study = set[tuple[str, str]]()
+    for line in ledger_of(folder).lines():
+        both = (line.text("run"), line.text("study-sha256"))
+        if both[0] == target:
+            of_run.add(both)
+        if _is_study(target, line.text("study"), both[1]):
+            of_study.add(both)
+    return of_run or of_study
 
 
 def _is_study(target: str, name: str, sha256: str) -> bool:
     return target == name or (len(target) >= 8 and sha256.startswith(target))
 
 
-def _refuse_under_way(folder: SiteFolder, runs: list[str], standing: list[Approval]) -> None:
-    # A comparison removes a run's state; without an approval no message of the run is answered.
-    for run in runs:
-        if standing and (folder.root / "runs" / run).exists():
-            raise usage_error("commands.purge.running", site=folder.site, run=run, study=standing[0].study)
+def _refuse_under_way(folder: SiteFolder, runs: list[str], decisions: list[Approval]) -> None:
+    # A comparison removes a run's state; a run without it is over.
+    open_runs = [run for run in runs if (folder.root / "runs" / run).exists()]
+    standing = [one for one in decisions if one.decision == "approved"]
+    if open_runs and standing:
+        raise usage_error("commands.purge.running", site=folder.site, run=open_runs[0], study=standing[0].study)
+    # Some policies need no approval: only a pause ends the replies then.
+    if open_runs and not decisions and not is_paused(folder):
+        raise usage_error("commands.purge.unapproved", site=folder.site, run=open_runs[0])
 
 
 def _of_run(folder: SiteFolder, run: str) -> Iterator[Path]:
