@@ -63,6 +63,7 @@ SITE: dict[str | None, Commands] = {
         ("model", records.take_model, "cleveland RUN --output my-model"),
         ("models", records.list_models, "cleveland --people asked.csv"),
         ("compare", records.compare_model, "cleveland RUN"),
+        ("purge", records.purge_records, "cleveland RUN"),
         ("replay", rows.replay_round, "RUN --round 3 --site cleveland"),
     ),
 }

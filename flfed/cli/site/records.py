@@ -1,4 +1,4 @@
-"""`flfed site ledger`, `budget`, `model`, `models` and `compare`: outbound messages and models of a site."""
+"""`flfed site ledger`, `budget`, `model`, `models`, `compare` and `purge`: messages and models of a site."""
 
 from __future__ import annotations
 
@@ -434,3 +434,40 @@ def compare_model(name: str = SITE, run: str = RUN, repeat: int = REPEAT) -> out
     own = f" ({family})" if family else ""
     yield render("commands.exact.figures", family=own, rows=counted(comparison.training_rows, "row"))
     yield render("commands.exact.snapshot", at=done.frozen)
+
+
+def purge_records(
+    name: str = SITE,
+    target: str = typer.Argument(..., metavar="RUN|STUDY", help="Run id, or a study's name or hash."),
+    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
+    as_json: bool = output.JSON,
+) -> None:
+    """Remove a run's or a study's requests, replies, state, models and results, and an unneeded snapshot.
+
+    The files are listed first, and removed after a question. The ledger and what prevents a second release stay; the
+    command says why. It is refused during a run. With --json there is no question: without --yes nothing is removed.
+    """
+    from flfed.deployment.operator.purge import STAYS, plan_purge
+
+    folder = _joined(name)
+    purge = plan_purge(folder, target)
+    files = list(map(str, purge.paths))
+    stays = {key: render(f"commands.stays.{key}") for key in STAYS}
+    if not as_json:
+        lines = [*files, *stays.values()]
+        lines += [render("commands.purge.needed", site=name, study=study) for study in purge.needed]
+        output.say_all(lines)
+    question = render("commands.purge.question", count=counted(len(files), "path"))
+    agreed = bool(files) and (yes or (not as_json and output.agreed(question)))
+    if agreed:
+        purge.remove()
+    shown = {"site": name, "target": target, "runs": purge.runs, "paths": files, "stays": stays}
+    output.show(_purged({**shown, "needed-by": purge.needed, "removed": agreed}), as_json)
+
+
+def _purged(shown: Mapping[str, Any]) -> output.Shown:
+    yield shown
+    key = "removed" if shown["removed"] else "remains"
+    if not shown["paths"]:
+        key = "nothing"
+    yield render(f"commands.purged.{key}", site=shown["site"], target=shown["target"])

@@ -1,0 +1,83 @@
+"""`flfed site purge` at a real consortium: no piece of a run is left at the site, and no record of it is lost."""
+
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.consortium.conftest import table
+from tests.consortium.test_one_epsilon import ANALYSIS, POLICY, spent
+from tests.consortium.test_packed_bytes import THREE
+from tests.consortium.test_secure_sums import command, words
+from tests.federation.test_compared_privately import COMPARED as COVERED
+
+pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
+
+PIECE = 64
+
+
+def pieces(path: Path) -> list[bytes]:
+    """Return the whole pieces of a file's content, without a header of names and text and without runs of zeros."""
+    content = path.read_bytes()
+    start = 0
+    if path.suffix == ".safetensors":
+        start = 8 + int.from_bytes(content[:8], "little")
+    cut = [content[at : at + PIECE] for at in range(start, len(content) - PIECE + 1, PIECE)]
+    return [piece for piece in cut if len(set(piece)) > 8]
+
+
+def present(home: Path, wanted: list[bytes]) -> int:
+    """Count the pieces that are in any file below a folder."""
+    contents = [path.read_bytes() for path in home.rglob("*") if path.is_file()]
+    return sum(any(piece in content for content in contents) for piece in wanted)
+
+
+def test_no_piece_of_a_purged_run_is_left_and_its_noised_answer_is_sent_again_uncharged(consortium: Any):
+    for number, name in enumerate(THREE):
+        folder = consortium.root / "packages" / "sites" / name
+        table(3000, number).to_csv(folder / "rows.csv", index=False)
+        (folder / "policy.toml").write_text(POLICY.format(budget=20))
+        for study in (ANALYSIS, COVERED):
+            consortium.approve(name, study, THREE)
+        consortium.sites[name].serve(f"site serve {name}")
+    consortium.online(3)
+    analysis, _ = command(consortium, words(consortium, ANALYSIS, THREE))
+    ran, said = command(consortium, words(consortium, COVERED, THREE))
+    assert ran["status"] == "completed", said
+
+    alpha = consortium.sites["alpha"]
+    site = alpha.home / "sites" / "alpha"
+    run = ran["run"]
+    arrays = [*(site / "models").glob(f"{run}-*"), *(alpha.gate / "incoming" / run).iterdir()]
+    of_run = list(chain.from_iterable(map(pieces, arrays)))
+    of_rows = pieces(consortium.rows("alpha"))
+    # Both kinds of array files are there, and a snapshot.
+    assert {path.parent.name for path in arrays} == {"models", run}
+    assert present(alpha.home, of_run + of_rows) == len(of_run + of_rows) > 100
+
+    # Without --yes the command only lists; another run keeps its files.
+    looked = alpha.json(f"site purge alpha {run}")
+    assert not looked["removed"] and len(looked["paths"]) >= 2
+    assert present(alpha.home, of_run) == len(of_run)
+    done = alpha.json(f"site purge alpha {run} --yes")
+    assert done["removed"] and done["runs"] == [run] and done["paths"] == looked["paths"]
+    assert present(alpha.home, of_run) == 0
+    # The approvals need the snapshot, and a noised answer of these rows is there.
+    assert len(done["needed-by"]) == 2 and present(alpha.home, of_rows) == len(of_rows)
+    before = spent(consortium, "alpha")
+    again, _ = command(consortium, words(consortium, ANALYSIS, THREE))
+    assert again["statistics"] == analysis["statistics"] and spent(consortium, "alpha") == before
+
+    # A run whose state is there is refused while its study is approved.
+    state = site / "runs" / run
+    state.mkdir()
+    assert "under way" in alpha.run(f"site purge alpha {run} --yes", code=2)
+    for study in {line["study"] for line in alpha.lines() if line.get("study")}:
+        alpha.run(f"site withdraw {study} --site alpha")
+        alpha.run(f"site purge alpha '{study}' --yes")
+    assert not state.exists() and present(alpha.home, of_rows) == 0
+    assert alpha.json("site ledger alpha --verify")["problems"] == []
+    assert spent(consortium, "alpha") == before
+    assert (alpha.gate / "released").is_dir() or list((alpha.gate / "answers").iterdir())
+    assert "no run and no study" in alpha.run("site purge alpha nothing --yes", code=2)
