@@ -366,3 +366,18 @@ def test_without_a_name_the_only_part_is_examined(site: Scene, coordinator: Scen
     assert called(["doctor"], empty, tmp_path)[0] == 2
     assert not (tmp_path / "absent").exists()
     assert called(["doctor", "north", "--coordinator"], site.environment, tmp_path)[0] == 2
+
+
+def test_each_of_two_users_has_the_findings_of_its_own_part(site: Scene):
+    link = site.network.parent / "link"
+    shutil.move(link, site.home / "link")
+    link.symlink_to(site.home / "link")
+    packages = site.environment["FLFED_PATH"]
+    # The user with the network has no package, and needs none.
+    site.environment["FLFED_PATH"] = ""
+    site.moved(f"localhost:{free_port()}")
+    assert site.found() == ["port"]
+    (site.network / "join.toml").unlink()
+    assert site.found() == ["package"]
+    site.environment["FLFED_PATH"] = packages
+    assert site.found() == []

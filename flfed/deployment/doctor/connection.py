@@ -70,7 +70,7 @@ class Way:
     authority: bytes
 
     def examine(self, key: EllipticCurvePrivateKey, now: datetime) -> Iterator[Finding]:
-        """Yield what is wrong, up to the first fault that hides the rest.
+        """Yield findings, up to the first fault that hides the rest.
 
         Parameters
         ----------
@@ -102,7 +102,7 @@ class Way:
 
     def _request(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
         host, port = host_and_port(self.address)
-        with self._secure(host) as wrapped:
+        with self._handshake(host) as wrapped:
             connection = http.client.HTTPConnection(host, port)
             connection.sock = wrapped
             try:
@@ -125,7 +125,7 @@ class Way:
         except OSError as error:
             raise Fault(finding("port", host=host, port=port, why=error.strerror or type(error).__name__)) from None
 
-    def _secure(self, host: str) -> ssl.SSLSocket:
+    def _handshake(self, host: str) -> ssl.SSLSocket:
         """Return a TLS connection with the coordinator."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(cadata=self.authority.decode("ascii"))

@@ -12,6 +12,7 @@ from flfed.deployment.coordinator.proxy import find_caddy, holding
 from flfed.deployment.coordinator.status import Status, status
 from flfed.deployment.doctor import machine
 from flfed.deployment.doctor.machine import Finding, finding
+from flfed.deployment.doctor.versions import check_flower
 from flfed.errors import FlfedError
 from flfed.paths import CoordinatorFolder
 from flfed.records.store.database import store_url
@@ -19,7 +20,7 @@ from flfed.records.store.reader import RunReader
 
 
 def examine_coordinator(*, now: datetime | None = None) -> list[Finding]:
-    """Return what is wrong at the coordinator.
+    """Return the findings about the coordinator.
 
     Raises
     ------
@@ -31,7 +32,7 @@ def examine_coordinator(*, now: datetime | None = None) -> list[Finding]:
     folder = CoordinatorFolder.default()
     settings(folder)
     places = [folder.root, folder.keys, folder.sites, folder.server, *sorted(folder.keys.iterdir())]
-    findings = [*machine.check_flower(), *machine.check_disks([folder.server, *_store_folder()])]
+    findings = [*check_flower(), *machine.check_disks([folder.server, *_store_folder()])]
     private = list(machine.check_private(places))
     findings += private
     try:

@@ -1,4 +1,4 @@
-"""Checks of a machine: modes and owners of files, room on disks, versions and installed units."""
+"""Checks of a machine: modes and owners of files, room on disks, and installed units."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import flfed
-from flfed.deployment.coordinator.kits import flwr_version
-from flfed.flower_names import FLOWER
 from flfed.paths import where
 from flfed.words import render, usage_error
 
@@ -51,7 +49,7 @@ def finding(name: str, **facts: object) -> Finding:
 
 
 def check_home() -> list[Finding]:
-    """Return what is wrong with FLFED_HOME; all other checks need it.
+    """Return the findings about FLFED_HOME; all other checks need it.
 
     They would make it, or mend its mode, since every command does.
 
@@ -94,12 +92,6 @@ def check_disks(folders: Iterable[Path]) -> Iterator[Finding]:
             free = shutil.disk_usage(folder).free
             if free < LEAST_BYTES:
                 yield finding("disk", folder=folder, free=free // 1_000_000, least=LEAST_BYTES // 1_000_000)
-
-
-def check_flower() -> Iterator[Finding]:
-    """Yield a finding where Flower is not the version that this flfed works with."""
-    if flwr_version() != FLOWER:
-        yield finding("flower", installed=flwr_version(), needed=FLOWER)
 
 
 def check_units(site: str) -> Iterator[Finding]:

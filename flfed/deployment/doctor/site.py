@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-import flfed
 from flfed.callbacks import now_utc
-from flfed.deployment.bundle import bundle_sha256
-from flfed.deployment.coordinator.kits import Terms
 from flfed.deployment.doctor import machine
 from flfed.deployment.doctor.connection import Way
 from flfed.deployment.doctor.machine import Finding, finding
-from flfed.deployment.operator.join import check_versions, joined
+from flfed.deployment.doctor.versions import check_terms
+from flfed.deployment.operator.join import joined
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.site_state.trusted_files import is_elsewhere
 from flfed.errors import FlfedError
 from flfed.files import read_private
 from flfed.paths import SiteFolder
-from flfed.registry import kebab
 from flfed.rows.data import datasets, site_discovery
 from flfed.rows.data.sources import reach
 
 
 def examine_site(name: str, *, now: datetime | None = None) -> list[Finding]:
-    """Return what is wrong at a site, for the part of it that this user has.
+    """Return the findings about a site, for the part of it that this user has.
 
     Where two users share a site, the one with the network has joined, and the other one has the data.
 
@@ -76,7 +71,7 @@ def _network(folder: SiteFolder, now: datetime) -> Iterator[Finding]:
     yield from private
     try:
         terms = joined(folder)
-        yield from _versions(terms)
+        yield from check_terms(terms)
         if not private:
             way = Way(terms["address"], folder.authority.read_bytes())
             yield from way.examine(_key(folder), now)
@@ -90,15 +85,3 @@ def _key(folder: SiteFolder) -> EllipticCurvePrivateKey:
     if not isinstance(key, EllipticCurvePrivateKey):
         raise ValueError
     return key
-
-
-def _versions(facts: Mapping[str, Any]) -> Iterator[Finding]:
-    other = list(machine.check_flower())
-    yield from other
-    if other:
-        return
-    try:
-        terms = Terms(**{field.name: facts[kebab(field.name)] for field in fields(Terms)})
-        check_versions(terms, "join.toml", own_bundle=bundle_sha256(), own_flfed=flfed.__version__)
-    except FlfedError as error:
-        yield finding("version", why=error)
