@@ -15,6 +15,7 @@ from flfed.cli import (
     coordinator,
     dashboard,
     data,
+    doctor,
     rehearse,
     runs,
     study,
@@ -115,6 +116,7 @@ for whose, group, panels, place in ROLES:
     app.add_typer(group, name=whose, rich_help_panel=place)
 app.command("rehearse", epilog="loan-default", rich_help_panel=START)(strictly()(rehearse.rehearse_study))
 app.command("app", epilog="--port 8501", rich_help_panel=START)(dashboard.open_app)
+app.command("doctor", epilog="cleveland", rich_help_panel=MORE)(strictly()(doctor.examine))
 app.command("predict", epilog="my-model patients.csv --output predictions.csv", rich_help_panel=MORE)(runs.predict)
 app.command("monitor", epilog="my-model patients-2027.csv", rich_help_panel=MORE)(runs.monitor)
 app.command("audit", epilog="latest --json", rich_help_panel=MORE)(runs.audit)

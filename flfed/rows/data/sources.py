@@ -33,7 +33,7 @@ from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
-    from sqlalchemy import Connection
+    from sqlalchemy import URL, Connection
 
 UNENDED = "unended"
 """Key in a table's `attrs`: the last line of its file has all cells but no line break."""
@@ -397,6 +397,10 @@ class Sql(Selection):
             raise usage_error("rows.source.query", reason=_why_failed(error)) from None
         return self.selected(table, self.missing)
 
+    def reach(self) -> None:
+        """Connect to the database, and close the connection."""
+        self._connection().close()
+
     def _connection(self) -> Connection:
         """Connect to the database without a pool, so that closing leaves nothing."""
         import sqlalchemy
@@ -405,6 +409,7 @@ class Sql(Selection):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)  # it quotes settings after the "?"
                 engine = sqlalchemy.create_engine(self._url(), poolclass=sqlalchemy.NullPool)
+                self._check_file(engine.url)
                 connection = engine.connect()
                 if engine.dialect.name == "sqlite":
                     # SQLite refuses a longer cell before it builds one.
@@ -418,6 +423,13 @@ class Sql(Selection):
         except sqlalchemy.exc.SQLAlchemyError as error:
             kind = type(error).__name__
             raise usage_error("rows.source.unreachable", error=kind, variable=self.url_variable) from None
+
+    def _check_file(self, url: URL) -> None:
+        """Refuse an absent file of SQLite, which would make it."""
+        name = url.database or ""
+        if url.get_backend_name() == "sqlite" and name not in ("", ":memory:") and not name.startswith("file:"):
+            if not Path(name).exists():
+                raise usage_error("rows.source.unreachable", error="FileNotFoundError", variable=self.url_variable)
 
     def _url(self) -> str:
         url = os.environ.get(self.url_variable, "")
@@ -477,6 +489,25 @@ def _why_failed(error: Exception) -> str:
 
 
 Source = Csv | Parquet | Excel | Sql | Frame
+
+
+def reach(source: object, folders: Folders) -> None:
+    """Refuse a source whose file or database is out of reach; no row is read.
+
+    Raises
+    ------
+    UsageError
+        With the reason; neither a password nor a cell is in it.
+    """
+    if isinstance(source, Sql):
+        source.reach()
+    elif isinstance(source, Csv | Parquet | Excel):
+        paths = source.files(folders) if isinstance(source, Parquet) else [find_file(source.path, folders)]
+        for path in paths:
+            try:
+                path.open("rb").close()
+            except OSError as error:
+                raise usage_error("rows.source.unopened", path=path.name, reason=error.strerror) from None
 
 
 def find_file(path: str, folders: Folders) -> Path:

@@ -1,0 +1,178 @@
+"""Checks of the way from a site to its coordinator, step by step until the first fault.
+
+The node's headers come last, over TLS with the coordinator alone. They go with a declared length that the server
+refuses by its headers (413), so that the key is judged, nothing reaches Flower, and nothing changes.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
+
+from flfed.deployment.coordinator.certificates import RENEWED_DAYS, certificates, host_and_port
+from flfed.deployment.doctor.machine import Finding, finding
+from flfed.flower_names import PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+
+SECONDS = 10.0
+CLOCK_SECONDS = 60.0
+"""By which two clocks may differ; the server refuses a node that is 5 s ahead or 305 s behind."""
+IGNORE_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME: the end of a certificate is judged by the server's clock."""
+OTHER_HOST = (62, 64)
+"""OpenSSL's codes of a certificate for another name, or another address."""
+ROUTE = "/v1/fleet/get-run"
+DECLARED = 1_000_000
+"""More bytes than this route takes (`superlink.MOST_BYTES`), and fewer than Caddy's limit."""
+
+
+class Fault(Exception):
+    """The step that failed, as a finding."""
+
+    def __init__(self, fault: Finding) -> None:
+        super().__init__(fault.name)
+        self.finding = fault
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer of the server: status, its time (None without one), and its certificate."""
+
+    status: int
+    at: datetime | None
+    certificate: x509.Certificate
+
+
+@dataclass(frozen=True)
+class Way:
+    """Way from a site to the coordinator.
+
+    Parameters
+    ----------
+    address : str
+        "host:port".
+    authority : bytes
+        The certificates that the site trusts, PEM.
+    """
+
+    address: str
+    authority: bytes
+
+    def examine(self, key: EllipticCurvePrivateKey, now: datetime) -> Iterator[Finding]:
+        """Yield findings, up to the first fault that hides the rest.
+
+        Parameters
+        ----------
+        key : private key
+            The node's.
+        now : datetime
+            By this machine's clock.
+        """
+        try:
+            answer = self._request("GET", "/", {})
+            at = answer.at or now
+            if abs(now - at) > timedelta(seconds=CLOCK_SECONDS):
+                yield finding("clock", seconds=round(abs(now - at).total_seconds()))
+            yield from self._ending(answer.certificate, at)
+            # Signed with the server's time, so that a wrong clock is one finding and not two.
+            status = self._request("POST", ROUTE, _signed(key, at)).status
+            if status == http.HTTPStatus.UNAUTHORIZED:
+                yield finding("key", address=self.address)
+            elif status != http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                yield finding("server", address=self.address, status=status)
+        except Fault as fault:
+            yield fault.finding
+
+    def _ending(self, certificate: x509.Certificate, at: datetime) -> Iterator[Finding]:
+        for what, each in (("server", certificate), *(("authority", one) for one in certificates(self.authority))):
+            days = (each.not_valid_after_utc - at).days
+            if days < RENEWED_DAYS:
+                yield finding(f"{what}-ending", days=days)
+
+    def _request(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
+        host, port = host_and_port(self.address)
+        with self._handshake(host) as wrapped:
+            connection = http.client.HTTPConnection(host, port)
+            connection.sock = wrapped
+            try:
+                connection.putrequest(method, path)
+                for name, value in headers.items():
+                    connection.putheader(name, value)
+                connection.endheaders()
+                reply = connection.getresponse()
+            except (OSError, http.client.HTTPException) as error:
+                raise Fault(finding("silent", address=self.address, why=type(error).__name__)) from None
+            shown = wrapped.getpeercert(binary_form=True) or b""
+            return Answer(reply.status, _time_of(reply.getheader("Date", "")), x509.load_der_x509_certificate(shown))
+
+    def _connect(self) -> socket.socket:
+        host, port = host_and_port(self.address)
+        try:
+            return socket.create_connection((host, port), SECONDS)
+        except socket.gaierror:
+            raise Fault(finding("name", host=host)) from None
+        except OSError as error:
+            raise Fault(finding("port", host=host, port=port, why=error.strerror or type(error).__name__)) from None
+
+    def _handshake(self, host: str) -> ssl.SSLSocket:
+        """Return a TLS connection with the coordinator."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=self.authority.decode("ascii"))
+        context.verify_flags |= ssl.VerifyFlags(IGNORE_TIME)
+        bare = self._connect()
+        try:
+            return context.wrap_socket(bare, server_hostname=host)
+        except ssl.SSLCertVerificationError as error:
+            raise Fault(self._stranger(host, error.verify_code)) from None
+        except OSError as error:
+            raise Fault(finding("silent", address=self.address, why=type(error).__name__)) from None
+        finally:
+            bare.close()  # without effect where TLS has taken the socket over
+
+    def _stranger(self, host: str, code: int) -> Finding:
+        """Return the finding about a certificate that the site does not trust."""
+        # Nothing is sent over this connection: it is for the certificate alone.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        with self._connect() as bare, context.wrap_socket(bare, server_hostname=host) as wrapped:
+            shown = x509.load_der_x509_certificate(wrapped.getpeercert(binary_form=True) or b"")
+        issuer = shown.issuer.rfc4514_string()
+        if code in OTHER_HOST:
+            return finding("host", host=host)
+        names = [str(name.value) for name in shown.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        # Authorities that flfed makes are named so; a proxy signs with one of its own.
+        if any(name.startswith("flfed authority ") for name in names):
+            return finding("authority", issuer=issuer)
+        return finding("opened", issuer=issuer)
+
+
+def _time_of(text: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text)
+    except ValueError:
+        return None
+
+
+def _signed(key: EllipticCurvePrivateKey, at: datetime) -> dict[str, str]:
+    """Return the headers by which a node proves its identity."""
+    moment = at.isoformat()
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return {
+        PUBLIC_KEY_HEADER: base64.b64encode(public).decode("ascii"),
+        TIMESTAMP_HEADER: moment,
+        SIGNATURE_HEADER: base64.b64encode(key.sign(moment.encode(), ECDSA(SHA256()))).decode("ascii"),
+        "Content-Type": "application/protobuf",
+        "Content-Length": str(DECLARED),
+    }

@@ -1,0 +1,81 @@
+"""Checks of the coordinator: its status, its files, its store, and its port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from flfed.callbacks import now_utc
+from flfed.deployment.coordinator.certificates import RENEWED_DAYS, certificates, settings, trusted
+from flfed.deployment.coordinator.proxy import find_caddy, holding
+from flfed.deployment.coordinator.status import Status, status
+from flfed.deployment.doctor import machine
+from flfed.deployment.doctor.machine import Finding, finding
+from flfed.deployment.doctor.versions import check_flower
+from flfed.errors import FlfedError
+from flfed.paths import CoordinatorFolder
+from flfed.records.store.database import store_url
+from flfed.records.store.reader import RunReader
+
+
+def examine_coordinator(*, now: datetime | None = None) -> list[Finding]:
+    """Return the findings about the coordinator.
+
+    Raises
+    ------
+    UsageError
+        If none was initialised here.
+    """
+    if wrong := machine.check_home():
+        return wrong
+    folder = CoordinatorFolder.default()
+    settings(folder)
+    places = [folder.root, folder.keys, folder.sites, folder.server, *sorted(folder.keys.iterdir())]
+    findings = [*check_flower(), *machine.check_disks([folder.server, *_store_folder()])]
+    private = list(machine.check_private(places))
+    findings += private
+    try:
+        find_caddy()
+    except FlfedError as error:
+        findings.append(finding("program", why=error))
+    try:
+        RunReader.open().close()
+    except FlfedError as error:
+        return [*findings, finding("store", why=error)]
+    # Keys that others may read are refused by whatever reads them.
+    if not private:
+        findings += _state(folder, status(folder), now or now_utc())
+    return findings
+
+
+def _store_folder() -> list[Path]:
+    """Return the folder of the run store, where it is a file."""
+    try:
+        url = store_url()
+    except FlfedError:
+        return []  # opening it reports the same
+    return [Path(url.database).parent] if url.get_backend_name() == "sqlite" and url.database else []
+
+
+def _state(folder: CoordinatorFolder, overview: Status, now: datetime) -> Iterator[Finding]:
+    for problem in overview.problems:
+        yield finding("state", problem=problem)
+    if overview.server_days < RENEWED_DAYS:
+        yield finding("renewal", days=overview.server_days)
+    for authority in certificates(trusted(folder)):
+        days = (authority.not_valid_after_utc - now).days
+        if days < RENEWED_DAYS:
+            yield finding("rotation", days=days)
+    if not overview.serving:
+        yield _port(folder)
+
+
+def _port(folder: CoordinatorFolder) -> Finding:
+    """Return why the coordinator does not serve: its port is taken, or nobody started it."""
+    port = settings(folder).port
+    try:
+        with holding("", port):
+            return finding("stopped")
+    except FlfedError:
+        return finding("taken", port=port)

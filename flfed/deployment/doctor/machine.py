@@ -1,0 +1,103 @@
+"""Checks of a machine: modes and owners of files, room on disks, and installed units."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import flfed
+from flfed.paths import where
+from flfed.words import render, usage_error
+
+LEAST_BYTES = 500_000_000
+"""Room below which a disk is nearly full: a run of large models writes some hundred megabytes."""
+UNIT_FOLDERS = ("/etc/systemd/system", "/etc/sysusers.d", "/etc/tmpfiles.d")
+"""Folders where an administrator installs what `flfed site units` writes."""
+MADE_BY = re.compile(r"Made by flfed ([0-9A-Za-z.+!-]+[0-9A-Za-z])")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault with its remedy.
+
+    Attributes
+    ----------
+    name : str
+        Key of its sentences in `words/doctor.toml`.
+    text, remedy : str
+        Neither has a password or a cell.
+    """
+
+    name: str
+    text: str
+    remedy: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for `--json`."""
+        return asdict(self)
+
+
+def finding(name: str, **facts: object) -> Finding:
+    """Return a finding in the sentences of its name."""
+    return Finding(name, render(f"doctor.findings.{name}", **facts), render(f"doctor.remedies.{name}", **facts))
+
+
+def check_home() -> list[Finding]:
+    """Return the findings about FLFED_HOME; all other checks need it.
+
+    They would make it, or mend its mode, since every command does.
+
+    Raises
+    ------
+    UsageError
+        If it is absent.
+    """
+    path = where()
+    if not path.is_dir():
+        raise usage_error("doctor.command.absent", path=path)
+    sticky = path.stat().st_mode & stat.S_ISVTX
+    return [] if sticky else list(check_private([path]))
+
+
+def check_private(paths: Iterable[Path], *, owner_alone: bool = False) -> Iterator[Finding]:
+    """Yield a finding for each path that others may use, or that is another account's.
+
+    A path that is absent or out of reach is left to the check of its content. With `owner_alone`, modes are not
+    checked.
+    """
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        mode = stat.S_IMODE(status.st_mode)
+        if status.st_uid != os.geteuid():
+            yield finding("owner", path=path, owner=status.st_uid, own=os.geteuid())
+        elif mode & 0o077 and not owner_alone:
+            yield finding("mode", path=path, mode=f"{mode:o}")
+
+
+def check_disks(folders: Iterable[Path]) -> Iterator[Finding]:
+    """Yield a finding for each disk of some folders that is nearly full."""
+    seen = set()
+    for folder in folders:
+        if folder.is_dir() and (device := folder.stat().st_dev) not in seen:
+            seen.add(device)
+            free = shutil.disk_usage(folder).free
+            if free < LEAST_BYTES:
+                yield finding("disk", folder=folder, free=free // 1_000_000, least=LEAST_BYTES // 1_000_000)
+
+
+def check_units(site: str) -> Iterator[Finding]:
+    """Yield a finding for each installed unit of a site that another version of flfed wrote."""
+    for folder in map(Path, UNIT_FOLDERS):
+        for path in sorted(folder.glob(f"flfed-{site}-*")):
+            made_by = MADE_BY.search(path.read_text("utf-8", "replace"))
+            if made_by and made_by[1] != flfed.__version__:
+                yield finding("units", path=path, version=made_by[1], own=flfed.__version__, site=site)

@@ -1,0 +1,87 @@
+"""Checks of a site: its status, its files, its table's source, and the way to its coordinator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+from flfed.callbacks import now_utc
+from flfed.deployment.doctor import machine
+from flfed.deployment.doctor.connection import Way
+from flfed.deployment.doctor.machine import Finding, finding
+from flfed.deployment.doctor.versions import check_terms
+from flfed.deployment.operator.join import joined
+from flfed.deployment.operator.status import status_of
+from flfed.deployment.site_state.trusted_files import is_elsewhere
+from flfed.errors import FlfedError
+from flfed.files import read_private
+from flfed.paths import SiteFolder
+from flfed.rows.data import datasets, site_discovery
+from flfed.rows.data.sources import reach
+
+
+def examine_site(name: str, *, now: datetime | None = None) -> list[Finding]:
+    """Return the findings about a site, for the part of it that this user has.
+
+    Where two users share a site, the one with the network has joined, and the other one has the data.
+
+    Parameters
+    ----------
+    name : str
+    now : datetime, optional
+        By this machine's clock.
+    """
+    if wrong := machine.check_home():
+        return wrong
+    folder = SiteFolder(name)
+    has_network = folder.join.exists() or not is_elsewhere(folder)
+    has_data = not (is_elsewhere(folder) and folder.join.exists())
+    findings = [*machine.check_units(name), *machine.check_disks([folder.network, folder.gate, folder.link])]
+    if has_data:
+        findings += _data(folder)
+    if has_network:
+        findings += _network(folder, now or now_utc())
+    return findings
+
+
+def _data(folder: SiteFolder) -> Iterator[Finding]:
+    yield from machine.check_private([folder.gate, folder.signing_key, folder.ledger], owner_alone=True)
+    try:
+        site = site_discovery.load(folder.site)
+    except FlfedError as error:
+        yield finding("package", why=error)
+        return
+    for problem in status_of(folder, site)["problems"]:
+        yield finding("state", problem=problem)
+    for dataset in site.datasets:
+        serving = site.serving(dataset)
+        try:
+            # Transactions have a source of their own.
+            source = getattr(serving.source, "source", serving.source)
+            reach(source, datasets.load(dataset).folders(serving.folder))
+        except FlfedError as error:
+            yield finding("source", why=error)
+
+
+def _network(folder: SiteFolder, now: datetime) -> Iterator[Finding]:
+    private = list(machine.check_private([folder.network, folder.join, folder.node_key]))
+    yield from private
+    try:
+        terms = joined(folder)
+        yield from check_terms(terms)
+        if not private:
+            way = Way(terms["address"], folder.authority.read_bytes())
+            yield from way.examine(_key(folder), now)
+    except (FlfedError, OSError, KeyError, ValueError) as error:
+        why = error if isinstance(error, FlfedError) else type(error).__name__
+        yield finding("joining", why=why)
+
+
+def _key(folder: SiteFolder) -> EllipticCurvePrivateKey:
+    key = load_ssh_private_key(read_private(folder.node_key), None)
+    if not isinstance(key, EllipticCurvePrivateKey):
+        raise ValueError
+    return key

@@ -1,0 +1,383 @@
+"""`flfed doctor` names each fault that is planted for real, and no other; what is healthy has none."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flfed.callbacks import now_utc
+from flfed.deployment.coordinator import proxy
+from flfed.deployment.coordinator.admission import revoke
+from flfed.deployment.coordinator.certificates import SERVER_DAYS, Settings, initialise, renew_server
+from flfed.deployment.coordinator.proxy import find_caddy
+from flfed.deployment.doctor.coordinator import examine_coordinator
+from flfed.deployment.doctor.site import examine_site
+from flfed.paths import CoordinatorFolder
+from tests.another_account import NOBODY
+from tests.consortium.conftest import Consortium
+from tests.machines import at, called, free_port, until
+
+SITES = ("north", "south")
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts, and files of other accounts, need root")
+pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(300)]
+CADDY = """
+{
+	admin off
+	skip_install_trust
+	auto_https disable_redirects
+}
+https://localhost:PORT {
+	tls internal
+	reverse_proxy https://localhost:BEHIND {
+		transport http {
+			tls_trusted_ca_certs CA
+		}
+	}
+}
+"""
+
+
+class Scene:
+    """A copy of one machine's home, in which a fault is planted; the consortium itself stays healthy."""
+
+    def __init__(self, consortium: Consortium, home: Path, whose: str) -> None:
+        self.consortium, self.home, self.whose = consortium, home, whose
+        shutil.copytree(consortium.root / whose, home, dirs_exist_ok=True)
+        home.chmod(0o700)
+        self.environment = {**consortium.coordinator.environment, "FLFED_HOME": str(home)}
+        self.network = home / "sites" / whose / "network"
+        self.folder = CoordinatorFolder(home / "coordinator")
+
+    def found(self, **options: Any) -> list[str]:
+        """Return the names of all findings."""
+        with at(self.environment):
+            if self.whose == "coordinator":
+                return [each.name for each in examine_coordinator(**options)]
+            return [each.name for each in examine_site(self.whose, **options)]
+
+    def called(self) -> tuple[int, dict[str, Any], str]:
+        """Return the code of the command, its object, and all that it prints for people."""
+        word = "--coordinator" if self.whose == "coordinator" else self.whose
+        code, out, err = called(["doctor", word, "--json"], self.environment, self.home)
+        again, lines, more = called(["doctor", word], self.environment, self.home)
+        assert again == code
+        return code, json.loads(out) if out else {}, lines + err + more
+
+    def moved(self, address: str) -> None:
+        """Let the site look for its coordinator elsewhere."""
+        join = self.network / "join.toml"
+        before = f'address = "localhost:{self.consortium.port}"'
+        assert before in join.read_text()
+        join.write_text(join.read_text().replace(before, f'address = "{address}"'))
+
+
+@pytest.fixture(scope="module")
+def consortium() -> Iterator[Consortium]:
+    with tempfile.TemporaryDirectory(prefix="flfed-", ignore_cleanup_errors=True) as folder:
+        made = Consortium(Path(folder), SITES)
+        try:
+            made.begin(())
+            until("the server", lambda: made.coordinator.json("coordinator status")["serving"], every=0.5)
+            yield made
+        finally:
+            made.end()
+
+
+@pytest.fixture
+def scene(consortium: Consortium, tmp_path: Path) -> Callable[[str], Scene]:
+    return lambda whose: Scene(consortium, tmp_path / whose, whose)
+
+
+@pytest.fixture
+def site(scene: Callable[[str], Scene]) -> Scene:
+    return scene("north")
+
+
+@pytest.fixture
+def coordinator(scene: Callable[[str], Scene]) -> Scene:
+    return scene("coordinator")
+
+
+@contextmanager
+def running(words: Sequence[str], folder: Path, port: int, bind: str = "127.0.0.1") -> Iterator[None]:
+    """Run a second Caddy, with its files in a folder."""
+    environment = {**os.environ, **dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(folder))}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
+    try:
+        until("caddy", lambda: _listens(bind, port), said=(folder / "log").read_text)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def opening(scene: Scene, folder: Path) -> Iterator[int]:
+    """Open TLS on the way to the coordinator, as a hospital's inspecting proxy does; give the proxy's port."""
+    port = free_port()
+    authority = scene.consortium.coordinator.home / "coordinator/keys/ca.crt"
+    text = CADDY.replace("CA", str(authority)).replace("BEHIND", str(scene.consortium.port))
+    (folder / "Caddyfile").write_text(text.replace("PORT", str(port)))
+    with running([find_caddy(), "run", "--config", str(folder / "Caddyfile")], folder, port):
+        yield port
+
+
+@contextmanager
+def front(scene: Scene, folder: Path, bind: str) -> Iterator[int]:
+    """Serve a copy of the coordinator's front at an address, before the same server; give its port."""
+    port = free_port()
+    inside = json.loads((scene.folder.server / "serving.json").read_text())["port"]
+    proxy.write_caddyfile(scene.folder, inside, bind=bind, port=port)
+    with running(proxy.command(scene.folder), folder, port, bind):
+        yield port
+
+
+def _listens(bind: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((bind, port)) == 0
+
+
+def _greet(server: socket.socket) -> None:
+    with server.accept()[0] as connection:
+        connection.sendall(b"220 mail\r\n")
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int, int, int]]:
+    """Return mode, owner, size and time of change of all files of a folder."""
+    stats = {str(path): path.lstat() for path in sorted(folder.rglob("*"))}
+    return {path: (one.st_mode, one.st_uid, one.st_size, one.st_mtime_ns) for path, one in stats.items()}
+
+
+@pytest.mark.parametrize("whose", ["north", "south", "coordinator"])
+def test_a_healthy_part_has_no_finding_and_nothing_is_changed(scene: Callable[[str], Scene], whose: str):
+    one = scene(whose)
+    before = tree(one.home)
+    code, facts, lines = one.called()
+    assert (code, facts["findings"], facts["healthy"]) == (0, [], True)
+    assert lines == f"{whose}: nothing is wrong.\n"
+    assert len(before) > 5 and tree(one.home) == before
+
+
+def test_a_name_that_is_not_resolved_is_named(site: Scene):
+    site.moved("coordinator.invalid:443")
+    code, facts, lines = site.called()
+    assert code == 1 and [each["name"] for each in facts["findings"]] == ["name"]
+    assert "'coordinator.invalid' is not resolved. Remedy: " in lines
+
+
+def test_a_closed_port_is_named(site: Scene):
+    site.moved(f"localhost:{free_port()}")
+    assert site.found() == ["port"]
+
+
+def test_a_server_without_tls_is_named(site: Scene):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        site.moved(f"localhost:{silent.getsockname()[1]}")
+        answering = threading.Thread(target=_greet, args=(silent,))
+        answering.start()
+        assert site.found() == ["silent"]
+        answering.join()
+
+
+def test_a_proxy_that_opens_tls_is_named_with_its_issuer(site: Scene, tmp_path: Path):
+    with opening(site, tmp_path) as port:
+        site.moved(f"localhost:{port}")
+        code, facts, _ = site.called()
+    (one,) = facts["findings"]
+    assert code == 1 and one["name"] == "opened" and "CN=Caddy Local Authority" in one["text"]
+
+
+def test_a_certificate_of_another_authority_is_named(site: Scene, tmp_path: Path):
+    other = CoordinatorFolder(tmp_path / "other")
+    other.root.mkdir(mode=0o700)
+    initialise(other, Settings("Other", "localhost:443"))
+    shutil.copy(other.keys / "ca.crt", site.network / "ca.crt")
+    assert site.found() == ["authority"]
+
+
+def test_a_certificate_for_another_host_is_named(site: Scene, coordinator: Scene, tmp_path: Path):
+    with front(coordinator, tmp_path, "127.0.0.2") as port:
+        site.moved(f"127.0.0.2:{port}")
+        assert site.found() == ["host"]
+
+
+@pytest.mark.parametrize(("days", "found"), [(31, []), (29, ["server-ending"]), (-1, ["server-ending"])])
+def test_a_certificate_that_ends_within_thirty_days_is_named(
+    site: Scene, coordinator: Scene, tmp_path: Path, days: int, found: list[str]
+):
+    begun = now_utc() - timedelta(days=SERVER_DAYS - days) + timedelta(hours=1)
+    renew_server(coordinator.folder, now=begun)
+    with front(coordinator, tmp_path, "127.0.0.1") as port:
+        site.moved(f"localhost:{port}")
+        assert site.found() == found
+    assert coordinator.found() == ["renewal"] * len(found)
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(40, []), (-75, ["clock"]), (75, ["clock"]), (86_400 * 500, ["clock"])])
+def test_a_clock_that_is_off_is_named(site: Scene, seconds: int, found: list[str]):
+    assert site.found(now=now_utc() + timedelta(seconds=seconds)) == found
+
+
+def test_a_key_that_was_revoked_is_named(scene: Callable[[str], Scene], consortium: Consortium):
+    one = scene("south")
+    assert one.found() == []
+    with consortium.coordinator.here():
+        revoke(CoordinatorFolder.default(), "south")
+    until("the revocation", lambda: one.found() == ["key"], every=0.5)
+
+
+@pytest.mark.parametrize("whose", ["north", "coordinator"])
+def test_another_flower_is_named(
+    scene: Callable[[str], Scene], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str
+):
+    planted = tmp_path / "installed" / "flwr-1.77.0.dist-info"
+    planted.mkdir(parents=True)
+    (planted / "METADATA").write_text("Metadata-Version: 2.1\nName: flwr\nVersion: 1.77.0\n")
+    one = scene(whose)
+    monkeypatch.syspath_prepend(planted.parent)
+    code, facts, _ = one.called()
+    assert code == 1 and [each["name"] for each in facts["findings"]] == ["flower"]
+    assert "Flower 1.77 is installed" in facts["findings"][0]["text"]
+
+
+def test_a_coordinator_of_another_flfed_is_named(site: Scene):
+    join = site.network / "join.toml"
+    lines = join.read_text().splitlines()
+    other = {"flfed": 'flfed = "0.0.1"', "bundle-sha256": f'bundle-sha256 = "{"0" * 64}"'}
+    join.write_text("\n".join(other.get(line.split(" ")[0], line) for line in lines))
+    assert site.found() == ["version"]
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("whose", ["north", "coordinator"])
+def test_a_disk_that_is_nearly_full_is_named(consortium: Consortium, tmp_path: Path, whose: str):
+    home = tmp_path / "full"
+    home.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600m,mode=700", "none", str(home)], check=True)
+    try:
+        one = Scene(consortium, home, whose)
+        assert one.found() == []
+        with (home / "filler").open("wb") as filler:
+            os.posix_fallocate(filler.fileno(), 0, 150_000_000)
+        assert one.found() == ["disk"]
+    finally:
+        subprocess.run(["umount", str(home)], check=True)
+
+
+def test_a_run_store_out_of_reach_is_named_without_its_password(coordinator: Scene, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FLFED_STORE", f"postgresql://ana:geheim-1@127.0.0.1:{free_port()}/runs")
+    code, facts, lines = coordinator.called()
+    assert code == 1 and [each["name"] for each in facts["findings"]] == ["store"]
+    assert "geheim" not in json.dumps(facts) + lines
+
+
+def test_a_table_out_of_reach_is_named_without_a_password(site: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    packages = tmp_path / "packages"
+    shutil.copytree(site.consortium.root / "packages", packages)
+    site.environment["FLFED_PATH"] = str(packages)
+    (packages / "sites/north/rows.csv").unlink()
+    assert site.found() == ["source"]
+    package = packages / "sites/north/__init__.py"
+    package.write_text(package.read_text().replace("Csv", "Sql").replace("rows.csv", "SELECT * FROM stays"))
+    monkeypatch.setenv("FLFED_SITE_URL", f"postgresql+psycopg://ana:geheim-2@127.0.0.1:{free_port()}/ward")
+    code, facts, lines = site.called()
+    assert code == 1 and [each["name"] for each in facts["findings"]] == ["source"]
+    assert "geheim" not in json.dumps(facts) + lines
+    database = tmp_path / "ward.db"
+    monkeypatch.setenv("FLFED_SITE_URL", f"sqlite:///{database}")
+    assert site.found() == ["source"] and not database.exists()
+    database.touch()
+    assert site.found() == []
+
+
+@pytest.mark.parametrize("place", ["network", "network/node.key", "gate/approvals"])
+def test_what_others_may_use_is_named_at_a_site(site: Scene, place: str):
+    path = site.network.parent / place
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():
+        path.mkdir()
+    path.chmod(0o777)
+    assert site.found() == ["state" if place.startswith("gate") else "mode"]
+
+
+def test_an_open_home_is_named_and_not_mended(site: Scene):
+    site.home.chmod(0o750)
+    assert site.found() == ["mode"]
+    assert site.home.stat().st_mode & 0o777 == 0o750
+
+
+def test_a_private_key_that_others_may_read_is_named_at_the_coordinator(coordinator: Scene):
+    (coordinator.folder.keys / "ca.key").chmod(0o640)
+    assert coordinator.found() == ["mode"]
+
+
+@NEEDS_ROOT
+def test_a_file_of_another_account_is_named(site: Scene, coordinator: Scene):
+    os.chown(site.network / "node.key", NOBODY, NOBODY)
+    os.chown(coordinator.folder.keys / "signing.key", NOBODY, NOBODY)
+    assert (site.found(), coordinator.found()) == (["owner"], ["owner"])
+
+
+@NEEDS_ROOT
+def test_units_of_another_version_are_named(site: Scene):
+    unit = Path("/etc/systemd/system/flfed-north-network.service")
+    assert not unit.exists()
+    unit.write_text("# Made by flfed 0.0.1: flfed site units north\n")
+    try:
+        assert site.found() == ["units"]
+    finally:
+        unit.unlink()
+
+
+def test_a_port_that_is_taken_is_named(coordinator: Scene):
+    (coordinator.folder.server / "serving.json").unlink()
+    assert coordinator.found() == ["taken"]
+    port = free_port()
+    settings = coordinator.folder.settings
+    settings.write_text(settings.read_text().replace(str(coordinator.consortium.port), str(port)))
+    assert coordinator.found() == ["stopped"]
+    with socket.create_server(("127.0.0.1", port)):
+        assert coordinator.found() == ["taken"]
+
+
+def test_a_damaged_admission_is_named_as_the_status_command_does(coordinator: Scene):
+    (coordinator.folder.sites / "north.json").write_text("{")
+    code, facts, _ = coordinator.called()
+    assert code == 1 and [each["name"] for each in facts["findings"]] == ["state"]
+    assert "is damaged" in facts["findings"][0]["text"]
+
+
+def test_without_a_name_the_only_part_is_examined(site: Scene, coordinator: Scene, tmp_path: Path):
+    for one, whose in ((site, "north"), (coordinator, None)):
+        code, out, _ = called(["doctor", "--json"], one.environment, tmp_path)
+        assert code == 0 and json.loads(out)["site"] == whose
+    empty = {**site.environment, "FLFED_HOME": str(tmp_path / "absent")}
+    assert called(["doctor"], empty, tmp_path)[0] == 2
+    assert not (tmp_path / "absent").exists()
+    assert called(["doctor", "north", "--coordinator"], site.environment, tmp_path)[0] == 2
+
+
+def test_each_of_two_users_has_the_findings_of_its_own_part(site: Scene):
+    link = site.network.parent / "link"
+    shutil.move(link, site.home / "link")
+    link.symlink_to(site.home / "link")
+    packages = site.environment["FLFED_PATH"]
+    # The user with the network has no package, and needs none.
+    site.environment["FLFED_PATH"] = ""
+    site.moved(f"localhost:{free_port()}")
+    assert site.found() == ["port"]
+    (site.network / "join.toml").unlink()
+    assert site.found() == ["package"]
+    site.environment["FLFED_PATH"] = packages
+    assert site.found() == []
