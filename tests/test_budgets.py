@@ -20,9 +20,9 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 786_241,
-    "lines of code": 73_837,
-    "Python files": 572,
+    "tokens of code": 792_579,
+    "lines of code": 74_466,
+    "Python files": 581,
     "most imports of a module": 34,
     "modules with more than 15 imports": 55,
     "modules that know four or more concepts": 2,
@@ -41,11 +41,11 @@ RATCHET = {
     "keys by string in records/": 272,
     "test lines per line of code": 1.233,
     "private names that are bound": 25,
-    "'what is', 'what leaves' and the like": 109,
+    "'what is', 'what leaves' and the like": 110,
     "told, tell, tells": 64,
     "median sentence of pages, words": 12.0,
     "longest sentence of pages, words": 35,
-    "lines of code with text": 1934,
+    "lines of code with text": 1950,
 }
 """Most that each counter of `tests/house.py` and of `tests/words_counted.py` may reach: what it was when the last
 change was made, or less."""

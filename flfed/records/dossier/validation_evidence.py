@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flfed.records.dossier import model_evidence
@@ -18,6 +18,13 @@ from flfed.records.statistics.verdict import interval, metric_name, number
 from flfed.words import render
 
 
+@dataclass(frozen=True)
+class _Validated:
+    """The part of a validation that pins its model."""
+
+    model_sha256: str = ""
+
+
 def rows(record: RunRecord) -> Finding | None:
     """Return the scored rows."""
     scored = count_all([site.holdout_rows for site in record.site_reports.values()])
@@ -29,7 +36,7 @@ def rows(record: RunRecord) -> Finding | None:
 
 def arrays(record: RunRecord) -> Finding:
     """Return the hash of the model, which pins arrays, encoder and columns."""
-    facts = {"hash": record.content.shown.report[VALIDATION]["model-sha256"]}
+    facts = {"hash": read(_Validated, record.content.shown.report[VALIDATION]).model_sha256}
     return Finding("validated-model", facts, render(HASHES), [f"report.{VALIDATION}.model-sha256"])
 
 
@@ -56,11 +63,14 @@ def differences(record: RunRecord) -> Finding | None:
 
 def updates(record: RunRecord) -> Finding | None:
     """Return at how many sites a new intercept or slope is due."""
-    sites = [read(SiteUpdates, payload).updates for payload in _figures(record).sites.values()]
-    tried = [of for of in sites if any(not update.method for update in of)]
-    if not tried:
+    due = []
+    for payload in _figures(record).sites.values():
+        tried = [update for update in read(SiteUpdates, payload).updates if not update.method]
+        if tried:
+            due.append(due_update(tried) is not None)
+    if not due:
         return None
-    facts = {"due": sum(due_update(of) is not None for of in tried), "sites": len(tried)}
+    facts = {"due": sum(due), "sites": len(due)}
     title = render("report.validation.advice-title")
     return Finding("updates", facts, title, [f"report.{VALIDATION}.sites.*.updates"])
 
