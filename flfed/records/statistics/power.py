@@ -46,7 +46,7 @@ STUDIES = 6
 """Number of studies on real data of which the next figures are (docs/methods.md)."""
 DIMENSIONS_AN_INPUT = Range(0.2, 0.1, 0.5)
 """`d` for each input of the model."""
-UNLIKENESS_AN_INPUT = Range(0.9, 0.4, 2.3)
+UNLIKENESS_AN_INPUT = Range(0.8, 0.4, 2.3)
 """`c` for each input."""
 SPREAD = 0.015
 """Standard deviation of the sites' gains about the curve."""
