@@ -98,7 +98,9 @@ def _peer(name: str) -> tuple[str, str]:
     folder = SiteFolder(name)
     try:
         proxy = read_proxy(folder)
-        return (proxy.address, "outbound proxy") if proxy else (str(joined(folder).get("address", "")), "coordinator")
+        if proxy is not None:
+            return proxy.address, "outbound proxy"
+        return str(joined(folder).get("address", "")), "coordinator"
     except FlfedError:
         return "", "coordinator"
 
@@ -120,10 +122,11 @@ def change_proxy(
 
     folder = SiteFolder(name)
     proxy = set_proxy(folder, url, password_file)
-    yield {"site": name, "proxy": proxy.url if proxy else None, "password": bool(proxy and proxy.user)}
     if proxy is None:
+        yield {"site": name, "proxy": None, "password": False}
         yield render("commands.proxy.removed", site=name)
     else:
+        yield {"site": name, "proxy": proxy.url, "password": bool(proxy.user)}
         yield render("commands.proxy.set", site=name, proxy=proxy.url, file=folder.proxy)
     yield render("commands.proxy.units", site=name)
 

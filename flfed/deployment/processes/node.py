@@ -308,7 +308,8 @@ def _proxy_reason(error: httpx.ProxyError) -> str:
     status = str(error).partition(" ")[0]
     if status in PASSWORD_REFUSED:
         return render("processes.node.password", status=status)
-    return render("processes.node.closed", why=status if status.isdecimal() else type(error).__name__)
+    why = status if status.isdecimal() else type(error).__name__
+    return render("processes.node.closed", why=why)
 
 
 @dataclass
