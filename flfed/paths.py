@@ -296,6 +296,9 @@ class SiteFolder:
     authority = Below("network", "ca.crt")
     """The certificate of the coordinator's authority."""
 
+    proxy = Below("network", "proxy.toml")
+    """The outbound proxy of the node, with its password, as TOML."""
+
     socket = Below("link", "gate.sock")
     """Socket between the gate and the node."""
 

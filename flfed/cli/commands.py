@@ -53,6 +53,7 @@ SITE: dict[str | None, Commands] = {
         ("key", serve.show_key, "cleveland"),
         ("cards", cards.compare_cards, "cleveland consortium.cards"),
         ("snapshot", rows.snapshot_rows, "cleveland"),
+        ("proxy", serve.change_proxy, "cleveland http://proxy.st-mary.example:3128 --password-file proxy.password"),
         ("units", serve.write_units, "cleveland --output units"),
     ),
     RARELY: (

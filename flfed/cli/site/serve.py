@@ -60,15 +60,14 @@ def write_units(
     base: Path = typer.Option(Path(BASE), "--base", metavar="DIR", help="Parent of both users' folders."),
     command: Path | None = typer.Option(None, "--command", metavar="FILE", help="Installed flfed command."),
     address: str = typer.Option(
-        "", "--address", metavar="IP:PORT", help="Coordinator, the only address that the node may then reach."
+        "", "--address", metavar="IP:PORT", help="Coordinator or proxy, the only address that the node may then reach."
     ),
 ) -> output.Shown:
     """Write systemd units for two users, and a compose file, for a site."""
     from flfed.deployment.processes import units
 
-    files = units.filled(
-        name, command=command or _installed(), base=base, address=address or _coordinator_address(name)
-    )
+    joined_address, peer = _peer(name)
+    files = units.filled(name, command=command or _installed(), base=base, address=address or joined_address, peer=peer)
     written = units.write(out, files)
     yield {"site": name, "files": list(map(str, written))}
     yield from written
@@ -91,14 +90,45 @@ def _installed() -> Path:
     return Path(location)
 
 
-def _coordinator_address(name: str) -> str:
-    """Return the coordinator's address, or "" where this site has not joined as this user."""
+def _peer(name: str) -> tuple[str, str]:
+    """Return address and name of the node's only peer; address "" where this site has not joined as this user."""
     from flfed.deployment.operator.join import joined
+    from flfed.deployment.operator.outbound_proxy import read_proxy
 
+    folder = SiteFolder(name)
     try:
-        return str(joined(SiteFolder(name)).get("address", ""))
+        proxy = read_proxy(folder)
+        if proxy is not None:
+            return proxy.address, "outbound proxy"
+        return str(joined(folder).get("address", "")), "coordinator"
     except FlfedError:
-        return ""
+        return "", "coordinator"
+
+
+@output.with_json
+def change_proxy(
+    name: str = NAME,
+    url: str = typer.Argument(..., metavar="URL|none", help="http://HOST:PORT of the proxy, or none."),
+    password_file: Path | None = typer.Option(
+        None, "--password-file", metavar="FILE", help="Private file with the line USER:PASSWORD; it is copied."
+    ),
+) -> output.Shown:
+    """Set the outbound proxy through which the site's node reaches the coordinator; none removes it.
+
+    The proxy must permit CONNECT to the coordinator's host and port. TLS goes through it unopened: the node checks the
+    coordinator's name and certificate as before. A running node is started again. Each call sets URL and password.
+    """
+    from flfed.deployment.operator.outbound_proxy import set_proxy
+
+    folder = SiteFolder(name)
+    proxy = set_proxy(folder, url, password_file)
+    if proxy is None:
+        yield {"site": name, "proxy": None, "password": False}
+        yield render("commands.proxy.removed", site=name)
+    else:
+        yield {"site": name, "proxy": proxy.url, "password": bool(proxy.user)}
+        yield render("commands.proxy.set", site=name, proxy=proxy.url, file=folder.proxy)
+    yield render("commands.proxy.units", site=name)
 
 
 @output.with_json

@@ -13,7 +13,7 @@ Replaced in Flower's own modules (their names are in `flower_names.py`):
   leftover reply is sent (`nothing_left_unsent`);
 - `pull_objects`, with `initial_backoff`: parts that come later are requested soon (`parts_soon`);
 - `ProtobufClient.__init__`, with `_client`: Flower makes it follow redirects, also to another host, with the
-  message in the body (`stay_with_the_host`);
+  message in the body, and knows no proxy but the environment's (`stay_with_the_host`);
 - `make_simple_http_retry_invoker`, whose retry policy gets other pauses, errors and sentences;
 - `http_request_response` as the node's loop names it;
 - `exponential`, the pauses between failed heartbeats, and `HeartbeatSender` as the node's connection names it;
@@ -42,6 +42,7 @@ import httpx
 from flfed import flower_names
 from flfed.deployment.flower.pacing import Pace
 from flfed.deployment.flower.transport import is_away, retry
+from flfed.deployment.operator.outbound_proxy import OutboundProxy, read_proxy
 from flfed.deployment.processes.child_processes import Pulse, free_port, make_secret, node_command, shared_secret
 from flfed.deployment.processes.relay import relaying
 from flfed.deployment.processes.supervisor import NEWS
@@ -133,8 +134,8 @@ def _unsent(state: Any) -> bool:
     return any(not entry.is_retrieved and entry.message.metadata.reply_to_message_id for entry in entries)
 
 
-def stay_with_the_host(opened: Callable[[Any], None]) -> None:
-    """Forbid redirects to every Flower client here.
+def stay_with_the_host(opened: Callable[[Any], None], proxy: OutboundProxy | None = None) -> None:
+    """Forbid redirects to every Flower client here, and send its requests through the site's proxy, if any.
 
     `opened` receives each client of this process.
 
@@ -149,9 +150,19 @@ def stay_with_the_host(opened: Callable[[Any], None]) -> None:
     def made(self: Any, *arguments: Any, **named: Any) -> None:
         make(self, *arguments, **named)
         replace_name(self._client, "follow_redirects", False)
+        if proxy is not None:
+            self._client.close()
+            self._client = _client_through(proxy, named["verify"])
         opened(self)
 
     replace_name(client, "__init__", made)
+
+
+def _client_through(proxy: OutboundProxy, verify: Any) -> httpx.Client:
+    """Return an HTTP client that reaches every host by CONNECT at the proxy, and checks certificates by `verify`."""
+    # Not by HTTPS_PROXY: this account's other processes can read a process's environment.
+    auth = (proxy.user, proxy.password) if proxy.user else None
+    return httpx.Client(verify=verify, proxy=httpx.Proxy(proxy.url, auth=auth), trust_env=False)
 
 
 def say(sentence: str) -> None:
@@ -183,11 +194,14 @@ def work(folder: SiteFolder) -> None:
     check_names("node")
     port = free_port()  # should another program take it, the supervisor restarts the process
     words = node_command(folder, port)
+    proxy = read_proxy(folder)
+    if proxy is not None:
+        say(render("processes.node.through", proxy=proxy.url))
     make_secret(folder)
     shared_secret(folder)
     # Every change to Flower's code is made before its command begins.
     connection = Connection(folder.node_id, Pulse(folder.node_pulse), Outage(say))
-    stay_with_the_host(connection.opened)
+    stay_with_the_host(connection.opened, proxy)
     connection.install()
     paced(Pace(LEAST, MOST))
     nothing_left_unsent()
@@ -212,10 +226,12 @@ LONGEST_PAUSE = 4.0
 REPORT_SECONDS = 60.0
 MOST_SECONDS = 3600.0
 """After how long an unreachable server is reported again; each time twice as long, up to an hour."""
-NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 """Errors after which the server cannot have handed out anything."""
 REFUSED = frozenset({401, 403, 409, 412, 413, 503})
 """Status codes of the server with a sentence for the reader of the log (`flfed/words/processes.toml`)."""
+PASSWORD_REFUSED = frozenset({"401", "407"})
+"""Status codes of a proxy that refuses a password; the standard's is 407, tinyproxy's is 401."""
 
 Say = Callable[[str], None]
 
@@ -275,6 +291,8 @@ def reason_of(error: Exception) -> str:
     >>> reason_of(httpx.ReadTimeout("hospital"))
     "the coordinator's server does not answer (ReadTimeout); the request is repeated until it does"
     """
+    if isinstance(error, httpx.ProxyError):
+        return _proxy_reason(error)
     # httpx has no class for it: the text alone distinguishes a wrong certificate from another broken connection.
     if "certificate" in str(error).lower():
         return render("processes.node.certificate")
@@ -283,6 +301,15 @@ def reason_of(error: Exception) -> str:
         return render("processes.node.refused", status=status, why=render(f"processes.refused.{status}"))
     what = f"status {status}" if status else type(error).__name__
     return render("processes.node.silent", why=what)
+
+
+def _proxy_reason(error: httpx.ProxyError) -> str:
+    # The text is the proxy's own, "407 Proxy Authentication Required": of it only the number is shown.
+    status = str(error).partition(" ")[0]
+    if status in PASSWORD_REFUSED:
+        return render("processes.node.password", status=status)
+    why = status if status.isdecimal() else type(error).__name__
+    return render("processes.node.closed", why=why)
 
 
 @dataclass

@@ -9,10 +9,11 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from flfed.callbacks import Notify
+from flfed.deployment.operator.outbound_proxy import read_proxy
 from flfed.deployment.processes.child_processes import VARIABLE, Pulse, bytes_of, node_command, passed_on, python
 from flfed.deployment.processes.isolation import hide_memory
 from flfed.deployment.processes.relay import check_free, check_length
@@ -131,6 +132,7 @@ def serve(
     with ExitStack() as alone:
         if network:
             node_command(folder, 0)
+            read_proxy(folder)
             check_free(folder.socket)
             _lock(alone, folder.network, "node", folder.site)
             notify(render("processes.start.node", site=folder.site, log=folder.network / "node.log"))
@@ -184,20 +186,21 @@ def _describe_isolation(refused: str, unfiltered: str = "", *, root: bool) -> st
 
 
 def _renewing(folder: SiteFolder, supervisor: Supervisor, notify: Notify) -> Callable[[], None]:
-    """Return a check for changes of `join.toml`.
+    """Return a check for changes of `join.toml` and of the proxy.
 
-    A node reads address, certificates and key only at its start.
+    A node reads address, certificates, key and proxy only at its start.
     """
     seen = [_changed(folder)]
 
     def look() -> None:
         now = _changed(folder)
-        if now != seen[0] and now:
+        if now != seen[0] and now[0]:
             seen[0] = now
             notify(render("processes.node.joined"))
             # An unusable file leaves the running node alone: the old settings may still work.
             try:
                 node_command(folder, 0)
+                read_proxy(folder)
             except FlfedError as error:
                 notify(str(error))
                 return
@@ -206,12 +209,13 @@ def _renewing(folder: SiteFolder, supervisor: Supervisor, notify: Notify) -> Cal
     return look
 
 
-def _changed(folder: SiteFolder) -> int:
-    """Return when `join.toml` was written.
+def _changed(folder: SiteFolder) -> list[int]:
+    """Return when `join.toml` and the proxy's file were written.
 
-    0 where it is absent. It is the last file that joining writes.
+    0 where one is absent. `join.toml` is the last file that joining writes.
     """
-    try:
-        return folder.join.stat().st_mtime_ns
-    except OSError:
-        return 0
+    times = [0, 0]
+    for number, path in enumerate((folder.join, folder.proxy)):
+        with suppress(OSError):
+            times[number] = path.stat().st_mtime_ns
+    return times

@@ -90,6 +90,9 @@ def test_an_egress_rule_needs_a_number_and_a_program_at_home_is_readable():
     assert "IPAddressAllow=localhost 2001:db8::7\n" in node(address="[2001:db8::7]:443")
     for address in ("fl.example.org:443", ""):
         assert sum(line.startswith("IPAddress") for line in node(address=address).splitlines()) == 0
+    through = node(address="192.0.2.9:3128", peer="outbound proxy")
+    assert "the outbound proxy (192.0.2.9).\n" in through and "IPAddressAllow=localhost 192.0.2.9\n" in through
+    assert "the outbound proxy is named" in node(address="proxy.example.org:3128", peer="outbound proxy")
     assert "ProtectHome=yes\n" in node()
     assert "ProtectHome=read-only\n" in node(command=Path("/home/ann/.venv/bin/flfed"))
 

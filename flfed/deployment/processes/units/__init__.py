@@ -18,10 +18,12 @@ PLAIN = re.compile(r"/[A-Za-z0-9._+/-]*")
 """A path that is plain to every reader of units, shell and YAML."""
 TEMPLATES = ("network.service", "gate.service", "sysusers.conf", "tmpfiles.conf", "compose.yaml")
 """Filled in they have the site's name before their own."""
-ANYWHERE = "# No egress rule: the coordinator is named, not numbered. With --address IP: IPAddressDeny, IPAddressAllow."
+ANYWHERE = "# No egress rule: the {peer} is named, not numbered. With --address IP: IPAddressDeny, IPAddressAllow."
 
 
-def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") -> dict[str, str]:
+def filled(
+    site: str, *, command: Path, base: Path = BASE, address: str = "", peer: str = "coordinator"
+) -> dict[str, str]:
     """Return the files of one site, by name.
 
     Parameters
@@ -32,7 +34,9 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
     base : Path
         The folder of the two users' folders; each has an `FLFED_HOME` of its own in it.
     address : str
-        The coordinator's, "host:port". Where its host is an IP address, the node may reach that alone.
+        The peer's, "host:port". Where its host is an IP address, the node may reach that alone.
+    peer : str
+        The node's only peer: the coordinator, or its site's outbound proxy.
 
     Raises
     ------
@@ -45,7 +49,7 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
         if not PLAIN.fullmatch(str(path)):
             raise usage_error("processes.files.path", path=path)
     host = _host(address)
-    egress = f"IPAddressDeny=any\nIPAddressAllow=localhost {host}" if host else ANYWHERE
+    egress = f"IPAddressDeny=any\nIPAddressAllow=localhost {host}" if host else ANYWHERE.format(peer=peer)
     # A program in a person's home could not be started otherwise.
     protect_home = "read-only" if command.parts[1] in ("home", "root") else "yes"
     values = {
@@ -55,6 +59,7 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
         "BASE": str(base),
         "PROTECT_HOME": protect_home,
         "HOST": host or "any",
+        "PEER": peer,
         "EGRESS": egress,
     }
     folder = Path(__file__).parent
