@@ -20,9 +20,9 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 792_579,
-    "lines of code": 74_466,
-    "Python files": 581,
+    "tokens of code": 793_953,
+    "lines of code": 74_614,
+    "Python files": 582,
     "most imports of a module": 34,
     "modules with more than 15 imports": 55,
     "modules that know four or more concepts": 2,
@@ -45,7 +45,7 @@ RATCHET = {
     "told, tell, tells": 64,
     "median sentence of pages, words": 12.0,
     "longest sentence of pages, words": 35,
-    "lines of code with text": 1950,
+    "lines of code with text": 1958,
 }
 """Most that each counter of `tests/house.py` and of `tests/words_counted.py` may reach: what it was when the last
 change was made, or less."""

@@ -93,6 +93,14 @@ def run_of(consortium: Any, file: Path) -> dict[str, Any]:
     return found
 
 
+def doctor_in(network: str, alpha: Any) -> list[str]:
+    """Return what the doctor finds about the way from a site in a network."""
+    command = ["ip", "netns", "exec", network, *FLFED, "doctor", "alpha", "--json"]
+    done = subprocess.run(command, env=alpha.environment, capture_output=True, text=True, check=False)
+    assert "other-word" not in done.stdout + done.stderr and PASSWORD not in done.stdout + done.stderr
+    return [finding["name"] for finding in json.loads(done.stdout)["findings"]]
+
+
 @contextmanager
 def served(consortium: Any, *before: str) -> Iterator[Any]:
     alpha = consortium.sites["alpha"]
@@ -133,15 +141,18 @@ def test_a_site_behind_a_proxy_trains_the_arrays_of_a_direct_run(
     with served(consortium, "ip", "netns", "exec", network):
         # The site's network is closed: without the proxy there is no way.
         wait_until("the outage", lambda: "does not answer (ConnectError)" in log.read_text())
+        assert "port" in doctor_in(network, alpha) or "name" in doctor_in(network, alpha)
         wrong = password_file.with_name("wrong")
         wrong.write_text("ann:other-word")
         wrong.chmod(0o600)
         alpha.run(f"site proxy alpha {tinyproxy} --password-file {wrong}")
         refused = "the outbound proxy refuses this site's user or password (401)"
         wait_until("the refusal", lambda: refused in alpha.log(), said=log.read_text)
+        assert "proxy-password" in doctor_in(network, alpha)
         said = alpha.json(f"site proxy alpha {tinyproxy} --password-file {password_file}")
         assert said == {"site": "alpha", "proxy": tinyproxy, "password": True}
         consortium.online(3)
+        assert doctor_in(network, alpha) == []
         run = run_of(consortium, file)
         secrets = [PASSWORD.encode(), b"other-word"]
         shown = {path for path, content in places(consortium.root) if any(one in content for one in secrets)}

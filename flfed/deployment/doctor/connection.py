@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from flfed.deployment.coordinator.certificates import RENEWED_DAYS, certificates, host_and_port
 from flfed.deployment.doctor.machine import Finding, finding
+from flfed.deployment.operator.outbound_proxy import OutboundProxy
 from flfed.flower_names import PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 
 SECONDS = 10.0
@@ -33,6 +34,10 @@ IGNORE_TIME = 0x200000
 OTHER_HOST = (62, 64)
 """OpenSSL's codes of a certificate for another name, or another address."""
 ROUTE = "/v1/fleet/get-run"
+MOST_BYTES = 65_536
+"""Of the head of a proxy's answer."""
+PASSWORD_REFUSED = (401, 407)
+"""Status codes of a proxy that refuses a password; the standard's is 407, tinyproxy's is 401."""
 DECLARED = 1_000_000
 """More bytes than this route takes (`superlink.MOST_BYTES`), and fewer than Caddy's limit."""
 
@@ -64,10 +69,13 @@ class Way:
         "host:port".
     authority : bytes
         The certificates that the site trusts, PEM.
+    proxy : OutboundProxy, optional
+        Through which the site's node connects.
     """
 
     address: str
     authority: bytes
+    proxy: OutboundProxy | None = None
 
     def examine(self, key: EllipticCurvePrivateKey, now: datetime) -> Iterator[Finding]:
         """Yield findings, up to the first fault that hides the rest.
@@ -117,13 +125,20 @@ class Way:
             return Answer(reply.status, _time_of(reply.getheader("Date", "")), x509.load_der_x509_certificate(shown))
 
     def _connect(self) -> socket.socket:
-        host, port = host_and_port(self.address)
+        """Return a connection with the coordinator, through the proxy where there is one."""
+        if self.proxy is None:
+            return _open(self.address)
+        bare = _open(self.proxy.address)
         try:
-            return socket.create_connection((host, port), SECONDS)
-        except socket.gaierror:
-            raise Fault(finding("name", host=host)) from None
-        except OSError as error:
-            raise Fault(finding("port", host=host, port=port, why=error.strerror or type(error).__name__)) from None
+            status = _tunnel(bare, self.address, self.proxy)
+        except (OSError, ValueError, IndexError) as error:
+            bare.close()
+            raise Fault(finding("silent", address=self.proxy.address, why=type(error).__name__)) from None
+        if status != http.HTTPStatus.OK:
+            bare.close()
+            name = "proxy-password" if status in PASSWORD_REFUSED else "proxy-closed"
+            raise Fault(finding(name, proxy=self.proxy.url, address=self.address, status=status))
+        return bare
 
     def _handshake(self, host: str) -> ssl.SSLSocket:
         """Return a TLS connection with the coordinator."""
@@ -156,6 +171,33 @@ class Way:
         if any(name.startswith("flfed authority ") for name in names):
             return finding("authority", issuer=issuer)
         return finding("opened", issuer=issuer)
+
+
+def _open(address: str) -> socket.socket:
+    host, port = host_and_port(address)
+    try:
+        return socket.create_connection((host, port), SECONDS)
+    except socket.gaierror:
+        raise Fault(finding("name", host=host)) from None
+    except OSError as error:
+        raise Fault(finding("port", host=host, port=port, why=error.strerror or type(error).__name__)) from None
+
+
+def _tunnel(bare: socket.socket, address: str, proxy: OutboundProxy) -> int:
+    """Ask a proxy for a tunnel to an address, and return its status."""
+    lines = [f"CONNECT {address} HTTP/1.1", f"Host: {address}"]
+    if proxy.user:
+        credentials = base64.b64encode(f"{proxy.user}:{proxy.password}".encode()).decode("ascii")
+        lines.append(f"Proxy-Authorization: Basic {credentials}")
+    bare.sendall("\r\n".join([*lines, "", ""]).encode())
+    head = b""
+    # Nothing follows the head of a tunnel until the client begins TLS.
+    while b"\r\n\r\n" not in head and len(head) < MOST_BYTES:
+        piece = bare.recv(MOST_BYTES)
+        if not piece:
+            break
+        head += piece
+    return int(head.split(maxsplit=2)[1])
 
 
 def _time_of(text: str) -> datetime | None:

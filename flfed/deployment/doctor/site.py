@@ -14,6 +14,7 @@ from flfed.deployment.doctor.connection import Way
 from flfed.deployment.doctor.machine import Finding, finding
 from flfed.deployment.doctor.versions import check_terms
 from flfed.deployment.operator.join import joined
+from flfed.deployment.operator.outbound_proxy import read_proxy
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.site_state.trusted_files import is_elsewhere
 from flfed.errors import FlfedError
@@ -73,7 +74,7 @@ def _network(folder: SiteFolder, now: datetime) -> Iterator[Finding]:
         terms = joined(folder)
         yield from check_terms(terms)
         if not private:
-            way = Way(terms["address"], folder.authority.read_bytes())
+            way = Way(terms["address"], folder.authority.read_bytes(), read_proxy(folder))
             yield from way.examine(_key(folder), now)
     except (FlfedError, OSError, KeyError, ValueError) as error:
         why = error if isinstance(error, FlfedError) else type(error).__name__

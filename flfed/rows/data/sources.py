@@ -33,7 +33,7 @@ from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
-    from sqlalchemy import URL, Connection
+    from sqlalchemy import Connection
 
 UNENDED = "unended"
 """Key in a table's `attrs`: the last line of its file has all cells but no line break."""
@@ -399,6 +399,7 @@ class Sql(Selection):
 
     def reach(self) -> None:
         """Connect to the database, and close the connection."""
+        self._check_file()
         self._connection().close()
 
     def _connection(self) -> Connection:
@@ -409,7 +410,6 @@ class Sql(Selection):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)  # it quotes settings after the "?"
                 engine = sqlalchemy.create_engine(self._url(), poolclass=sqlalchemy.NullPool)
-                self._check_file(engine.url)
                 connection = engine.connect()
                 if engine.dialect.name == "sqlite":
                     # SQLite refuses a longer cell before it builds one.
@@ -424,11 +424,11 @@ class Sql(Selection):
             kind = type(error).__name__
             raise usage_error("rows.source.unreachable", error=kind, variable=self.url_variable) from None
 
-    def _check_file(self, url: URL) -> None:
-        """Refuse an absent file of SQLite, which would make it."""
-        name = url.database or ""
-        if url.get_backend_name() == "sqlite" and name not in ("", ":memory:") and not name.startswith("file:"):
-            if not Path(name).exists():
+    def _check_file(self) -> None:
+        """Refuse an absent file of SQLite, which connecting would make."""
+        kind, _, path = self._url().partition(":///")
+        if kind == "sqlite" and path not in ("", ":memory:") and not path.startswith("file:"):
+            if not Path(path.partition("?")[0]).exists():
                 raise usage_error("rows.source.unreachable", error="FileNotFoundError", variable=self.url_variable)
 
     def _url(self) -> str:
