@@ -19,8 +19,12 @@ def all_values(session: SiteSession, table: pd.DataFrame) -> np.ndarray:
         else:
             scale = np.log1p if column.transform == "log1p" else np.asarray
             present = scale(training[column.name].dropna().astype(float))
-            mean = present.mean() if len(present) else 0.0
-            deviation = 0.5 if column.kind == "flag" else (np.std(present) or 1.0) if len(present) else 1.0
+            if not len(present):
+                present = np.zeros(1)  # an empty column has one value
+            mean = np.mean(present)
+            deviation = np.std(present) or 1.0
+            if column.kind == "flag":
+                deviation = 0.5
             inputs.append(np.nan_to_num((scale(cells.astype(float)) - mean) / deviation))
         inputs.append(2 * cells.isna().astype(float))
     return np.column_stack(inputs)

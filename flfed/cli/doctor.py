@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
@@ -63,7 +64,7 @@ def _only_site() -> str:
 
 def _shown(site: str, findings: Sequence[Finding]) -> output.Shown:
     whose = site or "coordinator"
-    yield {"site": site or None, "healthy": not findings, "findings": [each.as_json() for each in findings]}
+    yield {"site": site or None, "healthy": not findings, "findings": [asdict(each) for each in findings]}
     if not findings:
         yield render("doctor.command.healthy", whose=whose)
     for each in findings:

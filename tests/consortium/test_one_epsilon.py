@@ -33,17 +33,22 @@ delta = 1e-5
 POLICY = 'format = 1\ndisclosure = "institution"\nepsilon = {budget}\n'
 
 
-@pytest.fixture(scope="module")
-def charged(consortium: Any) -> Any:
-    """Institutions of 3,000 rows, whose budget is of one analysis and one run."""
+def serve_with_budget(consortium: Any, budget: float) -> None:
+    """Serve institutions of 3,000 rows that have approved an analysis and a study within a budget."""
     for number, name in enumerate(THREE):
         folder = consortium.root / "packages" / "sites" / name
         table(3000, number).to_csv(folder / "rows.csv", index=False)
-        (folder / "policy.toml").write_text(POLICY.format(budget=8.5))
+        (folder / "policy.toml").write_text(POLICY.format(budget=budget))
         for study in (ANALYSIS, COVERED):
             consortium.approve(name, study, THREE)
         consortium.sites[name].serve(f"site serve {name}")
     consortium.online(3)
+
+
+@pytest.fixture(scope="module")
+def charged(consortium: Any) -> Any:
+    """Institutions whose budget is of one analysis and one run."""
+    serve_with_budget(consortium, 8.5)
     return consortium
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.consortium.conftest import table
-from tests.consortium.test_one_epsilon import ANALYSIS, POLICY, spent
+from tests.consortium.test_one_epsilon import ANALYSIS, serve_with_budget, spent
 from tests.consortium.test_packed_bytes import THREE
 from tests.consortium.test_secure_sums import command, words
 from tests.federation.test_compared_privately import COMPARED as COVERED
@@ -34,14 +33,7 @@ def present(home: Path, wanted: list[bytes]) -> int:
 
 
 def test_no_piece_of_a_purged_run_is_left_and_its_noised_answer_is_sent_again_uncharged(consortium: Any):
-    for number, name in enumerate(THREE):
-        folder = consortium.root / "packages" / "sites" / name
-        table(3000, number).to_csv(folder / "rows.csv", index=False)
-        (folder / "policy.toml").write_text(POLICY.format(budget=20))
-        for study in (ANALYSIS, COVERED):
-            consortium.approve(name, study, THREE)
-        consortium.sites[name].serve(f"site serve {name}")
-    consortium.online(3)
+    serve_with_budget(consortium, 20)
     analysis, _ = command(consortium, words(consortium, ANALYSIS, THREE))
     ran, said = command(consortium, words(consortium, COVERED, THREE))
     assert ran["status"] == "completed", said

@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from flfed.deployment.coordinator.certificates import RENEWED_DAYS, certificates, host_and_port
 from flfed.deployment.doctor.machine import Finding, finding
-from flfed.deployment.operator.outbound_proxy import OutboundProxy
+from flfed.deployment.operator.outbound_proxy import PASSWORD_REFUSED, OutboundProxy
 from flfed.flower_names import PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 
 SECONDS = 10.0
@@ -36,8 +36,6 @@ OTHER_HOST = (62, 64)
 ROUTE = "/v1/fleet/get-run"
 MOST_BYTES = 65_536
 """Of the head of a proxy's answer."""
-PASSWORD_REFUSED = (401, 407)
-"""Status codes of a proxy that refuses a password; the standard's is 407, tinyproxy's is 401."""
 DECLARED = 1_000_000
 """More bytes than this route takes (`superlink.MOST_BYTES`), and fewer than Caddy's limit."""
 

@@ -7,9 +7,8 @@ import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import flfed
 from flfed.paths import where
@@ -37,10 +36,6 @@ class Finding:
     name: str
     text: str
     remedy: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it for `--json`."""
-        return asdict(self)
 
 
 def finding(name: str, **facts: object) -> Finding:

@@ -22,6 +22,8 @@ from flfed.words import flfed_error, usage_error
 
 SCHEME = "http"
 NONE = "none"
+PASSWORD_REFUSED = frozenset({401, 407})
+"""Status codes of a proxy that refuses a password; the standard's is 407, tinyproxy's is 401."""
 
 
 @dataclass(frozen=True)

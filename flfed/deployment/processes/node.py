@@ -42,7 +42,7 @@ import httpx
 from flfed import flower_names
 from flfed.deployment.flower.pacing import Pace
 from flfed.deployment.flower.transport import is_away, retry
-from flfed.deployment.operator.outbound_proxy import OutboundProxy, read_proxy
+from flfed.deployment.operator.outbound_proxy import PASSWORD_REFUSED, OutboundProxy, read_proxy
 from flfed.deployment.processes.child_processes import Pulse, free_port, make_secret, node_command, shared_secret
 from flfed.deployment.processes.relay import relaying
 from flfed.deployment.processes.supervisor import NEWS
@@ -230,8 +230,6 @@ NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, htt
 """Errors after which the server cannot have handed out anything."""
 REFUSED = frozenset({401, 403, 409, 412, 413, 503})
 """Status codes of the server with a sentence for the reader of the log (`flfed/words/processes.toml`)."""
-PASSWORD_REFUSED = frozenset({"401", "407"})
-"""Status codes of a proxy that refuses a password; the standard's is 407, tinyproxy's is 401."""
 
 Say = Callable[[str], None]
 
@@ -306,10 +304,11 @@ def reason_of(error: Exception) -> str:
 def _proxy_reason(error: httpx.ProxyError) -> str:
     # The text is the proxy's own, "407 Proxy Authentication Required": of it only the number is shown.
     status = str(error).partition(" ")[0]
-    if status in PASSWORD_REFUSED:
+    if not status.isdecimal():
+        return render("processes.node.closed", why=type(error).__name__)
+    if int(status) in PASSWORD_REFUSED:
         return render("processes.node.password", status=status)
-    why = status if status.isdecimal() else type(error).__name__
-    return render("processes.node.closed", why=why)
+    return render("processes.node.closed", why=status)
 
 
 @dataclass
