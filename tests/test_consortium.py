@@ -15,8 +15,8 @@ ROUNDS = 2
 
 
 def test_a_site_needs_one_command_or_three_and_a_coordinator_three_and_two_for_all_or_each():
-    mapping = ["site new", "site map"]
-    assert list(SITE) == [*mapping, "site setup", "site join", "site approve", "site serve"]
+    mapping, behind_a_proxy = ["site new", "site map"], ["site proxy", "site units"]
+    assert list(SITE) == [*mapping, "site setup", "site join", "site approve", "site serve", *behind_a_proxy]
     assert list(COORDINATOR) == [
         "coordinator init", "coordinator serve", "coordinator invite", "coordinator admit",
         "coordinator status", "coordinator run",
