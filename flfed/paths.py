@@ -338,6 +338,9 @@ class SiteFolder:
     receipts = Below("gate", "receipts.jsonl")
     """The coordinator's signatures of the ledger's head."""
 
+    states = Below("root", "runs")
+    """The site's state of each run, with its last replies."""
+
     def make(self) -> None:
         """Make absent folders, as private ones; the group may enter the link, too."""
         private_folder(self.root.parent)

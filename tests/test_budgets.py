@@ -20,18 +20,18 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 793_953,
-    "lines of code": 74_614,
-    "Python files": 582,
+    "tokens of code": 797_606,
+    "lines of code": 74_997,
+    "Python files": 585,
     "most imports of a module": 34,
-    "modules with more than 15 imports": 55,
+    "modules with more than 15 imports": 56,
     "modules that know four or more concepts": 2,
     "modules that know secure sums": 42,
     "modules that know covers": 20,
     "modules that know aggregate-only": 11,
     "comparisons with a mode's name": 0,
     "circles of imports": 0,
-    "functions of complexity above 10": 71,
+    "functions of complexity above 10": 75,
     "functions of complexity above 20": 0,
     "conditional expressions per 1,000 lines": 23.0,
     "packed assignments per 1,000 lines": 0.8,
@@ -42,10 +42,10 @@ RATCHET = {
     "test lines per line of code": 1.233,
     "private names that are bound": 25,
     "'what is', 'what leaves' and the like": 110,
-    "told, tell, tells": 64,
+    "told, tell, tells": 65,
     "median sentence of pages, words": 12.0,
     "longest sentence of pages, words": 35,
-    "lines of code with text": 1958,
+    "lines of code with text": 1971,
 }
 """Most that each counter of `tests/house.py` and of `tests/words_counted.py` may reach: what it was when the last
 change was made, or less."""

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flfed.deployment.site_state.ledger_loss import RefusedReceipt, coordinator_key, keep_receipt, read_receipts
+from flfed.deployment.site_state.ledger_loss import (
+    RefusedReceipt,
+    coordinator_key,
+    keep_receipt,
+    loss,
+    read_receipts,
+)
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder
 from flfed.records.ledger import LedgerError, Receipt, ledger_of
@@ -81,10 +87,17 @@ def test_a_receipt_without_the_coordinators_signature_is_refused(folder: SiteFol
     assert len(read_receipts(folder).signed) == 1
 
 
-@pytest.mark.parametrize(("n", "head"), [(8, "ab" * 32), (3, "ab" * 32), (3, "0" * 64), (0, "ab" * 32)])
-def test_a_receipt_of_another_ledger_is_refused_though_it_is_signed(folder: SiteFolder, n: int, head: str):
-    with pytest.raises(RefusedReceipt, match="another ledger"):
+@pytest.mark.parametrize(("n", "head"), [(8, "ab" * 32), (3, "ab" * 32), (3, "0" * 64)])
+def test_a_signed_receipt_of_a_line_that_the_ledger_lacks_is_kept_as_evidence(folder: SiteFolder, n: int, head: str):
+    with pytest.raises(RefusedReceipt, match=f"a receipt has line {n}, and the ledger has no such line"):
         keep(folder, Receipt(site="cleveland", run="r1", n=n, head=head))
+    assert [receipt.head for receipt in read_receipts(folder).signed] == [head]
+    assert loss(folder, ledger_of(folder)) == f"a receipt has line {n}, and the ledger has no such line"
+
+
+def test_a_receipt_of_no_line_with_the_hash_of_one_is_not_kept(folder: SiteFolder):
+    with pytest.raises(RefusedReceipt, match="another ledger"):
+        keep(folder, Receipt(site="cleveland", run="r1", n=0, head="ab" * 32))
     assert len(read_receipts(folder).signed) == 0
 
 

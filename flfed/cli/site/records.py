@@ -52,6 +52,9 @@ def show_ledger(
         metavar="WHY",
         help="Start a new ledger, if it was lost or its last line is later than the clock; WHY is recorded.",
     ),
+    from_copy: Path | None = typer.Option(
+        None, "--from-copy", metavar="DIR", help="Take the copy of site serve --ledger-copy, where it has more lines."
+    ),
     as_json: bool = output.JSON,
 ) -> None:
     """Show the messages that left a site, by line, study and day.
@@ -63,9 +66,9 @@ def show_ledger(
     _check_reason("--repair", repair)
     _check_reason("--restart", restart)
     # Each of these ends the command in its own way.
-    if sum(map(bool, (verify, export, repair, restart))) > 1:
-        raise UsageError("--verify, --export, --repair and --restart exclude each other")
-    if any((verify, repair, restart)) and any((since, run)):
+    if sum(map(bool, (verify, export, repair, restart, from_copy))) > 1:
+        raise UsageError("--verify, --export, --repair, --restart and --from-copy exclude each other")
+    if any((verify, repair, restart, from_copy)) and any((since, run)):
         raise UsageError("--since and --run select lines to show or export, and go with no other option")
     if export and as_json:
         raise UsageError("--export writes JSON lines already; leave --json out")
@@ -75,6 +78,8 @@ def show_ledger(
         output.show(_repair(ledger, name, repair), as_json)
     elif restart:
         output.show(_restart(folder, restart), as_json)
+    elif from_copy:
+        output.show(_take_copy(folder, from_copy), as_json)
     elif verify:
         _verify(folder, ledger, as_json)
     elif export:
@@ -143,12 +148,14 @@ def _lines(name: str, run: str, totals: Totals, last: deque[Line]) -> output.Sho
 
 
 def _row(line: Line) -> list[str]:
-    from flfed.records.ledger_line import bytes_of, round_of, study_of
+    from flfed.records.ledger_line import STANDS_FOR, bytes_of, round_of, study_of
 
     when = line.at[:19].replace("T", " ")
     run = str(line.facts.get("run") or NONE)
     number = str(round_of(line) or NONE)
-    return [str(line.n), when, line.kind, study_of(line) or NONE, run, number, f"{bytes_of(line):,}"]
+    several = line.facts.get(STANDS_FOR)
+    kind = f"{line.kind} × {several:,}" if several else line.kind
+    return [str(line.n), when, kind, study_of(line) or NONE, run, number, f"{bytes_of(line):,}"]
 
 
 def _rounds(totals: Totals) -> list[dict[str, Any]]:
@@ -187,20 +194,34 @@ def _repair(ledger: Ledger, name: str, why: str) -> output.Shown:
 
 
 def _restart(folder: SiteFolder, why: str) -> output.Shown:
-    from flfed.deployment.site_state.ledger_loss import restart
+    from flfed.deployment.operator.lost_runs import restart_ledger
+    from flfed.rows.data import site_discovery as sites
 
-    outcome = restart(folder, by=who(), why=why)
+    outcome = restart_ledger(folder, lambda: sites.load(folder.site), by=who(), why=why)
     aside = list(map(str, outcome.aside))
-    yield {"site": folder.site, "restarted": outcome.line.at, "carried": outcome.carried, "aside": aside}
+    shown = {"site": folder.site, "restarted": outcome.line.at, "carried": outcome.carried, "aside": aside}
+    yield shown | {"ended-runs": outcome.ended}
     yield render("commands.ledger.restarted", site=folder.site)
     yield render("commands.ledger.carried", lines=counted(outcome.carried, "line"))
     if outcome.line.follows_loss:
         yield render("commands.ledger.approvals")
         yield render("commands.ledger.comparisons")
         yield render("commands.ledger.lists")
+        yield render("commands.ledger.charged")
     for path in aside:
         yield f"Set aside, keep: {path}"
     yield render("commands.ledger.inform", site=folder.site)
+
+
+def _take_copy(folder: SiteFolder, copy: Path) -> output.Shown:
+    from flfed.deployment.site_state.ledger_copy import take_copy
+
+    taken = take_copy(folder, copy.absolute(), by=who())
+    yield {"site": folder.site, "lines": taken.lines, "receipts": taken.receipts, "ended-runs": taken.runs}
+    facts = {"lines": counted(taken.lines, "line"), "receipts": counted(taken.receipts, "receipt")}
+    yield render("commands.ledger.taken", site=folder.site, **facts)
+    if taken.runs:
+        yield render("commands.ledger.ended", runs=", ".join(taken.runs))
 
 
 def who() -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from flfed.deployment.flower.grid import DeployedGrid
     from flfed.federation.recording.recorder import Recorder
     from flfed.federation.server.run_setting import Answers
-    from flfed.updates.messages.enrol import SealReply
+    from flfed.updates.messages.enrol import SealedReply, SealReply
 
 SIGNED = "signed"
 SEE = "a backup of it"
@@ -145,6 +145,42 @@ def unfollowed(
     return {site: why for site, why in whys.items() if why}, heads
 
 
+def show_lost(
+    grid: Grid, folder: CoordinatorFolder, nodes: Mapping[str, int], cut: Collection[str], *, timeout: float
+) -> Answers[SealedReply]:
+    """Send sites the last receipt of a ledger that they may have lost; return their replies.
+
+    A ledger that comes from a backup looks whole at its site. With this receipt the site sends nothing until a person
+    there restores or restarts the ledger.
+
+    Parameters
+    ----------
+    grid : Grid
+    folder : CoordinatorFolder
+    nodes : mapping of site to node id
+    cut : collection of str
+        Sites whose ledger does not continue its signed head. A site whose restart was noted here gets the receipt too:
+        it may not know of the loss.
+    timeout : float, seconds
+    """
+    from flfed.federation.server.run_setting import Answers, ask
+    from flfed.updates.messages.enrol import SealedReply, SealedRequest
+
+    key = signing_key(folder)
+    with _receipts(folder).lock() as locked_ledger:
+        lines = list(locked_ledger.backwards())
+    last = _last_of(lines, nodes)
+    requests = {}
+    for site, receipt in _last_of(lines, nodes, of_lost=True).items():
+        if receipt.n and (site in cut or last[site].n == 0):
+            signature = sign_as_coordinator(receipt.facts(), key)
+            requests[site] = SealedRequest(run=receipt.run, n=receipt.n, head=receipt.head, signature=signature)
+    if not requests:
+        return Answers({}, {}, {})
+    receivers = {site: nodes[site] for site in requests}
+    return ask(grid, SEALED, requests, receivers, SealedReply.from_record, timeout=timeout)
+
+
 def _heads(
     grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str, int], timeout: float
 ) -> tuple[dict[str, Receipt], Answers[SealReply]]:
@@ -243,8 +279,8 @@ def _repair(folder: CoordinatorFolder) -> None:
         locked_ledger.repair(by="flfed", why=CUT)
 
 
-def _last_of(lines: Iterable[Line], sites: Collection[str]) -> dict[str, Receipt]:
-    """Return each site's last receipt.
+def _last_of(lines: Iterable[Line], sites: Collection[str], *, of_lost: bool = False) -> dict[str, Receipt]:
+    """Return each site's last receipt, with `of_lost` also that of a ledger whose loss was noted.
 
     `lines` go from the last to the first.
     """
@@ -254,7 +290,7 @@ def _last_of(lines: Iterable[Line], sites: Collection[str]) -> dict[str, Receipt
         if line.kind in (SIGNED, RESTARTED) and site in sites and site not in receipts:
             # Signed lines of a lost ledger do not bind the next one.
             receipts[site] = Receipt(site=site, run=str(line.facts["run"]), n=0, head=START)
-            if line.kind == SIGNED:
+            if line.kind == SIGNED or of_lost:
                 receipts[site] = replace(receipts[site], n=int(line.facts["line"]), head=str(line.facts["head"]))
             if len(receipts) == len(sites):
                 break
@@ -315,12 +351,18 @@ def check_heads(grid: Grid, recorder: Recorder, nodes: Mapping[str, int]) -> Non
     a restore the site would forget what it had spent and released since, and could be asked for it again.
     """
     run = recorder.writer.run
+    folder = CoordinatorFolder.default()
     try:
-        whys, heads = unfollowed(grid, CoordinatorFolder.default(), run, nodes, timeout=SECONDS)
+        whys, heads = unfollowed(grid, folder, run, nodes, timeout=SECONDS)
+        shown = show_lost(grid, folder, nodes, whys, timeout=SECONDS)
     except FlfedError as error:
         raise RunStopped(render("run.stops.heads", why=error)) from None
     # The exchange is recorded in any case: its bytes left the sites.
     recorder.crossed(SEAL, heads.to_node, heads.to_server)
+    recorder.crossed(SEALED, shown.to_node, shown.to_server)
+    for site, why in shown.faults.items():
+        if site in heads.replies:
+            whys.setdefault(site, render("coordinator.ledger.unaware", site=site, why=why))
     recorder.events("fault", {site: render("run.faults.unchecked", why=why) for site, why in heads.faults.items()})
     if whys:
         # The record may name sites by their pseudonyms alone; the person at the terminal sees the names.

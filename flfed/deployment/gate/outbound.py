@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from itertools import takewhile
 from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -15,6 +16,7 @@ from flfed.callbacks import Today
 from flfed.deployment.gate import run_limits
 from flfed.deployment.gate.message_check import LONGEST, may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
+from flfed.deployment.gate.thinning import Thinning
 from flfed.deployment.site_state.comparisons import Comparisons, Facts, Later
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.request_archive import content_sha256, trained_from
@@ -23,7 +25,7 @@ from flfed.federation.client.protection import charge_of
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.federation.client.summed_replies import InSum, update_section
 from flfed.records.ledger import LockedLedger
-from flfed.records.ledger_line import ERROR, REFUSED, WITHHELD, run_of_new
+from flfed.records.ledger_line import ERROR, REFUSED, STANDS_FOR, WITHHELD, run_of_new
 from flfed.refusals import CONTROL, NO_LEDGER, Refusal
 from flfed.rows.data.site import Site
 from flfed.study.study import is_covered
@@ -34,6 +36,7 @@ from flfed.updates.messages.train import OFFSET
 from flfed.words import render
 
 LOG = logging.getLogger("flfed.site")
+ERRORS = (REFUSED, ERROR, WITHHELD)
 CHARGED = {TRAIN: "arrays", STATISTIC: "sums", SCORES: "scores"}
 """Section of a reply that a study's mechanism may charge, by kind; under secure sums it is the masked one."""
 
@@ -53,6 +56,7 @@ class Leaving:
         self._ledger = ledger = continuity.ledger
         self._today = today
         self._continuity = continuity
+        self._errors = Thinning()
         self._counted: dict[tuple[str, int, str], int] = {}  # of a day, up to a line by its number and hash
         self._limits = run_limits.RunLimits(site.policy.runs)
         self.opened = run_limits.OpenedLists(ledger, self._limits)
@@ -194,7 +198,7 @@ class Leaving:
     def _record_error(self, kind: str, message: Message, reason: Refusal, facts: Facts) -> Message:
         """Write an error into the ledger and return it.
 
-        It is short, so the byte limit of the day does not apply.
+        It is short, so the byte limit of the day does not apply. In a flood of errors a line stands for several.
         """
         text = CONTROL.sub(" ", reason)[:LONGEST]
         sha256 = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
@@ -204,12 +208,26 @@ class Leaving:
             lost = self._continuity.refusal()
             if lost:
                 text = lost  # and no line: it would be the first of a ledger that no person restarted
+            elif "asked_sha256" in facts:
+                self._ledger.append(kind=kind, **line)  # a visit counts one by one
             else:
-                self._ledger.append(kind=kind, **line)
+                self._append_thinned(kind, line)
         except FlfedError as error:
             LOG.error("%s", error)
             text = NO_LEDGER
         return error_reply(text, message)
+
+    def _append_thinned(self, kind: str, line: dict[str, Any]) -> None:
+        """Append an error's line, or let a later line stand for it too."""
+        day = self._today().isoformat()
+        with self._ledger.lock() as locked_ledger:
+            if self._errors.day != day:
+                self._errors.begin(day, _count_errors(locked_ledger, day))
+            count, size = self._errors.add(line["bytes"])
+            if count > 1:
+                line |= {STANDS_FOR: count, "bytes": size}
+            if count:
+                locked_ledger.append(kind=kind, **line)
 
     def _enrol_defect(self, record: RecordDict) -> Refusal | None:
         config = record["config"]
@@ -240,7 +258,7 @@ class Leaving:
                 break
             size = line.facts.get("bytes", 0)
             # Errors are short and always leave: they do not count. Neither do lines carried over, which left before.
-            counts = line.kind not in (REFUSED, ERROR, WITHHELD) and line.first_at[:10] >= day
+            counts = line.kind not in ERRORS and line.first_at[:10] >= day
             if isinstance(size, int) and counts:
                 used += size
         if newest is not None:
@@ -251,6 +269,12 @@ class Leaving:
         used = self._used(locked_ledger)
         most = self._site.policy.daily_bytes
         return Refusal("too-many-bytes", most=most, used=used) if used + more > most else None
+
+
+def _count_errors(locked_ledger: LockedLedger, day: str) -> int:
+    """Return how many lines of a day are about errors."""
+    of_day = takewhile(lambda line: line.at[:10] >= day, locked_ledger.backwards())
+    return sum(line.kind in ERRORS for line in of_day)
 
 
 def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> dict[str, Any]:

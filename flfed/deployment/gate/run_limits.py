@@ -195,6 +195,7 @@ class RunLimits:
         self._sums = SumLines()
         self._compared = ComparedLines()
         self._trained_from: dict[Run, set[str]] = defaultdict(set)
+        self._ended = set[str]()
 
     def compared(self, locked_ledger: LockedLedger) -> ComparedLines:
         """Return the ledger's lines about compared models."""
@@ -232,6 +233,8 @@ class RunLimits:
         # A run's name belongs to one study: else a second study would bring a second allowance.
         if self._studies[name] - {study}:
             return Refusal("ledger-other-study")
+        if name in self._ended:
+            return Refusal("run-ended")
         if run not in runs and len(runs) >= self._most:
             return Refusal("too-many-runs", most=self._most, had=len(runs))
         kind = message.metadata.message_type
@@ -289,6 +292,9 @@ class RunLimits:
         self._compared.add(line)
         if line.n == 1:
             self._sums.begin(line)
+        if line.kind == ledger_line.ENDED:
+            self._ended.add(line.text("run"))
+            return
         if _gave_nothing(line) or not line.facts.get("run"):
             return
         run = run_of(line.facts)

@@ -102,7 +102,7 @@ def _is_study(target: str, name: str, sha256: str) -> bool:
 
 def _refuse_under_way(folder: SiteFolder, runs: list[str], decisions: list[Approval]) -> None:
     # A comparison removes a run's state; a run without it is over.
-    open_runs = [run for run in runs if (folder.root / "runs" / run).exists()]
+    open_runs = [run for run in runs if (folder.states / run).exists()]
     standing = [one for one in decisions if one.decision == "approved"]
     if open_runs and standing:
         raise usage_error("commands.purge.running", site=folder.site, run=open_runs[0], study=standing[0].study)
@@ -112,7 +112,7 @@ def _refuse_under_way(folder: SiteFolder, runs: list[str], decisions: list[Appro
 
 
 def _of_run(folder: SiteFolder, run: str) -> Iterator[Path]:
-    yield folder.root / "runs" / run
+    yield folder.states / run
     yield folder.incoming / run
     yield folder.results / f"{run}.json"
     # A run's name may begin with another's.

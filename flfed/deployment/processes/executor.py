@@ -14,10 +14,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flfed.deployment.flower.pacing import Backoff, Pace
-from flfed.deployment.processes.child_processes import Pulse, limit_process, shared_secret
+from flfed.deployment.processes.child_processes import LEDGER_COPY, Pulse, limit_process, shared_secret
 from flfed.deployment.processes.connector import Connector, NodeAbsent
 from flfed.deployment.processes.isolation import drop_capabilities, hide_memory, leave_network, refuse_calls
 from flfed.errors import FlfedError
@@ -233,9 +234,14 @@ def gate_of(folder: SiteFolder) -> tuple[Compute, Leaving]:
     """
     from flfed.deployment.bundle import bundle_sha256
     from flfed.deployment.gate.gate import Gate
+    from flfed.deployment.site_state.ledger_copy import LedgerCopy
+    from flfed.records.ledger import ledger_of
     from flfed.rows.data import site_discovery as sites
 
-    gate = Gate(folder, sites.load(folder.site), expected_bundle=bundle_sha256())
+    ledger = ledger_of(folder)
+    if copy := os.environ.get(LEDGER_COPY):
+        ledger = ledger_of(folder, copy=LedgerCopy(folder, Path(copy)).update)
+    gate = Gate(folder, sites.load(folder.site), expected_bundle=bundle_sha256(), ledger=ledger)
     return gate.answer, gate.leaving
 
 

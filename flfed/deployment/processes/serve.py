@@ -14,10 +14,19 @@ from pathlib import Path
 
 from flfed.callbacks import Notify
 from flfed.deployment.operator.outbound_proxy import read_proxy
-from flfed.deployment.processes.child_processes import VARIABLE, Pulse, bytes_of, node_command, passed_on, python
+from flfed.deployment.processes.child_processes import (
+    LEDGER_COPY,
+    VARIABLE,
+    Pulse,
+    bytes_of,
+    node_command,
+    passed_on,
+    python,
+)
 from flfed.deployment.processes.isolation import hide_memory
 from flfed.deployment.processes.relay import check_free, check_length
 from flfed.deployment.processes.supervisor import Child, Life, Supervisor
+from flfed.deployment.site_state.ledger_copy import LedgerCopy
 from flfed.deployment.site_state.trusted_files import open_folder
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked
@@ -50,13 +59,16 @@ def children(
     network: bool,
     gate: bool,
     memory: str = "",
+    copy: Path | None = None,
     silence: tuple[float, float] = (NODE_SILENCE, GATE_SILENCE),
 ) -> list[Child]:
     """Return a site's processes in starting order.
 
     They end in the opposite order, the gate first.
     """
-    limit = {VARIABLE: str(bytes_of(memory))}
+    settings = {VARIABLE: str(bytes_of(memory))}
+    if copy is not None:
+        settings[LEDGER_COPY] = str(copy)
     processes = []
     if network:
         node = python("flfed.deployment.processes.node", folder.site)
@@ -65,7 +77,7 @@ def children(
     if gate:
         executor = python("flfed.deployment.processes.executor", folder.site)
         life = Life(Pulse(folder.gate_pulse), silence[1], render("processes.silence.gate"), STARTUP)
-        processes.append(Child("the gate", executor, folder.gate / "gate.log", environment=limit, life=life))
+        processes.append(Child("the gate", executor, folder.gate / "gate.log", environment=settings, life=life))
     return processes
 
 
@@ -103,6 +115,7 @@ def serve(
     gate: bool = True,
     notify: Notify,
     memory: str = "",
+    copy: Path | None = None,
 ) -> None:
     """Keep a site's processes running until `stop` is set.
 
@@ -116,12 +129,14 @@ def serve(
         Receives sentences about events.
     memory : str
         Limit of the gate's process, as "4G"; "" is half of the machine's.
+    copy : Path, optional
+        Folder of another disk for a copy of the ledger.
 
     Raises
     ------
     UsageError, FlfedError
-        If the site has not joined, or is served already; others may read its key; or FLFED_HOME is too long for a
-        socket.
+        If the site has not joined, or is served already; others may read its key; FLFED_HOME is too long for a
+        socket; or the ledger's copy cannot be written, or has more lines.
     """
     if not (network or gate):
         raise usage_error("processes.start.both")
@@ -138,6 +153,8 @@ def serve(
             notify(render("processes.start.node", site=folder.site, log=folder.network / "node.log"))
         if gate:
             _lock(alone, folder.gate, "gate", folder.site)
+            if copy is not None:
+                _begin_copy(LedgerCopy(folder, copy), notify)
             hide_memory()  # this process, the gate's parent, may connect
             facts = {
                 "site": folder.site,
@@ -148,12 +165,20 @@ def serve(
             notify(render("processes.start.gate", **facts))
             if why := open_folder(folder):
                 notify(f"WARNING, {why}")
-        there = children(folder, network=network, gate=gate, memory=memory)
+        there = children(folder, network=network, gate=gate, memory=memory, copy=copy)
         supervisor = alone.enter_context(Supervisor(there, notify=notify))
         notify(render("processes.start.serving"))
         also = _renewing(folder, supervisor, notify) if network else lambda: None
         supervisor.supervise(stop, also)
         notify("ending")
+
+
+def _begin_copy(copy: LedgerCopy, notify: Notify) -> None:
+    """Bring the copy of the ledger up to date before anything is answered."""
+    copy.begin()
+    notify(render("processes.start.copy", folder=copy.folder))
+    if copy.is_on_same_disk:
+        notify(render("processes.start.same-disk", folder=copy.folder))
 
 
 def is_served(folder: SiteFolder) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -107,17 +108,36 @@ def _keys(folder: SiteFolder) -> list[str]:
 def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
     """Add a receipt to those of the site, once.
 
+    A receipt of a line that the ledger lacks is kept too: it shows that the ledger comes from a backup, and from then
+    on nothing leaves. The loss that the first line of a restarted ledger records is known already.
+
     Raises
     ------
     RefusedReceipt
-        If it bears no signature of the coordinator, or is of another ledger than the site's.
+        If it bears no signature of the coordinator, or the ledger has no such line.
     """
-    # A receipt is checked twice: the coordinator signed it, and it is of this same ledger.
     key = coordinator_key(folder)
     if receipt.site != folder.site or not coordinator_signed(receipt.facts(), signature, key):
         raise RefusedReceipt(render("gate.ledger.unsigned", site=folder.site))
-    if ledger_of(folder).hash_at(receipt.n) != receipt.head:
+    ledger = ledger_of(folder)
+    is_missing = ledger.hash_at(receipt.n) != receipt.head
+    if is_missing and receipt.n == 0:
         raise RefusedReceipt(render("gate.ledger.foreign", site=folder.site))
+    if is_missing and _is_recorded(ledger.first(), receipt):
+        return
+    _add_receipt(folder, receipt, signature, key)
+    if is_missing:
+        raise RefusedReceipt(render("gate.ledger.short", n=receipt.n))
+
+
+def _is_recorded(first: Line | None, receipt: Receipt) -> bool:
+    """Return whether a restarted ledger's first line names this receipt as the last one of the lost ledger."""
+    if first is None or first.kind != ledger_line.RESTARTED:
+        return False
+    return (first.facts.get("signed-line"), first.facts.get("signed-head")) == (receipt.n, receipt.head)
+
+
+def _add_receipt(folder: SiteFolder, receipt: Receipt, signature: str, key: str) -> None:
     with _receipts_of(folder).lock() as locked_ledger:
         # A receipt cut off by a crash harms nothing: the next one covers the same lines.
         repaired = locked_ledger.repair(by="flfed", why=CUT)
@@ -130,14 +150,20 @@ def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
         locked_ledger.append(kind=ledger_line.RECEIPT, site=receipt.site, **facts, signature=signature, signing_key=key)
 
 
-def read_receipts(folder: SiteFolder) -> Receipts:
+def read_receipts(folder: SiteFolder, path: Path | None = None) -> Receipts:
     """Return a site's receipts and their problems.
 
     There are none where there is no file.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    path : Path, optional
+        Another file of receipts for this site; by default its own.
     """
     receipts = Receipts()
     inspection = Inspection()
-    ledger = _receipts_of(folder)
+    ledger = Ledger(path or folder.receipts, ordered=False)
     keys: list[str] = []
     for line in inspection.look(ledger.raws()):
         # A changed line is among the inspection's problems already.
@@ -218,7 +244,7 @@ def loss(folder: SiteFolder, ledger: Ledger) -> str:
 
 
 def _newest_receipt(folder: SiteFolder) -> tuple[int, str]:
-    """Return the newest receipt's line and head.
+    """Return line and head of the receipt with the highest line; of two for one line, the last one.
 
     Without a receipt they are those before the first line.
 
@@ -229,7 +255,7 @@ def _newest_receipt(folder: SiteFolder) -> tuple[int, str]:
         line = read_line(raw.removesuffix(b"\n"))
         # The highest line counts, not the last in the file: receipts may come late.
         n = line.facts.get("line") if line is not None and line.kind == ledger_line.RECEIPT else None
-        if line is not None and isinstance(n, int) and n > newest[0]:
+        if line is not None and isinstance(n, int) and n >= max(newest[0], 1):
             newest = (n, str(line.facts.get("head")))
     return newest
 
@@ -247,13 +273,14 @@ class Continuity:
 
     Notes
     -----
-    The traces beside the ledger are read once a process, and again where the last line seen is gone. Else only later
-    lines are read.
+    The traces beside the ledger are read once a process, and again where the last line seen is gone, or another receipt
+    came. Else only later lines are read.
     """
 
     folder: SiteFolder
     ledger: Ledger
     _seen: tuple[int, str] | None = None
+    _receipts: int = 0
 
     def refusal(self) -> Refusal | None:
         """Return why the ledger can take no line, or None.
@@ -266,9 +293,9 @@ class Continuity:
         LedgerError
             If the part of the ledger that is read was changed.
         """
-        # The traces are read once, and again only where the last line seen is gone.
         last = self.ledger.last()
-        if self._seen is None or self.ledger.hash_at(self._seen[0]) != self._seen[1]:
+        receipts = self._receipt_bytes()
+        if self._seen is None or receipts != self._receipts or self.ledger.hash_at(self._seen[0]) != self._seen[1]:
             lost = loss(self.folder, self.ledger)
             if lost:
                 LOG.error(render("gate.log.lost", why=lost))
@@ -279,7 +306,12 @@ class Continuity:
             LOG.error(render("gate.log.ahead", n=last.n, at=last.at))
             return ahead(last, self.folder.site)
         self._seen = (last.n, last.hash) if last is not None else (0, ledger_line.START)
+        self._receipts = receipts
         return None
+
+    def _receipt_bytes(self) -> int:
+        """Return the size of the file of receipts, which only grows; 0 where there is none."""
+        return self.folder.receipts.stat().st_size if self.folder.receipts.exists() else 0
 
 
 def ahead(last: Line, site: str) -> Refusal:
@@ -291,15 +323,23 @@ def ahead(last: Line, site: str) -> Refusal:
 class Restarted:
     """Result of a restarted ledger.
 
-    It has the first line, the files that were set aside, and how many lines were carried over.
+    It has the first line, the files that were set aside, how many lines were carried over, and the runs that get no
+    further answer.
     """
 
     line: Line
     aside: tuple[Path, ...]
     carried: int = 0
+    ended: tuple[str, ...] = ()
 
 
-def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = None) -> Restarted:
+Charge = Callable[[Ledger], None]
+"""Charges a new ledger for the runs that the lost one may have had."""
+
+
+def restart(
+    folder: SiteFolder, *, by: str, why: str, now: datetime | None = None, charge: Charge = lambda ledger: None
+) -> Restarted:
     """Begin a new ledger for a site.
 
     The rest of the earlier one, and its receipts, are set aside.
@@ -315,6 +355,8 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
         The person and the reason. The first line has both, with the last receipt of the earlier ledger, and the hash
         of its rest.
     now : datetime, optional
+    charge : callable (Ledger)
+        Called with the new ledger before it takes the old one's place, where lines may be missing.
 
     Raises
     ------
@@ -351,13 +393,35 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
             begun = Ledger(coming, clock=lambda: when)
             line = begun.append(kind=ledger_line.RESTARTED, **facts)
             carried = _carry(folder, begun)
+            ended: tuple[str, ...] = ()
+            if line.follows_loss:
+                charge(begun)
+                ended = end_runs(folder, begun, by=by)
             # Linked and not moved: until the last step the old ledger is in its place.
             for path, to in aside:
                 os.link(path, to)
             # The ledger first: after a crash in between, the receipts do not fit, and the restart is repeated.
             os.replace(coming, folder.ledger)
             folder.receipts.unlink(missing_ok=True)
-    return Restarted(line, tuple(to for _, to in aside), carried)
+            if line.follows_loss:
+                remove_states(folder)
+    return Restarted(line, tuple(to for _, to in aside), carried, ended)
+
+
+def end_runs(folder: SiteFolder, ledger: Ledger, *, by: str) -> tuple[str, ...]:
+    """Record each run whose state is here, and return their names: they get no further answer.
+
+    The state is of the backup. A run that went on from it would use the masks of its secure sums twice.
+    """
+    runs = sorted(path.name for path in folder.states.iterdir()) if folder.states.is_dir() else []
+    for run in runs:
+        ledger.append(kind=ledger_line.ENDED, run=run, by=by)
+    return tuple(runs)
+
+
+def remove_states(folder: SiteFolder) -> None:
+    """Remove the state of all runs."""
+    shutil.rmtree(folder.states, ignore_errors=True)
 
 
 def _carry(folder: SiteFolder, begun: Ledger) -> int:

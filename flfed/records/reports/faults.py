@@ -29,7 +29,7 @@ from flfed.words import render, sentences
 
 NO_UPDATE = {
     "no-comparison", "holdout-sums", "left", "left-because", "away", "away-because", "not-there", "ledger-unsigned",
-    "ledger-without-receipt", "ledger-unwritable", "ledger-lost", "ledger-other-study",
+    "ledger-without-receipt", "ledger-unwritable", "ledger-lost", "ledger-other-study", "run-ended",
 }  # fmt: skip
 """Codes of faults that concern no update."""
 NUMBER = re.compile(r"(?<![\w.,:/-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:/-])")

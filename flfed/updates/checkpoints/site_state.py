@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 
 from flfed.errors import FlfedError
 from flfed.files import locked
-from flfed.paths import RUN, home, private_folder, replace_whole
+from flfed.paths import RUN, SiteFolder, home, private_folder, replace_whole
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.arrays import Arrays, facts_sha256, file_content, read_file, with_prefix, without_prefix
@@ -71,7 +71,7 @@ class ReplyCache:
     @property
     def folder(self) -> Path:
         """Folder of the replies."""
-        return home() / "sites" / self.site / "runs" / self.run
+        return SiteFolder(self.site).states / self.run
 
     def reply_to(self, request: TrainRequest, *, under: str) -> RecordDict | None:
         """Return the earlier reply to this very request.

@@ -16,6 +16,7 @@ from flfed.deployment.coordinator.countersign import (
     last_signed,
     note_restart,
     seal_all,
+    show_lost,
     sign_head,
 )
 from flfed.deployment.site_state import ledger_loss
@@ -177,6 +178,34 @@ def test_a_lost_ledger_is_a_fault_until_both_sides_have_it_on_record(coordinator
     assert [(line.facts["by"], line.facts["why"], line.facts["line"]) for line in noted] == [
         ("co", "told by telephone", 6)
     ]
+
+
+def test_a_site_that_comes_from_a_backup_gets_the_receipt_of_what_it_lacks(coordinator, joined):
+    site = joined[0]
+    for folder in joined:
+        answered(folder, 6)
+    sealed(coordinator, "run-1")
+    whole, receipts = site.ledger.read_bytes(), site.receipts.read_bytes()
+    answered(site, 3)
+    sealed(coordinator, "run-2")
+    site.ledger.write_bytes(whole)
+    site.receipts.write_bytes(receipts)
+    grid = Nodes()
+    # Who goes on gets none; who does not has it afterwards, by the coordinator's present key.
+    assert show_lost(grid, coordinator, grid.nodes, (), timeout=10).to_node == {}
+    with pytest.raises(UsageError, match="nothing to restart"):
+        restart(site, by="op", why="a disk")
+    shown = show_lost(grid, coordinator, grid.nodes, ["cleveland"], timeout=10)
+    assert shown.faults == {"cleveland": "RefusedReceipt: see the site's log"}
+    assert [receipt.n for receipt in read_receipts(site).signed] == [6, 9]
+    # A restart that the coordinator alone has noted is shown to a site that knows of none.
+    site.receipts.write_bytes(receipts)
+    note_restart(coordinator, "cleveland", by="co", why="told by telephone")
+    assert list(show_lost(grid, coordinator, grid.nodes, (), timeout=10).faults) == ["cleveland"]
+    restart(site, by="op", why="a disk")
+    assert show_lost(grid, coordinator, grid.nodes, (), timeout=10).faults == {} and not site.receipts.exists()
+    assert sealed(coordinator, "run-3").faults == {}
+    assert show_lost(grid, coordinator, grid.nodes, (), timeout=10).to_node == {}
 
 
 def test_a_ledger_that_is_whole_torn_or_was_never_signed_is_not_restarted(coordinator, joined):

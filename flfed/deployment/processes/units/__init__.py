@@ -22,7 +22,13 @@ ANYWHERE = "# No egress rule: the {peer} is named, not numbered. With --address 
 
 
 def filled(
-    site: str, *, command: Path, base: Path = BASE, address: str = "", peer: str = "coordinator"
+    site: str,
+    *,
+    command: Path,
+    base: Path = BASE,
+    address: str = "",
+    peer: str = "coordinator",
+    copy: Path | None = None,
 ) -> dict[str, str]:
     """Return the files of one site, by name.
 
@@ -37,6 +43,8 @@ def filled(
         The peer's, "host:port". Where its host is an IP address, the node may reach that alone.
     peer : str
         The node's only peer: the coordinator, or its site's outbound proxy.
+    copy : Path, optional
+        Folder on another disk for a copy of the ledger, which the gate may write.
 
     Raises
     ------
@@ -45,7 +53,7 @@ def filled(
     """
     SiteFolder(site)
     # Checked against few characters: each reader of these files quotes in another way.
-    for path in (command, base):
+    for path in (command, base, copy or base):
         if not PLAIN.fullmatch(str(path)):
             raise usage_error("processes.files.path", path=path)
     host = _host(address)
@@ -61,6 +69,7 @@ def filled(
         "HOST": host or "any",
         "PEER": peer,
         "EGRESS": egress,
+        **_copy_values(copy),
     }
     folder = Path(__file__).parent
     files = {}
@@ -68,6 +77,19 @@ def filled(
         text = (folder / template).read_text(encoding="utf-8")
         files[f"flfed-{site}-{template}"] = re.sub("@([A-Z_]+)@", lambda word: values[word[1]], text)
     return files
+
+
+def _copy_values(copy: Path | None) -> dict[str, str]:
+    """Return what the files say of the ledger's copy, empty texts without one."""
+    if copy is None:
+        return dict.fromkeys(("COPY_OPTION", "COPY_PATH", "COPY_WORDS", "COPY_VOLUME", "COPY_FOLDER"), "")
+    return {
+        "COPY_OPTION": f" --ledger-copy {copy}",
+        "COPY_PATH": f" {copy}",
+        "COPY_WORDS": f', "--ledger-copy", "{copy}"',
+        "COPY_VOLUME": f"\n      - {copy}:{copy}",
+        "COPY_FOLDER": f"d {copy} 0700 flfed-gate flfed-gate -\n",
+    }
 
 
 def _host(address: str) -> str:
