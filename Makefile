@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: env demo wheel test fast proof bench bench-peers bench-deployment bench-private bench-tables bench-app pictures docs tutorials case-studies site app style lint format
+.PHONY: env demo wheel test fast proof fuzz newest bench bench-peers bench-deployment bench-private bench-tables bench-app pictures docs tutorials case-studies site app style lint format
 .DEFAULT_GOAL := demo
 
 # A line every few seconds, for the time in which pip prints none; it ends with the shell of its rule, by Ctrl-C too.
@@ -70,6 +70,16 @@ fast: env
 proof: env
 	$(BIN)/pytest -m "proof and alone"
 	$(BIN)/pytest -m "proof and not alone"
+
+# N changed messages at the border of a gate, and a fiftieth as many at whole gates and at a coordinator; SEED is the day's.
+fuzz: export FLFED_FUZZ := $(or $(N),1000000)
+fuzz: export FLFED_FUZZ_SEED := $(or $(SEED),$(shell date +%Y%m%d))
+fuzz: env
+	$(BIN)/pytest -s -m "not proof" tests/deployment/fuzz
+
+# The tests under the newest versions of all dependencies, in an environment of its own: which bound can be raised.
+newest: env
+	$(BIN)/python -m tests.newest
 
 # flfed against bare PyTorch loops, Flower's simulation, and ten thousand sites: about a quarter of an hour on a quiet machine.
 # Writes benchmarks/results.json, the tables of docs/performance.md, and docs/scale.svg; ends with 1 where a limit is missed.

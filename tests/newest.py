@@ -1,0 +1,161 @@
+"""Tests under the newest versions of all dependencies: `make newest`, or `python -m tests.newest --help`.
+
+Our upper bounds are taken off. What the registry has then, within the bounds of Flower and of the others, is installed
+into an environment of its own. For each package beyond our bound, the first test that fails with it is named: one that
+passes again when this package alone is back within its bound.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+import venv
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+FAST = ("-m", "not slow")
+SERVERS = ("-m", "servers and not proof")
+FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+MOST = 30
+"""Failing tests after which a run of the tests ends."""
+
+
+@dataclass
+class Beyond:
+    """A package whose newest version is not within our bound.
+
+    Attributes
+    ----------
+    name, bound, version : str
+    first_failing : str
+        Test that fails with it; empty where none does.
+    """
+
+    name: str
+    bound: str
+    version: str
+    first_failing: str = ""
+
+
+def requirements(pyproject: Path) -> list[Requirement]:
+    """Return the dependencies of a project and of all its extras, without itself."""
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    texts = list(project["dependencies"])
+    for extra in project.get("optional-dependencies", {}).values():
+        texts += extra
+    found = [Requirement(text) for text in texts]
+    return [one for one in found if canonicalize_name(one.name) != canonicalize_name(project["name"])]
+
+
+def unbounded(requirement: Requirement) -> str:
+    """Return a requirement without its upper bounds.
+
+    Examples
+    --------
+    >>> unbounded(Requirement("flwr[simulation]>=1.42,<1.43"))
+    'flwr[simulation]>=1.42'
+    """
+    free = Requirement(str(requirement))
+    free.specifier = SpecifierSet(",".join(str(one) for one in free.specifier if one.operator in (">=", ">", "!=")))
+    return str(free)
+
+
+def newest_versions(needed: Sequence[Requirement], python: str, pip: Sequence[str] = ()) -> dict[str, str]:
+    """Return the version of each package that pip would install without our upper bounds; nothing is installed."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        words = ["install", "--dry-run", "--quiet", "--ignore-installed", "--report", str(report), *pip]
+        subprocess.run([python, "-m", "pip", *words, *map(unbounded, needed)], check=True, capture_output=True)
+        installs = json.loads(report.read_text(encoding="utf-8"))["install"]
+    return {canonicalize_name(one["metadata"]["name"]): one["metadata"]["version"] for one in installs}
+
+
+def beyond_bounds(needed: Sequence[Requirement], versions: dict[str, str]) -> list[Beyond]:
+    """Return the packages whose newest version is not within our bound, by name."""
+    found = {}
+    for requirement in needed:
+        name = canonicalize_name(requirement.name)
+        version = versions.get(name)
+        if version is not None and not requirement.specifier.contains(version, prereleases=True):
+            found[name] = Beyond(name, str(requirement.specifier), version)
+    return sorted(found.values(), key=lambda one: one.name)
+
+
+def failing(python: str, selection: Sequence[str]) -> list[str]:
+    """Return the failing tests of a selection, in order."""
+    words = [python, "-m", "pytest", "-q", "-rfE", f"--maxfail={MOST}", "-p", "no:cacheprovider", *selection]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"pytest ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return FAILED.findall(done.stdout)
+
+
+def attribute(
+    packages: Sequence[Beyond],
+    failures: Sequence[str],
+    install: Callable[[str], None],
+    still_failing: Callable[[Sequence[str]], list[str]],
+) -> None:
+    """Name the first failing test of each package: one that passes once this package alone is within its bound."""
+    for package in packages if failures else ():
+        install(f"{package.name}{package.bound}")
+        left = set(still_failing(failures))
+        install(f"{package.name}=={package.version}")
+        package.first_failing = next((test for test in failures if test not in left), "")
+
+
+def main() -> int:
+    """Run the tests and print each package beyond our bound; exit code 1 where a test fails."""
+    parser = argparse.ArgumentParser(prog="python -m tests.newest", description=__doc__.partition("\n")[0])
+    parser.add_argument("--tests", nargs="*", default=[], metavar="TEST", help="these tests in place of all")
+    parser.add_argument("--find-links", metavar="DIR", help="folder with further wheels")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    pip = ["--find-links", options.find_links] if options.find_links else []
+    needed = requirements(ROOT / "pyproject.toml")
+    versions = newest_versions(needed, sys.executable, pip)
+    packages = beyond_bounds(needed, versions)
+    failures: list[str] = []
+    if packages:
+        with tempfile.TemporaryDirectory(prefix="flfed-newest-") as folder:
+            venv.create(folder, with_pip=True)
+            python = str(Path(folder) / "bin" / "python")
+
+            def install(*words: str) -> None:
+                subprocess.run([python, "-m", "pip", "install", "--quiet", *pip, *words], check=True, cwd=ROOT)
+
+            install(*(f"{name}=={version}" for name, version in versions.items()))
+            install("--no-deps", "--editable", ".")
+            selections = [options.tests] if options.tests else [FAST, SERVERS]
+            failures = [test for selection in selections for test in failing(python, selection)]
+            attribute(packages, failures, lambda one: install("--no-deps", one), lambda some: failing(python, some))
+    print_found(packages, failures, as_json=options.json)
+    return 1 if failures else 0
+
+
+def print_found(packages: Sequence[Beyond], failures: Sequence[str], *, as_json: bool) -> None:
+    named = {package.first_failing for package in packages}
+    others = [test for test in failures if test not in named]
+    if as_json:
+        print(json.dumps({"beyond": [asdict(one) for one in packages], "failing": list(failures)}, indent=2))
+        return
+    if not packages:
+        print("Every newest version is within our bounds.")
+    for one in packages:
+        what = one.first_failing or "no test fails with it alone"
+        print(f"{one.name}: bound {one.bound}, newest {one.version}: {what}")
+    if others:
+        print(f"{len(others)} further failing tests, the first: {others[0]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
