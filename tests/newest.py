@@ -22,7 +22,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-FAST = ("-m", "not slow")
+FAST = ("-n", "2", "--dist", "loadfile", "-m", "not slow")
 SERVERS = ("-m", "servers and not proof")
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 MOST = 30
@@ -91,8 +91,8 @@ def beyond_bounds(needed: Sequence[Requirement], versions: dict[str, str]) -> li
 
 
 def failing(python: str, selection: Sequence[str]) -> list[str]:
-    """Return the failing tests of a selection, in order."""
-    words = [python, "-m", "pytest", "-q", "-rfE", f"--maxfail={MOST}", "-p", "no:cacheprovider", *selection]
+    """Return the failing tests of a selection, in order; a file that cannot be imported counts as one."""
+    words = [python, "-m", "pytest", "-q", "-rfE", f"--maxfail={MOST}", "--continue-on-collection-errors", *selection]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         raise SystemExit(f"pytest ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -131,7 +131,7 @@ def main() -> int:
             python = str(Path(folder) / "bin" / "python")
 
             def install(*words: str) -> None:
-                subprocess.run([python, "-m", "pip", "install", "--quiet", *pip, *words], check=True, cwd=ROOT)
+                subprocess.run([python, "-m", "pip", "install", "-qq", *pip, *words], check=True, cwd=ROOT)
 
             install(*(f"{name}=={version}" for name, version in versions.items()))
             install("--no-deps", "--editable", ".")

@@ -20,8 +20,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 797_606,
-    "lines of code": 74_997,
+    "tokens of code": 798_329,
+    "lines of code": 75_061,
     "Python files": 585,
     "most imports of a module": 34,
     "modules with more than 15 imports": 56,
@@ -45,7 +45,7 @@ RATCHET = {
     "told, tell, tells": 65,
     "median sentence of pages, words": 12.0,
     "longest sentence of pages, words": 35,
-    "lines of code with text": 1971,
+    "lines of code with text": 1975,
 }
 """Most that each counter of `tests/house.py` and of `tests/words_counted.py` may reach: what it was when the last
 change was made, or less."""

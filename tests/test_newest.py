@@ -59,5 +59,5 @@ def test_a_planted_package_that_lacks_a_name_is_named_with_its_test(tmp_path: Pa
     assert done.returncode == 1, done.stderr[-3000:]
     found = {one["name"]: one for one in json.loads(done.stdout)["beyond"]}
     assert (found["segno"]["version"], found["segno"]["bound"]) == ("99.0", "<1.7,>=1.5.2")
-    assert found["segno"]["first_failing"].startswith("tests/cli/test_site_cards.py::")
+    assert found["segno"]["first_failing"].startswith("tests/cli/test_site_cards.py")
     assert not any(one["first_failing"] for name, one in found.items() if name != "segno")

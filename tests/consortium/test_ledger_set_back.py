@@ -108,6 +108,9 @@ def test_without_one_the_coordinators_receipt_ends_all_replies(consortium: Any, 
     before = spent(consortium, "alpha")
     put_back(alpha, saved)
     (alpha.home / "sites/alpha/runs/20261120-under-way").mkdir(parents=True)
+    # The backup says that there is a copy: a person who gives it up says so.
+    assert "--ledger-copy" in alpha.run("site serve alpha", code=2)
+    (alpha.gate / "ledger-copy").unlink()
     alpha.serve("site serve alpha")
     consortium.online(3)
     assert "nothing to restart" in alpha.run("site ledger alpha --restart lost", code=2)

@@ -2,12 +2,15 @@
 
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flfed.deployment.operator.lost_runs import restart_ledger
+from flfed.deployment.processes.serve import _begin_copy
+from flfed.deployment.site_state.approval import withdraw
 from flfed.deployment.site_state.ledger_copy import LedgerCopy, take_copy
 from flfed.deployment.site_state.ledger_loss import Continuity, RefusedReceipt, restart
 from flfed.errors import UsageError
@@ -19,6 +22,7 @@ from flfed.signatures import signing_public
 from flfed.updates.accounting import Release, epsilon
 from tests.deployment.test_receipts import KEY, OTHER, keep, trust
 
+NOW = datetime(2027, 1, 1, tzinfo=UTC)
 LOST = Refusal("ledger-lost", site="site-01")
 PRIVATE = '[privacy]\nname = "record-dp"\nepsilon = 0.5\nsampling = 0.2\n'
 
@@ -116,7 +120,7 @@ def test_a_copy_that_is_not_of_this_ledger_is_not_taken(copied: Any):
     there, before = copied.copy.path(copied.folder.ledger), copied.folder.ledger.read_bytes()
     other = lost.replace(b'"kind":"spent"', b'"kind":"enrol"', 1)
     for content, why in (
-        (other, "does not go on"), (lost[:-60] + b"0" * 59 + b"\n", "is not as it was written"),
+        (other, "does not go on"), (lost.replace(b'"run":"2026-b"', b'"run":"2026-x"'), "is not as it was written"),
         (before[:40], "does not go on"),
     ):  # fmt: skip
         there.write_bytes(content)
@@ -175,30 +179,35 @@ def test_a_receipt_of_a_line_that_is_missing_ends_all_replies_until_a_restart(pr
 
 @pytest.mark.studies
 @pytest.mark.parametrize("budget", [0.7, 40.0, None])
-def test_a_restart_charges_all_runs_that_an_approval_had_left(private: Any, budget: float | None):
+@pytest.mark.parametrize("since", ["approved", "withdrawn", "no approval"])
+def test_after_a_restart_a_budget_counts_as_used_up(private: Any, budget: float | None, since: str):
     site = private
     site.policy(epsilon=budget)
     kept = site.folder.ledger.read_bytes()
     assert answered(site, "2026-b") == answered(site, "2026-c") == ""
     three = spent(site)
     site.folder.ledger.write_bytes(kept)
+    # The person repeats what was decided since the backup, or the backup has no approval yet.
+    if since == "withdrawn":
+        withdraw(site.folder, "small", by="op")
+    if since == "no approval":
+        shutil.rmtree(site.folder.approvals)
     with pytest.raises(RefusedReceipt):
         keep(site.folder, Receipt(site="site-01", run="2026-c", n=11, head="ab" * 32))
     assert spent(site) < three
     restart_ledger(site.folder, lambda: site.site, by="op", why="a disk")
-    # Of four runs one is in the ledger, with a round of four steps. Beyond the budget nothing left.
     charged = [line for line in site.lines() if line.kind == "spent" and line.text("run").startswith("lost-")]
-    runs = 2 if budget == 0.7 else 3
-    noise, sampling, steps = (charged[0].facts[key] for key in ("noise", "sampling", "steps"))
-    assert (len(charged), steps) == (runs, 5 * 4)
-    whole = epsilon([Release(noise, sampling, runs * 20 + 4)], site.site.policy.delta)
-    assert spent(site) == pytest.approx(whole) and spent(site) > max(three, 0.7)
-    assert answered(site, "2026-d") == Refusal("approved-before-loss")
+    if budget is None:
+        # Without a budget each approval is charged for all four runs of its study, beside the round in the ledger.
+        assert len(charged) == (0 if since == "no approval" else 4)
+        if charged:
+            noise, sampling, steps = (charged[0].facts[key] for key in ("noise", "sampling", "steps"))
+            whole = epsilon([Release(noise, sampling, 4 * steps + 4)], site.site.policy.delta)
+            assert (steps, spent(site)) == (5 * 4, pytest.approx(whole)) and whole > three
+        return
+    assert len(charged) == 1 and spent(site) > max(budget, three)
     site.approve()
-    refused = answered(site, "2026-d")
-    assert (
-        refused.startswith("privacy budget: ") if budget == 0.7 else refused == Refusal("too-many-runs", most=4, had=4)
-    )
+    assert answered(site, "2026-d").startswith("privacy budget: ")
 
 
 def test_a_restart_counts_the_rows_of_approved_studies_as_released(gated: Any, small_study: str):
@@ -211,6 +220,7 @@ def test_a_restart_counts_the_rows_of_approved_studies_as_released(gated: Any, s
     released = [line for line in site.lines() if line.kind == "released"]
     assert {line.facts["chosen"]["part"] for line in released} == {"training", "holdout"}
     assert all(line.text("run").startswith("lost-") for line in released)
+    assert sum(line.facts.get("exact-counts") is True for line in released) == 1
     # A table with one person less is too close to them, whatever is approved.
     site.site.source.table.drop(index=site.site.source.table.index[3], inplace=True)
     shutil.rmtree(site.folder.frozen)
@@ -218,3 +228,90 @@ def test_a_restart_counts_the_rows_of_approved_studies_as_released(gated: Any, s
     site.approve()
     site.open()
     assert answered(site) == Refusal("too-close", least=site.site.policy.cell_minimum)
+
+
+@pytest.mark.studies
+def test_sets_of_rows_come_back_with_the_ledger(gated: Any, small_study: str, tmp_path: Path):
+    """The first release since the backup wrote the key and the sets: without them nothing could leave."""
+    site = gated(small_study, policy=Policy(runs=4))
+    trust(site.folder, KEY)
+    ledger_of(site.folder).append(kind="enrol", bytes=1)
+    keep(site.folder, replace(head(site), run="r"))
+    before = site.folder.ledger.read_bytes()
+    copy = LedgerCopy(site.folder, tmp_path)
+    copy.begin()
+    site.gate._ledger._copy = copy.update
+    assert answered(site) == ""
+    assert (tmp_path / "site-01-rows.key").read_bytes() == (site.folder.gate / "rows.key").read_bytes()
+    shutil.rmtree(site.folder.gate / "released")
+    (site.folder.gate / "rows.key").unlink()
+    site.folder.ledger.write_bytes(before)
+    take_copy(site.folder, tmp_path, by="op")
+    site.open()
+    assert answered(site, "2026-b") == ""
+
+
+def test_a_line_of_the_copy_that_a_crash_tore_is_set_aside(copied: Any):
+    lost = set_back(copied)
+    there = copied.copy.path(copied.folder.ledger)
+    there.write_bytes(lost + b'{"at":"2026-')
+    take_copy(copied.folder, copied.copy.folder, by="op")
+    assert copied.folder.ledger.read_bytes().startswith(lost) and ledger_of(copied.folder).problems() == []
+    copied.copy.update()
+
+
+def test_a_copy_is_begun_once_and_then_must_be_there(copied: Any, tmp_path: Path):
+    elsewhere = LedgerCopy(copied.folder, tmp_path / "not-mounted")
+    elsewhere.folder.mkdir()
+    with pytest.raises(LedgerError, match="cannot be used"):
+        elsewhere.begin()
+    assert list(elsewhere.folder.iterdir()) == []
+    told: list[str] = []
+    with pytest.raises(UsageError, match=f"--ledger-copy {copied.copy.folder}"):
+        _begin_copy(copied.folder, None, told.append)
+    _begin_copy(copied.folder, copied.copy.folder, told.append)
+    assert "each line is there" in told[0]
+    # A restart begins another ledger: the copy of the old one is moved away, and a new one begins.
+    copied.folder.ledger.write_bytes(b"")
+    restart(copied.folder, by="op", why="a disk")
+    with pytest.raises(LedgerError, match="copy of another ledger"):
+        _begin_copy(copied.folder, copied.copy.folder, told.append)
+    for path in list(copied.copy.folder.iterdir()):
+        path.rename(tmp_path / path.name)
+    _begin_copy(copied.folder, copied.copy.folder, told.append)
+    assert copied.copy.path(copied.folder.ledger).read_bytes() == copied.folder.ledger.read_bytes()
+
+
+def test_a_refused_command_leaves_no_empty_ledger_that_counts(private: Any, tmp_path: Path):
+    (private.folder.gate / "released").rename(tmp_path / "released")
+    private.folder.ledger.unlink()
+    private.folder.receipts.unlink(missing_ok=True)
+    with pytest.raises(UsageError, match="cannot be read"):
+        take_copy(private.folder, tmp_path / "nowhere", by="op")
+    private.open()
+    assert answered(private, "2026-b") == LOST
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_receipt_of_a_ledger_that_was_set_aside_is_no_other_loss(private: Any, lost: bool):
+    """Its line was carried over, or another restart recorded the loss."""
+    signed = head(private)
+    if lost:
+        keep(private.folder, signed)
+        private.folder.ledger.write_bytes(b"")
+        restart(private.folder, by="op", why="a disk", now=NOW)
+    for year in (1, 2):
+        late = NOW + timedelta(days=365 * year)
+        ledger_of(private.folder, clock=lambda late=late: late + timedelta(days=30)).append(kind="enrol", bytes=1)
+        restart(private.folder, by="op", why="the clock", now=late)
+    keep(private.folder, signed)
+    assert not private.folder.receipts.exists()
+    with pytest.raises(RefusedReceipt):
+        keep(private.folder, replace(signed, n=9))
+
+
+def test_the_last_receipt_counts_and_not_only_the_highest(private: Any):
+    keep(private.folder, head(private))
+    with pytest.raises(RefusedReceipt):
+        keep(private.folder, Receipt(site="site-01", run="2026-c", n=1, head="ab" * 32))
+    assert answered(private) == LOST

@@ -41,10 +41,13 @@ def test_after_a_thousand_a_day_a_line_stands_for_twice_as_many_as_the_last(
 
 def test_a_new_day_begins_with_a_line_each():
     found = Thinning("2026-11-28", records=FULL + 3)
-    assert found.add(5) == (0, 0)
+    found.add(5)
+    assert not found.is_due
     found.begin("2026-11-29", 0)
-    assert found.add(5) == (2, 10)  # the one before is not lost
-    assert found.add(5) == (1, 5)
+    found.add(5)
+    assert found.is_due and (found.pending, found.pending_bytes) == (2, 10)  # the one before is not lost
+    found.written()
+    assert not found.pending and (found.day, found.records) == ("2026-11-29", 1)
 
 
 @pytest.mark.proof

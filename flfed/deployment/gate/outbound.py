@@ -223,11 +223,13 @@ class Leaving:
         with self._ledger.lock() as locked_ledger:
             if self._errors.day != day:
                 self._errors.begin(day, _count_errors(locked_ledger, day))
-            count, size = self._errors.add(line["bytes"])
-            if count > 1:
-                line |= {STANDS_FOR: count, "bytes": size}
-            if count:
-                locked_ledger.append(kind=kind, **line)
+            self._errors.add(line["bytes"])
+            if not self._errors.is_due:
+                return
+            if self._errors.pending > 1:
+                line |= {STANDS_FOR: self._errors.pending, "bytes": self._errors.pending_bytes}
+            locked_ledger.append(kind=kind, **line)
+            self._errors.written()
 
     def _enrol_defect(self, record: RecordDict) -> Refusal | None:
         config = record["config"]

@@ -32,21 +32,26 @@ class Thinning:
         self.day = day
         self.records = records
 
-    def add(self, size: int) -> tuple[int, int]:
-        """Count one refusal; return for how many a record is due, and their bytes, or zeros where none is due.
+    def add(self, size: int) -> None:
+        """Count one refusal with its bytes."""
+        self.pending += 1
+        self.pending_bytes += size
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a record is due for the pending refusals.
 
         Examples
         --------
         >>> thinning = Thinning("2026-11-28", records=FULL)
-        >>> [thinning.add(10)[0] for _ in range(7)]
-        [0, 2, 0, 0, 0, 4, 0]
+        >>> thinning.add(10)
+        >>> thinning.is_due
+        False
         """
-        self.pending += 1
-        self.pending_bytes += size
-        if self.pending < 2 ** max(self.records - FULL + 1, 0):
-            return (0, 0)
-        due = (self.pending, self.pending_bytes)
+        return self.pending >= 1 << max(self.records - FULL + 1, 0)
+
+    def written(self) -> None:
+        """Note that a record of all pending refusals was written."""
         self.records += 1
         self.pending = 0
         self.pending_bytes = 0
-        return due

@@ -1,22 +1,23 @@
 """Charges for the runs that a lost ledger may have had.
 
-A ledger that comes from a backup has forgotten what the site released since. So a restart counts, for each approval
-that stands, all runs that are left: their ε is spent, and their rows are released.
+A ledger that comes from a backup has forgotten what the site released since. So after a restart a privacy budget counts
+as used up, and the rows of approved studies as released.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from flfed.callbacks import now_utc
-from flfed.deployment.gate.run_limits import RunLimits
 from flfed.deployment.site_state.approval import Approval, approvals
 from flfed.deployment.site_state.ledger_loss import Restarted, restart
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.federation.client.protection import Charge, RoundCharge, charge_of, checks_history, run_charges
-from flfed.federation.client.released.accounts import holdout_hash, origin_of, rows_key
+from flfed.federation.client.protection import RoundCharge, charge_of, checks_history, run_charges
+from flfed.federation.client.released.accounts import BOTH, origin_of, rows_key
 from flfed.federation.client.released.rows import Releases
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger
@@ -25,8 +26,8 @@ from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.snapshot import FrozenSite
-from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study
+from flfed.updates.accounting import Release
 
 
 def restart_ledger(
@@ -45,7 +46,10 @@ def restart_ledger(
 
 
 class LostRuns:
-    """Runs that a lost ledger may have had, by the site's approvals.
+    """Runs that a lost ledger may have had.
+
+    A budget counts as used up: studies may have been approved, and run, since the ledger that is left. Where no budget
+    limits the runs, each standing approval is charged for all that its study may have.
 
     Parameters
     ----------
@@ -67,30 +71,50 @@ class LostRuns:
         Raises
         ------
         FlfedError
-            If a charge cannot be written.
+            If a charge cannot be written, or rows that may have been released cannot be recorded.
         """
         for approval in approvals(self._folder):
-            if approval.decision == "approved":
+            if approval.decision != "refused" or any(before.startswith("approved") for before in approval.earlier):
                 self._charge_study(ledger, approval)
+        if self._site.policy.enforces_budget:
+            for dataset in self._site.datasets:
+                self._use_up(ledger, dataset)
 
     def _charge_study(self, ledger: Ledger, approval: Approval) -> None:
         try:
             study = Study.parse(approval.text)
         except FlfedError:  # a text that this version cannot read was not answered either
             return
-        site = self._served(study)
+        site = self._served(study.dataset.name)
         charge = charge_of(study)
-        if charge is not None:
-            self._spend(ledger, approval, study, site, charge)
+        if charge is not None and not site.policy.enforces_budget:
+            account = PrivacyAccount(ledger, study.dataset.name, site.policy, origin=self._origin(site))
+            for _ in range(site.policy.runs):
+                run = RoundCharge(account, charge, study, self._next_run(), site, approval.rows_sha256)
+                for name, (side, release) in run_charges(study, site).items():
+                    run.answer([release], answer=f"lost-{name}", request="", side=side)
         if isinstance(site, FrozenSite) and checks_history(study, site):
-            # What the rules refuse now, they refused then: the releases since are of these same rows.
-            Releases(lambda _: ledger).refusal(SiteSession(site, study), self._next_run(), leaves=True)
+            Releases(lambda _: ledger).record(SiteSession(site, study), self._next_run())
 
-    def _served(self, study: Study) -> Site:
+    def _use_up(self, ledger: Ledger, dataset: str) -> None:
+        """Charge as much as exceeds the budget of a dataset's rows."""
+        policy = self._site.policy
+        origin = self._origin(self._served(dataset))
+        budget = PrivacyAccount(ledger, dataset, policy, origin=origin)
+        charge = Release(noise=1.0, sampling=1.0, steps=1)
+        while not budget.refusal([(BOTH, charge)], ""):
+            charge = replace(charge, steps=2 * charge.steps)
+        # This charge is for the past, which no budget refuses.
+        account = PrivacyAccount(ledger, dataset, policy.model_copy(update={"epsilon": None}), origin=origin)
+        facts: dict[str, Any] = {"study": "", "study_sha256": "", "asks_sha256": "", "run": self._next_run()}
+        facts |= {"repeat": 0, "round": 0, "rows_sha256": "", "unit": "person", "delta": policy.delta}
+        account.reserve(charge, **facts, given_encoder=False)
+
+    def _served(self, dataset: str) -> Site:
         """Return the site with its frozen rows, or without rows where they cannot be served."""
-        if study.dataset.name not in self._site.datasets:
+        if dataset not in self._site.datasets:
             return self._site
-        serving = self._site.serving(study.dataset.name)
+        serving = self._site.serving(dataset)
         try:
             return snapshot.load(serving, self._folder.frozen)
         except FlfedError:
@@ -103,23 +127,6 @@ class LostRuns:
         except FlfedError:
             return None
         return origin_of(site) if isinstance(site, FrozenSite) else None
-
-    def _spend(self, ledger: Ledger, approval: Approval, study: Study, site: Site, charge: Charge) -> None:
-        """Charge all runs that are left, or as many as exceed the budget: beyond it the site released nothing."""
-        policy = site.policy
-        with ledger.lock() as locked_ledger:
-            had = RunLimits(policy.runs).runs(locked_ledger, study.sha256(), asks_sha256(study.text))
-        dataset, origin, charges = study.dataset.name, self._origin(site), run_charges(study, site)
-        budget = PrivacyAccount(ledger, dataset, policy, origin=origin)
-        # These charges are for the past, which no budget refuses.
-        account = PrivacyAccount(ledger, dataset, policy.model_copy(update={"epsilon": None}), origin=origin)
-        for _ in range(len(had), policy.runs):
-            over = budget.refusal(list(charges.values()), "", rule=holdout_hash(site), whole=True)
-            run = RoundCharge(account, charge, study, self._next_run(), site, approval.rows_sha256)
-            for name, (side, release) in charges.items():
-                run.answer([release], answer=f"lost-{name}", request="", side=side)
-            if over:
-                break
 
     def _next_run(self) -> str:
         self._count += 1

@@ -238,9 +238,8 @@ def gate_of(folder: SiteFolder) -> tuple[Compute, Leaving]:
     from flfed.records.ledger import ledger_of
     from flfed.rows.data import site_discovery as sites
 
-    ledger = ledger_of(folder)
-    if copy := os.environ.get(LEDGER_COPY):
-        ledger = ledger_of(folder, copy=LedgerCopy(folder, Path(copy)).update)
+    copy = os.environ.get(LEDGER_COPY)
+    ledger = ledger_of(folder, copy=LedgerCopy(folder, Path(copy)).update) if copy else ledger_of(folder)
     gate = Gate(folder, sites.load(folder.site), expected_bundle=bundle_sha256(), ledger=ledger)
     return gate.answer, gate.leaving
 

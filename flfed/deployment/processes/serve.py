@@ -153,8 +153,7 @@ def serve(
             notify(render("processes.start.node", site=folder.site, log=folder.network / "node.log"))
         if gate:
             _lock(alone, folder.gate, "gate", folder.site)
-            if copy is not None:
-                _begin_copy(LedgerCopy(folder, copy), notify)
+            _begin_copy(folder, copy, notify)
             hide_memory()  # this process, the gate's parent, may connect
             facts = {
                 "site": folder.site,
@@ -173,12 +172,18 @@ def serve(
         notify("ending")
 
 
-def _begin_copy(copy: LedgerCopy, notify: Notify) -> None:
-    """Bring the copy of the ledger up to date before anything is answered."""
+def _begin_copy(folder: SiteFolder, target: Path | None, notify: Notify) -> None:
+    """Bring the copy of the ledger up to date before anything is answered; raises where it was given up unsaid."""
+    if target is None:
+        if folder.ledger_copy.exists():
+            earlier = folder.ledger_copy.read_text(encoding="utf-8").strip()
+            raise usage_error("gate.copy.without", site=folder.site, folder=earlier, file=folder.ledger_copy)
+        return
+    copy = LedgerCopy(folder, target)
     copy.begin()
-    notify(render("processes.start.copy", folder=copy.folder))
+    notify(render("processes.start.copy", folder=target))
     if copy.is_on_same_disk:
-        notify(render("processes.start.same-disk", folder=copy.folder))
+        notify(render("processes.start.same-disk", folder=target))
 
 
 def is_served(folder: SiteFolder) -> bool:

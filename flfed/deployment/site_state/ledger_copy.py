@@ -7,15 +7,16 @@ nothing leaves until a person takes the copy back.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from flfed.deployment.site_state.ledger_loss import end_runs, read_receipts, remove_states
-from flfed.errors import FlfedError
-from flfed.files import locked, write_whole
-from flfed.paths import SiteFolder
-from flfed.records.ledger import BLOCK, Ledger, LedgerError, ledger_of
+from flfed.federation.client.released.accounts import KEY, RELEASED_FOLDER
+from flfed.files import locked, read_private, write_whole
+from flfed.paths import SiteFolder, make_for_owner
+from flfed.records.ledger import BLOCK, CUT, Ledger, LedgerError, ledger_of
 from flfed.words import render, usage_error
 
 CHUNK = 1 << 20
@@ -24,13 +25,15 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class LedgerCopy:
-    """Copy of a site's ledger and receipts in a folder of another disk.
+    """Copy of a site's ledger, its receipts and its sets of released rows, in a folder of another disk.
+
+    A marker beside the ledger says that there is a copy. Where it then is absent, as on a disk that is not mounted, no
+    new copy is begun in its place.
 
     Parameters
     ----------
     site : SiteFolder
     folder : Path
-        It must be there: an absent disk is an error, and no new copy is begun in its place.
     """
 
     site: SiteFolder
@@ -41,19 +44,27 @@ class LedgerCopy:
         """Whether the copy would be lost with the ledger."""
         return self.folder.stat().st_dev == self.site.gate.stat().st_dev
 
+    @property
+    def originals(self) -> tuple[Path, Path]:
+        """The ledger and the receipts."""
+        return (self.site.ledger, self.site.receipts)
+
     def path(self, original: Path) -> Path:
-        """Return the copy of the ledger or of the receipts."""
-        return self.folder / f"{self.site.site}-{original.name}"
+        """Return the copy of a file of the gate."""
+        name = original.relative_to(self.site.gate)
+        return self.folder / f"{self.site.site}-{name}"
 
     def begin(self) -> None:
-        """Make absent copies, and bring them up to date.
+        """Bring the copies up to date, and make them where there was no copy so far.
 
         Raises
         ------
         LedgerError
             As for `update`.
         """
-        self._update(os.O_CREAT)
+        create = 0 if self.site.ledger_copy.exists() else os.O_CREAT
+        self._update(create)
+        write_whole(self.site.ledger_copy, f"{self.folder}\n".encode())
 
     def update(self) -> None:
         """Write what the copies lack; it is on the disk when this returns.
@@ -66,13 +77,19 @@ class LedgerCopy:
         self._update(0)
 
     def _update(self, create: int) -> None:
-        for original in (self.site.ledger, self.site.receipts):
+        grown = False
+        for original in self.originals:
             try:
-                self._follow(original, create)
+                grown |= self._follow(original, create)
             except OSError as error:
                 raise self._error("unwritten", original, why=error.strerror) from None
+        # A set of rows is written before its line.
+        if grown or create:
+            for original in _files_of_sets(self.site.gate):
+                _copy_absent(original, self.path(original))
 
-    def _follow(self, original: Path, create: int) -> None:
+    def _follow(self, original: Path, create: int) -> bool:
+        """Append what a copy lacks, and return whether it lacked anything."""
         flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         there = os.open(self.path(original), flags | create, 0o600)
         try:
@@ -80,37 +97,59 @@ class LedgerCopy:
             if not original.exists():
                 if done:
                     raise self._error("ahead", original)
-                return
+                return False
             with original.open("rb") as here:
-                self._append(here.fileno(), there, done, original)
+                return self._append(here.fileno(), there, done, original)
         finally:
             os.close(there)
 
-    def _append(self, here: int, there: int, done: int, original: Path) -> None:
+    def _append(self, here: int, there: int, done: int, original: Path) -> bool:
         """Append what follows the first `done` bytes, which must be the same in both files."""
         size = os.fstat(here).st_size
+        # Each line has the hash of the one before, so equal ends of the common part mean that it is equal.
+        common = min(done, size)
+        start = max(0, common - BLOCK)
+        if os.pread(here, common - start, start) != os.pread(there, common - start, start):
+            raise self._error("other", original)
         if done > size:
             raise self._error("ahead", original)
-        # Each line has the hash of the one before, so equal ends mean equal files.
-        start = max(0, done - BLOCK)
-        if os.pread(here, done - start, start) != os.pread(there, done - start, start):
-            raise self._error("other", original)
-        if done == size:
-            return
         try:
             at = done
             while at < size:
                 chunk = os.pread(here, min(CHUNK, size - at), at)
                 at += os.write(there, chunk)
-            os.fsync(there)
+            if size > done:
+                os.fsync(there)
         except OSError:
             with suppress(OSError):
                 os.ftruncate(there, done)
             raise
+        return size > done
+
+    def bring_sets(self) -> None:
+        """Copy the sets of released rows, and their key, to the site where they are absent."""
+        for copy in _files_of_sets(self.folder, f"{self.site.site}-"):
+            name = str(copy.relative_to(self.folder)).removeprefix(f"{self.site.site}-")
+            _copy_absent(copy, self.site.gate / name)
 
     def _error(self, key: str, original: Path, **facts: object) -> LedgerError:
         copy = {"copy": self.path(original), "folder": self.folder, "site": self.site.site}
         return LedgerError(render(f"gate.copy.{key}", **copy, **facts))
+
+
+def _files_of_sets(folder: Path, before: str = "") -> Iterator[Path]:
+    """Yield the key of released rows and the files of their sets."""
+    yield from folder.glob(f"{before}{KEY}")
+    yield from (path for path in folder.glob(f"{before}{RELEASED_FOLDER}/*/*") if not path.name.startswith("."))
+
+
+def _copy_absent(original: Path, copy: Path) -> None:
+    """Copy a file that never changes; raises FlfedError."""
+    if copy.exists():
+        return
+    make_for_owner(copy.parent.parent)
+    make_for_owner(copy.parent)
+    write_whole(copy, read_private(original, rows=True))
 
 
 @dataclass(frozen=True)
@@ -147,21 +186,17 @@ def take_copy(site: SiteFolder, folder: Path, *, by: str) -> Taken:
         If the copy is absent, is not that of this ledger, was changed, or has nothing more.
     """
     copy = LedgerCopy(site, folder)
-    originals = (site.ledger, site.receipts)
-    coming = [path.with_name(f"{path.stem}-coming.jsonl") for path in originals]
+    coming = tuple(path.with_name(f"{path.stem}-coming.jsonl") for path in copy.originals)
     with locked(site.gate), ledger_of(site).lock():
-        added = []
-        for original, candidate in zip(originals, coming, strict=True):
-            content, more = _continued(copy, original)
-            write_whole(candidate, content)
-            added.append(more.count(b"\n"))
         try:
+            added = [_write_candidate(copy, *pair, by) for pair in zip(copy.originals, coming, strict=True)]
             _check(site, copy, any(added), *coming)
-        except FlfedError:
+            copy.bring_sets()
+            runs = end_runs(site, Ledger(coming[0]), by=by)
+        except BaseException:
             for candidate in coming:
-                candidate.unlink()
+                candidate.unlink(missing_ok=True)
             raise
-        runs = end_runs(site, Ledger(coming[0]), by=by)
         # The receipts first: after a crash in between, they show that the ledger lacks lines.
         os.replace(coming[1], site.receipts)
         os.replace(coming[0], site.ledger)
@@ -169,8 +204,8 @@ def take_copy(site: SiteFolder, folder: Path, *, by: str) -> Taken:
     return Taken(lines=added[0], receipts=added[1], runs=runs)
 
 
-def _continued(copy: LedgerCopy, original: Path) -> tuple[bytes, bytes]:
-    """Return a copy's content, and what of it the original lacks."""
+def _write_candidate(copy: LedgerCopy, original: Path, candidate: Path, by: str) -> int:
+    """Write a copy beside its original, and return how many lines the original lacks."""
     path = copy.path(original)
     facts = {"copy": path, "site": copy.site.site}
     try:
@@ -180,7 +215,12 @@ def _continued(copy: LedgerCopy, original: Path) -> tuple[bytes, bytes]:
     before = original.read_bytes() if original.exists() else b""
     if not content.startswith(before):
         raise usage_error("gate.copy.apart", **facts)
-    return content, content[len(before) :]
+    write_whole(candidate, content)
+    ledger = Ledger(candidate, ordered=original == copy.site.ledger)
+    # A crash may have torn the last line of the copy, whose message did not leave.
+    if ledger.is_torn():
+        ledger.repair(by=by, why=CUT)
+    return content[len(before) :].count(b"\n")
 
 
 def _check(site: SiteFolder, copy: LedgerCopy, longer: bool, ledger: Path, receipts: Path) -> None:

@@ -123,18 +123,31 @@ def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
     is_missing = ledger.hash_at(receipt.n) != receipt.head
     if is_missing and receipt.n == 0:
         raise RefusedReceipt(render("gate.ledger.foreign", site=folder.site))
-    if is_missing and _is_recorded(ledger.first(), receipt):
+    if is_missing and _was_restarted_since(folder, receipt):
         return
     _add_receipt(folder, receipt, signature, key)
     if is_missing:
         raise RefusedReceipt(render("gate.ledger.short", n=receipt.n))
 
 
-def _is_recorded(first: Line | None, receipt: Receipt) -> bool:
-    """Return whether a restarted ledger's first line names this receipt as the last one of the lost ledger."""
-    if first is None or first.kind != ledger_line.RESTARTED:
+def _was_restarted_since(folder: SiteFolder, receipt: Receipt) -> bool:
+    """Return whether a restart recorded this receipt, or set the ledger with its line aside."""
+    aside = [Ledger(path) for path in folder.gate.glob(f"{folder.ledger.stem}-before-*.jsonl")]
+    for ledger in (ledger_of(folder), *aside):
+        first = ledger.first()
+        if first is not None and first.kind == ledger_line.RESTARTED:
+            recorded = (first.facts.get("signed-line"), first.facts.get("signed-head"))
+            if recorded == (receipt.n, receipt.head):
+                return True
+    return any(_has_line(ledger, receipt) for ledger in aside)
+
+
+def _has_line(ledger: Ledger, receipt: Receipt) -> bool:
+    """Return whether a ledger that was set aside has the line of a receipt; a damaged one counts as without."""
+    try:
+        return ledger.hash_at(receipt.n) == receipt.head
+    except FlfedError:
         return False
-    return (first.facts.get("signed-line"), first.facts.get("signed-head")) == (receipt.n, receipt.head)
 
 
 def _add_receipt(folder: SiteFolder, receipt: Receipt, signature: str, key: str) -> None:
@@ -232,32 +245,31 @@ def loss(folder: SiteFolder, ledger: Ledger) -> str:
         If the part of the ledger that is read was changed.
     """
     # Three traces, the strongest first: a signed head, rows whose sums left, and the key that names them.
-    n, head = _newest_receipt(folder)
-    if ledger.hash_at(n) != head:
-        return render("gate.ledger.short", n=n)
+    for n, head in _decisive_receipts(folder):
+        if ledger.hash_at(n) != head:
+            return render("gate.ledger.short", n=n)
     has_row_sets = any(HASH.fullmatch(path.name) for path in (folder.gate / "released").glob("*/*"))
     if has_row_sets and not any(line.kind in (RELEASED, ledger_line.RESTARTED) for line in ledger.lines()):
         return render("gate.ledger.lineless")
-    if (folder.gate / "rows.key").exists() and not ledger.path.exists():
+    if (folder.gate / "rows.key").exists() and ledger.first() is None:
         return render("gate.ledger.absent")
     return ""
 
 
-def _newest_receipt(folder: SiteFolder) -> tuple[int, str]:
-    """Return line and head of the receipt with the highest line; of two for one line, the last one.
+def _decisive_receipts(folder: SiteFolder) -> list[tuple[int, str]]:
+    """Return line and head of the last receipt and of that with the highest line; none where there is none.
 
-    Without a receipt they are those before the first line.
-
-    Signatures are not checked here: an unsigned receipt can only keep the site from answering.
+    Receipts may come late, so the last one may have a lower line. Signatures are not checked here: an unsigned receipt
+    can only keep the site from answering.
     """
-    newest = (0, ledger_line.START)
+    highest = last = (0, ledger_line.START)
     for raw in Ledger(folder.receipts).raws():
         line = read_line(raw.removesuffix(b"\n"))
-        # The highest line counts, not the last in the file: receipts may come late.
         n = line.facts.get("line") if line is not None and line.kind == ledger_line.RECEIPT else None
-        if line is not None and isinstance(n, int) and n >= max(newest[0], 1):
-            newest = (n, str(line.facts.get("head")))
-    return newest
+        if line is not None and isinstance(n, int) and n > 0:
+            last = (n, str(line.facts.get("head")))
+            highest = max(highest, last, key=lambda receipt: receipt[0])
+    return [highest, last]
 
 
 @dataclass
@@ -311,7 +323,10 @@ class Continuity:
 
     def _receipt_bytes(self) -> int:
         """Return the size of the file of receipts, which only grows; 0 where there is none."""
-        return self.folder.receipts.stat().st_size if self.folder.receipts.exists() else 0
+        try:
+            return self.folder.receipts.stat().st_size
+        except FileNotFoundError:
+            return 0
 
 
 def ahead(last: Line, site: str) -> Refusal:
@@ -403,6 +418,8 @@ def restart(
             # The ledger first: after a crash in between, the receipts do not fit, and the restart is repeated.
             os.replace(coming, folder.ledger)
             folder.receipts.unlink(missing_ok=True)
+            # The copy is that of the earlier ledger: a new one begins.
+            folder.ledger_copy.unlink(missing_ok=True)
             if line.follows_loss:
                 remove_states(folder)
     return Restarted(line, tuple(to for _, to in aside), carried, ended)

@@ -149,9 +149,11 @@ class Mutator:
             del entries[key]
             return isinstance(section, ArraySection) and key in section.arrays
         if how in ("bytes", "cut"):
-            raw = array.data[: self.random.randrange(len(array.data))] if how == "cut" else self.random.randbytes(80)
+            raw = (
+                array.data[: self.random.randrange(len(array.data) + 1)] if how == "cut" else self.random.randbytes(80)
+            )
             entries[key] = Array(dtype=array.dtype, shape=array.shape, stype=array.stype, data=raw)
-            return isinstance(section, ArraySection)
+            return isinstance(section, ArraySection) and raw != array.data
         return self.change_array(entries, key, how, section)
 
     def change_array(self, entries: dict[str, Any], key: str, how: str, section: Section | None) -> bool:

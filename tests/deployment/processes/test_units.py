@@ -182,8 +182,9 @@ def test_the_gate_alone_may_write_the_copy_of_the_ledger():
     services = yaml.safe_load(made["flfed-a-compose.yaml"])["services"]
     assert services["gate"]["command"][-2:] == ["--ledger-copy", "/mnt/disk/flfed"]
     assert "/mnt/disk/flfed:/mnt/disk/flfed" in services["gate"]["volumes"]
-    assert "d /mnt/disk/flfed 0700 flfed-gate flfed-gate -\n" in made["flfed-a-tmpfiles.conf"]
-    assert "/mnt/disk" not in made["flfed-a-network.service"] + str(services["node"])
+    assert "RequiresMountsFor=/mnt/disk/flfed\n" in gate
+    others = made["flfed-a-network.service"] + made["flfed-a-tmpfiles.conf"] + str(services["node"])
+    assert "/mnt/disk" not in others
     with pytest.raises(UsageError, match="absolute path"):
         units.filled("a", command=Path("/usr/bin/flfed"), copy=Path("/a b"))
 

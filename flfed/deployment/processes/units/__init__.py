@@ -80,15 +80,15 @@ def filled(
 
 
 def _copy_values(copy: Path | None) -> dict[str, str]:
-    """Return what the files say of the ledger's copy, empty texts without one."""
+    """Return the entries about the ledger's copy, empty texts without one."""
     if copy is None:
-        return dict.fromkeys(("COPY_OPTION", "COPY_PATH", "COPY_WORDS", "COPY_VOLUME", "COPY_FOLDER"), "")
+        return dict.fromkeys(("COPY_OPTION", "COPY_PATH", "COPY_WORDS", "COPY_VOLUME", "COPY_MOUNT"), "")
     return {
         "COPY_OPTION": f" --ledger-copy {copy}",
         "COPY_PATH": f" {copy}",
         "COPY_WORDS": f', "--ledger-copy", "{copy}"',
         "COPY_VOLUME": f"\n      - {copy}:{copy}",
-        "COPY_FOLDER": f"d {copy} 0700 flfed-gate flfed-gate -\n",
+        "COPY_MOUNT": f"RequiresMountsFor={copy}\n",
     }
 
 

@@ -174,6 +174,30 @@ class Releases:
             LOG.error("%s", error)
             return False
 
+    def record(self, session: SiteSession, run: str) -> None:
+        """Record a session's rows as released with exact counts, whatever the rules say: for runs that may have been.
+
+        Raises
+        ------
+        FlfedError
+            If ledger, key or a set cannot be read or written.
+        """
+        row_sets = self._sets(session)
+        key = self._key(row_sets)
+        parts = parts_of(session, key)
+        facts = _facts(session, run, parts, key)
+        with row_sets.ledger.lock() as locked_ledger:
+            _record(row_sets, locked_ledger, parts.all, (), facts)
+        holdout = next(part for part in parts.all if part.chosen.part in TESTED)
+        chosen = holdout.chosen.facts()
+        row_sets.ledger.append(kind=RELEASED, **facts, rows_sha256=holdout.rows.id, chosen=chosen, **{COUNTED: True})
+
+    def _key(self, row_sets: RowSets) -> bytes:
+        """Return the key of row hashes, made only where no line and no set can depend on another one."""
+        with row_sets.ledger.lock() as locked_ledger:
+            named_before = any(line.kind == RELEASED or names_in(line.facts) for line in locked_ledger.backwards())
+            return row_sets.key(make=not named_before)
+
     def _sets(self, session: SiteSession) -> RowSets:
         site = session.site
         return RowSets(SiteFolder(site.name), session.study.dataset.name, self._ledger_of(site))
@@ -181,10 +205,7 @@ class Releases:
     def _decided(self, session: SiteSession, run: str, leaves: bool) -> Refusal | None:
         SiteFolder(session.site.name).make()
         row_sets = self._sets(session)
-        # The key is made only where no line and no set can depend on another one.
-        with row_sets.ledger.lock() as locked_ledger:
-            named_before = any(line.kind == RELEASED or names_in(line.facts) for line in locked_ledger.backwards())
-            key = row_sets.key(make=not named_before)
+        key = self._key(row_sets)
         if session not in self._parts:
             self._parts[session] = parts_of(session, key)  # slow, so it runs without the ledger's lock
         parts = self._parts[session]
