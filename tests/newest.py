@@ -46,14 +46,19 @@ class Beyond:
     first_failing: str = ""
 
 
-def requirements(pyproject: Path) -> list[Requirement]:
-    """Return the dependencies of a project and of all its extras, without itself."""
+def requirements(pyproject: Path, extras: Sequence[str] | None = None) -> list[Requirement]:
+    """Return the dependencies of a project and of some of its extras, or of all, without itself."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    texts = list(project["dependencies"])
-    for extra in project.get("optional-dependencies", {}).values():
-        texts += extra
-    found = [Requirement(text) for text in texts]
-    return [one for one in found if canonicalize_name(one.name) != canonicalize_name(project["name"])]
+    optional = project["optional-dependencies"]
+    wanted = list(optional if extras is None else extras)
+    found = [Requirement(text) for text in project["dependencies"]]
+    for extra in wanted:
+        for requirement in map(Requirement, optional[extra]):
+            if requirement.name == project["name"]:
+                wanted += [name for name in sorted(requirement.extras) if name not in wanted]  # extras of extras
+            else:
+                found.append(requirement)
+    return found
 
 
 def unbounded(requirement: Requirement) -> str:

@@ -15,10 +15,13 @@ from tests.wheels import ROOT, SBOM, pinned
 def test_each_wheel_is_pinned_by_its_hash(tmp_path: Path):
     (tmp_path / "et_xmlfile-2.0.0-py3-none-any.whl").write_bytes(b"abc")
     sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", by FIPS 180-2
-    assert pinned(tmp_path) == f"et-xmlfile==2.0.0 --hash=sha256:{sha256}\n"
+    lock = f"et-xmlfile==2.0.0 --hash=sha256:{sha256}\n"
+    assert pinned(tmp_path, lock) == lock
+    with pytest.raises(SystemExit, match="its hash is not in requirements.lock"):
+        pinned(tmp_path, lock.replace("ba78", "ba79"))
     (tmp_path / "odd-1.0.tar.gz").touch()
     with pytest.raises(SystemExit, match=r"odd-1\.0\.tar\.gz: no wheel for"):
-        pinned(tmp_path)
+        pinned(tmp_path, lock)
 
 
 def offline(*words: str, home: Path) -> subprocess.CompletedProcess[str]:

@@ -1,7 +1,7 @@
 """flfed and all that it needs as wheels, for machines without internet: `make wheels DIR=…`.
 
 The folder gets the wheels of this platform and Python, `requirements.txt` with the hash of each, `install.sh`, and a
-list of the components (CycloneDX). pip chooses the versions, within the bounds of pyproject.toml.
+list of the components (CycloneDX). Versions and hashes are those of requirements.lock.
 """
 
 import argparse
@@ -15,7 +15,9 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.lock import LOCK, locked
+from tests.newest import ROOT
+
 EXTRAS = "all"
 WHEEL = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)-.+\.whl")
 SBOM = "sbom.cdx.json"
@@ -43,21 +45,26 @@ def pip(*words: str, python: str = sys.executable) -> None:
 
 
 def download(wheels: Path, extras: str, pip_args: Sequence[str]) -> None:
-    """Build flfed's wheel, and download all that it needs with these extras."""
+    """Build flfed's wheel, and download all that it needs with these extras, in the versions of the lock."""
     wheels.mkdir(parents=True)
     pip("wheel", "--no-deps", "--wheel-dir", str(wheels), ".")
     (own,) = wheels.glob("flfed-*.whl")
     wanted = f"flfed[{extras}] @ {own.as_uri()}" if extras else own.as_uri()
-    pip("download", "--only-binary", ":all:", "--dest", str(wheels), *pip_args, wanted)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        constraints.writelines(f"{one}\n" for one in locked(LOCK.read_text(encoding="utf-8")))
+        constraints.flush()
+        words = ["--only-binary", ":all:", "--constraint", constraints.name, "--dest", str(wheels)]
+        pip("download", *words, *pip_args, wanted)
 
 
-def pinned(wheels: Path) -> str:
+def pinned(wheels: Path, lock: str) -> str:
     """Return a line of requirements for each wheel, with its hash.
 
     Raises
     ------
     SystemExit
-        If a file is no wheel: it could not be installed without tools and a network.
+        If a file is no wheel: it could not be installed without tools and a network. Or if the lock lacks its hash:
+        flfed's own is not in it, and torch's CPU wheel is not for each platform.
     """
     lines = []
     for path in sorted(wheels.iterdir()):
@@ -65,6 +72,8 @@ def pinned(wheels: Path) -> str:
         if match is None:
             raise SystemExit(f"{path.name}: no wheel for {sysconfig.get_platform()}")
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        if f"sha256:{sha256}" not in lock and match["name"] not in ("flfed", "torch"):
+            raise SystemExit(f"{path.name}: its hash is not in requirements.lock: make lock")
         lines.append(f"{match['name'].replace('_', '-')}=={match['version']} --hash=sha256:{sha256}\n")
     return "".join(lines)
 
@@ -89,7 +98,7 @@ def main() -> None:
         raise SystemExit(f"{folder}: is there already; name a new folder")
     download(folder / "wheels", options.extras, pip_args)
     requirements = folder / "requirements.txt"
-    requirements.write_text(pinned(folder / "wheels"), encoding="utf-8")
+    requirements.write_text(pinned(folder / "wheels", LOCK.read_text(encoding="utf-8")), encoding="utf-8")
     version = sys.version_info[:2]
     script = INSTALL.format(version=tuple(version), dotted=".".join(map(str, version)))
     (folder / "install.sh").write_text(script, encoding="utf-8")
