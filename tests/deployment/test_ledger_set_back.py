@@ -205,7 +205,7 @@ def test_after_a_restart_a_budget_counts_as_used_up(private: Any, budget: float 
             whole = epsilon([Release(noise, sampling, 4 * steps + 4)], site.site.policy.delta)
             assert (steps, spent(site)) == (5 * 4, pytest.approx(whole)) and whole > three
         return
-    assert len(charged) == 1 and spent(site) > max(budget, three)
+    assert len(charged) == 1 and max(budget, three) < spent(site) < budget + 0.2
     site.approve()
     assert answered(site, "2026-d").startswith("privacy budget: ")
 
