@@ -20,8 +20,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 798_392,
-    "lines of code": 75_069,
+    "tokens of code": 798_406,
+    "lines of code": 75_070,
     "Python files": 585,
     "most imports of a module": 34,
     "modules with more than 15 imports": 56,

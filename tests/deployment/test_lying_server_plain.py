@@ -115,13 +115,16 @@ def test_lists_outlive_a_ledger_that_is_begun_anew(scene: Make, monkeypatch: pyt
         return found
 
     found = play()
-    assert not found.lost and all(TWO_LISTS in text for text in found.said if "share" not in text) and found.said
-    # The list of then is opened as before, in the run of then and in a new one.
+    texts = [text for text in found.said if "share" not in text]
+    # The run of then is over, and a new one opens the list of then alone.
+    assert not found.lost and all(TWO_LISTS in text or Refusal("run-ended") in text for text in texts)
+    assert any(TWO_LISTS in text for text in texts) and any(Refusal("run-ended") in text for text in texts)
     assert found.add_up(exchange(run=2), found.all) == 3
     # Of a ledger of which nothing is left no list is known: then only that of all pinned sites is opened.
     monkeypatch.setattr(ledger_loss, "_comes_over", lambda *_: False)
     found = play()
-    assert not found.lost and all(Refusal("list-after-loss") in text for text in found.said if "share" not in text)
+    texts = [text for text in found.said if "share" not in text]
+    assert not found.lost and all(Refusal("list-after-loss") in text or Refusal("run-ended") in text for text in texts)
     assert found.said and found.add_up(exchange(run=2), found.all) == 3
     monkeypatch.setattr(Line, "follows_loss", False)
     found = play()

@@ -38,6 +38,7 @@ from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study, is_covered
 from flfed.updates.checkpoints.site_state import StorageError, run_state, whole_message
 from flfed.updates.messages.compare import CompareRequest
+from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.kinds import AUDIT, BRINGING, COMPARE, KINDS
 from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder
 
@@ -112,7 +113,7 @@ class Gate:
             try:
                 # The request is stored before it is answered, so that a replay can answer it again.
                 keep(self.folder, message, context)
-            except StorageError as error:
+            except (StorageError, MalformedMessage) as error:
                 reason = refusal_of(error)
                 self._own.append(reason)
         if reason:
