@@ -98,8 +98,8 @@ def defects(text: str) -> list[str]:
         found.append("requirements.lock was changed since it was made: make lock")
     versions = locked_versions(body)
     for requirement in requirements(ROOT / "pyproject.toml", EXTRAS):
-        locked = versions.get(canonicalize_name(requirement.name), set())
-        if not locked or not all(requirement.specifier.contains(one, prereleases=True) for one in locked):
+        chosen = versions.get(canonicalize_name(requirement.name), set())
+        if not chosen or not all(requirement.specifier.contains(one, prereleases=True) for one in chosen):
             found.append(f"{requirement} is not in requirements.lock with such a version: make lock")
     return found
 

@@ -93,9 +93,10 @@ class LostRuns:
         charge = charge_of(study)
         if charge is not None and not site.policy.enforces_budget:
             account = PrivacyAccount(ledger, study.dataset.name, site.policy, origin=self._origin(site))
+            charges = run_charges(study, site)  # the accountant takes a second
             for _ in range(site.policy.runs):
                 run = RoundCharge(account, charge, study, self._next_run(), site, approval.rows_sha256)
-                for name, (side, release) in run_charges(study, site).items():
+                for name, (side, release) in charges.items():
                     run.answer([release], answer=f"lost-{name}", request="", side=side)
         if isinstance(site, FrozenSite) and checks_history(study, site):
             Releases(lambda _: ledger).record(SiteSession(site, study), self._next_run())

@@ -63,20 +63,22 @@ class LedgerCopy:
             As for `update`.
         """
         create = 0 if self.site.ledger_copy.exists() else os.O_CREAT
-        self._update(create)
+        self.update(create)
         write_whole(self.site.ledger_copy, f"{self.folder}\n".encode())
 
-    def update(self) -> None:
+    def update(self, create: int = 0) -> None:
         """Write what the copies lack; it is on the disk when this returns.
+
+        Parameters
+        ----------
+        create : int
+            `os.O_CREAT` to make absent copies, which are an error otherwise.
 
         Raises
         ------
         LedgerError
             If a copy is absent, cannot be written, has more lines than its original, or other ones.
         """
-        self._update(0)
-
-    def _update(self, create: int) -> None:
         grown = False
         for original in self.originals:
             try:
@@ -113,18 +115,19 @@ class LedgerCopy:
             raise self._error("other", original)
         if done > size:
             raise self._error("ahead", original)
+        if done == size:
+            return False
         try:
             at = done
             while at < size:
                 chunk = os.pread(here, min(CHUNK, size - at), at)
                 at += os.write(there, chunk)
-            if size > done:
-                os.fsync(there)
+            os.fsync(there)
         except OSError:
             with suppress(OSError):
                 os.ftruncate(there, done)
             raise
-        return size > done
+        return True
 
     def bring_sets(self) -> None:
         """Copy the sets of released rows, and their key, to the site where they are absent."""
