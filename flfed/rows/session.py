@@ -134,6 +134,8 @@ class SiteSession(EncodedTable):
         # Who answers for the site says otherwise, once it has looked at what left before.
         self.counts_may_leave: ClaimCounts = _never
         self.own_arrays = OwnArrays()
+        # Predictions of a model of several parties on the holdout, where the study has one.
+        self.joined: np.ndarray | None = None
         self.trees: SiteTrees | None = None
         self.draws = draws or Draws(seed, FIT)
         self.model = study.model.build("model")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from flfed import registry
 from flfed.study.study import Study
-from flfed.study.tables import TREES
+from flfed.study.tables import TREES, VERTICAL
 
 ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
@@ -31,6 +31,11 @@ def visits_of(study: Study) -> int:
 def grows(study: Study) -> bool:
     """Return whether a study's rounds grow trees."""
     return study.train and study.model.name == TREES
+
+
+def is_vertical(study: Study) -> bool:
+    """Return whether a study's sites have different columns of the same people."""
+    return study.strategy.name == VERTICAL
 
 
 def refits(study: Study) -> bool:

@@ -133,6 +133,8 @@ TABLE_OF = {"mechanism": "privacy"}
 """The study's table that names a listed kind, where it is not the kind's own name."""
 TREES = "boosted-trees"
 """Name of the model and of the strategy that grow trees."""
+VERTICAL = "vertical"
+"""Name of the strategy over different columns of the same people."""
 SiteModelKind = Literal["best", "same"]
 """What joining is held against: the best model that a site finds alone, or one of the shared model's own kind."""
 OwnFamily = Literal[

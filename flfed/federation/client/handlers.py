@@ -18,12 +18,13 @@ from flfed.federation.client.statistic import StatisticKind, account_of, count_s
 from flfed.federation.client.summed_replies import SUM_REQUESTS, SumReply, answer_sums
 from flfed.federation.client.training import Round, RunKind, Training, Validation
 from flfed.federation.client.trees import Trees, count_cells
+from flfed.federation.client.vertical import Vertical, align, compare_joined, exchange
 from flfed.refusals import NotSpent, NotTakingPart, Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
 from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession, redraws
 from flfed.rows.training.requests import ComputeRequest
-from flfed.study.kinds import grows, is_statistic
+from flfed.study.kinds import grows, is_statistic, is_vertical
 from flfed.study.study import Study
 from flfed.study.tables import in_sums_only
 from flfed.updates.messages.compare import AUDIT, COMPARE, AuditReply, AuditRequest, CompareReply, CompareRequest
@@ -43,9 +44,10 @@ from flfed.updates.messages.summarise import (
     SummariseRequest,
 )
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
+from flfed.updates.messages.vertical import ALIGN, PARTIAL, AlignReply, AlignRequest, PartialReply, PartialRequest
 
 Sums = SummariseReply | BinsReply | StatisticReply | ScoresReply
-Reply = EnrolReply | Sums | TrainReply | SumReply | CompareReply | AuditReply
+Reply = EnrolReply | Sums | TrainReply | SumReply | AlignReply | PartialReply | CompareReply | AuditReply
 Replying = Generator[ComputeRequest, Any, Reply]
 Handler = Callable[[Any, SiteSession, SiteRun], Replying]
 ROUNDS = (TRAIN, EVALUATE)
@@ -58,6 +60,8 @@ def run_kind(study: Study) -> RunKind:
         return StatisticKind()
     if not study.train:
         return Validation()
+    if is_vertical(study):
+        return Vertical()
     return Trees() if grows(study) else Training()
 
 
@@ -120,6 +124,8 @@ def train(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
 
 def judge(request: CompareRequest, session: SiteSession, own: SiteRun) -> Replying:
     """Compare all arms on the site's holdout."""
+    if is_vertical(session.study):
+        return (yield from compare_joined(request, session, own))
     arrays = compared_model(request, session, own)
     # A model that is only validated is compared with no earlier one, and none is let through as a beginning.
     start = own.start(session, request.encoder) if session.study.train else None
@@ -137,6 +143,8 @@ HANDLERS: dict[str, tuple[type[Any], Handler]] = {
     BINS: (BinsRequest, count_cells),
     STATISTIC: (StatisticRequest, count_statistic),
     SCORES: (ScoresRequest, count_scores),
+    ALIGN: (AlignRequest, align),
+    PARTIAL: (PartialRequest, exchange),
     **dict.fromkeys(ROUNDS, (TrainRequest, train)),
     **{kind: (request, answer_sums) for kind, request in SUM_REQUESTS.items()},
     COMPARE: (CompareRequest, judge),

@@ -27,7 +27,7 @@ from flfed.rows.training.ahead import ModelsAhead
 from flfed.rows.training.answer import compute_one_by_one
 from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, listed, send_results
 from flfed.updates.arrays import Arrays
-from flfed.updates.checkpoints.site_state import NodeState
+from flfed.updates.checkpoints.site_state import PART, NodeState
 
 
 class InProcessGrid(Grid):
@@ -105,6 +105,11 @@ class InProcessGrid(Grid):
         """Return each site's own arrays after a round, for a checkpoint."""
         states = {str(context.node_config["site"]): NodeState(context.state) for context in self._contexts.values()}
         return {site: arrays for site, state in states.items() if (arrays := state.before(round + 1))}
+
+    def site_parts(self) -> dict[str, Arrays]:
+        """Return each site's part of a model whose columns stand at several sites."""
+        states = {str(context.node_config["site"]): NodeState(context.state) for context in self._contexts.values()}
+        return {site: arrays for site, state in states.items() if (arrays := state.read(PART)) is not None}
 
     def restore_states(self, round: int, states: Mapping[str, Arrays]) -> None:
         """Restore each site's own arrays of a round."""

@@ -27,6 +27,7 @@ from flfed.federation.server.server import FederatedRun
 from flfed.federation.server.source_rows import counting, source_rows
 from flfed.federation.server.statistic import conduct_statistic
 from flfed.federation.server.validation import conduct_validation
+from flfed.federation.server.vertical import conduct_vertical
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.forwarded import DriverStore, ForwardedStore
 from flfed.records.store.reader import RunReader
@@ -35,7 +36,7 @@ from flfed.rows.data.site import CachedSite, Site
 from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.requests import Compute
 from flfed.rows.warm_start import SourceRows
-from flfed.study.kinds import grows, is_statistic, most_rounds
+from flfed.study.kinds import grows, is_statistic, is_vertical, most_rounds
 from flfed.study.study import Study
 from flfed.tasks import Driver, open_tasks
 from flfed.updates.aggregation.rounds import rarely_collected
@@ -338,6 +339,8 @@ class Series:
             )
             if is_statistic(self.study):
                 return conduct_statistic(conductor)
+            if is_vertical(self.study):
+                return conduct_vertical(conductor)
             return conductor.conduct() if self.study.train else conduct_validation(conductor)
 
 

@@ -15,6 +15,7 @@ from flfed.federation.engines.engine import RemoteSite, engine_of, path_of
 from flfed.federation.recording.source_model import forget_source, keep_source, named_start
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.preflight import check
+from flfed.federation.server.vertical import check_vertical
 from flfed.federation.server.repeats import Series
 from flfed.records.reports.report import REFERENCES, report
 from flfed.records.reports.site_verdict import gain_at
@@ -22,6 +23,7 @@ from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
+from flfed.study.kinds import is_vertical
 from flfed.study.study import Study
 from flfed.study.tables import MODULE_NAME
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -175,6 +177,8 @@ def run(
     facts = check(chosen)
     if MODULE_NAME.fullmatch(chosen.model.name) and runs_on.name != "inprocess":
         raise usage_error("run.check.module", engine=engine)
+    if is_vertical(chosen):
+        check_vertical(chosen, engine, repeats)
     chosen = named_start(chosen, approved=runs_on.remote, store=store)
     resolved_sites = runs_on.sites(chosen, sites)
     with RunStore.open(store) as opened:

@@ -148,6 +148,10 @@ def _compared_scores(
     session: SiteSession, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, sd: float | None, start: Arrays | None
 ) -> Asking[Arrays]:
     """Yield requests and return the predictions of all arms; of a validation those of its one model."""
+    if session.joined is not None:
+        own = yield from session.local_model()
+        outputs = own.outputs(session.encode(table, own.encoder).x)
+        return {"global": session.joined, "local-only": session.predictions(outputs, own.encoder)}
     if session.study.train:
         return (yield from arm_scores(session, table, arrays, encoder, sd, same=True, start=start))
     x = session.encode(table, session.in_use(encoder)).x
@@ -201,7 +205,6 @@ def compare(
     # that no second study shows its figures with other draws.
     seed = session.seed if session.study.train else int(arrays_sha256(arrays)[:12], 16)
     rng = generator(seed, site=session.site.name, purpose="bootstrap")
-    pairs = PAIRS if session.study.train else ()
     sums = None
     groups = None
     if isinstance(session, StreamedSession):
@@ -214,6 +217,7 @@ def compare(
         scores = yield from _compared_scores(session, table, arrays, encoder, sd, start)
         groups = groups_of(session, table)
         metrics = within_steps(session.metrics, [table], session.study.compare)
+    pairs = tuple(pair for pair in PAIRS if set(pair) <= set(scores))
     own_family = None
     if session.study.train:
         own = yield from session.local_model()  # made by now

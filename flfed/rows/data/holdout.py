@@ -313,12 +313,15 @@ class SortedRows:
     left_out: int = 0
 
     @classmethod
-    def of(cls, table: pd.DataFrame, schema: Schema, complete: Sequence[str] = ()) -> SortedRows:
+    def of(
+        cls, table: pd.DataFrame, schema: Schema, complete: Sequence[str] = (), *, outcome: bool = True
+    ) -> SortedRows:
         """Sort mapped rows in the source's order, without those that lack one of `complete`.
 
-        A table that breaks no rule lacks outcomes only where its schema leaves such rows out.
+        A table that breaks no rule lacks outcomes only where its schema leaves such rows out, or where the site has no
+        `outcome` at all.
         """
-        labelled_rows = np.flatnonzero(table[schema.target].notna())
+        labelled_rows = np.flatnonzero(table[schema.target].notna()) if outcome else np.arange(len(table))
         whole = labelled_rows[table[list(complete)].notna().all(axis=1).to_numpy(dtype=bool)[labelled_rows]]
         rows = table.take(whole) if len(whole) < len(table) else table
         keys = row_keys(of_schema(rows, schema))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -21,13 +21,15 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import OwnColumn, Schema, with_own
 from flfed.rows.data.sources import Csv, Parquet, Part, Selection, Source
 from flfed.rows.data.transactions import Transactions
-from flfed.study.kinds import grows, is_statistic, refits
+from flfed.study.kinds import grows, is_statistic, is_vertical, refits
 from flfed.words import usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from flfed.study.study import Study
+
+NO_IDENTIFIERS = "has no value in any row (a site with columns alone needs identifiers)"
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,9 @@ class Site:
     partial : bool
         Whether the site has fewer than half of the schema's features on purpose. Without it `flfed site check` fails,
         since an unfinished mapping looks the same. Example: `partial=True`.
+    holds : {"rows", "columns"}
+        Whether the site has whole rows, or only some columns of people whose outcome another institution has. With
+        "columns" it has no outcome, and answers studies with the strategy "vertical" alone. Example: `holds="columns"`.
     policy : Policy, optional
         Default: `policy.toml` in the site's folder, else the strictest. Example: `policy=Policy(cell_minimum=5)`.
     folder : Path, optional
@@ -127,6 +132,7 @@ class Site:
     also: Mapping[str, Mapped] = field(default_factory=dict)
     own: Mapping[str, OwnColumn] = field(default_factory=dict)
     partial: bool = False
+    holds: Literal["rows", "columns"] = "rows"
 
     def __post_init__(self) -> None:
         """Refuse a name that could not be a key."""
@@ -134,6 +140,8 @@ class Site:
             raise usage_error("rows.site.name", name=self.name)
         if not isinstance(self.source, (Source, Transactions)):
             raise usage_error("rows.site.source", site=self.name, source=self.source)
+        if self.holds not in ("rows", "columns"):
+            raise usage_error("rows.site.holds", site=self.name, holds=self.holds)
         if not isinstance(self.holdout, AnyHoldout):
             raise usage_error("rows.site.holdout", site=self.name, holdout=self.holdout)
         if isinstance(self.source, Transactions) and not isinstance(self.holdout, HoldoutByTime):
@@ -165,6 +173,11 @@ class Site:
     def is_streamed(self) -> bool:
         """Whether the rows are read block by block."""
         return isinstance(self.source, Parquet) and self.source.streamed
+
+    @property
+    def has_outcome(self) -> bool:
+        """Whether the site's rows have the schema's outcome."""
+        return self.holds == "rows"
 
     def holds_nothing_out(self) -> bool:
         """Return whether all rows of open data are trained on, on purpose."""
@@ -223,7 +236,10 @@ class Site:
         if isinstance(self.source, Part):
             return self.source.table, self.source.table, [], schema
         raw = self.source_table(compact=True)
-        table, findings = map_table(raw, self.schema_of(schema), self.columns, self.source.missing)
+        every = self.schema_of(schema)
+        table, findings = map_table(raw, every, self.columns, self.source.missing, outcome=self.has_outcome)
+        if not self.has_outcome and (not schema.group or table[schema.group].isna().all()):
+            findings.append(Finding(schema.group or schema.target, NO_IDENTIFIERS, np.arange(0)))
         if not len(table):
             findings.append(Finding(schema.target, "has no rows: the table is empty", np.arange(0)))
         return raw, table, findings, schema
@@ -288,6 +304,15 @@ class Site:
         everyone = np.ones(len(rows.source), dtype=bool)
         return split_rows(rows, (~everyone, everyone))
 
+    def read_columns(self) -> SiteTable:
+        """Read, map, check and sort the table of a site without an outcome, none of whose rows are held out here.
+
+        Raises as `read` does.
+        """
+        rows = self.sorted_rows()
+        everyone = np.ones(len(rows.source), dtype=bool)
+        return split_rows(rows, (everyone, ~everyone))
+
     def _split(self, rows: SortedRows, repeat: int) -> SiteTable:
         """Return the rows split by the site's own holdout."""
         return split_rows(rows, rows.sides(self.holdout, repeat))
@@ -301,7 +326,7 @@ class Site:
         table, findings, schema = self.inspect()
         if findings:
             raise findings[0].error()
-        return SortedRows.of(table, schema, complete)
+        return SortedRows.of(table, schema, complete, outcome=self.has_outcome)
 
 
 def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
@@ -312,6 +337,8 @@ def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
     complete: Sequence[str] = ()
     if study.encode.rows == "complete":
         complete = datasets.load(study.dataset.name).schema.features(study.dataset.features)
+    if not site.has_outcome:
+        return site.read_columns()
     if not study.train:
         return site.read_whole(complete)
     if not study.split.fixed:
@@ -340,6 +367,8 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     No row is read.
     """
     policy = site.policy
+    if not site.has_outcome and not is_vertical(study):
+        return Refusal("columns-only")
     refused = start_refusal(study)
     refused = refused or policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
     refused = refused or _trees_refusal(study, policy)

@@ -227,6 +227,8 @@ STORED_ROUNDS = 2
 """Rounds whose state stays: a round that is asked again starts from the state before it."""
 ENCODER = "encoder"
 PREFIX = "state-"
+PART = "vertical-part"
+"""Name of a site's part of a model whose columns stand at several sites."""
 OF_RUN = "sums-"
 """Before the names of what the site has for the run itself, whatever its rows are: keys of secure sums."""
 

@@ -5,7 +5,7 @@ They stand apart from the messages, so that who reads a ledger needs no Flower.
 
 from __future__ import annotations
 
-from flfed.study.kinds import is_statistic
+from flfed.study.kinds import is_statistic, is_vertical
 from flfed.study.study import Study, covers_model
 
 ENROL = "query.enrol"
@@ -22,8 +22,11 @@ SEALED = "query.sealed"
 KEYS = "query.keys"
 LIST = "query.list"
 UNMASK = "query.unmask"
+ALIGN = "query.align"
+PARTIAL = "query.partial"
 KINDS = (
-    ENROL, SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, SCORES, KEYS, LIST, UNMASK, COMPARE, AUDIT, SEAL, SEALED,
+    ENROL, SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, SCORES, KEYS, LIST, UNMASK, ALIGN, PARTIAL, COMPARE, AUDIT,
+    SEAL, SEALED,
 )  # fmt: skip
 """Kinds of messages that a site answers."""
 BRINGING = (TRAIN, EVALUATE, COMPARE)
@@ -34,8 +37,9 @@ def asks(study: Study, kind: str) -> bool:
     """Return whether a study asks its sites for messages of a kind: a gate lets in, and a site answers, no other.
 
     A study of a statistic requests nothing else, but for the messages of its secure sums. One whose ε covers the study
-    requests noised counts, updates and noised scores. A validation of a model requests one comparison. Any other study
-    requests neither statistics nor noised scores.
+    requests noised counts, updates and noised scores. A validation of a model requests one comparison. A study over
+    different columns of the same people aligns rows, exchanges partial scores and requests one comparison. Any other
+    study requests neither statistics nor noised scores.
 
     Examples
     --------
@@ -49,6 +53,8 @@ def asks(study: Study, kind: str) -> bool:
         return kind in (STATISTIC, TRAIN, SCORES)
     if not study.train:
         return kind == COMPARE
+    if is_vertical(study):
+        return kind in (ALIGN, PARTIAL, COMPARE)
     if is_statistic(study):
         return kind in (KEYS, LIST, UNMASK, STATISTIC)
-    return kind not in (STATISTIC, SCORES)
+    return kind not in (STATISTIC, SCORES, ALIGN, PARTIAL)

@@ -9,9 +9,11 @@ from flfed.updates.parts.run_kinds import Audit, FrozenLayers, PartOfUnits, Stat
 from flfed.updates.parts.secure_aggregation import EncryptedModels, SecureAggregation
 from flfed.updates.parts.strategy import ArraysBesideModel, Strategy
 from flfed.updates.parts.trees import Trees
+from flfed.updates.parts.vertical import Vertical
 
 PARTS: tuple[Part, ...] = (
     Trees(),
+    Vertical(),
     Validation(),
     FrozenLayers(),
     PartOfUnits(),

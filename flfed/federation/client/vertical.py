@@ -1,0 +1,528 @@
+"""A site's half of a run over different columns of the same people.
+
+The label party has the outcome, each column party other columns of its rows. What one tells another is sealed to it. A
+request that comes again gets the stored reply: masks are drawn once for a question, and keys seal one thing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flfed.federation.client.redaction import redact_comparison
+from flfed.federation.client.site_run import SiteRun
+from flfed.federation.client.training import RunKind
+from flfed.refusals import Refusal, decline, or_refuse, refuse
+from flfed.rows.comparison.compare import compare
+from flfed.rows.features.encode import decode_target, encode, input_names
+from flfed.rows.party import QUARTER, PartyRows, Steps, Weights, own_layout, quarters, residuals
+from flfed.rows.session import SiteSession
+from flfed.rows.training.requests import ComputeRequest
+from flfed.summaries.summary import Encoder, Layout
+from flfed.updates.arrays import Arrays, byte_array, with_prefix, without_prefix
+from flfed.updates.checkpoints.site_state import OF_RUN, PART
+from flfed.updates.masking.keys import BYTES, RunKey, joined, pair_secrets, seal, unseal
+from flfed.updates.messages.compare import CompareReply, CompareRequest
+from flfed.updates.messages.vertical import (
+    ANNOUNCE,
+    ANSWER,
+    BLIND,
+    MATCH,
+    PRODUCTS,
+    RESIDUALS,
+    SCORE,
+    SUMS,
+    AlignReply,
+    AlignRequest,
+    PartialReply,
+    PartialRequest,
+    Party,
+)
+from flfed.updates.vertical.alignment import BlindingKey, common_rows, shuffled
+from flfed.updates.vertical.residuals import ResidualKey, multiply
+
+SECRETS, PARTIES, RESIDUAL = (f"{OF_RUN}{name}" for name in ("secrets", "parties", "residual-key"))
+ROWS, JOINED, REPLY = "vertical-rows", "vertical-joined", "vertical-reply"
+LEAST_OVERLAP = 100
+"""Rows in common, at least."""
+ROWS_EACH = 15
+"""Training rows in common for each input of a party, at least: with fewer, gradients show single outcomes."""
+Parcels = dict[str, bytes]
+
+
+class Vertical(RunKind):
+    """A run over different columns of the same people."""
+
+    def too_small(self, session: SiteSession) -> Refusal | None:
+        """Return a refusal if the label party's parts are too small; the rows in common are counted later."""
+        return session.too_small() if session.site.has_outcome else None
+
+    def count_rows(self, session: SiteSession) -> int:
+        """Return how many people the table has."""
+        return len(session.table.training) + session.table.holdout_rows
+
+
+@dataclass(frozen=True, eq=False)
+class PartyRun:
+    """A party's state of a run, which follows from its stored arrays.
+
+    Attributes
+    ----------
+    session : SiteSession
+    own : SiteRun
+    """
+
+    session: SiteSession
+    own: SiteRun
+
+    # What the party brings.
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Layout of the party's own columns."""
+        mapping = self.session.site.mapping
+        names = [one.name for one in self.session.layout.features if mapping.get(one.name, one.name) is not None]
+        return own_layout(self.session.layout, names)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """All rows of the party: those for training, then its holdout."""
+        parts = [self.session.table.training, self.session.table.holdout("align")]
+        return pd.concat(parts, ignore_index=True)
+
+    def identifiers(self) -> list[str]:
+        """Return the identifier of each row.
+
+        Raises
+        ------
+        NotTakingPart
+            If a row has none, or two rows are of one person.
+        """
+        identifiers = self.table[self.session.schema.group]
+        if identifiers.isna().any():
+            decline("identifier-missing", rows=int(identifiers.isna().sum()))
+        if identifiers.duplicated().any():
+            decline("identifier-twice", rows=int(identifiers.duplicated().sum()))
+        return [str(identifier) for identifier in identifiers]
+
+    # What is stored.
+
+    def stored(self, name: str) -> Arrays:
+        """Return stored arrays.
+
+        Raises
+        ------
+        NotTakingPart
+            If there are none: the exchange before it did not happen here.
+        """
+        arrays = self.own.state.read(name)
+        if arrays is None:
+            decline("exchange-unfit")
+        return arrays
+
+    @cached_property
+    def secrets(self) -> Arrays:
+        """Keys of the run, and the order in which identifiers leave; drawn once."""
+        stored = self.own.state.read(SECRETS)
+        if stored is None:
+            stored = {
+                "key": byte_array(RunKey.new().private),
+                "blinding": byte_array(BlindingKey.new().scalar),
+                "order": shuffled(len(self.table)),
+            }
+            self.own.state.write(SECRETS, stored)
+        return stored
+
+    @property
+    def run_key(self) -> RunKey:
+        """X25519 key of the run."""
+        return RunKey.of_private(self.secrets["key"].tobytes())
+
+    @property
+    def blinding(self) -> BlindingKey:
+        """The factor of the party's points."""
+        return BlindingKey(self.secrets["blinding"].tobytes())
+
+    @cached_property
+    def parties(self) -> dict[str, Party]:
+        """All parties of the run by name."""
+        facts = json.loads(self.stored(PARTIES)["facts"].tobytes())
+        return {one["site"]: Party(**{**one, "public_key": bytes.fromhex(one["public_key"])}) for one in facts}
+
+    @property
+    def label_party(self) -> str:
+        """Name of the party with the outcome."""
+        return next(site for site, party in self.parties.items() if party.label)
+
+    @property
+    def others(self) -> list[str]:
+        """Names of the column parties, without this one."""
+        return [site for site, party in self.parties.items() if not party.label and site != self.own.site]
+
+    @cached_property
+    def links(self) -> dict[str, bytes]:
+        """Secret that the party shares with each other one."""
+        publics = {site: party.public_key for site, party in self.parties.items()}
+        named = (self.session.study.sha256(), self.own.run, str(self.own.repeat), json.dumps(_plain(self.parties)))
+        context = joined(b"flfed vertical", *(one.encode() for one in named))
+        links: dict[str, bytes] = or_refuse(pair_secrets(self.own.site, self.run_key, publics, context))
+        return links
+
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the places in the table of the training and holdout rows in common."""
+        stored = self.stored(ROWS)
+        return stored["training"], stored["holdout"]
+
+    @cached_property
+    def rows(self) -> PartyRows:
+        """The encoded rows in common."""
+        training, holdout = (self.table.iloc[places] for places in self.places())
+        return PartyRows.of(self.layout, training, holdout, intercept=self.session.site.has_outcome)
+
+    @cached_property
+    def steps(self) -> Steps:
+        """The rule of the party's steps."""
+        strategy = self.session.study.strategy.build("strategy")
+        return Steps(self.rows, len(self.parties), self.session.task, strategy.ridge)
+
+    def weights(self, round: int) -> Weights:
+        """Return the weights before a round."""
+        stored = self.own.state.before(round)
+        return Weights(stored["now"], stored["ahead"]) if stored else self.steps.start()
+
+    def keep_rows(self, training: np.ndarray, holdout: np.ndarray) -> None:
+        """Store the rows in common; raises NotTakingPart where they are too few."""
+        overlap = len(training) + len(holdout)
+        if overlap < LEAST_OVERLAP:
+            decline("overlap-small", rows=overlap, least=LEAST_OVERLAP)
+        inputs = max(party.columns for party in self.parties.values())
+        if len(training) < ROWS_EACH * inputs:
+            decline("overlap-columns", rows=len(training), least=ROWS_EACH, columns=inputs)
+        self.own.state.write(ROWS, {"training": training, "holdout": holdout})
+
+    # What crosses.
+
+    def exchange(self, kind: str, request: AlignRequest | PartialRequest) -> dict[str, np.ndarray]:
+        """Return the sealed parcels of a reply; a request that came before gets the stored ones."""
+        round = request.round if isinstance(request, PartialRequest) else 0
+        place = (kind, round, request.exchange)
+        name = f"{REPLY}-{kind.rpartition('.')[2]}-{round:06d}-{request.exchange}"
+        digest = _digest(request.sealed)
+        stored = self.own.state.read(name)
+        if stored is not None:
+            if stored["request"].tobytes() != digest:
+                decline("exchange-other")
+            return without_prefix("to/", stored)
+        if isinstance(request, AlignRequest) and request.parties:
+            self._keep_parties(request.parties)
+        parcels, beside = self.answer(place, self._opened(place, request.sealed))
+        sealed = {site: byte_array(self._sealed(place, site, parcel)) for site, parcel in parcels.items()}
+        stored = {"request": byte_array(digest), **beside, **with_prefix("to/", sealed)}
+        self.own.state.write(name, stored)
+        return sealed
+
+    def _keep_parties(self, parties: tuple[Party, ...]) -> None:
+        facts = _plain({party.site: party for party in sorted(parties, key=lambda party: party.site)})
+        content = byte_array(json.dumps(facts).encode())
+        stored = self.own.state.read(PARTIES)
+        if stored is None:
+            mine = [party for party in parties if party.site == self.own.site]
+            if len(mine) != 1 or mine[0] != self.party() or sum(party.label for party in parties) != 1:
+                decline("parties-unfit")
+            self.own.state.write(PARTIES, {"facts": content})
+        elif stored["facts"].tobytes() != content.tobytes():
+            decline("parties-unfit")
+
+    def party(self) -> Party:
+        """Return the party as it announces itself."""
+        return Party(
+            site=self.own.site,
+            label=self.session.site.has_outcome,
+            columns=len(input_names(self.layout)) + self.session.site.has_outcome,
+            identifiers=len(self.identifiers()),
+            public_key=self.run_key.public,
+        )
+
+    def _sealed(self, place: tuple[str, int, int], receiver: str, parcel: bytes) -> bytes:
+        return seal(self.links[receiver], _binding(place), parcel, sender=self.own.site, receiver=receiver)
+
+    def _opened(self, place: tuple[str, int, int], sealed: Mapping[str, np.ndarray]) -> Parcels:
+        opened = {}
+        for sender, parcel in sealed.items():
+            if sender not in self.parties:
+                decline("parties-unfit")
+            binding = _binding(_sent_at(place))
+            own = {"sender": sender, "receiver": self.own.site}
+            opened[sender] = or_refuse(unseal(self.links[sender], binding, parcel.tobytes(), **own))
+        return opened
+
+    def answer(self, place: tuple[str, int, int], parcels: Parcels) -> tuple[Parcels, Arrays]:
+        """Return the parcels of a reply, and arrays to store with it."""
+        raise NotImplementedError
+
+
+class LabelParty(PartyRun):
+    """The party with the outcome."""
+
+    def answer(self, place: tuple[str, int, int], parcels: Parcels) -> tuple[Parcels, Arrays]:
+        """Return the parcels of a reply."""
+        _, round, exchange = place
+        if place[1] == 0:
+            return (self._blinded() if exchange == BLIND else self._matched(parcels)), {}
+        if set(parcels) != set(self.others):
+            decline("exchange-unfit")
+        if exchange == RESIDUALS:
+            return self._residuals(round, parcels), {}
+        return self._masked_sums(parcels), {}
+
+    def _blinded(self) -> Parcels:
+        identifiers = self.identifiers()
+        points = self.blinding.blind([identifiers[place] for place in self.secrets["order"]])
+        return dict.fromkeys(self.others, points.tobytes())
+
+    def _matched(self, parcels: Parcels) -> Parcels:
+        """Return to each party the places in its list of the rows in common, in this party's order."""
+        if set(parcels) != set(self.others):
+            decline("exchange-unfit")
+        order = self.secrets["order"]
+        other_places = {}
+        common = np.arange(len(order))
+        for site, parcel in parcels.items():
+            points = np.frombuffer(parcel, np.uint8)
+            count = len(order) * BYTES
+            if points.size != count + self.parties[site].identifiers * BYTES:
+                decline("exchange-unfit")
+            twice = points[:count].reshape(-1, BYTES)
+            theirs = or_refuse(self.blinding.blind_again(points[count:].reshape(-1, BYTES)))
+            mine, places = common_rows(twice, theirs)
+            of_row = np.full(len(order), -1, dtype=np.int64)
+            of_row[order[mine]] = places
+            other_places[site] = of_row
+            common = np.intersect1d(common, order[mine])
+        training_rows = len(self.session.table.training)
+        training = common[common < training_rows]
+        holdout = common[common >= training_rows]
+        self.keep_rows(training, holdout)
+        counts = np.array([len(training), len(holdout)], dtype="<i8").tobytes()
+        return {site: counts + of_row[common].astype("<i8").tobytes() for site, of_row in other_places.items()}
+
+    @cached_property
+    def outcome(self) -> np.ndarray:
+        """Outcome of the training rows in common, as the model has it."""
+        training = self.table.iloc[self.places()[0]]
+        return encode(training, self.layout, self.rows.encoder).y
+
+    def _residuals(self, round: int, parcels: Parcels) -> Parcels:
+        """Take a step, and return the encrypted residuals; after the last round keep the scores of the holdout."""
+        weights = self.weights(round)
+        if round > self.session.study.rounds:
+            scores = self.rows.holdout @ weights.now + self._partial(parcels, len(self.rows.holdout))
+            self.own.state.write(JOINED, {"scores": scores})
+            self.own.state.write(PART, self.rows.model(weights.now))
+            return {}
+        scores = self.rows.training @ weights.ahead + self._partial(parcels, len(self.rows.training))
+        residual = residuals(scores, self.outcome, self.session.task)
+        following = self.steps.stepped(weights, self.rows.training.T @ residual, round)
+        self.own.state.keep(round, following.arrays())
+        parcel = joined(*self.residual_key.encrypt(residual))
+        return dict.fromkeys(self.others, parcel)
+
+    def _partial(self, parcels: Parcels, rows: int) -> np.ndarray:
+        """Return the sum of the other parties' scores; float64 array [rows]."""
+        total = np.zeros(rows)
+        for parcel in parcels.values():
+            if len(parcel) != 4 * rows:
+                decline("exchange-unfit")
+            total += np.frombuffer(parcel, "<i4") * QUARTER
+        return total
+
+    @cached_property
+    def residual_key(self) -> ResidualKey:
+        """Key of the residuals, drawn once."""
+        stored = self.own.state.read(RESIDUAL)
+        if stored is not None:
+            return ResidualKey(stored["secret"].tobytes())
+        key = ResidualKey.new()
+        self.own.state.write(RESIDUAL, {"secret": byte_array(key.secret)})
+        return key
+
+    def _masked_sums(self, parcels: Parcels) -> Parcels:
+        sums = {}
+        for site, parcel in parcels.items():
+            head, *products = _parted(parcel)
+            columns = int.from_bytes(head, "big")
+            if not 0 < columns <= self.parties[site].columns:
+                decline("exchange-unfit")
+            opened = or_refuse(self.residual_key.open(products, len(self.rows.training), columns))
+            sums[site] = opened.astype("<f8").tobytes()
+        return sums
+
+    def compared(self) -> SiteSession:
+        """Return a session over the holdout rows in common, with the scores of the joined model."""
+        session = self.session
+        places = self.places()[1] - len(session.table.training)
+        holdout = session.table.holdout("compare").iloc[places].reset_index(drop=True)
+        table = replace(session.table, _holdout=holdout, opened=[])
+        repeat = session.seed - session.study.seed
+        over_common = SiteSession(session.site, session.study, repeat, table=table, draws=session.draws)
+        over_common.counts_may_leave = session.counts_may_leave
+        scores = self.stored(JOINED)["scores"].copy()
+        over_common.joined = _predictions(over_common, scores, self.rows.encoder, self.layout)
+        return over_common
+
+
+def _predictions(session: SiteSession, scores: np.ndarray, encoder: Encoder, layout: Layout) -> np.ndarray:
+    """Return probabilities, or predictions in the target's unit."""
+    if session.task == "regression":
+        return decode_target(scores, layout, encoder)
+    return session.probabilities(scores[:, None])
+
+
+class ColumnParty(PartyRun):
+    """A party with columns, and without the outcome."""
+
+    def answer(self, place: tuple[str, int, int], parcels: Parcels) -> tuple[Parcels, Arrays]:
+        """Return the parcels of a reply, and the masks that stay."""
+        _, round, exchange = place
+        if set(parcels) != {self.label_party}:
+            decline("exchange-unfit")
+        parcel = parcels[self.label_party]
+        if round == 0:
+            return {self.label_party: self._answered(parcel)}, {}
+        if exchange == SCORE:
+            return {self.label_party: self._scores(round, parcel)}, {}
+        products = or_refuse(multiply(_parted(parcel), self.rows.training))
+        columns = self.rows.training.shape[1].to_bytes(4, "big")
+        return {self.label_party: joined(columns, *products.ciphertexts)}, {"masks": products.masks}
+
+    def _answered(self, parcel: bytes) -> bytes:
+        """Return the label party's points times this party's factor, and this party's own."""
+        points = np.frombuffer(parcel, np.uint8)
+        if points.size != self.parties[self.label_party].identifiers * BYTES:
+            decline("exchange-unfit")
+        twice = or_refuse(self.blinding.blind_again(points.reshape(-1, BYTES)))
+        identifiers = self.identifiers()
+        own = self.blinding.blind([identifiers[place] for place in self.secrets["order"]])
+        return twice.tobytes() + own.tobytes()
+
+    def _scores(self, round: int, parcel: bytes) -> bytes:
+        """Return partial scores, after the rows in common or the sums of the round before came."""
+        if round == 1:
+            self._keep_common(parcel)
+            weights = self.weights(1)
+        else:
+            masks = self.stored(f"{REPLY}-partial-{round - 1:06d}-{PRODUCTS}")["masks"]
+            if len(parcel) != 8 * len(masks):
+                decline("exchange-unfit")
+            sums = np.frombuffer(parcel, "<f8") - masks
+            weights = self.steps.stepped(self.weights(round - 1), sums, round - 1)
+            self.own.state.keep(round - 1, weights.arrays())
+        if round <= self.session.study.rounds:
+            return quarters(self.rows.training @ weights.ahead).astype("<i4").tobytes()
+        self.own.state.write(PART, self.rows.model(weights.now))
+        return quarters(self.rows.holdout @ weights.now).astype("<i4").tobytes()
+
+    def _keep_common(self, parcel: bytes) -> None:
+        """Store the rows in common, as the label party lists them."""
+        numbers = np.frombuffer(parcel, "<i8") if len(parcel) % 8 == 0 else np.zeros(0, dtype=np.int64)
+        order = self.secrets["order"]
+        if len(numbers) < 2:
+            decline("exchange-unfit")
+        (training, holdout), places = numbers[:2], numbers[2:]
+        are_distinct = len(np.unique(places)) == len(places) == training + holdout
+        if min(training, holdout) < 0 or not are_distinct or not ((places >= 0) & (places < len(order))).all():
+            decline("exchange-unfit")
+        rows = order[places]
+        self.keep_rows(rows[:training], rows[training:])
+
+
+def party_of(session: SiteSession, own: SiteRun) -> PartyRun:
+    """Return a site's half of a run."""
+    own.under(session)
+    return LabelParty(session, own) if session.site.has_outcome else ColumnParty(session, own)
+
+
+Aligning = Generator[ComputeRequest, Any, AlignReply]
+Exchanging = Generator[ComputeRequest, Any, PartialReply]
+Comparing = Generator[ComputeRequest, Any, CompareReply]
+
+
+def align(request: AlignRequest, session: SiteSession, own: SiteRun) -> Aligning:
+    """Return a party's half of an exchange of the alignment."""
+    party = party_of(session, own)
+    expected = (ANNOUNCE, BLIND, MATCH) if session.site.has_outcome else (ANNOUNCE, ANSWER)
+    if request.exchange not in expected:
+        decline("exchange-unfit")
+    if request.exchange == ANNOUNCE:
+        return AlignReply(parties=(party.party(),))
+    return AlignReply(sealed=party.exchange("query.align", request))
+    yield  # a handler is a generator, also one without requests
+
+
+def exchange(request: PartialRequest, session: SiteSession, own: SiteRun) -> Exchanging:
+    """Return a party's half of an exchange of a round."""
+    party = party_of(session, own)
+    expected = (RESIDUALS, SUMS) if session.site.has_outcome else (SCORE, PRODUCTS)
+    last = session.study.rounds + 1
+    if request.exchange not in expected or not 1 <= request.round <= last:
+        decline("exchange-unfit")
+    return PartialReply(sealed=party.exchange("query.partial", request))
+    yield  # a handler is a generator, also one without requests
+
+
+def compare_joined(request: CompareRequest, session: SiteSession, own: SiteRun) -> Comparing:
+    """Compare the joined model with the label party's own, on its holdout rows in common."""
+    party = party_of(session, own)
+    if not isinstance(party, LabelParty):
+        decline("columns-only")
+    over_common = party.compared()
+    refuse(over_common.too_small())
+    comparison = yield from compare(over_common, {}, request.encoder, bins=request.bins)
+    return redact_comparison(over_common, comparison)
+
+
+def _sent_at(place: tuple[str, int, int]) -> tuple[str, int, int]:
+    """Return the exchange in which the other party sealed what comes in this one."""
+    kind, round, exchange = place
+    if kind == "query.align":
+        return kind, 0, exchange - 1
+    if exchange > SCORE:
+        return kind, round, exchange - 1
+    return ("query.align", 0, MATCH) if round == 1 else (kind, round - 1, SUMS)
+
+
+def _binding(place: tuple[str, int, int]) -> bytes:
+    kind, round, exchange = place
+    return hashlib.sha256(joined(kind.encode(), bytes([exchange]), round.to_bytes(4, "big"))).digest()
+
+
+def _digest(sealed: Mapping[str, np.ndarray]) -> bytes:
+    parts = []
+    for site, parcel in sorted(sealed.items()):
+        parts += [site.encode(), hashlib.sha256(parcel.tobytes()).digest()]
+    return hashlib.sha256(joined(*parts)).digest()
+
+
+def _parted(data: bytes) -> list[bytes]:
+    """Return the parts of what `joined` made."""
+    parts = []
+    place = 0
+    while place < len(data):
+        begin = place + 4
+        end = begin + int.from_bytes(data[place:begin], "big")
+        parts.append(data[begin:end])
+        place = end
+    if place != len(data) or not parts:
+        decline("exchange-unfit")
+    return parts
+
+
+def _plain(parties: Mapping[str, Party]) -> list[dict[str, Any]]:
+    return [{**vars(party), "public_key": party.public_key.hex()} for _, party in sorted(parties.items())]

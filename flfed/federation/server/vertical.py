@@ -1,0 +1,176 @@
+"""A run over different columns of the same people: the coordinator passes sealed parcels from party to party."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from flfed.federation.recording.run_record import Outcome
+from flfed.federation.server.checkpoint_writer import OF_SITE
+from flfed.federation.server.comparison import requested_groups, select_requested
+from flfed.federation.server.server import FederatedRun
+from flfed.refusals import Refusal
+from flfed.rows.data import datasets
+from flfed.study.study import Study
+from flfed.summaries.summary import schema_encoder
+from flfed.updates.aggregation.guard import comparison_defect
+from flfed.updates.aggregation.rounds import Participants
+from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.checkpoints.checkpoint import Checkpoint
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.vertical import (
+    ALIGN,
+    ANNOUNCE,
+    ANSWER,
+    BLIND,
+    MATCH,
+    PARTIAL,
+    PRODUCTS,
+    RESIDUALS,
+    SCORE,
+    SUMS,
+    AlignReply,
+    AlignRequest,
+    PartialReply,
+    PartialRequest,
+    Party,
+)
+from flfed.updates.vertical.alignment import require_vertical
+from flfed.words import flfed_error, usage_error
+
+MOST_PARTIES = 5
+Sealed = Mapping[str, Mapping[str, np.ndarray]]
+"""Sealed parcels by receiver, then by sender."""
+Reply = TypeVar("Reply", AlignReply, PartialReply)
+
+
+def check_vertical(study: Study, engine: str, repeats: int) -> None:
+    """Refuse a run that cannot be made; raises UsageError."""
+    require_vertical()
+    if engine != "inprocess":
+        raise usage_error("run.vertical.engine", engine=engine)
+    if repeats > 1:
+        raise usage_error("run.vertical.repeats")
+    if not datasets.load(study.dataset.name).schema.group:
+        raise usage_error("run.vertical.group", dataset=study.dataset.name)
+
+
+def conduct_vertical(run: FederatedRun) -> Outcome:
+    """Align the parties' rows, train, compare at the label party, and return the outcome.
+
+    A resumed run asks everything once more: parties send the replies that they have stored.
+
+    Raises
+    ------
+    UsageError
+        If not just one party has the outcome, or the parties are too many.
+    FlfedError
+        If a party gives no usable reply.
+    """
+    participants, _ = run.enrol_cohort()
+    parcels = _Parcels(run, participants)
+    with run.privacy.during(participants):
+        label = parcels.align()
+        columns = [site for site in participants if site != label]
+        rounds = run.study.rounds
+        # In the exchanges after the last round the scores of the holdout cross.
+        for round in range(1, rounds + 2):
+            run.recorder.progress("rounds", round - 1, rounds + 1)
+            parcels.exchange(round, SCORE, columns)
+            parcels.exchange(round, RESIDUALS, [label])
+            if round <= rounds:
+                parcels.exchange(round, PRODUCTS, columns)
+                parcels.exchange(round, SUMS, [label])
+        run.recorder.progress("rounds", rounds + 1, rounds + 1)
+        outcome = Outcome(
+            status="completed",
+            arrays={},
+            encoder=schema_encoder(run.layout),
+            rounds=rounds,
+            best_round=rounds,
+            sites=tuple(participants),
+        )
+        _write_parts(run, outcome)
+        _compare(run, {label: participants[label]}, outcome)
+    return Outcome(**{**vars(outcome), "seconds": run.writer.seconds()})
+
+
+class _Parcels:
+    """Parcels on their way, and the requests that bring them."""
+
+    def __init__(self, run: FederatedRun, participants: Participants) -> None:
+        self.run = run
+        self.participants = participants
+        self.waiting: dict[str, dict[str, np.ndarray]] = {}
+
+    def align(self) -> str:
+        """Align the rows, and return the label party's name."""
+        announced = self._ask(ALIGN, AlignRequest(exchange=ANNOUNCE), list(self.participants), AlignReply)
+        parties: list[Party] = []
+        for site, reply in announced.items():
+            parties += [party for party in reply.parties if party.site == site]
+        labels = [party.site for party in parties if party.label]
+        if len(labels) != 1 or len(parties) != len(self.participants):
+            raise usage_error("run.vertical.labels", labels=", ".join(labels) or "none")
+        if len(parties) > MOST_PARTIES:
+            raise usage_error("run.vertical.parties", parties=len(parties), most=MOST_PARTIES)
+        label = labels[0]
+        columns = [site for site in self.participants if site != label]
+        for exchange, sites in ((BLIND, [label]), (ANSWER, columns), (MATCH, [label])):
+            requests = {
+                site: AlignRequest(exchange=exchange, parties=tuple(parties), sealed=self.waiting.pop(site, {}))
+                for site in sites
+            }
+            self._deliver(self._ask(ALIGN, requests, sites, AlignReply))
+        return label
+
+    def exchange(self, round: int, exchange: int, sites: list[str]) -> None:
+        """Bring waiting parcels to parties, and take their replies."""
+        requests = {
+            site: PartialRequest(round=round, exchange=exchange, sealed=self.waiting.pop(site, {})) for site in sites
+        }
+        self._deliver(self._ask(PARTIAL, requests, sites, PartialReply))
+
+    def _ask(self, kind: str, request: Any, sites: list[str], of: type[Reply]) -> dict[str, Reply]:
+        """Return the replies of all these parties; raises FlfedError where one is missing."""
+        asked = {site: self.participants[site] for site in sites}
+        answers = self.run.ask(kind, request, asked, of.from_record)
+        for site, why in answers.faults.items():
+            raise self.run.error(f"{site}: {why}")
+        return answers.replies
+
+    def _deliver(self, replies: Mapping[str, Reply]) -> None:
+        for sender, reply in replies.items():
+            for receiver, parcel in reply.sealed.items():
+                self.waiting.setdefault(receiver, {})[sender] = parcel
+
+
+def _write_parts(run: FederatedRun, outcome: Outcome) -> None:
+    """Write the parties' parts of the model, where one process has them; institutions keep their own."""
+    site_parts = getattr(run.grid, "site_parts", None)
+    if site_parts is None:
+        return
+    state = {f"{OF_SITE}{site}": arrays for site, arrays in site_parts().items()}
+    facts = {"schema": run.schema.model_dump(mode="json", by_alias=True, exclude_none=True)}
+    final = Checkpoint(round=outcome.best_round, arrays={}, encoder=outcome.encoder, facts=facts, state=state)
+    checkpoints.write(run.name, final, final=True)
+
+
+def _compare(run: FederatedRun, label: Participants, outcome: Outcome) -> None:
+    """Record the comparison of the joined model with the label party's own."""
+    run.recorder.summary("looked-at", {"sites": 1})
+    run.recorder.progress("compare", 0, 1)
+    request = CompareRequest(arrays={}, encoder=outcome.encoder, sites=1)
+
+    def defect(site: str, reply: CompareReply) -> Refusal | None:
+        return comparison_defect(reply)
+
+    answers = run.ask_checked(COMPARE, request, label, CompareReply.from_record, defect)
+    if not answers.replies:
+        raise flfed_error("run.failures.compared")
+    groups = requested_groups(run)
+    replies = {site: select_requested(run, reply, groups) for site, reply in answers.replies.items()}
+    run.recorder.comparison(replies, None)
+    run.recorder.progress("compare", 1, 1)

@@ -1,0 +1,179 @@
+"""One party's part of a model over different columns of the same people: its rows in common, and its steps.
+
+```
+ w ── look ahead ──► y ── X y ──► (scores of all parties) ──► residual r ──► Xᵀ r ──► w' = y − M (Xᵀ r / n + ridge y)
+```
+
+M is the inverse of (parties × b) Xᵀ X / n + ridge, where b bounds the second derivative of a row's loss: 1/4 of logistic
+regression, 1 of linear. The matrix bounds the party's block of the Hessian over all parties' columns, so that steps of
+all parties at once go down.
+
+Source: Nesterov 1983, "A method of solving a convex programming problem with convergence rate O(1/k²)"; Böhning and
+Lindsay 1988, "Monotonicity of quadratic-approximation algorithms", for the bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from flfed.rows.features.encode import encode, input_names
+from flfed.rows.features.summarise import summarise
+from flfed.summaries.summary import Arrays, Encoder, Layout, fit_encoder
+
+QUARTER = 0.25
+"""Partial scores leave in multiples of it."""
+LARGEST = 16.0
+"""Bound of an input, in standard deviations: larger ones are cut off."""
+CURVATURE = {"binary": 0.25, "regression": 1.0}
+"""Largest second derivative of a row's loss, by task."""
+
+
+@dataclass(frozen=True, eq=False)
+class PartyRows:
+    """A party's inputs of the rows in common.
+
+    Attributes
+    ----------
+    layout : Layout
+        Of the party's own columns.
+    encoder : Encoder
+        Of its training rows in common.
+    inputs : int array [inputs]
+        Places of the inputs that vary there.
+    training, holdout : float64 array [rows, inputs]
+        Within ± `LARGEST`; of the label party with a column of ones at the end.
+    """
+
+    layout: Layout
+    encoder: Encoder
+    inputs: np.ndarray
+    training: np.ndarray
+    holdout: np.ndarray
+
+    @classmethod
+    def of(cls, layout: Layout, training: pd.DataFrame, holdout: pd.DataFrame, *, intercept: bool) -> PartyRows:
+        """Encode a party's rows in common."""
+        encoder = fit_encoder(layout, summarise(training, layout))
+        x = _bounded(training, layout, encoder)
+        inputs = np.flatnonzero(np.ptp(x, axis=0) > 0) if len(x) else np.arange(x.shape[1])
+        parts = [x[:, inputs], _bounded(holdout, layout, encoder)[:, inputs]]
+        if intercept:
+            parts = [np.column_stack([part, np.ones(len(part))]) for part in parts]
+        return cls(layout, encoder, inputs, *parts)
+
+    @property
+    def has_intercept(self) -> bool:
+        """Whether the last input is a one."""
+        return self.training.shape[1] > len(self.inputs)
+
+    def model(self, weights: np.ndarray) -> Arrays:
+        """Return the party's part as the arrays of a linear model of its layout."""
+        weight = np.zeros((len(input_names(self.layout)), 1))
+        weight[self.inputs, 0] = weights[: len(self.inputs)]
+        bias = weights[-1:] if self.has_intercept else np.zeros(1)
+        return {"weight": weight, "bias": bias.copy()}
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """The rule of a party's steps.
+
+    Attributes
+    ----------
+    rows : PartyRows
+    parties : int
+    task : {"binary", "regression"}
+    ridge : float
+    """
+
+    rows: PartyRows
+    parties: int
+    task: str
+    ridge: float
+
+    @cached_property
+    def penalties(self) -> np.ndarray:
+        """Penalty of each weight; an intercept has none."""
+        penalties = np.full(self.rows.training.shape[1], self.ridge)
+        if self.rows.has_intercept:
+            penalties[-1] = 0.0
+        return penalties
+
+    @cached_property
+    def inverse(self) -> np.ndarray:
+        """M; float64 [inputs, inputs]."""
+        x = self.rows.training
+        bound = self.parties * CURVATURE[self.task] * (x.T @ x) / len(x) + np.diag(self.penalties)
+        inverse: np.ndarray = np.linalg.pinv(bound, hermitian=True)
+        return inverse
+
+    def start(self) -> Weights:
+        """Return the weights of the first round, which are 0."""
+        zeros = np.zeros(self.rows.training.shape[1])
+        return Weights(zeros, zeros)
+
+    def stepped(self, weights: Weights, sums: np.ndarray, round: int) -> Weights:
+        """Return the weights after a round.
+
+        Parameters
+        ----------
+        weights : Weights
+        sums : float64 array [inputs]
+            Xᵀ r over the training rows in common, where r are residuals at the weights ahead.
+        round : int, >= 1
+        """
+        ahead = weights.ahead
+        gradient = sums / len(self.rows.training) + self.penalties * ahead
+        following = ahead - self.inverse @ gradient
+        momentum = round / (round + 3)
+        return Weights(following, following + momentum * (following - weights.now))
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A party's weights between two rounds.
+
+    Attributes
+    ----------
+    now, ahead : float64 array [inputs]
+        After the last round, and where the next one takes its gradient.
+    """
+
+    now: np.ndarray
+    ahead: np.ndarray
+
+    def arrays(self) -> Arrays:
+        """Return the weights by name."""
+        return {"now": self.now, "ahead": self.ahead}
+
+
+def quarters(scores: np.ndarray) -> np.ndarray:
+    """Return partial scores in quarters, as they leave; int32 array [rows].
+
+    Examples
+    --------
+    >>> quarters(np.array([0.1, -0.9, 2.0])).tolist()
+    [0, -4, 8]
+    """
+    return np.round(scores / QUARTER).astype(np.int32)
+
+
+def residuals(scores: np.ndarray, y: np.ndarray, task: str) -> np.ndarray:
+    """Return the derivative of each row's loss by its score; float64 array [rows]."""
+    if task == "regression":
+        return np.asarray(scores - y)
+    # Of a large score `exp` would overflow on one side.
+    return np.asarray(0.5 * (1 + np.tanh(scores / 2)) - y)
+
+
+def own_layout(layout: Layout, columns: list[str]) -> Layout:
+    """Return a layout of some of its features."""
+    return replace(layout, features=tuple(one for one in layout.features if one.name in columns))
+
+
+def _bounded(table: pd.DataFrame, layout: Layout, encoder: Encoder) -> np.ndarray:
+    return np.clip(encode(table, layout, encoder).x, -LARGEST, LARGEST)

@@ -1,0 +1,188 @@
+"""Messages between parties with different columns of the same people.
+
+The coordinator passes them on: what a party tells another one is sealed to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from flwr.app import RecordDict
+
+from flfed.refusals import Refusal
+from flfed.updates.messages import fields, kinds
+from flfed.updates.messages.fields import MalformedMessage, SiteName
+from flfed.updates.messages.in_memory import array_record
+
+ALIGN = kinds.ALIGN
+PARTIAL = kinds.PARTIAL
+SEALED = "sealed"
+PARTIES = "parties"
+ANNOUNCE, BLIND, ANSWER, MATCH = range(4)
+"""Exchanges of an alignment."""
+SCORE, RESIDUALS, PRODUCTS, SUMS = range(4)
+"""Exchanges of a round."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Party:
+    """A party of a run.
+
+    Attributes
+    ----------
+    site : str
+    label : bool
+        Whether it has the outcome.
+    columns : int
+        Inputs of its part of the model.
+    identifiers : int
+        People in its table.
+    public_key : bytes, 32
+        X25519 key of the run.
+
+    Reveals: how many people the party's table has.
+    """
+
+    site: SiteName
+    label: bool
+    columns: int
+    identifiers: int
+    public_key: bytes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Sealed:
+    """Sealed parcels: by sender in a request, by receiver in a reply.
+
+    Attributes
+    ----------
+    sealed : mapping of site to uint8 array [bytes]
+    """
+
+    sealed: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def _record(self, sections: Mapping[str, Any] | None = None, **plain: Any) -> RecordDict:
+        records = dict(sections or {})
+        if self.sealed:
+            records[SEALED] = array_record(self.sealed)
+        return fields.message_record(records, **plain)
+
+    @staticmethod
+    def _parcels(record: RecordDict) -> Mapping[str, np.ndarray]:
+        parcels = fields.arrays_if_there(record, SEALED)
+        if any(parcel.dtype != np.uint8 or parcel.ndim != 1 for parcel in parcels.values()):
+            raise MalformedMessage(Refusal("masked-unfit", section=SEALED, fields="bytes"))
+        return parcels
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AlignRequest(_Sealed):
+    """One exchange of the alignment of rows.
+
+    Attributes
+    ----------
+    exchange : int
+    parties : tuple of Party
+        From the second exchange on.
+    sealed : mapping of sending site to uint8 array [bytes]
+
+    Reveals: to the coordinator nothing about rows but how long lists are. The label party learns which of its people
+    each party has, and each party which of its people are in the rows in common.
+    """
+
+    exchange: int
+    parties: tuple[Party, ...] = ()
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        return self._record(fields.rows_records(self, PARTIES), exchange=self.exchange)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> Self:
+        """Read the message's content."""
+        exchange = fields.whole(fields.config_of(record), "exchange")
+        return cls(exchange=exchange, parties=fields.read_rows(record, PARTIES, Party), sealed=cls._parcels(record))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AlignReply(_Sealed):
+    """A party's half of an exchange of the alignment.
+
+    Attributes
+    ----------
+    parties : tuple of Party
+        The party itself, in the first exchange.
+    sealed : mapping of receiving site to uint8 array [bytes]
+
+    Reveals: how many people the party's table has, and whether it has the outcome. The lists of points are sealed to
+    the other party. It can compute with them, and learns which of them are of people whom it has itself.
+    """
+
+    parties: tuple[Party, ...] = ()
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        return self._record(fields.rows_records(self, PARTIES))
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> Self:
+        """Read the message's content."""
+        fields.config_of(record)
+        return cls(parties=fields.read_rows(record, PARTIES, Party), sealed=cls._parcels(record))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PartialRequest(_Sealed):
+    """One exchange of a round of training.
+
+    Attributes
+    ----------
+    round : int, >= 1
+        That after the last one brings the scores of the holdout.
+    exchange : int
+    sealed : mapping of sending site to uint8 array [bytes]
+
+    Reveals: to the coordinator nothing about rows.
+    """
+
+    round: int
+    exchange: int
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        return self._record(round=self.round, exchange=self.exchange)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> Self:
+        """Read the message's content."""
+        config = fields.config_of(record)
+        number = fields.whole(config, "round")
+        return cls(round=number, exchange=fields.whole(config, "exchange"), sealed=cls._parcels(record))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PartialReply(_Sealed):
+    """A party's half of an exchange of a round.
+
+    Attributes
+    ----------
+    sealed : mapping of receiving site to uint8 array [bytes]
+
+    Reveals: to the coordinator nothing about rows. A column party tells the label party its partial scores of all rows
+    in common, in quarters; from them and the steps' rule a label party that knows some people learns much about the
+    columns of others. The label party tells each column party the sums of its columns times the residuals, which depend
+    on the outcomes. Both are measured in `docs/vertical.md`.
+    """
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        return self._record()
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> Self:
+        """Read the message's content."""
+        fields.config_of(record)
+        return cls(sealed=cls._parcels(record))

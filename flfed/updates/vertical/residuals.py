@@ -1,0 +1,287 @@
+"""Residuals of a model under CKKS, multiplied by the columns of a party that cannot read them.
+
+```
+ label party, which has the key                        column party
+ r, encrypted, once for each column that fits ──────►  r · column, + a mask in every slot
+ Σ of the slots, rounded to 2⁻⁸               ◄──────
+                                              ──────►  − Σ of its masks:  Xᵀ r
+```
+
+The label party sees masked numbers alone, the column party ciphertexts and its own sums. Masks are complex: the imaginary
+parts of a product hold the ciphertext's noise times each cell, and the label party knows its noise. A decryption with all
+its digits is an equation of the key, so that sums are rounded.
+
+Source: Cheon et al. 2017, "Homomorphic encryption for arithmetic of approximate numbers"; Hardy et al. 2017, "Private
+federated learning on vertically partitioned data via entity resolution and additively homomorphic encryption", for
+masked gradients of parties. Both parties must keep to the protocol.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from flfed.refusals import Refusal
+from flfed.updates.vertical.alignment import require_vertical
+
+DEGREE = 8192
+PRIMES = (60, 40, 40, 60)
+"""Bits of the primes: with 200 bits at this degree, as hard to break as AES-128."""
+SCALE = 2.0**40
+SLOTS = DEGREE // 2
+LARGEST = 16.0
+"""Bound of a cell, in standard deviations: larger ones are cut off."""
+LARGEST_RESIDUAL = 1024.0
+MASK = 2.0**26
+"""Bound of the masks' real and imaginary parts; a product is at most 2^14, and 1 at most in most rows."""
+STEP = 2.0**-8
+"""Sums leave the label party in whole multiples of it; the scheme's own error is 2e-5."""
+CIPHERTEXT_BYTES = 300_000
+"""Largest length of one ciphertext; found are 236 kB."""
+
+
+def ciphertexts_out(rows: int) -> int:
+    """Return how many ciphertexts residuals take."""
+    return -(-rows // SLOTS)
+
+
+def ciphertexts_back(rows: int, columns: int) -> int:
+    """Return how many ciphertexts the products with columns take.
+
+    Examples
+    --------
+    >>> ciphertexts_back(400, 20), ciphertexts_back(30_000, 20)
+    (2, 20)
+    """
+    return -(-columns // _columns_each(rows))
+
+
+def _columns_each(rows: int) -> int:
+    """Return how many columns stand in one ciphertext."""
+    return max(1, SLOTS // rows)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ResidualKey:
+    """The label party's key of one run.
+
+    Attributes
+    ----------
+    secret : bytes
+    """
+
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def new(cls) -> ResidualKey:
+        """Return a new key of the operating system's randomness; raises UsageError without the extra."""
+        return cls(_saved(_api().KeyGenerator(_context()).secret_key()))
+
+    def _key(self) -> Any:
+        key = _api().SecretKey()
+        _load(self.secret, lambda file: key.load(_context(), file))
+        return key
+
+    def encrypt(self, residuals: np.ndarray) -> tuple[bytes, ...]:
+        """Return residuals as ciphertexts, each repeated as often as there is room.
+
+        Parameters
+        ----------
+        residuals : float64 array [rows]
+            Those beyond `LARGEST_RESIDUAL` are cut off.
+        """
+        api = _api()
+        encryptor = api.Encryptor(_context(), self._key())
+        bounded = np.clip(residuals, -LARGEST_RESIDUAL, LARGEST_RESIDUAL)
+        ciphertexts = []
+        for values in _slots_of(np.tile(bounded, _columns_each(len(bounded)))):
+            ciphertexts.append(_saved(encryptor.encrypt_symmetric(_plain(values))))
+        return tuple(ciphertexts)
+
+    def open(self, products: Sequence[bytes], rows: int, columns: int) -> np.ndarray | Refusal:
+        """Return the masked sum of each column, in multiples of `STEP`, or that ciphertexts are none.
+
+        Parameters
+        ----------
+        products : sequence of bytes
+            As `multiply` returns them.
+        rows, columns : int
+
+        Returns
+        -------
+        float64 array [columns], or Refusal
+        """
+        slots = self.decrypt(products, ciphertexts_back(rows, columns))
+        if isinstance(slots, Refusal):
+            return slots
+        each = _columns_each(rows)
+        sums = slots.real.sum(axis=1)[:, None]
+        if each > 1:
+            sums = slots.real[:, : each * rows].reshape(len(slots), each, rows).sum(axis=2)
+        rounded: np.ndarray = np.round(sums.ravel()[:columns] / STEP) * STEP
+        return rounded
+
+    def decrypt(self, ciphertexts: Sequence[bytes], count: int) -> np.ndarray | Refusal:
+        """Return the slots of ciphertexts, complex [ciphertexts, SLOTS], or that they are none."""
+        api = _api()
+        decryptor = api.Decryptor(_context(), self._key())
+        loaded = _ciphertexts(ciphertexts, count)
+        if isinstance(loaded, Refusal):
+            return loaded
+        slots = []
+        for ciphertext in loaded:
+            plain = api.Plaintext()
+            decryptor.decrypt(ciphertext, plain)
+            slots.append(np.array(_encoder().decode_complex(plain)))
+        return np.array(slots)
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedProducts:
+    """A column party's products under its masks.
+
+    Attributes
+    ----------
+    ciphertexts : tuple of bytes
+    masks : float64 array [columns]
+        Sum of the masks of each column, which stays at the party.
+    """
+
+    ciphertexts: tuple[bytes, ...]
+    masks: np.ndarray = field(repr=False)
+
+
+def multiply(residuals: Sequence[bytes], x: np.ndarray) -> MaskedProducts | Refusal:
+    """Return encrypted residuals times each column, masked in every slot, or that ciphertexts are none.
+
+    Parameters
+    ----------
+    residuals : sequence of bytes
+        As `ResidualKey.encrypt` returns them.
+    x : float64 array [rows, columns]
+        Within ± `LARGEST`; no column is of zeros alone.
+    """
+    api = _api()
+    rows, columns = x.shape
+    loaded = _ciphertexts(residuals, ciphertexts_out(rows))
+    if isinstance(loaded, Refusal):
+        return loaded
+    evaluator = api.Evaluator(_context())
+    each = _columns_each(rows)
+    ciphertexts = []
+    masks = np.zeros(columns)
+    for first in range(0, columns, each):
+        group = x[:, first : first + each]
+        product = _product(evaluator, loaded, group.T.ravel())
+        mask = _complex_masks()
+        evaluator.add_plain_inplace(product, _plain(mask, product))
+        ciphertexts.append(_saved(product))
+        if each == 1:
+            masks[first] = mask.real.sum()
+        else:
+            by_column = mask.real[: group.size].reshape(group.shape[1], rows)
+            masks[first : first + each] = by_column.sum(axis=1)
+    return MaskedProducts(tuple(ciphertexts), masks)
+
+
+def _product(evaluator: Any, residuals: Sequence[Any], cells: np.ndarray) -> Any:
+    """Return the sum over the residuals' ciphertexts, each times its cells."""
+    total = None
+    for residual, values in zip(residuals, _slots_of(cells), strict=True):
+        # A product with zeros alone would be no ciphertext.
+        if not values.any():
+            continue
+        product = _api().Ciphertext()
+        evaluator.multiply_plain(residual, _plain(values), product)
+        if total is None:
+            total = product
+        else:
+            evaluator.add_inplace(total, product)
+    evaluator.rescale_to_next_inplace(total)
+    return total
+
+
+def _complex_masks() -> np.ndarray:
+    """Return masks of the operating system's randomness; complex [SLOTS]."""
+    drawn = np.frombuffer(secrets.token_bytes(16 * SLOTS), np.uint64).reshape(2, SLOTS)
+    parts = (drawn * 2.0**-63 - 1.0) * MASK
+    return parts[0] + 1j * parts[1]
+
+
+def _slots_of(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield values by ciphertext, the last one filled up with zeros."""
+    for first in range(0, len(values), SLOTS):
+        part = values[first : first + SLOTS]
+        yield np.pad(part, (0, SLOTS - len(part)))
+
+
+def _plain(values: np.ndarray, like: Any = None) -> Any:
+    """Return the encoding of slots, of the level and scale of a ciphertext where one is given."""
+    plain = _api().Plaintext()
+    if like is None:
+        _encoder().encode(values.tolist(), SCALE, plain)
+    else:
+        _encoder().encode(values.tolist(), like.parms_id(), like.scale, plain)
+    return plain
+
+
+def _ciphertexts(data: Sequence[bytes], count: int) -> list[Any] | Refusal:
+    """Return ciphertexts of the settings here, or that they are none or another number of them."""
+    unfit = Refusal("ciphertext-unfit")
+    if len(data) != count:
+        return unfit
+    loaded = []
+    for one in data:
+        ciphertext = _api().Ciphertext()
+        try:
+            _load(one, lambda file, into=ciphertext: into.load(_context(), file))
+        except (ValueError, RuntimeError):
+            return unfit
+        if ciphertext.size() != 2:
+            return unfit
+        loaded.append(ciphertext)
+    return loaded
+
+
+def _saved(value: Any) -> bytes:
+    """Return what SEAL writes, which writes files alone."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "value"
+        value.save(str(path))
+        return path.read_bytes()
+
+
+def _load(data: bytes, read: Callable[[str], None]) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "value"
+        path.write_bytes(data)
+        read(str(path))
+
+
+@cache
+def _context() -> Any:
+    api = _api()
+    parameters = api.EncryptionParameters(api.SCHEME_TYPE.CKKS)
+    parameters.set_poly_modulus_degree(DEGREE)
+    parameters.set_coeff_modulus(api.CoeffModulus.Create(DEGREE, list(PRIMES)))
+    return api.SEALContext(parameters, True, api.SEC_LEVEL_TYPE.TC128)
+
+
+@cache
+def _encoder() -> Any:
+    return _api().CKKSEncoder(_context())
+
+
+def _api() -> Any:
+    """Return SEAL's own interface: TenSEAL's encodes real numbers only."""
+    require_vertical()
+    from tenseal import sealapi
+
+    return sealapi
