@@ -5,6 +5,7 @@ Its open table, its encoded rows and what its handlers answer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from flfed.refusals import Refusal
 from flfed.rows.baselines import LocalModel, Trainable, fine_tuned, local_model, network_predictor
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
@@ -92,7 +94,8 @@ class ClaimCounts(Protocol):
         ...
 
 
-def _never(*, claim: bool) -> bool:
+def never(*, claim: bool) -> bool:
+    """Return that exact counts may not leave."""
     return False
 
 
@@ -132,7 +135,8 @@ class SiteSession(EncodedTable):
         super().__init__(site, study, table, study_layout(study, schema), schema, seed)
         self.protection = protection
         # Who answers for the site says otherwise, once it has looked at what left before.
-        self.counts_may_leave: ClaimCounts = _never
+        self.counts_may_leave: ClaimCounts = never
+        self.row_refusal: Callable[[SiteSession], Refusal | None] = lambda session: None
         self.own_arrays = OwnArrays()
         # Predictions of a model of several parties on the holdout, where the study has one.
         self.joined: np.ndarray | None = None

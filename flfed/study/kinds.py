@@ -9,6 +9,8 @@ from flfed import registry
 from flfed.study.study import Study
 from flfed.study.tables import TREES, VERTICAL
 
+LEAST_PARTIES = 2
+"""Sites with different columns of the same people, at least."""
 ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
 

@@ -237,7 +237,8 @@ class ArraySection:
     Attributes
     ----------
     arrays : mapping of name to ArrayField
-    needed : bool
+    needed, all_arrays : bool
+        Whether the section, and each of its arrays, must be there.
     codec : Codec, optional
         Which packed them, of a model of the shapes `packed`.
     packed : mapping of name to (shape, dtype)
@@ -247,6 +248,7 @@ class ArraySection:
 
     arrays: Mapping[str, ArrayField]
     needed: bool = True
+    all_arrays: bool = True
     codec: Codec | None = None
     packed: Shapes = field(default_factory=dict)
     cuts: tuple[Layout, int] | None = None
@@ -271,6 +273,11 @@ def arrays(shapes: Shapes, *, needed: bool = True) -> ArraySection:
 def packed_arrays(model: Shapes, codec: Codec) -> ArraySection:
     """Return the section of a model's arrays, or an update's, as a codec packs them."""
     return ArraySection(arrays=arrays(codec.shapes(model)).arrays, codec=codec, packed=model)
+
+
+def some_bytes(most: int) -> ArrayField:
+    """Return an array of at most so many bytes."""
+    return ArrayField(shape=(most,), dtype=np.dtype(np.uint8), others=(((1,), (most,)),))
 
 
 def rows_of_bytes(least: int, most: int, columns: int) -> ArrayField:

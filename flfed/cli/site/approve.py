@@ -267,13 +267,14 @@ def _check_answering(folder: SiteFolder) -> None:
 
 def check_answering(study: Study, site: Site, others: tuple[str, ...]) -> None:
     """Refuse to approve what the gate would then refuse; raises UsageError."""
-    from flfed.deployment.gate.study_policy import cohort_refusal, study_policy_refusal
+    from flfed.deployment.gate.study_policy import cohort_refusal, least_sites, study_policy_refusal
     from flfed.federation.recording.source_model import required_hash
     from flfed.federation.server.preflight import check
 
     check(study)
     required_hash(study)
-    refused = study_policy_refusal(study, site) or cohort_refusal([site.name, *others], site, others)
+    refused = study_policy_refusal(study, site)
+    refused = refused or cohort_refusal([site.name, *others], site, others, least_sites(study, site))
     if refused:
         raise UsageError(f"site {site.name!r} would not answer this study: {refused}")
 

@@ -186,6 +186,16 @@ class StudyMessages:
         """Whether the site's policy permits audits of a run."""
         return self.site.policy.audits
 
+    @property
+    def has_outcome(self) -> bool:
+        """Whether the site's rows have the outcome."""
+        return self.site.has_outcome
+
+    @property
+    def most_identifiers(self) -> int:
+        """Most people of a table that the site aligns its own with."""
+        return self.site.policy.identifiers
+
     @cached_property
     def releases(self) -> Releases:
         """The site's releases, in the order in which they leave."""

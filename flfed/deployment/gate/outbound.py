@@ -58,7 +58,7 @@ class Leaving:
         self._continuity = continuity
         self._errors = Thinning()
         self._counted: dict[tuple[str, int, str], int] = {}  # of a day, up to a line by its number and hash
-        self._limits = run_limits.RunLimits(site.policy.runs)
+        self._limits = run_limits.RunLimits(site.policy.runs, site.policy.alignments)
         self.opened = run_limits.OpenedLists(ledger, self._limits)
         self._comparisons = Comparisons(continuity.folder, site.policy, ledger, self._limits.compared)
 
@@ -152,7 +152,8 @@ class Leaving:
 
     def _over(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why the locked ledger allows the message's run no answer, or None."""
-        return self._limits.refusal(locked_ledger, message, run_of_new(facts), str(facts["asks_sha256"]))
+        asks, rows = str(facts["asks_sha256"]), str(facts["rows_sha256"])
+        return self._limits.refusal(locked_ledger, message, run_of_new(facts), asks, rows)
 
     def _opened_since(self, locked_ledger: LockedLedger, in_sum: InSum, facts: Facts) -> Refusal | None:
         """Refuse a decision by outdated lists of a question.

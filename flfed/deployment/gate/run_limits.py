@@ -25,10 +25,11 @@ from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.masking.rules import Sites
 from flfed.updates.messages.fields import ndarrays
-from flfed.updates.messages.kinds import AUDIT, COMPARE, KEYS, SCORES, STATISTIC, SUMMARISE
+from flfed.updates.messages.kinds import ALIGN, AUDIT, COMPARE, KEYS, PARTIAL, SCORES, STATISTIC, SUMMARISE
 from flfed.updates.messages.secure_sum import parted
 from flfed.updates.messages.summarise import POINT
 from flfed.updates.messages.train import CUTS_SHA256, EVALUATE, MOST_ATTEMPTS, REFIT, TRAIN, TREES_SHA256, formless
+from flfed.updates.messages.vertical import EXCHANGES
 
 QUESTIONS = {
     TRAIN: "train from",
@@ -37,6 +38,8 @@ QUESTIONS = {
     COMPARE: "compare",
     AUDIT: "audit",
     STATISTIC: "visit",
+    ALIGN: "align",
+    PARTIAL: "exchange",
 }
 """Kinds of messages whose answer depends on the rows and on arrays that the coordinator chose."""
 NUMBERS = {
@@ -70,6 +73,8 @@ def request_sha256(message: Message) -> str:
         return ""
     if kind == STATISTIC:
         return arrays_sha256(ndarrays(message.content, POINT)) if POINT in message.content else ""
+    if kind in (ALIGN, PARTIAL):
+        return content_sha256(message.content)
     return content_sha256(formless(message.content)) if kind == TRAIN else model_sha256(message)
 
 
@@ -181,8 +186,9 @@ class RunLimits:
     points a run: sums at others would show how rows lie between the two.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, alignments: int) -> None:
         self._most = most
+        self._alignments = alignments
         self._seen = (0, "")
         self._forget()
 
@@ -196,6 +202,7 @@ class RunLimits:
         self._compared = ComparedLines()
         self._trained_from: dict[Run, set[str]] = defaultdict(set)
         self._ended = set[str]()
+        self._aligned: dict[str, set[Run]] = defaultdict(set)
 
     def compared(self, locked_ledger: LockedLedger) -> ComparedLines:
         """Return the ledger's lines about compared models."""
@@ -215,7 +222,9 @@ class RunLimits:
         self._read(locked_ledger)
         return self._runs[asks] | self._runs[study]
 
-    def refusal(self, locked_ledger: LockedLedger, message: Message, run: Run, asks: str) -> Refusal | None:
+    def refusal(
+        self, locked_ledger: LockedLedger, message: Message, run: Run, asks: str, rows: str = ""
+    ) -> Refusal | None:
         """Return why a run may not have an answer, or None.
 
         Parameters
@@ -227,6 +236,8 @@ class RunLimits:
             The requesting run.
         asks : str
             Hash of its study's requests.
+        rows : str
+            Hash of the snapshot.
         """
         study, name, _ = run
         runs = self.runs(locked_ledger, study, asks)
@@ -238,6 +249,9 @@ class RunLimits:
         if run not in runs and len(runs) >= self._most:
             return Refusal("too-many-runs", most=self._most, had=len(runs))
         kind = message.metadata.message_type
+        aligned = self._aligned[rows]
+        if kind == ALIGN and run not in aligned and len(aligned) >= self._alignments:
+            return Refusal("too-many-alignments", most=self._alignments, had=len(aligned))
         request_hash = request_sha256(message)
         # An attack needs a model that the site compared in this run: other models could be made to read rows.
         if kind == AUDIT:
@@ -307,6 +321,8 @@ class RunLimits:
         answered = ledger_line.CARRIED in line.facts and (line.kind == RELEASED or ledger_line.QUESTION in line.facts)
         if kind or line.kind == SPENT or answered:
             self._runs[str(line.facts.get(ledger_line.ASKS, run[0]))].add(run)
+        if kind == ALIGN:
+            self._aligned[line.text("rows-sha256")].add(run)
         if kind:
             self._request_hashes[run, kind, _place(kind, line.facts)].add(line.text(COMPARED_HASH))
         self._add_choices(line, run, kind)
@@ -324,6 +340,8 @@ def _refuse_other(kind: str, round: int) -> Refusal:
     """Return the refusal of a second question of a kind, in a round or a visit."""
     if kind == STATISTIC:
         return Refusal("other-visit", round=round + 1)
+    if kind in (ALIGN, PARTIAL):
+        return Refusal("exchange-other")
     if round > 0:
         return Refusal("other-model-in-round", question=QUESTIONS[kind], round=round)
     return Refusal("other-model", question=QUESTIONS[kind])
@@ -347,7 +365,7 @@ def _question_of(line: Line) -> str:
 
 
 Exchange = tuple[int, int, int]
-"""Round, level of a tree, and how often the tree was begun again."""
+"""Round, level of a tree, and how often the tree was begun again; or round, and number of an exchange of parties."""
 ONCE: Exchange = (0, 0, 0)
 """The exchange of a question that a run may ask once."""
 
@@ -357,6 +375,8 @@ def _place(kind: str, facts: Mapping[str, Any]) -> Exchange:
 
     A run has one answer to each.
     """
+    if kind in (ALIGN, PARTIAL):
+        return _whole(facts.get("round")), _whole(facts.get("exchange")), 0
     if kind not in (TRAIN, STATISTIC):
         return ONCE
     round, level, attempt = (_whole(facts.get(key)) for key in ("round", "level", "attempt"))
@@ -412,12 +432,15 @@ def attempts_refusal(message: Message, context: Context) -> Refusal | None:
 
 
 def exchange_of(message: Message) -> dict[str, Any]:
-    """Return level and attempt of a request of trees.
+    """Return level and attempt of a request of trees, or the number of an exchange between parties.
 
     They are a ledger's facts, and empty for other requests.
     """
     content = message.content if message.has_content() else {}
     config = content.get("config")
+    if message.metadata.message_type in (ALIGN, PARTIAL) and config is not None:
+        number = config.get("exchange")
+        return {"exchange": number} if type(number) is int and 0 <= number < EXCHANGES else {}
     settings = content.get("settings")
     if config is None or settings is None or TREES_SHA256 not in config:
         return {}

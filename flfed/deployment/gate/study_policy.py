@@ -29,7 +29,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.snapshots import snapshot
-from flfed.study.kinds import most_rounds
+from flfed.study.kinds import LEAST_PARTIES, is_vertical, most_rounds
 from flfed.study.study import Study, is_covered
 from flfed.updates.messages.kinds import asks
 
@@ -59,7 +59,17 @@ def study_policy_refusal(study: Study, site: Site, *, noise: bool = True) -> Ref
         return Refusal("privacy-unusable", error=error)
 
 
-def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | None) -> Refusal | None:
+def least_sites(study: Study, site: Site) -> int:
+    """Return the fewest sites of a run of a study, by a site's policy.
+
+    What parties with different columns tell each other is no sum, from which one could subtract its own.
+    """
+    return LEAST_PARTIES if is_vertical(study) else site.policy.least_cohort()
+
+
+def cohort_refusal(
+    names: Sequence[str], site: Site, co_sites: Sequence[str] | None, least: int | None = None
+) -> Refusal | None:
     """Return why a site refuses to compute with these sites, or None.
 
     Parameters
@@ -69,10 +79,12 @@ def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | N
     site : Site
     co_sites : sequence of str or None
         The others that the approval names; None where the policy needs no approval, and there is none.
+    least : int, optional
+        Fewest sites of a run; default: by the policy.
     """
     # A name that occurs twice would make a cohort look larger than it is.
     cohort = set(names)
-    least = site.policy.least_cohort()
+    least = least or site.policy.least_cohort()
     if len(cohort) < len(names) or site.name not in cohort:
         return Refusal("site-unlisted")
     if len(cohort) < least:
@@ -240,7 +252,7 @@ class StudyAdmission:
         study, approval = self._study(config)
         if not asks(study, kind):
             reject("kind-of-another-study")
-        if approval is None and study.aggregation.sums_updates:
+        if approval is None and (study.aggregation.sums_updates or is_vertical(study)):
             # Without a person's approval no key is pinned: the sums could be of invented sites.
             reject("sums-not-approved")
         pinned = len(approval.pins) if approval is not None and approval.sums else 0
@@ -250,7 +262,7 @@ class StudyAdmission:
         return self._messages(study, pinned)
 
     def sum_approval(self, study: Study, opened: ListBook) -> SumApproval | None:
-        """Return the approval of a study's secure sums, or None.
+        """Return the approval of a study's secure sums, or of its parties' keys, or None.
 
         It is None where its updates may cross in the clear. `opened` are the lists in the site's ledger. Raises
         `Refused` where the study may not be answered.
@@ -258,7 +270,7 @@ class StudyAdmission:
         from flfed.federation.client.run_keys import SumApproval  # torch and Flower: a site's status needs neither
 
         approval = self.check_decision(study.text)
-        if approval is None or not approval.sums:
+        if approval is None or not (approval.sums or is_vertical(study)):
             return None
         key = signing_key(self._folder)
         # The difference of two sums would have this site's part of the noise alone.
@@ -305,7 +317,7 @@ class StudyAdmission:
             reject("sites-unnamed")
         # Approval and policy may each name the sites that may take part.
         named = None if approval is None else approval.co_sites
-        if refused := cohort_refusal(names, self.site, named):
+        if refused := cohort_refusal(names, self.site, named, least_sites(study, self.site)):
             raise Refused(refused)
         return study, approval
 
@@ -348,7 +360,7 @@ class StudyAdmission:
         if other_coordinator(self._folder, approval.coordinator):
             reject("approved-other-coordinator")
         # Other sites pin the earlier key: with another one this site could not take part.
-        if approval.sums:
+        if self._folder.site in approval.pins:
             own = ""
             with suppress(FlfedError):
                 own = own_fingerprint(self._folder)

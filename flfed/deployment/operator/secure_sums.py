@@ -16,7 +16,7 @@ from flfed.errors import UsageError
 from flfed.paths import NAME, SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.signatures import read_gate_fingerprint
-from flfed.study.kinds import is_statistic
+from flfed.study.kinds import LEAST_PARTIES, is_statistic, is_vertical
 from flfed.study.study import Study, is_covered
 from flfed.updates.masking.rules import LEAST, threshold
 from flfed.updates.messages.kinds import SUMMARISE, TRAIN
@@ -129,6 +129,8 @@ def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], without: 
     if sites.get(folder.site) not in (None, "", own):
         raise usage_error("operator.with.own", name=folder.site, own=own or "not made yet")
     others = {name: sites[name] for name in sorted(sites) if name != folder.site}
+    if is_vertical(study):
+        return Agreement(pins=_pinned(folder, others, own, LEAST_PARTIES))
     if has_sums(study, len(others) + 1):
         return _agreed_sums(folder, study, others, own, without)
     if without:
@@ -142,21 +144,27 @@ def _agreed_sums(
     """Return what an approval says of sums that a study has, by the fingerprints of the other sites and its own."""
     if without and is_covered(study):
         raise usage_error("operator.with.without-covered")
-    _check_named(others)
+    pins = _pinned(folder, others, own, LEAST)
+    if unknown := sorted(set(without) - pins.keys()):
+        raise usage_error("operator.with.without-stranger", name=unknown[0], known=", ".join(sorted(pins)))
+    return Agreement(True, pins, tuple(sorted(set(without))))
+
+
+def _pinned(folder: SiteFolder, others: Mapping[str, str], own: str, least: int) -> dict[str, str]:
+    """Return the fingerprints of all sites, this one's too; raises UsageError where one is missing or twice there."""
+    _check_named(others, least)
     if not own:
         raise usage_error("operator.with.keyless", site=folder.site)
     pins = {**others, folder.site: own}
     if same := [name for name, fingerprint in pins.items() if list(pins.values()).count(fingerprint) > 1]:
         raise usage_error("operator.with.same", names=" and ".join(same))
-    if unknown := sorted(set(without) - pins.keys()):
-        raise usage_error("operator.with.without-stranger", name=unknown[0], known=", ".join(sorted(pins)))
-    return Agreement(True, dict(sorted(pins.items())), tuple(sorted(set(without))))
+    return dict(sorted(pins.items()))
 
 
-def _check_named(others: Mapping[str, str]) -> None:
+def _check_named(others: Mapping[str, str], least: int) -> None:
     """Raise where too few other sites are named, or one without the fingerprint of its gate."""
-    if len(others) + 1 < LEAST:
-        raise usage_error("operator.with.few", least=LEAST)
+    if len(others) + 1 < least:
+        raise usage_error("operator.with.few", least=least)
     if missing := [name for name, fingerprint in others.items() if not fingerprint]:
         named = ",".join(f"{name}={fingerprint or 'FINGERPRINT'}" for name, fingerprint in others.items())
         raise usage_error("operator.with.missing", names=", ".join(missing), sites=named)
@@ -166,6 +174,9 @@ def describe_sums(study: Study, site: str, co_sites: Sequence[str], agreement: A
     """Return what to know of secure aggregation before an approval, a paragraph each; nothing where there is none."""
     others = sorted(set(co_sites) - {site})
     n = len(others) + 1
+    if is_vertical(study):
+        pins = ", ".join(f"{name} ({agreement.pins[name]})" for name in others if name in agreement.pins)
+        return [render("approval.vertical.sealed"), render("approval.vertical.pinned", pins=pins)] if pins else []
     if not agreement.sums:
         if study.aggregation.is_optional and n < LEAST:
             return [render("approval.sums.too-few", least=LEAST, n=n)]

@@ -24,7 +24,7 @@ from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Selection
 from flfed.rows.statistics.of_study import statistic_of
-from flfed.study.kinds import exchanges_of_run, is_statistic, most_rounds, visits_of
+from flfed.study.kinds import exchanges_of_run, is_statistic, is_vertical, most_rounds, visits_of
 from flfed.study.study import Study, by_person, is_covered
 from flfed.updates.masking.rules import least_of_figures, threshold
 from flfed.updates.mechanism import mechanism_of
@@ -252,6 +252,8 @@ def _describe_knowledge(proposal: Proposal) -> list[str]:
     study = proposal.study
     if is_covered(study) or is_statistic(study) or not study.train:
         return []
+    if is_vertical(study):
+        return [render("approval.vertical.learnt")]
     mechanism = mechanism_of(study)
     if mechanism is not None and mechanism.charged(study.plan, study.rounds) is not None:
         updates = render("approval.learnt.noised")

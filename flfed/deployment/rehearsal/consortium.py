@@ -30,6 +30,7 @@ from flfed.federation.server.run_setting import LEAST_SITES
 from flfed.files import locked, write_whole
 from flfed.paths import CoordinatorFolder, SiteFolder, where
 from flfed.rows.data.site import Site
+from flfed.study.kinds import is_vertical
 from flfed.study.study import Study
 from flfed.words import flfed_error, render, usage_error
 
@@ -129,8 +130,8 @@ class Rehearsal:
             write_whole(own / path.name, path.read_bytes())
 
     def partners(self, fingerprints: Mapping[str, str]) -> str:
-        """Return all sites as `flfed site approve --with` takes them; with fingerprints under secure aggregation."""
-        if not has_sums(self.study, len(self.names)):
+        """Return all sites as `flfed site approve --with` takes them; with fingerprints where these are pinned."""
+        if not has_sums(self.study, len(self.names)) and not is_vertical(self.study):
             return ",".join(self.names)
         return ",".join(f"{name}={fingerprints[name]}" for name in self.names)
 

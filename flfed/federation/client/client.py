@@ -28,12 +28,13 @@ from flfed.federation.client.training import LastUpdates, load_or_train
 from flfed.refusals import NotTakingPart, decline, of_table, refuse
 from flfed.rows.comparison.incumbent import refuse_without_score
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal, study_table
-from flfed.rows.session import FIT, SiteSession
+from flfed.rows.session import FIT, SiteSession, never
 from flfed.rows.streamed.session import open_session
 from flfed.rows.training.answer import compute_one_by_one, run_client
 from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, run_client_by
 from flfed.rows.warm_start import FindSource, no_source
 from flfed.seeds import Draws
+from flfed.study.kinds import is_vertical
 from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import (
     NodeState,
@@ -229,9 +230,13 @@ class SiteClient:
         run = run_of(context)
         opened.counts_may_leave = _always
         if self._releases is not None and checks_history(study, opened.site):
-            # New rows are compared with released ones before any sum over them is computed.
-            refuse(self._releases.refusal(opened, run, leaves=kind != ENROL))
-            opened.counts_may_leave = partial(self._releases.first_counts, opened, run)
+            opened.row_refusal = partial(self._releases.refusal, run=run, leaves=kind != ENROL)
+            opened.counts_may_leave = never
+            # New rows are compared with released ones before any sum over them is computed. Of parties with different
+            # columns these are the rows in common, which are not known yet; exact counts of them do not leave.
+            if not is_vertical(study):
+                refuse(opened.row_refusal(opened))
+                opened.counts_may_leave = partial(self._releases.first_counts, opened, run)
         if self._runs.get(key) != run:  # each run spends under its own name
             opened.protection = self._protect(opened.site, study, key[2], run)
             self._runs[key] = run

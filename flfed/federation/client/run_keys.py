@@ -329,7 +329,8 @@ class RunKeys:
         # After the comparison, or where its state is lost, the site has no second key in a run.
         if approval.book.has_keys(self.run):
             decline("sums-key-lost")
-        statement_by_site = _stated(self, sites, request.statements, approval)
+        statement_by_site = stated(self, sites, request.statements, approval)
+        refuse(rules.cohort_refusal(self.site, sites, approval.pinned))
         key = RunKey.of_private(self._stored(KEY)["private"].tobytes())
         publics = {site: bytes.fromhex(one.public_key) for site, one in statement_by_site.items()}
         chain = Chain.start(or_refuse(pair_secrets(self.site, key, publics, bytes.fromhex(sha256))))
@@ -436,13 +437,12 @@ def _context_of(data: bytes) -> SecretContext | Refusal:
     return SecretContext.of_bytes(data)
 
 
-def _stated(
+def stated(
     run: RunKeys, sites: tuple[str, ...], packed: Sequence[bytes], approval: SumApproval
 ) -> dict[str, Statement]:
-    """Return the statements of a cohort, each of them as approved."""
+    """Return the statements of a cohort, each of them as approved; raises NotTakingPart for any other."""
     if sites != tuple(sorted(set(sites))) or len(sites) != len(packed):
         decline("cohort-unfit")
-    refuse(rules.cohort_refusal(run.site, sites, approval.pinned))
     here: dict[str, Any] = {"study_sha256": run.study.sha256(), "run": run.run, "repeat": run.repeat}
     own = run.state.read(STATEMENT)
     statement_by_site = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,10 +17,12 @@ import numpy as np
 import pandas as pd
 
 from flfed.federation.client.redaction import redact_comparison
+from flfed.federation.client.run_keys import KEY, RunKeys, stated
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.training import RunKind
 from flfed.refusals import Refusal, decline, or_refuse, refuse
 from flfed.rows.comparison.compare import compare
+from flfed.rows.data.site import SiteTable
 from flfed.rows.features.encode import decode_target, encode, input_names
 from flfed.rows.party import QUARTER, PartyRows, Steps, Weights, own_layout, quarters, residuals
 from flfed.rows.session import SiteSession
@@ -50,8 +52,6 @@ from flfed.updates.vertical.residuals import ResidualKey, multiply
 
 SECRETS, PARTIES, RESIDUAL = (f"{OF_RUN}{name}" for name in ("secrets", "parties", "residual-key"))
 ROWS, JOINED, REPLY = "vertical-rows", "vertical-joined", "vertical-reply"
-LEAST_OVERLAP = 100
-"""Rows in common, at least."""
 ROWS_EACH = 15
 """Training rows in common for each input of a party, at least: with fewer, gradients show single outcomes."""
 Parcels = dict[str, bytes]
@@ -87,8 +87,8 @@ class PartyRun:
     @cached_property
     def layout(self) -> Layout:
         """Layout of the party's own columns."""
-        mapping = self.session.site.mapping
-        names = [one.name for one in self.session.layout.features if mapping.get(one.name, one.name) is not None]
+        # A snapshot has the schema's columns alone: those of other parties are empty in it.
+        names = [one.name for one in self.session.layout.features if self.table[one.name].notna().any()]
         return own_layout(self.session.layout, names)
 
     @cached_property
@@ -129,21 +129,44 @@ class PartyRun:
 
     @cached_property
     def secrets(self) -> Arrays:
-        """Keys of the run, and the order in which identifiers leave; drawn once."""
+        """The factor of the party's points, and the order in which identifiers leave; drawn once."""
         stored = self.own.state.read(SECRETS)
         if stored is None:
-            stored = {
-                "key": byte_array(RunKey.new().private),
-                "blinding": byte_array(BlindingKey.new().scalar),
-                "order": shuffled(len(self.table)),
-            }
+            stored = {"blinding": byte_array(BlindingKey.new().scalar), "order": shuffled(len(self.table))}
             self.own.state.write(SECRETS, stored)
         return stored
 
-    @property
-    def run_key(self) -> RunKey:
-        """X25519 key of the run."""
-        return RunKey.of_private(self.secrets["key"].tobytes())
+    @cached_property
+    def run_keys(self) -> RunKeys:
+        """Key of the run, with the approval that pins those of other parties."""
+        own = self.own
+        study = self.session.study
+        approval = None if own.approving is None else own.approving(study)
+        if approval is None and own.approving is not None:
+            decline("sums-not-approved")
+        return RunKeys(site=own.site, study=study, run=own.run, repeat=own.repeat, state=own.state, approval=approval)
+
+    def key(self) -> bytes:
+        """Return the public key as other parties take it: signed at an institution, bare where one process has all."""
+        statement = self.run_keys.statement(self.session.policy.sharing(self.session.study), keeps_rounds=False)
+        if statement:
+            return statement
+        stored = self.own.state.read(KEY)
+        if stored is None:
+            stored = {"private": byte_array(RunKey.new().private)}
+            self.own.state.write(KEY, stored)
+        return RunKey.of_private(stored["private"].tobytes()).public
+
+    def publics(self) -> dict[str, bytes]:
+        """Return the public key of each party; raises NotTakingPart for one that the approval does not pin."""
+        keys = {site: party.key for site, party in self.parties.items()}
+        approval = self.run_keys.approval
+        if approval is None:
+            return keys
+        if set(keys) != set(approval.pinned):
+            decline("parties-unfit")
+        statements = stated(self.run_keys, tuple(keys), tuple(keys.values()), approval)
+        return {site: bytes.fromhex(one.public_key) for site, one in statements.items()}
 
     @property
     def blinding(self) -> BlindingKey:
@@ -154,7 +177,7 @@ class PartyRun:
     def parties(self) -> dict[str, Party]:
         """All parties of the run by name."""
         facts = json.loads(self.stored(PARTIES)["facts"].tobytes())
-        return {one["site"]: Party(**{**one, "public_key": bytes.fromhex(one["public_key"])}) for one in facts}
+        return {one["site"]: Party(**{**one, "key": bytes.fromhex(one["key"])}) for one in facts}
 
     @property
     def label_party(self) -> str:
@@ -169,10 +192,10 @@ class PartyRun:
     @cached_property
     def links(self) -> dict[str, bytes]:
         """Secret that the party shares with each other one."""
-        publics = {site: party.public_key for site, party in self.parties.items()}
         named = (self.session.study.sha256(), self.own.run, str(self.own.repeat), json.dumps(_plain(self.parties)))
         context = joined(b"flfed vertical", *(one.encode() for one in named))
-        links: dict[str, bytes] = or_refuse(pair_secrets(self.own.site, self.run_key, publics, context))
+        private = RunKey.of_private(self.stored(KEY)["private"].tobytes())
+        links: dict[str, bytes] = or_refuse(pair_secrets(self.own.site, private, self.publics(), context))
         return links
 
     def places(self) -> tuple[np.ndarray, np.ndarray]:
@@ -200,12 +223,24 @@ class PartyRun:
     def keep_rows(self, training: np.ndarray, holdout: np.ndarray) -> None:
         """Store the rows in common; raises NotTakingPart where they are too few."""
         overlap = len(training) + len(holdout)
-        if overlap < LEAST_OVERLAP:
-            decline("overlap-small", rows=overlap, least=LEAST_OVERLAP)
+        least = self.session.policy.overlap
+        if overlap < least:
+            decline("overlap-small", rows=overlap, least=least)
         inputs = max(party.columns for party in self.parties.values())
         if len(training) < ROWS_EACH * inputs:
             decline("overlap-columns", rows=len(training), least=ROWS_EACH, columns=inputs)
+        refuse(self.session.row_refusal(self.over_common(training, holdout)))
         self.own.state.write(ROWS, {"training": training, "holdout": holdout})
+
+    def over_common(
+        self, training: np.ndarray, holdout: np.ndarray, own_training: pd.DataFrame | None = None
+    ) -> SiteSession:
+        """Return a session over the rows in common, by their places in the table; or over other training rows."""
+        session = self.session
+        parts = [self.table.iloc[places].reset_index(drop=True) for places in (training, holdout)]
+        table = SiteTable(parts[0] if own_training is None else own_training, session.schema, parts[1])
+        repeat = session.seed - session.study.seed
+        return SiteSession(session.site, session.study, repeat, table=table, draws=session.draws)
 
     # What crosses.
 
@@ -247,7 +282,7 @@ class PartyRun:
             label=self.session.site.has_outcome,
             columns=len(input_names(self.layout)) + self.session.site.has_outcome,
             identifiers=len(self.identifiers()),
-            public_key=self.run_key.public,
+            key=self.key(),
         )
 
     def _sealed(self, place: tuple[str, int, int], receiver: str, parcel: bytes) -> bytes:
@@ -365,13 +400,11 @@ class LabelParty(PartyRun):
         return sums
 
     def compared(self) -> SiteSession:
-        """Return a session over the holdout rows in common, with the scores of the joined model."""
+        """Return a session over the holdout rows in common, with the joined model's predictions."""
         session = self.session
-        places = self.places()[1] - len(session.table.training)
-        holdout = session.table.holdout("compare").iloc[places].reset_index(drop=True)
-        table = replace(session.table, _holdout=holdout, opened=[])
-        repeat = session.seed - session.study.seed
-        over_common = SiteSession(session.site, session.study, repeat, table=table, draws=session.draws)
+        refuse(session.row_refusal(self.over_common(*self.places())))
+        # The party's own model is fitted to all of its training rows: it has them without the others.
+        over_common = self.over_common(*self.places(), session.table.training)
         over_common.counts_may_leave = session.counts_may_leave
         scores = self.stored(JOINED)["scores"].copy()
         over_common.joined = _predictions(over_common, scores, self.rows.encoder, self.layout)
@@ -525,4 +558,4 @@ def _parted(data: bytes) -> list[bytes]:
 
 
 def _plain(parties: Mapping[str, Party]) -> list[dict[str, Any]]:
-    return [{**vars(party), "public_key": party.public_key.hex()} for _, party in sorted(parties.items())]
+    return [{**vars(party), "key": party.key.hex()} for _, party in sorted(parties.items())]

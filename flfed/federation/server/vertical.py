@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from flfed.updates.messages.vertical import (
     PARTIAL,
     PRODUCTS,
     RESIDUALS,
+    RUN,
     SCORE,
     SUMS,
     AlignReply,
@@ -37,10 +39,10 @@ from flfed.updates.messages.vertical import (
     PartialRequest,
     Party,
 )
+from flfed.updates.parts.vertical import MOST_PARTIES
 from flfed.updates.vertical.alignment import require_vertical
 from flfed.words import flfed_error, usage_error
 
-MOST_PARTIES = 5
 Sealed = Mapping[str, Mapping[str, np.ndarray]]
 """Sealed parcels by receiver, then by sender."""
 Reply = TypeVar("Reply", AlignReply, PartialReply)
@@ -49,8 +51,10 @@ Reply = TypeVar("Reply", AlignReply, PartialReply)
 def check_vertical(study: Study, engine: str, repeats: int) -> None:
     """Refuse a run that cannot be made; raises UsageError."""
     require_vertical()
-    if engine != "inprocess":
+    if engine == "ray":
         raise usage_error("run.vertical.engine", engine=engine)
+    if engine == "deployment" and not study.dataset.sites:
+        raise usage_error("run.vertical.sites")
     if repeats > 1:
         raise usage_error("run.vertical.repeats")
     if not datasets.load(study.dataset.name).schema.group:
@@ -162,7 +166,9 @@ def _compare(run: FederatedRun, label: Participants, outcome: Outcome) -> None:
     """Record the comparison of the joined model with the label party's own."""
     run.recorder.summary("looked-at", {"sites": 1})
     run.recorder.progress("compare", 0, 1)
-    request = CompareRequest(arrays={}, encoder=outcome.encoder, sites=1)
+    # Each run has another model, which stands at the parties: its name stands for it.
+    named = np.frombuffer(hashlib.sha256(run.name.encode()).digest(), np.uint8)
+    request = CompareRequest(arrays={RUN: named}, encoder=outcome.encoder, sites=1)
 
     def defect(site: str, reply: CompareReply) -> Refusal | None:
         return comparison_defect(reply)

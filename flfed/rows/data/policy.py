@@ -20,7 +20,7 @@ from flfed.words import render
 if TYPE_CHECKING:
     from flfed.study.study import Study
 
-Output = Literal["score-histogram", "complete-rows", "training-figures", "single-cells-in-sums"]
+Output = Literal["score-histogram", "complete-rows", "training-figures", "single-cells-in-sums", "row-aligned"]
 RoundFigures = Literal["exact", "rounded", "none"]
 """Precision of a round's released figures."""
 
@@ -51,7 +51,8 @@ class Policy(Strict):
         leave out the rows with a missing feature, and report how many are left; "training-figures" releases losses and
         metrics each round, with three digits, where they are else suppressed: over rows that noise protects in the
         updates (record-level differential privacy), and over all rows under secure aggregation;
-        "single-cells-in-sums" lets cells of few rows into secure sums, from which boosted trees grow.
+        "single-cells-in-sums" lets cells of few rows into secure sums, from which boosted trees grow;
+        "row-aligned" lets rows be aligned with those of other parties, whom the site then tells numbers by row.
         Example: `outputs = ["score-histogram"]`.
     strategies, models, codecs, mechanisms : tuple of str or None
         Names that a study may use; None allows those that flfed itself ships. Those of other packages
@@ -95,6 +96,12 @@ class Policy(Strict):
         `epsilon`. Example: `later-figures = "noised"`.
     daily_bytes : int
         Most bytes of replies that are sent in a day (UTC), all studies together. Example: `daily-bytes = 5000000`.
+    identifiers : int
+        Most people in the table of another party that rows are aligned with. Example: `identifiers = 50_000`.
+    alignments : int
+        Most runs that align one snapshot of a dataset. Example: `alignments = 3`.
+    overlap : int, >= 100
+        Fewest rows in common with the other parties. Example: `overlap = 500`.
     width : float in (0, 1]
         Share of a network's hidden units that the site trains in a round, for a machine that cannot train them all:
         the first of each hidden layer, rounded down. With its rows, it counts as leaving the others unchanged. A model
@@ -138,6 +145,9 @@ class Policy(Strict):
     compared_runs: int = Field(default=10, ge=1)
     later_figures: Literal["none", "noised"] = "none"
     daily_bytes: int = Field(default=20_000_000, ge=1)
+    identifiers: int = Field(default=100_000, ge=1)
+    alignments: int = Field(default=10, ge=1)
+    overlap: int = Field(default=100, ge=100)
     width: float = Field(default=1.0, gt=0, le=1, strict=True)
     approval: Literal["person", "none"] = "person"
 

@@ -372,6 +372,8 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     refused = start_refusal(study)
     refused = refused or policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
     refused = refused or _trees_refusal(study, policy)
+    if is_vertical(study) and not policy.allows("row-aligned"):
+        refused = refused or Refusal("row-aligned")
     refused = refused or _streamed_refusal(study, site)
     if study.analysis is not None:
         refused = refused or policy.analysis_refusal(summed=study.aggregation.sums_rows)

@@ -21,10 +21,14 @@ ALIGN = kinds.ALIGN
 PARTIAL = kinds.PARTIAL
 SEALED = "sealed"
 PARTIES = "parties"
+RUN = "run"
+"""Array of a request to compare: the hash of the run's name, by which runs with different models differ."""
 ANNOUNCE, BLIND, ANSWER, MATCH = range(4)
 """Exchanges of an alignment."""
 SCORE, RESIDUALS, PRODUCTS, SUMS = range(4)
 """Exchanges of a round."""
+EXCHANGES = 4
+"""Of an alignment and of a round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +44,8 @@ class Party:
         Inputs of its part of the model.
     identifiers : int
         People in its table.
-    public_key : bytes, 32
-        X25519 key of the run.
+    key : bytes
+        X25519 key of the run: at an institution the statement that its gate signed, else the 32 bytes.
 
     Reveals: how many people the party's table has.
     """
@@ -50,7 +54,7 @@ class Party:
     label: bool
     columns: int
     identifiers: int
-    public_key: bytes
+    key: bytes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

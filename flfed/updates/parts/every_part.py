@@ -33,6 +33,7 @@ BORDER: tuple[Part, ...] = (
     Training(),
     Statistic(),
     Validation(),
+    Vertical(),
     Audit(),
     Strategy(),
     PackedArrays(),

@@ -295,6 +295,14 @@ class Border(Protocol):
         """Whether the site's policy lets a run be audited."""
 
     @property
+    def has_outcome(self) -> bool:
+        """Whether the site's rows have the outcome."""
+
+    @property
+    def most_identifiers(self) -> int:
+        """Most people of a table that the site aligns its own with."""
+
+    @property
     def exchanges(self) -> Exchanges:
         """Kinds of messages of a run."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import get_args
 
 from flfed import registry
-from flfed.study.kinds import is_statistic, most_rounds, visits_of
+from flfed.study.kinds import is_statistic, is_vertical, most_rounds, visits_of
 from flfed.study.study import Study
 from flfed.summaries.recalibration import RecalibrationFigure
 from flfed.summaries.score_bins import GroupFigure, PointCounts
@@ -129,7 +129,7 @@ class Training(Part):
 
 
 def _trains(study: Study) -> bool:
-    return study.train and not is_statistic(study)
+    return study.train and not is_statistic(study) and not is_vertical(study)
 
 
 def _round_fields(border: Border, kind: str) -> dict[str, Field]:

@@ -4,10 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from flfed.study.kinds import is_vertical
-from flfed.updates.parts.part import Exclusion, Part, StudyFacts
+from flfed.updates.messages.compare import CompareReply
+from flfed.updates.messages.enrol import EnrolReply, SealReply
+from flfed.updates.messages.kinds import ALIGN, COMPARE, ENROL, PARTIAL, SEAL, SEALED
+from flfed.updates.messages.secure_sum import NAME
+from flfed.updates.messages.vertical import EXCHANGES, PARTIES, RUN, AlignReply, PartialReply
+from flfed.updates.messages.vertical import SEALED as PARCELS
+from flfed.updates.parts.part import (
+    Border,
+    Exchanges,
+    Exclusion,
+    Part,
+    Place,
+    Release,
+    Releases,
+    StudyFacts,
+    Text,
+    Wanted,
+)
+from flfed.updates.sections import (
+    ArrayField,
+    ArraySection,
+    Columns,
+    Section,
+    Sections,
+    byte_string,
+    config,
+    flag,
+    some_bytes,
+    text,
+    whole,
+)
+from flfed.updates.vertical import alignment, residuals
 
 MODELS = ("logistic", "linear")
+MOST_PARTIES = 5
+BESIDE = 1024
+"""Bytes of a sealed parcel beside its content, at most."""
+STATEMENT = 4096
+"""Bytes of a party's key, at most."""
 _LEFT_OUT: dict[str, Callable[[StudyFacts], bool]] = {
     "[privacy]: name": lambda facts: facts.study.privacy.name != "none",
     "[privacy]: secure-aggregation": lambda facts: facts.study.aggregation.sums_updates,
@@ -41,3 +79,83 @@ class Vertical(Part):
     def is_in_study(self, facts: StudyFacts) -> bool:
         """Return whether the strategy is of parties with different columns."""
         return is_vertical(facts.study)
+
+    def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
+        """Return an exchange with its parcels, and a comparison that brings no model."""
+        if not is_vertical(border.study):
+            return sections
+        if kind == ALIGN:
+            plain = config({"exchange": whole(0, EXCHANGES - 1)})
+            return {"config": plain, PARTIES: _parties(), PARCELS: _parcels(border, kind)}
+        if kind == PARTIAL:
+            plain = config({"round": whole(1, border.study.rounds + 1), "exchange": whole(0, EXCHANGES - 1)})
+            return {"config": plain, PARCELS: _parcels(border, kind)}
+        if kind == COMPARE:
+            run = ArrayField(shape=(alignment.BYTES,), dtype=np.dtype(np.uint8))
+            return {**sections, "arrays": ArraySection(arrays={RUN: run})}
+        return sections
+
+    def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
+        """Return a reply with its parcels."""
+        if not is_vertical(border.study) or wanted.kind not in (ALIGN, PARTIAL):
+            return sections
+        replied: dict[str, Section] = {"config": config({}), PARCELS: _parcels(border, wanted.kind)}
+        if wanted.kind == ALIGN:
+            replied[PARTIES] = _parties()
+        return replied
+
+    def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
+        """Return the kinds of messages of a run."""
+        if not is_vertical(border.study):
+            return without
+        aligned = (ALIGN, ALIGN)
+        compared = (COMPARE,) if border.has_outcome else ()
+        once = (ENROL, SEAL, *aligned, PARTIAL, *compared, SEAL, SEALED)
+        return Exchanges(once=once, each_round=(PARTIAL, PARTIAL))
+
+    def releases(self, border: Border, without: Releases) -> Releases:
+        """Return the alignment, the parcels of each round, and the figures of the party with the outcome."""
+        if not is_vertical(border.study):
+            return without
+        rounds = Text("rounds", {"rounds": border.study.rounds})
+        releases = [
+            Release(Place.ENROLMENT, Text("enrolment", {"reveals": EnrolReply}), ENROL),
+            Release(Place.BEFORE_ROUNDS, Text("align", {"reveals": AlignReply}), ALIGN),
+            Release(Place.ROUND, Text("partial", {"rounds": rounds, "reveals": PartialReply}), PARTIAL),
+            Release(Place.SEAL, Text("seal", {"reveals": SealReply}), SEAL),
+        ]
+        if border.has_outcome:
+            own = Text(f"own-{border.study.compare.site_model}")
+            figures = Text("comparison", {"reveals": CompareReply, "own": own})
+            releases.append(Release(Place.END, figures, COMPARE))
+        return tuple(releases)
+
+    def guarantee(self, border: Border, without: str) -> str:
+        """Return what the other parties have of the site's rows."""
+        return "vertical" if is_vertical(border.study) else without
+
+
+def _parties() -> Columns:
+    """Return the section of the parties of a run."""
+    fields = {
+        "site": text(NAME, 100),
+        "label": flag(),
+        "columns": whole(1),
+        "identifiers": whole(1),
+        "key": byte_string(STATEMENT),
+    }
+    return Columns(fields=fields, longest=MOST_PARTIES, distinct="site")
+
+
+def _parcels(border: Border, kind: str) -> ArraySection:
+    """Return the section of sealed parcels, from or to some of the study's sites."""
+    most = border.most_identifiers
+    if kind == ALIGN:
+        size = 2 * most * alignment.BYTES
+    else:
+        # Residuals of all rows, or as many products as there are inputs.
+        chunks = max(residuals.ciphertexts_out(most), len(border.layout.features) + 1)
+        size = chunks * residuals.CIPHERTEXT_BYTES
+    parcel = some_bytes(size + BESIDE)
+    sites = border.study.dataset.sites or ()
+    return ArraySection(arrays=dict.fromkeys(sites, parcel), needed=False, all_arrays=False)
