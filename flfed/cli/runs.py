@@ -174,6 +174,15 @@ def predict(
         metavar="FILE",
         help="New CSV file for the contribution of each column to each row (trees, linear and logistic models).",
     ),
+    partial: Path | None = typer.Option(
+        None, metavar="FILE", help="New file for the scores of a party's part, by identifier (mode 600)."
+    ),
+    others: list[Path] = typer.Option(
+        [],
+        "--with",
+        metavar="FILE",
+        help="Scores of another party's part, for the predictions of the one with the outcome.",
+    ),
     signed_by: str = SIGNED_BY,
     as_json: bool = output.JSON,
 ) -> None:
@@ -181,7 +190,14 @@ def predict(
 
     Prints CSV: the number of the row, from 1, and its probability, probabilities or prediction. If the table has the
     outcome, metrics and calibration are printed as well. In any case the signer of the model is printed.
+
+    Where each party has its own part of a model, --partial writes scores, and --with makes predictions of them.
     """
+    if partial is not None or others:
+        if explain is not None or (partial is not None and (others or out is not None)):
+            raise UsageError("--partial goes with a table alone, and --with without --explain")
+        _predict_of_parties(model, table, site, partial, others, out, as_json=as_json)
+        return
     shared, signed, predictions = _predicted(model, table, site, signed_by)
     # Imported late, so that wrong usage is refused at once.
     from flfed.export.explanations import explain_predictions
@@ -216,6 +232,46 @@ def predict(
     # Standard output has only the predictions, so that they can be piped.
     typer.echo(signed.sentence, err=out is None)
     _print_figures(predictions, to_stderr=out is None)
+
+
+def _predict_of_parties(
+    model: Path,
+    table: Path | None,
+    site: str,
+    partial: Path | None,
+    others: list[Path],
+    out: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Write the scores of a party's part, or the predictions that scores of other parties complete."""
+    if (table is None) == (not site):
+        raise UsageError("give either a table or --site NAME")
+    from flfed.export.model_folder import SharedModel
+    from flfed.export.party_model import PartyScores, joined_predictions, party_scores
+    from flfed.paths import write_private
+
+    part = SharedModel.read(model)
+    own = party_scores(part, table, site)
+    if partial is not None:
+        write_private(partial, own.as_csv(), advice="choose another file with --partial")
+        if as_json:
+            output.print_json({"run": part.run, "rows": len(own.identifiers), "out": str(partial)})
+        else:
+            typer.echo(render("commands.predict.partial", count=counted(len(own.identifiers), "score"), file=partial))
+        return
+    joined = joined_predictions(part, own, [PartyScores.read(path) for path in others])
+    if out is not None:
+        write_private(out, joined.as_csv(), advice="choose another file with --output")
+    counts = {"rows": len(joined.identifiers), "only-here": joined.only_here, "only-there": joined.only_there}
+    if as_json:
+        rows = [] if out is not None else list(zip(joined.identifiers, joined.values.tolist(), strict=True))
+        output.print_json({"run": part.run, **counts, "out": out and str(out), "predictions": rows})
+        return
+    if out is None:
+        typer.echo(joined.as_csv(), nl=False)
+    words = {name.replace("-", "_"): count for name, count in counts.items()}
+    typer.echo(render("commands.predict.joined", **words), err=out is None)
 
 
 def _predicted(model: Path, table: Path | None, site: str, signed_by: str) -> tuple[SharedModel, Whose, Predictions]:

@@ -27,6 +27,7 @@ from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.features.encode import codes, encode
 from flfed.seeds import generator
 from flfed.spreadsheet import csv_text
+from flfed.study.kinds import is_vertical
 from flfed.words import render, usage_error
 
 
@@ -128,6 +129,10 @@ def rows_csv(headers: Sequence[str], values: np.ndarray) -> str:
     return csv_text(["row", *headers], ([number, *row] for number, row in enumerate(cells, start=1)))
 
 
+Rows = tuple[pd.DataFrame, Mapping[str, str | Field | None], tuple[str, ...]]
+"""A table as its source gives it, how its columns are read, and the source's codes for "not known"."""
+
+
 def predict_table(model: SharedModel, path: Path) -> Predictions:
     """Return predictions for a CSV or Parquet file with the schema's columns.
 
@@ -138,6 +143,17 @@ def predict_table(model: SharedModel, path: Path) -> Predictions:
     UsageError
         If the file is not there or cannot be read.
     """
+    return _predict(model, *read_table(model, path), "table")
+
+
+def read_table(model: SharedModel, path: Path) -> Rows:
+    """Read a CSV or Parquet file with the schema's columns; a column that the model does not read may be absent.
+
+    Raises
+    ------
+    UsageError
+        If the file is not there or cannot be read.
+    """
     if not path.is_file():
         raise UsageError(f"table {path}: there is no such file")
     kind = Parquet if path.suffix.lower() in (".parquet", ".pq") else Csv
@@ -145,7 +161,13 @@ def predict_table(model: SharedModel, path: Path) -> Predictions:
     # A file with semicolons reads as one wide column, and would fail less clearly.
     if raw.shape[1] == 1 < len(model.layout.features):
         raise usage_error("export.errors.commas", file=path)
-    return predict_frame(model, raw)
+    return _read_frame(model, raw)
+
+
+def _read_frame(model: SharedModel, table: pd.DataFrame) -> Rows:
+    table = with_text_names(table)
+    unread = set(model.schema.features()) - {column.name for column in model.layout.features}
+    return table, dict.fromkeys(unread - set(table.columns)), ()
 
 
 def predict_frame(
@@ -165,10 +187,8 @@ def predict_frame(
     TableError
         For the first rule the table breaks: column, rule and count.
     """
-    table = with_text_names(table)
-    unread = set(model.schema.features()) - {column.name for column in model.layout.features}
-    absent: dict[str, str | Field | None] = dict.fromkeys(unread - set(table.columns))
-    return _predict(model, table, absent | dict(mapping or {}), (), "table")
+    table, absent, missing = _read_frame(model, table)
+    return _predict(model, table, {**absent, **(mapping or {})}, missing, "table")
 
 
 def predict_site(model: SharedModel, name: str) -> Predictions:
@@ -181,12 +201,23 @@ def predict_site(model: SharedModel, name: str) -> Predictions:
     TableError
         For the first rule the site's table breaks.
     """
+    return _predict(model, *read_site(model, name), "site")
+
+
+def read_site(model: SharedModel, name: str) -> Rows:
+    """Read all rows of a site.
+
+    Raises
+    ------
+    UsageError
+        If the site has another dataset, or another schema of it.
+    """
     dataset = datasets.load(model.schema.name)
     site = sites.load(name).serving(dataset.name)
     if dataset.schema.sha256() != model.schema.sha256():
         raise usage_error("export.errors.schema", dataset=dataset.name)
     raw = site.source.read(dataset.folders(site.folder))
-    return _predict(model, raw, site.mapping, site.source.missing, "site")
+    return raw, site.mapping, site.source.missing
 
 
 def _predict(
@@ -196,6 +227,8 @@ def _predict(
     missing: tuple[str, ...],
     scope: Literal["table", "site"],
 ) -> Predictions:
+    if is_vertical(model.study):
+        raise usage_error("export.party.part")
     table, clipped = mapped_rows(model, raw, mapping, missing)
     x = encode(table, model.layout, model.encoder).x
     values = model.predictions(x).astype(float).reshape(len(table), -1)

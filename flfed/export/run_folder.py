@@ -16,6 +16,7 @@ from flfed.errors import UsageError, unknown
 from flfed.export.model_folder import SharedModel, write_files
 from flfed.export.references import References, recorded_references
 from flfed.federation.engines.engine import engine_of
+from flfed.federation.server.checkpoint_writer import OF_SITE
 from flfed.paths import RUN
 from flfed.records.objects import read, write
 from flfed.records.reports.narrative import story
@@ -32,11 +33,13 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.model_files import ENCODER, INDEX, MODEL, MONITOR, SCHEMA, STUDY, TREE_FILES
 from flfed.signatures import Signer, fingerprint_of, signing_public
 from flfed.spreadsheet import csv_text
+from flfed.study.kinds import is_vertical
 from flfed.study.study import Study
+from flfed.study.tables import VERTICAL
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.arrays import is_encrypted, shapes_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.checkpoints.site_state import site_model
+from flfed.updates.checkpoints.site_state import read_part, site_model
 from flfed.words import flfed_error, render, usage_error
 
 Payload = Mapping[str, Any]
@@ -158,6 +161,8 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
     if model is not None:
         model.write(target, signer)
         exported = model.run
+    for site, part in _parts(runs[0], series).items():
+        part.write(target / site)
     return Exported(run_report["run"], target, exported, reason, _names(target), signer)
 
 
@@ -255,6 +260,28 @@ def shared_model(run: RunEntry, series: SeriesEntry, run_report: Mapping[str, An
     )
 
 
+def _parts(run: RunEntry, series: SeriesEntry) -> dict[str, SharedModel]:
+    """Return each party's part of a run's model, where one process had all parties; none of any other model."""
+    study = Study.parse_recorded(series.study_text)
+    path = checkpoints.folder_of(run.run) / f"{checkpoints.FINAL}.safetensors"
+    if not is_vertical(study) or not path.is_file():
+        return {}
+    final = checkpoints.final(run.run)
+    schema = Schema.model_validate(final.facts["schema"])
+    parts = {}
+    for name, stored in final.state.items():
+        features, arrays, encoder = read_part(dict(stored))
+        parts[name.removeprefix(OF_SITE)] = SharedModel(
+            run=run.run,
+            study=study.replace({"dataset.features": features}),
+            schema=schema,
+            arrays=arrays,
+            encoder=encoder,
+            figures={"global": {}, "sites-mean": {}, "sites": {}},
+        )
+    return parts
+
+
 def model_of(reader: RunReader, run: RunEntry) -> SharedModel:
     """Return the final model of a run; raises as `shared_model` does."""
     return shared_model(run, reader.series(run.run), report(reader, run.run))
@@ -303,6 +330,8 @@ def _why_at_sites(run: str, text: str) -> str:
     if is_encrypted(arrays):
         return render("export.absent.encrypted", run=run)
     name = tomllib.loads(text).get("strategy", {}).get("name", "fedavg")
+    if name == VERTICAL:
+        return render("export.absent.parties", run=run)
     # Without the package of a strategy, its own parts are unknown.
     is_registered = name in registry.names("strategy")
     own = registry.load("strategy", name).extra_shapes(shapes_of(arrays)).own_part if is_registered else {}

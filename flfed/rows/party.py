@@ -58,9 +58,9 @@ class PartyRows:
     def of(cls, layout: Layout, training: pd.DataFrame, holdout: pd.DataFrame, *, intercept: bool) -> PartyRows:
         """Encode a party's rows in common."""
         encoder = fit_encoder(layout, summarise(training, layout))
-        x = _bounded(training, layout, encoder)
+        x = bounded_inputs(training, layout, encoder)
         inputs = np.flatnonzero(np.ptp(x, axis=0) > 0) if len(x) else np.arange(x.shape[1])
-        parts = [x[:, inputs], _bounded(holdout, layout, encoder)[:, inputs]]
+        parts = [x[:, inputs], bounded_inputs(holdout, layout, encoder)[:, inputs]]
         if intercept:
             parts = [np.column_stack([part, np.ones(len(part))]) for part in parts]
         return cls(layout, encoder, inputs, *parts)
@@ -175,5 +175,6 @@ def own_layout(layout: Layout, columns: list[str]) -> Layout:
     return replace(layout, features=tuple(one for one in layout.features if one.name in columns))
 
 
-def _bounded(table: pd.DataFrame, layout: Layout, encoder: Encoder) -> np.ndarray:
+def bounded_inputs(table: pd.DataFrame, layout: Layout, encoder: Encoder) -> np.ndarray:
+    """Return a table's inputs within ± `LARGEST`; float64 array [rows, inputs]."""
     return np.clip(encode(table, layout, encoder).x, -LARGEST, LARGEST)

@@ -27,9 +27,9 @@ from flfed.rows.features.encode import decode_target, encode, input_names
 from flfed.rows.party import QUARTER, PartyRows, Steps, Weights, own_layout, quarters, residuals
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
-from flfed.summaries.summary import Encoder, Layout
+from flfed.summaries.summary import Encoder, Layout, arrays_sha256
 from flfed.updates.arrays import Arrays, byte_array, with_prefix, without_prefix
-from flfed.updates.checkpoints.site_state import OF_RUN, PART
+from flfed.updates.checkpoints.site_state import OF_RUN, PART, part_arrays
 from flfed.updates.masking.keys import BYTES, RunKey, joined, pair_secrets, seal, unseal
 from flfed.updates.messages.compare import CompareReply, CompareRequest
 from flfed.updates.messages.vertical import (
@@ -242,6 +242,14 @@ class PartyRun:
         repeat = session.seed - session.study.seed
         return SiteSession(session.site, session.study, repeat, table=table, draws=session.draws)
 
+    def keep_part(self, weights: Weights) -> None:
+        """Store the party's part of the model: for its people, and where one process has all parties for the run."""
+        arrays = self.rows.model(weights.now)
+        features = [column.name for column in self.layout.features]
+        self.own.state.write(PART, part_arrays(features, arrays, self.rows.encoder))
+        study = self.session.study.replace({"dataset.features": features})
+        self.own.keep_model(study, arrays, self.rows.encoder, of=arrays_sha256(arrays))
+
     # What crosses.
 
     def exchange(self, kind: str, request: AlignRequest | PartialRequest) -> dict[str, np.ndarray]:
@@ -360,7 +368,7 @@ class LabelParty(PartyRun):
         if round > self.session.study.rounds:
             scores = self.rows.holdout @ weights.now + self._partial(parcels, len(self.rows.holdout))
             self.own.state.write(JOINED, {"scores": scores})
-            self.own.state.write(PART, self.rows.model(weights.now))
+            self.keep_part(weights)
             return {}
         scores = self.rows.training @ weights.ahead + self._partial(parcels, len(self.rows.training))
         residual = residuals(scores, self.outcome, self.session.task)
@@ -459,7 +467,7 @@ class ColumnParty(PartyRun):
             self.own.state.keep(round - 1, weights.arrays())
         if round <= self.session.study.rounds:
             return quarters(self.rows.training @ weights.ahead).astype("<i4").tobytes()
-        self.own.state.write(PART, self.rows.model(weights.now))
+        self.keep_part(weights)
         return quarters(self.rows.holdout @ weights.now).astype("<i4").tobytes()
 
     def _keep_common(self, parcel: bytes) -> None:

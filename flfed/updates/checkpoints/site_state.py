@@ -33,7 +33,7 @@ from flfed.files import locked
 from flfed.paths import RUN, SiteFolder, home, private_folder, replace_whole
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder, arrays_sha256
-from flfed.updates.arrays import Arrays, facts_sha256, file_content, read_file, with_prefix, without_prefix
+from flfed.updates.arrays import Arrays, byte_array, facts_sha256, file_content, read_file, with_prefix, without_prefix
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.in_memory import array_record
 from flfed.updates.messages.kinds import BRINGING
@@ -412,6 +412,21 @@ def keep_encoder(message: Message, state: RunState) -> None:
     named, encoder = named_encoder(message.content)
     if named and state.encoder(named) is None:
         state.write(ENCODER, encoder)
+
+
+def part_arrays(features: list[str], model: Arrays, encoder: Encoder) -> Arrays:
+    """Return a party's part of a model as arrays, with the names of its columns."""
+    return (
+        {"features": byte_array(json.dumps(features).encode())}
+        | with_prefix(_MODEL, model)
+        | with_prefix(_ENCODER, encoder.arrays())
+    )
+
+
+def read_part(arrays: Arrays) -> tuple[list[str], Arrays, Encoder]:
+    """Return what `part_arrays` was given."""
+    features = json.loads(arrays["features"].tobytes())
+    return features, without_prefix(_MODEL, arrays), Encoder(**without_prefix(_ENCODER, arrays))
 
 
 def _state_name(round: int) -> str:

@@ -1,0 +1,148 @@
+"""Predictions of a model whose columns stand at several parties, each of which has a folder with its own part.
+
+```
+ column party   flfed predict PART TABLE --partial FILE     identifier, score
+ label party    flfed predict PART TABLE --with FILE        identifier, probability (or the target in its unit)
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from flfed.export.model_folder import SharedModel
+from flfed.export.predict import mapped_rows, read_site, read_table
+from flfed.rows.features.encode import decode_target, input_names
+from flfed.rows.party import bounded_inputs
+from flfed.rows.training.functional import probabilities
+from flfed.spreadsheet import csv_text
+from flfed.study.kinds import is_vertical
+from flfed.words import usage_error
+
+SCORES = ("identifier", "score")
+"""Columns of a file of partial scores."""
+
+
+@dataclass(frozen=True, eq=False)
+class PartyScores:
+    """Scores of one party's part, a row each.
+
+    Attributes
+    ----------
+    identifiers : tuple of str
+    scores : float64 array [rows]
+    """
+
+    identifiers: tuple[str, ...]
+    scores: np.ndarray
+
+    def as_csv(self) -> str:
+        """Return the rows as CSV."""
+        return csv_text(SCORES, zip(self.identifiers, self.scores.tolist(), strict=True))
+
+    @classmethod
+    def read(cls, path: Path) -> PartyScores:
+        """Read a file that `as_csv` made.
+
+        Raises
+        ------
+        UsageError
+            If it is none.
+        """
+        try:
+            table = pd.read_csv(path, dtype={SCORES[0]: str}, keep_default_na=False)
+            scores = table[SCORES[1]].to_numpy(dtype=float)
+        except (OSError, ValueError, KeyError):
+            raise usage_error("export.party.file", file=path) from None
+        identifiers = tuple(table[SCORES[0]]) if SCORES[0] in table else ()
+        if len(identifiers) != len(scores) or len(set(identifiers)) < len(identifiers) or not np.isfinite(scores).all():
+            raise usage_error("export.party.file", file=path)
+        return cls(identifiers, scores)
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedPredictions:
+    """Predictions for the people whom all parties have.
+
+    Attributes
+    ----------
+    header : str
+    identifiers : tuple of str
+    values : float64 array [rows]
+    only_here, only_there : int
+        People of the label party's table alone, and of another party's file alone; they get no prediction.
+    """
+
+    header: str
+    identifiers: tuple[str, ...]
+    values: np.ndarray
+    only_here: int
+    only_there: int
+
+    def as_csv(self) -> str:
+        """Return the rows as CSV."""
+        return csv_text((SCORES[0], self.header), zip(self.identifiers, self.values.tolist(), strict=True))
+
+
+def party_scores(model: SharedModel, table: Path | None, site: str = "") -> PartyScores:
+    """Return the scores of a party's part for a table, or for the rows of a site.
+
+    Raises
+    ------
+    UsageError
+        If the model is no party's part, a row has no identifier, or two rows are of one person.
+    TableError
+        For the first rule the table breaks: column, rule and count.
+    """
+    if not is_vertical(model.study):
+        raise usage_error("export.party.whole")
+    raw, mapping, missing = read_table(model, table) if table is not None else read_site(model, site)
+    rows, _ = mapped_rows(model, raw, mapping, missing)
+    identifiers = rows[model.schema.group]
+    without = int(identifiers.isna().sum())
+    again = int(identifiers.duplicated().sum()) - max(without - 1, 0)
+    if without or again:
+        raise usage_error("export.party.identifiers", column=model.schema.group, without=without, again=again)
+    x = bounded_inputs(rows, model.layout, model.encoder)
+    weight = model.arrays["weight"].reshape(len(input_names(model.layout)))
+    scores = x @ weight.astype(float) + float(model.arrays["bias"].reshape(1)[0])
+    return PartyScores(tuple(map(str, identifiers)), scores)
+
+
+def joined_predictions(model: SharedModel, own: PartyScores, others: Sequence[PartyScores]) -> JoinedPredictions:
+    """Return the predictions of the label party, from its own scores and those of the other parties.
+
+    Raises
+    ------
+    UsageError
+        If the part is of a party without the outcome.
+    """
+    # The party with the outcome alone has an intercept.
+    if not model.arrays["bias"].any():
+        raise usage_error("export.party.label")
+    by_person = [dict(zip(one.identifiers, one.scores.tolist(), strict=True)) for one in others]
+    common = [person for person in own.identifiers if all(person in scores for scores in by_person)]
+    places = {person: place for place, person in enumerate(own.identifiers)}
+    total = np.array([own.scores[places[person]] for person in common])
+    for scores in by_person:
+        total = total + np.array([scores[person] for person in common])
+    everywhere = set(own.identifiers).union(*by_person)
+    header = "probability"
+    values = total
+    if model.schema.task == "regression":
+        header = "prediction"
+        values = decode_target(total, model.layout, model.encoder)
+    elif len(common):
+        values = probabilities(model.schema.task, total[:, None])
+    return JoinedPredictions(
+        header=header,
+        identifiers=tuple(common),
+        values=values,
+        only_here=len(own.identifiers) - len(common),
+        only_there=len(everywhere) - len(own.identifiers),
+    )
