@@ -98,6 +98,8 @@ class RunReport:
         `reports.privacy.PrivacyReport`.
     sums_only : object or None
         Figures in one sum of three or more aggregate-only sites.
+    parties : object or None
+        What each party has, of a run over different columns of the same people.
     round_bytes : object or None
         Bytes sent in a round of training (`round_totals.round_bytes`).
     validation : object or None
@@ -131,6 +133,7 @@ class RunReport:
     statistics: Any = None
     sums_only: Any = None
     own_parts: Any = None
+    parties: Any = None
     noised_scores: Any = None
     round_bytes: Any = None
     trained_test_rows: Any = None

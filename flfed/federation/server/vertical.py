@@ -12,12 +12,13 @@ from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.checkpoint_writer import OF_SITE
 from flfed.federation.server.comparison import requested_groups, select_requested
 from flfed.federation.server.server import FederatedRun
+from flfed.records.statistics.own_models import PARTIES
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.study.study import Study
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.aggregation.guard import comparison_defect
-from flfed.updates.aggregation.rounds import Participants
+from flfed.updates.aggregation.rounds import Participants, RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
@@ -88,6 +89,9 @@ def conduct_vertical(run: FederatedRun) -> Outcome:
                 parcels.exchange(round, PRODUCTS, columns)
                 parcels.exchange(round, SUMS, [label])
         run.recorder.progress("rounds", rounds + 1, rounds + 1)
+        # All rounds at the end: a run that is interrupted asks everything once more.
+        for round in range(1, rounds + 1):
+            run.recorder.round(_round_record(round, participants, run.writer.seconds()), trained=True)
         outcome = Outcome(
             status="completed",
             arrays={},
@@ -121,6 +125,10 @@ class _Parcels:
         if len(parties) > MOST_PARTIES:
             raise usage_error("run.vertical.parties", parties=len(parties), most=MOST_PARTIES)
         label = labels[0]
+        described = {
+            one.site: {"label": one.label, "columns": one.columns, "people": one.identifiers} for one in parties
+        }
+        self.run.recorder.summary(PARTIES, described)
         columns = [site for site in self.participants if site != label]
         for exchange, sites in ((BLIND, [label]), (ANSWER, columns), (MATCH, [label])):
             requests = {
@@ -149,6 +157,23 @@ class _Parcels:
         for sender, reply in replies.items():
             for receiver, parcel in reply.sealed.items():
                 self.waiting.setdefault(receiver, {})[sender] = parcel
+
+
+def _round_record(round: int, participants: Participants, seconds: float) -> RoundRecord:
+    """Return the record of a round, in which no figure crosses."""
+    return RoundRecord(
+        round=round,
+        model_round=round - 1,
+        arrays={},
+        scores={},
+        losses={},
+        refused={},
+        flagged={},
+        sampled_sites=tuple(participants),
+        bytes_to_site={},
+        bytes_to_server={},
+        seconds=seconds,
+    )
 
 
 def _write_parts(run: FederatedRun, outcome: Outcome) -> None:

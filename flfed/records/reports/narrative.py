@@ -29,7 +29,13 @@ from flfed.records.statistics.noised_scores import (
     uncompared_in_words,
 )
 from flfed.records.statistics.odd_sites import odd_sites_in_words
-from flfed.records.statistics.own_models import naive_in_words, own_models_in_words, own_parts_in_words, pooled_in_words
+from flfed.records.statistics.own_models import (
+    naive_in_words,
+    own_models_in_words,
+    own_parts_in_words,
+    parties_in_words,
+    pooled_in_words,
+)
 from flfed.records.statistics.score_curves import ranks_in_words
 from flfed.records.statistics.training_state import (
     TRAINED_TEST_ROWS,
@@ -191,7 +197,12 @@ def _below_table(report: Report, metric: str) -> list[str]:
     lines = [*missing, *_reach(report, metric)[:1], *scores_in_words(report)]
     if stands_out(report, metric):
         lines += _who_gains(report, metric)
-    lines += [own_parts_in_words(report), *doubts(report, metric), unknown_training(run.training)]
+    lines += [
+        own_parts_in_words(report),
+        parties_in_words(report),
+        *doubts(report, metric),
+        unknown_training(run.training),
+    ]
     lines.append(_describe_further_gain(report, metric))
     lines += [own_models_in_words(report), naive_in_words(list(run.sites.values()), metric)]
     lines += own_under_noise(report)
@@ -391,7 +402,12 @@ def story(report: Report, *, metric: str | None = None, planned: int | None = No
     lines = [*missing, *doubts(report, metric), *trained_rows_in_words(report.get(TRAINED_TEST_ROWS))]
     lines += [*_reach(report, metric), *scores_in_words(report), *ranks_in_words(report)]
     lines += [*_who_gains(report, metric), *headline(report, metric), *own_under_noise(report)]
-    lines += [own_parts_in_words(report), unknown_training(run.training), own_models_in_words(report)]
+    lines += [
+        own_parts_in_words(report),
+        parties_in_words(report),
+        unknown_training(run.training),
+        own_models_in_words(report),
+    ]
     lines.append(naive_in_words(list(run.sites.values()), metric))
     lines.append(verdicts.describe_spread(run.mean_gain.get(metric), adjusts=released(report).is_exact))
     return list(filter(None, [*lines, *odd_sites_in_words(report), course_in_words(report, planned)]))

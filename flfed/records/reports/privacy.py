@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 from flfed.records.objects import read, read_all, write
 from flfed.records.statistics.noised_scores import COMPARISON, COVERS, Released
+from flfed.records.statistics.own_models import PARTIES
 from flfed.records.statistics.verdict import number, shorten
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, Runs, SiteEntry
 from flfed.records.store.reader import RunsReader
 from flfed.study.former_names import parsed_study
 from flfed.study.study import has_analysis, trains
-from flfed.study.tables import MODES, in_sums_only
+from flfed.study.tables import MODES, VERTICAL, in_sums_only
 from flfed.words import render, sentences
 
 Private = dict[str, Any]
@@ -114,6 +115,8 @@ class PrivacyReport(Released):
         Whether this is an analysis: each site replies once, with noise on all numbers.
     trained : bool
         False of a statistic or an analysis.
+    parties : bool
+        Whether the sites have different columns of the same people.
     answers, unspent : list of object
         `Charge` of each reply with noise beside training, and of each unused reserve.
     """
@@ -138,6 +141,7 @@ class PrivacyReport(Released):
     uncharged: Any = ()
     sites: Any = None
     one_answer: bool = False
+    parties: bool = False
     trained: bool = True
     answers: Any = ()
     unspent: Any = ()
@@ -202,6 +206,7 @@ def privacy_of(reader: RunsReader, runs: Runs) -> Private:
         "uncharged": _once(payload.uncharged for payload in payloads),
         "sites": _sites(typed_payloads),
         **without_model(is_trained=trains(study), one_answer=has_analysis(study)),
+        **({PARTIES: True} if study.get("strategy", {}).get("name") == VERTICAL else {}),
         **_charged(first, study),
     }
 
@@ -450,6 +455,8 @@ def promise_in_words(privacy: PrivateFacts) -> list[str]:
     sums = sums_in_words(private)
     if private.mechanism is None:
         return [render("privacy.promise.unknown", reason=private.reason)]
+    if private.parties:
+        return [render("privacy.promise.vertical")]
     if private.mechanism == "none" and private.trained:
         return [render("privacy.promise.none"), *sums]
     # A statistic has no updates, and no model that could be attacked.

@@ -34,7 +34,7 @@ from flfed.records.statistics.left_out import KEY as LEFT_OUT
 from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import NOT_COMPARED, SCORES, released
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
-from flfed.records.statistics.own_models import family_keys
+from flfed.records.statistics.own_models import PARTIES, family_keys, without_outcome
 from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, not_enough, trained_over_repeats, training_state
 from flfed.records.statistics.training_state import over_repeats as training_over_repeats
 from flfed.records.statistics.verdict import Difference, worthwhile_of
@@ -228,7 +228,8 @@ def conclusion(reader: RunsReader, runs: Sequence[RunEntry], *, site: str | None
 def _accepted(opened: _Opened) -> list[str]:
     """Return the sites that took part in any repeat, by name; a refused site is among the faults only."""
     every = chain.from_iterable(entries.items() for _, entries in opened.recorded.runs)
-    return sorted({site for site, entry in every if entry.status != "refused"})
+    absent = without_outcome({PARTIES: opened.first(PARTIES)})
+    return sorted({site for site, entry in every if entry.status != "refused"} - absent)
 
 
 def _sites(opened: _Opened, privacy: PrivacyReport, training: Report | None) -> Report:
@@ -276,6 +277,7 @@ def _read_optional_objects(opened: _Opened) -> Report:
         "own-parts",
         "revealed-outcomes",
         "statistics",
+        PARTIES,
         SCORES,
         LEFT_OUT,
         VALIDATION,

@@ -20,7 +20,7 @@ from flfed.records.statistics.noised_scores import (
     uncompared_in_words,
 )
 from flfed.records.statistics.odd_sites import odd_sites_in_words
-from flfed.records.statistics.own_models import own_models_in_words
+from flfed.records.statistics.own_models import PARTIES, own_models_in_words
 from flfed.records.statistics.training_state import training_in_words
 from flfed.records.statistics.verdict import DO_NOT_USE, PAYS, sentence_case
 from flfed.records.store.entries import SiteEntry
@@ -144,7 +144,7 @@ def _steps(shown: ShownRun, metric: str | None) -> list[str]:
     steps = [_step(shown, metric)]
     if len(shown.run.sites) > 1 and not is_uncompared(shown.report):
         steps.append(render("pages.next.sites"))
-    can_attack = not shown.report["audit"] and not is_of_frames(shown)
+    can_attack = not shown.report["audit"] and not is_of_frames(shown) and PARTIES not in shown.report
     if can_attack and released(shown.report).is_exact and has_model(shown.runs[0]):
         steps.append(render("pages.next.audit", run=run))
     return steps

@@ -167,3 +167,29 @@ def own_parts_in_words(report: Report) -> str:
     if own.beside:
         return render("report.own.beside")
     return render("report.own.arrays", arrays=", ".join(own.arrays))
+
+
+PARTIES = "parties"
+"""Object of a run whose parties have different columns of the same people: what each has, by name."""
+
+
+def without_outcome(report: Report) -> set[str]:
+    """Return the parties without the outcome, which have no figures."""
+    return {site for site, party in (report.get(PARTIES) or {}).items() if not party["label"]}
+
+
+def parties_in_words(report: Report) -> str:
+    """Return which party has what; "" of a run whose sites have rows of their own."""
+    parties = report.get(PARTIES)
+    if not parties:
+        return ""
+    label = next(site for site, party in parties.items() if party["label"])
+    others = [
+        render("report.parties.other", site=site, inputs=party["columns"], people=party["people"])
+        for site, party in parties.items()
+        if not party["label"]
+    ]
+    own = parties[label]
+    # The intercept is no column.
+    facts = {"site": label, "inputs": own["columns"] - 1, "people": own["people"]}
+    return render("report.parties.all", others="; ".join(others), **facts)
