@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from flfed.study.kinds import is_statistic, loss_choices
+from flfed.study.kinds import is_statistic, is_vertical, loss_choices
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
 from flfed.study.tables import TREES
@@ -321,6 +321,9 @@ class Mechanism:
             if study.aggregation.sums_updates:
                 return (render("mechanisms.uncharged.summed"),)
             return (render("mechanisms.uncharged.statistic"),)
+        if is_vertical(study):
+            keys = ("people", "parcels-of-columns", "parcels-of-outcomes", "reasons", "replies", "ledger", "joined")
+            return tuple(render(f"mechanisms.uncharged.{key}") for key in keys)
         if not study.train:
             return uncharged_outputs(study)
         if study.model.name == TREES:

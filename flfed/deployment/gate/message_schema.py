@@ -187,6 +187,11 @@ class StudyMessages:
         return self.site.policy.audits
 
     @property
+    def peers(self) -> tuple[str, ...]:
+        """Other sites that the study names."""
+        return tuple(name for name in self.study.dataset.sites or () if name != self.site.name)
+
+    @property
     def has_outcome(self) -> bool:
         """Whether the site's rows have the outcome."""
         return self.site.has_outcome

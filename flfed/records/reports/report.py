@@ -211,6 +211,8 @@ def conclusion(reader: RunsReader, runs: Sequence[RunEntry], *, site: str | None
     none = Conclusion(None, Difference(None), 0.0, privacy)
     if metric not in opened.metrics or not privacy.is_compared:
         return none
+    if opened.first(PARTIES) is not None:
+        (site,) = _accepted(opened)[:1] or [""]
     over_all = {arm: opened.figures(None, arm) for arm in ("global", "pooled", "pooled-same")}
     training = _training(opened, over_all, privacy)
     facts = (read(VerdictRule, opened.rule).minimum_gain[metric], privacy, not_enough(training))

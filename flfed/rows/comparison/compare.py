@@ -256,7 +256,7 @@ def compare(
         holdout_rows=len(table),
         arms=_all_hidden(arms, reasons),
         differences=_all_hidden(differences, reasons),
-        summary=session.holdout_summary() if session.study.train else None,
+        summary=session.holdout_summary() if session.study.train and session.joined is None else None,
         histogram=counted,
         own_family=own_family,
         points=points,

@@ -295,6 +295,10 @@ class Border(Protocol):
         """Whether the site's policy lets a run be audited."""
 
     @property
+    def peers(self) -> tuple[str, ...]:
+        """Other sites that the study names."""
+
+    @property
     def has_outcome(self) -> bool:
         """Whether the site's rows have the outcome."""
 

@@ -111,7 +111,7 @@ class Vertical(Part):
         aligned = (ALIGN, ALIGN)
         compared = (COMPARE,) if border.has_outcome else ()
         once = (ENROL, SEAL, *aligned, PARTIAL, *compared, SEAL, SEALED)
-        return Exchanges(once=once, each_round=(PARTIAL, PARTIAL))
+        return Exchanges(once=once, each_round=(PARTIAL,))
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Return the alignment, the parcels of each round, and the figures of the party with the outcome."""
@@ -153,9 +153,12 @@ def _parcels(border: Border, kind: str) -> ArraySection:
     if kind == ALIGN:
         size = 2 * most * alignment.BYTES
     else:
-        # Residuals of all rows, or as many products as there are inputs.
-        chunks = max(residuals.ciphertexts_out(most), len(border.layout.features) + 1)
-        size = chunks * residuals.CIPHERTEXT_BYTES
+        # Residuals of all rows, or as many products as there are inputs; and scores, which are the other parcel of a
+        # round and far smaller.
+        layout = border.layout
+        categories = [column for column in layout.features if column.kind == "category"]
+        inputs = len(layout.features) * (1 + layout.missing_indicator) + sum(len(one.cells) for one in categories)
+        chunks = max(residuals.ciphertexts_out(most), inputs)
+        size = chunks * residuals.CIPHERTEXT_BYTES + 4 * most
     parcel = some_bytes(size + BESIDE)
-    sites = border.study.dataset.sites or ()
-    return ArraySection(arrays=dict.fromkeys(sites, parcel), needed=False, all_arrays=False)
+    return ArraySection(arrays=dict.fromkeys(border.peers, parcel), needed=False, all_arrays=False)

@@ -1,0 +1,318 @@
+"""Parties with different columns of the same people train one linear model, and none sees another's cells."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from flwr.app import Message
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from flfed import Frame, Holdout, Policy, Site
+from flfed.errors import FlfedError, UsageError
+from flfed.export.model_folder import SharedModel
+from flfed.export.party_model import joined_predictions, party_scores
+from flfed.export.run_folder import export
+from flfed.federation.engines.inprocess import CohortGrid
+from flfed.federation.server.run import Result, run
+from flfed.rows.party import QUARTER, PartyRows, Steps, quarters, residuals
+from flfed.study.study import Study
+
+COLUMNS = {"bank": ("limit", "age", "region"), "service": ("paid", "late", "refunds"), "agency": ("visits", "score")}
+SCHEMA = """
+format = 1
+name = "clients"
+task = "{task}"
+target = "default"
+group = "client"
+[columns.client]
+kind = "id"
+[columns.default]
+kind = "target"
+{target}
+[columns.region]
+kind = "category"
+values = ["north", "south", "west"]
+"""
+NUMBER = '[columns.{name}]\nkind = "number"\nrange = [-100, 100]\n'
+STUDY = """
+format = 1
+name = "clients"
+purpose = "Test"
+legal-basis = "none needed"
+seed = 5
+[dataset]
+name = "clients"
+sites = {sites}
+[model]
+name = "{model}"
+[strategy]
+name = "vertical"
+rounds = {rounds}
+ridge = 0.05
+"""
+PEOPLE = 420
+
+
+def clients(task: str) -> pd.DataFrame:
+    """Return people with the columns of all parties, and the outcome."""
+    rng = np.random.default_rng(11)
+    numbers = [name for names in COLUMNS.values() for name in names if name != "region"]
+    table = pd.DataFrame({name: rng.normal(0, 1, PEOPLE).round(6) for name in numbers})
+    table["region"] = rng.choice(["north", "south", "west"], PEOPLE)
+    score = table["limit"] - table["paid"] + 0.8 * table["late"] + 0.6 * table["visits"] + (table["region"] == "west")
+    if task == "binary":
+        table["default"] = np.where(rng.random(PEOPLE) < 1 / (1 + np.exp(-score)), "yes", "no")
+    else:
+        table["default"] = (score + rng.normal(0, 1, PEOPLE)).round(6)
+    # Some cells are missing, as everywhere.
+    table.loc[rng.choice(PEOPLE, 20, replace=False), "paid"] = np.nan
+    table.insert(0, "client", [f"client-{number:04d}" for number in range(PEOPLE)])
+    return table
+
+
+class Scene:
+    """Parties of a dataset, each with its own file in an order of its own."""
+
+    def __init__(self, folder: Path, task: str, names: Sequence[str] = ("bank", "service")) -> None:
+        self.table, self.task, self.names = clients(task), task, tuple(names)
+        place = folder / "root/datasets/clients"
+        place.mkdir(parents=True, exist_ok=True)
+        target = 'values = ["no", "yes"]' if task == "binary" else "range = [-100, 100]"
+        text = SCHEMA.format(task=task, target=target)
+        text += "".join(NUMBER.format(name=name) for name in self.table if name not in ("client", "default", "region"))
+        (place / "schema.toml").write_text(text)
+        source = 'format = 1\nlicence = "none"\ncitation = "made for tests"\nsynthetic = true\n'
+        (place / "source.toml").write_text(source)
+
+    def site(self, name: str, *, policy: Policy | None = None, table: pd.DataFrame | None = None) -> Site:
+        has_outcome = name == "bank"
+        own = [*COLUMNS[name], *(["default"] if has_outcome else [])]
+        rows = (self.table if table is None else table)[["client", *own]]
+        rows = rows.sample(frac=1, random_state=len(name)) if table is None else rows
+        others = {column: None for column in self.table if column not in ("client", *own)}
+        return Site(
+            name=name,
+            dataset="clients",
+            source=Frame(rows.reset_index(drop=True)),
+            mapping=others,
+            policy=policy or Policy(disclosure="open"),
+            holdout=Holdout(share=0.3, salt="of the bank"),
+            holds="rows" if has_outcome else "columns",
+        )
+
+    def sites(self, **changes: Any) -> list[Site]:
+        return [self.site(name, **changes) for name in self.names]
+
+    def study(self, rounds: int = 10) -> Study:
+        model = "logistic" if self.task == "binary" else "linear"
+        return Study.parse(STUDY.format(sites=list(self.names), model=model, rounds=rounds).replace("'", '"'))
+
+
+@pytest.fixture
+def scene(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scene]:
+    monkeypatch.setenv("FLFED_PATH", str(tmp_path / "root"))
+    return lambda task="binary", names=("bank", "service"): Scene(tmp_path, task, names)
+
+
+def parts(result: Result, folder: Path) -> dict[str, SharedModel]:
+    """Return the parts of a run's model by party."""
+    export(result.run, folder)
+    return {path.name: SharedModel.read(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+
+
+def unencrypted(scene: Scene, models: dict[str, SharedModel], rounds: int) -> dict[str, np.ndarray]:
+    """Return each party's weights after the same steps in the clear, over the joined table."""
+    sites = {name: scene.site(name) for name in scene.names}
+    bank = sites["bank"].read()
+    people = {
+        side: rows["client"].tolist() for side, rows in (("training", bank.training), ("holdout", bank.holdout("t")))
+    }
+    steps = {}
+    strategy = scene.study().strategy.build("strategy")
+    for name, site in sites.items():
+        table = site.read_columns().training if name != "bank" else pd.concat([bank.training, bank.holdout("t")])
+        table = table.set_index("client", drop=False)
+        sides = [table.loc[people[side]].reset_index(drop=True) for side in ("training", "holdout")]
+        rows = PartyRows.of(models[name].layout, *sides, intercept=name == "bank")
+        steps[name] = Steps(rows, len(sites), scene.task, strategy.ridge)
+    encoder = steps["bank"].rows.encoder
+    if scene.task == "binary":
+        y = (bank.training["default"] == "yes").to_numpy(dtype=float)
+    else:
+        y = (bank.training["default"].to_numpy() - encoder.center[-1]) / encoder.scale[-1]
+    weights = {name: rule.start() for name, rule in steps.items()}
+    for round in range(1, rounds + 1):
+        total = np.zeros(len(y))
+        for name, rule in steps.items():
+            scores = rule.rows.training @ weights[name].ahead
+            total += scores if name == "bank" else quarters(scores) * QUARTER
+        residual = residuals(total, y, scene.task)
+        for name, rule in steps.items():
+            weights[name] = rule.stepped(weights[name], rule.rows.training.T @ residual, round)
+    return {name: rule.rows.model(weights[name].now)["weight"] for name, rule in steps.items()}
+
+
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [("binary", ("bank", "service")), ("regression", ("bank", "service")), ("binary", tuple(COLUMNS))],
+)
+def test_parts_are_those_of_the_same_steps_in_the_clear(scene, task: str, names: tuple[str, ...], tmp_path: Path):
+    here = scene(task, names)
+    result = run(here.study(), sites=here.sites())
+    models = parts(result, tmp_path / "exported")
+    assert set(models) == set(names)
+    plain = unencrypted(here, models, 10)
+    for name, model in models.items():
+        assert {column.name for column in model.layout.features} == set(COLUMNS[name])
+        # A sum's rounding may move one score of 300 over the middle between two quarters.
+        np.testing.assert_allclose(model.arrays["weight"], plain[name], atol=5e-3)
+    # Only the party with the outcome has figures, and an intercept.
+    assert list(result.report["sites"]) == ["bank"]
+    assert [name for name, model in models.items() if model.arrays["bias"].any()] == ["bank"]
+
+
+def test_the_joined_model_is_that_of_one_table(scene, tmp_path: Path):
+    here = scene()
+    result = run(here.study(), sites=here.sites())
+    bank = here.site("bank").read()
+    x = pd.get_dummies(here.table.set_index("client").drop(columns="default"), drop_first=True).astype(float)
+    x = x[[name for name in x if name.partition("_")[0] in {*COLUMNS["bank"], *COLUMNS["service"]}]]
+    x = ((x - x.mean()) / x.std()).fillna(0.0)
+    sides = [rows["client"].tolist() for rows in (bank.training, bank.holdout("test"))]
+    y = (here.table.set_index("client")["default"] == "yes").astype(int)
+    plain = LogisticRegression(C=1 / (0.05 * len(sides[0])), max_iter=1000).fit(x.loc[sides[0]], y.loc[sides[0]])
+    pooled = roc_auc_score(y.loc[sides[1]], plain.decision_function(x.loc[sides[1]]))
+    figures = result.report["sites"]["bank"]
+    assert figures["global"]["roc_auc_score"]["value"] == pytest.approx(pooled, abs=0.004)
+    own = figures["local-only"]["roc_auc_score"]["value"]
+    assert figures["difference"]["roc_auc_score"]["value"] == pytest.approx(
+        figures["global"]["roc_auc_score"]["value"] - own, abs=1e-9
+    )
+    # The own model has the bank's columns alone.
+    assert own < pooled - 0.03
+
+
+def test_predictions_in_two_steps_are_those_of_the_run(scene, tmp_path: Path):
+    here = scene()
+    result = run(here.study(), sites=here.sites())
+    models = parts(result, tmp_path / "exported")
+    files = {}
+    for name in here.names:
+        own = [*COLUMNS[name]]
+        files[name] = tmp_path / f"{name}.csv"
+        here.table[["client", *own]].to_csv(files[name], index=False)
+    few = here.table.iloc[:50][["client", *COLUMNS["service"]]]
+    few.to_csv(files["service"], index=False)
+    bank, service = (party_scores(models[name], files[name]) for name in here.names)
+    joined = joined_predictions(models["bank"], bank, [service])
+    assert (len(joined.identifiers), joined.only_here, joined.only_there) == (50, PEOPLE - 50, 0)
+    scores = dict(zip(service.identifiers, service.scores, strict=True))
+    total = [bank.scores[place] + scores[person] for place, person in enumerate(bank.identifiers) if person in scores]
+    np.testing.assert_allclose(joined.values, 1 / (1 + np.exp(-np.array(total))), atol=1e-9)
+    with pytest.raises(UsageError, match="has no outcome"):
+        joined_predictions(models["service"], service, [bank])
+
+
+class Listening(CohortGrid):
+    """The engine's grid, which writes down what crosses."""
+
+    heard: list[bytes]
+
+    def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> list[Message]:
+        asked = list(messages)
+        replies = super().send_and_receive(asked, timeout=timeout)
+        for message in (*asked, *replies):
+            if "sealed" in message.content:
+                type(self).heard += [array.numpy().tobytes() for array in message.content["sealed"].values()]
+        return replies
+
+
+def test_two_runs_share_no_blinded_value_and_no_message_has_an_identifier(scene, monkeypatch: pytest.MonkeyPatch):
+    heard: list[set[bytes]] = []
+    monkeypatch.setattr("flfed.federation.engines.inprocess.CohortGrid", Listening)
+    here = scene()
+    for _ in range(2):
+        Listening.heard = []
+        run(here.study(rounds=1), sites=here.sites())
+        heard.append(set(Listening.heard))
+    assert heard[0] and not heard[0] & heard[1]
+    everything = b"".join(heard[0])
+    for person in here.table["client"][:50]:
+        assert person.encode() not in everything
+        for salt in (b"", b"flfed alignment\0"):
+            assert hashlib.sha256(salt + person.encode()).digest() not in everything
+
+
+def with_rows(here: Scene, name: str, rows: pd.DataFrame) -> list[Site]:
+    return [here.site(one, table=rows) if one == name else here.site(one) for one in here.names]
+
+
+def spoilt(here: Scene, case: str) -> tuple[list[Site], Study]:
+    study = here.study()
+    bank = here.site("bank")
+    if case == "overlap":
+        return with_rows(here, "service", here.table.iloc[:99]), study
+    if case == "twice":
+        return with_rows(here, "service", pd.concat([here.table, here.table.iloc[:1]])), study
+    if case == "no identifier":
+        nameless = here.table.assign(client=[None, *here.table["client"][1:]])
+        return with_rows(here, "service", nameless), study
+    if case == "two label parties":
+        other = replace(bank, name="service")
+        return [bank, other], study
+    if case == "none":
+        return [replace(here.site("service"), name="bank"), here.site("service")], study
+    if case == "rows":
+        # 14 training rows for each input of the widest party: two of a region, limit, age and the intercept.
+        bank_rows = here.site("bank").read()
+        people = [*bank_rows.training["client"][: 14 * 5], *bank_rows.holdout("test")["client"]]
+        return with_rows(here, "service", here.table[here.table["client"].isin(people)]), study
+    return [here.site("bank"), replace(here.site("service"), policy=Policy())], study
+
+
+SENTENCES = {
+    "overlap": "99 rows are in common, fewer than 100",
+    "twice": "1 rows are of a person who has an earlier row",
+    "no identifier": "rows have no identifier|client",
+    "two label parties": "just one site needs the outcome, and these have it: bank, service",
+    "none": "just one site needs the outcome, and these have it: none",
+    "rows": "70 training rows are in common, fewer than 15 for each of a party's 5 inputs",
+    "not allowed": "its policy lets no rows be aligned",
+}
+
+
+@pytest.mark.parametrize("case", SENTENCES)
+def test_what_cannot_be_run_is_refused_in_a_sentence(scene, case: str):
+    sites, study = spoilt(scene(), case)
+    with pytest.raises(FlfedError, match=SENTENCES[case]):
+        run(study, sites=sites)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"privacy.secure-aggregation": "on"}, "secure-aggregation cannot be combined with strategy vertical"),
+        ({"model.name": "mlp"}, "trains 'logistic' or 'linear' alone"),
+        ({"plan.lr": 0.3}, "lr cannot be combined with strategy vertical"),
+        ({"compare.importance": 3}, "importance cannot be combined"),
+    ],
+)
+def test_what_does_not_go_with_parties_is_refused(scene, change: dict[str, Any], sentence: str):
+    here = scene()
+    with pytest.raises(UsageError, match=sentence):
+        run(here.study().replace(change), sites=here.sites())
+
+
+def test_repeats_and_another_study_are_refused(scene, small_study: str):
+    here = scene()
+    with pytest.raises(UsageError, match="leave --repeats out"):
+        run(here.study(), sites=here.sites(), repeats=2)
+    other = here.study().text.replace('"vertical"', '"fedavg"').replace("ridge = 0.05", "")
+    with pytest.raises(FlfedError, match="the strategy vertical alone"):
+        run(Study.parse(other), sites=here.sites())
