@@ -273,7 +273,7 @@ def test_only_messages_build_a_reply():
     builders |= {"record_of", "config_record", "metric_record", "array_record"}
     allowed = {
         f"flfed/updates/messages/{name}.py"
-        for name in ("enrol", "summarise", "train", "secure_sum", "compare", "audit", "fields", "in_memory")
+        for name in ("enrol", "summarise", "train", "secure_sum", "vertical", "compare", "audit", "fields", "in_memory")
     }
     found: dict[str, set[str]] = {}
     for file in (ROOT / "flfed").rglob("*.py"):

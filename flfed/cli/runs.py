@@ -15,11 +15,13 @@ from flfed.cli.progress import places_of, stoppable
 from flfed.cli.study import CLUSTER, JOBS
 from flfed.errors import UsageError, counted, unknown
 from flfed.records.statistics.verdict import interval, number
+from flfed.registry import kebab_keys
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     from flfed.deployment.model_signer import Whose
     from flfed.export.model_folder import SharedModel
+    from flfed.export.party_model import PartyScores
     from flfed.export.predict import Predictions
 
 
@@ -194,9 +196,7 @@ def predict(
     Where each party has its own part of a model, --partial writes scores, and --with makes predictions of them.
     """
     if partial is not None or others:
-        if explain is not None or (partial is not None and (others or out is not None)):
-            raise UsageError("--partial goes with a table alone, and --with without --explain")
-        _predict_of_parties(model, table, site, partial, others, out, as_json=as_json)
+        _predict_of_parties(model, (table, site), partial, others, (out, explain), as_json=as_json)
         return
     shared, signed, predictions = _predicted(model, table, site, signed_by)
     # Imported late, so that wrong usage is refused at once.
@@ -236,48 +236,64 @@ def predict(
 
 def _predict_of_parties(
     model: Path,
-    table: Path | None,
-    site: str,
+    rows: tuple[Path | None, str],
     partial: Path | None,
     others: list[Path],
-    out: Path | None,
+    files: tuple[Path | None, Path | None],
     *,
     as_json: bool,
 ) -> None:
     """Write the scores of a party's part, or the predictions that scores of other parties complete."""
-    if (table is None) == (not site):
-        raise UsageError("give either a table or --site NAME")
+    out, explain = files
+    if explain is not None or (partial is not None and (others or out is not None)):
+        raise UsageError("--partial goes with a table alone, and --with without --explain")
+    _check_one_table(*rows)
     from flfed.export.model_folder import SharedModel
-    from flfed.export.party_model import PartyScores, joined_predictions, party_scores
-    from flfed.paths import write_private
+    from flfed.export.party_model import party_scores
 
     part = SharedModel.read(model)
-    own = party_scores(part, table, site)
-    if partial is not None:
-        write_private(partial, own.as_csv(), advice="choose another file with --partial")
-        if as_json:
-            output.print_json({"run": part.run, "rows": len(own.identifiers), "out": str(partial)})
-        else:
-            typer.echo(render("commands.predict.partial", count=counted(len(own.identifiers), "score"), file=partial))
+    own = party_scores(part, *rows)
+    if partial is None:
+        _print_joined(part, own, others, out, as_json=as_json)
         return
+    from flfed.paths import write_private
+
+    write_private(partial, own.as_csv(), advice="choose another file with --partial")
+    if as_json:
+        output.print_json({"run": part.run, "rows": len(own.identifiers), "out": str(partial)})
+        return
+    typer.echo(render("commands.predict.partial", count=counted(len(own.identifiers), "score"), file=partial))
+
+
+def _print_joined(part: SharedModel, own: PartyScores, others: list[Path], out: Path | None, *, as_json: bool) -> None:
+    """Print the predictions for the people whom all parties have, or write them into a file."""
+    from flfed.export.party_model import PartyScores, joined_predictions
+    from flfed.paths import write_private
+
     joined = joined_predictions(part, own, [PartyScores.read(path) for path in others])
     if out is not None:
         write_private(out, joined.as_csv(), advice="choose another file with --output")
-    counts = {"rows": len(joined.identifiers), "only-here": joined.only_here, "only-there": joined.only_there}
+    facts: dict[str, Any] = {"rows": len(joined.identifiers), "only_here": joined.only_here}
+    facts["only_there"] = joined.only_there
     if as_json:
-        rows = [] if out is not None else list(zip(joined.identifiers, joined.values.tolist(), strict=True))
-        output.print_json({"run": part.run, **counts, "out": out and str(out), "predictions": rows})
+        shown = {"run": part.run, **kebab_keys(facts)}
+        if out is None:
+            shown["predictions"] = dict(zip(joined.identifiers, joined.values.tolist(), strict=True))
+        output.print_json(shown)
         return
     if out is None:
         typer.echo(joined.as_csv(), nl=False)
-    words = {name.replace("-", "_"): count for name, count in counts.items()}
-    typer.echo(render("commands.predict.joined", **words), err=out is None)
+    typer.echo(render("commands.predict.joined", **facts), err=out is None)
+
+
+def _check_one_table(table: Path | None, site: str) -> None:
+    if (table is None) == (not site):
+        raise UsageError("give either a table or --site NAME")
 
 
 def _predicted(model: Path, table: Path | None, site: str, signed_by: str) -> tuple[SharedModel, Whose, Predictions]:
     """Return a model, its signer, and its predictions for a table or a site's rows."""
-    if (table is None) == (not site):
-        raise UsageError("give either a table or --site NAME")
+    _check_one_table(table, site)
     from flfed.deployment.model_signer import whose
     from flfed.export.model_folder import SharedModel
     from flfed.export.predict import predict_site, predict_table

@@ -206,12 +206,13 @@ def check_study(name: str = NAME, changes: list[str] = SET, whole: bool = output
     from flfed.federation.server.preflight import check
     from flfed.records.reports.privacy import without_model
     from flfed.rows.data import datasets
-    from flfed.study.kinds import exchanges_of_run, is_statistic
+    from flfed.study.kinds import exchanges_of_run, is_statistic, is_vertical
 
     facts = check(study)
     study_sites = find_sites(study)
     sites = [site.name for site in study_sites]
-    kind = without_model(is_trained=not is_statistic(study), one_answer=study.analysis is not None)
+    parties = is_vertical(study)
+    kind = without_model(is_trained=not is_statistic(study), one_answer=study.analysis is not None, parties=parties)
     privacy = promised(study, len(sites)) | kind
     sizes = bytes_of_runs(study, datasets.load(study.dataset.name).schema, study_sites)
     began = source_in_words(study)

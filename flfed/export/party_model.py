@@ -125,24 +125,21 @@ def joined_predictions(model: SharedModel, own: PartyScores, others: Sequence[Pa
     # The party with the outcome alone has an intercept.
     if not model.arrays["bias"].any():
         raise usage_error("export.party.label")
-    by_person = [dict(zip(one.identifiers, one.scores.tolist(), strict=True)) for one in others]
-    common = [person for person in own.identifiers if all(person in scores for scores in by_person)]
-    places = {person: place for place, person in enumerate(own.identifiers)}
-    total = np.array([own.scores[places[person]] for person in common])
-    for scores in by_person:
-        total = total + np.array([scores[person] for person in common])
-    everywhere = set(own.identifiers).union(*by_person)
+    tables = [pd.Series(one.scores, index=list(one.identifiers)) for one in (own, *others)]
+    everyone = pd.concat(tables, axis=1)
+    common = everyone.loc[list(own.identifiers)].dropna()
+    total = common.sum(axis=1).to_numpy()
     header = "probability"
     values = total
     if model.schema.task == "regression":
         header = "prediction"
         values = decode_target(total, model.layout, model.encoder)
-    elif len(common):
+    else:
         values = probabilities(model.schema.task, total[:, None])
     return JoinedPredictions(
         header=header,
-        identifiers=tuple(common),
+        identifiers=tuple(common.index),
         values=values,
         only_here=len(own.identifiers) - len(common),
-        only_there=len(everywhere) - len(own.identifiers),
+        only_there=len(everyone) - len(own.identifiers),
     )

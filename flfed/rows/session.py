@@ -138,8 +138,7 @@ class SiteSession(EncodedTable):
         self.counts_may_leave: ClaimCounts = never
         self.row_refusal: Callable[[SiteSession], Refusal | None] = lambda session: None
         self.own_arrays = OwnArrays()
-        # Predictions of a model of several parties on the holdout, where the study has one.
-        self.joined: np.ndarray | None = None
+        self.joined: np.ndarray | None = None  # predictions on the holdout, of a model of several parties
         self.trees: SiteTrees | None = None
         self.draws = draws or Draws(seed, FIT)
         self.model = study.model.build("model")

@@ -9,8 +9,8 @@ from flfed import registry
 from flfed.study.study import Study
 from flfed.study.tables import TREES, VERTICAL
 
-LEAST_PARTIES = 2
-"""Sites with different columns of the same people, at least."""
+LEAST_PARTIES, MOST_PARTIES = 2, 5
+"""Sites with different columns of the same people."""
 ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
 

@@ -26,6 +26,7 @@ from flfed.study.tables import (
     MODULE_NAME,
     STATISTIC_MODES,
     TABLE_OF,
+    VERTICAL,
     Compare,
     Crossing,
     Dataset,
@@ -578,6 +579,11 @@ def has_analysis(table: Mapping[str, Any]) -> bool:
 def trains(table: Mapping[str, Any]) -> bool:
     """Return whether a study's parsed text trains a model: it has no statistic or analysis, and validates none."""
     return STATISTIC not in table and bool(table.get("model", {}).get("train", True))
+
+
+def has_parties(table: Mapping[str, Any]) -> bool:
+    """Return whether a study's parsed text is of sites with different columns of the same people."""
+    return bool(table.get("strategy", {}).get("name") == VERTICAL)
 
 
 def protects_rows(privacy: Mapping[str, Any]) -> bool:

@@ -322,8 +322,15 @@ class Mechanism:
                 return (render("mechanisms.uncharged.summed"),)
             return (render("mechanisms.uncharged.statistic"),)
         if is_vertical(study):
-            keys = ("people", "parcels-of-columns", "parcels-of-outcomes", "reasons", "replies", "ledger", "joined")
-            return tuple(render(f"mechanisms.uncharged.{key}") for key in keys)
+            return (
+                render("mechanisms.uncharged.people"),
+                render("mechanisms.uncharged.parcels-of-columns"),
+                render("mechanisms.uncharged.parcels-of-outcomes"),
+                render("mechanisms.uncharged.reasons"),
+                render("mechanisms.uncharged.replies"),
+                render("mechanisms.uncharged.ledger"),
+                render("mechanisms.uncharged.joined"),
+            )
         if not study.train:
             return uncharged_outputs(study)
         if study.model.name == TREES:

@@ -258,6 +258,12 @@ class ArraySection:
         """Most bytes that it may have."""
         return sum(len(name) + array.most for name, array in self.arrays.items())
 
+    def fields_of(self, names: Collection[str]) -> Mapping[str, ArrayField]:
+        """Return the fields that a section must have, or those that are among its names where it need not have all."""
+        if self.all_arrays:
+            return self.arrays
+        return {name: array for name, array in self.arrays.items() if name in names}
+
     @property
     def entries(self) -> int:
         """Numbers in its arrays, at most."""

@@ -167,8 +167,8 @@ def _arrays_defect(section: ArraySection, array_record: ArrayRecord, record: Rec
 
     No array is decoded before its size was checked.
     """
-    wrong = _names_defect(array_record, section.arrays, "array", needed=section.arrays if section.all_arrays else ())
-    fields = {key: array for key, array in section.arrays.items() if section.all_arrays or key in array_record}
+    fields = section.fields_of(array_record)
+    wrong = _names_defect(array_record, section.arrays, "array", needed=fields)
     wrong = wrong or _size_defect(array_record, {key: array.most for key, array in fields.items()})
     if wrong:
         return wrong

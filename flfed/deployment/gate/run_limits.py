@@ -249,9 +249,8 @@ class RunLimits:
         if run not in runs and len(runs) >= self._most:
             return Refusal("too-many-runs", most=self._most, had=len(runs))
         kind = message.metadata.message_type
-        aligned = self._aligned[rows]
-        if kind == ALIGN and run not in aligned and len(aligned) >= self._alignments:
-            return Refusal("too-many-alignments", most=self._alignments, had=len(aligned))
+        if refused := self._aligned_too_often(kind, run, rows):
+            return refused
         request_hash = request_sha256(message)
         # An attack needs a model that the site compared in this run: other models could be made to read rows.
         if kind == AUDIT:
@@ -267,6 +266,13 @@ class RunLimits:
         if not self._request_hashes[run, kind, place] - {request_hash}:
             return self._other_model(kind, run, request_hash)
         return _refuse_other(kind, place[0])
+
+    def _aligned_too_often(self, kind: str, run: Run, rows: str) -> Refusal | None:
+        """Return why a run may not align a snapshot's rows, or None; it has the snapshot's hash."""
+        runs = self._aligned[rows]
+        if kind != ALIGN or run in runs or len(runs) < self._alignments:
+            return None
+        return Refusal("too-many-alignments", most=self._alignments, had=len(runs))
 
     def _other_choice(self, message: Message, run: Run) -> Refusal | None:
         """Return why a run may not have other bins, or None.
@@ -321,9 +327,8 @@ class RunLimits:
         answered = ledger_line.CARRIED in line.facts and (line.kind == RELEASED or ledger_line.QUESTION in line.facts)
         if kind or line.kind == SPENT or answered:
             self._runs[str(line.facts.get(ledger_line.ASKS, run[0]))].add(run)
-        if kind == ALIGN:
-            self._aligned[line.text("rows-sha256")].add(run)
         if kind:
+            self._aligned[line.text("rows-sha256") if kind == ALIGN else ""].add(run)
             self._request_hashes[run, kind, _place(kind, line.facts)].add(line.text(COMPARED_HASH))
         self._add_choices(line, run, kind)
 
@@ -431,6 +436,12 @@ def attempts_refusal(message: Message, context: Context) -> Refusal | None:
     return None
 
 
+def _exchange_of_parties(config: Any) -> dict[str, Any]:
+    """Return the number of an exchange between parties; nothing where it is none."""
+    number = None if config is None else config.get("exchange")
+    return {"exchange": number} if type(number) is int and 0 <= number < EXCHANGES else {}
+
+
 def exchange_of(message: Message) -> dict[str, Any]:
     """Return level and attempt of a request of trees, or the number of an exchange between parties.
 
@@ -438,9 +449,8 @@ def exchange_of(message: Message) -> dict[str, Any]:
     """
     content = message.content if message.has_content() else {}
     config = content.get("config")
-    if message.metadata.message_type in (ALIGN, PARTIAL) and config is not None:
-        number = config.get("exchange")
-        return {"exchange": number} if type(number) is int and 0 <= number < EXCHANGES else {}
+    if message.metadata.message_type in (ALIGN, PARTIAL):
+        return _exchange_of_parties(config)
     settings = content.get("settings")
     if config is None or settings is None or TREES_SHA256 not in config:
         return {}

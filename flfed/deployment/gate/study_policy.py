@@ -62,7 +62,7 @@ def study_policy_refusal(study: Study, site: Site, *, noise: bool = True) -> Ref
 def least_sites(study: Study, site: Site) -> int:
     """Return the fewest sites of a run of a study, by a site's policy.
 
-    What parties with different columns tell each other is no sum, from which one could subtract its own.
+    What parties with different columns send each other is no sum, from which one could subtract its own.
     """
     return LEAST_PARTIES if is_vertical(study) else site.policy.least_cohort()
 

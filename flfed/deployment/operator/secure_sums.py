@@ -174,9 +174,6 @@ def describe_sums(study: Study, site: str, co_sites: Sequence[str], agreement: A
     """Return what to know of secure aggregation before an approval, a paragraph each; nothing where there is none."""
     others = sorted(set(co_sites) - {site})
     n = len(others) + 1
-    if is_vertical(study):
-        pins = ", ".join(f"{name} ({agreement.pins[name]})" for name in others if name in agreement.pins)
-        return [render("approval.vertical.sealed"), render("approval.vertical.pinned", pins=pins)] if pins else []
     if not agreement.sums:
         if study.aggregation.is_optional and n < LEAST:
             return [render("approval.sums.too-few", least=LEAST, n=n)]
@@ -196,6 +193,15 @@ def describe_sums(study: Study, site: str, co_sites: Sequence[str], agreement: A
     if site in agreement.lifted:
         paragraphs.append(render("approval.sums.own-consent", site=site))
     return paragraphs
+
+
+def describe_parties(study: Study, co_sites: Sequence[str], agreement: Agreement) -> list[str]:
+    """Return what to know of the parties of a run over different columns, a paragraph each; nothing of another."""
+    pinned = [name for name in sorted(co_sites) if name in agreement.pins]
+    if not is_vertical(study) or not pinned:
+        return []
+    pins = ", ".join(f"{name} ({agreement.pins[name]})" for name in pinned)
+    return [render("approval.vertical.sealed"), render("approval.vertical.pinned", pins=pins)]
 
 
 def _describe_sum(study: Study, site: str, others: Sequence[str]) -> str:

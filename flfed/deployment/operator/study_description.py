@@ -14,7 +14,7 @@ from typing import get_args
 from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.operator.proposal import Proposal, SiteFacts
 from flfed.deployment.operator.run_budget import describe_comparisons
-from flfed.deployment.operator.secure_sums import describe_others, describe_sums, has_sums
+from flfed.deployment.operator.secure_sums import describe_others, describe_parties, describe_sums, has_sums
 from flfed.errors import FlfedError, counted
 from flfed.federation.recording.source_model import UNCOVERED
 from flfed.rows.comparison.own_columns import list_requested_columns
@@ -48,6 +48,7 @@ def describe_details(proposal: Proposal) -> list[str]:
         _describe_disclosure(proposal),
         proposal.guarantee.paragraph(),
         *describe_sums(study, proposal.site.name, proposal.co_sites, proposal.agreement),
+        *describe_parties(study, proposal.co_sites, proposal.agreement),
         _describe_sharing(proposal),
         *_describe_width(proposal),
         _describe_rounds(proposal),

@@ -1,6 +1,6 @@
 """A site's half of a run over different columns of the same people.
 
-The label party has the outcome, each column party other columns of its rows. What one tells another is sealed to it. A
+The label party has the outcome, each column party other columns of its rows. What they send each other is sealed. A
 request that comes again gets the stored reply: masks are drawn once for a question, and keys seal one thing.
 """
 
@@ -448,7 +448,7 @@ class ColumnParty(PartyRun):
         points = np.frombuffer(parcel, np.uint8)
         if points.size != self.parties[self.label_party].identifiers * BYTES:
             decline("exchange-unfit")
-        twice = or_refuse(self.blinding.blind_again(points.reshape(-1, BYTES)))
+        twice: np.ndarray = or_refuse(self.blinding.blind_again(points.reshape(-1, BYTES)))
         identifiers = self.identifiers()
         own = self.blinding.blind([identifiers[place] for place in self.secrets["order"]])
         return twice.tobytes() + own.tobytes()

@@ -23,7 +23,6 @@ from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
-from flfed.study.kinds import is_vertical
 from flfed.study.study import Study
 from flfed.study.tables import MODULE_NAME
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -177,8 +176,7 @@ def run(
     facts = check(chosen)
     if MODULE_NAME.fullmatch(chosen.model.name) and runs_on.name != "inprocess":
         raise usage_error("run.check.module", engine=engine)
-    if is_vertical(chosen):
-        check_vertical(chosen, engine, repeats)
+    check_vertical(chosen, engine, repeats)
     chosen = named_start(chosen, approved=runs_on.remote, store=store)
     resolved_sites = runs_on.sites(chosen, sites)
     with RunStore.open(store) as opened:

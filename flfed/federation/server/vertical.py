@@ -15,6 +15,7 @@ from flfed.federation.server.server import FederatedRun
 from flfed.records.statistics.own_models import PARTIES
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
+from flfed.study.kinds import MOST_PARTIES, is_vertical
 from flfed.study.study import Study
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.aggregation.guard import comparison_defect
@@ -40,7 +41,6 @@ from flfed.updates.messages.vertical import (
     PartialRequest,
     Party,
 )
-from flfed.updates.parts.vertical import MOST_PARTIES
 from flfed.updates.vertical.alignment import require_vertical
 from flfed.words import flfed_error, usage_error
 
@@ -50,7 +50,9 @@ Reply = TypeVar("Reply", AlignReply, PartialReply)
 
 
 def check_vertical(study: Study, engine: str, repeats: int) -> None:
-    """Refuse a run that cannot be made; raises UsageError."""
+    """Refuse a run that parties with different columns cannot make; raises UsageError."""
+    if not is_vertical(study):
+        return
     require_vertical()
     if engine == "ray":
         raise usage_error("run.vertical.engine", engine=engine)
@@ -115,6 +117,19 @@ class _Parcels:
 
     def align(self) -> str:
         """Align the rows, and return the label party's name."""
+        parties = self._announced()
+        label = next(party.site for party in parties if party.label)
+        columns = [site for site in self.participants if site != label]
+        for exchange, sites in ((BLIND, [label]), (ANSWER, columns), (MATCH, [label])):
+            requests = {}
+            for site in sites:
+                parcels = self.waiting.pop(site, {})
+                requests[site] = AlignRequest(exchange=exchange, parties=tuple(parties), sealed=parcels)
+            self._deliver(self._ask(ALIGN, requests, sites, AlignReply))
+        return label
+
+    def _announced(self) -> list[Party]:
+        """Return all parties, and record what each has; raises UsageError unless just one has the outcome."""
         announced = self._ask(ALIGN, AlignRequest(exchange=ANNOUNCE), list(self.participants), AlignReply)
         parties: list[Party] = []
         for site, reply in announced.items():
@@ -124,19 +139,11 @@ class _Parcels:
             raise usage_error("run.vertical.labels", labels=", ".join(labels) or "none")
         if len(parties) > MOST_PARTIES:
             raise usage_error("run.vertical.parties", parties=len(parties), most=MOST_PARTIES)
-        label = labels[0]
-        described = {
-            one.site: {"label": one.label, "columns": one.columns, "people": one.identifiers} for one in parties
-        }
+        described = {}
+        for one in parties:
+            described[one.site] = {"label": one.label, "columns": one.columns, "people": one.identifiers}
         self.run.recorder.summary(PARTIES, described)
-        columns = [site for site in self.participants if site != label]
-        for exchange, sites in ((BLIND, [label]), (ANSWER, columns), (MATCH, [label])):
-            requests = {
-                site: AlignRequest(exchange=exchange, parties=tuple(parties), sealed=self.waiting.pop(site, {}))
-                for site in sites
-            }
-            self._deliver(self._ask(ALIGN, requests, sites, AlignReply))
-        return label
+        return parties
 
     def exchange(self, round: int, exchange: int, sites: list[str]) -> None:
         """Bring waiting parcels to parties, and take their replies."""
@@ -147,8 +154,8 @@ class _Parcels:
 
     def _ask(self, kind: str, request: Any, sites: list[str], of: type[Reply]) -> dict[str, Reply]:
         """Return the replies of all these parties; raises FlfedError where one is missing."""
-        asked = {site: self.participants[site] for site in sites}
-        answers = self.run.ask(kind, request, asked, of.from_record)
+        receivers = {site: self.participants[site] for site in sites}
+        answers = self.run.ask(kind, request, receivers, of.from_record)
         for site, why in answers.faults.items():
             raise self.run.error(f"{site}: {why}")
         return answers.replies

@@ -18,8 +18,8 @@ from flfed.records.statistics.verdict import number, shorten
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, Runs, SiteEntry
 from flfed.records.store.reader import RunsReader
 from flfed.study.former_names import parsed_study
-from flfed.study.study import has_analysis, trains
-from flfed.study.tables import MODES, VERTICAL, in_sums_only
+from flfed.study.study import has_analysis, has_parties, trains
+from flfed.study.tables import MODES, in_sums_only
 from flfed.words import render, sentences
 
 Private = dict[str, Any]
@@ -205,8 +205,7 @@ def privacy_of(reader: RunsReader, runs: Runs) -> Private:
         "warnings": _once(payload.warnings for payload in payloads),
         "uncharged": _once(payload.uncharged for payload in payloads),
         "sites": _sites(typed_payloads),
-        **without_model(is_trained=trains(study), one_answer=has_analysis(study)),
-        **({PARTIES: True} if study.get("strategy", {}).get("name") == VERTICAL else {}),
+        **without_model(is_trained=trains(study), one_answer=has_analysis(study), parties=has_parties(study)),
         **_charged(first, study),
     }
 
@@ -290,9 +289,11 @@ def _charged(recorded: Mapping[str, Any], study: Mapping[str, Any]) -> Private:
     return charge_keys | {key: recorded.get(key, []) for key in ("answers", "unspent")}
 
 
-def without_model(*, is_trained: bool, one_answer: bool) -> Private:
-    """Return the further keys of `privacy` where nothing is trained."""
+def without_model(*, is_trained: bool, one_answer: bool, parties: bool = False) -> Private:
+    """Return the further keys of `privacy` where nothing is trained, or each party has a part of the model."""
     more: Private = {}
+    if parties:
+        more[PARTIES] = True
     if one_answer:
         more[ONE_ANSWER] = True
     if not is_trained:

@@ -256,7 +256,7 @@ def compare(
         holdout_rows=len(table),
         arms=_all_hidden(arms, reasons),
         differences=_all_hidden(differences, reasons),
-        summary=session.holdout_summary() if session.study.train and session.joined is None else None,
+        summary=_holdout_sums(session),
         histogram=counted,
         own_family=own_family,
         points=points,
@@ -266,6 +266,13 @@ def compare(
         recalibration=updates_of(session, table, y, scores["global"], _persons(session, table), reasons),
         note="; ".join(notes),
     )
+
+
+def _holdout_sums(session: SiteSession) -> Summary | None:
+    """Return the sums over holdout rows that Table 1 is made of, None where a run has none."""
+    if session.joined is not None or not session.study.train:
+        return None
+    return session.holdout_summary()
 
 
 def _with_incumbent(arms: Arms, differences: Differences, incumbent: IncumbentFigures) -> tuple[Arms, Differences]:

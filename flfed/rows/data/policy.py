@@ -52,7 +52,7 @@ class Policy(Strict):
         metrics each round, with three digits, where they are else suppressed: over rows that noise protects in the
         updates (record-level differential privacy), and over all rows under secure aggregation;
         "single-cells-in-sums" lets cells of few rows into secure sums, from which boosted trees grow;
-        "row-aligned" lets rows be aligned with those of other parties, whom the site then tells numbers by row.
+        "row-aligned" lets rows be aligned with those of other parties, to whom the site then sends numbers by row.
         Example: `outputs = ["score-histogram"]`.
     strategies, models, codecs, mechanisms : tuple of str or None
         Names that a study may use; None allows those that flfed itself ships. Those of other packages

@@ -367,19 +367,22 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     No row is read.
     """
     policy = site.policy
-    if not site.has_outcome and not is_vertical(study):
-        return Refusal("columns-only")
-    refused = start_refusal(study)
+    refused = start_refusal(study) or _vertical_refusal(study, site)
     refused = refused or policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
     refused = refused or _trees_refusal(study, policy)
-    if is_vertical(study) and not policy.allows("row-aligned"):
-        refused = refused or Refusal("row-aligned")
     refused = refused or _streamed_refusal(study, site)
     if study.analysis is not None:
         refused = refused or policy.analysis_refusal(summed=study.aggregation.sums_rows)
     elif is_statistic(study):
         refused = refused or policy.statistic_refusal(summed=study.aggregation.sums_rows)
     return refused or _width_refusal(study, policy.width)
+
+
+def _vertical_refusal(study: Study, site: Site) -> Refusal | None:
+    """Return the refusal of a study over rows or columns that a site does not have, or does not align; else None."""
+    if not is_vertical(study):
+        return None if site.has_outcome else Refusal("columns-only")
+    return None if site.policy.allows("row-aligned") else Refusal("row-aligned")
 
 
 def _streamed_refusal(study: Study, site: Site) -> Refusal | None:

@@ -1,6 +1,6 @@
 """Messages between parties with different columns of the same people.
 
-The coordinator passes them on: what a party tells another one is sealed to it.
+The coordinator passes them on: what a party sends another one is sealed to it.
 """
 
 from __future__ import annotations
@@ -175,9 +175,9 @@ class PartialReply(_Sealed):
     ----------
     sealed : mapping of receiving site to uint8 array [bytes]
 
-    Reveals: to the coordinator nothing about rows. A column party tells the label party its partial scores of all rows
+    Reveals: to the coordinator nothing about rows. A column party sends the label party its partial scores of all rows
     in common, in quarters; from them and the steps' rule a label party that knows some people learns much about the
-    columns of others. The label party tells each column party the sums of its columns times the residuals, which depend
+    columns of others. The label party sends each column party the sums of its columns times the residuals, which depend
     on the outcomes. Both are measured in `docs/vertical.md`.
     """
 

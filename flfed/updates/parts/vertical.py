@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flfed.study.kinds import is_vertical
+from flfed.study.kinds import MOST_PARTIES, is_vertical
 from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.enrol import EnrolReply, SealReply
 from flfed.updates.messages.kinds import ALIGN, COMPARE, ENROL, PARTIAL, SEAL, SEALED
@@ -41,7 +41,6 @@ from flfed.updates.sections import (
 from flfed.updates.vertical import alignment, residuals
 
 MODELS = ("logistic", "linear")
-MOST_PARTIES = 5
 BESIDE = 1024
 """Bytes of a sealed parcel beside its content, at most."""
 STATEMENT = 4096

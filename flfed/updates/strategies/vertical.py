@@ -32,8 +32,8 @@ class Vertical(FedAvg):
     Nesterov's steps, in which each party multiplies its gradient by an inverse that it computes alone: of its own
     columns' share of the Hessian's bound, times the number of parties.
 
-    Partial scores leave a party in quarters. With all digits, and the public rule of the steps, a label party that knows
-    a few people reads the columns of all others.
+    Partial scores leave a party in quarters. With all digits, and the public rule of the steps, a label party that
+    knows a few people reads the columns of all others.
 
     It is for parties who keep to the protocol. A label party that chooses residuals reads columns; a column party that
     returns chosen sums reads outcomes.
