@@ -138,7 +138,6 @@ class SiteSession(EncodedTable):
         self.counts_may_leave: ClaimCounts = never
         self.row_refusal: Callable[[SiteSession], Refusal | None] = lambda session: None
         self.own_arrays = OwnArrays()
-        self.joined: np.ndarray | None = None  # predictions on the holdout, of a model of several parties
         self.trees: SiteTrees | None = None
         self.draws = draws or Draws(seed, FIT)
         self.model = study.model.build("model")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -232,13 +232,14 @@ class PartyRun:
         refuse(self.session.row_refusal(self.over_common(training, holdout)))
         self.own.state.write(ROWS, {"training": training, "holdout": holdout})
 
-    def over_common(
-        self, training: np.ndarray, holdout: np.ndarray, own_training: pd.DataFrame | None = None
-    ) -> SiteSession:
-        """Return a session over the rows in common, by their places in the table; or over other training rows."""
-        session = self.session
+    def over_common(self, training: np.ndarray, holdout: np.ndarray) -> SiteSession:
+        """Return a session over the rows in common, by their places in the table."""
         parts = [self.table.iloc[places].reset_index(drop=True) for places in (training, holdout)]
-        table = SiteTable(parts[0] if own_training is None else own_training, session.schema, parts[1])
+        return self.session_over(SiteTable(parts[0], self.session.schema, parts[1]))
+
+    def session_over(self, table: SiteTable) -> SiteSession:
+        """Return a session of the study over other rows of the party."""
+        session = self.session
         repeat = session.seed - session.study.seed
         return SiteSession(session.site, session.study, repeat, table=table, draws=session.draws)
 
@@ -410,13 +411,14 @@ class LabelParty(PartyRun):
     def compared(self) -> SiteSession:
         """Return a session over the holdout rows in common, with the joined model's predictions."""
         session = self.session
-        refuse(session.row_refusal(self.over_common(*self.places())))
+        over_common = self.over_common(*self.places())
+        refuse(session.row_refusal(over_common))
+        predictions = _predictions(session, self.stored(JOINED)["scores"].copy(), self.rows.encoder, self.layout)
         # The party's own model is fitted to all of its training rows: it has them without the others.
-        over_common = self.over_common(*self.places(), session.table.training)
-        over_common.counts_may_leave = session.counts_may_leave
-        scores = self.stored(JOINED)["scores"].copy()
-        over_common.joined = _predictions(over_common, scores, self.rows.encoder, self.layout)
-        return over_common
+        table = replace(over_common.table, training=session.table.training, joined=predictions)
+        compared = self.session_over(table)
+        compared.counts_may_leave = session.counts_may_leave
+        return compared
 
 
 def _predictions(session: SiteSession, scores: np.ndarray, encoder: Encoder, layout: Layout) -> np.ndarray:

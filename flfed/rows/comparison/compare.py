@@ -148,10 +148,10 @@ def _compared_scores(
     session: SiteSession, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, sd: float | None, start: Arrays | None
 ) -> Asking[Arrays]:
     """Yield requests and return the predictions of all arms; of a validation those of its one model."""
-    if session.joined is not None:
+    if session.table.joined is not None:
         own = yield from session.local_model()
         outputs = own.outputs(session.encode(table, own.encoder).x)
-        return {"global": session.joined, "local-only": session.predictions(outputs, own.encoder)}
+        return {"global": session.table.joined, "local-only": session.predictions(outputs, own.encoder)}
     if session.study.train:
         return (yield from arm_scores(session, table, arrays, encoder, sd, same=True, start=start))
     x = session.encode(table, session.in_use(encoder)).x
@@ -270,7 +270,7 @@ def compare(
 
 def _holdout_sums(session: SiteSession) -> Summary | None:
     """Return the sums over holdout rows that Table 1 is made of, None where a run has none."""
-    if session.joined is not None or not session.study.train:
+    if session.table.joined is not None or not session.study.train:
         return None
     return session.holdout_summary()
 

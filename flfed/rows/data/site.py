@@ -464,6 +464,8 @@ class SiteTable:
         Purposes for which the holdout was opened, in order.
     left_out : int
         Rows that the study leaves out because a feature is missing.
+    joined : array [holdout rows], optional
+        Predictions of a model whose columns stand at several parties.
     """
 
     training: pd.DataFrame
@@ -471,6 +473,7 @@ class SiteTable:
     _holdout: pd.DataFrame
     opened: list[str] = field(default_factory=list)
     left_out: int = 0
+    joined: np.ndarray | None = None
     _keys: tuple[pd.DataFrame, np.ndarray] | None = None
 
     def training_keys(self) -> np.ndarray:
