@@ -469,6 +469,7 @@ def purge_records(
     command says why. It is refused during a run. With --json there is no question: without --yes nothing is removed.
     """
     from flfed.deployment.operator.purge import STAYS, erase, plan_purge
+    from flfed.deployment.processes.serve import is_served
 
     folder = _joined(name)
     purge = plan_purge(folder, target)
@@ -480,6 +481,8 @@ def purge_records(
     question = render("commands.purge.question", count=counted(len(purge.paths), "path"))
     agreed = bool(purge.paths) and (yes or (not as_json and output.agreed(question)))
     if agreed:
+        if not as_json and is_served(folder):
+            output.say(render("commands.purge.waits"))
         purge = erase(folder, target)
     shown = {"site": name, "target": target, "runs": purge.runs, "paths": list(map(str, purge.paths)), "stays": stays}
     output.show(_purged({**shown, "needed-by": purge.needed, "removed": agreed}), as_json)

@@ -56,8 +56,7 @@ class Purge:
                 else:
                     path.unlink(missing_ok=True)
             except OSError as error:
-                facts = {"file": error.filename or path, "why": error.strerror or error}
-                raise flfed_error("commands.purge.failed", **facts) from None
+                raise flfed_error("commands.purge.failed", file=path, why=error.strerror or error) from None
 
 
 def erase(folder: SiteFolder, target: str) -> Purge:
