@@ -155,9 +155,10 @@ def test_the_query_gives_the_flat_table_back(omop, cleveland, tmp_path, monkeypa
 
 
 BORN = "COALESCE(birth_datetime, make_date(year_of_birth, COALESCE(month_of_birth, 7), COALESCE(day_of_birth, 1)))"
+VISIT = "COALESCE(visit_start_datetime, visit_start_date)"
 RULES = {
     "the year of birth alone": (BORN, "birth_datetime", "age", 90),
-    "the day of a visit alone": ("COALESCE(visit_start_datetime, visit_start_date)", "visit_start_datetime", "chol", 60),
+    "the day of a visit alone": (VISIT, "visit_start_datetime", "chol", 60),
     "nothing after the moment": ("taken <= moment AND ", "", "chol", 200),
     "20 days": ("365 days", "20 days", "chol", 100),
     "ten years": ("365 days", "3650 days", "ca", 3),
