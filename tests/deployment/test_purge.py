@@ -1,5 +1,6 @@
 """What `flfed site purge` removes of a run, and when it refuses; tests/consortium/test_purge.py has real sites."""
 
+import json
 import os
 import shutil
 import signal
@@ -169,7 +170,9 @@ def test_a_crash_leaves_no_part_of_an_array(trained: Any):
 
 def test_files_that_a_lost_ledger_lacks_are_erased(trained: Any):
     trained.folder.ledger.unlink()
+    trained.folder.results.mkdir()
+    (trained.folder.results / "old.json").write_text(json.dumps({"study-sha256": trained.study.sha256()}))
     withdraw(trained.folder, trained.study.name, by="Dr Kim")
-    assert RUN in plan_purge(trained.folder, RUN).runs
-    erase(trained.folder, trained.study.name)
-    assert files_of(trained.folder) == []
+    assert plan_purge(trained.folder, RUN).runs == (RUN,)
+    assert erase(trained.folder, trained.study.name).runs == (RUN, "old")
+    assert files_of(trained.folder) == files_of(trained.folder, "old") == []

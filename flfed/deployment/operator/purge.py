@@ -122,15 +122,23 @@ def _in_ledger(folder: SiteFolder) -> Iterator[_Entry]:
 
 
 def _in_files(folder: SiteFolder) -> Iterator[_Entry]:
-    """Yield the runs of models and requests; a ledger that was lost may lack them."""
+    """Yield the runs of models, requests and results; a ledger that was lost may lack them."""
     files = [(path, path.stem.rpartition("-")[0]) for path in folder.models.glob("*.safetensors")]
     files += [(path, path.parent.name) for path in folder.incoming.glob("*/*.safetensors")]
+    files += [(path, path.stem) for path in folder.results.glob("*.json")]
     for path, run in files:
         with suppress(OSError, SafetensorError, ValueError, KeyError, TypeError):
-            with safe_open(path, framework="numpy") as file:
-                facts = file.metadata()
-            text = facts.get("study") or json.loads(facts["asked"])["study"]
-            yield _Entry(run, hashlib.sha256(text.encode()).hexdigest())
+            yield _Entry(run, _study_sha256(path))
+
+
+def _study_sha256(path: Path) -> str:
+    """Return the hash of a file's study; raises one of several errors where the file is damaged."""
+    if path.suffix == ".json":
+        return str(json.loads(path.read_bytes())["study-sha256"])
+    with safe_open(path, framework="numpy") as file:
+        facts = file.metadata()
+    text = facts.get("study") or json.loads(facts["asked"])["study"]
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _chosen(target: str, entries: set[_Entry]) -> tuple[set[str], list[str]]:
