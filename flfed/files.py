@@ -119,7 +119,7 @@ def state_of(folder: Path, pattern: str) -> tuple[tuple[str, int, int], ...]:
 
 
 @contextmanager
-def locked(folder: Path, name: str = ".lock", *, taken: str = "") -> Iterator[None]:
+def locked(folder: Path, name: str = ".lock", *, taken: str = "", shared: bool = False) -> Iterator[None]:
     """Lock a file in a folder while the block runs; a second process waits or is refused.
 
     Parameters
@@ -129,6 +129,8 @@ def locked(folder: Path, name: str = ".lock", *, taken: str = "") -> Iterator[No
         Name of the file, which is made if absent, and not removed. The lock ends with the process.
     taken : str
         Refusal of the second process; without it, the second process waits.
+    shared : bool
+        Whether other processes may have the lock at the same time, if they share it too.
 
     Raises
     ------
@@ -142,7 +144,9 @@ def locked(folder: Path, name: str = ".lock", *, taken: str = "") -> Iterator[No
     try:
         # The user of a service must be able to lock a file that root has made.
         give(handle, folder)
-        how = fcntl.LOCK_EX | fcntl.LOCK_NB if taken else fcntl.LOCK_EX
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        if taken:
+            how |= fcntl.LOCK_NB
         try:
             fcntl.flock(handle, how)
         except BlockingIOError:

@@ -235,6 +235,8 @@ NAME = re.compile(r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*")
 """A site's name."""
 RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
 """A run's name, which can name a folder."""
+ANSWERING = "answering.lock"
+"""Lock in the gate's folder: several processes may answer at once, and none while files of a run are erased."""
 
 
 @dataclass(frozen=True)
@@ -343,6 +345,9 @@ class SiteFolder:
 
     states = Below("root", "runs")
     """The site's state of each run, with its last replies."""
+
+    models = Below("root", "models")
+    """Folder of the last models of runs, one file a run and repeat."""
 
     def make(self) -> None:
         """Make absent folders, as private ones; the group may enter the link, too."""

@@ -73,6 +73,8 @@ def test_site_and_coordinator_come_back_elsewhere_and_the_next_run_is_signed(con
         saved[name].mkdir()
         title = "Save a coordinator" if name == "coordinator" else "Save a site"
         do(title, saved[name], machine.environment)
+        # The files have keys and rows.
+        assert {path.stat().st_mode & 0o777 for path in saved[name].iterdir()} == {0o600}
     # Revoked after the backup, and then both disks are lost.
     old["coordinator"].run("coordinator revoke delta")
     packages = consortium.root / "elsewhere-packages"

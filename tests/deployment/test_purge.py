@@ -1,14 +1,27 @@
 """What `flfed site purge` removes of a run, and when it refuses; tests/consortium/test_purge.py has real sites."""
 
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flfed.deployment.operator.purge import plan_purge
-from flfed.deployment.site_state.approval import pause
+from flfed.deployment.gate.outbound import Leaving
+from flfed.deployment.operator.purge import erase, plan_purge
+from flfed.deployment.site_state.approval import pause, refuse, withdraw
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
+from flfed.study.study import Study
+
+RUN = "20261120-abcd"
+"""Of the messages of `Gated`."""
 
 
 @pytest.fixture
@@ -24,10 +37,28 @@ def folder(home: Path) -> SiteFolder:
     return folder
 
 
+@pytest.fixture
+def trained(gated: Callable[..., Any]) -> Any:
+    """A site that answered a round of its approved study."""
+    site = gated()
+    assert not answered(site).has_error()
+    return site
+
+
+def answered(site: Any, **changes: Any) -> Any:
+    """Return the gate's answer to a round."""
+    return site.gate.answer(site.trained(), site.context(**changes), site.bundle)
+
+
+def files_of(folder: SiteFolder, run: str = RUN) -> list[Path]:
+    """Return the run's files, and those that a crash left unfinished."""
+    every = [path for path in folder.root.rglob("*") if path.is_file()]
+    return [path for path in every if run in str(path) or path.name.startswith(".part-")]
+
+
 def test_a_run_whose_name_begins_with_anothers_is_left_alone(folder: SiteFolder):
-    purge = plan_purge(folder, "r1")
+    purge = erase(folder, "r1")
     assert [path.name for path in purge.paths] == ["r1-0.safetensors"]
-    purge.remove()
     assert [path.name for path in (folder.root / "models").iterdir()] == ["r1-2-0.safetensors"]
     assert plan_purge(folder, "wine").runs == ("r1-2",)
 
@@ -40,6 +71,108 @@ def test_a_run_without_an_approval_is_under_way_until_the_site_pauses(folder: Si
     assert folder.root / "runs" / "r1" in plan_purge(folder, "heart").paths
 
 
-def test_neither_a_run_nor_a_study_is_refused(folder: SiteFolder):
-    with pytest.raises(UsageError, match="no run and no study 'absent'"):
-        plan_purge(folder, "absent")
+@pytest.mark.parametrize("target", ["absent", "", ".", "..", "../cleveland", "r1/..", "/", "r", "r1-"])
+def test_neither_a_run_nor_a_study_is_refused(folder: SiteFolder, target: str):
+    # A refused message may name no study and any run.
+    for run in ("", "../cleveland", "r1/.."):
+        ledger_of(folder).append(kind="refused", study="", study_sha256="h" * 64, run=run)
+    with pytest.raises(UsageError, match="no run and no study"):
+        plan_purge(folder, target)
+
+
+def test_an_answer_under_way_is_erased_too(gated: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):
+    site = gated()
+    ledger_of(site.folder).append(kind="enrol", study="small", study_sha256=site.study.sha256(), run=RUN)
+    checked, go_on = threading.Event(), threading.Event()
+    used_up = Leaving.used_up
+
+    def waiting(*args: Any) -> Any:
+        over = used_up(*args)
+        checked.set()
+        go_on.wait(60)
+        return over
+
+    # The gate has checked the approval, and has written nothing of the round yet.
+    monkeypatch.setattr(Leaving, "used_up", waiting)
+    gate = threading.Thread(target=answered, args=(site,))
+    gate.start()
+    assert checked.wait(60)
+    withdraw(site.folder, site.study.name, by="Dr Kim")
+    erasure = threading.Thread(target=erase, args=(site.folder, RUN))
+    erasure.start()
+    erasure.join(0.5)
+    go_on.set()
+    gate.join(60)
+    erasure.join(60)
+    assert site.lines()[-1].kind == "withheld" and files_of(site.folder) == []
+
+
+def test_a_run_that_goes_on_before_the_removal_is_refused(trained: Any):
+    (state,) = trained.folder.states.iterdir()
+    aside = state.rename(trained.folder.root / "aside")
+    plan_purge(trained.folder, RUN)
+    aside.rename(state)
+    with pytest.raises(UsageError, match="under way"):
+        erase(trained.folder, RUN)
+    assert len(files_of(trained.folder)) >= 3
+
+
+def test_a_refused_message_under_the_runs_name_gives_away_no_other_study(trained: Any):
+    other = Study.parse(trained.study.text.replace('name = "small"', 'name = "other"', 1))
+    refuse(trained.folder, other, by="Dr Kim")
+    assert answered(trained, study=other.text).has_error()
+    assert trained.lines()[-1].facts["run"] == RUN
+    before = files_of(trained.folder)
+    erase(trained.folder, other.sha256()[:8])
+    assert files_of(trained.folder) == before
+
+
+@pytest.mark.parametrize("dataset", ["..", "../..", "."])
+def test_a_refused_study_whose_dataset_is_a_path_removes_nothing(trained: Any, dataset: str):
+    text = trained.study.text.replace('name = "small"', 'name = "other"', 1)
+    other = Study.parse(text.replace('name = "small"', f'name = "{dataset}"'))
+    assert (other.name, other.dataset.name) == ("other", dataset)
+    refuse(trained.folder, other, by="Dr Kim")
+    assert erase(trained.folder, "other").paths == ()
+    assert trained.folder.ledger.exists() and len(files_of(trained.folder)) >= 3
+
+
+def test_an_erasure_that_is_killed_is_repeated(trained: Any, monkeypatch: pytest.MonkeyPatch):
+    withdraw(trained.folder, trained.study.name, by="Dr Kim")
+    paths = plan_purge(trained.folder, RUN).paths
+    assert len(paths) >= 3
+    for left in range(len(paths) - 1, 0, -1):
+        if not (child := os.fork()):
+            monkeypatch.setattr(shutil, "rmtree", partial(_remove_and_die, shutil.rmtree))
+            erase(trained.folder, RUN)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        assert len(plan_purge(trained.folder, RUN).paths) == left
+    erase(trained.folder, trained.study.name)
+    assert files_of(trained.folder) == [] and not (trained.folder.frozen / "small").exists()
+    assert trained.folder.ledger.exists() and ledger_of(trained.folder).problems() == []
+    assert erase(trained.folder, RUN).paths == ()
+
+
+def _remove_and_die(remove: Callable[[Path], None], path: Path) -> None:
+    remove(path)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_crash_leaves_no_part_of_an_array(trained: Any):
+    for name in ("models", "gate/results", "gate/starts"):
+        part = trained.folder.root / name / ".part-x1"
+        part.parent.mkdir(exist_ok=True)
+        part.write_bytes(b"array")
+    withdraw(trained.folder, trained.study.name, by="Dr Kim")
+    erase(trained.folder, RUN)
+    assert files_of(trained.folder) == []
+
+
+def test_files_that_a_lost_ledger_lacks_are_erased(trained: Any):
+    trained.folder.ledger.unlink()
+    trained.folder.results.mkdir()
+    (trained.folder.results / "old.json").write_text(json.dumps({"study-sha256": trained.study.sha256()}))
+    withdraw(trained.folder, trained.study.name, by="Dr Kim")
+    assert plan_purge(trained.folder, RUN).runs == (RUN,)
+    assert erase(trained.folder, trained.study.name).runs == (RUN, "old")
+    assert files_of(trained.folder) == files_of(trained.folder, "old") == []

@@ -23,6 +23,8 @@ MOMENT = pd.Timestamp("2025-06-02 09:30")
 YEAR = 365
 CHOLESTEROL = 3027114
 MMOL = 38.67
+RECENT = 12
+"""Patients whose outcome is not known yet."""
 MEASURED = {"trestbps": (3004249, 8876), "chol": (CHOLESTEROL, 8840), "thalach": (2000000001, 8541),
             "oldpeak": (2000000002, 8588), "ca": (2000000003, None)}  # fmt: skip
 OBSERVED = {"cp": 2000000010, "fbs": 2000000011, "restecg": 2000000012, "exang": 2000000013, "slope": 2000000014,
@@ -100,9 +102,19 @@ def omop(server: Server, cleveland: pd.DataFrame) -> str:
     sick = [person for person, outcome in zip(people, cleveland["disease"], strict=True) if outcome == "present"]
     again = MOMENT + pd.Timedelta(days=40)
     visits = [(person, 9202, moment) for moment in (MOMENT, again) for person in people]
+    visits += [(len(cleveland) + number, 9202, pd.Timestamp.now()) for number in range(1, RECENT + 1)]
+    visited = pd.DataFrame(visits, columns=["person_id", "visit_concept_id", "visit_start_datetime"])
+    person = pd.DataFrame({"person_id": people, "gender_concept_id": gender, "birth_datetime": born})
+    for part in ("year", "month", "day"):
+        person[f"{part}_of_birth"] = getattr(person["birth_datetime"].dt, part)
+    # Some institutions fill dates alone.
+    person.loc[person["person_id"] % 3 == 0, "birth_datetime"] = None
+    recent = person.head(RECENT).assign(person_id=range(len(cleveland) + 1, len(cleveland) + RECENT + 1))
+    visited["visit_start_date"] = visited["visit_start_datetime"].dt.date
+    visited.loc[visited["person_id"] % 4 == 0, "visit_start_datetime"] = None
     tables = {
-        "person": pd.DataFrame({"person_id": people, "gender_concept_id": gender, "birth_datetime": born}),
-        "visit_occurrence": pd.DataFrame(visits, columns=["person_id", "visit_concept_id", "visit_start_datetime"]),
+        "person": pd.concat([person, recent]),
+        "visit_occurrence": visited,
         "measurement": pd.DataFrame(measured),
         "observation": pd.DataFrame(observed),
         "condition_occurrence": pd.DataFrame({
@@ -142,11 +154,16 @@ def test_the_query_gives_the_flat_table_back(omop, cleveland, tmp_path, monkeypa
     pd.testing.assert_frame_equal(sorted_cells(flat), sorted_cells(cleveland), rtol=0, atol=1e-9)
 
 
+BORN = "COALESCE(birth_datetime, make_date(year_of_birth, COALESCE(month_of_birth, 7), COALESCE(day_of_birth, 1)))"
+VISIT = "COALESCE(visit_start_datetime, visit_start_date)"
 RULES = {
+    "the year of birth alone": (BORN, "birth_datetime", "age", 90),
+    "the day of a visit alone": (VISIT, "visit_start_datetime", "chol", 60),
     "nothing after the moment": ("taken <= moment AND ", "", "chol", 200),
     "20 days": ("365 days", "20 days", "chol", 100),
     "ten years": ("365 days", "3650 days", "ca", 3),
     "the first value": ("ORDER BY taken DESC", "ORDER BY taken", "chol", 200),
+    "patients of last week": (" AND visit_start_date <= current_date - 90", "", "disease", 5),
     "any outcome": (" <= moment::date + 90", " <= moment::date + 900", "disease", 100),
 }
 """A rule of the query, what takes its place, the column that it changes, and in how many rows at least."""

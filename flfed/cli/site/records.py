@@ -468,21 +468,23 @@ def purge_records(
     The files are listed first, and removed after a question. The ledger and what prevents a second release stay; the
     command says why. It is refused during a run. With --json there is no question: without --yes nothing is removed.
     """
-    from flfed.deployment.operator.purge import STAYS, plan_purge
+    from flfed.deployment.operator.purge import STAYS, erase, plan_purge
+    from flfed.deployment.processes.serve import is_served
 
     folder = _joined(name)
     purge = plan_purge(folder, target)
-    files = list(map(str, purge.paths))
     stays = {key: render(f"commands.stays.{key}") for key in STAYS}
     if not as_json:
-        lines = [*files, *stays.values()]
+        lines = [*map(str, purge.paths), *stays.values()]
         lines += [render("commands.purge.needed", site=name, study=study) for study in purge.needed]
         output.say_all(lines)
-    question = render("commands.purge.question", count=counted(len(files), "path"))
-    agreed = bool(files) and (yes or (not as_json and output.agreed(question)))
+    question = render("commands.purge.question", count=counted(len(purge.paths), "path"))
+    agreed = bool(purge.paths) and (yes or (not as_json and output.agreed(question)))
     if agreed:
-        purge.remove()
-    shown = {"site": name, "target": target, "runs": purge.runs, "paths": files, "stays": stays}
+        if not as_json and is_served(folder):
+            output.say(render("commands.purge.waits"))
+        purge = erase(folder, target)
+    shown = {"site": name, "target": target, "runs": purge.runs, "paths": list(map(str, purge.paths)), "stays": stays}
     output.show(_purged({**shown, "needed-by": purge.needed, "removed": agreed}), as_json)
 
 

@@ -28,7 +28,8 @@ from flfed.federation.client.protection import LocalProtection
 from flfed.federation.client.redaction import redact
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.summed_replies import NO_SUM, InSum, in_sum_of, without_figures
-from flfed.paths import SiteFolder
+from flfed.files import locked
+from flfed.paths import ANSWERING, SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
 from flfed.refusals import NotTakingPart, Refusal, decline, refusal_of
 from flfed.rows.data.site import Site
@@ -103,8 +104,12 @@ class Gate:
 
         The reply is the installed client app's where it may leave; else an error reply states the reason.
 
-        The ledger has its line before this returns.
+        The ledger has its line before this returns. An erasure waits until then (`operator.purge`).
         """
+        with locked(self.folder.gate, ANSWERING, shared=True):
+            return self._answer(message, context, fab_sha256)
+
+    def _answer(self, message: Message, context: Context, fab_sha256: str) -> Message:
         # Checks, hashes and the archive see the message as if its encoder had crossed whole.
         message = whole_message(message, run_state(self.folder.site, context))
         # Nothing is computed for a message that is refused.

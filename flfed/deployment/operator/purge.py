@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from flfed.deployment.site_state.approval import Approval, approvals, is_paused
-from flfed.paths import RUN, SiteFolder
+from flfed.files import locked
+from flfed.paths import ANSWERING, PART, RUN, SiteFolder
 from flfed.records.ledger import ledger_of
+from flfed.records.ledger_line import REFUSED
 from flfed.words import flfed_error, usage_error
 
 STAYS = ("ledger", "hashes", "lists", "answers")
@@ -42,14 +49,26 @@ class Purge:
         FlfedError
             If one cannot be removed; the command may be repeated.
         """
-        try:
-            for path in self.paths:
+        for path in self.paths:
+            try:
                 if path.is_dir():
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
-        except OSError as error:
-            raise flfed_error("commands.purge.failed", file=error.filename, why=error.strerror) from None
+            except OSError as error:
+                raise flfed_error("commands.purge.failed", file=path, why=error.strerror or error) from None
+
+
+def erase(folder: SiteFolder, target: str) -> Purge:
+    """Remove the files of a run or of all runs of a study, while the gate answers nothing.
+
+    They are looked up again under the lock: the gate may have answered since, and a person approved. Parameters and
+    errors are those of `plan_purge` and `Purge.remove`.
+    """
+    with locked(folder.gate, ANSWERING):
+        purge = plan_purge(folder, target)
+        purge.remove()
+    return purge
 
 
 def plan_purge(folder: SiteFolder, target: str) -> Purge:
@@ -66,49 +85,87 @@ def plan_purge(folder: SiteFolder, target: str) -> Purge:
     UsageError
         If the site knows neither, or a run is under way: its state is there, and the site may still reply to it.
     """
-    chosen = _in_ledger(folder, target)
     decisions = approvals(folder)
-    hashes = {sha256 for _, sha256 in chosen}
     # A study may be approved and have no run yet.
-    hashes |= {one.study_sha256 for one in decisions if _is_study(target, one.study, one.study_sha256)}
-    if not hashes:
+    entries = {_Entry("", one.study_sha256, one.study) for one in decisions}
+    entries.update(_in_ledger(folder), _in_files(folder))
+    hashes, runs = _chosen(target, entries)
+    if not (target and hashes):
         raise usage_error("commands.purge.unknown", site=folder.site, target=target)
-    runs = sorted({run for run, _ in chosen if RUN.fullmatch(run)})
+    _refuse_under_way(folder, [entry for entry in entries if entry.run in runs], decisions)
     concerned = [one for one in decisions if one.study_sha256 in hashes]
-    _refuse_under_way(folder, runs, concerned)
     standing = [one for one in decisions if one.decision == "approved"]
     paths, needed = _of_studies(folder, concerned, standing)
     for run in runs:
         paths += _of_run(folder, run)
+    # The gate removes these itself, except after a crash.
+    for parent in (folder.models, folder.results, folder.starts):
+        paths += parent.glob(f"{PART}*")
     return Purge(tuple(runs), tuple(path for path in paths if path.exists()), needed)
 
 
-def _in_ledger(folder: SiteFolder, target: str) -> set[tuple[str, str]]:
-    """Return the runs with their studies' hashes that the ledger has of a run, else of a study."""
-    of_run = set[tuple[str, str]]()
-    of_study = set[tuple[str, str]]()
+@dataclass(frozen=True)
+class _Entry:
+    """A study at the site with one of its runs; the run's name, or the study's, may be empty."""
+
+    run: str
+    study_sha256: str
+    study: str = ""
+
+
+def _in_ledger(folder: SiteFolder) -> Iterator[_Entry]:
     for line in ledger_of(folder).lines():
-        both = (line.text("run"), line.text("study-sha256"))
-        if both[0] == target:
-            of_run.add(both)
-        if _is_study(target, line.text("study"), both[1]):
-            of_study.add(both)
-    return of_run or of_study
+        run = line.text("run")
+        # A refused message is of no run here, whatever run it names.
+        if RUN.fullmatch(run) and line.kind != REFUSED:
+            yield _Entry(run, line.text("study-sha256"), line.text("study"))
 
 
-def _is_study(target: str, name: str, sha256: str) -> bool:
-    return target == name or (len(target) >= 8 and sha256.startswith(target))
+def _in_files(folder: SiteFolder) -> Iterator[_Entry]:
+    """Yield the runs of models, requests and results; a ledger that was lost may lack them."""
+    files = [(path, path.stem.rpartition("-")[0]) for path in folder.models.glob("*.safetensors")]
+    files += [(path, path.parent.name) for path in folder.incoming.glob("*/*.safetensors")]
+    files += [(path, path.stem) for path in folder.results.glob("*.json")]
+    for path, run in files:
+        with suppress(OSError, SafetensorError, ValueError, KeyError, TypeError):
+            yield _Entry(run, _study_sha256(path))
 
 
-def _refuse_under_way(folder: SiteFolder, runs: list[str], decisions: list[Approval]) -> None:
+def _study_sha256(path: Path) -> str:
+    """Return the hash of a file's study; raises one of several errors where the file is damaged."""
+    if path.suffix == ".json":
+        return str(json.loads(path.read_bytes())["study-sha256"])
+    with safe_open(path, framework="numpy") as file:
+        facts = file.metadata()
+    text = facts.get("study") or json.loads(facts["asked"])["study"]
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _chosen(target: str, entries: set[_Entry]) -> tuple[set[str], list[str]]:
+    """Return the hashes of the studies and the runs that a person names."""
+    hashes = {entry.study_sha256 for entry in entries if entry.run == target}
+    if hashes:
+        return hashes, [target]
+    hashes = {entry.study_sha256 for entry in entries if _is_study(target, entry)}
+    return hashes, sorted({entry.run for entry in entries if entry.run and entry.study_sha256 in hashes})
+
+
+def _is_study(target: str, entry: _Entry) -> bool:
+    return target == entry.study or (len(target) >= 8 and entry.study_sha256.startswith(target))
+
+
+def _refuse_under_way(folder: SiteFolder, entries: list[_Entry], decisions: list[Approval]) -> None:
+    by_study = {one.study_sha256: one for one in decisions}
     # A comparison removes a run's state; a run without it is over.
-    open_runs = [run for run in runs if (folder.states / run).exists()]
-    standing = [one for one in decisions if one.decision == "approved"]
-    if open_runs and standing:
-        raise usage_error("commands.purge.running", site=folder.site, run=open_runs[0], study=standing[0].study)
-    # Some policies need no approval: only a pause ends the replies then.
-    if open_runs and not decisions and not is_paused(folder):
-        raise usage_error("commands.purge.unapproved", site=folder.site, run=open_runs[0])
+    for entry in entries:
+        decision = by_study.get(entry.study_sha256)
+        if not (folder.states / entry.run).exists():
+            continue
+        if decision is not None and decision.decision == "approved":
+            raise usage_error("commands.purge.running", site=folder.site, run=entry.run, study=decision.study)
+        # Some policies need no approval: only a pause ends the replies then.
+        if decision is None and not is_paused(folder):
+            raise usage_error("commands.purge.unapproved", site=folder.site, run=entry.run)
 
 
 def _of_run(folder: SiteFolder, run: str) -> Iterator[Path]:
@@ -117,22 +174,23 @@ def _of_run(folder: SiteFolder, run: str) -> Iterator[Path]:
     yield folder.results / f"{run}.json"
     # A run's name may begin with another's.
     name = re.compile(rf"{re.escape(run)}-\d+\.safetensors")
-    yield from (path for path in (folder.root / "models").glob("*") if name.fullmatch(path.name))
+    yield from (path for path in folder.models.glob("*") if name.fullmatch(path.name))
 
 
 def _of_studies(
-    folder: SiteFolder, decisions: list[Approval], standing: list[Approval]
+    folder: SiteFolder, concerned: list[Approval], standing: list[Approval]
 ) -> tuple[list[Path], tuple[str, ...]]:
     """Return snapshots and start models that no approval needs, and the studies that need the others."""
-    paths = []
-    needed = set[str]()
-    for decision in decisions:
-        snapshot = folder.frozen / decision.dataset
-        users = {one.study for one in standing if one.dataset == decision.dataset}
-        needed |= users
-        if not users and snapshot not in paths:
-            paths.append(snapshot)
-        start = re.search(r'^start-sha256 = "([0-9a-f]{64})"', decision.text, re.MULTILINE)
-        if start and not any(start[1] in one.text for one in standing):
-            paths.append(folder.starts / f"{start[1]}.safetensors")
-    return paths, tuple(sorted(needed))
+    datasets = {one.dataset for one in concerned}
+    users = [one for one in standing if one.dataset in datasets]
+    unneeded = datasets - {one.dataset for one in users}
+    # The folders are listed, since a refused study may name a path as its dataset.
+    paths = [path for path in folder.frozen.glob("*") if path.name in unneeded]
+    for path in folder.starts.glob("*.safetensors"):
+        if _is_in(concerned, path.stem) and not _is_in(standing, path.stem):
+            paths.append(path)
+    return paths, tuple(sorted({one.study for one in users}))
+
+
+def _is_in(decisions: list[Approval], start_sha256: str) -> bool:
+    return any(start_sha256 in one.text for one in decisions)

@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 
 from flfed.errors import FlfedError
 from flfed.files import locked
-from flfed.paths import RUN, SiteFolder, home, private_folder, replace_whole
+from flfed.paths import RUN, SiteFolder, private_folder, replace_whole
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.arrays import Arrays, byte_array, facts_sha256, file_content, read_file, with_prefix, without_prefix
@@ -486,7 +486,7 @@ def path_of(site: str, run: str, repeat: int) -> Path:
     """
     if not RUN.fullmatch(run):
         raise ValueError("a run's name is a plain word")
-    return home() / "sites" / site / "models" / f"{run}-{repeat}.safetensors"
+    return SiteFolder(site).models / f"{run}-{repeat}.safetensors"
 
 
 def site_model(site: str, run: str, repeat: int) -> SiteModel | None:
