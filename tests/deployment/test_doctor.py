@@ -22,13 +22,16 @@ from flfed.deployment.coordinator.certificates import SERVER_DAYS, Settings, ini
 from flfed.deployment.coordinator.proxy import find_caddy
 from flfed.deployment.doctor.coordinator import examine_coordinator
 from flfed.deployment.doctor.site import examine_site
-from flfed.paths import CoordinatorFolder
+from flfed.deployment.site_state.ledger_copy import LedgerCopy
+from flfed.paths import CoordinatorFolder, SiteFolder
+from flfed.records.ledger import ledger_of
 from tests.another_account import NOBODY
 from tests.consortium.conftest import Consortium
 from tests.machines import at, called, free_port, until
 
 SITES = ("north", "south")
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts, and files of other accounts, need root")
+NEEDS_TINYPROXY = pytest.mark.skipif(shutil.which("tinyproxy") is None, reason="tinyproxy is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(300)]
 CADDY = """
 {
@@ -120,6 +123,15 @@ def running(words: Sequence[str], folder: Path, port: int, bind: str = "127.0.0.
     finally:
         process.terminate()
         process.wait(30)
+
+
+@contextmanager
+def tinyproxy(folder: Path, *lines: str) -> Iterator[str]:
+    """Run tinyproxy with some lines of settings; give its URL."""
+    port = free_port()
+    (folder / "conf").write_text("\n".join([f"Port {port}", "Listen 127.0.0.1", *lines, ""]))
+    with running(["tinyproxy", "-d", "-c", str(folder / "conf")], folder, port):
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
@@ -273,6 +285,105 @@ def test_a_disk_that_is_nearly_full_is_named(consortium: Consortium, tmp_path: P
         assert one.found() == ["disk"]
     finally:
         subprocess.run(["umount", str(home)], check=True)
+
+
+@pytest.fixture
+def copy(site: Scene, tmp_path: Path) -> Iterator[LedgerCopy]:
+    """A copy of the site's ledger, as `site serve --ledger-copy` begins it."""
+    (tmp_path / "disk").mkdir()
+    with at(site.environment):
+        begun = LedgerCopy(SiteFolder("north"), tmp_path / "disk")
+        ledger_of(begun.site).append(kind="enrol", bytes=1)
+        begun.begin()
+        yield begun
+
+
+def status(scene: Scene) -> tuple[dict[str, Any], str]:
+    """Return the site's status, and its lines for people."""
+    objects = called(["site", "status", scene.whose, "--json"], scene.environment, scene.home)
+    lines = called(["site", "status", scene.whose], scene.environment, scene.home)
+    return json.loads(objects[1]), lines[1] + lines[2]
+
+
+def test_a_copy_of_the_ledger_is_shown_and_a_shorter_one_is_no_fault(site: Scene, copy: LedgerCopy):
+    facts, lines = status(site)
+    assert (facts["ledger-copy"], facts["problems"]) == ({"folder": str(copy.folder), "lacking-bytes": 0}, [])
+    assert f"Copy of the ledger: {copy.folder}\n" in lines
+    # Lines of commands come to the copy with the gate's next one.
+    before = copy.site.ledger.stat().st_size
+    ledger_of(copy.site).append(kind="enrol", bytes=1)
+    lacking = copy.site.ledger.stat().st_size - before
+    facts, lines = status(site)
+    assert (facts["ledger-copy"]["lacking-bytes"], facts["problems"]) == (lacking, [])
+    assert f"it lacks {lacking} bytes" in lines
+    was = tree(copy.folder)
+    assert site.found() == [] and tree(copy.folder) == was
+
+
+def test_each_fault_of_a_copy_is_named_once(site: Scene, copy: LedgerCopy, tmp_path: Path):
+    def problem() -> str:
+        _, facts, _ = site.called()
+        (one,) = facts["findings"]
+        assert one["name"] == "state" and status(site)[0]["problems"] == [one["text"]]
+        return str(one["text"])
+
+    ledger = copy.site.ledger
+    kept, there = ledger.read_bytes(), copy.path(ledger)
+    # The key of rows shows that the ledger is lost, too: the copy alone is named, since it brings the ledger back.
+    ledger.write_bytes(b"")
+    (copy.site.gate / "rows.key").write_bytes(bytes(32))
+    assert "has more lines than the ledger" in problem()
+    ledger.write_bytes(kept)
+    (copy.site.gate / "rows.key").unlink()
+    there.write_bytes(kept.replace(b'"enrol"', b'"other"'))
+    assert "is the copy of another ledger" in problem()
+    copy.folder.rename(tmp_path / "elsewhere")
+    assert f"is the disk of {copy.folder} there?" in problem()
+    copy.site.ledger_copy.chmod(0o644)
+    assert "others may read" in problem()
+
+
+@NEEDS_ROOT
+def test_the_disk_of_a_copy_is_examined_too(site: Scene, copy: LedgerCopy):
+    shutil.rmtree(copy.folder)
+    copy.folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600m,mode=700", "none", str(copy.folder)]
+    subprocess.run(mount, check=True)
+    try:
+        copy.update(os.O_CREAT)
+        assert site.found() == []
+        filler = copy.folder / "filler"
+        with filler.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, 150_000_000)
+        _, facts, _ = site.called()
+        assert [one["name"] for one in facts["findings"]] == ["disk"]
+        assert str(copy.folder) in facts["findings"][0]["text"]
+        filler.unlink()
+        subprocess.run(["mount", "-o", "remount,ro", str(copy.folder)], check=True)
+        assert site.found() == ["state"]
+    finally:
+        subprocess.run(["umount", str(copy.folder)], check=True)
+    assert site.found() == ["state"]
+
+
+@NEEDS_TINYPROXY
+def test_a_proxy_is_shown_without_its_password(site: Scene, tmp_path: Path):
+    password = tmp_path / "password"
+    password.write_text("ann:geheim-3")
+    password.chmod(0o600)
+    with tinyproxy(tmp_path, "BasicAuth ann geheim-3") as url:
+        set_up = ["site", "proxy", "north", url, "--password-file", str(password)]
+        assert called(set_up, site.environment, site.home)[0] == 0
+        assert site.found() == []
+        facts, lines = status(site)
+        assert facts["proxy"] == url and f"Outbound proxy: {url}\n" in lines
+        assert "geheim" not in json.dumps(facts) + lines
+    # Its file cannot be read: that is one finding, which names the command that helps.
+    (site.network / "proxy.toml").write_text('address = "geheim-3"')
+    code, facts, _ = site.called()
+    (one,) = facts["findings"]
+    assert (code, one["name"]) == (1, "state") and "flfed site proxy north URL" in one["text"]
+    assert status(site)[0]["problems"] == [one["text"]] and "geheim" not in one["text"]
 
 
 def test_a_run_store_out_of_reach_is_named_without_its_password(coordinator: Scene, monkeypatch: pytest.MonkeyPatch):

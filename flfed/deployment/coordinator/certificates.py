@@ -252,6 +252,11 @@ def trusted(folder: CoordinatorFolder) -> bytes:
     return read_private(folder.keys / "ca.crt")
 
 
+def days_left(certificate: x509.Certificate, now: datetime) -> int:
+    """Return the whole days until a certificate expires; negative when it has expired."""
+    return (certificate.not_valid_after_utc - now).days
+
+
 def server_days_left(folder: CoordinatorFolder, *, now: datetime | None = None) -> int:
     """Return the whole days until the server's certificate expires.
 
@@ -260,7 +265,7 @@ def server_days_left(folder: CoordinatorFolder, *, now: datetime | None = None) 
     chain = certificates(read_private(folder.keys / "server.crt"))
     if not chain:
         raise flfed_error("coordinator.certificates.server", file=folder.keys / "server.crt")
-    return (chain[0].not_valid_after_utc - (now or now_utc())).days
+    return days_left(chain[0], now or now_utc())
 
 
 def signing_key(folder: CoordinatorFolder) -> Ed25519PrivateKey:

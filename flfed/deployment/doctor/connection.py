@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from flfed.deployment.coordinator.certificates import RENEWED_DAYS, certificates, host_and_port
-from flfed.deployment.doctor.machine import Finding, finding
+from flfed.deployment.coordinator.certificates import certificates, days_left, host_and_port
+from flfed.deployment.doctor.machine import Finding, check_ending, finding
 from flfed.deployment.operator.outbound_proxy import PASSWORD_REFUSED, OutboundProxy
 from flfed.flower_names import PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 
@@ -102,9 +102,7 @@ class Way:
 
     def _ending(self, certificate: x509.Certificate, at: datetime) -> Iterator[Finding]:
         for what, each in (("server", certificate), *(("authority", one) for one in certificates(self.authority))):
-            days = (each.not_valid_after_utc - at).days
-            if days < RENEWED_DAYS:
-                yield finding(f"{what}-ending", days=days)
+            yield from check_ending(f"{what}-ending", days_left(each, at))
 
     def _request(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
         host, port = host_and_port(self.address)

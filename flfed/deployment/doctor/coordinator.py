@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from flfed.callbacks import now_utc
-from flfed.deployment.coordinator.certificates import RENEWED_DAYS, certificates, settings, trusted
+from flfed.deployment.coordinator.certificates import certificates, days_left, settings, trusted
 from flfed.deployment.coordinator.proxy import find_caddy, holding
 from flfed.deployment.coordinator.status import Status, status
 from flfed.deployment.doctor import machine
@@ -61,12 +61,9 @@ def _store_folder() -> list[Path]:
 def _state(folder: CoordinatorFolder, overview: Status, now: datetime) -> Iterator[Finding]:
     for problem in overview.problems:
         yield finding("state", problem=problem)
-    if overview.server_days < RENEWED_DAYS:
-        yield finding("renewal", days=overview.server_days)
+    yield from machine.check_ending("renewal", overview.server_days)
     for authority in certificates(trusted(folder)):
-        days = (authority.not_valid_after_utc - now).days
-        if days < RENEWED_DAYS:
-            yield finding("rotation", days=days)
+        yield from machine.check_ending("rotation", days_left(authority, now))
     if not overview.serving:
         yield _port(folder)
 

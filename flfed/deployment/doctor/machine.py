@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import flfed
+from flfed.deployment.coordinator.certificates import RENEWED_DAYS
 from flfed.paths import where
 from flfed.words import render, usage_error
 
@@ -87,6 +88,12 @@ def check_disks(folders: Iterable[Path]) -> Iterator[Finding]:
             free = shutil.disk_usage(folder).free
             if free < LEAST_BYTES:
                 yield finding("disk", folder=folder, free=free // 1_000_000, least=LEAST_BYTES // 1_000_000)
+
+
+def check_ending(name: str, days: int) -> Iterator[Finding]:
+    """Yield a finding of some name for a certificate with less than `RENEWED_DAYS` left."""
+    if days < RENEWED_DAYS:
+        yield finding(name, days=days)
 
 
 def check_units(site: str) -> Iterator[Finding]:

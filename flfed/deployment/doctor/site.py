@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
@@ -16,6 +18,7 @@ from flfed.deployment.doctor.versions import check_terms
 from flfed.deployment.operator.join import joined
 from flfed.deployment.operator.outbound_proxy import read_proxy
 from flfed.deployment.operator.status import status_of
+from flfed.deployment.site_state.ledger_copy import copy_of
 from flfed.deployment.site_state.trusted_files import is_elsewhere
 from flfed.errors import FlfedError
 from flfed.files import read_private
@@ -40,12 +43,22 @@ def examine_site(name: str, *, now: datetime | None = None) -> list[Finding]:
     folder = SiteFolder(name)
     has_network = folder.join.exists() or not is_elsewhere(folder)
     has_data = not (is_elsewhere(folder) and folder.join.exists())
-    findings = [*machine.check_units(name), *machine.check_disks([folder.network, folder.gate, folder.link])]
+    findings = [*machine.check_units(name), *machine.check_disks(_folders(folder))]
     if has_data:
         findings += _data(folder)
     if has_network:
         findings += _network(folder, now or now_utc())
-    return findings
+    # A proxy that cannot be read is a problem of the status, too.
+    return list(dict.fromkeys(findings))
+
+
+def _folders(folder: SiteFolder) -> Iterator[Path]:
+    """Yield the folders whose disks a site writes to."""
+    yield from (folder.network, folder.gate, folder.link)
+    with suppress(FlfedError):  # the status reports it
+        copy = copy_of(folder)
+        if copy is not None:
+            yield copy.folder
 
 
 def _data(folder: SiteFolder) -> Iterator[Finding]:
@@ -68,13 +81,18 @@ def _data(folder: SiteFolder) -> Iterator[Finding]:
 
 
 def _network(folder: SiteFolder, now: datetime) -> Iterator[Finding]:
-    private = list(machine.check_private([folder.network, folder.join, folder.node_key]))
-    yield from private
+    blocking = list(machine.check_private([folder.network, folder.join, folder.node_key]))
+    proxy = None
+    try:
+        proxy = read_proxy(folder)
+    except FlfedError as error:
+        blocking.append(finding("state", problem=error))
+    yield from blocking
     try:
         terms = joined(folder)
         yield from check_terms(terms)
-        if not private:
-            way = Way(terms["address"], folder.authority.read_bytes(), read_proxy(folder))
+        if not blocking:
+            way = Way(terms["address"], folder.authority.read_bytes(), proxy)
             yield from way.examine(_key(folder), now)
     except (FlfedError, OSError, KeyError, ValueError) as error:
         why = error if isinstance(error, FlfedError) else type(error).__name__
