@@ -7,8 +7,9 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from flfed.deployment.coordinator import proxy
 from flfed.deployment.coordinator.admission import revoke
 from flfed.deployment.coordinator.certificates import SERVER_DAYS, Settings, initialise, renew_server
 from flfed.deployment.coordinator.proxy import find_caddy
+from flfed.deployment.doctor import connection
 from flfed.deployment.doctor.coordinator import examine_coordinator
 from flfed.deployment.doctor.site import examine_site
 from flfed.deployment.site_state.ledger_copy import LedgerCopy
@@ -366,6 +368,74 @@ def test_the_disk_of_a_copy_is_examined_too(site: Scene, copy: LedgerCopy):
     assert site.found() == ["state"]
 
 
+@contextmanager
+def answering(*pieces: bytes, each: float = 0.0) -> Iterator[int]:
+    """Answer every request at a port with some bytes, a piece at a time, and close; give the port."""
+
+    def answer() -> None:
+        with suppress(OSError):
+            while True:
+                with server.accept()[0] as asking, suppress(OSError):
+                    asking.recv(65_536)
+                    for piece in pieces:
+                        asking.sendall(piece)
+                        time.sleep(each)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(30)
+
+
+def behind(site: Scene, address: str) -> dict[str, str]:
+    """Set a proxy without a password, and return the only finding."""
+    assert called(["site", "proxy", "north", f"http://{address}"], site.environment, site.home)[0] == 0
+    code, facts, _ = site.called()
+    (one,) = facts["findings"]
+    assert code == 1
+    return dict(one)
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "words"),
+    [
+        (b"", "proxy-silent", "(BadStatusLine)"),
+        (b"220 mail\r\n\r\n", "proxy-silent", "(BadStatusLine)"),
+        (b"HTTP/1.1 200 OK\r\nVia: half", "proxy-silent", "(BadStatusLine)"),
+        (b"HTTP/1.1 200 " + b"x" * 70_000, "proxy-silent", "(BadStatusLine)"),
+        (b"HTTP/1.0 407 No\r\n\r\n", "proxy-password", "(407)"),
+        (b"HTTP/1.1 403 Filtered\r\n\r\n<html>", "proxy-closed", "(403)"),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "proxy-closed", "(502)"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "silent", "localhost:"),
+    ],
+)
+def test_a_proxy_that_opens_no_way_is_blamed_in_the_coordinators_place(
+    site: Scene, answer: bytes, name: str, words: str
+):
+    with answering(answer) as port:
+        one = behind(site, f"127.0.0.1:{port}")
+    assert one["name"] == name and words in one["text"]
+    assert name == "silent" or f"The outbound proxy http://127.0.0.1:{port} " in one["text"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "proxy.invalid"])
+def test_a_proxy_out_of_reach_is_not_taken_for_the_coordinator(site: Scene, host: str):
+    one = behind(site, f"{host}:{free_port()}")
+    assert one["name"] == "proxy-silent" and f"http://{host}:" in one["text"] and "site proxy" in one["remedy"]
+
+
+def test_a_proxy_that_sends_a_byte_now_and_then_delays_nothing(site: Scene, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connection, "SECONDS", 1.0)
+    with answering(*[b"x"] * 12, each=0.5) as port:
+        site.network.joinpath("proxy.toml").write_text(f'address = "127.0.0.1:{port}"\n')
+        site.network.joinpath("proxy.toml").chmod(0o600)
+        began = time.monotonic()
+        assert site.found() == ["proxy-silent"]
+        assert time.monotonic() - began < 3
+
+
 @NEEDS_TINYPROXY
 def test_a_proxy_is_shown_without_its_password(site: Scene, tmp_path: Path):
     password = tmp_path / "password"
@@ -444,11 +514,21 @@ def test_a_file_of_another_account_is_named(site: Scene, coordinator: Scene):
 def test_units_of_another_version_are_named(site: Scene):
     unit = Path("/etc/systemd/system/flfed-north-network.service")
     assert not unit.exists()
-    unit.write_text("# Made by flfed 0.0.1: flfed site units north\n")
+    # Those of a site whose name begins as this one's, changes by `systemctl edit`, and a masked unit are no fault.
+    other = unit.with_name("flfed-north-2-network.service")
+    edited = unit.with_name(f"{unit.name}.d")
     try:
+        other.write_text("# Made by flfed 0.0.1: flfed site units north-2\n")
+        edited.mkdir()
+        unit.symlink_to("/nowhere")
+        assert site.found() == []
+        unit.unlink()
+        unit.write_text("# Made by flfed 0.0.1: flfed site units north\n")
         assert site.found() == ["units"]
     finally:
         unit.unlink()
+        other.unlink()
+        edited.rmdir()
 
 
 def test_a_port_that_is_taken_is_named(coordinator: Scene):

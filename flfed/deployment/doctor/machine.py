@@ -7,11 +7,13 @@ import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import flfed
 from flfed.deployment.coordinator.certificates import RENEWED_DAYS
+from flfed.deployment.processes.units import TEMPLATES
 from flfed.paths import where
 from flfed.words import render, usage_error
 
@@ -99,7 +101,11 @@ def check_ending(name: str, days: int) -> Iterator[Finding]:
 def check_units(site: str) -> Iterator[Finding]:
     """Yield a finding for each installed unit of a site that another version of flfed wrote."""
     for folder in map(Path, UNIT_FOLDERS):
-        for path in sorted(folder.glob(f"flfed-{site}-*")):
-            made_by = MADE_BY.search(path.read_text("utf-8", "replace"))
+        # By their whole names: another site's may begin with this one's, and systemd has folders beside them.
+        for path in (folder / f"flfed-{site}-{template}" for template in TEMPLATES):
+            text = ""
+            with suppress(OSError):  # absent, masked, or not for this account
+                text = path.read_text("utf-8", "replace")
+            made_by = MADE_BY.search(text)
             if made_by and made_by[1] != flfed.__version__:
                 yield finding("units", path=path, version=made_by[1], own=flfed.__version__, site=site)
