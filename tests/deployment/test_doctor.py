@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -15,11 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from flfed.callbacks import now_utc
 from flfed.deployment.coordinator import proxy
 from flfed.deployment.coordinator.admission import revoke
-from flfed.deployment.coordinator.certificates import SERVER_DAYS, Settings, initialise, renew_server
+from flfed.deployment.coordinator.certificates import (
+    SERVER_DAYS,
+    Settings,
+    certificate_text,
+    initialise,
+    new_authority,
+    renew_server,
+)
 from flfed.deployment.coordinator.proxy import find_caddy
 from flfed.deployment.doctor import connection
 from flfed.deployment.doctor.coordinator import examine_coordinator
@@ -368,6 +377,30 @@ def test_the_disk_of_a_copy_is_examined_too(site: Scene, copy: LedgerCopy):
     assert site.found() == ["state"]
 
 
+def test_a_stranger_writes_no_line_of_the_doctors(site: Scene, tmp_path: Path):
+    key, certificate = new_authority("x\nnorth: nothing is wrong.\x1b[2J", now_utc())
+    pem = tmp_path / "stranger.pem"
+    own = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    pem.write_bytes(own + certificate_text(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+
+    def greet() -> None:
+        # Each command connects twice: once in trust, and once to see the certificate.
+        for _ in range(4):
+            with server.accept()[0] as asking, suppress(OSError):
+                context.wrap_socket(asking, server_side=True).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        site.moved(f"localhost:{server.getsockname()[1]}")
+        thread = threading.Thread(target=greet)
+        thread.start()
+        _, facts, lines = site.called()
+        thread.join(30)
+    assert [one["name"] for one in facts["findings"]] == ["authority"]
+    assert lines.count("\n") == 1 and lines.removesuffix("\n").isprintable() and "nothing is wrong" in lines
+
+
 @contextmanager
 def answering(*pieces: bytes, each: float = 0.0) -> Iterator[int]:
     """Answer every request at a port with some bytes, a piece at a time, and close; give the port."""
@@ -496,6 +529,46 @@ def test_an_open_home_is_named_and_not_mended(site: Scene):
     site.home.chmod(0o750)
     assert site.found() == ["mode"]
     assert site.home.stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        ("network/ca.crt", b""),
+        ("network/ca.crt", None),
+        ("network/node.key", b"x"),
+        ("network/join.toml", b"address = 5"),
+        ("link/terms.toml", None),
+    ],
+)
+def test_a_damaged_file_of_joining_is_named(site: Scene, place: str, content: bytes | None):
+    path = site.network.parent / place
+    path.unlink() if content is None else path.write_bytes(content)
+    _, facts, _ = site.called()
+    (one,) = facts["findings"]
+    assert one["name"] == "joining" and str(path) in one["text"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"x"])
+@pytest.mark.parametrize(
+    "place", ["keys/ca.crt", "keys/ca.key", "keys/server.crt", "keys/signing.key", "coordinator.toml"]
+)
+def test_a_damaged_file_of_the_coordinator_is_named(coordinator: Scene, place: str, content: bytes | None):
+    path = coordinator.folder.root / place
+    path.unlink() if content is None else path.write_bytes(content)
+    if (place, content) == ("coordinator.toml", None):
+        assert coordinator.called()[0] == 2  # there is no coordinator
+        return
+    code, facts, _ = coordinator.called()
+    (one,) = facts["findings"]
+    assert (code, one["name"]) == (1, "state") and str(path) in one["text"]
+
+
+def test_a_coordinator_without_keys_or_its_server_s_certificate_is_examined(coordinator: Scene):
+    (coordinator.folder.server / "loopback.crt").write_bytes(b"")
+    assert coordinator.found() == ["taken"]
+    shutil.rmtree(coordinator.folder.keys)
+    assert coordinator.found() == ["state"] * 3
 
 
 def test_a_private_key_that_others_may_read_is_named_at_the_coordinator(coordinator: Scene):

@@ -147,7 +147,7 @@ class Way:
     def _handshake(self, host: str) -> ssl.SSLSocket:
         """Return a TLS connection with the coordinator."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=self.authority.decode("ascii"))
+        context.load_verify_locations(cadata=self.authority.decode("ascii", "ignore"))
         context.verify_flags |= ssl.VerifyFlags(IGNORE_TIME)
         bare = self._connect()
         try:

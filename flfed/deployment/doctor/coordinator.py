@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from flfed.callbacks import now_utc
-from flfed.deployment.coordinator.certificates import certificates, days_left, settings, trusted
+from flfed.deployment.coordinator.certificates import certificates, days_left, key_pair, settings, signing_key, trusted
 from flfed.deployment.coordinator.proxy import find_caddy, holding
 from flfed.deployment.coordinator.status import Status, status
 from flfed.deployment.doctor import machine
 from flfed.deployment.doctor.machine import Finding, finding
 from flfed.deployment.doctor.versions import check_flower
-from flfed.errors import FlfedError
+from flfed.errors import FlfedError, UsageError
 from flfed.paths import CoordinatorFolder
 from flfed.records.store.database import store_url
 from flfed.records.store.reader import RunReader
@@ -30,8 +31,13 @@ def examine_coordinator(*, now: datetime | None = None) -> list[Finding]:
     if wrong := machine.check_home():
         return wrong
     folder = CoordinatorFolder.default()
-    settings(folder)
-    places = [folder.root, folder.keys, folder.sites, folder.server, *sorted(folder.keys.iterdir())]
+    try:
+        settings(folder)
+    except UsageError:
+        raise
+    except FlfedError as error:
+        return [finding("state", problem=error)]
+    places = [folder.root, folder.keys, folder.sites, folder.server, *sorted(folder.keys.glob("*"))]
     findings = [*check_flower(), *machine.check_disks([folder.server, *_store_folder()])]
     private = list(machine.check_private(places))
     findings += private
@@ -44,9 +50,23 @@ def examine_coordinator(*, now: datetime | None = None) -> list[Finding]:
     except FlfedError as error:
         return [*findings, finding("store", why=error)]
     # Keys that others may read are refused by whatever reads them.
-    if not private:
+    if private:
+        return findings
+    unusable = list(_unusable(folder))
+    findings += dict.fromkeys(unusable)
+    if not unusable:
         findings += _state(folder, status(folder), now or now_utc())
     return findings
+
+
+def _unusable(folder: CoordinatorFolder) -> Iterator[Finding]:
+    """Yield a finding for each key or certificate that is absent, damaged or another's."""
+    checks = [partial(key_pair, folder, "ca.key"), partial(key_pair, folder, "server.key", "server.crt")]
+    for check in [*checks, partial(signing_key, folder)]:
+        try:
+            check()
+        except FlfedError as error:
+            yield finding("state", problem=error)
 
 
 def _store_folder() -> list[Path]:
