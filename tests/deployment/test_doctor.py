@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -36,7 +37,7 @@ from flfed.deployment.doctor.site import examine_site
 from flfed.deployment.site_state.ledger_copy import LedgerCopy
 from flfed.paths import CoordinatorFolder, SiteFolder
 from flfed.records.ledger import ledger_of
-from tests.another_account import NOBODY
+from tests.another_account import NOBODY, account
 from tests.consortium.conftest import Consortium
 from tests.machines import at, called, free_port, until
 
@@ -581,6 +582,53 @@ def test_a_file_of_another_account_is_named(site: Scene, coordinator: Scene):
     os.chown(site.network / "node.key", NOBODY, NOBODY)
     os.chown(coordinator.folder.keys / "signing.key", NOBODY, NOBODY)
     assert (site.found(), coordinator.found()) == (["owner"], ["owner"])
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize(
+    ("whose", "place", "name"),
+    [
+        ("north", "sites/north/network", "entry"),
+        ("north", "sites/north/gate", "entry"),
+        ("north", "sites/north/gate/signing.key", "owner"),
+        ("north", "sites/north/network/join.toml", "owner"),
+        ("north", "sites/north/network/ca.crt", "owner"),
+        ("coordinator", "coordinator/keys", "entry"),
+        ("coordinator", "coordinator/sites/north.json", "owner"),
+        ("coordinator", "coordinator/server/serving.json", "owner"),
+    ],
+)
+def test_another_account_reads_one_finding_about_what_root_made(
+    consortium: Consortium, whose: str, place: str, name: str
+):
+    """A command that was run as root leaves files that the service's account cannot read."""
+    # Below a folder of this machine that every account may enter.
+    with tempfile.TemporaryDirectory(prefix="flfed-") as base:
+        Path(base).chmod(0o755)
+        one = Scene(consortium, Path(base) / whose, whose)
+        packages = Path(base) / "packages"
+        shutil.copytree(consortium.root / "packages", packages)
+        for path in [one.home, *one.home.rglob("*")]:
+            os.chown(path, NOBODY, NOBODY)
+        os.chown(one.home / place, 0, 0)
+        words = ["doctor", "--json", "--coordinator" if whose == "coordinator" else whose]
+        command = account(NOBODY, sys.executable, "-c", "from flfed.cli import main; main()", *words)
+        environment = {**one.environment, "FLFED_PATH": str(packages), "HOME": base}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd="/")
+    (finding,) = json.loads(done.stdout)["findings"]
+    assert (done.returncode, finding["name"], done.stderr) == (1, name, "")
+    assert str(one.home / place) in finding["text"] and f"chown {NOBODY}" in finding["remedy"]
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("words", [["doctor"], ["doctor", "north"], ["doctor", "--coordinator"]])
+def test_a_home_that_this_account_cannot_see_is_wrong_use(tmp_path: Path, words: list[str]):
+    tmp_path.chmod(0o700)
+    command = account(NOBODY, sys.executable, "-c", "from flfed.cli import main; main()", *words)
+    environment = {**os.environ, "FLFED_HOME": str(tmp_path / "home"), "HOME": "/"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd="/")
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
+    assert "run this as the right user" in done.stderr
 
 
 @NEEDS_ROOT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -31,15 +31,19 @@ def examine_coordinator(*, now: datetime | None = None) -> list[Finding]:
     if wrong := machine.check_home():
         return wrong
     folder = CoordinatorFolder.default()
+    folders = [folder.root, folder.keys, folder.sites, folder.server]
+    if wrong := machine.check_folders(folders):
+        return wrong
     try:
         settings(folder)
     except UsageError:
         raise
     except FlfedError as error:
         return [finding("state", problem=error)]
-    places = [folder.root, folder.keys, folder.sites, folder.server, *sorted(folder.keys.glob("*"))]
     findings = [*check_flower(), *machine.check_disks([folder.server, *_store_folder()])]
-    private = list(machine.check_private(places))
+    private = list(machine.check_private([*folders, *sorted(folder.keys.glob("*"))]))
+    inside = [path for place in (folder.sites, folder.server) for path in sorted(place.glob("*"))]
+    private += machine.check_private(inside, owner_alone=True)
     findings += private
     try:
         find_caddy()
@@ -61,8 +65,12 @@ def examine_coordinator(*, now: datetime | None = None) -> list[Finding]:
 
 def _unusable(folder: CoordinatorFolder) -> Iterator[Finding]:
     """Yield a finding for each key or certificate that is absent, damaged or another's."""
-    checks = [partial(key_pair, folder, "ca.key"), partial(key_pair, folder, "server.key", "server.crt")]
-    for check in [*checks, partial(signing_key, folder)]:
+    checks: list[Callable[[], object]] = [
+        partial(key_pair, folder, "ca.key"),
+        partial(key_pair, folder, "server.key", "server.crt"),
+        partial(signing_key, folder),
+    ]
+    for check in checks:
         try:
             check()
         except FlfedError as error:

@@ -57,10 +57,18 @@ def check_home() -> list[Finding]:
         If it is absent.
     """
     path = where()
-    if not path.is_dir():
+    if not os.path.isdir(path):  # also where this account may not look; `Path.is_dir` raises then
         raise usage_error("doctor.command.absent", path=path)
     sticky = path.stat().st_mode & stat.S_ISVTX
-    return [] if sticky else list(check_private([path]))
+    return ([] if sticky else list(check_private([path]))) or check_folders([path])
+
+
+def check_folders(folders: Iterable[Path]) -> list[Finding]:
+    """Return a finding about the first folder that this account may not enter; each comes after those it is in."""
+    for folder in folders:
+        if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+            return [finding("entry", path=folder, own=os.geteuid())]
+    return []
 
 
 def check_private(paths: Iterable[Path], *, owner_alone: bool = False) -> Iterator[Finding]:

@@ -45,6 +45,8 @@ def examine_site(name: str, *, now: datetime | None = None) -> list[Finding]:
     if wrong := machine.check_home():
         return wrong
     folder = SiteFolder(name)
+    if wrong := machine.check_folders([folder.root.parent, folder.root, folder.network, folder.gate, folder.link]):
+        return wrong
     has_network = folder.join.exists() or not is_elsewhere(folder)
     has_data = not (is_elsewhere(folder) and folder.join.exists())
     findings = [*machine.check_units(name), *machine.check_disks(_folders(folder))]
@@ -66,7 +68,10 @@ def _folders(folder: SiteFolder) -> Iterator[Path]:
 
 
 def _data(folder: SiteFolder) -> Iterator[Finding]:
-    yield from machine.check_private([folder.gate, folder.signing_key, folder.ledger], owner_alone=True)
+    owners = list(machine.check_private([folder.gate, folder.signing_key, folder.ledger], owner_alone=True))
+    yield from owners
+    if owners:
+        return  # what another account owns, this one cannot read
     try:
         site = site_discovery.load(folder.site)
     except FlfedError as error:
@@ -91,6 +96,10 @@ def _data(folder: SiteFolder) -> Iterator[Finding]:
 
 def _network(folder: SiteFolder, now: datetime) -> Iterator[Finding]:
     blocking = list(machine.check_private([folder.network, folder.join, folder.node_key]))
+    blocking += machine.check_private([folder.authority, folder.proxy], owner_alone=True)
+    if any(each.name == "owner" for each in blocking):
+        yield from blocking
+        return  # what another account owns, this one cannot read
     proxy = None
     try:
         proxy = read_proxy(folder)
