@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import flfed
+from flfed.deployment.coordinator.certificates import host_and_port
 from flfed.paths import SiteFolder
 from flfed.words import flfed_error, usage_error
 
@@ -49,7 +50,7 @@ def filled(
     Raises
     ------
     UsageError
-        If a path is not absolute, or has characters with another meaning in a unit.
+        If a path is not absolute, or has characters with another meaning in a unit; or the address is none.
     """
     SiteFolder(site)
     # Checked against few characters: each reader of these files quotes in another way.
@@ -97,7 +98,10 @@ def _host(address: str) -> str:
 
     "" where the host is a name.
     """
-    host = address.rpartition(":")[0].strip("[]") or address
+    if not address:
+        return ""
+    # A mistyped number must not pass for a name, to which no rule applies.
+    host = host_and_port(address)[0]
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
