@@ -37,6 +37,7 @@ from flfed.deployment.doctor.site import examine_site
 from flfed.deployment.site_state.ledger_copy import LedgerCopy
 from flfed.paths import CoordinatorFolder, SiteFolder
 from flfed.records.ledger import ledger_of
+from flfed.rows.data import sources
 from tests.another_account import NOBODY, account
 from tests.consortium.conftest import Consortium
 from tests.machines import at, called, free_port, until
@@ -514,6 +515,24 @@ def test_a_table_out_of_reach_is_named_without_a_password(site: Scene, tmp_path:
     assert site.found() == ["source"] and not database.exists()
     database.touch()
     assert site.found() == []
+
+
+@pytest.mark.parametrize("more", ["", "?connect_timeout=2"])
+def test_a_database_that_takes_a_connection_and_keeps_quiet_delays_little(
+    site: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str
+):
+    monkeypatch.setattr(sources, "CONNECT_SECONDS", 60 if more else 2)  # the address has precedence
+    packages = tmp_path / "packages"
+    shutil.copytree(site.consortium.root / "packages", packages)
+    site.environment["FLFED_PATH"] = str(packages)
+    package = packages / "sites/north/__init__.py"
+    package.write_text(package.read_text().replace("Csv", "Sql").replace("rows.csv", "SELECT * FROM stays"))
+    with socket.create_server(("127.0.0.1", 0)) as quiet:
+        address = f"127.0.0.1:{quiet.getsockname()[1]}"
+        monkeypatch.setenv("FLFED_SITE_URL", f"postgresql+psycopg://ana:geheim-2@{address}/ward{more}")
+        began = time.monotonic()
+        assert site.found() == ["source"]
+    assert time.monotonic() - began < 8
 
 
 @pytest.mark.parametrize("place", ["network", "network/node.key", "gate/approvals"])
