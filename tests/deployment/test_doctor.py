@@ -34,6 +34,7 @@ from flfed.deployment.coordinator.proxy import find_caddy
 from flfed.deployment.doctor import connection
 from flfed.deployment.doctor.coordinator import examine_coordinator
 from flfed.deployment.doctor.site import examine_site
+from flfed.deployment.processes import units
 from flfed.deployment.site_state.ledger_copy import LedgerCopy
 from flfed.paths import CoordinatorFolder, SiteFolder
 from flfed.records.ledger import ledger_of
@@ -669,6 +670,27 @@ def test_units_of_another_version_are_named(site: Scene):
         unit.unlink()
         other.unlink()
         edited.rmdir()
+
+
+@NEEDS_ROOT
+@NEEDS_TINYPROXY
+def test_a_unit_that_forbids_the_way_is_named(site: Scene, tmp_path: Path):
+    """Its text is from before the proxy was set."""
+    text = units.filled("north", command=Path("/usr/bin/flfed"), address="192.0.2.7:443")["flfed-north-network.service"]
+    unit = Path("/etc/systemd/system/flfed-north-network.service")
+    assert not unit.exists()
+    unit.write_text(text)
+    try:
+        assert site.found() == []  # the coordinator has a name: its number is not known
+        with tinyproxy(tmp_path) as url:
+            assert called(["site", "proxy", "north", url], site.environment, site.home)[0] == 0
+            _, facts, _ = site.called()
+            (one,) = facts["findings"]
+            assert one["name"] == "egress" and "reach 192.0.2.7 alone" in one["text"]
+            unit.write_text(text.replace("192.0.2.7", "127.0.0.1"))
+            assert site.found() == []
+    finally:
+        unit.unlink()
 
 
 def test_a_port_that_is_taken_is_named(coordinator: Scene):

@@ -7,13 +7,12 @@ import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import flfed
 from flfed.deployment.coordinator.certificates import RENEWED_DAYS
-from flfed.deployment.processes.units import TEMPLATES
+from flfed.deployment.processes.units import TEMPLATES, number_of
 from flfed.paths import where
 from flfed.words import render, usage_error
 
@@ -21,6 +20,8 @@ LEAST_BYTES = 500_000_000
 """Room below which a disk is nearly full: a run of large models writes some hundred megabytes."""
 UNIT_FOLDERS = ("/etc/systemd/system", "/etc/sysusers.d", "/etc/tmpfiles.d")
 """Folders where an administrator installs what `flfed site units` writes."""
+ALLOWED = re.compile(r"^IPAddressAllow=localhost (\S+)$", re.MULTILINE)
+"""The only address, besides this machine's, that a unit lets its process reach."""
 MADE_BY = re.compile(r"Made by flfed ([0-9A-Za-z.+!-]+[0-9A-Za-z])")
 
 
@@ -111,9 +112,30 @@ def check_units(site: str) -> Iterator[Finding]:
     for folder in map(Path, UNIT_FOLDERS):
         # By their whole names: another site's may begin with this one's, and systemd has folders beside them.
         for path in (folder / f"flfed-{site}-{template}" for template in TEMPLATES):
-            text = ""
-            with suppress(OSError):  # absent, masked, or not for this account
-                text = path.read_text("utf-8", "replace")
-            made_by = MADE_BY.search(text)
+            made_by = MADE_BY.search(_read_unit(path))
             if made_by and made_by[1] != flfed.__version__:
                 yield finding("units", path=path, version=made_by[1], own=flfed.__version__, site=site)
+
+
+def check_egress(site: str, peer: str) -> Iterator[Finding]:
+    """Yield a finding where the installed unit of the node forbids its way.
+
+    Parameters
+    ----------
+    site : str
+    peer : str
+        The coordinator's or the proxy's address. Nothing follows from a name.
+    """
+    path = Path(UNIT_FOLDERS[0]) / f"flfed-{site}-network.service"
+    allowed = ALLOWED.search(_read_unit(path))
+    number = number_of(peer)
+    if allowed and number and allowed[1] != number:
+        yield finding("egress", path=path, allowed=allowed[1], number=number, site=site)
+
+
+def _read_unit(path: Path) -> str:
+    """Return a unit's text; empty where it is absent, masked, or not for this account."""
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""

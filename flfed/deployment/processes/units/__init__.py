@@ -57,7 +57,7 @@ def filled(
     for path in (command, base, copy or base):
         if not PLAIN.fullmatch(str(path)):
             raise usage_error("processes.files.path", path=path)
-    host = _host(address)
+    host = number_of(address)
     egress = f"IPAddressDeny=any\nIPAddressAllow=localhost {host}" if host else ANYWHERE.format(peer=peer)
     # A program in a person's home could not be started otherwise.
     protect_home = "read-only" if command.parts[1] in ("home", "root") else "yes"
@@ -93,7 +93,7 @@ def _copy_values(copy: Path | None) -> dict[str, str]:
     }
 
 
-def _host(address: str) -> str:
+def number_of(address: str) -> str:
     """Return the IP address in "host:port".
 
     "" where the host is a name.
