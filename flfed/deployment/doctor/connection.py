@@ -172,7 +172,7 @@ class Way:
         except (OSError, ValueError) as error:
             return finding("silent", address=self.address, why=type(error).__name__)
         # A stranger wrote it: it must not begin a line of its own, or command the terminal.
-        issuer = "".join(letter if letter.isprintable() else "?" for letter in issuer[:MOST_LETTERS])
+        issuer = "".join(filter(str.isprintable, issuer[:MOST_LETTERS]))
         if code in OTHER_HOST:
             return finding("host", host=host)
         names = [str(name.value) for name in shown.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from flfed.callbacks import now_utc
 from flfed.deployment.coordinator.certificates import certificates, days_left, key_pair, settings, signing_key, trusted
 from flfed.deployment.coordinator.proxy import find_caddy, holding
-from flfed.deployment.coordinator.status import Status, status
+from flfed.deployment.coordinator.status import status
 from flfed.deployment.doctor import machine
 from flfed.deployment.doctor.machine import Finding, finding
 from flfed.deployment.doctor.versions import check_flower
@@ -42,8 +42,8 @@ def examine_coordinator(*, now: datetime | None = None) -> list[Finding]:
         return [finding("state", problem=error)]
     findings = [*check_flower(), *machine.check_disks([folder.server, *_store_folder()])]
     private = list(machine.check_private([*folders, *sorted(folder.keys.glob("*"))]))
-    inside = [path for place in (folder.sites, folder.server) for path in sorted(place.glob("*"))]
-    private += machine.check_private(inside, owner_alone=True)
+    inside = [*folder.sites.glob("*"), *folder.server.glob("*")]
+    private += machine.check_private(sorted(inside), owner_alone=True)
     findings += private
     try:
         find_caddy()
@@ -54,12 +54,8 @@ def examine_coordinator(*, now: datetime | None = None) -> list[Finding]:
     except FlfedError as error:
         return [*findings, finding("store", why=error)]
     # Keys that others may read are refused by whatever reads them.
-    if private:
-        return findings
-    unusable = list(_unusable(folder))
-    findings += dict.fromkeys(unusable)
-    if not unusable:
-        findings += _state(folder, status(folder), now or now_utc())
+    if not private:
+        findings += list(_unusable(folder)) or _state(folder, now or now_utc())
     return findings
 
 
@@ -86,7 +82,8 @@ def _store_folder() -> list[Path]:
     return [Path(url.database).parent] if url.get_backend_name() == "sqlite" and url.database else []
 
 
-def _state(folder: CoordinatorFolder, overview: Status, now: datetime) -> Iterator[Finding]:
+def _state(folder: CoordinatorFolder, now: datetime) -> Iterator[Finding]:
+    overview = status(folder)
     for problem in overview.problems:
         yield finding("state", problem=problem)
     yield from machine.check_ending("renewal", overview.server_days)

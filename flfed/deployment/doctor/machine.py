@@ -61,7 +61,9 @@ def check_home() -> list[Finding]:
     if not os.path.isdir(path):  # also where this account may not look; `Path.is_dir` raises then
         raise usage_error("doctor.command.absent", path=path)
     sticky = path.stat().st_mode & stat.S_ISVTX
-    return ([] if sticky else list(check_private([path]))) or check_folders([path])
+    if not sticky and (wrong := list(check_private([path]))):
+        return wrong
+    return check_folders([path])
 
 
 def check_folders(folders: Iterable[Path]) -> list[Finding]:

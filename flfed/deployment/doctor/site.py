@@ -110,7 +110,8 @@ def _network(folder: SiteFolder, now: datetime) -> Iterator[Finding]:
     try:
         terms = joined(folder)
         yield from check_terms(terms)
-        yield from machine.check_egress(folder.site, terms["address"] if proxy is None else proxy.address)
+        peer = proxy.address if proxy else terms["address"]
+        yield from machine.check_egress(folder.site, peer)
         if not blocking:
             examine = partial(Way(terms["address"], _authority(folder), proxy).examine, _key(folder), now)
     except FlfedError as error:
