@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -54,10 +55,12 @@ def _examined(site: str) -> list[Finding]:
 
 def _only_site() -> str:
     """Return the site that has joined here; "" where only a coordinator is here."""
-    sites = joined_sites() if where().is_dir() else []
+    if not os.path.isdir(where()):
+        raise usage_error("doctor.command.absent", path=where())
+    sites = joined_sites()
     if len(sites) == 1:
         return sites[0]
-    if not sites and where().is_dir() and CoordinatorFolder.default().settings.exists():
+    if not sites and CoordinatorFolder.default().settings.exists():
         return ""
     raise usage_error("doctor.command.unnamed", count=len(sites))
 

@@ -128,6 +128,10 @@ def test_a_site_of_two_users_trains_and_neither_gets_what_is_the_others(consorti
     folder = alpha.base / "gate/sites/alpha/gate"
     kinds = [json.loads(line)["kind"] for line in (folder / "ledger.jsonl").read_text().splitlines()]
     assert kinds.count("train") == said["rounds"] == 3
+    # Each user's doctor examines its own part, and finds it healthy.
+    for user in (NET, GATE):
+        done = alpha.run(user, *FLFED, "doctor", "alpha")
+        assert (done.returncode, done.stdout) == (0, "alpha: nothing is wrong.\n"), done.stdout + done.stderr
     # In that very process, at each message, every way out failed; with a network the same ways are open.
     tries = [json.loads(line) for line in told.read_text().splitlines()]
     assert [one.pop("asked") for one in tries].count("train") == 3

@@ -4,81 +4,46 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from flfed.callbacks import now_utc
-from flfed.deployment.coordinator import proxy
 from flfed.deployment.coordinator.admission import revoke
-from flfed.deployment.coordinator.certificates import SERVER_DAYS, Settings, initialise, renew_server
-from flfed.deployment.coordinator.proxy import find_caddy
-from flfed.deployment.doctor.coordinator import examine_coordinator
-from flfed.deployment.doctor.site import examine_site
-from flfed.paths import CoordinatorFolder
-from tests.another_account import NOBODY
+from flfed.deployment.coordinator.certificates import (
+    SERVER_DAYS,
+    Settings,
+    certificate_text,
+    initialise,
+    new_authority,
+    renew_server,
+)
+from flfed.deployment.doctor import connection
+from flfed.deployment.processes import units
+from flfed.deployment.site_state.ledger_copy import LedgerCopy
+from flfed.paths import CoordinatorFolder, SiteFolder
+from flfed.records.ledger import ledger_of
+from flfed.rows.data import sources
+from tests.another_account import NOBODY, account
 from tests.consortium.conftest import Consortium
+from tests.deployment.doctor_scene import Scene, answering, front, opening, tinyproxy, tree
 from tests.machines import at, called, free_port, until
 
 SITES = ("north", "south")
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts, and files of other accounts, need root")
+NEEDS_TINYPROXY = pytest.mark.skipif(shutil.which("tinyproxy") is None, reason="tinyproxy is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(300)]
-CADDY = """
-{
-	admin off
-	skip_install_trust
-	auto_https disable_redirects
-}
-https://localhost:PORT {
-	tls internal
-	reverse_proxy https://localhost:BEHIND {
-		transport http {
-			tls_trusted_ca_certs CA
-		}
-	}
-}
-"""
-
-
-class Scene:
-    """A copy of one machine's home, in which a fault is planted; the consortium itself stays healthy."""
-
-    def __init__(self, consortium: Consortium, home: Path, whose: str) -> None:
-        self.consortium, self.home, self.whose = consortium, home, whose
-        shutil.copytree(consortium.root / whose, home, dirs_exist_ok=True)
-        home.chmod(0o700)
-        self.environment = {**consortium.coordinator.environment, "FLFED_HOME": str(home)}
-        self.network = home / "sites" / whose / "network"
-        self.folder = CoordinatorFolder(home / "coordinator")
-
-    def found(self, **options: Any) -> list[str]:
-        """Return the names of all findings."""
-        with at(self.environment):
-            if self.whose == "coordinator":
-                return [each.name for each in examine_coordinator(**options)]
-            return [each.name for each in examine_site(self.whose, **options)]
-
-    def called(self) -> tuple[int, dict[str, Any], str]:
-        """Return the code of the command, its object, and all that it prints for people."""
-        word = "--coordinator" if self.whose == "coordinator" else self.whose
-        code, out, err = called(["doctor", word, "--json"], self.environment, self.home)
-        again, lines, more = called(["doctor", word], self.environment, self.home)
-        assert again == code
-        return code, json.loads(out) if out else {}, lines + err + more
-
-    def moved(self, address: str) -> None:
-        """Let the site look for its coordinator elsewhere."""
-        join = self.network / "join.toml"
-        before = f'address = "localhost:{self.consortium.port}"'
-        assert before in join.read_text()
-        join.write_text(join.read_text().replace(before, f'address = "{address}"'))
 
 
 @pytest.fixture(scope="module")
@@ -108,55 +73,9 @@ def coordinator(scene: Callable[[str], Scene]) -> Scene:
     return scene("coordinator")
 
 
-@contextmanager
-def running(words: Sequence[str], folder: Path, port: int, bind: str = "127.0.0.1") -> Iterator[None]:
-    """Run a second Caddy, with its files in a folder."""
-    environment = {**os.environ, **dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(folder))}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
-    try:
-        until("caddy", lambda: _listens(bind, port), said=(folder / "log").read_text)
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-@contextmanager
-def opening(scene: Scene, folder: Path) -> Iterator[int]:
-    """Open TLS on the way to the coordinator, as a hospital's inspecting proxy does; give the proxy's port."""
-    port = free_port()
-    authority = scene.consortium.coordinator.home / "coordinator/keys/ca.crt"
-    text = CADDY.replace("CA", str(authority)).replace("BEHIND", str(scene.consortium.port))
-    (folder / "Caddyfile").write_text(text.replace("PORT", str(port)))
-    with running([find_caddy(), "run", "--config", str(folder / "Caddyfile")], folder, port):
-        yield port
-
-
-@contextmanager
-def front(scene: Scene, folder: Path, bind: str) -> Iterator[int]:
-    """Serve a copy of the coordinator's front at an address, before the same server; give its port."""
-    port = free_port()
-    inside = json.loads((scene.folder.server / "serving.json").read_text())["port"]
-    proxy.write_caddyfile(scene.folder, inside, bind=bind, port=port)
-    with running(proxy.command(scene.folder), folder, port, bind):
-        yield port
-
-
-def _listens(bind: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((bind, port)) == 0
-
-
 def _greet(server: socket.socket) -> None:
     with server.accept()[0] as connection:
         connection.sendall(b"220 mail\r\n")
-
-
-def tree(folder: Path) -> dict[str, tuple[int, int, int, int]]:
-    """Return mode, owner, size and time of change of all files of a folder."""
-    stats = {str(path): path.lstat() for path in sorted(folder.rglob("*"))}
-    return {path: (one.st_mode, one.st_uid, one.st_size, one.st_mtime_ns) for path, one in stats.items()}
 
 
 @pytest.mark.parametrize("whose", ["north", "south", "coordinator"])
@@ -275,6 +194,176 @@ def test_a_disk_that_is_nearly_full_is_named(consortium: Consortium, tmp_path: P
         subprocess.run(["umount", str(home)], check=True)
 
 
+@pytest.fixture
+def copy(site: Scene, tmp_path: Path) -> Iterator[LedgerCopy]:
+    """A copy of the site's ledger, as `site serve --ledger-copy` begins it."""
+    (tmp_path / "disk").mkdir()
+    with at(site.environment):
+        begun = LedgerCopy(SiteFolder("north"), tmp_path / "disk")
+        ledger_of(begun.site).append(kind="enrol", bytes=1)
+        begun.begin()
+        yield begun
+
+
+def status(scene: Scene) -> tuple[dict[str, Any], str]:
+    """Return the site's status, and its lines for people."""
+    objects = called(["site", "status", scene.whose, "--json"], scene.environment, scene.home)
+    lines = called(["site", "status", scene.whose], scene.environment, scene.home)
+    return json.loads(objects[1]), lines[1] + lines[2]
+
+
+def test_a_copy_of_the_ledger_is_shown_and_a_shorter_one_is_no_fault(site: Scene, copy: LedgerCopy):
+    facts, lines = status(site)
+    assert (facts["ledger-copy"], facts["problems"]) == ({"folder": str(copy.folder), "lacking-bytes": 0}, [])
+    assert f"Copy of the ledger: {copy.folder}\n" in lines
+    # Lines of commands come to the copy with the gate's next one.
+    before = copy.site.ledger.stat().st_size
+    ledger_of(copy.site).append(kind="enrol", bytes=1)
+    lacking = copy.site.ledger.stat().st_size - before
+    facts, lines = status(site)
+    assert (facts["ledger-copy"]["lacking-bytes"], facts["problems"]) == (lacking, [])
+    assert f"it lacks {lacking} bytes" in lines
+    was = tree(copy.folder)
+    assert site.found() == [] and tree(copy.folder) == was
+
+
+def test_each_fault_of_a_copy_is_named_once(site: Scene, copy: LedgerCopy, tmp_path: Path):
+    def problem() -> str:
+        _, facts, _ = site.called()
+        (one,) = facts["findings"]
+        assert one["name"] == "state" and status(site)[0]["problems"] == [one["text"]]
+        return str(one["text"])
+
+    ledger = copy.site.ledger
+    kept, there = ledger.read_bytes(), copy.path(ledger)
+    # The key of rows shows that the ledger is lost, too: the copy alone is named, since it brings the ledger back.
+    ledger.write_bytes(b"")
+    (copy.site.gate / "rows.key").write_bytes(bytes(32))
+    assert "has more lines than the ledger" in problem()
+    ledger.write_bytes(kept)
+    (copy.site.gate / "rows.key").unlink()
+    there.write_bytes(kept.replace(b'"enrol"', b'"other"'))
+    assert "is the copy of another ledger" in problem()
+    copy.folder.rename(tmp_path / "elsewhere")
+    assert f"is the disk of {copy.folder} there?" in problem()
+    copy.site.ledger_copy.chmod(0o644)
+    assert "others may read" in problem()
+
+
+@NEEDS_ROOT
+def test_the_disk_of_a_copy_is_examined_too(site: Scene, copy: LedgerCopy):
+    shutil.rmtree(copy.folder)
+    copy.folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600m,mode=700", "none", str(copy.folder)]
+    subprocess.run(mount, check=True)
+    try:
+        copy.update(os.O_CREAT)
+        assert site.found() == []
+        filler = copy.folder / "filler"
+        with filler.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, 150_000_000)
+        _, facts, _ = site.called()
+        assert [one["name"] for one in facts["findings"]] == ["disk"]
+        assert str(copy.folder) in facts["findings"][0]["text"]
+        filler.unlink()
+        subprocess.run(["mount", "-o", "remount,ro", str(copy.folder)], check=True)
+        assert site.found() == ["state"]
+    finally:
+        subprocess.run(["umount", str(copy.folder)], check=True)
+    assert site.found() == ["state"]
+
+
+def test_a_stranger_writes_no_line_of_the_doctors(site: Scene, tmp_path: Path):
+    key, certificate = new_authority("x\nnorth: nothing is wrong.\x1b[2J", now_utc())
+    pem = tmp_path / "stranger.pem"
+    own = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    pem.write_bytes(own + certificate_text(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+
+    def greet() -> None:
+        # Each command connects twice: once in trust, and once to see the certificate.
+        for _ in range(4):
+            with server.accept()[0] as asking, suppress(OSError):
+                context.wrap_socket(asking, server_side=True).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        site.moved(f"localhost:{server.getsockname()[1]}")
+        thread = threading.Thread(target=greet)
+        thread.start()
+        _, facts, lines = site.called()
+        thread.join(30)
+    assert [one["name"] for one in facts["findings"]] == ["authority"]
+    assert lines.count("\n") == 1 and lines.removesuffix("\n").isprintable() and "nothing is wrong" in lines
+
+
+def behind(site: Scene, address: str) -> dict[str, str]:
+    """Set a proxy without a password, and return the only finding."""
+    assert called(["site", "proxy", "north", f"http://{address}"], site.environment, site.home)[0] == 0
+    code, facts, _ = site.called()
+    (one,) = facts["findings"]
+    assert code == 1
+    return dict(one)
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "words"),
+    [
+        (b"", "proxy-silent", "(BadStatusLine)"),
+        (b"220 mail\r\n\r\n", "proxy-silent", "(BadStatusLine)"),
+        (b"HTTP/1.1 200 OK\r\nVia: half", "proxy-silent", "(BadStatusLine)"),
+        (b"HTTP/1.1 200 " + b"x" * 70_000, "proxy-silent", "(BadStatusLine)"),
+        (b"HTTP/1.0 407 No\r\n\r\n", "proxy-password", "(407)"),
+        (b"HTTP/1.1 403 Filtered\r\n\r\n<html>", "proxy-closed", "(403)"),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "proxy-closed", "(502)"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "silent", "localhost:"),
+    ],
+)
+def test_a_proxy_that_opens_no_way_is_blamed_in_the_coordinators_place(
+    site: Scene, answer: bytes, name: str, words: str
+):
+    with answering(answer) as port:
+        one = behind(site, f"127.0.0.1:{port}")
+    assert one["name"] == name and words in one["text"]
+    assert name == "silent" or f"The outbound proxy http://127.0.0.1:{port} " in one["text"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "proxy.invalid"])
+def test_a_proxy_out_of_reach_is_not_taken_for_the_coordinator(site: Scene, host: str):
+    one = behind(site, f"{host}:{free_port()}")
+    assert one["name"] == "proxy-silent" and f"http://{host}:" in one["text"] and "site proxy" in one["remedy"]
+
+
+def test_a_proxy_that_sends_a_byte_now_and_then_delays_nothing(site: Scene, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connection, "SECONDS", 1.0)
+    with answering(*[b"x"] * 12, each=0.5) as port:
+        site.network.joinpath("proxy.toml").write_text(f'address = "127.0.0.1:{port}"\n')
+        site.network.joinpath("proxy.toml").chmod(0o600)
+        began = time.monotonic()
+        assert site.found() == ["proxy-silent"]
+        assert time.monotonic() - began < 3
+
+
+@NEEDS_TINYPROXY
+def test_a_proxy_is_shown_without_its_password(site: Scene, tmp_path: Path):
+    password = tmp_path / "password"
+    password.write_text("ann:geheim-3")
+    password.chmod(0o600)
+    with tinyproxy(tmp_path, "BasicAuth ann geheim-3") as url:
+        set_up = ["site", "proxy", "north", url, "--password-file", str(password)]
+        assert called(set_up, site.environment, site.home)[0] == 0
+        assert site.found() == []
+        facts, lines = status(site)
+        assert facts["proxy"] == url and f"Outbound proxy: {url}\n" in lines
+        assert "geheim" not in json.dumps(facts) + lines
+    # Its file cannot be read: that is one finding, which names the command that helps.
+    (site.network / "proxy.toml").write_text('address = "geheim-3"')
+    code, facts, _ = site.called()
+    (one,) = facts["findings"]
+    assert (code, one["name"]) == (1, "state") and "flfed site proxy north URL" in one["text"]
+    assert status(site)[0]["problems"] == [one["text"]] and "geheim" not in one["text"]
+
+
 def test_a_run_store_out_of_reach_is_named_without_its_password(coordinator: Scene, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FLFED_STORE", f"postgresql://ana:geheim-1@127.0.0.1:{free_port()}/runs")
     code, facts, lines = coordinator.called()
@@ -301,6 +390,24 @@ def test_a_table_out_of_reach_is_named_without_a_password(site: Scene, tmp_path:
     assert site.found() == []
 
 
+@pytest.mark.parametrize("more", ["", "?connect_timeout=2"])
+def test_a_database_that_takes_a_connection_and_keeps_quiet_delays_little(
+    site: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str
+):
+    monkeypatch.setattr(sources, "CONNECT_SECONDS", 60 if more else 2)  # the address has precedence
+    packages = tmp_path / "packages"
+    shutil.copytree(site.consortium.root / "packages", packages)
+    site.environment["FLFED_PATH"] = str(packages)
+    package = packages / "sites/north/__init__.py"
+    package.write_text(package.read_text().replace("Csv", "Sql").replace("rows.csv", "SELECT * FROM stays"))
+    with socket.create_server(("127.0.0.1", 0)) as quiet:
+        address = f"127.0.0.1:{quiet.getsockname()[1]}"
+        monkeypatch.setenv("FLFED_SITE_URL", f"postgresql+psycopg://ana:geheim-2@{address}/ward{more}")
+        began = time.monotonic()
+        assert site.found() == ["source"]
+    assert time.monotonic() - began < 8
+
+
 @pytest.mark.parametrize("place", ["network", "network/node.key", "gate/approvals"])
 def test_what_others_may_use_is_named_at_a_site(site: Scene, place: str):
     path = site.network.parent / place
@@ -317,6 +424,46 @@ def test_an_open_home_is_named_and_not_mended(site: Scene):
     assert site.home.stat().st_mode & 0o777 == 0o750
 
 
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        ("network/ca.crt", b""),
+        ("network/ca.crt", None),
+        ("network/node.key", b"x"),
+        ("network/join.toml", b"address = 5"),
+        ("link/terms.toml", None),
+    ],
+)
+def test_a_damaged_file_of_joining_is_named(site: Scene, place: str, content: bytes | None):
+    path = site.network.parent / place
+    path.unlink() if content is None else path.write_bytes(content)
+    _, facts, _ = site.called()
+    (one,) = facts["findings"]
+    assert one["name"] == "joining" and str(path) in one["text"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"x"])
+@pytest.mark.parametrize(
+    "place", ["keys/ca.crt", "keys/ca.key", "keys/server.crt", "keys/signing.key", "coordinator.toml"]
+)
+def test_a_damaged_file_of_the_coordinator_is_named(coordinator: Scene, place: str, content: bytes | None):
+    path = coordinator.folder.root / place
+    path.unlink() if content is None else path.write_bytes(content)
+    if (place, content) == ("coordinator.toml", None):
+        assert coordinator.called()[0] == 2  # there is no coordinator
+        return
+    code, facts, _ = coordinator.called()
+    (one,) = facts["findings"]
+    assert (code, one["name"]) == (1, "state") and str(path) in one["text"]
+
+
+def test_a_coordinator_without_keys_or_its_server_s_certificate_is_examined(coordinator: Scene):
+    (coordinator.folder.server / "loopback.crt").write_bytes(b"")
+    assert coordinator.found() == ["taken"]
+    shutil.rmtree(coordinator.folder.keys)
+    assert coordinator.found() == ["state"] * 3
+
+
 def test_a_private_key_that_others_may_read_is_named_at_the_coordinator(coordinator: Scene):
     (coordinator.folder.keys / "ca.key").chmod(0o640)
     assert coordinator.found() == ["mode"]
@@ -330,12 +477,90 @@ def test_a_file_of_another_account_is_named(site: Scene, coordinator: Scene):
 
 
 @NEEDS_ROOT
+@pytest.mark.parametrize(
+    ("whose", "place", "name"),
+    [
+        ("north", "sites/north/network", "entry"),
+        ("north", "sites/north/gate", "entry"),
+        ("north", "sites/north/gate/signing.key", "owner"),
+        ("north", "sites/north/network/join.toml", "owner"),
+        ("north", "sites/north/network/ca.crt", "owner"),
+        ("coordinator", "coordinator/keys", "entry"),
+        ("coordinator", "coordinator/sites/north.json", "owner"),
+        ("coordinator", "coordinator/server/serving.json", "owner"),
+    ],
+)
+def test_another_account_reads_one_finding_about_what_root_made(
+    consortium: Consortium, whose: str, place: str, name: str
+):
+    """A command that was run as root leaves files that the service's account cannot read."""
+    # Below a folder of this machine that every account may enter.
+    with tempfile.TemporaryDirectory(prefix="flfed-") as base:
+        Path(base).chmod(0o755)
+        one = Scene(consortium, Path(base) / whose, whose)
+        packages = Path(base) / "packages"
+        shutil.copytree(consortium.root / "packages", packages)
+        for path in [one.home, *one.home.rglob("*")]:
+            os.chown(path, NOBODY, NOBODY)
+        os.chown(one.home / place, 0, 0)
+        words = ["doctor", "--json", "--coordinator" if whose == "coordinator" else whose]
+        command = account(NOBODY, sys.executable, "-c", "from flfed.cli import main; main()", *words)
+        environment = {**one.environment, "FLFED_PATH": str(packages), "HOME": base}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd="/")
+    (finding,) = json.loads(done.stdout)["findings"]
+    assert (done.returncode, finding["name"], done.stderr) == (1, name, "")
+    assert str(one.home / place) in finding["text"] and f"chown {NOBODY}" in finding["remedy"]
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("words", [["doctor"], ["doctor", "north"], ["doctor", "--coordinator"]])
+def test_a_home_that_this_account_cannot_see_is_wrong_use(tmp_path: Path, words: list[str]):
+    tmp_path.chmod(0o700)
+    command = account(NOBODY, sys.executable, "-c", "from flfed.cli import main; main()", *words)
+    environment = {**os.environ, "FLFED_HOME": str(tmp_path / "home"), "HOME": "/"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd="/")
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
+    assert "run this as the right user" in done.stderr
+
+
+@NEEDS_ROOT
 def test_units_of_another_version_are_named(site: Scene):
     unit = Path("/etc/systemd/system/flfed-north-network.service")
     assert not unit.exists()
-    unit.write_text("# Made by flfed 0.0.1: flfed site units north\n")
+    # Those of a site whose name begins as this one's, changes by `systemctl edit`, and a masked unit are no fault.
+    other = unit.with_name("flfed-north-2-network.service")
+    edited = unit.with_name(f"{unit.name}.d")
     try:
+        other.write_text("# Made by flfed 0.0.1: flfed site units north-2\n")
+        edited.mkdir()
+        unit.symlink_to("/nowhere")
+        assert site.found() == []
+        unit.unlink()
+        unit.write_text("# Made by flfed 0.0.1: flfed site units north\n")
         assert site.found() == ["units"]
+    finally:
+        unit.unlink()
+        other.unlink()
+        edited.rmdir()
+
+
+@NEEDS_ROOT
+@NEEDS_TINYPROXY
+def test_a_unit_that_forbids_the_way_is_named(site: Scene, tmp_path: Path):
+    """Its text is from before the proxy was set."""
+    text = units.filled("north", command=Path("/usr/bin/flfed"), address="192.0.2.7:443")["flfed-north-network.service"]
+    unit = Path("/etc/systemd/system/flfed-north-network.service")
+    assert not unit.exists()
+    unit.write_text(text)
+    try:
+        assert site.found() == []  # the coordinator has a name: its number is not known
+        with tinyproxy(tmp_path) as url:
+            assert called(["site", "proxy", "north", url], site.environment, site.home)[0] == 0
+            _, facts, _ = site.called()
+            (one,) = facts["findings"]
+            assert one["name"] == "egress" and "reach 192.0.2.7 alone" in one["text"]
+            unit.write_text(text.replace("192.0.2.7", "127.0.0.1"))
+            assert site.found() == []
     finally:
         unit.unlink()
 

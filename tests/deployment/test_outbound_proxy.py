@@ -109,3 +109,12 @@ def test_the_command_shows_its_example_and_no_password(
     assert "Example: flfed site proxy cleveland http://" in " ".join(flfed("site", "proxy", "--help")[1].split())
     code, _, err = flfed("site", "proxy", "site-b", "none")
     assert code == 2 and "has not joined" in err
+
+
+def test_no_unit_is_written_while_the_proxy_cannot_be_read(site: SiteFolder, flfed: Callable[..., Any], tmp_path: Path):
+    """Its egress rule would be for the coordinator, or there would be none."""
+    set_proxy(site, "http://192.0.2.9:3128")
+    site.proxy.write_text(f"password = {SECRET}")
+    code, out, err = flfed("site", "units", "site-a", "--output", tmp_path / "units")
+    assert code != 0 and "set the proxy again" in err and SECRET not in out + err
+    assert not (tmp_path / "units").exists()

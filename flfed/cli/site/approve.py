@@ -200,8 +200,14 @@ def site_status(name: str = NAME) -> output.Shown:
     paused = "yes, it replies to no study" if status["paused"] else "no"
     key = status["gate-key"] or f"none yet: flfed site key {own.name}"
     yield f"{own.name}: {status['joined'] or 'has not joined yet'}"
+    if status["proxy"]:
+        yield render("commands.status.proxy", proxy=status["proxy"])
     yield f"Paused: {paused}"
     yield f"Fingerprint of the gate: {key}"
+    copy = status["ledger-copy"]
+    if copy is not None:
+        state = "behind" if copy["lacking-bytes"] else "whole"
+        yield render(f"commands.copied.{state}", folder=copy["folder"], count=copy["lacking-bytes"])
     _print_frozen(status)
     rows = list(map(_row, status["studies"]))
     _table(["study (SHA-256)", "decision", "at", "with", "active"], rows, "Studies", "no decision yet")

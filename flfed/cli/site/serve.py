@@ -114,10 +114,10 @@ def _peer(name: str) -> tuple[str, str]:
     from flfed.deployment.operator.outbound_proxy import read_proxy
 
     folder = SiteFolder(name)
+    proxy = read_proxy(folder)
+    if proxy is not None:
+        return proxy.address, "outbound proxy"
     try:
-        proxy = read_proxy(folder)
-        if proxy is not None:
-            return proxy.address, "outbound proxy"
         return str(joined(folder).get("address", "")), "coordinator"
     except FlfedError:
         return "", "coordinator"

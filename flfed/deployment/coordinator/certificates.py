@@ -252,6 +252,11 @@ def trusted(folder: CoordinatorFolder) -> bytes:
     return read_private(folder.keys / "ca.crt")
 
 
+def days_left(certificate: x509.Certificate, now: datetime) -> int:
+    """Return the whole days until a certificate expires; negative when it has expired."""
+    return (certificate.not_valid_after_utc - now).days
+
+
 def server_days_left(folder: CoordinatorFolder, *, now: datetime | None = None) -> int:
     """Return the whole days until the server's certificate expires.
 
@@ -260,7 +265,7 @@ def server_days_left(folder: CoordinatorFolder, *, now: datetime | None = None) 
     chain = certificates(read_private(folder.keys / "server.crt"))
     if not chain:
         raise flfed_error("coordinator.certificates.server", file=folder.keys / "server.crt")
-    return (chain[0].not_valid_after_utc - (now or now_utc())).days
+    return days_left(chain[0], now or now_utc())
 
 
 def signing_key(folder: CoordinatorFolder) -> Ed25519PrivateKey:
@@ -289,7 +294,7 @@ def renew_server(folder: CoordinatorFolder, *, now: datetime | None = None) -> N
     now = now or now_utc()
     host = settings(folder).host
     with locked(folder.keys):
-        key, certificate = _pair(folder, "ca.key")
+        key, certificate = key_pair(folder, "ca.key")
         _write_server(folder, host, key, certificate, now)
     note(folder.log, now, "server certificate renewed")
 
@@ -305,7 +310,7 @@ def prepare_authority(folder: CoordinatorFolder, *, now: datetime | None = None)
         # A second prepared authority would be unknown to sites that took the first one's renewal.
         if (folder.keys / "ca-next.key").exists():
             raise usage_error("coordinator.certificates.prepared")
-        issuing = certificate_text(_pair(folder, "ca.key")[1])
+        issuing = certificate_text(key_pair(folder, "ca.key")[1])
         key, certificate = new_authority(title, now)
         write_whole(folder.keys / "ca.crt", issuing + certificate_text(certificate))
         # Last: without this key the new certificate has no effect, and the next attempt replaces it.
@@ -324,7 +329,7 @@ def finish_authority(folder: CoordinatorFolder, *, now: datetime | None = None) 
     with locked(folder.keys):
         if not coming.exists():
             raise usage_error("coordinator.certificates.unprepared")
-        key, certificate = _pair(folder, coming.name)
+        key, certificate = key_pair(folder, coming.name)
         # Each step may be the last one before a crash: a repeated command completes the change.
         _write_server(folder, host, key, certificate, now)
         write_whole(folder.keys / "ca.key", _pem(key))
@@ -333,13 +338,20 @@ def finish_authority(folder: CoordinatorFolder, *, now: datetime | None = None) 
     note(folder.log, now, "authority changed")
 
 
-def _pair(folder: CoordinatorFolder, name: str) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
+def key_pair(
+    folder: CoordinatorFolder, name: str, among: str = "ca.crt"
+) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
     """Return a private key and its certificate.
 
-    The certificate is one of the trusted ones.
+    The certificate is one of a file's, by default of the trusted ones.
+
+    Raises
+    ------
+    FlfedError
+        If one is absent or damaged, or the two do not belong together.
     """
     file = folder.keys / name
-    trusted_file = folder.keys / "ca.crt"
+    trusted_file = folder.keys / among
     try:
         key = serialization.load_pem_private_key(read_private(file), None)
     except (ValueError, TypeError):

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import base64
 import http.client
+import re
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 from cryptography import x509
@@ -21,8 +24,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from flfed.deployment.coordinator.certificates import RENEWED_DAYS, certificates, host_and_port
-from flfed.deployment.doctor.machine import Finding, finding
+from flfed.deployment.coordinator.certificates import certificates, days_left, host_and_port
+from flfed.deployment.doctor.machine import Finding, check_ending, finding
 from flfed.deployment.operator.outbound_proxy import PASSWORD_REFUSED, OutboundProxy
 from flfed.flower_names import PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 
@@ -36,6 +39,11 @@ OTHER_HOST = (62, 64)
 ROUTE = "/v1/fleet/get-run"
 MOST_BYTES = 65_536
 """Of the head of a proxy's answer."""
+LEAST_SECONDS = 0.001
+"""Of a wait: a socket with none does not wait at all."""
+STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})\b")
+MOST_LETTERS = 200
+"""Of an issuer's name, which a stranger chose."""
 DECLARED = 1_000_000
 """More bytes than this route takes (`superlink.MOST_BYTES`), and fewer than Caddy's limit."""
 
@@ -102,9 +110,7 @@ class Way:
 
     def _ending(self, certificate: x509.Certificate, at: datetime) -> Iterator[Finding]:
         for what, each in (("server", certificate), *(("authority", one) for one in certificates(self.authority))):
-            days = (each.not_valid_after_utc - at).days
-            if days < RENEWED_DAYS:
-                yield finding(f"{what}-ending", days=days)
+            yield from check_ending(f"{what}-ending", days_left(each, at))
 
     def _request(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
         host, port = host_and_port(self.address)
@@ -126,22 +132,22 @@ class Way:
         """Return a connection with the coordinator, through the proxy where there is one."""
         if self.proxy is None:
             return _open(self.address)
-        bare = _open(self.proxy.address)
-        try:
-            status = _tunnel(bare, self.address, self.proxy)
-        except (OSError, ValueError, IndexError) as error:
-            bare.close()
-            raise Fault(finding("silent", address=self.proxy.address, why=type(error).__name__)) from None
-        if status != http.HTTPStatus.OK:
-            bare.close()
-            name = "proxy-password" if status in PASSWORD_REFUSED else "proxy-closed"
-            raise Fault(finding(name, proxy=self.proxy.url, address=self.address, status=status))
+        with ExitStack() as opened:
+            try:
+                bare = opened.enter_context(socket.create_connection(host_and_port(self.proxy.address), SECONDS))
+                status = _tunnel(bare, self.address, self.proxy)
+            except (OSError, http.client.HTTPException) as error:
+                raise Fault(finding("proxy-silent", proxy=self.proxy.url, why=_reason(error))) from None
+            if not 200 <= status < 300:
+                name = "proxy-password" if status in PASSWORD_REFUSED else "proxy-closed"
+                raise Fault(finding(name, proxy=self.proxy.url, address=self.address, status=status))
+            opened.pop_all()
         return bare
 
     def _handshake(self, host: str) -> ssl.SSLSocket:
         """Return a TLS connection with the coordinator."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=self.authority.decode("ascii"))
+        context.load_verify_locations(cadata=self.authority.decode("ascii", "ignore"))
         context.verify_flags |= ssl.VerifyFlags(IGNORE_TIME)
         bare = self._connect()
         try:
@@ -159,9 +165,14 @@ class Way:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        with self._connect() as bare, context.wrap_socket(bare, server_hostname=host) as wrapped:
-            shown = x509.load_der_x509_certificate(wrapped.getpeercert(binary_form=True) or b"")
-        issuer = shown.issuer.rfc4514_string()
+        try:
+            with self._connect() as bare, context.wrap_socket(bare, server_hostname=host) as wrapped:
+                shown = x509.load_der_x509_certificate(wrapped.getpeercert(binary_form=True) or b"")
+            issuer = shown.issuer.rfc4514_string()
+        except (OSError, ValueError) as error:
+            return finding("silent", address=self.address, why=type(error).__name__)
+        # A stranger wrote it: it must not begin a line of its own, or command the terminal.
+        issuer = "".join(filter(str.isprintable, issuer[:MOST_LETTERS]))
         if code in OTHER_HOST:
             return finding("host", host=host)
         names = [str(name.value) for name in shown.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)]
@@ -178,7 +189,12 @@ def _open(address: str) -> socket.socket:
     except socket.gaierror:
         raise Fault(finding("name", host=host)) from None
     except OSError as error:
-        raise Fault(finding("port", host=host, port=port, why=error.strerror or type(error).__name__)) from None
+        raise Fault(finding("port", host=host, port=port, why=_reason(error))) from None
+
+
+def _reason(error: Exception) -> str:
+    """Return the system's words for an error, or its type's name; nothing that the other end sent."""
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _tunnel(bare: socket.socket, address: str, proxy: OutboundProxy) -> int:
@@ -189,19 +205,28 @@ def _tunnel(bare: socket.socket, address: str, proxy: OutboundProxy) -> int:
         lines.append(f"Proxy-Authorization: Basic {credentials}")
     bare.sendall("\r\n".join([*lines, "", ""]).encode())
     head = b""
+    until = time.monotonic() + SECONDS
     # Nothing follows the head of a tunnel until the client begins TLS.
-    while b"\r\n\r\n" not in head and len(head) < MOST_BYTES:
+    while b"\r\n\r\n" not in head:
+        # For the whole head: a byte now and then must not prolong it.
+        bare.settimeout(max(until - time.monotonic(), LEAST_SECONDS))
         piece = bare.recv(MOST_BYTES)
-        if not piece:
-            break
         head += piece
-    return int(head.split(maxsplit=2)[1])
+        if not piece or len(head) > MOST_BYTES:
+            raise http.client.BadStatusLine("")
+    bare.settimeout(SECONDS)
+    status = STATUS.match(head)
+    if status is None:
+        raise http.client.BadStatusLine("")
+    return int(status[1])
 
 
 def _time_of(text: str) -> datetime | None:
     try:
-        return parsedate_to_datetime(text)
-    except ValueError:
+        at = parsedate_to_datetime(text)
+        # A time without a zone is UTC in HTTP.
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
 
 

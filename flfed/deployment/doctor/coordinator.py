@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from flfed.callbacks import now_utc
-from flfed.deployment.coordinator.certificates import RENEWED_DAYS, certificates, settings, trusted
+from flfed.deployment.coordinator.certificates import certificates, days_left, key_pair, settings, signing_key, trusted
 from flfed.deployment.coordinator.proxy import find_caddy, holding
-from flfed.deployment.coordinator.status import Status, status
+from flfed.deployment.coordinator.status import status
 from flfed.deployment.doctor import machine
 from flfed.deployment.doctor.machine import Finding, finding
 from flfed.deployment.doctor.versions import check_flower
-from flfed.errors import FlfedError
+from flfed.errors import FlfedError, UsageError
 from flfed.paths import CoordinatorFolder
 from flfed.records.store.database import store_url
 from flfed.records.store.reader import RunReader
@@ -30,10 +31,19 @@ def examine_coordinator(*, now: datetime | None = None) -> list[Finding]:
     if wrong := machine.check_home():
         return wrong
     folder = CoordinatorFolder.default()
-    settings(folder)
-    places = [folder.root, folder.keys, folder.sites, folder.server, *sorted(folder.keys.iterdir())]
+    folders = [folder.root, folder.keys, folder.sites, folder.server]
+    if wrong := machine.check_folders(folders):
+        return wrong
+    try:
+        settings(folder)
+    except UsageError:
+        raise
+    except FlfedError as error:
+        return [finding("state", problem=error)]
     findings = [*check_flower(), *machine.check_disks([folder.server, *_store_folder()])]
-    private = list(machine.check_private(places))
+    private = list(machine.check_private([*folders, *sorted(folder.keys.glob("*"))]))
+    inside = [*folder.sites.glob("*"), *folder.server.glob("*")]
+    private += machine.check_private(sorted(inside), owner_alone=True)
     findings += private
     try:
         find_caddy()
@@ -45,8 +55,22 @@ def examine_coordinator(*, now: datetime | None = None) -> list[Finding]:
         return [*findings, finding("store", why=error)]
     # Keys that others may read are refused by whatever reads them.
     if not private:
-        findings += _state(folder, status(folder), now or now_utc())
+        findings += list(_unusable(folder)) or _state(folder, now or now_utc())
     return findings
+
+
+def _unusable(folder: CoordinatorFolder) -> Iterator[Finding]:
+    """Yield a finding for each key or certificate that is absent, damaged or another's."""
+    checks: list[Callable[[], object]] = [
+        partial(key_pair, folder, "ca.key"),
+        partial(key_pair, folder, "server.key", "server.crt"),
+        partial(signing_key, folder),
+    ]
+    for check in checks:
+        try:
+            check()
+        except FlfedError as error:
+            yield finding("state", problem=error)
 
 
 def _store_folder() -> list[Path]:
@@ -58,15 +82,13 @@ def _store_folder() -> list[Path]:
     return [Path(url.database).parent] if url.get_backend_name() == "sqlite" and url.database else []
 
 
-def _state(folder: CoordinatorFolder, overview: Status, now: datetime) -> Iterator[Finding]:
+def _state(folder: CoordinatorFolder, now: datetime) -> Iterator[Finding]:
+    overview = status(folder)
     for problem in overview.problems:
         yield finding("state", problem=problem)
-    if overview.server_days < RENEWED_DAYS:
-        yield finding("renewal", days=overview.server_days)
+    yield from machine.check_ending("renewal", overview.server_days)
     for authority in certificates(trusted(folder)):
-        days = (authority.not_valid_after_utc - now).days
-        if days < RENEWED_DAYS:
-            yield finding("rotation", days=days)
+        yield from machine.check_ending("rotation", days_left(authority, now))
     if not overview.serving:
         yield _port(folder)
 

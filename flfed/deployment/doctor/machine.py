@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import flfed
+from flfed.deployment.coordinator.certificates import RENEWED_DAYS
+from flfed.deployment.processes.units import TEMPLATES, number_of
 from flfed.paths import where
 from flfed.words import render, usage_error
 
@@ -18,6 +20,8 @@ LEAST_BYTES = 500_000_000
 """Room below which a disk is nearly full: a run of large models writes some hundred megabytes."""
 UNIT_FOLDERS = ("/etc/systemd/system", "/etc/sysusers.d", "/etc/tmpfiles.d")
 """Folders where an administrator installs what `flfed site units` writes."""
+ALLOWED = re.compile(r"^IPAddressAllow=localhost (\S+)$", re.MULTILINE)
+"""The only address, besides this machine's, that a unit lets its process reach."""
 MADE_BY = re.compile(r"Made by flfed ([0-9A-Za-z.+!-]+[0-9A-Za-z])")
 
 
@@ -54,10 +58,20 @@ def check_home() -> list[Finding]:
         If it is absent.
     """
     path = where()
-    if not path.is_dir():
+    if not os.path.isdir(path):  # also where this account may not look; `Path.is_dir` raises then
         raise usage_error("doctor.command.absent", path=path)
     sticky = path.stat().st_mode & stat.S_ISVTX
-    return [] if sticky else list(check_private([path]))
+    if not sticky and (wrong := list(check_private([path]))):
+        return wrong
+    return check_folders([path])
+
+
+def check_folders(folders: Iterable[Path]) -> list[Finding]:
+    """Return a finding about the first folder that this account may not enter; each comes after those it is in."""
+    for folder in folders:
+        if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+            return [finding("entry", path=folder, own=os.geteuid())]
+    return []
 
 
 def check_private(paths: Iterable[Path], *, owner_alone: bool = False) -> Iterator[Finding]:
@@ -89,10 +103,41 @@ def check_disks(folders: Iterable[Path]) -> Iterator[Finding]:
                 yield finding("disk", folder=folder, free=free // 1_000_000, least=LEAST_BYTES // 1_000_000)
 
 
+def check_ending(name: str, days: int) -> Iterator[Finding]:
+    """Yield a finding of some name for a certificate with less than `RENEWED_DAYS` left."""
+    if days < RENEWED_DAYS:
+        yield finding(name, days=days)
+
+
 def check_units(site: str) -> Iterator[Finding]:
     """Yield a finding for each installed unit of a site that another version of flfed wrote."""
     for folder in map(Path, UNIT_FOLDERS):
-        for path in sorted(folder.glob(f"flfed-{site}-*")):
-            made_by = MADE_BY.search(path.read_text("utf-8", "replace"))
+        # By their whole names: another site's may begin with this one's, and systemd has folders beside them.
+        for path in (folder / f"flfed-{site}-{template}" for template in TEMPLATES):
+            made_by = MADE_BY.search(_read_unit(path))
             if made_by and made_by[1] != flfed.__version__:
                 yield finding("units", path=path, version=made_by[1], own=flfed.__version__, site=site)
+
+
+def check_egress(site: str, peer: str) -> Iterator[Finding]:
+    """Yield a finding where the installed unit of the node forbids its way.
+
+    Parameters
+    ----------
+    site : str
+    peer : str
+        The coordinator's or the proxy's address. Nothing follows from a name.
+    """
+    path = Path(UNIT_FOLDERS[0]) / f"flfed-{site}-network.service"
+    allowed = ALLOWED.search(_read_unit(path))
+    number = number_of(peer)
+    if allowed and number and allowed[1] != number:
+        yield finding("egress", path=path, allowed=allowed[1], number=number, site=site)
+
+
+def _read_unit(path: Path) -> str:
+    """Return a unit's text; empty where it is absent, masked, or not for this account."""
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""

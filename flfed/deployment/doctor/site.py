@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
+from functools import partial
+from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from flfed.callbacks import now_utc
+from flfed.deployment.coordinator.certificates import certificates
 from flfed.deployment.doctor import machine
 from flfed.deployment.doctor.connection import Way
 from flfed.deployment.doctor.machine import Finding, finding
@@ -16,12 +21,14 @@ from flfed.deployment.doctor.versions import check_terms
 from flfed.deployment.operator.join import joined
 from flfed.deployment.operator.outbound_proxy import read_proxy
 from flfed.deployment.operator.status import status_of
-from flfed.deployment.site_state.trusted_files import is_elsewhere
+from flfed.deployment.site_state.ledger_copy import copy_of
+from flfed.deployment.site_state.trusted_files import is_elsewhere, read_terms
 from flfed.errors import FlfedError
 from flfed.files import read_private
 from flfed.paths import SiteFolder
 from flfed.rows.data import datasets, site_discovery
 from flfed.rows.data.sources import reach
+from flfed.words import flfed_error
 
 
 def examine_site(name: str, *, now: datetime | None = None) -> list[Finding]:
@@ -38,18 +45,33 @@ def examine_site(name: str, *, now: datetime | None = None) -> list[Finding]:
     if wrong := machine.check_home():
         return wrong
     folder = SiteFolder(name)
+    if wrong := machine.check_folders([folder.root.parent, folder.root, folder.network, folder.gate, folder.link]):
+        return wrong
     has_network = folder.join.exists() or not is_elsewhere(folder)
     has_data = not (is_elsewhere(folder) and folder.join.exists())
-    findings = [*machine.check_units(name), *machine.check_disks([folder.network, folder.gate, folder.link])]
+    findings = [*machine.check_units(name), *machine.check_disks(_folders(folder))]
     if has_data:
         findings += _data(folder)
     if has_network:
         findings += _network(folder, now or now_utc())
-    return findings
+    # A proxy that cannot be read is a problem of the status, too.
+    return list(dict.fromkeys(findings))
+
+
+def _folders(folder: SiteFolder) -> Iterator[Path]:
+    """Yield the folders whose disks a site writes to."""
+    yield from (folder.network, folder.gate, folder.link)
+    with suppress(FlfedError):  # the status reports it
+        copy = copy_of(folder)
+        if copy is not None:
+            yield copy.folder
 
 
 def _data(folder: SiteFolder) -> Iterator[Finding]:
-    yield from machine.check_private([folder.gate, folder.signing_key, folder.ledger], owner_alone=True)
+    owners = list(machine.check_private([folder.gate, folder.signing_key, folder.ledger], owner_alone=True))
+    yield from owners
+    if owners:
+        return  # what another account owns, this one cannot read
     try:
         site = site_discovery.load(folder.site)
     except FlfedError as error:
@@ -57,6 +79,11 @@ def _data(folder: SiteFolder) -> Iterator[Finding]:
         return
     for problem in status_of(folder, site)["problems"]:
         yield finding("state", problem=problem)
+    if folder.join.exists() or is_elsewhere(folder):
+        try:
+            read_terms(folder)
+        except FlfedError as error:
+            yield finding("joining", why=error)
     for dataset in site.datasets:
         serving = site.serving(dataset)
         try:
@@ -68,21 +95,50 @@ def _data(folder: SiteFolder) -> Iterator[Finding]:
 
 
 def _network(folder: SiteFolder, now: datetime) -> Iterator[Finding]:
-    private = list(machine.check_private([folder.network, folder.join, folder.node_key]))
-    yield from private
+    blocking = list(machine.check_private([folder.network, folder.join, folder.node_key]))
+    blocking += machine.check_private([folder.authority, folder.proxy], owner_alone=True)
+    if any(each.name == "owner" for each in blocking):
+        yield from blocking
+        return  # what another account owns, this one cannot read
+    proxy = None
+    try:
+        proxy = read_proxy(folder)
+    except FlfedError as error:
+        blocking.append(finding("state", problem=error))
+    yield from blocking
+    examine = None
     try:
         terms = joined(folder)
         yield from check_terms(terms)
-        if not private:
-            way = Way(terms["address"], folder.authority.read_bytes(), read_proxy(folder))
-            yield from way.examine(_key(folder), now)
-    except (FlfedError, OSError, KeyError, ValueError) as error:
-        why = error if isinstance(error, FlfedError) else type(error).__name__
-        yield finding("joining", why=why)
+        peer = proxy.address if proxy else terms["address"]
+        yield from machine.check_egress(folder.site, peer)
+        if not blocking:
+            examine = partial(Way(terms["address"], _authority(folder), proxy).examine, _key(folder), now)
+    except FlfedError as error:
+        yield finding("joining", why=error)
+    except (KeyError, TypeError, AttributeError):  # values are absent, or of other types
+        yield finding("joining", why=_unread(folder.join))
+    if examine is not None:
+        yield from examine()
+
+
+def _unread(file: Path) -> FlfedError:
+    return flfed_error("join.site.unread", file=file)
+
+
+def _authority(folder: SiteFolder) -> bytes:
+    text = b""
+    with suppress(OSError):
+        text = folder.authority.read_bytes()
+    if not certificates(text):
+        raise _unread(folder.authority)
+    return text
 
 
 def _key(folder: SiteFolder) -> EllipticCurvePrivateKey:
-    key = load_ssh_private_key(read_private(folder.node_key), None)
+    key = None
+    with suppress(ValueError, TypeError, UnsupportedAlgorithm):
+        key = load_ssh_private_key(read_private(folder.node_key), None)
     if not isinstance(key, EllipticCurvePrivateKey):
-        raise ValueError
+        raise _unread(folder.node_key)
     return key

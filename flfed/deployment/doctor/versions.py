@@ -29,13 +29,18 @@ def check_terms(facts: Mapping[str, Any]) -> Iterator[Finding]:
     ----------
     facts : mapping
         Of `join.toml`.
+
+    Raises
+    ------
+    FlfedError, KeyError, TypeError, AttributeError
+        If they are no terms.
     """
     other = list(check_flower())
     yield from other
     if other:
         return
+    terms = Terms(**{field.name: facts[kebab(field.name)] for field in fields(Terms)})
     try:
-        terms = Terms(**{field.name: facts[kebab(field.name)] for field in fields(Terms)})
         check_versions(terms, "join.toml", own_bundle=bundle_sha256(), own_flfed=flfed.__version__)
     except FlfedError as error:
         yield finding("version", why=error)

@@ -217,7 +217,10 @@ class Link:
     def _trusted(self) -> ssl.SSLContext:
         """Return a context that trusts the server's certificate alone."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=self.certificate)
+        try:
+            context.load_verify_locations(cadata=self.certificate)
+        except (ssl.SSLError, ValueError):  # a damaged file: no server can be reached by it
+            raise flfed_error("coordinator.server.silent") from None
         return context
 
 

@@ -14,9 +14,11 @@ from flfed.callbacks import today_utc
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.gate.study_policy import StudyAdmission
 from flfed.deployment.operator.join import joined
+from flfed.deployment.operator.outbound_proxy import read_proxy
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.comparisons import comparisons_left
 from flfed.deployment.site_state.freeze import list_changed
+from flfed.deployment.site_state.ledger_copy import copy_of
 from flfed.deployment.site_state.ledger_loss import ahead, loss
 from flfed.deployment.site_state.trusted_files import open_folder, own_fingerprint, read_terms
 from flfed.errors import FlfedError, count_in_words
@@ -41,9 +43,11 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
 
     Returns
     -------
-    status : dict with site, joined, paused, gate-key, policy, frozen, comparisons, studies, last, problems
-        `joined` says with whom, or is an empty text; `gate-key` is the fingerprint of its gate, empty where it has
-        no key; each of `studies` has the `reason` for which it
+    status : dict with site, joined, proxy, paused, gate-key, ledger-copy, policy, snapshots, comparisons, studies, \
+last, problems
+        `joined` says with whom, or is an empty text; `proxy` is the outbound proxy's URL without its password, or an
+        empty text; `gate-key` is the fingerprint of its gate, empty where it has no key; `ledger-copy` has the folder
+        and how many bytes it lacks, or is None; each of `studies` has the `reason` for which it
         would not be answered now, or an empty text. What cannot be read is among `problems`.
     """
     # What cannot be read becomes a problem beside the rest: a status must always be shown.
@@ -51,20 +55,31 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
     with suppress(FlfedError):  # told where its lines are read
         if loss(folder, ledger_of(folder)):
             lost = Refusal("ledger-lost", site=folder.site)
-    blocked = open_folder(folder) or lost
-    problems = [blocked]
+    writable = open_folder(folder)
+    blocked = writable or lost
+    problems = [writable]
     policy = site.policy
     facts: dict[str, Any] = {
         "site": site.name,
         "joined": _joined(folder),
+        "proxy": "",
         "paused": approval.is_paused(folder),
         "gate-key": "",
+        "ledger-copy": None,
         "policy": policy.model_dump(mode="json", by_alias=True) | {"least-cohort": policy.least_cohort()},
         "snapshots": [],
         "comparisons": [],
         "studies": [],
         "last": [],
     }
+    with _noted(problems):
+        facts["ledger-copy"] = _copied(folder)
+    # A copy that has a problem comes first: it may bring the ledger back.
+    if len(problems) == 1:
+        problems.append(lost)
+    with _noted(problems):
+        if (proxy := read_proxy(folder)) is not None:
+            facts["proxy"] = proxy.url
     with _noted(problems):
         facts["gate-key"] = own_fingerprint(folder)
     for dataset in site.datasets:
@@ -105,6 +120,12 @@ def _joined(folder: SiteFolder) -> str:
             where = f" at {kit['address']}" if "address" in kit else ""
             return f"joined {kit.get('coordinator', 'a coordinator')}{where}"
     return ""
+
+
+def _copied(folder: SiteFolder) -> dict[str, Any] | None:
+    """Return where the ledger's copy is, and how many bytes it lacks; None where the site has no copy."""
+    copy = copy_of(folder)
+    return None if copy is None else {"folder": str(copy.folder), "lacking-bytes": copy.lacking()}
 
 
 def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from flfed.deployment.processes.child_processes import (
 from flfed.deployment.processes.isolation import hide_memory
 from flfed.deployment.processes.relay import check_free, check_length
 from flfed.deployment.processes.supervisor import Child, Life, Supervisor
-from flfed.deployment.site_state.ledger_copy import LedgerCopy
+from flfed.deployment.site_state.ledger_copy import LedgerCopy, copy_of
 from flfed.deployment.site_state.trusted_files import open_folder
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked
@@ -175,9 +175,9 @@ def serve(
 def _begin_copy(folder: SiteFolder, target: Path | None, notify: Notify) -> None:
     """Bring the copy of the ledger up to date before anything is answered; raises where it was given up unsaid."""
     if target is None:
-        if folder.ledger_copy.exists():
-            earlier = folder.ledger_copy.read_text(encoding="utf-8").strip()
-            raise usage_error("gate.copy.without", site=folder.site, folder=earlier, file=folder.ledger_copy)
+        earlier = copy_of(folder)
+        if earlier is not None:
+            raise usage_error("gate.copy.without", site=folder.site, folder=earlier.folder, file=folder.ledger_copy)
         return
     copy = LedgerCopy(folder, target)
     copy.begin()

@@ -79,19 +79,34 @@ class LedgerCopy:
         LedgerError
             If a copy is absent, cannot be written, has more lines than its original, or other ones.
         """
-        grown = False
-        for original in self.originals:
-            try:
-                grown |= self._follow(original, create)
-            except OSError as error:
-                raise self._error("unwritten", original, why=error.strerror) from None
         # A set of rows is written before its line.
-        if grown or create:
+        if self._follow_each(create) or create:
             for original in _files_of_sets(self.site.gate):
                 _copy_absent(original, self.path(original))
 
-    def _follow(self, original: Path, create: int) -> bool:
-        """Append what a copy lacks, and return whether it lacked anything."""
+    def lacking(self) -> int:
+        """Return how many bytes the copies lack; nothing is written.
+
+        A receipt comes to the copy with the line after it.
+
+        Raises
+        ------
+        LedgerError
+            As for `update`.
+        """
+        return self._follow_each(0, write=False)
+
+    def _follow_each(self, create: int, *, write: bool = True) -> int:
+        """Append what the copies lack, and return how many bytes they lacked."""
+        lacked = 0
+        for original in self.originals:
+            try:
+                lacked += self._follow(original, create, write=write)
+            except OSError as error:
+                raise self._error("unwritten", original, why=error.strerror) from None
+        return lacked
+
+    def _follow(self, original: Path, create: int, *, write: bool) -> int:
         flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         there = os.open(self.path(original), flags | create, 0o600)
         try:
@@ -99,13 +114,13 @@ class LedgerCopy:
             if not original.exists():
                 if done:
                     raise self._error("ahead", original)
-                return False
+                return 0
             with original.open("rb") as here:
-                return self._append(here.fileno(), there, done, original)
+                return self._append(here.fileno(), there, done, original, write=write)
         finally:
             os.close(there)
 
-    def _append(self, here: int, there: int, done: int, original: Path) -> bool:
+    def _append(self, here: int, there: int, done: int, original: Path, *, write: bool) -> int:
         """Append what follows the first `done` bytes, which must be the same in both files."""
         size = os.fstat(here).st_size
         # Each line has the hash of the one before, so equal ends of the common part mean that it is equal.
@@ -115,8 +130,8 @@ class LedgerCopy:
             raise self._error("other", original)
         if done > size:
             raise self._error("ahead", original)
-        if done == size:
-            return False
+        if not write or done == size:
+            return size - done
         try:
             at = done
             while at < size:
@@ -127,7 +142,7 @@ class LedgerCopy:
             with suppress(OSError):
                 os.ftruncate(there, done)
             raise
-        return True
+        return size - done
 
     def bring_sets(self) -> None:
         """Copy the sets of released rows, and their key, to the site where they are absent."""
@@ -138,6 +153,13 @@ class LedgerCopy:
     def _error(self, key: str, original: Path, **facts: object) -> LedgerError:
         copy = {"copy": self.path(original), "folder": self.folder, "site": self.site.site}
         return LedgerError(render(f"gate.copy.{key}", **copy, **facts))
+
+
+def copy_of(site: SiteFolder) -> LedgerCopy | None:
+    """Return the copy that a site's marker names, or None where it has none; raises FlfedError."""
+    if not os.path.lexists(site.ledger_copy):
+        return None
+    return LedgerCopy(site, Path(os.fsdecode(read_private(site.ledger_copy)).strip()))
 
 
 def _files_of_sets(folder: Path, before: str = "") -> Iterator[Path]:

@@ -39,6 +39,10 @@ UNENDED = "unended"
 """Key in a table's `attrs`: the last line of its file has all cells but no line break."""
 Folders = tuple[Path, ...]
 """Folders of a relative path, in order of precedence."""
+CONNECT_SECONDS = 10
+"""Longest wait for the first reply of a PostgreSQL server, unless the address has another."""
+LIBPQ = ("psycopg", "psycopg2")
+"""Drivers with libpq's settings."""
 _PICKLES = (".pkl", ".pickle", ".joblib", ".p")
 
 PARSER_SAYS = {"EOF inside string": "unclosed", "field larger": "long"}
@@ -409,7 +413,11 @@ class Sql(Selection):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)  # it quotes settings after the "?"
-                engine = sqlalchemy.create_engine(self._url(), poolclass=sqlalchemy.NullPool)
+                url = sqlalchemy.make_url(self._url())
+                # libpq waits without end for a server that takes a connection and then keeps quiet.
+                unlimited = url.get_driver_name() in LIBPQ and "connect_timeout" not in url.query
+                limits = {"connect_timeout": CONNECT_SECONDS} if unlimited else {}
+                engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=limits)
                 connection = engine.connect()
                 if engine.dialect.name == "sqlite":
                     # SQLite refuses a longer cell before it builds one.

@@ -93,6 +93,10 @@ def test_an_egress_rule_needs_a_number_and_a_program_at_home_is_readable():
     through = node(address="192.0.2.9:3128", peer="outbound proxy")
     assert "the outbound proxy (192.0.2.9).\n" in through and "IPAddressAllow=localhost 192.0.2.9\n" in through
     assert "the outbound proxy is named" in node(address="proxy.example.org:3128", peer="outbound proxy")
+    # Else the node could go anywhere, and its administrator would believe that it cannot.
+    for wrong in ("192.0.2.999:443", "2001:db8::7", "http://192.0.2.9:3128", "192.0.2.9", "192.0.2.0/24:443"):
+        with pytest.raises(UsageError, match="must be host:port"):
+            node(address=wrong)
     assert "ProtectHome=yes\n" in node()
     assert "ProtectHome=read-only\n" in node(command=Path("/home/ann/.venv/bin/flfed"))
 

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import flfed
+from flfed.deployment.coordinator.certificates import host_and_port
 from flfed.paths import SiteFolder
 from flfed.words import flfed_error, usage_error
 
@@ -49,14 +50,14 @@ def filled(
     Raises
     ------
     UsageError
-        If a path is not absolute, or has characters with another meaning in a unit.
+        If a path is not absolute, or has characters with another meaning in a unit; or the address is none.
     """
     SiteFolder(site)
     # Checked against few characters: each reader of these files quotes in another way.
     for path in (command, base, copy or base):
         if not PLAIN.fullmatch(str(path)):
             raise usage_error("processes.files.path", path=path)
-    host = _host(address)
+    host = number_of(address)
     egress = f"IPAddressDeny=any\nIPAddressAllow=localhost {host}" if host else ANYWHERE.format(peer=peer)
     # A program in a person's home could not be started otherwise.
     protect_home = "read-only" if command.parts[1] in ("home", "root") else "yes"
@@ -92,12 +93,15 @@ def _copy_values(copy: Path | None) -> dict[str, str]:
     }
 
 
-def _host(address: str) -> str:
+def number_of(address: str) -> str:
     """Return the IP address in "host:port".
 
     "" where the host is a name.
     """
-    host = address.rpartition(":")[0].strip("[]") or address
+    if not address:
+        return ""
+    # A mistyped number must not pass for a name, to which no rule applies.
+    host = host_and_port(address)[0]
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
