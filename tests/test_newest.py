@@ -26,14 +26,13 @@ def test_a_failing_test_is_named_with_the_package_without_which_it_passes():
     one, other = Beyond("a", "<2", "2.0"), Beyond("b", "<5", "5.1")
     installed: dict[str, str] = {}
 
-    def install(what: str) -> None:
-        name = what[0]
-        installed[name] = what[1:]
+    def install(*words: str) -> None:
+        installed.update({what[0]: what[1:] for what in words})
 
     def still_failing(tests: list[str]) -> list[str]:
         return [test for test in tests if test != "test_b" or installed.get("b") != "<5"]
 
-    attribute([one, other], ["test_c", "test_b"], install, still_failing)
+    attribute([one, other], ["test_c", "test_b"], install, ["a==2.0", "b==5.1"], still_failing)
     assert (one.first_failing, other.first_failing) == ("", "test_b")
     assert installed == {"a": "==2.0", "b": "==5.1"}
 
