@@ -24,6 +24,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 FAST = ("-n", "2", "--dist", "loadfile", "-m", "not slow")
 SERVERS = ("-n", "2", "--dist", "loadfile", "-m", "servers and not proof")
+RANGES = "tests/test_requirements.py::test_the_installed_version_is_in_the_declared_range"
+"""Fails by its nature where a package is beyond our bound."""
 FAILED = re.compile(r"^(?:FAILED|ERROR) ([^\s\[]+)", re.MULTILINE)
 """A failing test, without its parameters: these may have spaces, and one fault often fails all of them."""
 
@@ -96,7 +98,7 @@ def beyond_bounds(needed: Sequence[Requirement], versions: dict[str, str]) -> li
 
 def failing(python: str, selection: Sequence[str]) -> list[str]:
     """Return the failing tests of a selection, in order; a file that cannot be imported counts as one."""
-    words = [python, "-m", "pytest", "-q", "-rfE", "--continue-on-collection-errors", *selection]
+    words = [python, "-m", "pytest", "-q", "-rfE", "--continue-on-collection-errors", "--deselect", RANGES, *selection]
     lines = []
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():
@@ -136,6 +138,7 @@ def main() -> int:
     failures: list[str] = []
     if packages:
         with tempfile.TemporaryDirectory(prefix="flfed-newest-") as folder:
+            Path(folder).chmod(0o755)  # some tests run as another user
             venv.create(folder, with_pip=True)
             python = str(Path(folder) / "bin" / "python")
 
