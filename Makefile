@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: env demo wheel test fast proof fuzz newest lock wheels bench bench-peers bench-deployment bench-private bench-tables bench-app pictures docs tutorials case-studies site app style lint format
+.PHONY: env demo wheel test fast proof fuzz newest lock audit wheels bench bench-peers bench-deployment bench-private bench-tables bench-app pictures docs tutorials case-studies site app style lint format
 .DEFAULT_GOAL := demo
 
 # A line every few seconds, for the time in which pip prints none; it ends with the shell of its rule, by Ctrl-C too.
@@ -80,6 +80,11 @@ fuzz: env
 # requirements.lock: the version and the hashes of each package, for Linux on x86-64 and aarch64.
 lock: env
 	$(BIN)/python -m tests.lock
+
+# Known vulnerabilities of what the lock lists, by pip-audit; ends with 1 where there are some. Without its service the stored
+# answer is shown, and it ends with 2. AUDIT_ARGS="--osv-url URL" names another service.
+audit: env
+	$(BIN)/python -m tests.audit $(AUDIT_ARGS)
 
 # flfed and all that it needs as wheels in DIR, for machines without internet: hashes, install.sh, list of components.
 wheels: env

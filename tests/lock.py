@@ -1,14 +1,15 @@
 """Locked versions and hashes of all that flfed needs: `make lock` writes requirements.lock.
 
-Versions and hashes are those of the registry, for every system. Of torch the lock has the CPU wheel alone. The registry
-lacks it: it lies at PyTorch's own index, or where PIP_FIND_LINKS says. A platform whose wheel could not be reached is
-named in the lock.
+Versions and hashes are those of the registry, for every system. Of torch the lock has CPU wheels alone. The registry
+lacks these of newer versions: they lie at PyTorch's own index, or where PIP_FIND_LINKS says. Without that, aarch64 gets
+the last version whose wheel on the registry is one. A platform whose wheel could not be reached is named in the lock.
 """
 
 import hashlib
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import requires, version
@@ -25,6 +26,8 @@ EXTRAS = ("all",)
 PYTHONS = ("3.11", "3.12", "3.13")
 MACHINES = {"x86_64": "manylinux_2_28_x86_64", "aarch64": "manylinux_2_28_aarch64"}
 """Names of machines in a marker, with the platform of their wheels."""
+LAST_WITHOUT_CUDA = {"aarch64": "2.10.0"}
+"""Last torch whose wheel on the registry is a CPU wheel; those for x86-64 have CUDA."""
 DIGEST = "# sha256 of what follows: "
 
 
@@ -52,7 +55,9 @@ def torch_lines() -> Iterator[str]:
     for python in PYTHONS:
         for machine, platform in MACHINES.items():
             marker = f'python_version == "{python}" and platform_machine == "{machine}"'
-            found = _torch_wheel(wanted, python, platform)
+            found = _torch_wheel(f"{wanted}+cpu", python, platform)
+            if found is None and machine in LAST_WITHOUT_CUDA:
+                found = _torch_wheel(LAST_WITHOUT_CUDA[machine], python, platform)
             if found is None:
                 yield f"# no CPU wheel of torch {wanted} could be reached for: {marker}\n"
             else:
@@ -63,10 +68,12 @@ def torch_lines() -> Iterator[str]:
 def _torch_wheel(wanted: str, python: str, platform: str) -> tuple[str, str] | None:
     with tempfile.TemporaryDirectory() as folder:
         words = ["--no-deps", "--only-binary", ":all:", "--python-version", python, "--platform", platform]
-        pip = [sys.executable, "-m", "pip", "download", "-qq", "--dest", folder, *words, f"torch=={wanted}+cpu"]
+        pip = [sys.executable, "-m", "pip", "download", "-qq", "--dest", folder, *words, f"torch=={wanted}"]
         if subprocess.run(pip, capture_output=True, check=False).returncode != 0:
             return None
         (wheel,) = Path(folder).iterdir()
+        if "torch/lib/libtorch_cuda.so" in zipfile.ZipFile(wheel).namelist():
+            return None
         return wheel.name, hashlib.sha256(wheel.read_bytes()).hexdigest()
 
 

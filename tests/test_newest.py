@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.newest import Beyond, attribute, beyond_bounds, requirements, unbounded
+from tests import test_requirements
+from tests.newest import RANGES, Beyond, attribute, beyond_bounds, failing, requirements, unbounded
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,16 +27,26 @@ def test_a_failing_test_is_named_with_the_package_without_which_it_passes():
     one, other = Beyond("a", "<2", "2.0"), Beyond("b", "<5", "5.1")
     installed: dict[str, str] = {}
 
-    def install(what: str) -> None:
-        name = what[0]
-        installed[name] = what[1:]
+    def install(*words: str) -> None:
+        installed.update({what[0]: what[1:] for what in words})
 
     def still_failing(tests: list[str]) -> list[str]:
         return [test for test in tests if test != "test_b" or installed.get("b") != "<5"]
 
-    attribute([one, other], ["test_c", "test_b"], install, still_failing)
+    attribute([one, other], ["test_c", "test_b"], install, ["a==2.0", "b==5.1"], still_failing)
     assert (one.first_failing, other.first_failing) == ("", "test_b")
     assert installed == {"a": "==2.0", "b": "==5.1"}
+
+
+def test_a_failing_test_is_named_once_whatever_its_parameters(tmp_path: Path):
+    file = tmp_path / "test_two.py"
+    file.write_text(
+        "import pytest\n@pytest.mark.parametrize('n', [1, 2], ids='number {}'.format)\n"
+        "def test_odd(n):\n    assert n > 2, 'a - b'\ndef test_even():\n    pass\n"
+    )
+    (name,) = failing(sys.executable, [str(file)])
+    assert name.endswith("test_two.py::test_odd")
+    assert hasattr(test_requirements, RANGES.partition("::")[2])
 
 
 def wheel(folder: Path, name: str, version: str, text: str) -> None:
