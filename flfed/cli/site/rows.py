@@ -142,7 +142,9 @@ def _checked(checked: Checked, whole: bool) -> output.Shown:
     if rows:
         output.as_table(["column", "", "counts"], rows, title=title, cut="counts", below=below)
     features = render("findings.check.features", mapped=checked.mapped, features=checked.features)
-    if checked.passed:
+    if checked.passed and not checked.training_rows:
+        yield render("commands.check.columns", site=checked.site, rows=counted(checked.rows, "row"), features=features)
+    elif checked.passed:
         training = counted(checked.training_rows, "training row")
         holdout = counted(checked.holdout_rows, "holdout row")
         yield render("commands.check.fits", site=checked.site, training=training, holdout=holdout, features=features)

@@ -31,6 +31,8 @@ from flfed.words import render
 
 MOST_COMPARED = 20_000_000
 """Rows of the largest streamed table in which copies are looked for."""
+NO_PERSON = "names nobody"
+SAME_PERSON = "names a person who has an earlier row"
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     if site.is_streamed:
         return _check_blocks(site)
     raw, table, findings, schema = site.examine()
+    if not site.has_outcome:
+        findings = [*findings, *_unfit_identifiers(table, schema)]
     every = site.schema_of(schema)
     missing = missing_cells(table, every)
     lines = [_column_line(name, table, missing[name], every, findings, site) for name in every.columns]
@@ -120,6 +124,10 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     noted = oddities(raw, table, every, site.columns, today=today, missing=missing)
     # The line of an empty column says so already.
     lines += [_note(odd.column, odd.text) for odd in noted if odd.text != EMPTY]
+    if not site.has_outcome:
+        # The party with the outcome holds rows out.
+        lines += _declared(table, schema, site)
+        return Checked(site.name, len(table), 0, 0, features, mapped, tuple(lines), ())
     # Only a site with its own way of reading reads a second time. Of the others' sides outcomes are looked at alone.
     if type(site) is Site:
         rows = SortedRows.of(table, schema)
@@ -130,6 +138,17 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     lines += _declared(table, schema, site)
     training = len(opened.training)
     return Checked(site.name, len(table), training, opened.holdout_rows, features, mapped, tuple(lines), ())
+
+
+def _unfit_identifiers(table: pd.DataFrame, schema: Schema) -> Iterator[Finding]:
+    """Yield the rows of a site with columns alone that cannot be aligned."""
+    identifiers = table[schema.group] if schema.group else None
+    # A table without any has a finding of its own.
+    if identifiers is None or identifiers.isna().all():
+        return
+    for rule, rows in ((NO_PERSON, identifiers.isna()), (SAME_PERSON, identifiers.duplicated() & identifiers.notna())):
+        if rows.any():
+            yield Finding(schema.group, rule, np.flatnonzero(rows))
 
 
 def _check_blocks(site: Site) -> Checked:
