@@ -169,7 +169,9 @@ class _Parcels:
         answers = self.run.ask(kind, request, receivers, of.from_record)
         for site, why in answers.faults.items():
             error = self.run.error(f"{site}: {why}")
-            raise UsageError(str(error)) if why.code in UNFIT_TABLES else error
+            if why.code in UNFIT_TABLES:
+                raise UsageError(str(error))
+            raise error
         return answers.replies
 
     def _deliver(self, replies: Mapping[str, Reply]) -> None:

@@ -100,8 +100,7 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     if site.is_streamed:
         return _check_blocks(site)
     raw, table, findings, schema = site.examine()
-    if not site.has_outcome:
-        findings = [*findings, *_unfit_identifiers(table, schema)]
+    findings = [*findings, *_unfit_identifiers(table, schema, site)]
     every = site.schema_of(schema)
     missing = missing_cells(table, every)
     lines = [_column_line(name, table, missing[name], every, findings, site) for name in every.columns]
@@ -128,24 +127,28 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
         # The party with the outcome holds rows out.
         lines += _declared(table, schema, site)
         return Checked(site.name, len(table), 0, 0, features, mapped, tuple(lines), ())
-    # Only a site with its own way of reading reads a second time. Of the others' sides outcomes are looked at alone.
-    if type(site) is Site:
-        rows = SortedRows.of(table, schema)
-        opened = split_rows(replace(rows, source=rows.source[[schema.target]]), rows.sides(site.holdout, 0))
-    else:
-        opened = site.read()
+    opened = _outcomes(site, table, schema)
     lines += _table_lines(opened, schema, site)
     lines += _declared(table, schema, site)
     training = len(opened.training)
     return Checked(site.name, len(table), training, opened.holdout_rows, features, mapped, tuple(lines), ())
 
 
-def _unfit_identifiers(table: pd.DataFrame, schema: Schema) -> Iterator[Finding]:
+def _outcomes(site: Site, table: pd.DataFrame, schema: Schema) -> SiteTable:
+    """Return both sides of the table; only a site with its own way of reading reads a second time."""
+    if type(site) is not Site:
+        return site.read()
+    # Of the others' sides outcomes are looked at alone.
+    rows = SortedRows.of(table, schema)
+    return split_rows(replace(rows, source=rows.source[[schema.target]]), rows.sides(site.holdout, 0))
+
+
+def _unfit_identifiers(table: pd.DataFrame, schema: Schema, site: Site) -> Iterator[Finding]:
     """Yield the rows of a site with columns alone that cannot be aligned."""
-    identifiers = table[schema.group] if schema.group else None
     # A table without any has a finding of its own.
-    if identifiers is None or identifiers.isna().all():
+    if site.has_outcome or not schema.group or table[schema.group].isna().all():
         return
+    identifiers = table[schema.group]
     for rule, rows in ((NO_PERSON, identifiers.isna()), (SAME_PERSON, identifiers.duplicated() & identifiers.notna())):
         if rows.any():
             yield Finding(schema.group, rule, np.flatnonzero(rows))
