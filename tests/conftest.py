@@ -195,6 +195,8 @@ def dataset_fixture(name: str, folder: str) -> Callable[..., datasets.Dataset]:
 
 
 taiwan = dataset_fixture("taiwan-credit", "uci_taiwan_credit")
+taiwan_parties = dataset_fixture("taiwan-credit-parties", "uci_taiwan_credit")
+breast_parties = dataset_fixture("breast-cancer-parties", "fate_examples")
 sba_loans = dataset_fixture("sba-loans", "sba_loans")
 stroke_trial = dataset_fixture("stroke-trial", "ist")
 demand = dataset_fixture("scms-demand", "scms_delivery")

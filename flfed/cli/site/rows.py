@@ -142,12 +142,18 @@ def _checked(checked: Checked, whole: bool) -> output.Shown:
     if rows:
         output.as_table(["column", "", "counts"], rows, title=title, cut="counts", below=below)
     features = render("findings.check.features", mapped=checked.mapped, features=checked.features)
-    if checked.passed:
-        training = counted(checked.training_rows, "training row")
-        holdout = counted(checked.holdout_rows, "holdout row")
-        yield render("commands.check.fits", site=checked.site, training=training, holdout=holdout, features=features)
-    else:
-        yield render("commands.check.fails", site=checked.site, features=features)
+    yield _last_words(checked, features)
+
+
+def _last_words(checked: Checked, features: str) -> str:
+    if not checked.passed:
+        return render("commands.check.fails", site=checked.site, features=features)
+    if not checked.training_rows:
+        rows = counted(checked.rows, "row")
+        return render("commands.check.columns", site=checked.site, rows=rows, features=features)
+    training = counted(checked.training_rows, "training row")
+    holdout = counted(checked.holdout_rows, "holdout row")
+    return render("commands.check.fits", site=checked.site, training=training, holdout=holdout, features=features)
 
 
 NAME = typer.Argument(..., help="Site name.", autocompletion=completion.sites)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from flfed.errors import UsageError
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.checkpoint_writer import OF_SITE
 from flfed.federation.server.comparison import requested_groups, select_requested
@@ -44,6 +45,8 @@ from flfed.updates.messages.vertical import (
 from flfed.updates.vertical.alignment import require_vertical
 from flfed.words import flfed_error, usage_error
 
+UNFIT_TABLES = ("identifier-missing", "identifier-twice", "overlap-small", "overlap-columns")
+"""Codes of refusals that people mend in a table."""
 Sealed = Mapping[str, Mapping[str, np.ndarray]]
 """Sealed parcels by receiver, then by sender."""
 Reply = TypeVar("Reply", AlignReply, PartialReply)
@@ -153,11 +156,22 @@ class _Parcels:
         self._deliver(self._ask(PARTIAL, requests, sites, PartialReply))
 
     def _ask(self, kind: str, request: Any, sites: list[str], of: type[Reply]) -> dict[str, Reply]:
-        """Return the replies of all these parties; raises FlfedError where one is missing."""
+        """Return the replies of all these parties.
+
+        Raises
+        ------
+        UsageError
+            If a party's table cannot be joined.
+        FlfedError
+            If a party gives no usable reply.
+        """
         receivers = {site: self.participants[site] for site in sites}
         answers = self.run.ask(kind, request, receivers, of.from_record)
         for site, why in answers.faults.items():
-            raise self.run.error(f"{site}: {why}")
+            error = self.run.error(f"{site}: {why}")
+            if why.code in UNFIT_TABLES:
+                raise UsageError(str(error))
+            raise error
         return answers.replies
 
     def _deliver(self, replies: Mapping[str, Reply]) -> None:

@@ -31,6 +31,8 @@ from flfed.words import render
 
 MOST_COMPARED = 20_000_000
 """Rows of the largest streamed table in which copies are looked for."""
+NO_PERSON = "names nobody"
+SAME_PERSON = "names a person who has an earlier row"
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     if site.is_streamed:
         return _check_blocks(site)
     raw, table, findings, schema = site.examine()
+    findings = [*findings, *_unfit_identifiers(table, schema, site)]
     every = site.schema_of(schema)
     missing = missing_cells(table, every)
     lines = [_column_line(name, table, missing[name], every, findings, site) for name in every.columns]
@@ -120,16 +123,35 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     noted = oddities(raw, table, every, site.columns, today=today, missing=missing)
     # The line of an empty column says so already.
     lines += [_note(odd.column, odd.text) for odd in noted if odd.text != EMPTY]
-    # Only a site with its own way of reading reads a second time. Of the others' sides outcomes are looked at alone.
-    if type(site) is Site:
-        rows = SortedRows.of(table, schema)
-        opened = split_rows(replace(rows, source=rows.source[[schema.target]]), rows.sides(site.holdout, 0))
-    else:
-        opened = site.read()
+    if not site.has_outcome:
+        # The party with the outcome holds rows out.
+        lines += _declared(table, schema, site)
+        return Checked(site.name, len(table), 0, 0, features, mapped, tuple(lines), ())
+    opened = _outcomes(site, table, schema)
     lines += _table_lines(opened, schema, site)
     lines += _declared(table, schema, site)
     training = len(opened.training)
     return Checked(site.name, len(table), training, opened.holdout_rows, features, mapped, tuple(lines), ())
+
+
+def _outcomes(site: Site, table: pd.DataFrame, schema: Schema) -> SiteTable:
+    """Return both sides of the table; only a site with its own way of reading reads a second time."""
+    if type(site) is not Site:
+        return site.read()
+    # Of the others' sides outcomes are looked at alone.
+    rows = SortedRows.of(table, schema)
+    return split_rows(replace(rows, source=rows.source[[schema.target]]), rows.sides(site.holdout, 0))
+
+
+def _unfit_identifiers(table: pd.DataFrame, schema: Schema, site: Site) -> Iterator[Finding]:
+    """Yield the rows of a site with columns alone that cannot be aligned."""
+    # A table without any has a finding of its own.
+    if site.has_outcome or not schema.group or table[schema.group].isna().all():
+        return
+    identifiers = table[schema.group]
+    for rule, rows in ((NO_PERSON, identifiers.isna()), (SAME_PERSON, identifiers.duplicated() & identifiers.notna())):
+        if rows.any():
+            yield Finding(schema.group, rule, np.flatnonzero(rows))
 
 
 def _check_blocks(site: Site) -> Checked:
