@@ -117,7 +117,7 @@ def test_study_list_names_the_strategies_models_and_metrics_that_a_study_may_ask
 
 def test_study_list_keeps_research_variants_for_all_and_says_what_each_name_is(flfed):
     short, whole = (flfed("study", "list", *more)[1].partition("\nstrategy ")[2] for more in ((), ("--all",)))
-    assert "… and 10 more research variants: --all" in short and "research" not in whole
+    assert "… and 11 more research variants: --all" in short and "research" not in whole
     for name in ("fedavg", "boosted-trees", "trimmed-mean"):
         assert f"\n{name} " in short
     for name in ("ditto", "fedadam", "scaffold"):

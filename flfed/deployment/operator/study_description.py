@@ -336,7 +336,7 @@ def size_in_bytes(many: int) -> str:
     """
     for unit, size in (("MB", 10**6), ("kB", 10**3)):
         if many >= size:
-            digits = 3 if many / size >= 100 else 2
+            digits = 3 if many / size >= 99.5 else 2
             return f"{many / size:.{digits}g} {unit}"
     return f"{many} bytes"
 

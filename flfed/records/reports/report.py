@@ -173,7 +173,7 @@ def report(reader: RunReader, name: str) -> Report:
     }
 
 
-CONCLUSION_OBJECTS = ("score-histograms", "training", "own-models", "privacy", "looked-at", "secure-sums")
+CONCLUSION_OBJECTS = ("score-histograms", "training", "own-models", "privacy", "looked-at", "secure-sums", PARTIES)
 """Named objects that a conclusion rests on."""
 
 
