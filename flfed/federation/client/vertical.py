@@ -50,7 +50,9 @@ from flfed.updates.messages.vertical import (
 from flfed.updates.vertical.alignment import BlindingKey, common_rows, shuffled
 from flfed.updates.vertical.residuals import ResidualKey, multiply
 
-SECRETS, PARTIES, RESIDUAL = (f"{OF_RUN}{name}" for name in ("secrets", "parties", "residual-key"))
+SECRETS, PARTIES, RESIDUAL, PUBLIC = (
+    f"{OF_RUN}{name}" for name in ("secrets", "parties", "residual-key", "public-key")
+)
 ROWS, JOINED, REPLY = "vertical-rows", "vertical-joined", "vertical-reply"
 ROWS_EACH = 15
 """Training rows in common for each input of a party, at least: with fewer, gradients show single outcomes."""
@@ -375,7 +377,9 @@ class LabelParty(PartyRun):
         residual = residuals(scores, self.outcome, self.session.task)
         following = self.steps.stepped(weights, self.rows.training.T @ residual, round)
         self.own.state.keep(round, following.arrays())
-        parcel = joined(*self.residual_key.encrypt(residual))
+        # The key under which column parties encrypt their masks goes once.
+        public = [self.residual_key.public()] if round == 1 else []
+        parcel = joined(*public, *self.residual_key.encrypt(residual))
         return dict.fromkeys(self.others, parcel)
 
     def _partial(self, parcels: Parcels, rows: int) -> np.ndarray:
@@ -441,7 +445,11 @@ class ColumnParty(PartyRun):
             return {self.label_party: self._answered(parcel)}, {}
         if exchange == SCORE:
             return {self.label_party: self._scores(round, parcel)}, {}
-        products = or_refuse(multiply(_parted(parcel), self.rows.training))
+        ciphertexts = _parted(parcel)
+        if round == 1:
+            self.own.state.write(PUBLIC, {"key": byte_array(ciphertexts.pop(0))})
+        public = self.stored(PUBLIC)["key"].tobytes()
+        products = or_refuse(multiply(ciphertexts, self.rows.training, public))
         columns = self.rows.training.shape[1].to_bytes(4, "big")
         return {self.label_party: joined(columns, *products.ciphertexts)}, {"masks": products.masks}
 

@@ -2,14 +2,16 @@
 
 ```
  label party, which has the key                        column party
- r, encrypted, once for each column that fits ──────►  r · column, + a mask in every slot
+ r, encrypted, once for each column that fits ──────►  r · column, + an encrypted mask in every slot
  Σ of the slots, rounded to 2⁻⁸               ◄──────
                                               ──────►  − Σ of its masks:  Xᵀ r
 ```
 
-The label party sees masked numbers alone, the column party ciphertexts and its own sums. Masks are complex: the imaginary
-parts of a product hold the ciphertext's noise times each cell, and the label party knows its noise. A decryption with all
-its digits is an equation of the key, so that sums are rounded.
+The label party sees masked numbers alone, the column party ciphertexts and its own sums. Masks are complex: the
+imaginary parts of a product hold the ciphertext's noise times each cell, and the label party knows its noise. Masks are
+encrypted under its public key: one in the clear changes one of a ciphertext's two polynomials, and the other, which is
+the label party's own times the columns, would confirm a guess of them. A decryption with all its digits is an equation
+of the key, so that sums are rounded.
 
 Source: Cheon et al. 2017, "Homomorphic encryption for arithmetic of approximate numbers"; Hardy et al. 2017, "Private
 federated learning on vertically partitioned data via entity resolution and additively homomorphic encryption", for
@@ -38,6 +40,8 @@ SCALE = 2.0**40
 SLOTS = DEGREE // 2
 LARGEST = 16.0
 """Bound of a cell, in standard deviations: larger ones are cut off."""
+SMALLEST = 2.0**-20
+"""Where all cells of a ciphertext are smaller, they count as 0; sums are rounded to more."""
 LARGEST_RESIDUAL = 1024.0
 MASK = 2.0**26
 """Bound of the masks' real and imaginary parts; a product is at most 2^14, and 1 at most in most rows."""
@@ -83,6 +87,13 @@ class ResidualKey:
     def new(cls) -> ResidualKey:
         """Return a new key of the operating system's randomness; raises UsageError without the extra."""
         return cls(_saved(_api().KeyGenerator(_context()).secret_key()))
+
+    def public(self) -> bytes:
+        """Return a public key, under which a column party encrypts its masks."""
+        api = _api()
+        public = api.PublicKey()
+        api.KeyGenerator(_context(), self._key()).create_public_key(public)
+        return _saved(public)
 
     def _key(self) -> Any:
         key = _api().SecretKey()
@@ -158,21 +169,33 @@ class MaskedProducts:
     masks: np.ndarray = field(repr=False)
 
 
-def multiply(residuals: Sequence[bytes], x: np.ndarray) -> MaskedProducts | Refusal:
-    """Return encrypted residuals times each column, masked in every slot, or that ciphertexts are none.
+def multiply(residuals: Sequence[bytes], x: np.ndarray, public: bytes) -> MaskedProducts | Refusal:
+    """Return encrypted residuals times each column, masked in every slot, or that ciphertexts or the key are none.
 
     Parameters
     ----------
     residuals : sequence of bytes
         As `ResidualKey.encrypt` returns them.
     x : float64 array [rows, columns]
-        Within ± `LARGEST`; no column is of zeros alone.
+        Within ± `LARGEST`.
+    public : bytes
+        The label party's `ResidualKey.public`.
     """
     api = _api()
     rows, columns = x.shape
     loaded = _ciphertexts(residuals, ciphertexts_out(rows))
     if isinstance(loaded, Refusal):
         return loaded
+    # Under another scale, masks would be smaller than the products.
+    first = _context().first_parms_id()
+    if any(one.scale != SCALE or one.parms_id() != first for one in loaded):
+        return Refusal("ciphertext-unfit")
+    key = api.PublicKey()
+    try:
+        _load(public, lambda file: key.load(_context(), file))
+    except (ValueError, RuntimeError):
+        return Refusal("ciphertext-unfit")
+    encryptor = api.Encryptor(_context(), key)
     evaluator = api.Evaluator(_context())
     each = _columns_each(rows)
     ciphertexts = []
@@ -181,8 +204,7 @@ def multiply(residuals: Sequence[bytes], x: np.ndarray) -> MaskedProducts | Refu
         group = x[:, first : first + each]
         product = _product(evaluator, loaded, group.T.ravel())
         mask = _complex_masks()
-        evaluator.add_plain_inplace(product, _plain(mask, product))
-        ciphertexts.append(_saved(product))
+        ciphertexts.append(_saved(_masked(encryptor, evaluator, product, mask)))
         if each == 1:
             masks[first] = mask.real.sum()
         else:
@@ -193,10 +215,14 @@ def multiply(residuals: Sequence[bytes], x: np.ndarray) -> MaskedProducts | Refu
 
 def _product(evaluator: Any, residuals: Sequence[Any], cells: np.ndarray) -> Any:
     """Return the sum over the residuals' ciphertexts, each times its cells."""
+    parts = list(_slots_of(cells))
+    # SEAL refuses a product with zeros alone. Where all cells are 0, very small ones stand for them.
+    if np.abs(cells).max() < SMALLEST:
+        parts = [np.full(SLOTS, SMALLEST)]
+        residuals = residuals[:1]
     total = None
-    for residual, values in zip(residuals, _slots_of(cells), strict=True):
-        # A product with zeros alone would be no ciphertext.
-        if not values.any():
+    for residual, values in zip(residuals, parts, strict=True):
+        if np.abs(values).max() < SMALLEST:
             continue
         product = _api().Ciphertext()
         evaluator.multiply_plain(residual, _plain(values), product)
@@ -206,6 +232,14 @@ def _product(evaluator: Any, residuals: Sequence[Any], cells: np.ndarray) -> Any
             evaluator.add_inplace(total, product)
     evaluator.rescale_to_next_inplace(total)
     return total
+
+
+def _masked(encryptor: Any, evaluator: Any, product: Any, mask: np.ndarray) -> Any:
+    """Return a product plus the encryption of a mask, which makes both polynomials new."""
+    masked = _api().Ciphertext()
+    encryptor.encrypt(_plain(mask, product), masked)
+    evaluator.add_inplace(masked, product)
+    return masked
 
 
 def _complex_masks() -> np.ndarray:
