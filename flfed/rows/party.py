@@ -4,9 +4,9 @@
  w ── look ahead ──► y ── X y ──► (scores of all parties) ──► residual r ──► Xᵀ r ──► w' = y − M (Xᵀ r / n + ridge y)
 ```
 
-M is the inverse of (parties × b) Xᵀ X / n + ridge, where b bounds the second derivative of a row's loss: 1/4 of logistic
-regression, 1 of linear. The matrix bounds the party's block of the Hessian over all parties' columns, so that steps of
-all parties at once go down.
+M is the inverse of (parties × b) Xᵀ X / n + ridge, where b bounds the second derivative of a row's loss: 1/4 of
+logistic regression, 1 of linear. The matrix bounds the party's block of the Hessian over all parties' columns, so that
+steps of all parties at once go down.
 
 Source: Nesterov 1983, "A method of solving a convex programming problem with convergence rate O(1/k²)"; Böhning and
 Lindsay 1988, "Monotonicity of quadratic-approximation algorithms", for the bound.
@@ -68,7 +68,7 @@ class PartyRows:
     @property
     def has_intercept(self) -> bool:
         """Whether the last input is a one."""
-        return self.training.shape[1] > len(self.inputs)
+        return bool(self.training.shape[1] > len(self.inputs))
 
     def model(self, weights: np.ndarray) -> Arrays:
         """Return the party's part as the arrays of a linear model of its layout."""
@@ -177,4 +177,4 @@ def own_layout(layout: Layout, columns: list[str]) -> Layout:
 
 def bounded_inputs(table: pd.DataFrame, layout: Layout, encoder: Encoder) -> np.ndarray:
     """Return a table's inputs within ± `LARGEST`; float64 array [rows, inputs]."""
-    return np.clip(encode(table, layout, encoder).x, -LARGEST, LARGEST)
+    return np.asarray(np.clip(encode(table, layout, encoder).x, -LARGEST, LARGEST))

@@ -45,6 +45,8 @@ SMALLEST = 2.0**-20
 LARGEST_RESIDUAL = 1024.0
 MASK = 2.0**26
 """Bound of the masks' real and imaginary parts; a product is at most 2^14, and 1 at most in most rows."""
+QUANTUM = 2.0**-14
+"""Masks are whole multiples of it: sums of 4,096 of them are exact."""
 STEP = 2.0**-8
 """Sums leave the label party in whole multiples of it; the scheme's own error is 2e-5."""
 CIPHERTEXT_BYTES = 300_000
@@ -200,16 +202,12 @@ def multiply(residuals: Sequence[bytes], x: np.ndarray, public: bytes) -> Masked
     each = _columns_each(rows)
     ciphertexts = []
     masks = np.zeros(columns)
-    for first in range(0, columns, each):
-        group = x[:, first : first + each]
+    for start in range(0, columns, each):
+        group = x[:, start : start + each]
         product = _product(evaluator, loaded, group.T.ravel())
-        mask = _complex_masks()
+        mask, sums = _complex_masks(group.shape[1], SLOTS if each == 1 else rows)
         ciphertexts.append(_saved(_masked(encryptor, evaluator, product, mask)))
-        if each == 1:
-            masks[first] = mask.real.sum()
-        else:
-            by_column = mask.real[: group.size].reshape(group.shape[1], rows)
-            masks[first : first + each] = by_column.sum(axis=1)
+        masks[start : start + each] = sums
     return MaskedProducts(tuple(ciphertexts), masks)
 
 
@@ -242,11 +240,17 @@ def _masked(encryptor: Any, evaluator: Any, product: Any, mask: np.ndarray) -> A
     return masked
 
 
-def _complex_masks() -> np.ndarray:
-    """Return masks of the operating system's randomness; complex [SLOTS]."""
+def _complex_masks(columns: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return masks of the operating system's randomness, and the sum of each column's.
+
+    Complex [SLOTS], of which each column has so many in turn; float64 [columns]. The sums are whole multiples of
+    `STEP`, so that a masked sum is rounded as the sum itself would be.
+    """
     drawn = np.frombuffer(secrets.token_bytes(16 * SLOTS), np.uint64).reshape(2, SLOTS)
-    parts = (drawn * 2.0**-63 - 1.0) * MASK
-    return parts[0] + 1j * parts[1]
+    parts = np.floor((drawn * 2.0**-63 - 1.0) * MASK / QUANTUM) * QUANTUM
+    by_column = parts[0, : columns * length].reshape(columns, length)
+    by_column[:, 0] -= by_column.sum(axis=1) % STEP
+    return parts[0] + 1j * parts[1], by_column.sum(axis=1)
 
 
 def _slots_of(values: np.ndarray) -> Iterator[np.ndarray]:

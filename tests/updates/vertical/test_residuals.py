@@ -129,15 +129,16 @@ def test_the_label_party_reads_no_column_from_the_slots(key, public):
     assert (slots_read(key, public, 20) < 0.2).all()
 
 
-def real_masks() -> np.ndarray:
+def real_masks(columns: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     drawn = np.frombuffer(secrets.token_bytes(8 * SLOTS), np.uint64)
-    return (drawn * 2.0**-63 - 1.0) * residuals.MASK + 0j
+    mask = (drawn * 2.0**-63 - 1.0) * residuals.MASK
+    return mask + 0j, mask[: columns * length].reshape(columns, length).sum(axis=1)
 
 
-def mask_on_the_sum() -> np.ndarray:
+def mask_on_the_sum(columns: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     mask = np.zeros(SLOTS, dtype=complex)
     mask[0] = 2.0**20
-    return mask
+    return mask, np.full(columns, 2.0**20)
 
 
 def test_one_mask_on_the_sum_shows_the_column(key, public, monkeypatch):
