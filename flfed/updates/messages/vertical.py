@@ -176,9 +176,9 @@ class PartialReply(_Sealed):
     sealed : mapping of receiving site to uint8 array [bytes]
 
     Reveals: to the coordinator nothing about rows. A column party sends the label party its partial scores of all rows
-    in common, in quarters; from them and the steps' rule a label party that knows some people learns much about the
-    columns of others. The label party sends each column party the sums of its columns times the residuals, which depend
-    on the outcomes. Both are measured in `docs/vertical.md`.
+    in common, in quarters. From them a label party that knows some people can learn about the columns of others. The
+    label party sends each column party the sums of its columns times the residuals, which depend on the outcomes. Both
+    are measured in `docs/vertical.md`.
     """
 
     def to_record(self) -> RecordDict:
