@@ -141,8 +141,13 @@ def rows(kind: type) -> Iterator[str]:
         found = [record[name] for record in records if name in record]
         section = shown([name], len(found) == len(records))
         # Names of arrays and numbers that follow from the study stand for whatever is in the section.
-        if isinstance(found[0], MetricRecord) and name != "metrics" or name in ("arrays", "settings", "extra"):
-            yield f"| {section} | as in the study | {many(found[0])} | {words(kind, name, '')} |"
+        if (
+            isinstance(found[0], MetricRecord)
+            and name != "metrics"
+            or name in ("arrays", "settings", "extra", "sealed")
+        ):
+            named = "names of sites" if name == "sealed" else "as in the study"
+            yield f"| {section} | {named} | {many(found[0])} | {words(kind, name, '')} |"
             continue
         keys = {key: part[key] for part in found for key in part}
         lines = [(words(kind, name, key), typed(v), all(key in part for part in found), key) for key, v in keys.items()]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from flfed.refusals import Refusal
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
-from flfed.updates.messages import compare, enrol, fields, secure_sum, summarise, train
+from flfed.updates.messages import compare, enrol, fields, secure_sum, summarise, train, vertical
 from flfed.updates.messages.compare import AuditReply, AuditRequest, CompareReply, CompareRequest, Figure
 from flfed.updates.messages.enrol import EnrolReply, EnrolRequest, SealedReply, SealedRequest, SealReply, SealRequest
 from flfed.updates.messages.fields import PROTOCOL, MalformedMessage
@@ -111,7 +111,15 @@ STATISTICS = [
     summarise.ScoresRequest(arrays=ARRAYS, encoder=ENCODER, pairs=True),
     ScoresReply(counts=np.linspace(-3.0, 40.0, 128)), ScoresReply(counts=np.array([[12.5, -3.0], [0.25, 7.0]])),
 ]  # fmt: skip
-EVERY = [*EXAMPLES, *SUMS, *EXTRAS, *STATISTICS, dataclasses.replace(EXTRAS[4], cuts_sha256="cd" * 32)]
+PARTY = vertical.Party(site="bank", label=True, columns=3, identifiers=400, key=bytes(range(32)))
+PARCELS = {"service": np.arange(200, dtype=np.uint8)}
+PARTIES = [
+    vertical.AlignRequest(exchange=vertical.ANSWER, parties=(PARTY,), sealed=PARCELS),
+    vertical.AlignReply(parties=(PARTY,), sealed=PARCELS),
+    vertical.PartialRequest(round=2, exchange=vertical.PRODUCTS, sealed=PARCELS),
+    vertical.PartialReply(sealed=PARCELS),
+]
+EVERY = [*EXAMPLES, *SUMS, *EXTRAS, *STATISTICS, *PARTIES, dataclasses.replace(EXTRAS[4], cuts_sha256="cd" * 32)]
 PLAIN_KEYS = {
     TrainRequest: {"protocol", "round", "rounds", "lr-scale", "fit", "score", "encoder-sha256"},
     CompareRequest: {"protocol", "sites", "trained", "encoder-sha256"},
@@ -153,7 +161,7 @@ def test_a_message_comes_back_as_it_went_here_and_through_bytes(example):
 
 
 def test_every_message_is_among_the_examples_frozen_and_says_what_it_reveals():
-    files = (enrol, summarise, train, compare, secure_sum)
+    files = (enrol, summarise, train, compare, secure_sum, vertical)
     kinds = {kind for file in files for kind in vars(file).values() if inspect.isclass(kind)}
     found = {kind for kind in kinds if hasattr(kind, "from_record") and dataclasses.is_dataclass(kind)}
     # Those of an audit and of a seal have examples of their own, in `test_auditing.py` and `test_sealing.py`.
@@ -205,7 +213,7 @@ def test_without_a_required_section_or_field_the_error_names_it(example):
     whole = example.to_record()
     optional = {
         "settings", "extra", "scores", "holdout", "summary", "histogram", "arms", "differences", "offset", "masked",
-        "opened", "signed", "edges", "fit",
+        "opened", "signed", "edges", "fit", "parties", "sealed",
     }  # fmt: skip
     if isinstance(example, SummariseReply):
         optional.remove("summary")

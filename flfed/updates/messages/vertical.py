@@ -38,6 +38,7 @@ class Party:
     Attributes
     ----------
     site : str
+        Its name.
     label : bool
         Whether it has the outcome.
     columns : int
@@ -64,6 +65,7 @@ class _Sealed:
     Attributes
     ----------
     sealed : mapping of site to uint8 array [bytes]
+        Parcels.
     """
 
     sealed: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -89,9 +91,11 @@ class AlignRequest(_Sealed):
     Attributes
     ----------
     exchange : int
+        Of the alignment, from 0.
     parties : tuple of Party
         From the second exchange on.
     sealed : mapping of sending site to uint8 array [bytes]
+        Parcels that the other parties sealed to this one.
 
     Reveals: to the coordinator nothing about rows but how long lists are. The label party learns which of its people
     each party has, and each party which of its people are in the rows in common.
@@ -120,6 +124,7 @@ class AlignReply(_Sealed):
     parties : tuple of Party
         The party itself, in the first exchange.
     sealed : mapping of receiving site to uint8 array [bytes]
+        Parcels to other parties.
 
     Reveals: how many people the party's table has, and whether it has the outcome. The lists of points are sealed to
     the other party. It can compute with them, and learns which of them are of people whom it has itself.
@@ -147,7 +152,9 @@ class PartialRequest(_Sealed):
     round : int, >= 1
         That after the last one brings the scores of the holdout.
     exchange : int
+        Of the round, from 0.
     sealed : mapping of sending site to uint8 array [bytes]
+        Parcels that the other parties sealed to this one.
 
     Reveals: to the coordinator nothing about rows.
     """
@@ -174,6 +181,7 @@ class PartialReply(_Sealed):
     Attributes
     ----------
     sealed : mapping of receiving site to uint8 array [bytes]
+        Parcels to other parties.
 
     Reveals: to the coordinator nothing about rows. A column party sends the label party its partial scores of all rows
     in common, in quarters. From them a label party that knows some people can learn about the columns of others. The
