@@ -141,12 +141,14 @@ def rows(kind: type) -> Iterator[str]:
         found = [record[name] for record in records if name in record]
         section = shown([name], len(found) == len(records))
         # Names of arrays and numbers that follow from the study stand for whatever is in the section.
+        parcels = name == "sealed" and name in {field.name for field in dataclasses.fields(kind)}
         if (
             isinstance(found[0], MetricRecord)
             and name != "metrics"
-            or name in ("arrays", "settings", "extra", "sealed")
+            or name in ("arrays", "settings", "extra")
+            or parcels
         ):
-            named = "names of sites" if name == "sealed" else "as in the study"
+            named = "names of sites" if parcels else "as in the study"
             yield f"| {section} | {named} | {many(found[0])} | {words(kind, name, '')} |"
             continue
         keys = {key: part[key] for part in found for key in part}
