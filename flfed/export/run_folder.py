@@ -33,9 +33,7 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.model_files import ENCODER, INDEX, MODEL, MONITOR, SCHEMA, STUDY, TREE_FILES
 from flfed.signatures import Signer, fingerprint_of, signing_public
 from flfed.spreadsheet import csv_text
-from flfed.study.kinds import is_vertical
-from flfed.study.study import Study
-from flfed.study.tables import VERTICAL
+from flfed.study.study import Study, has_parties
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.arrays import is_encrypted, shapes_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -262,10 +260,10 @@ def shared_model(run: RunEntry, series: SeriesEntry, run_report: Mapping[str, An
 
 def _parts(run: RunEntry, series: SeriesEntry) -> dict[str, SharedModel]:
     """Return each party's part of a run's model, where one process had all parties; none of any other model."""
-    study = Study.parse_recorded(series.study_text)
     path = checkpoints.folder_of(run.run) / f"{checkpoints.FINAL}.safetensors"
-    if not is_vertical(study) or not path.is_file():
+    if not has_parties(tomllib.loads(series.study_text)) or not path.is_file():
         return {}
+    study = Study.parse_recorded(series.study_text)
     final = checkpoints.final(run.run)
     schema = Schema.model_validate(final.facts["schema"])
     parts = {}
@@ -329,9 +327,10 @@ def _why_at_sites(run: str, text: str) -> str:
     arrays = checkpoints.final(run).arrays
     if is_encrypted(arrays):
         return render("export.absent.encrypted", run=run)
-    name = tomllib.loads(text).get("strategy", {}).get("name", "fedavg")
-    if name == VERTICAL:
+    tables = tomllib.loads(text)
+    if has_parties(tables):
         return render("export.absent.parties", run=run)
+    name = tables.get("strategy", {}).get("name", "fedavg")
     # Without the package of a strategy, its own parts are unknown.
     is_registered = name in registry.names("strategy")
     own = registry.load("strategy", name).extra_shapes(shapes_of(arrays)).own_part if is_registered else {}

@@ -23,7 +23,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -99,7 +99,7 @@ class ResidualKey:
 
     def _key(self) -> Any:
         key = _api().SecretKey()
-        _load(self.secret, lambda file: key.load(_context(), file))
+        _load(self.secret, partial(key.load, _context()))
         return key
 
     def encrypt(self, residuals: np.ndarray) -> tuple[bytes, ...]:
@@ -194,7 +194,7 @@ def multiply(residuals: Sequence[bytes], x: np.ndarray, public: bytes) -> Masked
         return Refusal("ciphertext-unfit")
     key = api.PublicKey()
     try:
-        _load(public, lambda file: key.load(_context(), file))
+        _load(public, partial(key.load, _context()))
     except (ValueError, RuntimeError):
         return Refusal("ciphertext-unfit")
     encryptor = api.Encryptor(_context(), key)
@@ -279,7 +279,7 @@ def _ciphertexts(data: Sequence[bytes], count: int) -> list[Any] | Refusal:
     for one in data:
         ciphertext = _api().Ciphertext()
         try:
-            _load(one, lambda file, into=ciphertext: into.load(_context(), file))
+            _load(one, partial(ciphertext.load, _context()))
         except (ValueError, RuntimeError):
             return unfit
         if ciphertext.size() != 2:
