@@ -83,7 +83,9 @@ def describe_site_facts(proposal: Proposal, facts: SiteFacts, added: int = 0) ->
 
 
 def least_participants(proposal: Proposal) -> int:
-    """Return the fewest sites of a run, by policy and secure aggregation."""
+    """Return the fewest sites of a run, by policy and secure aggregation; of parties with other columns all."""
+    if is_vertical(proposal.study):
+        return proposal.participants
     least = proposal.site.policy.least_cohort()
     if proposal.pinned:
         least = max(least, threshold(proposal.pinned))
@@ -173,7 +175,8 @@ def _columns(proposal: Proposal) -> Iterator[str]:
         yield render("approval.study.own-column", column=name, kind=kind)
     yield render("approval.study.target", column=schema.target, kind=_kind(schema.columns[schema.target]))
     if schema.group:
-        yield render("approval.study.group", column=schema.group)
+        kind = "matched" if is_vertical(study) else "group"
+        yield render(f"approval.study.{kind}", column=schema.group)
 
 
 def grouped_columns(study: Study, schema: Schema) -> list[str]:

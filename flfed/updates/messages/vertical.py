@@ -93,8 +93,8 @@ class AlignRequest(_Sealed):
         From the second exchange on.
     sealed : mapping of sending site to uint8 array [bytes]
 
-    Reveals: to the coordinator nothing about rows but how long lists are. The label party learns which of its people
-    each party has, and each party which of its people are in the rows in common.
+    Reveals: to the coordinator nothing about rows but how many there are in each table, and in common. The label party
+    learns which of its people each party has, and each party which of its people are in the rows in common.
     """
 
     exchange: int
@@ -121,8 +121,9 @@ class AlignReply(_Sealed):
         The party itself, in the first exchange.
     sealed : mapping of receiving site to uint8 array [bytes]
 
-    Reveals: how many people the party's table has, and whether it has the outcome. The lists of points are sealed to
-    the other party. It can compute with them, and learns which of them are of people whom it has itself.
+    Reveals: how many people the party's table has, whether it has the outcome, and by the length of a list how many
+    rows are in common. The lists of points are sealed to the other party. It can compute with them, and learns which of
+    them are of people whom it has itself.
     """
 
     parties: tuple[Party, ...] = ()
@@ -175,10 +176,10 @@ class PartialReply(_Sealed):
     ----------
     sealed : mapping of receiving site to uint8 array [bytes]
 
-    Reveals: to the coordinator nothing about rows. A column party tells the label party its partial scores of all rows
-    in common, in quarters; from them and the steps' rule a label party that knows some people learns much about the
-    columns of others. The label party tells each column party the sums of its columns times the residuals, which depend
-    on the outcomes. Both are measured in `docs/vertical.md`.
+    Reveals: to the coordinator nothing about rows but how many are in common. A column party tells the label party its
+    partial scores of all rows in common, in quarters; from them and the steps' rule a label party that knows some
+    people learns much about the columns of others. The label party tells each column party the sums of its columns
+    times the residuals, which depend on the outcomes. Both are measured in `docs/vertical.md`.
     """
 
     def to_record(self) -> RecordDict:
