@@ -14,6 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flfed.deployment.operator.secure_sums import Agreement, agreed
 from flfed.deployment.site_state import approval
 from flfed.errors import UsageError
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.policy import Policy
@@ -44,6 +45,7 @@ from flfed.updates.messages.vertical import (
     PartialRequest,
     Party,
 )
+from flfed.updates.vertical import residuals
 from flfed.updates.vertical.alignment import BYTES
 from tests.approval_text import details, ten_lines
 from tests.deployment.gate_scene import Impostor
@@ -444,3 +446,16 @@ def test_an_agreement_without_a_fingerprint_names_whose(parties):
     for sites, why in (({}, "the study has columns of other parties"), ({"shop": ""}, "of shop the fingerprint")):
         with pytest.raises(UsageError, match=why):
             agreed(gates.folders["bank"], gates.study, sites)
+
+
+def test_ciphertexts_of_another_level_or_form_are_no_failure_of_a_gate():
+    api, key = residuals._api(), residuals.ResidualKey.new()
+    (whole,) = key.encrypt(np.linspace(-1, 1, 50))
+    evaluator = api.Evaluator(residuals._context())
+    for change in (evaluator.mod_switch_to_next_inplace, evaluator.transform_from_ntt_inplace):
+        ciphertext = api.Ciphertext()
+        residuals._load(whole, lambda file, into=ciphertext: into.load(residuals._context(), file))
+        change(ciphertext)
+        spoilt = residuals._saved(ciphertext)
+        assert residuals.multiply([spoilt], np.ones((50, 1))) == Refusal("ciphertext-unfit")
+    assert key.open([spoilt], 50, 1) == Refusal("ciphertext-unfit")

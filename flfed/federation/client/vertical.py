@@ -49,7 +49,7 @@ from flfed.updates.messages.vertical import (
     Party,
 )
 from flfed.updates.vertical.alignment import BlindingKey, common_rows, shuffled
-from flfed.updates.vertical.residuals import ResidualKey, multiply
+from flfed.updates.vertical.residuals import LARGEST, LARGEST_RESIDUAL, ResidualKey, multiply
 
 SECRETS, PARTIES, RESIDUAL = (f"{OF_RUN}{name}" for name in ("secrets", "parties", "residual-key"))
 ROWS, JOINED, REPLY = "vertical-rows", "vertical-joined", "vertical-reply"
@@ -473,6 +473,9 @@ class ColumnParty(PartyRun):
             if len(parcel) != 8 * len(masks):
                 decline("exchange-unfit")
             sums = np.frombuffer(parcel, "<f8") - masks
+            # No honest sum is larger, and no number of it is none.
+            if not (np.abs(sums) <= len(self.rows.training) * LARGEST * LARGEST_RESIDUAL).all():
+                decline("exchange-unfit")
             weights = self.steps.stepped(self.weights(round - 1), sums, round - 1)
             self.own.state.keep(round - 1, weights.arrays())
         if round <= self.session.study.rounds:

@@ -138,8 +138,11 @@ class ResidualKey:
         slots = []
         for ciphertext in loaded:
             plain = api.Plaintext()
-            decryptor.decrypt(ciphertext, plain)
-            slots.append(np.array(_encoder().decode_complex(plain)))
+            try:
+                decryptor.decrypt(ciphertext, plain)
+                slots.append(np.array(_encoder().decode_complex(plain)))
+            except ValueError:
+                return Refusal("ciphertext-unfit")
         return np.array(slots)
 
 
@@ -168,18 +171,25 @@ def multiply(residuals: Sequence[bytes], x: np.ndarray) -> MaskedProducts | Refu
     x : float64 array [rows, columns]
         Within ± `LARGEST`; no column is of zeros alone.
     """
-    api = _api()
-    rows, columns = x.shape
-    loaded = _ciphertexts(residuals, ciphertexts_out(rows))
+    loaded = _ciphertexts(residuals, ciphertexts_out(len(x)))
     if isinstance(loaded, Refusal):
         return loaded
-    evaluator = api.Evaluator(_context())
+    try:
+        return _multiplied(loaded, x)
+    except ValueError:
+        # Of another level or scale, which loading does not show.
+        return Refusal("ciphertext-unfit")
+
+
+def _multiplied(residuals: Sequence[Any], x: np.ndarray) -> MaskedProducts:
+    rows, columns = x.shape
+    evaluator = _api().Evaluator(_context())
     each = _columns_each(rows)
     ciphertexts = []
     masks = np.zeros(columns)
     for first in range(0, columns, each):
         group = x[:, first : first + each]
-        product = _product(evaluator, loaded, group.T.ravel())
+        product = _product(evaluator, residuals, group.T.ravel())
         mask = _complex_masks()
         evaluator.add_plain_inplace(product, _plain(mask, product))
         ciphertexts.append(_saved(product))
