@@ -187,8 +187,10 @@ def _why_no_model(runs: Sequence[RunEntry], series: SeriesEntry) -> str:
     """Return why an export has no model, or ""."""
     if not runs[0].rounds_planned:
         return _why_untrained(series.study_text)
-    if len(runs) == 1:
+    if len(runs) == 1 and runs[0].status not in WITHOUT_MODEL:
         return _why_at_sites(runs[0].run, series.study_text)
+    if len(runs) == 1:
+        return ""
     return render("export.absent.repeats", repeats=len(runs), run=runs[0].run)
 
 
@@ -230,12 +232,12 @@ def shared_model(run: RunEntry, series: SeriesEntry, run_report: Mapping[str, An
         raise usage_error("export.absent.unfinished", run=run.run, status=run.status)
     if not run.rounds_planned:
         raise usage_error("export.absent.untrained", run=run.run, reason=_why_untrained(series.study_text))
+    if why := _why_at_sites(run.run, series.study_text):
+        raise UsageError(why)
     folder = checkpoints.folder_of(run.run)
     if not (folder / f"{checkpoints.FINAL}.safetensors").is_file():
         raise usage_error("export.absent.file", run=run.run, folder=folder)
     final = checkpoints.final(run.run)
-    if why := _why_at_sites(run.run, series.study_text):
-        raise UsageError(why)
     # The store has the hash of the model; a file may have been replaced.
     if run.arrays_sha256 not in (None, arrays_sha256(final.arrays)):
         raise flfed_error("export.errors.changed", what="model", folder=folder, run=run.run)
@@ -321,15 +323,16 @@ def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
 
 def _why_at_sites(run: str, text: str) -> str:
     """Return why a run's last model is only at its sites; "" where it is here or was never written."""
+    tables = tomllib.loads(text)
+    # No part of it was ever here, nor a file that says so.
+    if has_parties(tables):
+        return render("export.absent.parties", run=run)
     path = checkpoints.folder_of(run) / f"{checkpoints.FINAL}.safetensors"
     if not path.is_file():
         return ""
     arrays = checkpoints.final(run).arrays
     if is_encrypted(arrays):
         return render("export.absent.encrypted", run=run)
-    tables = tomllib.loads(text)
-    if has_parties(tables):
-        return render("export.absent.parties", run=run)
     name = tables.get("strategy", {}).get("name", "fedavg")
     # Without the package of a strategy, its own parts are unknown.
     is_registered = name in registry.names("strategy")

@@ -26,7 +26,7 @@ from flfed.rows.comparison.own_columns import list_requested_columns
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.study.former_names import study_values
-from flfed.study.kinds import is_statistic, most_rounds
+from flfed.study.kinds import is_statistic, is_vertical, most_rounds
 from flfed.study.study import Study, is_covered
 from flfed.updates.messages.kinds import COMPARE, asks
 from flfed.updates.parts.part import Place
@@ -204,6 +204,9 @@ def _list_exact_outputs(proposal: Proposal) -> Iterator[str]:
 def _list_risks(proposal: Proposal, facts: SiteFacts) -> Iterator[str]:
     """Yield what makes the worst case worse or likelier in this study, at this site."""
     study = proposal.study
+    # Parties with other columns share no model, and the coordinator brings none to compare.
+    if is_vertical(study):
+        return
     if proposal.participants == 2 and not proposal.guarantee.updates_have_noise:
         kind = "sums" if is_statistic(study) else "updates"
         yield render(f"approval.two-sites.{kind}")

@@ -114,7 +114,7 @@ def check_counted(site: Site, study: Study) -> None:
 
 def counted_comparisons(folder: SiteFolder, site: Site, study: Study) -> Compared | None:
     """Return the models of a study's dataset whose figures were released; None where the site counts none."""
-    if site.policy.is_open or not asks(study, COMPARE):
+    if site.policy.is_open or not site.has_outcome or not asks(study, COMPARE):
         return None
     return compared_models(folder, site, study.dataset.name)
 

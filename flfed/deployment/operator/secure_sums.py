@@ -163,6 +163,8 @@ def _pinned(folder: SiteFolder, others: Mapping[str, str], own: str, least: int)
 
 def _check_named(others: Mapping[str, str], least: int) -> None:
     """Raise where too few other sites are named, or one without the fingerprint of its gate."""
+    if not others and least == LEAST_PARTIES:
+        raise usage_error("operator.with.few-parties")
     if len(others) + 1 < least:
         raise usage_error("operator.with.few", least=least)
     if missing := [name for name, fingerprint in others.items() if not fingerprint]:

@@ -84,7 +84,9 @@ def describe_site_facts(proposal: Proposal, facts: SiteFacts, added: int = 0) ->
 
 
 def least_participants(proposal: Proposal) -> int:
-    """Return the fewest sites of a run, by policy and secure aggregation."""
+    """Return the fewest sites of a run, by policy and secure aggregation; of parties with other columns all."""
+    if is_vertical(proposal.study):
+        return proposal.participants
     least = proposal.site.policy.least_cohort()
     if proposal.pinned:
         least = max(least, threshold(proposal.pinned))
@@ -173,7 +175,9 @@ def _columns(proposal: Proposal) -> Iterator[str]:
         kind = _kind(proposal.site.schema_of(schema).columns[name])
         yield render("approval.study.own-column", column=name, kind=kind)
     yield render("approval.study.target", column=schema.target, kind=_kind(schema.columns[schema.target]))
-    if schema.group:
+    if schema.group and is_vertical(study):
+        yield render("approval.study.matched", column=schema.group)
+    elif schema.group:
         yield render("approval.study.group", column=schema.group)
 
 

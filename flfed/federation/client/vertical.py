@@ -39,6 +39,7 @@ from flfed.updates.messages.vertical import (
     MATCH,
     PRODUCTS,
     RESIDUALS,
+    RUN,
     SCORE,
     SUMS,
     AlignReply,
@@ -48,7 +49,7 @@ from flfed.updates.messages.vertical import (
     Party,
 )
 from flfed.updates.vertical.alignment import BlindingKey, common_rows, shuffled
-from flfed.updates.vertical.residuals import ResidualKey, multiply
+from flfed.updates.vertical.residuals import LARGEST, LARGEST_RESIDUAL, ResidualKey, multiply
 
 SECRETS, PARTIES, RESIDUAL, PUBLIC = (
     f"{OF_RUN}{name}" for name in ("secrets", "parties", "residual-key", "public-key")
@@ -159,9 +160,9 @@ class PartyRun:
             self.own.state.write(KEY, stored)
         return RunKey.of_private(stored["private"].tobytes()).public
 
-    def publics(self) -> dict[str, bytes]:
-        """Return the public key of each party; raises NotTakingPart for one that the approval does not pin."""
-        keys = {site: party.key for site, party in self.parties.items()}
+    def publics(self, parties: Mapping[str, Party]) -> dict[str, bytes]:
+        """Return the public key of each party; raises NotTakingPart unless they are those that the approval pins."""
+        keys = {site: party.key for site, party in parties.items()}
         approval = self.run_keys.approval
         if approval is None:
             return keys
@@ -178,7 +179,11 @@ class PartyRun:
     @cached_property
     def parties(self) -> dict[str, Party]:
         """All parties of the run by name."""
-        facts = json.loads(self.stored(PARTIES)["facts"].tobytes())
+        stored = self.stored(PARTIES)
+        # A key seals one thing for an exchange: a reply of other rows, or under another policy, would be a second.
+        if stored["under"].tobytes() != self._under():
+            decline("exchange-changed")
+        facts = json.loads(stored["facts"].tobytes())
         return {one["site"]: Party(**{**one, "key": bytes.fromhex(one["key"])}) for one in facts}
 
     @property
@@ -197,7 +202,7 @@ class PartyRun:
         named = (self.session.study.sha256(), self.own.run, str(self.own.repeat), json.dumps(_plain(self.parties)))
         context = joined(b"flfed vertical", *(one.encode() for one in named))
         private = RunKey.of_private(self.stored(KEY)["private"].tobytes())
-        links: dict[str, bytes] = or_refuse(pair_secrets(self.own.site, private, self.publics(), context))
+        links: dict[str, bytes] = or_refuse(pair_secrets(self.own.site, private, self.publics(self.parties), context))
         return links
 
     def places(self) -> tuple[np.ndarray, np.ndarray]:
@@ -275,16 +280,21 @@ class PartyRun:
         return sealed
 
     def _keep_parties(self, parties: tuple[Party, ...]) -> None:
-        facts = _plain({party.site: party for party in sorted(parties, key=lambda party: party.site)})
-        content = byte_array(json.dumps(facts).encode())
+        by_site = {party.site: party for party in sorted(parties, key=lambda party: party.site)}
+        content = byte_array(json.dumps(_plain(by_site)).encode())
         stored = self.own.state.read(PARTIES)
         if stored is None:
             mine = [party for party in parties if party.site == self.own.site]
             if len(mine) != 1 or mine[0] != self.party() or sum(party.label for party in parties) != 1:
                 decline("parties-unfit")
-            self.own.state.write(PARTIES, {"facts": content})
+            # Before anything is computed: a label party without others would train, and be compared, alone.
+            self.publics(by_site)
+            self.own.state.write(PARTIES, {"facts": content, "under": byte_array(self._under())})
         elif stored["facts"].tobytes() != content.tobytes():
             decline("parties-unfit")
+
+    def _under(self) -> bytes:
+        return hashlib.sha256(self.own.state.under.encode()).digest()
 
     def party(self) -> Party:
         """Return the party as it announces itself."""
@@ -473,6 +483,9 @@ class ColumnParty(PartyRun):
             if len(parcel) != 8 * len(masks):
                 decline("exchange-unfit")
             sums = np.frombuffer(parcel, "<f8") - masks
+            # No honest sum is larger, and no number of it is none.
+            if not (np.abs(sums) <= len(self.rows.training) * LARGEST * LARGEST_RESIDUAL).all():
+                decline("exchange-unfit")
             weights = self.steps.stepped(self.weights(round - 1), sums, round - 1)
             self.own.state.keep(round - 1, weights.arrays())
         if round <= self.session.study.rounds:
@@ -533,6 +546,9 @@ def compare_joined(request: CompareRequest, session: SiteSession, own: SiteRun) 
     party = party_of(session, own)
     if not isinstance(party, LabelParty):
         decline("columns-only")
+    # The hash names the run's model: under another name two models would count as one.
+    if request.arrays[RUN].tobytes() != hashlib.sha256(own.run.encode()).digest():
+        decline("exchange-unfit")
     over_common = party.compared()
     refuse(over_common.too_small())
     comparison = yield from compare(over_common, {}, request.encoder, bins=request.bins)

@@ -97,8 +97,8 @@ class AlignRequest(_Sealed):
     sealed : mapping of sending site to uint8 array [bytes]
         Parcels that the other parties sealed to this one.
 
-    Reveals: to the coordinator nothing about rows but how long lists are. The label party learns which of its people
-    each party has, and each party which of its people are in the rows in common.
+    Reveals: to the coordinator nothing about rows but how many there are in each table, and in common. The label party
+    learns which of its people each party has, and each party which of its people are in the rows in common.
     """
 
     exchange: int
@@ -126,8 +126,9 @@ class AlignReply(_Sealed):
     sealed : mapping of receiving site to uint8 array [bytes]
         Parcels to other parties.
 
-    Reveals: how many people the party's table has, and whether it has the outcome. The lists of points are sealed to
-    the other party. It can compute with them, and learns which of them are of people whom it has itself.
+    Reveals: how many people the party's table has, whether it has the outcome, and by the length of a list how many
+    rows are in common. The lists of points are sealed to the other party. It can compute with them, and learns which of
+    them are of people whom it has itself.
     """
 
     parties: tuple[Party, ...] = ()
@@ -183,10 +184,10 @@ class PartialReply(_Sealed):
     sealed : mapping of receiving site to uint8 array [bytes]
         Parcels to other parties.
 
-    Reveals: to the coordinator nothing about rows. A column party sends the label party its partial scores of all rows
-    in common, in quarters. From them a label party that knows some people can learn about the columns of others. The
-    label party sends each column party the sums of its columns times the residuals, which depend on the outcomes. Both
-    are measured in `docs/vertical.md`.
+    Reveals: to the coordinator nothing about rows but how many are in common. A column party sends the label party its
+    partial scores of all rows in common, in quarters. From them a label party that knows some people can learn about
+    the columns of others. The label party sends each column party the sums of its columns times the residuals, which
+    depend on the outcomes. Both are measured in `docs/vertical.md`.
     """
 
     def to_record(self) -> RecordDict:

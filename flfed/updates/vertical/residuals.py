@@ -151,8 +151,11 @@ class ResidualKey:
         slots = []
         for ciphertext in loaded:
             plain = api.Plaintext()
-            decryptor.decrypt(ciphertext, plain)
-            slots.append(np.array(_encoder().decode_complex(plain)))
+            try:
+                decryptor.decrypt(ciphertext, plain)
+                slots.append(np.array(_encoder().decode_complex(plain)))
+            except ValueError:
+                return Refusal("ciphertext-unfit")
         return np.array(slots)
 
 
@@ -183,15 +186,15 @@ def multiply(residuals: Sequence[bytes], x: np.ndarray, public: bytes) -> Masked
     public : bytes
         The label party's `ResidualKey.public`.
     """
-    api = _api()
-    rows, columns = x.shape
-    loaded = _ciphertexts(residuals, ciphertexts_out(rows))
+    loaded = _ciphertexts(residuals, ciphertexts_out(len(x)))
     if isinstance(loaded, Refusal):
         return loaded
     # Under another scale, masks would be smaller than the products.
     first = _context().first_parms_id()
     if any(one.scale != SCALE or one.parms_id() != first for one in loaded):
         return Refusal("ciphertext-unfit")
+    api = _api()
+    rows, columns = x.shape
     key = api.PublicKey()
     try:
         _load(public, partial(key.load, _context()))
