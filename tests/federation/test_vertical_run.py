@@ -22,7 +22,6 @@ from flfed.federation.engines.inprocess import CohortGrid
 from flfed.federation.server.run import Result, run
 from flfed.rows.party import QUARTER, PartyRows, Steps, quarters, residuals
 from flfed.study.study import Study
-from flfed.updates.vertical.residuals import STEP
 
 COLUMNS = {"bank": ("limit", "age", "region"), "service": ("paid", "late", "refunds"), "agency": ("visits", "score")}
 SCHEMA = """
@@ -155,8 +154,7 @@ def unencrypted(scene: Scene, models: dict[str, SharedModel], rounds: int) -> di
             total += scores if name == "bank" else quarters(scores) * QUARTER
         residual = residuals(total, y, scene.task)
         for name, rule in steps.items():
-            sums = rule.rows.training.T @ residual
-            weights[name] = rule.stepped(weights[name], sums if name == "bank" else np.round(sums / STEP) * STEP, round)
+            weights[name] = rule.stepped(weights[name], rule.rows.training.T @ residual, round)
     return {name: rule.rows.model(weights[name].now)["weight"] for name, rule in steps.items()}
 
 

@@ -3,7 +3,7 @@
 ```
  label party, which has the key                        column party
  r, encrypted, once for each column that fits ──────►  r · column, + an encrypted mask in every slot
- Σ of the slots, rounded to 2⁻⁸               ◄──────
+ Σ of the slots, rounded to 2⁻¹³              ◄──────
                                               ──────►  − Σ of its masks:  Xᵀ r
 ```
 
@@ -45,10 +45,8 @@ SMALLEST = 2.0**-20
 LARGEST_RESIDUAL = 1024.0
 MASK = 2.0**26
 """Bound of the masks' real and imaginary parts; a product is at most 2^14, and 1 at most in most rows."""
-QUANTUM = 2.0**-14
-"""Masks are whole multiples of it: sums of 4,096 of them are exact."""
-STEP = 2.0**-8
-"""Sums leave the label party in whole multiples of it; the scheme's own error is 2e-5."""
+STEP = 2.0**-13
+"""Sums leave the label party in whole multiples of it; the scheme's own error has a deviation of 1e-6 at most."""
 CIPHERTEXT_BYTES = 300_000
 """Largest length of one ciphertext; found are 236 kB."""
 
@@ -246,14 +244,13 @@ def _masked(encryptor: Any, evaluator: Any, product: Any, mask: np.ndarray) -> A
 def _complex_masks(columns: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Return masks of the operating system's randomness, and the sum of each column's.
 
-    Complex [SLOTS], of which each column has so many in turn; float64 [columns]. The sums are whole multiples of
-    `STEP`, so that a masked sum is rounded as the sum itself would be.
+    Complex [SLOTS], of which each column has so many in turn; float64 [columns]. They have all digits: of masks in
+    whole multiples of something, or that add up to some, the rest of a product, or of a sum, would be in the clear.
     """
     drawn = np.frombuffer(secrets.token_bytes(16 * SLOTS), np.uint64).reshape(2, SLOTS)
-    parts = np.floor((drawn * 2.0**-63 - 1.0) * MASK / QUANTUM) * QUANTUM
-    by_column = parts[0, : columns * length].reshape(columns, length)
-    by_column[:, 0] -= by_column.sum(axis=1) % STEP
-    return parts[0] + 1j * parts[1], by_column.sum(axis=1)
+    parts = (drawn * 2.0**-63 - 1.0) * MASK
+    sums = parts[0, : columns * length].reshape(columns, length).sum(axis=1)
+    return parts[0] + 1j * parts[1], sums
 
 
 def _slots_of(values: np.ndarray) -> Iterator[np.ndarray]:

@@ -180,3 +180,11 @@ def test_what_is_no_ciphertext_of_the_scale_is_refused(key, public, monkeypatch)
 def test_a_key_is_not_in_its_text(key):
     assert key.secret.hex() not in repr(key)
     assert repr(key.secret) not in repr(key)
+
+
+def test_masks_have_all_digits_in_each_slot_and_in_their_sum():
+    masks, sums = residuals._complex_masks(10, 400)
+    for quantum in (2.0**-8, 2.0**-13, 2.0**-20):
+        rests = np.concatenate([masks.real, masks.imag]) / quantum % 1.0
+        assert len(np.unique(rests.round(6))) > 16
+        assert len(np.unique((sums / quantum % 1.0).round(6))) > 2
