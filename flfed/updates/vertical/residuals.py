@@ -187,9 +187,7 @@ def multiply(residuals: Sequence[bytes], x: np.ndarray, public: bytes) -> Masked
     loaded = _ciphertexts(residuals, ciphertexts_out(len(x)))
     if isinstance(loaded, Refusal):
         return loaded
-    # Under another scale, masks would be smaller than the products.
-    first = _context().first_parms_id()
-    if any(one.scale != SCALE or one.parms_id() != first for one in loaded):
+    if not all(map(_is_fresh, loaded)):
         return Refusal("ciphertext-unfit")
     api = _api()
     rows, columns = x.shape
@@ -210,6 +208,15 @@ def multiply(residuals: Sequence[bytes], x: np.ndarray, public: bytes) -> Masked
         ciphertexts.append(_saved(_masked(encryptor, evaluator, product, mask)))
         masks[start : start + each] = sums
     return MaskedProducts(tuple(ciphertexts), masks)
+
+
+def _is_fresh(ciphertext: Any) -> bool:
+    """Return whether a ciphertext is as `ResidualKey.encrypt` makes it.
+
+    Under another scale, masks would be smaller than the products.
+    """
+    first = _context().first_parms_id()
+    return bool(ciphertext.scale == SCALE and ciphertext.parms_id() == first and ciphertext.is_ntt_form())
 
 
 def _product(evaluator: Any, residuals: Sequence[Any], cells: np.ndarray) -> Any:
