@@ -175,10 +175,15 @@ def _columns(proposal: Proposal) -> Iterator[str]:
         kind = _kind(proposal.site.schema_of(schema).columns[name])
         yield render("approval.study.own-column", column=name, kind=kind)
     yield render("approval.study.target", column=schema.target, kind=_kind(schema.columns[schema.target]))
-    if schema.group and is_vertical(study):
-        yield render("approval.study.matched", column=schema.group)
-    elif schema.group:
-        yield render("approval.study.group", column=schema.group)
+    if schema.group:
+        yield _describe_group(study, schema)
+
+
+def _describe_group(study: Study, schema: Schema) -> str:
+    """Return what the identifiers are for."""
+    if is_vertical(study):
+        return render("approval.study.matched", column=schema.group)
+    return render("approval.study.group", column=schema.group)
 
 
 def grouped_columns(study: Study, schema: Schema) -> list[str]:
