@@ -276,12 +276,12 @@ def spoilt(here: Scene, case: str) -> tuple[list[Site], Study]:
 
 
 SENTENCES = {
-    "overlap": "99 rows are in common, fewer than 100",
+    "overlap": "fewer than 100 rows are in common",
     "twice": "1 rows are of a person who has an earlier row",
     "no identifier": "rows have no identifier|client",
     "two label parties": "just one site needs the outcome, and these have it: bank, service",
     "none": "just one site needs the outcome, and these have it: none",
-    "rows": "70 training rows are in common, fewer than 15 for each of a party's 5 inputs",
+    "rows": "fewer than 15 training rows are in common for each of a party's 5 inputs",
     "not allowed": "its policy lets no rows be aligned",
 }
 

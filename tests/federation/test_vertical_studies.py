@@ -189,12 +189,12 @@ def pair(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pair:
 
 
 SENTENCES = {
-    "overlap": "99 rows are in common, fewer than 100",
+    "overlap": "fewer than 100 rows are in common",
     "twice": "1 rows are of a person who has an earlier row",
     "no identifier column": "column 'person' has no value in any row (a site with columns alone needs identifiers)",
     "two label parties": "just one site needs the outcome, and these have it: left, right",
     "no label party": "just one site needs the outcome, and these have it: none",
-    "rows a column": "28 training rows are in common, fewer than 15 for each of a party's 2 inputs",
+    "rows a column": "fewer than 15 training rows are in common for each of a party's 2 inputs",
     "missing extra": "pip install 'flfed[vertical]'",
 }
 

@@ -96,7 +96,7 @@ def _describe_columns(proposal: Proposal, facts: SiteFacts) -> str:
     if is_statistic(study):
         columns = _name_columns(proposal, facts, statistic_of(study).columns(schema))
         return render("approval.line.columns-of-statistic", columns=columns)
-    columns = _name_columns(proposal, facts, schema.features(study.dataset.features))
+    columns = _name_columns(proposal, facts, proposal.features)
     if study.train:
         line = render("approval.line.columns", columns=columns, target=schema.target)
     else:

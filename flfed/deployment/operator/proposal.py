@@ -22,7 +22,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
-from flfed.study.kinds import grows
+from flfed.study.kinds import grows, is_vertical
 from flfed.study.study import Study, compares_privately, covers_model
 from flfed.updates.masking.rules import LEAST, threshold
 from flfed.updates.mechanism import mechanism_of
@@ -98,6 +98,15 @@ class Proposal:
     def serving(self) -> Site:
         """The site as it serves the dataset."""
         return self.site.serving(self.study.dataset.name)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Features of the study that the site reads: where parties have different columns, those that it maps."""
+        features = tuple(self.schema.features(self.study.dataset.features))
+        if not is_vertical(self.study):
+            return features
+        mapping = self.serving.mapping
+        return tuple(name for name in features if mapping.get(name, name) is not None)
 
     @cached_property
     def messages(self) -> StudyMessages:

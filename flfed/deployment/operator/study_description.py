@@ -162,8 +162,7 @@ def _columns(proposal: Proposal) -> Iterator[str]:
         if schema.group and by_person(study):
             yield render("approval.study.group-of-statistic", column=schema.group)
         return
-    features = schema.features(study.dataset.features)
-    for name in features:
+    for name in proposal.features:
         yield f"{name} ({_kind(schema.columns[name])})"
     for name in grouped_columns(study, schema):
         yield render("approval.study.looked-at", column=name, kind=_kind(schema.columns[name]))

@@ -229,13 +229,12 @@ class PartyRun:
 
     def keep_rows(self, training: np.ndarray, holdout: np.ndarray) -> None:
         """Store the rows in common; raises NotTakingPart where they are too few."""
-        overlap = len(training) + len(holdout)
         least = self.session.policy.overlap
-        if overlap < least:
-            decline("overlap-small", rows=overlap, least=least)
+        if len(training) + len(holdout) < least:
+            decline("overlap-small", least=least)
         inputs = max(party.columns for party in self.parties.values())
         if len(training) < ROWS_EACH * inputs:
-            decline("overlap-columns", rows=len(training), least=ROWS_EACH, columns=inputs)
+            decline("overlap-columns", least=ROWS_EACH, columns=inputs)
         refuse(self.session.row_refusal(self.over_common(training, holdout)))
         self.own.state.write(ROWS, {"training": training, "holdout": holdout})
 
@@ -271,6 +270,9 @@ class PartyRun:
             if stored["request"].tobytes() != digest:
                 decline("exchange-other")
             return without_prefix("to/", stored)
+        # A damaged one: what a key sealed is not sealed again with other masks.
+        if name in self.own.state.names():
+            decline("exchange-changed")
         if isinstance(request, AlignRequest) and request.parties:
             self._keep_parties(request.parties)
         parcels, beside = self.answer(place, self._opened(place, request.sealed))

@@ -401,6 +401,7 @@ def _streamed_refusal(study: Study, site: Site) -> Refusal | None:
         "a person with several rows": bool(schema.group),
         "a holdout in the order of time": not isinstance(site.holdout, Holdout),
         "a published split": bool(study.split.fixed),
+        "an alignment of rows with other parties": is_vertical(study),
         "a model of an earlier run": bool(study.warm_start),
         "a set of validation rows": bool(study.plan.validation),
         "a choice of rows without gaps": study.encode.rows == "complete",
