@@ -24,7 +24,7 @@ from flfed.spreadsheet import csv_text
 from flfed.study.kinds import is_vertical
 from flfed.words import usage_error
 
-SCORES = ("identifier", "score")
+SCORES = ("identifier", "score", "party", "run")
 """Columns of a file of partial scores."""
 
 
@@ -36,14 +36,19 @@ class PartyScores:
     ----------
     identifiers : tuple of str
     scores : float64 array [rows]
+    party, run : str
+        Whose part of which run's model it is.
     """
 
     identifiers: tuple[str, ...]
     scores: np.ndarray
+    party: str
+    run: str
 
     def as_csv(self) -> str:
-        """Return the rows as CSV."""
-        return csv_text(SCORES, zip(self.identifiers, self.scores.tolist(), strict=True))
+        """Return the rows as CSV, identifiers as they are: another program reads them."""
+        columns = (list(self.identifiers), self.scores, self.party, self.run)
+        return pd.DataFrame(dict(zip(SCORES, columns, strict=True))).to_csv(index=False)
 
     @classmethod
     def read(cls, path: Path) -> PartyScores:
@@ -55,14 +60,15 @@ class PartyScores:
             If it is none.
         """
         try:
-            table = pd.read_csv(path, dtype={SCORES[0]: str}, keep_default_na=False)
-            scores = table[SCORES[1]].to_numpy(dtype=float)
+            text = {name: str for name in SCORES if name != "score"}
+            table = pd.read_csv(path, dtype=text, keep_default_na=False)[list(SCORES)]
+            scores = table["score"].to_numpy(dtype=float)
         except (OSError, ValueError, KeyError):
             raise usage_error("export.party.file", file=path) from None
-        identifiers = tuple(table[SCORES[0]]) if SCORES[0] in table else ()
-        if len(identifiers) != len(scores) or len(set(identifiers)) < len(identifiers) or not np.isfinite(scores).all():
+        named = table[["party", "run"]].drop_duplicates()
+        if table["identifier"].duplicated().any() or len(named) != 1 or not np.isfinite(scores).all():
             raise usage_error("export.party.file", file=path)
-        return cls(identifiers, scores)
+        return cls(tuple(table["identifier"]), scores, *named.iloc[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +117,7 @@ def party_scores(model: SharedModel, table: Path | None, site: str = "") -> Part
     x = bounded_inputs(rows, model.layout, model.encoder)
     weight = model.arrays["weight"].reshape(len(input_names(model.layout)))
     scores = x @ weight.astype(float) + float(model.arrays["bias"].reshape(1)[0])
-    return PartyScores(tuple(map(str, identifiers)), scores)
+    return PartyScores(tuple(map(str, identifiers)), scores, str(model.figures.get("party", "")), model.run)
 
 
 def joined_predictions(model: SharedModel, own: PartyScores, others: Sequence[PartyScores]) -> JoinedPredictions:
@@ -120,11 +126,15 @@ def joined_predictions(model: SharedModel, own: PartyScores, others: Sequence[Pa
     Raises
     ------
     UsageError
-        If the part is of a party without the outcome.
+        If the part is of a party without the outcome, or the scores are not one file of each other party of its run.
     """
     # The party with the outcome alone has an intercept.
     if not model.arrays["bias"].any():
         raise usage_error("export.party.label")
+    wanted = sorted(set(model.study.dataset.sites or ()) - {own.party})
+    had = sorted(one.party for one in others)
+    if had != wanted or any(one.run != model.run for one in others):
+        raise usage_error("export.party.others", wanted=", ".join(wanted), had=", ".join(had), run=model.run)
     tables = [pd.Series(one.scores, index=list(one.identifiers)) for one in (own, *others)]
     everyone = pd.concat(tables, axis=1)
     common = everyone.loc[list(own.identifiers)].dropna()

@@ -271,13 +271,14 @@ def _parts(run: RunEntry, series: SeriesEntry) -> dict[str, SharedModel]:
     parts = {}
     for name, stored in final.state.items():
         features, arrays, encoder = read_part(dict(stored))
-        parts[name.removeprefix(OF_SITE)] = SharedModel(
+        site = name.removeprefix(OF_SITE)
+        parts[site] = SharedModel(
             run=run.run,
             study=study.replace({"dataset.features": features}),
             schema=schema,
             arrays=arrays,
             encoder=encoder,
-            figures={"global": {}, "sites-mean": {}, "sites": {}},
+            figures={"global": {}, "sites-mean": {}, "sites": {}, "party": site},
         )
     return parts
 
@@ -315,7 +316,7 @@ def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
         schema=datasets.load(study.dataset.name).schema,
         arrays={**last_model.arrays, **last_model.own},
         encoder=last_model.encoder,
-        figures={"global": {}, "sites-mean": {}, "sites": {}},
+        figures={"global": {}, "sites-mean": {}, "sites": {}, "party": site},
     )
     model.write(folder)
     return Exported(run, folder, run, "", _names(folder))

@@ -22,12 +22,13 @@ import pandas as pd
 
 from flfed.rows.features.encode import encode, input_names
 from flfed.rows.features.summarise import summarise
+from flfed.study.kinds import LARGEST_INPUT
 from flfed.summaries.summary import Arrays, Encoder, Layout, fit_encoder
 
 QUARTER = 0.25
 """Partial scores leave in multiples of it."""
-LARGEST = 16.0
-"""Bound of an input, in standard deviations: larger ones are cut off."""
+LEAST_OTHERS = 15
+"""Rows without an input's most frequent value, at least: by a rarer one the sums of steps show single outcomes."""
 CURVATURE = {"binary": 0.25, "regression": 1.0}
 """Largest second derivative of a row's loss, by task."""
 
@@ -43,9 +44,9 @@ class PartyRows:
     encoder : Encoder
         Of its training rows in common.
     inputs : int array [inputs]
-        Places of the inputs that vary there.
+        Places of the inputs that vary there, in at least `LEAST_OTHERS` rows.
     training, holdout : float64 array [rows, inputs]
-        Within ± `LARGEST`; of the label party with a column of ones at the end.
+        Within ± `LARGEST_INPUT`; of the label party with a column of ones at the end.
     """
 
     layout: Layout
@@ -59,7 +60,7 @@ class PartyRows:
         """Encode a party's rows in common."""
         encoder = fit_encoder(layout, summarise(training, layout))
         x = bounded_inputs(training, layout, encoder)
-        inputs = np.flatnonzero(np.ptp(x, axis=0) > 0) if len(x) else np.arange(x.shape[1])
+        inputs = np.array([place for place in range(x.shape[1]) if _varies(x[:, place])], dtype=np.intp)
         parts = [x[:, inputs], bounded_inputs(holdout, layout, encoder)[:, inputs]]
         if intercept:
             parts = [np.column_stack([part, np.ones(len(part))]) for part in parts]
@@ -175,6 +176,13 @@ def own_layout(layout: Layout, columns: list[str]) -> Layout:
     return replace(layout, features=tuple(one for one in layout.features if one.name in columns))
 
 
+def _varies(values: np.ndarray) -> bool:
+    if not len(values):
+        return False
+    _, counts = np.unique(values, return_counts=True)
+    return bool(len(values) - counts.max() >= LEAST_OTHERS)
+
+
 def bounded_inputs(table: pd.DataFrame, layout: Layout, encoder: Encoder) -> np.ndarray:
-    """Return a table's inputs within ± `LARGEST`; float64 array [rows, inputs]."""
-    return np.asarray(np.clip(encode(table, layout, encoder).x, -LARGEST, LARGEST))
+    """Return a table's inputs within ± `LARGEST_INPUT`; float64 array [rows, inputs]."""
+    return np.asarray(np.clip(encode(table, layout, encoder).x, -LARGEST_INPUT, LARGEST_INPUT))

@@ -11,6 +11,8 @@ from flfed.study.tables import TREES, VERTICAL
 
 LEAST_PARTIES, MOST_PARTIES = 2, 5
 """Sites with different columns of the same people."""
+LARGEST_INPUT = 16.0
+"""Bound of an input of such a site, in standard deviations: larger ones are cut off."""
 ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
 

@@ -26,7 +26,7 @@ from tests.machines import until
 pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
 
 PARTIES = ("alpha", "beta")
-COLUMNS = {"alpha": ("a1", "a2"), "beta": ("b1", "b2", "b3")}
+COLUMNS = {"alpha": ("a1", "a2"), "beta": ("b1", "b2", "b3", "b4", "b5")}
 PEOPLE = 5000
 RECORDING = Path(__file__).with_name("recording.py")
 POLICY = 'format = 1\ndisclosure = "institution"\noutputs = ["row-aligned"]\n'
@@ -98,15 +98,15 @@ vertical._Parcels.exchange = dying
 
 
 class Parties(Consortium):
-    """Two institutions: alpha has the outcome and two columns, beta three others, of 4,980 people in common."""
+    """Two institutions: alpha has the outcome and two columns, beta five others, of 4,980 people in common."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root, PARTIES)
         rng = np.random.default_rng(3)
         self.people = np.array([f"q7zw-{rng.bytes(8).hex()}" for _ in range(PEOPLE)])
         names = [name for columns in COLUMNS.values() for name in columns]
-        cells = pd.DataFrame(rng.normal(0, 1, (PEOPLE, 5)).clip(-9, 9), columns=names)
-        chance = 1 / (1 + np.exp(-cells @ [1.0, -0.5, 1.5, 0.7, -0.8]))
+        cells = pd.DataFrame(rng.normal(0, 1, (PEOPLE, 7)).clip(-9, 9), columns=names)
+        chance = 1 / (1 + np.exp(-cells @ [1.0, -0.5, 1.5, 0.7, -0.8, 0.4, -0.3]))
         self.table = cells.assign(person=self.people, y=np.where(rng.random(PEOPLE) < chance, "yes", "no"))
         schema = SCHEMA + "".join(f'[columns.{name}]\nkind = "number"\nrange = [-10, 10]\n' for name in names)
         (root / "packages/datasets/small/schema.toml").write_text(schema)

@@ -53,7 +53,7 @@ from tests.deployment.summing import BUNDLE, Consortium, SummingGrid
 
 RUN_NAME = "20261120-000001-aaaa"
 PEOPLE = 240
-COLUMNS = {"bank": ("a1", "a2"), "shop": ("b1", "b2", "b3")}
+COLUMNS = {"bank": ("a1", "a2"), "shop": ("b1", "b2", "b3", "b4", "b5")}
 ROUND = ((SCORE, "shop"), (RESIDUALS, "bank"), (PRODUCTS, "shop"), (SUMS, "bank"))
 ORDER = (
     (ALIGN, 0, BLIND, "bank"),
@@ -184,7 +184,7 @@ def parties(small_sites: Any, tmp_path: Any) -> Callable[..., Gates]:
     schema = SCHEMA + "".join(f'[columns.{name}]\nkind = "number"\nrange = [-10, 10]\n' for name in names)
     (tmp_path / "root/datasets/small/schema.toml").write_text(schema)
     rng = np.random.default_rng(5)
-    table = pd.DataFrame(rng.normal(0, 1, (PEOPLE, 5)).clip(-9, 9), columns=names)
+    table = pd.DataFrame(rng.normal(0, 1, (PEOPLE, 7)).clip(-9, 9), columns=names)
     table = table.assign(person=[f"p{number}" for number in range(PEOPLE)])
     table = table.assign(y=np.where(rng.random(PEOPLE) < 1 / (1 + np.exp(-table.a1 - table.b1)), "yes", "no"))
 

@@ -1,9 +1,13 @@
 """Parties with different columns of the same people train one linear model, and none sees another's cells."""
 
 import hashlib
+import secrets
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,14 +20,21 @@ from sklearn.metrics import roc_auc_score
 from flfed import Frame, Holdout, Policy, Site
 from flfed.errors import FlfedError, UsageError
 from flfed.export.model_folder import SharedModel
-from flfed.export.party_model import joined_predictions, party_scores
+from flfed.export.party_model import PartyScores, joined_predictions, party_scores
 from flfed.export.run_folder import export
+from flfed.federation.client import vertical
 from flfed.federation.engines.inprocess import CohortGrid
 from flfed.federation.server.run import Result, run
 from flfed.rows.party import QUARTER, PartyRows, Steps, quarters, residuals
 from flfed.study.study import Study
+from flfed.updates.checkpoints.site_state import ReplyCache, StateFiles
+from flfed.updates.messages.vertical import PartialRequest
 
-COLUMNS = {"bank": ("limit", "age", "region"), "service": ("paid", "late", "refunds"), "agency": ("visits", "score")}
+COLUMNS = {
+    "bank": ("limit", "age", "region"),
+    "service": ("paid", "late", "refunds", "fees", "cash"),
+    "agency": ("visits", "score", "calls", "loans", "age2"),
+}
 SCHEMA = """
 format = 1
 name = "clients"
@@ -216,6 +227,100 @@ def test_predictions_in_two_steps_are_those_of_the_run(scene, tmp_path: Path):
     np.testing.assert_allclose(joined.values, 1 / (1 + np.exp(-np.array(total))), atol=1e-9)
     with pytest.raises(UsageError, match="has no outcome"):
         joined_predictions(models["service"], service, [bank])
+
+
+def test_predictions_need_one_file_of_each_other_party_of_the_run(scene, tmp_path: Path):
+    here = scene("binary", tuple(COLUMNS))
+    models = parts(run(here.study(), sites=here.sites()), tmp_path / "exported")
+    # Identifiers that a spreadsheet would take for formulas.
+    table = here.table.assign(client=[f"+{person}" for person in here.table["client"]])
+    found = {}
+    for name in here.names:
+        file = tmp_path / f"{name}.csv"
+        table[["client", *COLUMNS[name]]].to_csv(file, index=False)
+        (tmp_path / "scores.csv").write_text(party_scores(models[name], file).as_csv())
+        found[name] = PartyScores.read(tmp_path / "scores.csv")
+    bank, service, agency = (found[name] for name in here.names)
+    joined = joined_predictions(models["bank"], bank, [agency, service])
+    assert (len(joined.identifiers), joined.only_here) == (PEOPLE, 0)
+    for others in ([service], [service, service], [], [service, replace(agency, run="20260101-000000-0000")]):
+        with pytest.raises(UsageError, match="one file of each other party"):
+            joined_predictions(models["bank"], bank, others)
+
+
+def places_of(here: Scene, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the people in the order in which the column party has them of the label party."""
+    found: list[list[str]] = []
+    keep = vertical.ColumnParty.keep_rows
+
+    def kept(self: Any, training: np.ndarray, holdout: np.ndarray) -> None:
+        found.append(self.table["client"].iloc[np.concatenate([training, holdout])].tolist())
+        keep(self, training, holdout)
+
+    monkeypatch.setattr(vertical.ColumnParty, "keep_rows", kept)
+    run(here.study(rounds=1), sites=here.sites())
+    return found[0]
+
+
+def test_the_order_of_rows_shows_nothing_of_the_label_partys_cells(scene, monkeypatch: pytest.MonkeyPatch):
+    here = scene()
+    before = places_of(here, monkeypatch)
+    other = {"yes": "no", "no": "yes"}
+    here.table = here.table.assign(default=here.table["default"].map(other), limit=-here.table["limit"])
+    assert places_of(here, monkeypatch) == before
+
+
+def test_an_input_with_few_other_values_takes_no_part(scene):
+    for count in (12, 60):
+        here = scene()
+        flag = np.zeros(PEOPLE)
+        flag[:count] = 1.0
+        here.table["refunds"] = flag
+        if count == 60:
+            assert run(here.study(rounds=1), sites=here.sites()).status == "completed"
+            continue
+        with pytest.raises(FlfedError, match="fewer than 5 of its inputs vary enough"):
+            run(here.study(rounds=1), sites=here.sites())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (dict.fromkeys(COLUMNS["service"], 1.0), "fewer than 5 of its inputs vary enough"),
+        (dict.fromkeys(COLUMNS["service"], np.nan), "it has no column of the study with a value"),
+        (dict.fromkeys(COLUMNS["bank"]), "it has no column of the study with a value"),
+        ({"default": "yes"}, "the training rows in common have one class only"),
+    ],
+)
+def test_parties_that_cannot_train_are_refused_before_the_rounds(scene, change: dict[str, Any], sentence: str):
+    here = scene()
+    here.table = here.table.assign(**change)
+    with pytest.raises(FlfedError, match=sentence):
+        run(here.study(), sites=here.sites())
+
+
+def test_of_two_equal_requests_at_once_one_is_computed(scene, monkeypatch: pytest.MonkeyPatch):
+    state = StateFiles(ReplyCache("bank", "20260101-000000-0000"))
+    computed = []
+
+    class Slow(vertical.PartyRun):
+        def answer(self, place: Any, parcels: Any) -> Any:
+            time.sleep(0.2)
+            computed.append(place)
+            return {"service": secrets.token_bytes(16)}, {}
+
+        links = {"service": bytes(32)}
+        parties = {"service": None}
+
+    own = SimpleNamespace(state=state, site="bank")
+
+    def ask(_: int) -> bytes:
+        with state.answering():
+            return Slow(None, own).exchange("query.partial", PartialRequest(round=1, exchange=1))["service"].tobytes()
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(ask, range(2))
+    assert first == second and len(computed) == 1
 
 
 class Listening(CohortGrid):

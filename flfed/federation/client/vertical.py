@@ -27,6 +27,7 @@ from flfed.rows.features.encode import decode_target, encode, input_names
 from flfed.rows.party import QUARTER, PartyRows, Steps, Weights, own_layout, quarters, residuals
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
+from flfed.study.kinds import LARGEST_INPUT
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256
 from flfed.updates.arrays import Arrays, byte_array, with_prefix, without_prefix
 from flfed.updates.checkpoints.site_state import OF_RUN, PART, part_arrays
@@ -49,14 +50,16 @@ from flfed.updates.messages.vertical import (
     Party,
 )
 from flfed.updates.vertical.alignment import BlindingKey, common_rows, shuffled
-from flfed.updates.vertical.residuals import LARGEST, LARGEST_RESIDUAL, ResidualKey, multiply
+from flfed.updates.vertical.residuals import LARGEST_RESIDUAL, ResidualKey, multiply
 
 SECRETS, PARTIES, RESIDUAL, PUBLIC = (
     f"{OF_RUN}{name}" for name in ("secrets", "parties", "residual-key", "public-key")
 )
 ROWS, JOINED, REPLY = "vertical-rows", "vertical-joined", "vertical-reply"
 ROWS_EACH = 15
-"""Training rows in common for each input of a party, at least: with fewer, gradients show single outcomes."""
+"""Training rows in common for each input of a party, at least: with fewer, sums of steps show outcomes."""
+LEAST_INPUTS = 5
+"""Inputs of a column party that vary, at least: of fewer, scores of some rounds show the cells."""
 Parcels = dict[str, bytes]
 
 
@@ -237,6 +240,9 @@ class PartyRun:
             decline("overlap-columns", least=ROWS_EACH, columns=inputs)
         refuse(self.session.row_refusal(self.over_common(training, holdout)))
         self.own.state.write(ROWS, {"training": training, "holdout": holdout})
+        if not self.session.site.has_outcome and len(self.rows.inputs) < LEAST_INPUTS:
+            self.own.state.remove(ROWS)
+            decline("inputs-few", least=LEAST_INPUTS)
 
     def over_common(self, training: np.ndarray, holdout: np.ndarray) -> SiteSession:
         """Return a session over the rows in common, by their places in the table."""
@@ -299,7 +305,9 @@ class PartyRun:
         return hashlib.sha256(self.own.state.under.encode()).digest()
 
     def party(self) -> Party:
-        """Return the party as it announces itself."""
+        """Return the party as it announces itself; raises NotTakingPart for one without columns."""
+        if not self.layout.features:
+            decline("columns-none")
         return Party(
             site=self.own.site,
             label=self.session.site.has_outcome,
@@ -332,7 +340,7 @@ class LabelParty(PartyRun):
     def answer(self, place: tuple[str, int, int], parcels: Parcels) -> tuple[Parcels, Arrays]:
         """Return the parcels of a reply."""
         _, round, exchange = place
-        if place[1] == 0:
+        if round == 0:
             return (self._blinded() if exchange == BLIND else self._matched(parcels)), {}
         if set(parcels) != set(self.others):
             decline("exchange-unfit")
@@ -346,7 +354,7 @@ class LabelParty(PartyRun):
         return dict.fromkeys(self.others, points.tobytes())
 
     def _matched(self, parcels: Parcels) -> Parcels:
-        """Return to each party the places in its list of the rows in common, in this party's order."""
+        """Return to each party the places in its list of the rows in common, in the order of their identifiers."""
         if set(parcels) != set(self.others):
             decline("exchange-unfit")
         order = self.secrets["order"]
@@ -364,12 +372,17 @@ class LabelParty(PartyRun):
             of_row[order[mine]] = places
             other_places[site] = of_row
             common = np.intersect1d(common, order[mine])
-        training_rows = len(self.session.table.training)
-        training = common[common < training_rows]
-        holdout = common[common >= training_rows]
+        # In the order of identifiers, which all parties know: the table's own follows from its cells.
+        common = common[np.argsort(np.array(self.identifiers())[common], kind="stable")]
+        is_trained = common < len(self.session.table.training)
+        training, holdout = common[is_trained], common[~is_trained]
         self.keep_rows(training, holdout)
+        refuse(self.over_common(training, holdout).too_small())
+        if self.session.task != "regression" and len(np.unique(self.outcome)) < 2:
+            decline("overlap-one-class")
         counts = np.array([len(training), len(holdout)], dtype="<i8").tobytes()
-        return {site: counts + of_row[common].astype("<i8").tobytes() for site, of_row in other_places.items()}
+        places = np.concatenate([training, holdout])
+        return {site: counts + of_row[places].astype("<i8").tobytes() for site, of_row in other_places.items()}
 
     @cached_property
     def outcome(self) -> np.ndarray:
@@ -486,7 +499,7 @@ class ColumnParty(PartyRun):
                 decline("exchange-unfit")
             sums = np.frombuffer(parcel, "<f8") - masks
             # No honest sum is larger, and no number of it is none.
-            if not (np.abs(sums) <= len(self.rows.training) * LARGEST * LARGEST_RESIDUAL).all():
+            if not (np.abs(sums) <= len(self.rows.training) * LARGEST_INPUT * LARGEST_RESIDUAL).all():
                 decline("exchange-unfit")
             weights = self.steps.stepped(self.weights(round - 1), sums, round - 1)
             self.own.state.keep(round - 1, weights.arrays())
@@ -526,9 +539,10 @@ def align(request: AlignRequest, session: SiteSession, own: SiteRun) -> Aligning
     expected = (ANNOUNCE, BLIND, MATCH) if session.site.has_outcome else (ANNOUNCE, ANSWER)
     if request.exchange not in expected:
         decline("exchange-unfit")
-    if request.exchange == ANNOUNCE:
-        return AlignReply(parties=(party.party(),))
-    return AlignReply(sealed=party.exchange("query.align", request))
+    with own.state.answering():
+        if request.exchange == ANNOUNCE:
+            return AlignReply(parties=(party.party(),))
+        return AlignReply(sealed=party.exchange("query.align", request))
     yield  # a handler is a generator, also one without requests
 
 
@@ -539,7 +553,8 @@ def exchange(request: PartialRequest, session: SiteSession, own: SiteRun) -> Exc
     last = session.study.rounds + 1
     if request.exchange not in expected or not 1 <= request.round <= last:
         decline("exchange-unfit")
-    return PartialReply(sealed=party.exchange("query.partial", request))
+    with own.state.answering():
+        return PartialReply(sealed=party.exchange("query.partial", request))
     yield  # a handler is a generator, also one without requests
 
 

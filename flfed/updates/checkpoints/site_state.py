@@ -19,7 +19,7 @@ import logging
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -261,6 +261,10 @@ class RunState(ABC):
     def names(self) -> Iterable[str]:
         """Return the names of the stored entries."""
 
+    def answering(self) -> AbstractContextManager[None]:
+        """Lock the state while a reply is computed: of two requests at once the second one waits."""
+        return nullcontext()
+
     def encoder(self, sha256: str) -> Arrays | None:
         """Return the encoder of a hash, None where another one or none is here."""
         arrays = self.read(ENCODER)
@@ -313,6 +317,10 @@ class StateFiles(RunState):
 
     def __init__(self, store: ReplyCache) -> None:
         self._store = store
+
+    def answering(self) -> AbstractContextManager[None]:
+        """Lock the folder; raises StorageError."""
+        return self._store.answering()
 
     def read(self, name: str) -> Arrays | None:
         """Return a file's arrays; a damaged file counts as none."""

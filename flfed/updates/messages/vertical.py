@@ -128,7 +128,7 @@ class AlignReply(_Sealed):
 
     Reveals: how many people the party's table has, whether it has the outcome, and by the length of a list how many
     rows are in common. The lists of points are sealed to the other party. It can compute with them, and learns which of
-    them are of people whom it has itself.
+    them are of people whom it has itself. Column parties learn which of these are test rows.
     """
 
     parties: tuple[Party, ...] = ()

@@ -38,8 +38,6 @@ PRIMES = (60, 40, 40, 60)
 """Bits of the primes: with 200 bits at this degree, as hard to break as AES-128."""
 SCALE = 2.0**40
 SLOTS = DEGREE // 2
-LARGEST = 16.0
-"""Bound of a cell, in standard deviations: larger ones are cut off."""
 SMALLEST = 2.0**-20
 """Where all cells of a ciphertext are smaller, they count as 0; sums are rounded to more."""
 LARGEST_RESIDUAL = 1024.0
@@ -180,7 +178,7 @@ def multiply(residuals: Sequence[bytes], x: np.ndarray, public: bytes) -> Masked
     residuals : sequence of bytes
         As `ResidualKey.encrypt` returns them.
     x : float64 array [rows, columns]
-        Within ± `LARGEST`.
+        Within ± `LARGEST_INPUT`.
     public : bytes
         The label party's `ResidualKey.public`.
     """
