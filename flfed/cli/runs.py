@@ -192,8 +192,6 @@ def predict(
 
     Prints CSV: the number of the row, from 1, and its probability, probabilities or prediction. If the table has the
     outcome, metrics and calibration are printed as well. In any case the signer of the model is printed.
-
-    Where each party has its own part of a model, --partial writes scores, and --with makes predictions of them.
     """
     if partial is not None or others:
         _predict_of_parties(model, (table, site), partial, others, (out, explain), as_json=as_json)

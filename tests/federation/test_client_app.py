@@ -33,6 +33,7 @@ from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK
 from flfed.updates.messages.summarise import BINS, SCORES, STATISTIC, SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
+from flfed.updates.messages.vertical import ALIGN, PARTIAL
 
 Ask = Callable[..., Message]
 
@@ -301,6 +302,7 @@ def test_a_repeat_draws_another_holdout_only_where_the_policy_allows(small_sites
 def test_there_is_a_handler_for_every_kind_of_message():
     assert sorted({ENROL, *HANDLERS}) == sorted(
         [ENROL, SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, KEYS, LIST, UNMASK, SCORES, COMPARE, AUDIT]
+        + [ALIGN, PARTIAL]
     )
 
 

@@ -251,7 +251,8 @@ def test_of_tables_that_others_published_two_columns_at_most_have_a_note(test_da
 
 @pytest.mark.studies
 def test_every_shipped_site_passes(test_data: Path):
-    datasets.get(datasets.load("heart-disease"), from_folder=test_data, progress=lambda line: None)
+    for name in ("heart-disease", "breast-cancer-parties", "taiwan-credit-parties"):
+        datasets.get(datasets.load(name), from_folder=test_data, progress=lambda line: None)
     notes = 0
     for name in sites.names():
         site = sites.load(name)
@@ -261,7 +262,10 @@ def test_every_shipped_site_passes(test_data: Path):
             except UsageError as error:  # its rows are to be fetched
                 raise AssertionError(f"{name}: {error}") from None
             assert checked.passed, (name, served)
-            assert checked.mapped >= checked.features / 2
+            assert site.partial or checked.mapped >= checked.features / 2
+            # The other party's columns are noted, each.
+            if site.partial:
+                continue
             notes += sum(line.note and "same value" not in line.detail for line in checked.lines)
     # In Hungary and Long Beach a row stands twice, and two columns are empty.
     assert notes <= 12
