@@ -29,7 +29,7 @@ PARTIES = ("alpha", "beta")
 COLUMNS = {"alpha": ("a1", "a2"), "beta": ("b1", "b2", "b3", "b4", "b5")}
 PEOPLE = 5000
 RECORDING = Path(__file__).with_name("recording.py")
-POLICY = 'format = 1\ndisclosure = "institution"\noutputs = ["row-aligned"]\n'
+POLICY = 'format = 1\ndisclosure = "institution"\noutputs = ["row-aligned"]\ndaily-bytes = 500000000\n'
 PACKAGE = """
 from flfed import Csv, Holdout, Site
 site = Site(
