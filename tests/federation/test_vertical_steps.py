@@ -7,8 +7,8 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import roc_auc_score
 
-from flfed.rows import party
 from flfed.rows.party import QUARTER, PartyRows, Steps, quarters, residuals
+from flfed.study.kinds import LARGEST_INPUT
 from flfed.updates.vertical.residuals import ResidualKey, multiply
 
 ROUNDS = 10
@@ -20,7 +20,7 @@ def breast(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     data = load_breast_cancer()
     order = np.random.default_rng(seed).permutation(len(data.target))
     x = data.data[order]
-    x = np.clip((x - x[:398].mean(axis=0)) / x[:398].std(axis=0), -party.LARGEST, party.LARGEST)
+    x = np.clip((x - x[:398].mean(axis=0)) / x[:398].std(axis=0), -LARGEST_INPUT, LARGEST_INPUT)
     return x, data.target[order].astype(float)
 
 
@@ -149,7 +149,7 @@ def test_scores_with_all_digits_show_the_columns_of_clients_and_quarters_do_not(
     for name in ("LIMIT_BAL", *(f"PAY_AMT{month}" for month in months)):
         table[name] = np.log1p(table[name])
     x = table[[*bank, *service]].to_numpy(dtype=float)
-    x = np.clip((x - x.mean(axis=0)) / x.std(axis=0), -party.LARGEST, party.LARGEST)
+    x = np.clip((x - x.mean(axis=0)) / x.std(axis=0), -LARGEST_INPUT, LARGEST_INPUT)
     places = [list(range(len(bank))), list(range(len(bank), x.shape[1]))]
     own, by_quarters, exact = what_is_read(parties_of(x, places), y)
     assert own == pytest.approx(0.37, abs=0.03)

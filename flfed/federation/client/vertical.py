@@ -382,7 +382,9 @@ class LabelParty(PartyRun):
             decline("overlap-one-class")
         counts = np.array([len(training), len(holdout)], dtype="<i8").tobytes()
         places = np.concatenate([training, holdout])
-        return {site: counts + of_row[places].astype("<i8").tobytes() for site, of_row in other_places.items()}
+        public = self.residual_key.public()
+        lists = {site: counts + of_row[places].astype("<i8").tobytes() for site, of_row in other_places.items()}
+        return {site: joined(public, one) for site, one in lists.items()}
 
     @cached_property
     def outcome(self) -> np.ndarray:
@@ -403,8 +405,7 @@ class LabelParty(PartyRun):
         following = self.steps.stepped(weights, self.rows.training.T @ residual, round)
         self.own.state.keep(round, following.arrays())
         # The key under which column parties encrypt their masks goes once.
-        public = [self.residual_key.public()] if round == 1 else []
-        parcel = joined(*public, *self.residual_key.encrypt(residual))
+        parcel = joined(*self.residual_key.encrypt(residual))
         return dict.fromkeys(self.others, parcel)
 
     def _partial(self, parcels: Parcels, rows: int) -> np.ndarray:
@@ -470,11 +471,8 @@ class ColumnParty(PartyRun):
             return {self.label_party: self._answered(parcel)}, {}
         if exchange == SCORE:
             return {self.label_party: self._scores(round, parcel)}, {}
-        ciphertexts = _parted(parcel)
-        if round == 1:
-            self.own.state.write(PUBLIC, {"key": byte_array(ciphertexts.pop(0))})
         public = self.stored(PUBLIC)["key"].tobytes()
-        products = or_refuse(multiply(ciphertexts, self.rows.training, public))
+        products = or_refuse(multiply(_parted(parcel), self.rows.training, public))
         columns = self.rows.training.shape[1].to_bytes(4, "big")
         return {self.label_party: joined(columns, *products.ciphertexts)}, {"masks": products.masks}
 
@@ -509,16 +507,19 @@ class ColumnParty(PartyRun):
         return quarters(self.rows.holdout @ weights.now).astype("<i4").tobytes()
 
     def _keep_common(self, parcel: bytes) -> None:
-        """Store the rows in common, as the label party lists them."""
-        numbers = np.frombuffer(parcel, "<i8") if len(parcel) % 8 == 0 else np.zeros(0, dtype=np.int64)
-        order = self.secrets["order"]
-        if len(numbers) < 2:
+        """Store the label party's public key, and the rows in common as it lists them."""
+        parts = _parted(parcel)
+        if len(parts) != 2 or len(parts[1]) % 8 or len(parts[1]) < 16:
             decline("exchange-unfit")
+        public, listed = parts
+        numbers = np.frombuffer(listed, "<i8")
+        order = self.secrets["order"]
         (training, holdout), places = numbers[:2], numbers[2:]
         are_distinct = len(np.unique(places)) == len(places) == training + holdout
         if min(training, holdout) < 0 or not are_distinct or not ((places >= 0) & (places < len(order))).all():
             decline("exchange-unfit")
         rows = order[places]
+        self.own.state.write(PUBLIC, {"key": byte_array(public)})
         self.keep_rows(rows[:training], rows[training:])
 
 

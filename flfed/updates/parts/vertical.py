@@ -150,7 +150,8 @@ def _parcels(border: Border, kind: str) -> ArraySection:
     """Return the section of sealed parcels, from or to some of the study's sites."""
     most = border.most_identifiers
     if kind == ALIGN:
-        size = 2 * most * alignment.BYTES
+        # Two lists of points, or the rows in common with a key.
+        size = 2 * most * alignment.BYTES + residuals.KEY_BYTES
     else:
         # Residuals of all rows, or as many products as there are inputs; and scores, which are the other parcel of a
         # round and far smaller.

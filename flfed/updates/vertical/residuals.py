@@ -45,6 +45,8 @@ MASK = 2.0**26
 """Bound of the masks' real and imaginary parts; a product is at most 2^14, and 1 at most in most rows."""
 STEP = 2.0**-13
 """Sums leave the label party in whole multiples of it; the scheme's own error has a deviation of 1e-6 at most."""
+KEY_BYTES = 600_000
+"""Largest length of a public key; found are 465 kB."""
 CIPHERTEXT_BYTES = 300_000
 """Largest length of one ciphertext; found are 236 kB."""
 

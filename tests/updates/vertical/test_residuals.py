@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from flfed.refusals import Refusal
+from flfed.study.kinds import LARGEST_INPUT
 from flfed.updates.vertical import residuals
-from flfed.updates.vertical.residuals import LARGEST, SLOTS, STEP, ResidualKey, ciphertexts_back, multiply
+from flfed.updates.vertical.residuals import SLOTS, STEP, ResidualKey, ciphertexts_back, multiply
 
 pytest.importorskip("tenseal")
 
@@ -23,7 +24,7 @@ def public(key) -> bytes:
 
 
 def normal(rows: int, columns: int, seed: int = 0) -> np.ndarray:
-    return np.clip(np.random.default_rng(seed).normal(size=(rows, columns)), -LARGEST, LARGEST)
+    return np.clip(np.random.default_rng(seed).normal(size=(rows, columns)), -LARGEST_INPUT, LARGEST_INPUT)
 
 
 def uniform(rows: int, seed: int = 1) -> np.ndarray:
