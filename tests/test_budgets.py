@@ -20,8 +20,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 817_106,
-    "lines of code": 76_864,
+    "tokens of code": 817_119,
+    "lines of code": 76_866,
     "Python files": 594,
     "most imports of a module": 34,
     "modules with more than 15 imports": 63,
