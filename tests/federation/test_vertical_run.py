@@ -185,6 +185,8 @@ def test_parts_are_those_of_the_same_steps_in_the_clear(scene, task: str, names:
     # Only the party with the outcome has figures, and an intercept.
     assert list(result.report["sites"]) == ["bank"]
     assert [name for name, model in models.items() if model.arrays["bias"].any()] == ["bank"]
+    # The coordinator has no model, and records no hash of one.
+    assert result.report["arrays-sha256"] is None
 
 
 def test_the_joined_model_is_that_of_one_table(scene, tmp_path: Path):

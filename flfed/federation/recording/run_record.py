@@ -111,9 +111,9 @@ class Outcome:
     sites: tuple[str, ...] = ()
     seconds: float = 0.0
 
-    def arrays_sha256(self) -> str:
-        """Return the hash of the final arrays."""
-        return arrays_sha256(self.arrays)
+    def arrays_sha256(self) -> str | None:
+        """Return the hash of the final arrays; None where the coordinator has no model."""
+        return arrays_sha256(self.arrays) if self.arrays else None
 
 
 def begin(

@@ -14,7 +14,6 @@ from flfed.federation.server.checkpoint_writer import OF_SITE
 from flfed.federation.server.comparison import requested_groups, select_requested
 from flfed.federation.server.server import FederatedRun
 from flfed.records.statistics.own_models import PARTIES
-from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.study.kinds import MOST_PARTIES, is_vertical
 from flfed.study.study import Study
@@ -215,11 +214,9 @@ def _compare(run: FederatedRun, label: Participants, outcome: Outcome) -> None:
     # Each run has another model, which stands at the parties: its name stands for it.
     named = np.frombuffer(hashlib.sha256(run.name.encode()).digest(), np.uint8)
     request = CompareRequest(arrays={RUN: named}, encoder=outcome.encoder, sites=1)
-
-    def defect(site: str, reply: CompareReply) -> Refusal | None:
-        return comparison_defect(reply)
-
-    answers = run.ask_checked(COMPARE, request, label, CompareReply.from_record, defect)
+    answers = run.ask_checked(
+        COMPARE, request, label, CompareReply.from_record, lambda site, reply: comparison_defect(reply)
+    )
     if not answers.replies:
         raise flfed_error("run.failures.compared")
     groups = requested_groups(run)
