@@ -17,9 +17,8 @@ import pandas as pd
 
 from flfed.export.model_folder import SharedModel
 from flfed.export.predict import mapped_rows, read_site, read_table
-from flfed.rows.features.encode import decode_target, input_names
-from flfed.rows.party import bounded_inputs
-from flfed.rows.training.functional import probabilities
+from flfed.rows.features.encode import input_names
+from flfed.rows.party import bounded_inputs, predictions
 from flfed.spreadsheet import csv_text
 from flfed.study.kinds import is_vertical
 from flfed.words import usage_error
@@ -139,17 +138,12 @@ def joined_predictions(model: SharedModel, own: PartyScores, others: Sequence[Pa
     everyone = pd.concat(tables, axis=1)
     common = everyone.loc[list(own.identifiers)].dropna()
     total = common.sum(axis=1).to_numpy()
-    header = "probability"
-    values = total
-    if model.schema.task == "regression":
-        header = "prediction"
-        values = decode_target(total, model.layout, model.encoder)
-    else:
-        values = probabilities(model.schema.task, total[:, None])
+    task = model.schema.task
+    header = "prediction" if task == "regression" else "probability"
     return JoinedPredictions(
         header=header,
         identifiers=tuple(common.index),
-        values=values,
+        values=predictions(total, task, model.layout, model.encoder),
         only_here=len(own.identifiers) - len(common),
         only_there=len(everyone) - len(own.identifiers),
     )

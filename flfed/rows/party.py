@@ -20,8 +20,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from flfed.rows.features.encode import encode, input_names
+from flfed.rows.features.encode import decode_target, encode, input_names
 from flfed.rows.features.summarise import summarise
+from flfed.rows.training.functional import probabilities
 from flfed.study.kinds import LARGEST_INPUT
 from flfed.summaries.summary import Arrays, Encoder, Layout, fit_encoder
 
@@ -169,6 +170,13 @@ def residuals(scores: np.ndarray, y: np.ndarray, task: str) -> np.ndarray:
         return np.asarray(scores - y)
     # Of a large score `exp` would overflow on one side.
     return np.asarray(0.5 * (1 + np.tanh(scores / 2)) - y)
+
+
+def predictions(scores: np.ndarray, task: str, layout: Layout, encoder: Encoder) -> np.ndarray:
+    """Return probabilities, or predictions in the target's unit, of the sums of all parties' scores."""
+    if task == "regression":
+        return decode_target(scores, layout, encoder)
+    return probabilities(task, scores[:, None])
 
 
 def own_layout(layout: Layout, columns: list[str]) -> Layout:

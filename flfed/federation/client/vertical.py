@@ -23,12 +23,12 @@ from flfed.federation.client.training import RunKind
 from flfed.refusals import Refusal, decline, or_refuse, refuse
 from flfed.rows.comparison.compare import compare
 from flfed.rows.data.site import SiteTable
-from flfed.rows.features.encode import decode_target, encode, input_names
-from flfed.rows.party import QUARTER, PartyRows, Steps, Weights, own_layout, quarters, residuals
+from flfed.rows.features.encode import encode, input_names
+from flfed.rows.party import QUARTER, PartyRows, Steps, Weights, own_layout, predictions, quarters, residuals
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.kinds import LARGEST_INPUT
-from flfed.summaries.summary import Encoder, Layout, arrays_sha256
+from flfed.summaries.summary import Layout, arrays_sha256
 from flfed.updates.arrays import Arrays, byte_array, with_prefix, without_prefix
 from flfed.updates.checkpoints.site_state import OF_RUN, PART, part_arrays
 from flfed.updates.masking.keys import BYTES, RunKey, joined, pair_secrets, seal, unseal
@@ -443,19 +443,12 @@ class LabelParty(PartyRun):
         session = self.session
         over_common = self.over_common(*self.places())
         refuse(session.row_refusal(over_common))
-        predictions = _predictions(session, self.stored(JOINED)["scores"].copy(), self.rows.encoder, self.layout)
+        joint = predictions(self.stored(JOINED)["scores"].copy(), session.task, self.layout, self.rows.encoder)
         # The party's own model is fitted to all of its training rows: it has them without the others.
-        table = replace(over_common.table, training=session.table.training, joined=predictions)
+        table = replace(over_common.table, training=session.table.training, joined=joint)
         compared = self.session_over(table)
         compared.counts_may_leave = session.counts_may_leave
         return compared
-
-
-def _predictions(session: SiteSession, scores: np.ndarray, encoder: Encoder, layout: Layout) -> np.ndarray:
-    """Return probabilities, or predictions in the target's unit."""
-    if session.task == "regression":
-        return decode_target(scores, layout, encoder)
-    return session.probabilities(scores[:, None])
 
 
 class ColumnParty(PartyRun):
