@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 from flfed import Study, federate, tasks
+from flfed.errors import RunStopped
 from flfed.experiments.audit import audit
 from flfed.experiments.sweep import points_of, sweep
 from flfed.federation.server.run import resume, run
+from flfed.records.store import database
 from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunWriter
 from flfed.study.study import Study as StudyText
 from tests.test_tasks import until
 
@@ -189,6 +192,27 @@ def test_ctrl_c_ends_all_within_two_seconds_and_resume_goes_on(home, long):
         assert {entry.status for entry in reader.runs_of(name)} == {"stopped"}
     assert resume(name, jobs=2).status == "completed"
     assert arrays_of(name) == arrays_of(run(study, repeats=12).run)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_is_interrupted_within_a_transaction_can_still_record_its_end(home, wine, monkeypatch, jobs: int):
+    writing = RunWriter._writing
+    left = [20]
+
+    def interrupted(writer: RunWriter, **options: Any) -> Any:
+        block = writing(writer, **options)
+        left[0] -= 1
+        if not left[0]:
+            block.__enter__()
+            raise KeyboardInterrupt
+        return block
+
+    monkeypatch.setattr(database, "BUSY_SECONDS", 1)
+    monkeypatch.setattr(RunWriter, "_writing", interrupted)
+    with pytest.raises(RunStopped, match="interrupted from the keyboard"):
+        run(wine, repeats=12, jobs=jobs)
+    with RunReader.open() as reader:
+        assert {entry.status for entry in reader.runs()} == {"stopped"}
 
 
 def _rounds() -> int:

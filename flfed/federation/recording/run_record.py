@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -193,6 +194,8 @@ def bad_end_written(
         raise
     # Ctrl-C is a person's choice and no failure.
     except KeyboardInterrupt as error:
+        # An interrupted transaction is open, and the store locked, for as long as its frame is there.
+        traceback.clear_frames(error.__traceback__)
         close("stopped", interruption(error))
         stopped = RunStopped(f"{interruption(error)}; {resume_hint}")
         stopped.by = interruption(error)

@@ -73,7 +73,7 @@ class ModelsAhead:
     def close(self) -> None:
         """End the processes."""
         if self._tasks is not None:
-            self._tasks.__exit__()
+            self._tasks.__exit__(None, None, None)
 
 
 def _answer_alone(request: Request, driver: Driver) -> Any:
