@@ -205,13 +205,14 @@ Change = Callable[[str, Message, Sections], None]
 
 
 def fuzz_coordinator(conduct: Callable[[Change], Outcome], messages: int, seed: int) -> Found:
-    """Conduct runs whose replies are changed, until so many were."""
+    """Conduct runs, of each of which another share of the replies is changed, until so many were."""
     found, mutator = Found(), Mutator(seed)
     changes: list[str] = []
     memory = 0
+    share = 0.0
 
     def change(kind: str, reply: Message, sections: Sections) -> None:
-        if mutator.random.random() < 0.1:
+        if mutator.random.random() < share:
             changed = mutator.mutate(reply.content, sections)
             reply.content = changed.record
             found.messages += 1
@@ -221,6 +222,7 @@ def fuzz_coordinator(conduct: Callable[[Change], Outcome], messages: int, seed: 
         # What cycles hold until a late collection is no growth.
         if (found.accepted + found.refused) % 20 == 0:
             gc.collect()
+        share = mutator.random.uniform(0.05, 0.6)
         try:
             found.accepted += conduct(change).status == "completed"
         except FlfedError:

@@ -22,7 +22,7 @@ from flfed.federation.server.server import FederatedRun
 from flfed.records.store.writer import RunStore
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
-from flfed.rows.data.site import Site
+from flfed.rows.data.site import CachedSite, Site
 from flfed.study.study import Study
 from flfed.updates.messages.enrol import EnrolRequest
 from flfed.updates.messages.kinds import KINDS, asks
@@ -153,7 +153,8 @@ class ChangedGrid(InProcessGrid):
 def test_a_coordinator_ends_each_run_of_changed_replies_in_order(small_sites: Any, small_study: str, messages: int):
     plain = Study.parse(small_study.replace("rounds = 5", "rounds = 2"))
     studies = cycle([plain, plain.replace({"secure-aggregation": "on"})])
-    sites = small_sites(4, rows=80, policy=Policy(disclosure="open", resplit=True))
+    policy = Policy(disclosure="open", resplit=True)
+    sites = [CachedSite.of(site) for site in small_sites(4, rows=80, policy=policy)]
 
     def conducted(change: Change) -> Outcome:
         """Conduct a run of plain updates, then one of secure sums."""
