@@ -141,6 +141,9 @@ def test_a_certificate_that_ends_within_thirty_days_is_named(
         site.moved(f"localhost:{port}")
         assert site.found() == found
     assert coordinator.found() == ["renewal"] * len(found)
+    if found:
+        _, _, said = coordinator.called()
+        assert ("The server's certificate has ended" if days < 0 else f"certificate ends in {days} days") in said
 
 
 @pytest.mark.parametrize(("seconds", "found"), [(40, []), (-75, ["clock"]), (75, ["clock"]), (86_400 * 500, ["clock"])])

@@ -105,8 +105,10 @@ def check_disks(folders: Iterable[Path]) -> Iterator[Finding]:
 
 def check_ending(name: str, days: int) -> Iterator[Finding]:
     """Yield a finding of some name for a certificate with less than `RENEWED_DAYS` left."""
-    if days < RENEWED_DAYS:
-        yield finding(name, days=days)
+    if days < 0:
+        yield finding(name, when=render("doctor.when.ended"))
+    elif days < RENEWED_DAYS:
+        yield finding(name, when=render("doctor.when.ending", days=days))
 
 
 def check_units(site: str) -> Iterator[Finding]:

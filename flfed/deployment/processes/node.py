@@ -200,7 +200,7 @@ def work(folder: SiteFolder) -> None:
     make_secret(folder)
     shared_secret(folder)
     # Every change to Flower's code is made before its command begins.
-    connection = Connection(folder.node_id, Pulse(folder.node_pulse), Outage(say))
+    connection = Connection(folder.node_id, Pulse(folder.node_pulse), Outage(say, proxied=proxy is not None))
     stay_with_the_host(connection.opened, proxy)
     connection.install()
     paced(Pace(LEAST, MOST))
@@ -244,9 +244,12 @@ class Outage:
     ----------
     say : callable
         Receives the sentences.
+    proxied : bool
+        Whether requests go through an outbound proxy.
     """
 
     say: Say
+    proxied: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _began: float = 0.0
     _due: float = 0.0
@@ -255,7 +258,7 @@ class Outage:
 
     def failed(self, error: Exception) -> None:
         """Note a request that failed."""
-        why = reason_of(error)
+        why = reason_of(error, proxied=self.proxied)
         now = time.monotonic()
         with self._lock:
             # The first failure starts the clock; further ones are reported seldom, unless the reason is new.
@@ -279,7 +282,7 @@ class Outage:
             self._reasons.clear()
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: Exception, *, proxied: bool = False) -> str:
     """Return the sentence about a failed request.
 
     It has nothing of the error's own text.
@@ -298,6 +301,8 @@ def reason_of(error: Exception) -> str:
     if status in REFUSED:
         return render("processes.node.refused", status=status, why=render(f"processes.refused.{status}"))
     what = f"status {status}" if status else type(error).__name__
+    if proxied and not status:
+        return render("processes.node.through-silent", why=what)
     return render("processes.node.silent", why=what)
 
 

@@ -2,12 +2,14 @@
 
 import http.server
 import importlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from flwr.app import RecordDict
 from flwr.common.serde import message_from_proto, recorddict_to_proto
@@ -118,6 +120,18 @@ def test_a_number_that_cannot_be_written_down_keeps_no_node_offline(node: Node):
     with node.connected() as (number, receive, *_):
         assert (number, receive()) == (NODE, None)
     assert not node.known_as.exists()
+
+
+def test_a_proxy_that_is_down_is_not_blamed_on_the_coordinator_alone(node: Node):
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # it does not listen
+        through = httpx.Client(proxy=f"http://127.0.0.1:{held.getsockname()[1]}", trust_env=False)
+        said: list[str] = []
+        with through, pytest.raises(httpx.ConnectError) as down:
+            through.get(f"http://127.0.0.1:{node.server.port}/")
+        Outage(said.append, proxied=True).failed(down.value)
+    assert len(said) == 1
+    assert said[0].startswith("the outbound proxy, or the coordinator's server behind it, does not answer (ConnectError)")
 
 
 @pytest.mark.servers
