@@ -16,11 +16,13 @@ import pytest
 
 from flfed.export.model_folder import SharedModel
 from flfed.federation.client import vertical
+from flfed.study.study import Study
 from tests.consortium.conftest import Consortium
 from tests.consortium.memory import Numbers, _memory_of, with_descendants
 from tests.consortium.test_breaks import in_mid_round, pids
 from tests.consortium.test_packed_bytes import held, sent
 from tests.consortium.test_secure_sums import command, newest
+from tests.deployment.test_vertical_at_the_gate import SCHEMA, STUDY
 from tests.machines import until
 
 pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
@@ -36,35 +38,6 @@ site = Site(
     name="{name}", dataset="small", source=Csv("rows.csv"), mapping={mapping}, partial=True,
     holdout=Holdout(share=0.3, salt="{name}"){holds},
 )
-"""
-SCHEMA = """
-format = 1
-name = "small"
-task = "binary"
-target = "y"
-group = "person"
-[columns.person]
-kind = "id"
-[columns.y]
-kind = "target"
-values = ["no", "yes"]
-"""
-STUDY = """
-format = 1
-name = "parties-{number}"
-purpose = "Test"
-legal-basis = "none needed"
-seed = 7
-[dataset]
-name = "small"
-sites = ["alpha", "beta"]
-[model]
-name = "logistic"
-[strategy]
-name = "vertical"
-rounds = 6
-[compare]
-resamples = 200
 """
 HELD = """
 import os, time
@@ -123,7 +96,8 @@ class Parties(Consortium):
 
     def approved(self, number: int) -> str:
         """Return a study that both have approved with the keys of both."""
-        text = STUDY.format(number=number)
+        changes = {"name": f"parties-{number}", "dataset.sites": list(PARTIES), "strategy.rounds": 6}
+        text = Study.parse(STUDY).replace(changes).text
         for name in PARTIES:
             self.approve(name, text, PARTIES, pins=self.pins(PARTIES))
         return text

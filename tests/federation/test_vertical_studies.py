@@ -27,9 +27,12 @@ def shuffled(site: Site, seed: int) -> Site:
 @pytest.mark.studies
 @pytest.mark.usefixtures("breast_parties")
 def test_the_second_files_order_changes_no_array(tmp_path: Path):
-    # With the shipped ridge a sum's rounding may move a score to another quarter, and then more than 1e-4.
-    study = Study.load("breast-cancer-parties").replace({"strategy.ridge": 0.1, "strategy.rounds": 3})
+    study = Study.load("breast-cancer-parties").replace({"strategy.rounds": 3})
     clinic, laboratory = (site_discovery.load(name) for name in study.dataset.sites)
+    # With all twenty columns the sums of 398 people are coarse: their rounding, which is drawn, moves arrays by 6e-4.
+    means = {name: column for name, column in laboratory.mapping.items() if not name.endswith("error")}
+    unmapped = {name: None for name in laboratory.mapping if name.endswith("error")}
+    laboratory = replace(laboratory, mapping={**means, **unmapped})
     wrong = laboratory.source_table().assign(id=shuffled(laboratory, 3).source_table()["id"])
     files = {
         "as-shipped": laboratory,

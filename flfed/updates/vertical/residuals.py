@@ -3,15 +3,19 @@
 ```
  label party, which has the key                        column party
  r, encrypted, once for each column that fits ──────►  r · column, + an encrypted mask in every slot
- Σ of the slots, rounded to 2⁻¹³              ◄──────
+ Σ of the slots, rounded                      ◄──────
                                               ──────►  − Σ of its masks:  Xᵀ r
 ```
 
 The label party sees masked numbers alone, the column party ciphertexts and its own sums. Masks are complex: the
 imaginary parts of a product hold the ciphertext's noise times each cell, and the label party knows its noise. Masks are
 encrypted under its public key: one in the clear changes one of a ciphertext's two polynomials, and the other, which is
-the label party's own times the columns, would confirm a guess of them. A decryption with all its digits is an equation
-of the key, so that sums are rounded.
+the label party's own times the columns, would confirm a guess of them.
+
+Sums are rounded for two reasons. A decryption with all its digits is an equation of the key. And the sums of enough
+columns, with enough digits, fit one vector of outcomes alone, which lattice reduction finds: of 40 rows and three
+columns within a second, with sums in multiples of 2⁻¹³. `step_of` keeps the digits of all columns below what the
+outcomes have.
 
 Source: Cheon et al. 2017, "Homomorphic encryption for arithmetic of approximate numbers"; Hardy et al. 2017, "Private
 federated learning on vertically partitioned data via entity resolution and additively homomorphic encryption", for
@@ -34,21 +38,50 @@ from flfed.refusals import Refusal
 from flfed.updates.vertical.alignment import require_vertical
 
 DEGREE = 8192
-PRIMES = (60, 40, 40, 60)
-"""Bits of the primes: with 200 bits at this degree, as hard to break as AES-128."""
-SCALE = 2.0**40
+PRIMES = (60, 49, 49, 60)
+"""Bits of the primes: 218 of them, as many as this degree allows, are as hard to break as AES-128."""
+SCALE = 2.0**49
 SLOTS = DEGREE // 2
-SMALLEST = 2.0**-20
+SMALLEST = 2.0**-32
 """Where all cells of a ciphertext are smaller, they count as 0; sums are rounded to more."""
 LARGEST_RESIDUAL = 1024.0
 MASK = 2.0**26
 """Bound of the masks' real and imaginary parts; a product is at most 2^14, and 1 at most in most rows."""
-STEP = 2.0**-13
-"""Sums leave the label party in whole multiples of it; the scheme's own error has a deviation of 1e-6 at most."""
+FINEST = 2.0**-18
+"""Sums leave the label party in multiples of it, or of more. Their error before is 1e-6, of which the key's is 1e-9."""
+SHARE = 0.75
+"""Most of the outcomes' information that the sums of one run may have; the rest is for further runs over the rows."""
 KEY_BYTES = 600_000
 """Largest length of a public key; found are 465 kB."""
 CIPHERTEXT_BYTES = 300_000
 """Largest length of one ciphertext; found are 236 kB."""
+
+
+def step_of(outcome: np.ndarray, columns: int) -> float:
+    """Return the power of two in whose multiples sums leave: as fine as their information allows, at least `FINEST`.
+
+    Sums over columns of variance 1 have a standard deviation of √rows times the outcome's, and so an entropy of
+    log2(√(2πe) deviation / step) bits each. All columns together have at most `SHARE` of the outcomes' entropy.
+
+    Parameters
+    ----------
+    outcome : float64 array [rows]
+    columns : int, >= 1
+
+    Examples
+    --------
+    >>> outcome = np.array([0.0, 1.0] * 40)
+    >>> step_of(outcome, 5) == 2**-7, step_of(outcome, 2) == FINEST
+    (True, True)
+    """
+    _, counts = np.unique(outcome, return_counts=True)
+    shares = counts / len(outcome)
+    entropy = -len(outcome) * (shares * np.log2(shares)).sum()
+    deviation = np.sqrt(2 * np.pi * np.e * len(outcome)) * outcome.std()
+    if deviation == 0:
+        return FINEST
+    exponent = np.ceil(np.log2(deviation) - SHARE * entropy / columns)
+    return float(max(FINEST, 2.0**exponent))
 
 
 def ciphertexts_out(rows: int) -> int:
@@ -116,14 +149,16 @@ class ResidualKey:
             ciphertexts.append(_saved(encryptor.encrypt_symmetric(_plain(values))))
         return tuple(ciphertexts)
 
-    def open(self, products: Sequence[bytes], rows: int, columns: int) -> np.ndarray | Refusal:
-        """Return the masked sum of each column, in multiples of `STEP`, or that ciphertexts are none.
+    def open(self, products: Sequence[bytes], rows: int, columns: int, step: float) -> np.ndarray | Refusal:
+        """Return the masked sum of each column, in multiples of a step, or that ciphertexts are none.
 
         Parameters
         ----------
         products : sequence of bytes
             As `multiply` returns them.
         rows, columns : int
+        step : float
+            From `step_of`.
 
         Returns
         -------
@@ -136,7 +171,7 @@ class ResidualKey:
         sums = slots.real.sum(axis=1)[:, None]
         if each > 1:
             sums = slots.real[:, : each * rows].reshape(len(slots), each, rows).sum(axis=2)
-        rounded: np.ndarray = np.round(sums.ravel()[:columns] / STEP) * STEP
+        rounded: np.ndarray = np.round(sums.ravel()[:columns] / step) * step
         return rounded
 
     def decrypt(self, ciphertexts: Sequence[bytes], count: int) -> np.ndarray | Refusal:

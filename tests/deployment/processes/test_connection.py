@@ -131,7 +131,9 @@ def test_a_proxy_that_is_down_is_not_blamed_on_the_coordinator_alone(node: Node)
             through.get(f"http://127.0.0.1:{node.server.port}/")
         Outage(said.append, proxied=True).failed(down.value)
     assert len(said) == 1
-    assert said[0].startswith("the outbound proxy, or the coordinator's server behind it, does not answer (ConnectError)")
+    assert said[0].startswith(
+        "the outbound proxy, or the coordinator's server behind it, does not answer (ConnectError)"
+    )
 
 
 @pytest.mark.servers

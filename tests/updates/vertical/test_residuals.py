@@ -8,7 +8,7 @@ import pytest
 from flfed.refusals import Refusal
 from flfed.study.kinds import LARGEST_INPUT
 from flfed.updates.vertical import residuals
-from flfed.updates.vertical.residuals import SLOTS, STEP, ResidualKey, ciphertexts_back, multiply
+from flfed.updates.vertical.residuals import FINEST, SHARE, SLOTS, ResidualKey, ciphertexts_back, multiply, step_of
 
 pytest.importorskip("tenseal")
 
@@ -37,17 +37,16 @@ def test_sums_are_those_without_encryption(key, public, rows, columns):
 
     products = multiply(key.encrypt(residual), x, public)
 
-    sums = key.open(products.ciphertexts, rows, columns) - products.masks
-    np.testing.assert_allclose(sums, residual @ x, rtol=0, atol=STEP / 2 + 2e-4)
+    sums = key.open(products.ciphertexts, rows, columns, FINEST) - products.masks
+    np.testing.assert_allclose(sums, residual @ x, rtol=0, atol=1e-5)
 
 
-def test_before_rounding_the_gradient_is_the_plain_one(key, public, monkeypatch):
-    monkeypatch.setattr(residuals, "STEP", 2.0**-40)
+def test_before_rounding_the_gradient_is_the_plain_one(key, public):
     x, residual = normal(400, 20), uniform(400)
 
     products = multiply(key.encrypt(residual), x, public)
 
-    sums = key.open(products.ciphertexts, 400, 20) - products.masks
+    sums = key.open(products.ciphertexts, 400, 20, 2.0**-40) - products.masks
     gradient = residual @ x
     assert np.abs(sums - gradient).max() <= 1e-5 * np.abs(gradient).max()
 
@@ -60,8 +59,38 @@ def test_columns_and_chunks_of_zeros_are_no_error(key, public):
 
     products = multiply(key.encrypt(residual), x, public)
 
-    sums = key.open(products.ciphertexts, *x.shape) - products.masks
-    np.testing.assert_allclose(sums, residual @ x, rtol=0, atol=STEP / 2 + 2e-4)
+    sums = key.open(products.ciphertexts, *x.shape, FINEST) - products.masks
+    np.testing.assert_allclose(sums, residual @ x, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize(("rows", "columns"), [(75, 5), (400, 20), (5600, 11), (8000, 533)])
+def test_sums_have_less_information_than_outcomes(rows, columns, rate):
+    outcome = (np.arange(rows) < rate * rows).astype(float)
+    p = outcome.mean()
+    entropy = -rows * (p * np.log2(p) + (1 - p) * np.log2(1 - p))
+    deviation = np.sqrt(rows * p * (1 - p))
+
+    step = step_of(outcome, columns)
+
+    assert columns * np.log2(np.sqrt(2 * np.pi * np.e) * deviation / step) <= SHARE * entropy + 1e-9
+    assert step == FINEST or columns * np.log2(np.sqrt(2 * np.pi * np.e) * deviation / (step / 2)) > SHARE * entropy
+
+
+def outcomes_that_fit(key, public, step: float) -> int:
+    """Return how many of all outcomes of twenty people fit the sums that a party of two columns gets first."""
+    x = normal(20, 2)
+    outcome = np.array([0.0, 1.0] * 10)
+    products = multiply(key.encrypt(0.5 - outcome), x, public)
+    sums = key.open(products.ciphertexts, 20, 2, step) - products.masks
+    every = (np.arange(2**20)[:, None] >> np.arange(20)) & 1
+    return int((np.abs((0.5 - every) @ x - sums) <= step / 2 + 1e-5).all(axis=1).sum())
+
+
+def test_sums_fit_many_outcomes_and_with_all_digits_they_would_fit_one(key, public):
+    assert outcomes_that_fit(key, public, step_of(np.array([0.0, 1.0] * 10), 2)) > 10
+    # The wrong implementation: finer sums, whatever the number of rows.
+    assert outcomes_that_fit(key, public, 2.0**-13) == 1
 
 
 def test_a_step_of_400_rows_and_20_columns_is_at_most_1_mb(key, public):
@@ -152,7 +181,7 @@ def test_one_mask_on_the_sum_shows_the_column(key, public, monkeypatch):
 def test_real_masks_show_the_column_in_the_imaginary_parts(key, public, monkeypatch):
     monkeypatch.setattr(residuals, "_complex_masks", real_masks)
     # Larger masks hide it behind the digits that their encoding loses.
-    monkeypatch.setattr(residuals, "MASK", 2.0**20)
+    monkeypatch.setattr(residuals, "MASK", 2.0**10)
 
     assert slots_read(key, public, 100)[1] > 0.5
 
