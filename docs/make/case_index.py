@@ -32,6 +32,7 @@ from flfed.records.statistics.verdict import (
     describe_verdict,
     metric_name,
     sentence_case,
+    size_and_span,
 )
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "case-studies"
@@ -69,6 +70,8 @@ TREES = ", with boosted trees"
 DEFAULTS = "rank loans by their risk of default"
 GRADE = "rank loans without the lender's own risk grade, and compare with that grade"
 CARDS = "rank card clients by their risk of default"
+MASSES = "tell malignant from benign breast masses"
+COLUMNS = ", each with other columns of the same people"
 DELIVERIES = "foresee late deliveries of HIV medicines"
 FAULTS = "recognise failures of machines"
 LIFE = "estimate how long an engine lasts"
@@ -90,6 +93,7 @@ STROKE = "predict death or dependence after a stroke"
 SURVIVAL = "compare survival with and without hormonal therapy"
 LISTED = (
     Listed("Diagnosis", "heart-disease", "hospitals", "recognise coronary artery disease"),
+    Listed("Diagnosis", "breast-cancer-parties", "A clinic and a laboratory", MASSES, COLUMNS),
     Listed("Diagnosis", "heart-odds", "hospitals", EXERCISE),
     Listed("Prognosis", "stroke-outcome", "countries", STROKE),
     Listed("Prognosis", "stroke-outcome-by-hospital", "hospitals", STROKE),
@@ -106,6 +110,7 @@ LISTED = (
     Listed("Credit", "taiwan-credit", "banks", CARDS),
     Listed("Credit", "taiwan-credit-trees", "banks", CARDS, TREES),
     Listed("Credit", "taiwan-credit-branches", "branches cut by lot", CARDS),
+    Listed("Credit", "taiwan-credit-parties", "A bank and a payment service", CARDS, COLUMNS),
     Listed("Credit", "loan-default", "lenders", DEFAULTS),
     Listed("Credit", "loan-default-incumbent", "lenders", GRADE),
     Listed("Credit", "sba-loans", "lenders to small businesses", DEFAULTS),
@@ -131,6 +136,8 @@ MADE = "This page is made by `make case-studies` from the record of a run; each 
 
 HEADLINES = {"A clear improvement": PAYS, "Mean gain": NO_CLEAR_GAIN, "A clear loss": DO_NOT_USE}
 SIGNED = rf"[+{MINUS}]?[\d.]+"
+ONE = re.compile(r"^\*\*(.+) at [a-z0-9-]+\.\*\*$", re.MULTILINE)
+"""Verdict of a study of parties, of which one has the outcome."""
 SPAN = rf"({SIGNED}) to ({SIGNED})"
 MEAN = rf"({SIGNED}) (?:on average|in [^(]+) \(95 % CI {SPAN}"
 JOINING = re.compile(rf"({'|'.join(HEADLINES)}) from joining.*? {MEAN}(?:; (\d+) of \d+ sites can be judged)?\)[.:]")
@@ -192,7 +199,7 @@ def read_page(listed: Listed, text: str) -> Page:
         If the page's gain, its sites and its verdicts do not agree.
     """
     answer = re.search(r"^\*\*(.+)\*\*$", text.partition("## The answer\n")[2], re.MULTILINE)
-    sites = re.search(r"^(\d+) sites", text, re.MULTILINE) or re.search(r"\b(\d+) sites\b", text)
+    sites = re.search(r"^(\d+) sites?", text, re.MULTILINE) or re.search(r"\b(\d+) sites\b", text)
     if answer is None or sites is None:
         raise ValueError(f"{listed.name}: the page has no answer, or no number of sites")
     # A page may begin with the sites that took no part.
@@ -277,7 +284,8 @@ def tally_of(text: str, metric: str) -> dict[str, int]:
     # The record begins with sites that gain, or, where most can show nothing, with these.
     first = "|".join(sentence_case(words[code]) for code in (PAYS, NO_CLEAR_GAIN, INCONCLUSIVE))
     line = re.search(rf"\b(?:{first}) at \d+ of \d+ sites.*", text)
-    counts = {}
+    alone = ONE.search(text)
+    counts = {code: 1 for code, said in words.items() if alone and alone[1] == sentence_case(said)}
     for code, named in words.items():
         more = re.search(rf"(?i:\b{named}) at (\d+)\b", line[0]) if line else None
         if more is not None:
@@ -289,6 +297,9 @@ def sentence(page: Page) -> str:
     """Return what a study shows, in one sentence for people of its field."""
     who = f"{in_letters(page.sites)} {page.listed.who}"
     do, how = page.listed.do, page.listed.how
+    if how == COLUMNS:
+        result = "clearly better than the outcome's holder alone" if PAYS in page.tally else "no clear improvement"
+        return f"{page.listed.who} {do}{how}: {result}."
     if not page.metric:
         return f"Together, {who} {do}, and pool no row."
     if page.mean is None:
@@ -398,6 +409,7 @@ TITLE = (
     "brings nothing, the sentence says so. The studies are sorted by the average gain from joining."
 )
 HEADERS = ["study", "gain at each site, and the mean", "in one sentence", "gain (95 % CI)", "joining improves at"]
+PARTIES = ["study", "picture", "in one sentence", "gain (95 % CI)"]
 OTHERS = ["study", "gain at each site", "in one sentence", "why it has no average gain"]
 READ = [
     "## How to read it",
@@ -424,6 +436,10 @@ def row_of(page: Page) -> list[str]:
         link += " · simulated"
     shown = f"![Forest plot of {name}]({PICTURES}/{name}.svg)" if thumbnail(page) else ""
     cells = [link, shown, sentence(page)]
+    if page.listed.how == COLUMNS:
+        (line,) = page.lines
+        size, span = size_and_span(line.gain)
+        return [*cells, f"{metric_name(page.metric)} {size} ({span})"]
     if page.mean is None:
         return [*cells, reason_of(page)]
     found = JOINING.search(page.answer)
@@ -444,10 +460,13 @@ def index(pages: Sequence[Page]) -> str:
     """Return the index: by gain, then comparisons without a mean gain, then statistics."""
     with_gain = [page for page in pages if page.share is not None]
     with_gain.sort(key=lambda page: -(page.share or 0.0))
-    others = [page for page in pages if page.share is None]
+    parties = [page for page in pages if page.listed.how == COLUMNS]
+    parties.sort(key=lambda page: -(page.lines[0].value or 0.0))
+    others = [page for page in pages if page.share is None and page not in parties]
     # Python keeps the order of pages that are alike: that of the fields.
     others.sort(key=lambda page: (not page.metric, not any(line.value is not None for line in page.lines)))
     parts = ["# Case studies", *FOR_WHOM, TITLE, "## By gain", table(HEADERS, map(row_of, with_gain))]
+    parts += ["## Different columns of the same people", table(PARTIES, map(row_of, parties))] if parties else []
     parts += ["## Without an average gain", table(OTHERS, map(row_of, others))]
     return "\n\n".join([*parts, READ[0], "\n".join(READ[1:]), MADE]) + "\n"
 

@@ -22,6 +22,7 @@ from docs.make import case_index
 from docs.make.case_index import BY_ROWS, FOLDER, LISTED, MADE, SIMULATED
 from docs.make.reference import table
 from flfed import Study, run
+from flfed.errors import counted
 from flfed.experiments.verify import Verified, verify
 from flfed.records.charts.by_size import chart_of_gains
 from flfed.records.charts.chart import picture
@@ -157,7 +158,7 @@ def comparison_parts(case: CaseStudy) -> list[str]:
     least, most = (min(sizes), max(sizes)) if sizes else (0, 0)
     span = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     of = f" that train on about {span} rows each" if is_covered(found) else f" of {span} rows"
-    extent = f"{many} sites{of if sizes else ''}."
+    extent = f"{counted(many, 'site')}{of if sizes else ''}."
     more = "" if many <= MOST_SITES else " Each of them: `flfed run show RUN --all`."
     parts = [
         "## Sites and figures",

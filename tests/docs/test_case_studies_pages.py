@@ -12,6 +12,7 @@ import pytest
 
 from docs.make import case_studies
 from docs.make.case_index import (
+    COLUMNS,
     FOLDER,
     INDEX,
     JOINING,
@@ -29,7 +30,7 @@ from docs.make.case_index import (
     write,
 )
 from docs.make.case_studies import page, run_of
-from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS
+from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS, number
 from flfed.study.study import names
 
 NAMES = [listed.name for listed in LISTED]
@@ -112,6 +113,11 @@ def test_each_row_has_the_figures_and_the_verdict_of_the_record():
         row = row_of(name, text)
         headline = JOINING.search(text_of(name))
         assert sentence(found) in row
+        if found.listed.how == COLUMNS:
+            (line,) = found.lines
+            assert (line.low > 0) == (line.verdict == PAYS) == ("better" in sentence(found))
+            assert f"| AUC {number(line.value, 3, signed=True)} (" in row
+            continue
         if headline is None:
             assert found.mean is None
             assert not re.search(r"\bbetter\b|\bworse\b|percent|%", sentence(found))

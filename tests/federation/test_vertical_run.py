@@ -25,6 +25,7 @@ from flfed.export.run_folder import export
 from flfed.federation.client import vertical
 from flfed.federation.engines.inprocess import CohortGrid
 from flfed.federation.server.run import Result, run
+from flfed.records.reports.narrative import comparison_rows, verdict_in_words
 from flfed.rows.party import QUARTER, PartyRows, Steps, quarters, residuals
 from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import ReplyCache, StateFiles
@@ -200,6 +201,10 @@ def test_the_joined_model_is_that_of_one_table(scene, tmp_path: Path):
     y = (here.table.set_index("client")["default"] == "yes").astype(int)
     plain = LogisticRegression(C=1 / (0.05 * len(sides[0])), max_iter=1000).fit(x.loc[sides[0]], y.loc[sides[0]])
     pooled = roc_auc_score(y.loc[sides[1]], plain.decision_function(x.loc[sides[1]]))
+    headers, lines, below = comparison_rows(result.report)
+    assert [line[0] for line in lines] == ["bank"] and not any("adjusted" in header for header in headers)
+    assert "all sites" not in " ".join(below) and "no column" not in " ".join(below)
+    assert verdict_in_words(result.report)[-1].endswith(" at bank.")
     figures = result.report["sites"]["bank"]
     assert figures["global"]["roc_auc_score"]["value"] == pytest.approx(pooled, abs=0.004)
     own = figures["local-only"]["roc_auc_score"]["value"]

@@ -30,6 +30,7 @@ from flfed.records.statistics.noised_scores import (
 )
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import (
+    PARTIES,
     naive_in_words,
     own_models_in_words,
     own_parts_in_words,
@@ -119,7 +120,11 @@ def _rows_over_all(report: Report, metric: str, *, beside: bool) -> list[list[st
     `beside` is whether the adjusted model has a column.
     """
     rows = []
-    for arm in ("global", "personalised", "sites-mean", "pooled", "pooled-same", "own-model-everywhere"):
+    arms = ("global", "personalised", "sites-mean", "pooled", "pooled-same", "own-model-everywhere")
+    # The figures of the label party stand in its own line.
+    if PARTIES in report:
+        arms = arms[3:]
+    for arm in arms:
         is_shown_elsewhere = arm == "personalised" and beside
         is_same = arm == "pooled-same" and is_pooled_itself(report, metric)
         if is_shown_elsewhere or is_same or not (report[arm] or {}).get(metric):
@@ -349,7 +354,7 @@ def untold_in_words(report: Report, metric: str) -> list[str]:
 
 def unadjusted_in_words(report: Report, metric: str) -> list[str]:
     """Return why adjusted models have no column, or nothing."""
-    if not released(report).is_exact or "personalised" in arms_shown(report, metric):
+    if not released(report).is_exact or PARTIES in report or "personalised" in arms_shown(report, metric):
         return []
     return [render("report.run.unadjusted", metric=metric_name(metric))]
 
@@ -422,15 +427,18 @@ def headline(report: Report, metric: str) -> list[str]:
 def _reach(report: Report, metric: str) -> list[str]:
     """Return the shared model's figure and the references'."""
     run = run_of(report)
-    entry = figure_of(run.global_, metric)
+    entry, where = figure_of(run.global_, metric), "all sites together"
     name = metric_name(metric)
+    if PARTIES in report:
+        ((where, site),) = run.sites.items()
+        entry = figure_of(site["global"], metric)
     if entry.value is None:
         return [render("report.reach.unknown", metric=name, reason=entry.reason)]
     figure = number(entry.value)
     remarks = "; ".join(under(entry, run.repeats))
     if remarks:
         figure += f" ({remarks})"
-    facts = {"metric": name, "figure": figure, "better": better_of(metric)}
+    facts = {"metric": name, "figure": figure, "better": better_of(metric), "where": where}
     if released(report).trained:
         lines = [render("report.reach.shared", **facts)]
     else:
@@ -530,6 +538,8 @@ def _who_gains(report: Report, metric: str) -> list[str]:
     best = stands_out(report, metric)
     if best is not None:
         sentence = verdicts.site_verdict(run.sites[best[0]], metric)[1]
+        if PARTIES in report:
+            return [f"{best[0]}: {sentence}"]
         return [render("report.run.largest", site=best[0], verdict=sentence)]
     if len(run.sites) < 2 or not is_measured(report, metric):
         return []  # the verdict is enough
@@ -547,7 +557,10 @@ def tally(report: Report, metric: str) -> str:
         return uncompared_in_words(report)
     by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
     for name, site in run.sites.items():
-        by_code[verdicts.site_verdict(site, metric)[0]].append(name)
+        verdict = verdicts.site_verdict(site, metric)[0]
+        by_code[verdict].append(name)
+        if PARTIES in report:
+            return f"{sentence_case(describe_verdict(verdict, metric).removesuffix(' here'))} at {name}."
     # The number of sites that gain is shown even where it is 0; but where most are inconclusive, or the mean gain is
     # clear, "0" would read as no.
     first = PAYS

@@ -564,7 +564,8 @@ def arms_shown(run_report: Report, metric: str) -> list[str]:
         shared, adjusted = (figure_of(site[arm], metric).value for arm in DIFFERENCE_ARMS)
         if shared is not None and adjusted is not None:
             alike.append(math.isclose(shared, adjusted, rel_tol=1e-9, abs_tol=1e-12))
-    if alike and all(alike):
+    # A model of parties is adjusted to nobody.
+    if PARTIES in run_report or (alike and all(alike)):
         return [arm for arm in SITE_ARMS if arm != "personalised"]
     return [*SITE_ARMS]
 

@@ -89,6 +89,9 @@ def own_models_in_words(report: Report) -> str:
     if not count_by_family:
         return render("report.own.rival", rival=rival)
     names = sentences("names", "families")
+    if PARTIES in report:
+        (family,) = count_by_family
+        return render("report.own.family", rival=rival, family=names.get(family, family))
     listed = ", ".join(f"{names.get(family, family)} at {count}" for family, count in count_by_family.items())
     if run.repeats > 1:
         listed = f"most often {listed}"
