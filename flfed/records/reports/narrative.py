@@ -431,7 +431,7 @@ def _reach(report: Report, metric: str) -> list[str]:
     name = metric_name(metric)
     if PARTIES in report:
         ((where, site),) = run.sites.items()
-        entry = figure_of(site["global"], metric)
+        entry = figure_of(site_of(site).global_, metric)
     if entry.value is None:
         return [render("report.reach.unknown", metric=name, reason=entry.reason)]
     figure = number(entry.value)
