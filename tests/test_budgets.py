@@ -20,8 +20,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 817_448,
-    "lines of code": 76_894,
+    "tokens of code": 817_689,
+    "lines of code": 76_921,
     "Python files": 594,
     "most imports of a module": 34,
     "modules with more than 15 imports": 63,
@@ -45,7 +45,7 @@ RATCHET = {
     "told, tell, tells": 68,
     "median sentence of pages, words": 12.0,
     "longest sentence of pages, words": 35,
-    "lines of code with text": 1998,
+    "lines of code with text": 2001,
 }
 """Most that each counter of `tests/house.py` and of `tests/words_counted.py` may reach: what it was when the last
 change was made, or less."""

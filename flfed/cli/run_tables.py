@@ -146,7 +146,8 @@ def _print_sites(report: dict[str, Any], headers: Sequence[str], rows: Sequence[
     output.as_table(names, [by_name[name] for name in order], title, spare=spare, more=more, whole=every, most=FEW)
     if adjusted & set(shown):
         output.say(render("commands.show.adjusted", mark=narrative.MARK.strip()))
-    _print_references(rows[many:], names[:gain], verdict.metric_name(metric))
+    if len(rows) > many:
+        _print_references(rows[many:], names[:gain], verdict.metric_name(metric))
 
 
 def _print_size_classes(report: dict[str, Any], metric: str) -> None:

@@ -85,17 +85,21 @@ def conduct_vertical(run: FederatedRun) -> Outcome:
         columns = [site for site in participants if site != label]
         rounds = run.study.rounds
         # In the exchanges after the last round the scores of the holdout cross.
+        took = []
         for round in range(1, rounds + 2):
+            began = run.writer.seconds()
             run.recorder.progress("rounds", round - 1, rounds + 1)
+            run.recorder.after(round)
             parcels.exchange(round, SCORE, columns)
             parcels.exchange(round, RESIDUALS, [label])
             if round <= rounds:
                 parcels.exchange(round, PRODUCTS, columns)
                 parcels.exchange(round, SUMS, [label])
+            took.append(run.writer.seconds() - began)
         run.recorder.progress("rounds", rounds + 1, rounds + 1)
         # All rounds at the end: a run that is interrupted asks everything once more.
         for round in range(1, rounds + 1):
-            run.recorder.round(_round_record(round, participants, run.writer.seconds()), trained=True)
+            run.recorder.round(_round_record(round, participants, took[round - 1]), trained=True)
         outcome = Outcome(
             status="completed",
             arrays={},

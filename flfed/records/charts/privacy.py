@@ -48,6 +48,8 @@ KIND_COLOURS = {
     "query.audit": colours.GREEN,
     "query.unmask": colours.VIOLET,
     "query.keys": colours.FAINT,
+    "query.align": colours.AMBER,
+    "query.partial": colours.BLUE,
 }
 OTHER_COLOUR = colours.ORANGE
 ATTACK_SUCCEEDED = "attack succeeded, no promise"

@@ -31,6 +31,7 @@ from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.sections.validation import advised_updates, validated_sites
 from flfed.records.statistics import importances, noised_scores, score_curves
 from flfed.records.statistics.left_out import VALIDATION
+from flfed.records.statistics.own_models import PARTIES
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import sentence_case, with_interval
 from flfed.records.store.reader import RunReader
@@ -151,7 +152,7 @@ def figures(content: Content) -> Markup:
         bullets(dict.fromkeys([*below, *notes]), class_="notes"),
     ]
     over = references(report, metric)
-    if over.charts:
+    if over.charts and PARTIES not in report:
         parts += sections.part(over)
     return section("Figures with 95 % CI", *parts)
 
@@ -238,7 +239,7 @@ def curves(content: Content) -> Section:
     if counted is None:
         why = score_curves.no_curves_in_words(content.shown.runs[0], content.shown.report)
         return Section(title=scores.RANKS, lead=(why,))
-    lead = [" ".join(score_curves.says_whose(counted.payload, content.shown.sites, only=content.shown.only))]
+    lead = [" ".join(score_curves.says_whose(counted.payload, content.shown.compared_sites, only=content.shown.only))]
     if content.shown.is_repeated:
         facts = {"repeat": counted.run.repeat + 1, "repeats": len(content.shown.runs)}
         lead.insert(0, render("report.curves.repeat", **facts))

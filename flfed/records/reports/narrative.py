@@ -120,7 +120,7 @@ def _rows_over_all(report: Report, metric: str, *, beside: bool) -> list[list[st
     `beside` is whether the adjusted model has a column.
     """
     rows = []
-    arms = ("global", "personalised", "sites-mean", "pooled", "pooled-same", "own-model-everywhere")
+    arms = ["global", "personalised", "sites-mean", "pooled", "pooled-same", "own-model-everywhere"]
     # The figures of the label party stand in its own line.
     if PARTIES in report:
         arms = arms[3:]

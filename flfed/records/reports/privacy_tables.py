@@ -46,6 +46,8 @@ KINDS = {
     "query.unmask": "openings of secure sums",
     "query.list": "confirmed lists of secure sums",
     "query.keys": "keys of secure sums",
+    "query.align": "search for the rows in common",
+    "query.partial": "scores, and encrypted residuals and sums",
 }
 """Names of the kinds of message."""
 
@@ -135,6 +137,9 @@ def _how_shared(sites: Sequence[SiteEntry], only: str | None, promises: str) -> 
 
 
 def _sums(privacy: PrivacyReport) -> dict[str, str]:
+    if privacy.parties:
+        how, bound = (render(f"privacy.mechanisms.{key}") for key in ("sealed", "sealed-promise"))
+        return _line("homomorphic encryption", "on", how, bound)
     sums = privacy.sums()
     own = privacy.sent
     if privacy.one_answer:

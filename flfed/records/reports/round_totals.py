@@ -20,8 +20,8 @@ from flfed.records.store.tables import Event, Metric, Sent
 from flfed.records.store.visibility import Query
 from flfed.words import render
 
-TRAIN = "train"
-"""Kind of the messages of a round of training."""
+TRAINING = ("train", "query.partial")
+"""Kinds of the messages of a round of training, the second of parties with different columns."""
 ON_ROWS = {
     "training": "measured on the rows the model was trained on, so they look better than they are",
     "validation": "measured on validation rows that were kept out of training",
@@ -104,7 +104,7 @@ def _trained(runs: Sequence[str], *places: Any) -> Query:
         func.count(distinct(Sent.round)).label("rounds"),
     )
     place = (Sent.run_id, *places, Sent.direction)
-    return select(*place, *totals).where(Sent.run_id.in_(runs), Sent.kind == TRAIN).group_by(*place)
+    return select(*place, *totals).where(Sent.run_id.in_(runs), Sent.kind.in_(TRAINING)).group_by(*place)
 
 
 def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, first: int = 1) -> list[Block]:
@@ -123,7 +123,7 @@ def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width:
         select(Event.site, place, literal("aside").label("direction"), func.count(distinct(Sent.round)).label("rounds"))
         .join(Sent, here)
         .where(Event.run_id.in_(runs), Event.kind == "fault", Event.round.between(first, rounds))
-        .where(Sent.kind == TRAIN, Sent.direction == "to-server")
+        .where(Sent.kind.in_(TRAINING), Sent.direction == "to-server")
         .group_by(Event.run_id, Event.site, place)
     )
     # The database counts by run, so that repeats are added up here.

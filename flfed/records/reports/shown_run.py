@@ -10,6 +10,7 @@ from flfed.records.objects import RunReport, run_of
 from flfed.records.reports.catalogue import note_in_words, notes_of
 from flfed.records.reports.report import primary_of, report
 from flfed.records.statistics import Report
+from flfed.records.statistics.own_models import without_outcome
 from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
@@ -126,6 +127,12 @@ class ShownRun(Seen):
     def run(self) -> RunReport:
         """The report as an object."""
         return run_of(self.report)
+
+    @property
+    def compared_sites(self) -> list[SiteEntry]:
+        """The sites without those that have columns alone, and so nothing to compare."""
+        absent = without_outcome(self.report)
+        return [site for site in self.sites if site.site not in absent]
 
     @cached_property
     def metric(self) -> str | None:

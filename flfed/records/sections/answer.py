@@ -75,7 +75,7 @@ def leaks(shown: ShownRun) -> Section:
 def basis(shown: ShownRun) -> Section:
     """Return what the answer rests on: rows, rounds, privacy, and the models that the shared one is compared with."""
     facts = {}
-    taking_part = [entry for entry in shown.sites if entry.status != "refused"]
+    taking_part = [entry for entry in shown.compared_sites if entry.status != "refused"]
     if taking_part:
         facts["Rows"] = _rows(shown, taking_part)
     if shown.trains:
@@ -117,7 +117,7 @@ def _privacy(shown: ShownRun) -> str:
     """Return which noise protects the rows, and whether updates were added up in secret."""
     parts = []
     for line in mechanism_lines(shown.run.privacy, shown.sites, only=shown.only):
-        if line["Mechanism"] in ("differential privacy", "secure aggregation"):
+        if line["Mechanism"] in ("differential privacy", "secure aggregation", "homomorphic encryption"):
             promise = "" if line["Promises"].startswith("no") else f" ({line['Promises']})"
             parts.append(f"{line['Mechanism']}: {line['Is']}{promise}")
     return f"{sentence_case('; '.join(parts))}."

@@ -15,6 +15,7 @@ from flfed.records.sections.validation import advised_updates, validated_sites
 from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
 from flfed.records.statistics.odd_sites import odd_sites_in_words
+from flfed.records.statistics.own_models import PARTIES
 from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, trained_rows_in_words
 from flfed.records.text import escape
 from flfed.words import render
@@ -89,7 +90,7 @@ def _figures(opened: Opened, metric: str | None) -> None:
     """Show the shared model beside its references, and the run in words."""
     report = opened.report
     # Without a forest plot the references stand in its place.
-    is_left = metric is not None and (is_uncompared(report) or are_known(report, metric))
+    is_left = metric is not None and PARTIES not in report and (is_uncompared(report) or are_known(report, metric))
     left = st.container()
     right = st.container()
     # A table of noised figures is as wide as the page.

@@ -50,7 +50,7 @@ def _curves(opened: Opened, one: Opened, payload: dict[str, Any]) -> None:
     looks = site_looks(site.site for site in shown.sites)
     with st.container():
         repeat = _show_repeat(opened, one)
-        for line in says_whose(payload, shown.sites, only=opened.only):
+        for line in says_whose(payload, shown.compared_sites, only=opened.only):
             st.caption(escape(line))
         counts_by_name = read_score_counts(payload)
         if not counts_by_name:

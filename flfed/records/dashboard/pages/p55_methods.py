@@ -7,6 +7,7 @@ import streamlit as st
 from flfed.records.dashboard import run_page
 from flfed.records.dashboard.panels import compare, overview
 from flfed.records.dashboard.refresh import Opened, read_methods, where
+from flfed.records.statistics.own_models import PARTIES
 from flfed.words import render
 
 
@@ -16,6 +17,9 @@ def parts(opened: Opened) -> None:
         return
     if opened.only:
         st.info(render("pages.methods.hidden"))
+        return
+    if PARTIES in opened.report:
+        st.info(render("pages.methods.parties"))
         return
     compare.methods(read_methods(where(), opened.name, opened.mark), opened.runs[0].primary)
 

@@ -23,7 +23,7 @@ from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics import noised_scores as noised
 from flfed.records.statistics.odd_sites import AUC
-from flfed.records.statistics.own_models import OwnParts, own_parts_in_words
+from flfed.records.statistics.own_models import PARTIES, OwnParts, own_parts_in_words
 from flfed.records.text import escape
 from flfed.words import render
 
@@ -214,7 +214,8 @@ def who_gains(report: Report, metric: str) -> None:
         show(gains.gains(report, metric, shown, len(order), lines), titled=False)
     else:
         figures_of_all(report, metric)
-    st.markdown(escape(" ".join([narrative.tally(report, metric), *narrative.untold_in_words(report, metric)])))
+    if PARTIES not in report:  # the headline has it
+        st.markdown(escape(" ".join([narrative.tally(report, metric), *narrative.untold_in_words(report, metric)])))
     show(gains.by_size(report, metric))
     show(score_in_use(report))
 
