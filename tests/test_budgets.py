@@ -21,7 +21,7 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
     "tokens of code": 817_689,
-    "lines of code": 76_921,
+    "lines of code": 76_922,
     "Python files": 594,
     "most imports of a module": 34,
     "modules with more than 15 imports": 63,

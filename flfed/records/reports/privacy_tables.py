@@ -138,7 +138,8 @@ def _how_shared(sites: Sequence[SiteEntry], only: str | None, promises: str) -> 
 
 def _sums(privacy: PrivacyReport) -> dict[str, str]:
     if privacy.parties:
-        how, bound = (render(f"privacy.mechanisms.{key}") for key in ("sealed", "sealed-promise"))
+        how = render("privacy.mechanisms.sealed")
+        bound = render("privacy.mechanisms.sealed-promise")
         return _line("homomorphic encryption", "on", how, bound)
     sums = privacy.sums()
     own = privacy.sent
