@@ -212,8 +212,9 @@ class Tasks:
 
     def __exit__(self, kind: object, error: object, trace: types.TracebackType | None) -> None:
         """End all processes."""
-        # A function that Ctrl-C interrupted has the store open, and so locked, for as long as its frame is there.
-        traceback.clear_frames(trace)
+        if isinstance(error, KeyboardInterrupt):
+            # A function that Ctrl-C interrupted has the store open, and so locked, for as long as its frame is there.
+            traceback.clear_frames(trace)
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:

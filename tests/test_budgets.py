@@ -20,8 +20,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 817_689,
-    "lines of code": 76_922,
+    "tokens of code": 817_850,
+    "lines of code": 76_933,
     "Python files": 594,
     "most imports of a module": 34,
     "modules with more than 15 imports": 63,

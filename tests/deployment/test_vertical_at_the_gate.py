@@ -458,4 +458,4 @@ def test_ciphertexts_of_another_level_or_form_are_no_failure_of_a_gate():
         change(ciphertext)
         spoilt = residuals._saved(ciphertext)
         assert residuals.multiply([spoilt], np.ones((50, 1)), key.public()) == Refusal("ciphertext-unfit")
-    assert key.open([spoilt], 50, 1, residuals.FINEST) == Refusal("ciphertext-unfit")
+    assert key.open([spoilt], 50, np.zeros(1)) == Refusal("ciphertext-unfit")

@@ -1,6 +1,7 @@
 """Parties with different columns of the same people train one linear model, and none sees another's cells."""
 
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -177,7 +178,10 @@ def unencrypted(scene: Scene, models: dict[str, SharedModel], rounds: int) -> di
     ("task", "names"),
     [("binary", ("bank", "service")), ("regression", ("bank", "service")), ("binary", tuple(COLUMNS))],
 )
-def test_parts_are_those_of_the_same_steps_in_the_clear(scene, task: str, names: tuple[str, ...], tmp_path: Path):
+def test_parts_are_those_of_the_same_steps_in_the_clear(
+    scene, task: str, names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(vertical, "offset_width", lambda outcome, columns: 0.0)
     here = scene(task, names)
     result = run(here.study(), sites=here.sites())
     models = parts(result, tmp_path / "exported")
@@ -233,6 +237,15 @@ def test_the_record_has_time_bytes_and_protection_of_the_rounds(scene):
         (name, 3, 3, 0) for name in ("bank", "service")
     ]
     assert lines[-1]["Mechanism"] == "homomorphic encryption"
+
+
+@pytest.mark.parametrize("shared", ["pseudonym", "aggregate-only"])
+def test_a_report_names_no_party_that_wants_none(scene, shared: str):
+    here = scene()
+    result = run(here.study(rounds=2), sites=here.sites(policy=Policy(disclosure="open", share_metrics=shared)))
+    words = " ".join([*verdict_in_words(result.report), *comparison_rows(result.report)[2], str(result.report)])
+    assert result.status == "completed"
+    assert not re.search(r"\b(bank|service)\b", words) or shared == "aggregate-only"
 
 
 def test_predictions_in_two_steps_are_those_of_the_run(scene, tmp_path: Path):

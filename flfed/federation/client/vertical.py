@@ -50,7 +50,7 @@ from flfed.updates.messages.vertical import (
     Party,
 )
 from flfed.updates.vertical.alignment import BlindingKey, common_rows, shuffled
-from flfed.updates.vertical.residuals import LARGEST_RESIDUAL, ResidualKey, multiply, step_of
+from flfed.updates.vertical.residuals import LARGEST_RESIDUAL, ResidualKey, multiply, offset_width
 
 SECRETS, PARTIES, RESIDUAL, PUBLIC = (
     f"{OF_RUN}{name}" for name in ("secrets", "parties", "residual-key", "public-key")
@@ -434,8 +434,9 @@ class LabelParty(PartyRun):
             columns = int.from_bytes(head, "big")
             if not 0 < columns <= self.parties[site].columns:
                 decline("exchange-unfit")
-            step = step_of(self.outcome, columns)
-            opened = or_refuse(self.residual_key.open(products, len(self.rows.training), columns, step))
+            width = offset_width(self.outcome, self.parties[site].columns)
+            offsets = self.residual_key.offsets(site, columns, width)
+            opened = or_refuse(self.residual_key.open(products, len(self.rows.training), offsets))
             sums[site] = opened.astype("<f8").tobytes()
         return sums
 

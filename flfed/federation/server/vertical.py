@@ -89,7 +89,7 @@ def conduct_vertical(run: FederatedRun) -> Outcome:
         for round in range(1, rounds + 2):
             began = run.writer.seconds()
             run.recorder.progress("rounds", round - 1, rounds + 1)
-            run.recorder.after(round)
+            run.recorder.after(min(round, rounds))
             parcels.exchange(round, SCORE, columns)
             parcels.exchange(round, RESIDUALS, [label])
             if round <= rounds:
@@ -148,7 +148,7 @@ class _Parcels:
         described = {}
         for one in parties:
             described[one.site] = {"label": one.label, "columns": one.columns, "people": one.identifiers}
-        self.run.recorder.summary(PARTIES, described)
+        self.run.recorder.summary(PARTIES, self.run.recorder.shared_as.under_names(described))
         return parties
 
     def exchange(self, round: int, exchange: int, sites: list[str]) -> None:

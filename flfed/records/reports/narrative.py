@@ -427,11 +427,8 @@ def headline(report: Report, metric: str) -> list[str]:
 def _reach(report: Report, metric: str) -> list[str]:
     """Return the shared model's figure and the references'."""
     run = run_of(report)
-    entry, where = figure_of(run.global_, metric), "all sites together"
+    entry, where = _reached(report, metric)
     name = metric_name(metric)
-    if PARTIES in report:
-        ((where, site),) = run.sites.items()
-        entry = figure_of(site_of(site).global_, metric)
     if entry.value is None:
         return [render("report.reach.unknown", metric=name, reason=entry.reason)]
     figure = number(entry.value)
@@ -452,6 +449,16 @@ def _reach(report: Report, metric: str) -> list[str]:
             distance = apart(other, entry.value, metric)
             lines.append(render(f"report.references.{arm}", figure=number(other), distance=distance, family=family))
     return lines
+
+
+def _reached(report: Report, metric: str) -> tuple[FigureReport, str]:
+    """Return the shared model's figure, and on whose test rows it is; of parties, those of the one with the outcome."""
+    if PARTIES in report:
+        for site, of in run_of(report).sites.items():
+            own = figure_of(site_of(of).global_, metric)
+            if own.value is not None:
+                return own, site
+    return figure_of(run_of(report).global_, metric), "all sites together"
 
 
 def under(entry: Report | FigureReport, repeats: int) -> list[str]:

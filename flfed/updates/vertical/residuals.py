@@ -3,8 +3,8 @@
 ```
  label party, which has the key                        column party
  r, encrypted, once for each column that fits ──────►  r · column, + an encrypted mask in every slot
- Σ of the slots, rounded                      ◄──────
-                                              ──────►  − Σ of its masks:  Xᵀ r
+ Σ of the slots + offset, rounded             ◄──────
+                                              ──────►  − Σ of its masks:  Xᵀ r + offset
 ```
 
 The label party sees masked numbers alone, the column party ciphertexts and its own sums. Masks are complex: the
@@ -12,10 +12,9 @@ imaginary parts of a product hold the ciphertext's noise times each cell, and th
 encrypted under its public key: one in the clear changes one of a ciphertext's two polynomials, and the other, which is
 the label party's own times the columns, would confirm a guess of them.
 
-Sums are rounded for two reasons. A decryption with all its digits is an equation of the key. And the sums of enough
-columns, with enough digits, fit one vector of outcomes alone, which lattice reduction finds: of 40 rows and three
-columns within a second, with sums in multiples of 2⁻¹³. `step_of` keeps the digits of all columns below what the
-outcomes have.
+Sums are rounded, as a decryption with all its digits is an equation of the key. And they have an offset: a column party
+knows its columns, and that the first sums are these times the outcomes. Without it, integer programming found all
+outcomes of 404 people. The offset is drawn once a run, so that no number of rounds averages it out.
 
 Source: Cheon et al. 2017, "Homomorphic encryption for arithmetic of approximate numbers"; Hardy et al. 2017, "Private
 federated learning on vertically partitioned data via entity resolution and additively homomorphic encryption", for
@@ -24,6 +23,7 @@ masked gradients of parties. Both parties must keep to the protocol.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -47,21 +47,24 @@ SMALLEST = 2.0**-32
 LARGEST_RESIDUAL = 1024.0
 MASK = 2.0**26
 """Bound of the masks' real and imaginary parts; a product is at most 2^14, and 1 at most in most rows."""
-FINEST = 2.0**-18
-"""Sums leave the label party in multiples of it, or of more. Their error before is 1e-6, of which the key's is 1e-9."""
-SHARE = 0.75
-"""Most of the outcomes' information that the sums of one run may have; the rest is for further runs over the rows."""
+STEP = 2.0**-18
+"""Sums leave the label party in whole multiples of it. Their error before is 1e-6, of which the key's is 1e-9."""
 KEY_BYTES = 600_000
-"""Largest length of a public key; found are 465 kB."""
+"""Largest length of a public key; found are 497 kB."""
 CIPHERTEXT_BYTES = 300_000
-"""Largest length of one ciphertext; found are 236 kB."""
+"""Largest length of one ciphertext; found are 249 kB."""
+SHARE = 0.1
+"""Most of the outcomes' information that a run's sums may have. Columns that predict well give most of the rest."""
+WIDEST = 0.4
+"""Width of an offset, of the standard deviation that chance gives a sum: by so much it costs no accuracy."""
 
 
-def step_of(outcome: np.ndarray, columns: int) -> float:
-    """Return the power of two in whose multiples sums leave: as fine as their information allows, at least `FINEST`.
+def offset_width(outcome: np.ndarray, columns: int) -> float:
+    """Return the width of the interval from which the offset of a sum is drawn.
 
-    Sums over columns of variance 1 have a standard deviation of √rows times the outcome's, and so an entropy of
-    log2(√(2πe) deviation / step) bits each. All columns together have at most `SHARE` of the outcomes' entropy.
+    A sum over a column of variance 1 has, by chance, a standard deviation of √rows times the outcome's, and so, within
+    a width, log2(√(2πe) deviation / width) bits. All columns together have at most `SHARE` of the outcomes' entropy, as
+    far as `WIDEST` deviations allow.
 
     Parameters
     ----------
@@ -70,18 +73,16 @@ def step_of(outcome: np.ndarray, columns: int) -> float:
 
     Examples
     --------
-    >>> outcome = np.array([0.0, 1.0] * 40)
-    >>> step_of(outcome, 5) == 2**-7, step_of(outcome, 2) == FINEST
-    (True, True)
+    >>> outcome = np.array([0.0, 1.0] * 200)
+    >>> offset_width(outcome, 20), offset_width(outcome, 1) < 1e-9
+    (4.0, True)
     """
     _, counts = np.unique(outcome, return_counts=True)
     shares = counts / len(outcome)
     entropy = -len(outcome) * (shares * np.log2(shares)).sum()
-    deviation = np.sqrt(2 * np.pi * np.e * len(outcome)) * outcome.std()
-    if deviation == 0:
-        return FINEST
-    exponent = np.ceil(np.log2(deviation) - SHARE * entropy / columns)
-    return float(max(FINEST, 2.0**exponent))
+    deviation = np.sqrt(len(outcome)) * outcome.std()
+    narrowest = np.sqrt(2 * np.pi * np.e) * deviation * 2.0 ** -(SHARE * entropy / columns)
+    return float(min(WIDEST * deviation, narrowest))
 
 
 def ciphertexts_out(rows: int) -> int:
@@ -149,21 +150,27 @@ class ResidualKey:
             ciphertexts.append(_saved(encryptor.encrypt_symmetric(_plain(values))))
         return tuple(ciphertexts)
 
-    def open(self, products: Sequence[bytes], rows: int, columns: int, step: float) -> np.ndarray | Refusal:
-        """Return the masked sum of each column, in multiples of a step, or that ciphertexts are none.
+    def offsets(self, party: str, columns: int, width: float) -> np.ndarray:
+        """Return the offset of each sum of a party, the same in all rounds of the run; float64 array [columns]."""
+        seed = hashlib.shake_256(hashlib.sha256(self.secret).digest() + party.encode())
+        drawn = np.frombuffer(seed.digest(8 * columns), "<u8")
+        return width * (drawn * 2.0**-64 - 0.5)
+
+    def open(self, products: Sequence[bytes], rows: int, offsets: np.ndarray) -> np.ndarray | Refusal:
+        """Return the masked sum of each column with its offset, in multiples of `STEP`, or that ciphertexts are none.
 
         Parameters
         ----------
         products : sequence of bytes
             As `multiply` returns them.
-        rows, columns : int
-        step : float
-            From `step_of`.
+        rows : int
+        offsets : float64 array [columns]
 
         Returns
         -------
         float64 array [columns], or Refusal
         """
+        columns = len(offsets)
         slots = self.decrypt(products, ciphertexts_back(rows, columns))
         if isinstance(slots, Refusal):
             return slots
@@ -171,7 +178,7 @@ class ResidualKey:
         sums = slots.real.sum(axis=1)[:, None]
         if each > 1:
             sums = slots.real[:, : each * rows].reshape(len(slots), each, rows).sum(axis=2)
-        rounded: np.ndarray = np.round(sums.ravel()[:columns] / step) * step
+        rounded: np.ndarray = np.round((sums.ravel()[:columns] + offsets) / STEP) * STEP
         return rounded
 
     def decrypt(self, ciphertexts: Sequence[bytes], count: int) -> np.ndarray | Refusal:

@@ -4,11 +4,13 @@ import secrets
 
 import numpy as np
 import pytest
+from scipy.optimize import Bounds, LinearConstraint, milp
+from sklearn.datasets import load_breast_cancer
 
 from flfed.refusals import Refusal
 from flfed.study.kinds import LARGEST_INPUT
 from flfed.updates.vertical import residuals
-from flfed.updates.vertical.residuals import FINEST, SHARE, SLOTS, ResidualKey, ciphertexts_back, multiply, step_of
+from flfed.updates.vertical.residuals import SHARE, SLOTS, WIDEST, ResidualKey, ciphertexts_back, multiply, offset_width
 
 pytest.importorskip("tenseal")
 
@@ -37,7 +39,7 @@ def test_sums_are_those_without_encryption(key, public, rows, columns):
 
     products = multiply(key.encrypt(residual), x, public)
 
-    sums = key.open(products.ciphertexts, rows, columns, FINEST) - products.masks
+    sums = key.open(products.ciphertexts, rows, np.zeros(columns)) - products.masks
     np.testing.assert_allclose(sums, residual @ x, rtol=0, atol=1e-5)
 
 
@@ -46,7 +48,7 @@ def test_before_rounding_the_gradient_is_the_plain_one(key, public):
 
     products = multiply(key.encrypt(residual), x, public)
 
-    sums = key.open(products.ciphertexts, 400, 20, 2.0**-40) - products.masks
+    sums = key.open(products.ciphertexts, 400, np.zeros(20)) - products.masks
     gradient = residual @ x
     assert np.abs(sums - gradient).max() <= 1e-5 * np.abs(gradient).max()
 
@@ -59,38 +61,68 @@ def test_columns_and_chunks_of_zeros_are_no_error(key, public):
 
     products = multiply(key.encrypt(residual), x, public)
 
-    sums = key.open(products.ciphertexts, *x.shape, FINEST) - products.masks
+    sums = key.open(products.ciphertexts, len(x), np.zeros(3)) - products.masks
     np.testing.assert_allclose(sums, residual @ x, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.2, 0.5])
-@pytest.mark.parametrize(("rows", "columns"), [(75, 5), (400, 20), (5600, 11), (8000, 533)])
-def test_sums_have_less_information_than_outcomes(rows, columns, rate):
+@pytest.mark.parametrize(("rows", "columns"), [(75, 5), (400, 20), (4000, 5), (21_000, 12)])
+def test_sums_have_a_tenth_of_the_outcomes_information_or_the_widest_offset(rows, columns, rate):
     outcome = (np.arange(rows) < rate * rows).astype(float)
     p = outcome.mean()
     entropy = -rows * (p * np.log2(p) + (1 - p) * np.log2(1 - p))
     deviation = np.sqrt(rows * p * (1 - p))
 
-    step = step_of(outcome, columns)
+    width = offset_width(outcome, columns)
 
-    assert columns * np.log2(np.sqrt(2 * np.pi * np.e) * deviation / step) <= SHARE * entropy + 1e-9
-    assert step == FINEST or columns * np.log2(np.sqrt(2 * np.pi * np.e) * deviation / (step / 2)) > SHARE * entropy
-
-
-def outcomes_that_fit(key, public, step: float) -> int:
-    """Return how many of all outcomes of twenty people fit the sums that a party of two columns gets first."""
-    x = normal(20, 2)
-    outcome = np.array([0.0, 1.0] * 10)
-    products = multiply(key.encrypt(0.5 - outcome), x, public)
-    sums = key.open(products.ciphertexts, 20, 2, step) - products.masks
-    every = (np.arange(2**20)[:, None] >> np.arange(20)) & 1
-    return int((np.abs((0.5 - every) @ x - sums) <= step / 2 + 1e-5).all(axis=1).sum())
+    bits = columns * np.log2(np.sqrt(2 * np.pi * np.e) * deviation / width)
+    assert bits == pytest.approx(SHARE * entropy) or width == pytest.approx(WIDEST * deviation)
+    assert (width < 1e-3) == (rows / columns > 700)
 
 
-def test_sums_fit_many_outcomes_and_with_all_digits_they_would_fit_one(key, public):
-    assert outcomes_that_fit(key, public, step_of(np.array([0.0, 1.0] * 10), 2)) > 10
-    # The wrong implementation: finer sums, whatever the number of rows.
-    assert outcomes_that_fit(key, public, 2.0**-13) == 1
+def test_an_offset_is_the_same_in_all_rounds_and_another_for_each_party_and_run(key):
+    offsets = key.offsets("shop", 2000, 4.0)
+    assert (offsets[:5] == key.offsets("shop", 5, 4.0)).all()
+    for others in (key.offsets("clinic", 2000, 4.0), ResidualKey.new().offsets("shop", 2000, 4.0)):
+        assert abs(np.corrcoef(offsets, others)[0, 1]) < 0.1
+    assert offsets.min() > -2 and offsets.max() < 2
+    assert (offsets.mean(), offsets.std()) == pytest.approx((0, 4 / np.sqrt(12)), abs=0.1)
+
+
+class Laboratory:
+    """Twenty columns of 404 people, and their outcomes, which go with the columns."""
+
+    def __init__(self) -> None:
+        data = load_breast_cancer()
+        drawn = np.random.default_rng(0).permutation(569)[:404]
+        x = data.data[drawn][:, 10:]
+        self.x = np.clip((x - x.mean(axis=0)) / x.std(axis=0), -LARGEST_INPUT, LARGEST_INPUT)
+        self.y = 1.0 - data.target[drawn]
+
+    def wrong(self, width: float, *, solved: bool) -> int:
+        """Return how many outcomes a laboratory reads wrong in its sums: by a discriminant, or `solved` besides.
+
+        The program takes, of all outcomes that fit the sums, those that the discriminant finds most likely.
+        """
+        x = self.x
+        offsets = np.random.default_rng(1).uniform(-width / 2, width / 2, x.shape[1])
+        sums = x.T @ self.y + offsets
+        scores = x @ np.linalg.solve(x.T @ x + 0.4 * np.eye(x.shape[1]), sums)
+        gain = scores - np.quantile(scores, 1 - self.y.mean())
+        read = gain > 0
+        if solved:
+            fitting = LinearConstraint(x.T, sums - width / 2, sums + width / 2)
+            found = milp(-gain, integrality=np.ones(len(x)), bounds=Bounds(0, 1), constraints=fitting)
+            read = np.round(found.x)
+        return int((read != self.y).sum())
+
+
+def test_a_laboratory_reads_no_more_outcomes_in_its_sums_than_its_columns_predict():
+    here = Laboratory()
+    width = offset_width(here.y, 20)
+    assert here.wrong(width, solved=True) >= here.wrong(width, solved=False) > 5
+    # The wrong implementation: sums that are rounded for the key's sake alone.
+    assert here.wrong(2.0**-8, solved=True) == 0
 
 
 def test_a_step_of_400_rows_and_20_columns_is_at_most_1_mb(key, public):
