@@ -298,7 +298,10 @@ def sentence(page: Page) -> str:
     who = f"{in_letters(page.sites)} {page.listed.who}"
     do, how = page.listed.do, page.listed.how
     if how == COLUMNS:
-        result = "clearly better than the outcome's holder alone" if PAYS in page.tally else "no clear improvement"
+        (verdict,) = page.tally
+        result = describe_verdict(verdict, page.metric)
+        if verdict == PAYS:
+            result = "clearly better than the outcome's holder alone"
         return f"{page.listed.who} {do}{how}: {result}."
     if not page.metric:
         return f"Together, {who} {do}, and pool no row."

@@ -56,7 +56,7 @@ CIPHERTEXT_BYTES = 300_000
 SHARE = 0.1
 """Most of the outcomes' information that a run's sums may have. Columns that predict well give most of the rest."""
 WIDEST = 0.4
-"""Width of an offset, of the standard deviation that chance gives a sum: by so much it costs no accuracy."""
+"""Width of an offset, of the standard deviation that chance gives a sum: by so much it costs little accuracy."""
 
 
 def offset_width(outcome: np.ndarray, columns: int) -> float:
