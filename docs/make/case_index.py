@@ -136,12 +136,12 @@ MADE = "This page is made by `make case-studies` from the record of a run; each 
 
 HEADLINES = {"A clear improvement": PAYS, "Mean gain": NO_CLEAR_GAIN, "A clear loss": DO_NOT_USE}
 SIGNED = rf"[+{MINUS}]?[\d.]+"
-ONE = re.compile(r"^\*\*(.+) at [a-z0-9-]+\.\*\*$", re.MULTILINE)
-"""Verdict of a study of parties, of which one has the outcome."""
 SPAN = rf"({SIGNED}) to ({SIGNED})"
 MEAN = rf"({SIGNED}) (?:on average|in [^(]+) \(95 % CI {SPAN}"
 JOINING = re.compile(rf"({'|'.join(HEADLINES)}) from joining.*? {MEAN}(?:; (\d+) of \d+ sites can be judged)?\)[.:]")
 GAIN = re.compile(rf"({SIGNED}) \({SPAN}\), (?:shared|adjusted)")
+ONE = re.compile(r"^\*\*(.+) at [a-z0-9-]+\.\*\*$", re.MULTILINE)
+"""Verdict of a study of parties, of which one has the outcome."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -76,7 +77,7 @@ class Vertical(RunKind):
 
 
 @dataclass(frozen=True, eq=False)
-class PartyRun:
+class PartyRun(ABC):
     """A party's state of a run, which follows from its stored arrays.
 
     Attributes
@@ -329,9 +330,9 @@ class PartyRun:
             opened[sender] = or_refuse(unseal(self.links[sender], binding, parcel.tobytes(), **own))
         return opened
 
+    @abstractmethod
     def answer(self, place: tuple[str, int, int], parcels: Parcels) -> tuple[Parcels, Arrays]:
         """Return the parcels of a reply, and arrays to store with it."""
-        raise NotImplementedError
 
 
 class LabelParty(PartyRun):

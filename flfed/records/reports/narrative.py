@@ -110,7 +110,9 @@ def comparison_rows(report: Report, metric: str | None = None) -> tuple[list[str
     for name, site in run_of(report).sites.items():
         cells = [number(figure_of(site[arm], metric).value) for arm in arms]
         rows.append([name, shown(site_of(site).holdout_rows), *cells, *_gain_and_verdict(site, metric)])
-    rows += _rows_over_all(report, metric, beside="personalised" in arms)
+    # The figures of parties stand in the line of the one with the outcome.
+    if PARTIES not in report:
+        rows += _rows_over_all(report, metric, beside="personalised" in arms)
     return headers, rows, _below_table(report, metric)
 
 
@@ -120,11 +122,7 @@ def _rows_over_all(report: Report, metric: str, *, beside: bool) -> list[list[st
     `beside` is whether the adjusted model has a column.
     """
     rows = []
-    arms = ["global", "personalised", "sites-mean", "pooled", "pooled-same", "own-model-everywhere"]
-    # The figures of the label party stand in its own line.
-    if PARTIES in report:
-        arms = arms[3:]
-    for arm in arms:
+    for arm in ("global", "personalised", "sites-mean", "pooled", "pooled-same", "own-model-everywhere"):
         is_shown_elsewhere = arm == "personalised" and beside
         is_same = arm == "pooled-same" and is_pooled_itself(report, metric)
         if is_shown_elsewhere or is_same or not (report[arm] or {}).get(metric):
