@@ -18,7 +18,7 @@ from flfed.rows.data.mapping import map_table
 from flfed.rows.data.site import study_table
 from flfed.rows.features.encode import ColumnArrays, coded, joined, plain_inputs
 from flfed.rows.statistics import boosted_trees as half
-from flfed.rows.statistics.coded_rows import CodedRows
+from flfed.rows.statistics.boosted_trees import CodedRows
 from flfed.rows.study_model import study_layout
 from flfed.summaries.summary import Layout
 from flfed.trees.cut_points import CODES, chosen_cuts, codes_in, widths_of

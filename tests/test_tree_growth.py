@@ -7,8 +7,7 @@ import pytest
 from sklearn.tree import DecisionTreeRegressor
 
 from flfed.rows.statistics import boosted_trees as half
-from flfed.rows.statistics import coded_rows
-from flfed.rows.statistics.coded_rows import CodedRows
+from flfed.rows.statistics.boosted_trees import CodedRows
 from flfed.trees.cut_points import codes_of, cut_points, fine_edges, merged_codes
 from flfed.trees.forest import UNIT, GrowingTree, Tree, TreeSettings, best_splits, contributions, margins
 from tests.boosting import Boosting, arrays_of
@@ -39,15 +38,15 @@ def sums_of(rows: Boosting, at: np.ndarray) -> np.ndarray:
     return np.array(cells).astype(np.int64)
 
 
-@pytest.mark.parametrize("most_cells", [0, coded_rows.MOST_CELLS])
+@pytest.mark.parametrize("most_cells", [0, half.MOST_CELLS])
 @pytest.mark.parametrize("chunk", [7, half.CHUNK])
 @pytest.mark.parametrize("bundled", [False, True])
 def test_a_sites_sums_are_those_of_its_rows(
     chunk: int, most_cells: int, bundled: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(half, "CHUNK", chunk)
-    monkeypatch.setattr(coded_rows, "MOST_CELLS", most_cells)
-    monkeypatch.setattr(coded_rows, "BLOCK", 50)
+    monkeypatch.setattr(half, "MOST_CELLS", most_cells)
+    monkeypatch.setattr(half, "BLOCK", 50)
     rows = drawn()
     of_site = CodedRows(rows.codes, rows.widths, bundled=bundled)
     slope, curvature = half.gradients(np.zeros((len(rows.y), 1)), rows.y, rows.task)

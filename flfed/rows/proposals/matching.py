@@ -25,11 +25,9 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Source
 from flfed.rows.proposals import texts
 from flfed.rows.proposals.cells import FEW_VALUES, name_words
-from flfed.rows.proposals.column_words import word_list
-from flfed.rows.proposals.fits import FITTING, UNKNOWN, Doubt, Fit, OwnColumn, fit_column
+from flfed.rows.proposals.column_words import Series, find_schema_series, find_series, word_list
+from flfed.rows.proposals.fits import FITTING, UNKNOWN, Doubt, Fit, OwnColumn, Quantity, describe_quantity, fit_column
 from flfed.rows.proposals.own_tables import read_named, refuse_lines_above
-from flfed.rows.proposals.quantities import Quantity, describe_quantity
-from flfed.rows.proposals.series import Series, find_schema_series, find_series
 from flfed.words import render
 
 NAME_WEIGHT = 0.7

@@ -32,11 +32,11 @@ from flfed.rows.proposals.columns import (
     names_owner,
     propose_column,
 )
-from flfed.rows.proposals.leaks import find_leaks
 from flfed.rows.proposals.targets import (
     FEW_CLASSES,
     RareClasses,
     TargetProposal,
+    find_leaks,
     find_rare_classes,
     propose_target,
 )
