@@ -26,8 +26,7 @@ from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.limits import Limits
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, OwnColumn, Schema
-from flfed.rows.data.simulated_transactions import SimulatedTransactions
-from flfed.rows.data.transactions import Transactions
+from flfed.rows.data.transactions import SimulatedTransactions, Transactions
 from flfed.study import study as studies
 from flfed.study.analysis import Analysis
 from flfed.study.former_names import SUMMARY

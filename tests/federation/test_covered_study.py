@@ -33,8 +33,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.noised_counts import HISTOGRAMS, VALUES, cell_queries, person_weights, training_cells
-from flfed.rows.training.private_noise import SeededNoise, UnitCounts
-from flfed.rows.training.private_steps import count_units
+from flfed.rows.training.private_noise import SeededNoise, UnitCounts, count_units
 from flfed.study.plan import PrivateSteps
 from flfed.study.tables import OrderedHoldout
 from flfed.summaries.private_scaling import NoisedCells, counted_columns, noised_rows, private_encoder, sensitivities

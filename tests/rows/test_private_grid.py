@@ -15,8 +15,7 @@ from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.training.private_fit import clipped_by_row, fit_by_row, private_fit
-from flfed.rows.training.private_noise import SeededNoise, SystemNoise
-from flfed.rows.training.private_steps import PublicGrid, drawn_steps
+from flfed.rows.training.private_noise import PublicGrid, SeededNoise, SystemNoise, drawn_steps
 from flfed.rows.training.requests import FitRequest
 from flfed.study.plan import Plan, PrivateSteps
 

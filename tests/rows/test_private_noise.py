@@ -13,8 +13,7 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.training.answer import compute_stacked
 from flfed.rows.training.private_fit import private_fit
-from flfed.rows.training.private_noise import AT_A_TIME, SeededNoise, SystemNoise
-from flfed.rows.training.private_steps import PAGE, count_units, drawn_steps
+from flfed.rows.training.private_noise import AT_A_TIME, PAGE, SeededNoise, SystemNoise, count_units, drawn_steps
 from flfed.rows.training.requests import FitRequest
 from flfed.study.plan import Plan, PrivateSteps
 

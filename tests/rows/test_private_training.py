@@ -21,8 +21,7 @@ from flfed.rows.training.answer import compute_one_by_one
 from flfed.rows.training.fit import fit, gradient
 from flfed.rows.training.functional import row_losses
 from flfed.rows.training.private_fit import clipped_by_row, fit_by_row, private_fit
-from flfed.rows.training.private_noise import SeededNoise
-from flfed.rows.training.private_steps import drawn_steps
+from flfed.rows.training.private_noise import SeededNoise, drawn_steps
 from flfed.rows.training.requests import FitRequest
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.updates.strategies.fedprox import proximal_gradient

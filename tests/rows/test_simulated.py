@@ -12,7 +12,7 @@ import pytest
 from flfed.errors import UsageError
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
-from flfed.rows.data.simulated_transactions import CUSTOMER_FACTOR, LARGE, SimulatedTransactions, _made
+from flfed.rows.data.transactions import CUSTOMER_FACTOR, LARGE, SimulatedTransactions, _made
 
 BIG = SimulatedTransactions(issuer=1, customers=2000)
 

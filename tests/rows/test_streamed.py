@@ -18,6 +18,7 @@ from flfed.errors import TableError, UsageError
 from flfed.federation.client.protection import privacy_refusal
 from flfed.federation.server.run import run
 from flfed.records.store.reader import RunReader
+from flfed.rows import streamed as streamed_module
 from flfed.rows.comparison.compare import PAIRS, SiteComparison, compare
 from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.site import Policy, Site, study_refusal
@@ -28,9 +29,7 @@ from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.streamed import ScoreSums
 from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.rows.session import SiteSession, first_model
-from flfed.rows.streamed import table as table_module
-from flfed.rows.streamed.session import StreamedSession
-from flfed.rows.streamed.table import HOLDOUT, TRAINING
+from flfed.rows.streamed import HOLDOUT, TRAINING, StreamedSession
 from flfed.rows.training.answer import run_client
 from flfed.seeds import Draws
 from flfed.study.study import Study
@@ -129,7 +128,7 @@ def test_the_own_model_is_that_in_memory(claims):
 
 
 def test_a_sample_only_chooses_the_penalty_of_the_own_model(claims, monkeypatch):
-    monkeypatch.setattr(table_module, "SAMPLE", 600)
+    monkeypatch.setattr(streamed_module, "SAMPLE", 600)
     memory, blocks = both(claims, study())
     assert 300 < blocks.rows.sample.rows < 700
     wanted = run_client(memory.local_model())

@@ -29,7 +29,7 @@ from flfed.refusals import NotTakingPart, decline, of_table, refuse
 from flfed.rows.comparison.incumbent import refuse_without_score
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal, study_table
 from flfed.rows.session import FIT, SiteSession, never
-from flfed.rows.streamed.session import open_session
+from flfed.rows.streamed import open_session
 from flfed.rows.training.answer import compute_one_by_one, run_client
 from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, run_client_by
 from flfed.rows.warm_start import FindSource, no_source

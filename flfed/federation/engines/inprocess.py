@@ -23,8 +23,7 @@ from flfed.federation.engines.engine import Engine, RunConfig, RunResources, Run
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.flower_names import TaskIdentity
 from flfed.rows.data.site import Site
-from flfed.rows.training.ahead import ModelsAhead
-from flfed.rows.training.answer import compute_one_by_one
+from flfed.rows.training.answer import ModelsAhead, compute_one_by_one
 from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, listed, send_results
 from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints.site_state import PART, NodeState

@@ -10,7 +10,7 @@ from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import compares_models
 from flfed.rows.comparison.pooled import Reference, first_searches, reference, union_scores
 from flfed.rows.session import SiteSession
-from flfed.rows.training.ahead import ModelsAhead
+from flfed.rows.training.answer import ModelsAhead
 from flfed.rows.training.requests import Compute, run_client_by
 from flfed.summaries.summary import Encoder
 from flfed.updates.arrays import Arrays

@@ -27,15 +27,15 @@ from flfed.rows.comparison.operating_points import (
 )
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.own_columns import adjusted_scores, local_scores, used_at
+from flfed.rows.comparison.recalibration import updates_of
 from flfed.rows.comparison.subgroups import METRIC, GroupScores, groupings
-from flfed.rows.comparison.updates import updates_of
 from flfed.rows.evaluation.bootstrap import PARTS, Groups, Metrics, Pair
 from flfed.rows.evaluation.calibration import Calibration, calibrate, without_calibration
 from flfed.rows.evaluation.intervals import NAN, Difference, Estimate, row_losses, widen_differences
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
 from flfed.rows.session import SiteSession
-from flfed.rows.streamed.session import StreamedSession
+from flfed.rows.streamed import StreamedSession
 from flfed.rows.training.requests import Asking, together
 from flfed.seeds import generator
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point

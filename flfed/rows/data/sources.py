@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from flfed.errors import UsageError, require_extra
-from flfed.rows.data.findings.uneven_lines import lines_of, why_uneven
 from flfed.rows.data.parsing.arrow_reader import as_frame, read_plain_csv
 from flfed.rows.data.parsing.cells import OTHER_FORMAT, dates_written, refuse_cells, with_text_cells
 from flfed.rows.data.parsing.fields import check_date_format, with_text_names
@@ -26,6 +25,8 @@ from flfed.rows.data.parsing.text_files import (
     NoTable,
     content_of,
     ends,
+    lines_of,
+    why_uneven,
     without_end_sign,
     wrong_encoding,
 )

@@ -21,8 +21,7 @@ import pandas as pd
 from flfed.rows.data.schema import Schema
 from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.statistics.statistic import Shapes
-from flfed.rows.training.private_noise import NoiseSource
-from flfed.rows.training.private_steps import PublicGrid
+from flfed.rows.training.private_noise import NoiseSource, PublicGrid
 from flfed.summaries.noised_scores import MOST_DIFFERENCE, SQUARES_WEIGHT, pair_scale
 from flfed.summaries.private_scaling import CELLS, HISTOGRAMS, VALUES, counted_columns, number_cells, sensitivities
 from flfed.summaries.summary import Layout

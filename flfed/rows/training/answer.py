@@ -1,7 +1,7 @@
 """Engines that answer requests: one by one, or those of many sites at once.
 
-Stacked, equal requests are computed together, and the rest one by one. Parameters of a stack are [sites, ...], products
-are batched, and masks stand for missing rows.
+Stacked, equal requests are computed together, and the rest one by one; other processes may begin some before.
+Parameters of a stack are [sites, ...], products are batched, and masks stand for missing rows.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from flfed.rows.training.requests import (
     Request,
     RivalRequest,
     ScoreRequest,
+    SearchRequest,
     ShadowsRequest,
     TreesRequest,
     TuneRequest,
@@ -43,7 +44,7 @@ from flfed.rows.training.stack import Stack
 from flfed.rows.training.tuning.best_model import best_alone, trees_alone
 from flfed.rows.training.tuning.stacked import tune_together
 from flfed.summaries.summary import Arrays
-from flfed.tasks import Driver, open_tasks
+from flfed.tasks import Driver, NotShareable, Tasks, open_tasks, usable_jobs
 
 TOGETHER: dict[type, Callable[[Any], Sequence[Any]]] = {
     ScoreRequest: score_stacked,
@@ -279,3 +280,76 @@ def _fit_stack(requests: list[FitRequest], cache: PackCache, room: BufferPool) -
     for block in course.blocks(BLOCK_BYTES // (packed.width * dtype.itemsize)):
         stack.train(gathered(packed, block, room))
     return stack.results([plan.steps_a_round(n) for n in sizes])
+
+
+class ModelsAhead:
+    """Answers requests, some of which other processes have begun before.
+
+    Parameters
+    ----------
+    answer : callable
+        Answers all others.
+    jobs : int or Cluster
+        Processes; with one, nothing is begun before.
+    """
+
+    def __init__(self, answer: Compute, jobs: Jobs) -> None:
+        self._answer = answer
+        self._jobs = jobs
+        self._tasks: Tasks | None = None
+        self._outcomes: Iterator[tuple[int, Any]] = iter(())
+        self._keys: list[Hashable] = []
+        self._ready: dict[Hashable, Any] = {}
+
+    @property
+    def is_useful(self) -> bool:
+        """Whether there are several processes."""
+        return usable_jobs(self._jobs, 2) > 1
+
+    def begin(self, requests: Sequence[Request]) -> None:
+        """Begin the searches among some requests, those of most rows first."""
+        searches = [request for request in requests if isinstance(request, SearchRequest)]
+        searches.sort(key=lambda request: -len(request.rows))
+        self._keys = [_key_of(request) for request in searches]
+        try:
+            self._tasks = Tasks(_answer_alone, searches, self._jobs)
+        except NotShareable:
+            return
+        self._outcomes = iter(self._tasks)
+
+    def __call__(self, requests: Sequence[Request]) -> Sequence[Any]:
+        """Return the result of each request, in order."""
+        begun = {}
+        for place, request in enumerate(requests):
+            if isinstance(request, SearchRequest) and _key_of(request) in self._keys:
+                begun[place] = _key_of(request)
+        self._wait_for(set(begun.values()))
+        begun = {place: key for place, key in begun.items() if key in self._ready}
+        others = iter(self._answer([request for place, request in enumerate(requests) if place not in begun]))
+        return [self._ready[begun[place]] if place in begun else next(others) for place in range(len(requests))]
+
+    def _wait_for(self, keys: set[Hashable]) -> None:
+        while keys - self._ready.keys():
+            number, outcome = next(self._outcomes, (-1, None))
+            if number < 0:
+                return
+            # A search that failed is done again where its error belongs.
+            if not isinstance(outcome, Exception):
+                self._ready[self._keys[number]] = outcome
+            else:
+                keys = keys - {self._keys[number]}
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._tasks is not None:
+            self._tasks.__exit__(None, None, None)
+
+
+def _answer_alone(request: Request, driver: Driver) -> Any:
+    return compute_one_by_one([request])[0]
+
+
+def _key_of(request: SearchRequest) -> Hashable:
+    """Return a key by which requests are equal: what they draw, and their rows."""
+    rows = request.rows
+    return (type(request), str(request.source.state), rows.x.shape, float(np.nansum(rows.x)), float(np.sum(rows.y)))

@@ -24,7 +24,7 @@ from torch import Tensor
 from flfed.rows.training.batches import BLOCK_BYTES, BufferPool, Packed, pack
 from flfed.rows.training.fit import Descent, Tensors
 from flfed.rows.training.functional import as_expected, expected, layers_of, row_losses, target_dtype
-from flfed.rows.training.private_steps import PublicGrid, count_units, drawn_steps
+from flfed.rows.training.private_noise import PublicGrid, count_units, drawn_steps
 from flfed.rows.training.requests import FitRequest, Fitted, program_of
 from flfed.rows.training.stack import Passes, Stack
 

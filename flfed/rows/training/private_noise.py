@@ -1,20 +1,27 @@
-"""Noise sources and protection of private training.
+"""What protected training draws: rows by Poisson sampling, and noise on a public grid, from a source of chance.
 
-They say where draws come from, and whom training informs before it begins.
+Sums of gradients and noise lie on that grid, so that no last bit of a float distinguishes them. Both are drawn the same
+for a site alone and in a stack. A protection also says whom training informs before it begins.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from flfed.seeds import generator_apart
 from flfed.study.plan import PrivateSteps
+from flfed.words import usage_error
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flfed.rows.features.encode import Encoded
 
 AT_A_TIME = 2**16
 """Draws of the operating system's generator that are held at a time, of 8 bytes each."""
@@ -80,7 +87,7 @@ class SystemNoise:
     Guarantee: the next draw follows neither from the study's seed nor from any number of earlier draws. That holds for
     the draws alone. Added to a gradient unchanged, their last bits would reveal whether noise had been added, and which
     uniform numbers they came from. Doubles near 0 are finer than those of a sum. So protected steps round both to one
-    grid first (`flfed.rows.training.private_steps`), a cell of which has 2^26 of the draws. The time of a step is not
+    grid first (`PublicGrid`), a cell of which has 2^26 of the draws. The time of a step is not
     hidden.
 
     Source: Box and Muller 1958, "A note on the generation of random normal deviates"; RFC 8439 (ChaCha20). On last
@@ -165,3 +172,191 @@ class Protection:
     spend: Callable[[int], None] = no_spending
     chance: Callable[[np.random.Generator], NoiseSource] = SeededNoise
     units: UnitCounts | None = None
+
+
+FINENESS = 27
+"""How many bits the grid is finer than the noise's deviation, or the clip where that is more. Each cell then holds
+2^26 doubles near the deviation, so that rounded noise is as good as rounded normal noise; and 10,000 numbers lose a
+millionth of the clip."""
+LARGEST_DRAW = 18.0
+"""No draw is as far from 0: those of `SystemNoise` are within the root of 2 log 2^53, which is 8.6."""
+
+
+@dataclass(frozen=True)
+class PublicGrid:
+    """The grid on which sums and noise lie.
+
+    It also says what each row may add so that the guarantee holds.
+
+    Attributes
+    ----------
+    step : float
+        Between two numbers of the grid, a power of two; 0 where there is no noise, and no grid.
+    clip : float, > 0
+        Largest norm of a row's gradient: less than the promise's, by what rounding may add.
+
+    Guarantee: the output of a step is `round(S + z)`, S the sum put on the grid and z normal noise of deviation σC,
+    with C the promise's clip. As S is on the grid, `round(S + z) = S + round(z)` is computed without any further
+    rounding. That is post-processing of the Gaussian mechanism on S. With and without a row (person) two S differ by at
+    most C in L2: by `clip` before rounding; by half a step in each of d numbers of each sum, together `sqrt(d)` steps;
+    and by what float64 makes of sums of N rows in whatever order, at most `2 (N + 1)^2 + d` times 2^-53 of C; `clip` is
+    C less both. N is the site's rows (persons), taken as known, as the divisor of a step takes it. Two things are not
+    in it. Rounded noise is that of doubles. A cell holds 2^26 of them about its deviation, so that it is as likely as
+    by normal noise within about 1e-8. And of the gradients themselves it is assumed that a row's does not depend, in
+    its last bits, on the rows beside it.
+
+    Source: Mironov 2012, "On significance of the least significant bits for differential privacy"; Casacuberta
+    et al. 2022, "Widespread underestimation of sensitivity in differentially private libraries and how to fix it".
+    """
+
+    step: float
+    clip: float
+
+    @classmethod
+    def of(cls, private: PrivateSteps, units: int, numbers: int) -> PublicGrid:
+        """Return the grid of one site.
+
+        It is about 2^-27 of the site's noise, or so coarse that sums of many rows are exact.
+
+        Parameters
+        ----------
+        private : PrivateSteps
+        units : int
+            Rows, or persons, that can be sampled.
+        numbers : int
+            Of the gradient, all arrays together.
+
+        Raises
+        ------
+        UsageError
+            Where rounding alone could move a sum by the clip.
+        """
+        if not private.noise:
+            return cls(0.0, private.clip)
+        largest = (units + LARGEST_DRAW * private.noise) * private.clip
+        wanted = math.floor(math.log2(max(1.0, private.noise) * private.clip)) - FINENESS
+        exact = math.ceil(math.log2(largest)) - 52  # sums then are fewer than 2^52 steps, and none is rounded
+        step = 2.0 ** max(wanted, exact)
+        # What rounding could add to a row's share of the sum is taken off its clip beforehand.
+        lost = math.sqrt(numbers) * step + (2 * (units + 1) ** 2 + numbers) * 2.0**-53 * private.clip
+        if not lost < private.clip:
+            raise usage_error("mechanisms.refusals.coarse", clip=private.clip, numbers=numbers)
+        return cls(step, private.clip - lost)
+
+    def rounded(self, total: Tensor) -> Tensor:
+        """Round a sum to the grid, in place.
+
+        It is float64, of any shape.
+        """
+        return total.div_(self.step).round_().mul_(self.step) if self.step else total
+
+    def noise(self, normal: np.ndarray, deviation: float) -> np.ndarray:
+        """Return draws on the grid, of a deviation.
+
+        `normal`, float64 [any], is written over.
+
+        Half-way cases go up, and not to even numbers, of which there would be more.
+        """
+        normal *= deviation / self.step
+        normal += 0.5
+        np.floor(normal, out=normal)
+        normal *= self.step
+        return normal
+
+
+PAGE = 2**15
+"""Numbers drawn at a time: a call for each step would take longer than the draws of a small site."""
+
+
+@dataclass(frozen=True, eq=False)
+class Persons:
+    """Rows by person, one person after the other.
+
+    Attributes
+    ----------
+    order : int64 array [rows]
+    first, rows : int64 array [persons]
+        Where in `order` a person's rows begin, and how many they are.
+    """
+
+    order: np.ndarray
+    first: np.ndarray
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, group: np.ndarray) -> Persons:
+        """Return who has which rows, from each row's code."""
+        order = np.argsort(group, kind="stable")
+        _, first, rows = np.unique(group[order], return_index=True, return_counts=True)
+        return cls(order, first, rows)
+
+
+def persons_of(rows: Encoded, private: PrivateSteps) -> Persons | None:
+    """Return the persons of the rows.
+
+    None where each row is sampled for itself.
+    """
+    return None if private.unit == "row" or rows.group is None else Persons.of(rows.group)
+
+
+def count_units(rows: Encoded, private: PrivateSteps, unit_counts: UnitCounts | None) -> UnitCounts:
+    """Return what training divides by.
+
+    It is the exact number of rows, or persons, that can be sampled, where none under noise stands in its place.
+    """
+    if unit_counts is not None:
+        return unit_counts
+    persons = persons_of(rows, private)
+    count = len(rows) if persons is None else len(persons.rows)
+    return UnitCounts(units=count, most=count)
+
+
+def drawn_steps(
+    rows: Encoded,
+    private: PrivateSteps,
+    chance: NoiseSource,
+    steps: int,
+    numbers: int,
+    unit_counts: UnitCounts | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each step's sampled rows and its noise.
+
+    Parameters
+    ----------
+    rows : Encoded, at least one row
+    private : PrivateSteps
+    chance : NoiseSource
+    steps : int
+    numbers : int
+        Of the gradient, all arrays together.
+    unit_counts : UnitCounts, optional
+        In place of the exact number of rows or persons.
+
+    Yields
+    ------
+    chosen : int64 array
+        Each row drawn for itself, or of each person drawn one row, drawn anew. May be empty.
+    noise : float64 array [numbers]
+        Of deviation `private.noise * private.clip`, on the site's `PublicGrid`.
+    """
+    persons = persons_of(rows, private)
+    count = len(rows) if persons is None else len(persons.rows)
+    grid = PublicGrid.of(private, count_units(rows, private, unit_counts).most, numbers)
+    deviation = private.noise * private.clip
+    at_a_time = max(1, PAGE // max(count, numbers))
+    for start in range(0, steps, at_a_time):
+        page = min(at_a_time, steps - start)
+        # One call draws for several steps: the places that are taken give step and row.
+        taken = np.flatnonzero(chance.uniform(page * count) < private.sampling)
+        bounds = np.searchsorted(taken, np.arange(page + 1) * count)
+        chosen = taken % count
+        if persons is not None:
+            # Of each person that is drawn one row takes part, whichever it is.
+            which = np.floor(chance.uniform(len(chosen)) * persons.rows[chosen]).astype(np.int64)
+            chosen = persons.order[persons.first[chosen] + which]
+        if private.noise:
+            noise = grid.noise(chance.normal(page * numbers), deviation).reshape(page, numbers)
+        else:
+            noise = np.zeros((page, numbers))
+        for step in range(page):
+            yield chosen[bounds[step] : bounds[step + 1]], noise[step]
