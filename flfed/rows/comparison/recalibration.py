@@ -1,6 +1,6 @@
 """Whether a model that somebody brought along needs a new intercept, or slope, at a site.
 
-It is fitted on half of its rows and judged on the other half; what leaves is decided here too.
+It is fitted on half of its rows and judged on the other half. The reasons why its figures stay are here too.
 """
 
 from __future__ import annotations

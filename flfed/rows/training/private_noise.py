@@ -1,4 +1,4 @@
-"""What protected training draws: rows by Poisson sampling, and noise on a public grid, from a source of chance.
+"""Draws of protected training: rows by Poisson sampling, and noise on a public grid, from a source of chance.
 
 Sums of gradients and noise lie on that grid, so that no last bit of a float distinguishes them. Both are drawn the same
 for a site alone and in a stack. A protection also says whom training informs before it begins.
