@@ -17,12 +17,14 @@ from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.run import run
 from flfed.records.statistics.intervals import resplit_interval
 from flfed.records.store.reader import RunReader
+from flfed.rows.baselines import pulled_linear
 from flfed.rows.features.encode import encode
 from flfed.rows.features.summarise import summarise
-from flfed.rows.session import SiteSession, first_model
+from flfed.rows.session import SiteSession
+from flfed.rows.study_model import first_model
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.tuning.linear import Search, search_alone, search_of
-from flfed.rows.warm_start import Source, pulled_linear, rewritten
+from flfed.rows.warm_start import Source, rewritten
 from flfed.study.study import Study
 from flfed.summaries.summary import Summary, fit_encoder, merge
 from flfed.updates.checkpoints import checkpoint as checkpoints

@@ -11,7 +11,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site_discovery import of_dataset
 from flfed.rows.evaluation.scoring import PRIMARY
-from flfed.rows.session import study_layout
+from flfed.rows.study_model import study_layout
 from flfed.study.kinds import is_statistic, is_vertical
 from flfed.study.plan import Plan
 from flfed.study.study import Study, names

@@ -13,7 +13,6 @@ from flfed import Study
 from flfed.federation.engines.engine import find_sites
 from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import run_client
-from flfed.study.tables import SiteModelKind
 from tests.one_hot import all_values
 
 pytestmark = [
@@ -56,9 +55,9 @@ def searched(session: SiteSession) -> float:
     return float(roc_auc_score(y, best.predict_proba(x)[:, 1]))
 
 
-def own_auc(session: SiteSession, own: SiteModelKind) -> float:
+def own_auc(session: SiteSession, *, same: bool) -> float:
     """Return the AUC on a site's holdout of the model that joining is held against."""
-    model = run_client(session.local_model(own))
+    model = run_client(session.local_model(same=same))
     table = session.table.holdout("test")
     outputs = model.outputs(session.encode(table, model.encoder).x)
     return float(roc_auc_score(session.target(table), session.predictions(outputs, model.encoder)))
@@ -73,7 +72,7 @@ def means(name: str, changes: dict[str, object]) -> tuple[float, float, float]:
             session = SiteSession(site, study, repeat)
             if fewest_of_a_class(session) < 6:
                 continue  # nothing can be cross-validated, or nothing measured
-            found.append((searched(session), own_auc(session, "best"), own_auc(session, "same")))
+            found.append((searched(session), own_auc(session, same=False), own_auc(session, same=True)))
     one, two, three = np.mean(found, axis=0)
     return float(one), float(two), float(three)
 

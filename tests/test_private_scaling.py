@@ -11,8 +11,9 @@ from sklearn.metrics import roc_auc_score
 
 from flfed.federation.engines.engine import find_sites
 from flfed.rows.features.encode import coded
-from flfed.rows.session import SiteSession, first_model
+from flfed.rows.session import SiteSession
 from flfed.rows.statistics.noised_counts import STEP, GaussianQuery, clipped, person_weights
+from flfed.rows.study_model import first_model
 from flfed.rows.training.private_fit import private_fit
 from flfed.rows.training.private_noise import NoiseSource, SeededNoise
 from flfed.rows.training.requests import FitRequest

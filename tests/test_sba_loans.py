@@ -9,7 +9,7 @@ from benchmarks.bagged_trees import BAGGED, EVERYWHERE, OWN_HERE, SHARED, SHARED
 from flfed import Study, run
 from flfed.federation.engines.engine import find_sites
 from flfed.rows.data import datasets
-from flfed.rows.session import study_layout
+from flfed.rows.study_model import study_layout
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 NAMES = ("sba-loans", "sba-loans-trees")

@@ -13,12 +13,14 @@ import numpy as np
 
 from flfed.rows.evaluation.bootstrap import units_of
 from flfed.rows.features.encode import MOST_ROWS, Encoded, one_hot_basis, scaled_of
+from flfed.rows.own_parts import INTERCEPT_SD
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import loss_of_rows, outputs_of
 from flfed.rows.training.requests import (
     Asking,
     FitRequest,
     Fitted,
+    Predictor,
     RivalRequest,
     ScoreRequest,
     TreesRequest,
@@ -28,15 +30,17 @@ from flfed.rows.training.requests import (
 from flfed.rows.training.tuning.best_model import (
     Rival,
     column_forecasts,
-    linear_family,
     naive_forecasts,
     suffice_for_trees,
 )
-from flfed.rows.training.tuning.linear import LinearPredictor, Predictor
+from flfed.rows.training.tuning.linear import PENALTIES, LinearPredictor, linear_family, tuned_beside
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.tables import LINEAR_FAMILIES, OwnFamily, SiteModelKind
 from flfed.summaries.summary import Arrays, Encoder, Layout
+
+PULLS = np.concatenate([PENALTIES, [100.0, 1000.0]])
+"""Ridge penalties of the distance from the source that are tried, of a loss that is a mean over rows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -252,3 +256,41 @@ def network_predictor(model: Any, arrays: Arrays) -> Predictor:
     It maps inputs to the outputs of `model` with `arrays`.
     """
     return lambda x: score(ScoreRequest(model=model, arrays=arrays, x=x))
+
+
+def pulled(rows: Encoded, start: Arrays, trainable: Trainable) -> Asking[Predictor]:
+    """Fit a model to one site's rows that is pulled towards a source.
+
+    Yields the requests and returns the function of its outputs.
+
+    A linear model is drawn to the source by a ridge penalty of its distance, chosen by cross-validation on these rows.
+    Another model is fine-tuned from it, for as many epochs as help on a quarter of the rows.
+
+    Parameters
+    ----------
+    rows : Encoded
+        Training rows, by the encoder that `start` is for.
+    start : dict of name to array
+        The source, rewritten.
+    trainable : Trainable
+    """
+    if not trainable.model.linear:
+        return network_predictor(trainable.model, (yield from fine_tuned(rows, start, trainable)))
+    (weight, bias), *_ = trainable.model.layers
+    return pulled_linear(rows, start[weight], start[bias], trainable)
+
+
+def pulled_linear(rows: Encoded, weight: np.ndarray, bias: np.ndarray, trainable: Trainable) -> LinearPredictor:
+    """Return the linear model of least penalised loss, the penalty by cross-validation.
+
+    The penalty is `pull / 2 * |w - source|²` of the mean loss; the intercept moves by the prior of a site's own. Where
+    no fold can be tested it is the source itself.
+    """
+    source = LinearPredictor(weight.astype(float), bias.astype(float))
+    rng = generator(trainable.seed, site=trainable.site, purpose="folds")
+    moved, tested = tuned_beside(
+        rows, source(rows.x), trainable.task, trainable.classes, rng, lambda count: PULLS * count, INTERCEPT_SD**-2.0
+    )
+    if tested:
+        return LinearPredictor(source.weight + moved.weight, source.bias + moved.bias)
+    return source

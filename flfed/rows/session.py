@@ -7,33 +7,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
 from flfed.refusals import Refusal
-from flfed.rows.baselines import LocalModel, Trainable, fine_tuned, local_model, network_predictor
-from flfed.rows.data import datasets
-from flfed.rows.data.holdout import Holdout
+from flfed.rows.baselines import LocalModel, Trainable, fine_tuned, local_model, network_predictor, pulled
 from flfed.rows.data.site import Site, SiteTable, study_table
 from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.evaluation.scoring import Measured, RoundFigures, list_study_metrics, primary_of, too_few
 from flfed.rows.features.encode import Encoded
-from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays, own_intercept, own_offset, site_deviation
+from flfed.rows.own_parts import (
+    NOTHING_ADDED,
+    AddedGradients,
+    OwnArrays,
+    narrowed,
+    own_intercept,
+    own_offset,
+    site_deviation,
+    widened,
+)
 from flfed.rows.statistics.boosted_trees import SiteTrees
-from flfed.rows.study_model import first_model as first_model
-from flfed.rows.study_model import study_layout, study_trainable
-from flfed.rows.training.functional import layers_of
+from flfed.rows.study_model import frozen_arrays, study_layout, study_schema, study_trainable
 from flfed.rows.training.private_noise import Protection
-from flfed.rows.training.requests import Asking, FitRequest, Fitted, MeasureRequest, Request, ScoreRequest, Term
-from flfed.rows.training.submodel import narrowed, widened
-from flfed.rows.training.tuning.linear import Predictor
-from flfed.rows.warm_start import pulled
+from flfed.rows.training.requests import (
+    Asking,
+    FitRequest,
+    Fitted,
+    MeasureRequest,
+    Predictor,
+    Request,
+    ScoreRequest,
+    Term,
+)
 from flfed.seeds import Draws, generator
 from flfed.study.study import Study
-from flfed.study.tables import SiteModelKind
 from flfed.summaries.score_bins import RowScores
 from flfed.summaries.summary import Arrays, Encoder, Layout, arrays_sha256
 
@@ -76,14 +85,6 @@ class Trained:
         """
         scores = None if self.scores is None else self.scores.bare()
         return replace(self, loss=None, scores=scores)
-
-
-def redraws(study: Study, site: Site) -> bool:
-    """Return whether repeats hold out other rows."""
-    if study.split.fixed:
-        return study.split.redraw
-    # By time the holdout is the same in every repeat.
-    return site.policy.resplit and isinstance(site.holdout, Holdout)
 
 
 class ClaimCounts(Protocol):
@@ -129,7 +130,7 @@ class SiteSession(EncodedTable):
         protection: Protection | None = None,
     ) -> None:
         seed = study.seed + repeat
-        schema = datasets.load(study.dataset.name).schema
+        schema = study_schema(study)
         if table is None:
             table = study_table(study, site, repeat)
         super().__init__(site, study, table, study_layout(study, schema), schema, seed)
@@ -144,7 +145,7 @@ class SiteSession(EncodedTable):
         self.metrics = list_study_metrics(self.task, study.compare)
         self.primary = primary_of(self.task, study.compare.primary, study.compare.alert_budget)
         self._figures: dict[str, RoundFigures] = {}
-        self._local: dict[tuple[SiteModelKind, bool], LocalModel] = {}
+        self._local: dict[tuple[bool, bool], LocalModel] = {}
         self._personal: dict[tuple[str, str, float | None], Predictor] = {}
 
     def train(
@@ -224,7 +225,7 @@ class SiteSession(EncodedTable):
             lr=lr,
             rng=rng,
             terms=terms,
-            frozen=tuple(chain.from_iterable(layers_of(self.model)[: self.study.frozen_layers])),
+            frozen=frozen_arrays(self.study, self.model),
             delta=True,
         )
         if protection is None:
@@ -270,31 +271,32 @@ class SiteSession(EncodedTable):
         most = self.study.compare.own_rows
         return most if most is not None and most < len(self.table.training) else None
 
-    def local_model(self, own: SiteModelKind | None = None, *, half: bool = False) -> Asking[LocalModel]:
+    def local_model(self, *, same: bool = False, half: bool = False) -> Asking[LocalModel]:
         """Tune a model on this site's training rows alone.
 
         Yields the requests and returns the model, which is made once.
 
-        `own` is of what kind; None means what the study says. `half` takes half of the rows that the study allows.
+        It is of the kind that the study says, with `same` of the study's own. `half` takes half of the rows that the
+        study allows.
         """
-        own = own or self.study.compare.site_model
-        if (own, half) not in self._local:
+        if (same, half) not in self._local:
             encoder = self.own_encoder()
             rows = self.encode(self.table.training, encoder)
-            self._local[own, half] = yield from self.tuned_model(rows, self.layout, encoder, own, half=half)
-        return self._local[own, half]
+            self._local[same, half] = yield from self.tuned_model(rows, self.layout, encoder, same=same, half=half)
+        return self._local[same, half]
 
     def tuned_model(
-        self, rows: Encoded, layout: Layout, encoder: Encoder, own: SiteModelKind, *, half: bool = False
+        self, rows: Encoded, layout: Layout, encoder: Encoder, *, same: bool = False, half: bool = False
     ) -> Asking[LocalModel]:
-        """Yield requests and return a model of a kind of this site's rows in a layout, as study and policy allow."""
+        """Yield requests and return a model of this site's rows in a layout, as study and policy allow."""
         if self.own_rows is not None:
             most = self.own_rows // 2 if half else self.own_rows
             # Half of the rows are among all of them: the same generator draws both.
             rng = generator(self.seed, site=self.site.name, purpose="own-rows")
             rows = rows.take(rows.sample(most, rng))
+        kind = "same" if same else self.study.compare.site_model
         naive = self.study.compare.naive_forecasts
-        return local_model(rows, self.trainable(), layout, encoder, own, naive, self.policy.least_rows())
+        return local_model(rows, self.trainable(), layout, encoder, kind, naive, self.policy.least_rows())
 
     def outputs(self, arrays: Arrays, x: np.ndarray) -> Asking[np.ndarray]:
         """Yield one request and return the outputs of the study's model for inputs."""

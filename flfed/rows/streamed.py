@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from flfed.rows.baselines import LocalModel, network_predictor
-from flfed.rows.data import datasets
 from flfed.rows.data.parquet_blocks import ParquetBlocks, together
 from flfed.rows.data.parsing.fields import Finding
 from flfed.rows.data.site import Site, SiteTable
@@ -32,15 +31,13 @@ from flfed.rows.features.encode import (
 )
 from flfed.rows.features.summarise import summarise
 from flfed.rows.session import SiteSession
-from flfed.rows.study_model import study_layout
+from flfed.rows.study_model import study_layout, study_schema
 from flfed.rows.training.requests import Asking
-from flfed.rows.training.tuning.best_model import linear_family
-from flfed.rows.training.tuning.linear import tuned_on_blocks
+from flfed.rows.training.tuning.linear import linear_family, tuned_on_blocks
 from flfed.seeds import Draws, generator
 from flfed.study.study import Study
-from flfed.study.tables import SiteModelKind
 from flfed.summaries.score_bins import ScoreBins
-from flfed.summaries.summary import Arrays, Encoder, Layout, Summary, merge
+from flfed.summaries.summary import Arrays, Encoder, Summary, merge
 
 SAMPLE = 200_000
 """Training rows that are held in memory, for a site's own intercept and for choosing settings."""
@@ -55,11 +52,9 @@ class StreamedTable:
     ----------
     site : Site
         Whose source is streamed.
-    layout : Layout
-    seed : int
-        Draws the sample.
+    study : Study
     repeat : int
-        Of the holdout.
+        Of the holdout, where the site's policy allows.
     sides : uint8 array [rows]
         Where each row of the files belongs.
     sums : dict of side to Summary
@@ -69,8 +64,7 @@ class StreamedTable:
     """
 
     site: Site
-    layout: Layout
-    seed: int
+    study: Study
     repeat: int
     sides: np.ndarray = field(init=False)
     sums: dict[int, Summary] = field(init=False)
@@ -78,13 +72,14 @@ class StreamedTable:
 
     def __post_init__(self) -> None:
         """Read all rows once: check them, find their sides, and add them up."""
-        self.schema = datasets.load(self.site.dataset).schema
+        self.schema = study_schema(self.study)
+        self.layout = study_layout(self.study, self.schema)
         self._files = ParquetBlocks(self.site, self.schema)
         sides = []
         sums = defaultdict[int, list[Summary]](list)
         sample = []
         findings: list[Finding] = []
-        rng = generator(self.seed, site=self.site.name, purpose="streamed-sample")
+        rng = generator(self.study.seed + self.repeat, site=self.site.name, purpose="streamed-sample")
         chance = SAMPLE / max(1, sum(group.rows for group in self._files.groups))
         for _, table, broken in self._files.tables(self.schema):
             findings += broken
@@ -108,7 +103,8 @@ class StreamedTable:
         """Return the side of each row, which is a function of the row alone; LEFT_OUT without an outcome."""
         sides = np.full(len(table), LEFT_OUT, dtype=np.uint8)
         labelled = table[self.schema.target].notna().to_numpy()
-        _, test = self.site.holdout.split(table[labelled], self.schema, self.repeat)
+        drawn = self.repeat if self.site.policy.resplit else 0
+        _, test = self.site.holdout.split(table[labelled], self.schema, drawn)
         sides[labelled] = np.where(test, HOLDOUT, TRAINING)
         return sides
 
@@ -150,12 +146,10 @@ class StreamedSession(SiteSession):
     """
 
     def __init__(self, site: Site, study: Study, repeat: int = 0, *, draws: Draws | None = None) -> None:
-        schema = datasets.load(study.dataset.name).schema
-        drawn = repeat if site.policy.resplit else 0
-        self.rows = StreamedTable(site, study_layout(study, schema), study.seed + repeat, drawn)
+        self.rows = StreamedTable(site, study, repeat)
         training: Any = Side(self.rows, TRAINING)
         holdout: Any = Side(self.rows, HOLDOUT)
-        super().__init__(site, study, repeat, table=SiteTable(training, schema, holdout), draws=draws)
+        super().__init__(site, study, repeat, table=SiteTable(training, self.rows.schema, holdout), draws=draws)
 
     @cached_property
     def exact_summary(self) -> Summary:
@@ -196,13 +190,12 @@ class StreamedSession(SiteSession):
         return None
         yield  # a handler is a generator, also one without requests
 
-    def local_model(self, own: SiteModelKind | None = None, *, half: bool = False) -> Asking[LocalModel]:
+    def local_model(self, *, same: bool = False, half: bool = False) -> Asking[LocalModel]:
         """Tune a linear model on this site's training rows alone, which is made once.
 
         Its penalty is chosen on `MOST_ROWS` rows of the sample at most; all rows are fitted.
         """
-        own = own or self.study.compare.site_model
-        if (own, half) not in self._local:
+        if (same, half) not in self._local:
             encoder = self.own_encoder()
             few = self.encode(self.rows.sample, encoder)
             few = few.take(np.arange(0, len(few), -(-len(few) // MOST_ROWS)))
@@ -210,9 +203,11 @@ class StreamedSession(SiteSession):
             basis = one_hot_basis(self.layout, encoder)
             rows = self.encode(self.table.training, encoder).times(basis)
             model = tuned_on_blocks(rows, few.times(basis), self.task, rng).before(basis)
-            family = linear_family(self.task) if own == "best" else None
-            self._local[own, half] = LocalModel(encoder, model, family)
-        return self._local[own, half]
+            family = None
+            if not same and self.study.compare.site_model == "best":
+                family = linear_family(self.task)
+            self._local[same, half] = LocalModel(encoder, model, family)
+        return self._local[same, half]
         yield  # as above
 
     def compared(

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from flfed import registry
 from flfed.rows.baselines import Trainable, first_arrays
+from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import input_names
 from flfed.rows.features.summarise import layout_of
-from flfed.rows.training.functional import outputs_of
+from flfed.rows.training.functional import layers_of, outputs_of
 from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, Layout
 from flfed.words import usage_error
 
 MOST_PARAMETERS = 2**24
 """Of a model: as many numbers of four bytes as a message of 64 MiB holds."""
+
+
+def study_schema(study: Study) -> Schema:
+    """Return the schema of a study's dataset."""
+    return datasets.load(study.dataset.name).schema
 
 
 def study_layout(study: Study, schema: Schema) -> Layout:
@@ -36,6 +43,11 @@ def study_trainable(study: Study, schema: Schema, model: Any, *, seed: int, site
     return Trainable(
         model=model, task=schema.task, classes=classes, plan=study.plan, rounds=study.rounds, seed=seed, site=site
     )
+
+
+def frozen_arrays(study: Study, model: object) -> tuple[str, ...]:
+    """Return the names of the arrays that a study's rounds leave as they are."""
+    return tuple(chain.from_iterable(layers_of(model)[: study.frozen_layers]))
 
 
 def model_shapes(study: Study, schema: Schema) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:

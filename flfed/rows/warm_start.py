@@ -19,22 +19,15 @@ from pydantic import TypeAdapter
 
 from flfed.errors import UsageError
 from flfed.refusals import Refusal
-from flfed.rows.baselines import Trainable, fine_tuned, network_predictor
 from flfed.rows.data.schema import Schema
-from flfed.rows.features.encode import Encoded, input_names, input_slices
+from flfed.rows.features.encode import input_names, input_slices
 from flfed.rows.model_files import read_model_files
-from flfed.rows.own_parts import INTERCEPT_SD
 from flfed.rows.study_model import first_model, model_shapes, study_layout
 from flfed.rows.training.functional import layers_of
-from flfed.rows.training.requests import Asking
-from flfed.rows.training.tuning.linear import PENALTIES, LinearPredictor, Predictor, tuned_beside
-from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, ColumnLayout, Encoder, Layout, arrays_sha256
 from flfed.words import render, usage_error
 
-PULLS = np.concatenate([PENALTIES, [100.0, 1000.0]])
-"""Ridge penalties of the distance from the source that are tried, of a loss that is a mean over rows."""
 MISSING = None
 SLOPE = ""
 """What stands for a column's being missing, and for the number that it is, in place of a value of it."""
@@ -354,41 +347,3 @@ def _outcome(layout: Layout) -> tuple[object, ...]:
     target = layout.target
     cells = () if layout.task == "regression" else target.cells
     return layout.task, target.name, target.transform, cells
-
-
-def pulled(rows: Encoded, start: Arrays, trainable: Trainable) -> Asking[Predictor]:
-    """Fit a model to one site's rows that is pulled towards a source.
-
-    Yields the requests and returns the function of its outputs.
-
-    A linear model is drawn to the source by a ridge penalty of its distance, chosen by cross-validation on these rows.
-    Another model is fine-tuned from it, for as many epochs as help on a quarter of the rows.
-
-    Parameters
-    ----------
-    rows : Encoded
-        Training rows, by the encoder that `start` is for.
-    start : dict of name to array
-        The source, rewritten.
-    trainable : Trainable
-    """
-    if not trainable.model.linear:
-        return network_predictor(trainable.model, (yield from fine_tuned(rows, start, trainable)))
-    (weight, bias), *_ = trainable.model.layers
-    return pulled_linear(rows, start[weight], start[bias], trainable)
-
-
-def pulled_linear(rows: Encoded, weight: np.ndarray, bias: np.ndarray, trainable: Trainable) -> LinearPredictor:
-    """Return the linear model of least penalised loss, the penalty by cross-validation.
-
-    The penalty is `pull / 2 * |w - source|²` of the mean loss; the intercept moves by the prior of a site's own. Where
-    no fold can be tested it is the source itself.
-    """
-    source = LinearPredictor(weight.astype(float), bias.astype(float))
-    rng = generator(trainable.seed, site=trainable.site, purpose="folds")
-    moved, tested = tuned_beside(
-        rows, source(rows.x), trainable.task, trainable.classes, rng, lambda count: PULLS * count, INTERCEPT_SD**-2.0
-    )
-    if tested:
-        return LinearPredictor(source.weight + moved.weight, source.bias + moved.bias)
-    return source

@@ -13,7 +13,8 @@ from flwr.app import Context, Message
 
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
-from flfed.rows.session import SiteSession, first_model, study_layout
+from flfed.rows.session import SiteSession
+from flfed.rows.study_model import first_model, study_layout
 from flfed.signatures import gate_fingerprint
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge

@@ -25,9 +25,10 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.sources import Frame
-from flfed.rows.session import SiteSession, first_model, study_layout
+from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
 from flfed.rows.statistics.noised_counts import HISTOGRAMS
+from flfed.rows.study_model import first_model, study_layout
 from flfed.study.study import compares_privately
 from flfed.summaries.noised_scores import OWN
 from flfed.summaries.summary import schema_encoder

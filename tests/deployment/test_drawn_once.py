@@ -24,7 +24,7 @@ from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
-from flfed.rows.session import first_model, study_layout
+from flfed.rows.study_model import first_model, study_layout
 from flfed.rows.training.private_noise import SystemNoise
 from flfed.study.study import Study, covers_model
 from flfed.summaries.summary import schema_encoder

@@ -14,7 +14,7 @@ from flfed.paths import home
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
-from flfed.rows.session import first_model, study_layout
+from flfed.rows.study_model import first_model, study_layout
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
 from flfed.updates.messages.compare import COMPARE, CompareRequest

@@ -20,7 +20,8 @@ from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import three_digits
-from flfed.rows.session import SiteSession, first_model, study_layout
+from flfed.rows.session import SiteSession
+from flfed.rows.study_model import first_model, study_layout
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
 from flfed.updates.aggregation.losses import LARGEST, loss_ring

@@ -19,7 +19,8 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
-from flfed.rows.session import SiteSession, study_layout
+from flfed.rows.session import SiteSession
+from flfed.rows.study_model import study_layout
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
 from flfed.updates.messages.compare import COMPARE

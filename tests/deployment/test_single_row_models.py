@@ -12,7 +12,8 @@ from flfed.rows.comparison.single_rows import model_refusal, outputs_refusal, te
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.sources import Frame
 from flfed.rows.features.encode import Encoded
-from flfed.rows.session import SiteSession, first_model
+from flfed.rows.session import SiteSession
+from flfed.rows.study_model import first_model
 from flfed.rows.training.answer import run_client
 from flfed.rows.training.fit import score
 from flfed.rows.training.requests import ScoreRequest

@@ -17,7 +17,8 @@ from flfed.rows.comparison.single_rows import SURE, outputs_refusal, tells_singl
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
-from flfed.rows.session import SiteSession, first_model
+from flfed.rows.session import SiteSession
+from flfed.rows.study_model import first_model
 from flfed.rows.training.fit import score
 from flfed.rows.training.requests import ScoreRequest
 from flfed.study.study import names

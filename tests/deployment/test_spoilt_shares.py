@@ -11,7 +11,8 @@ from flfed.paths import home
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
-from flfed.rows.session import SiteSession, study_layout
+from flfed.rows.session import SiteSession
+from flfed.rows.study_model import study_layout
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
 from flfed.updates.checkpoints.site_state import StateFiles, open_reply_cache

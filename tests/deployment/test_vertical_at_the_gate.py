@@ -20,7 +20,7 @@ from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
-from flfed.rows.session import study_layout
+from flfed.rows.study_model import study_layout
 from flfed.study.study import Study
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.messages.compare import COMPARE, CompareRequest

@@ -19,7 +19,7 @@ from flfed.rows.data import datasets
 from flfed.rows.features.encode import coded, encode
 from flfed.rows.model_files import TREE_FILES as FILES
 from flfed.rows.models.boosted_trees import BoostedTrees
-from flfed.rows.session import study_layout
+from flfed.rows.study_model import study_layout
 from flfed.testing.strategies import ENCODER
 from flfed.trees.cut_points import codes_in, widths_of
 from flfed.trees.forest import contributions

@@ -27,7 +27,8 @@ from flfed.rows.data.mapping import map_table
 from flfed.rows.features.encode import encode, input_names
 from flfed.rows.features.summarise import summarise
 from flfed.rows.model_files import INDEX, MODEL, seal
-from flfed.rows.session import SiteSession, study_layout
+from flfed.rows.session import SiteSession
+from flfed.rows.study_model import study_layout
 from flfed.rows.training.answer import run_client
 from flfed.rows.training.functional import outputs_of
 from flfed.study.study import Study

@@ -23,10 +23,11 @@ from flfed.records.reports.report import report
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.features.encode import ColumnArrays, joined, plain_inputs
-from flfed.rows.session import SiteSession, first_model, study_layout
+from flfed.rows.session import SiteSession
 from flfed.rows.site_trees import Level, tree_columns
 from flfed.rows.site_trees import grown as grown_level
 from flfed.rows.statistics.boosted_trees import cell_counts
+from flfed.rows.study_model import first_model, study_layout
 from flfed.rows.training.answer import run_client
 from flfed.summaries.summary import arrays_sha256
 from flfed.trees.cut_points import cell_shapes, chosen_cuts, codes_in, cuts_sha256, widths_of

@@ -16,8 +16,9 @@ from flfed.paths import SiteFolder
 from flfed.records.statistics.noised_scores import NOT_COMPARED
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
-from flfed.rows.session import SiteSession, first_model
+from flfed.rows.session import SiteSession
 from flfed.rows.statistics.noised_counts import training_cells
+from flfed.rows.study_model import first_model
 from flfed.updates.accounting import Release, epsilon
 from flfed.updates.arrays import Arrays, entries_of, shapes_of, unflattened
 from flfed.updates.checkpoints import checkpoint as checkpoints

@@ -204,7 +204,7 @@ def test_training_divides_by_what_is_known_under_noise(small_sites: Small):
     (site,) = small_sites(1, rows=200)
     session = SiteSession(site, Study.parse(STUDY))
     from flfed.federation.client.protection import protection_of
-    from flfed.rows.session import first_model
+    from flfed.rows.study_model import first_model
     from flfed.rows.training.answer import run_client
     from flfed.summaries.summary import schema_encoder
 

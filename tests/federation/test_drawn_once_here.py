@@ -18,7 +18,7 @@ from flfed.federation.server.run import resume, run
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
-from flfed.rows.session import first_model, study_layout
+from flfed.rows.study_model import first_model, study_layout
 from flfed.study.study import Study
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.messages.fields import ndarrays

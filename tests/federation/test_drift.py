@@ -15,7 +15,8 @@ from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.engines.inprocess import InProcessGrid, grid_of
 from flfed.rows.features.encode import Encoded
-from flfed.rows.session import SiteSession, first_model
+from flfed.rows.session import SiteSession
+from flfed.rows.study_model import first_model
 from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.requests import FitRequest
 from flfed.study.plan import Plan

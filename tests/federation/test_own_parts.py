@@ -16,7 +16,8 @@ from flfed.records.reports.narrative import story
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
-from flfed.rows.session import FIT, SiteSession, first_model
+from flfed.rows.session import FIT, SiteSession
+from flfed.rows.study_model import first_model
 from flfed.rows.training.fit import fit
 from flfed.rows.training.requests import FitRequest
 from flfed.seeds import generator

@@ -14,7 +14,8 @@ from flfed.federation.client.released.model_answers import OWN, _own_model
 from flfed.federation.client.released.noised_answer import noised_cells, releases_of
 from flfed.federation.server.run import run
 from flfed.rows.data.site import Site
-from flfed.rows.session import SiteSession, first_model
+from flfed.rows.session import SiteSession
+from flfed.rows.study_model import first_model
 from flfed.rows.training.answer import run_client
 from flfed.rows.training.private_noise import SeededNoise
 from flfed.study.study import Study

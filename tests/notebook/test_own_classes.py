@@ -16,7 +16,7 @@ from flfed import registry
 from flfed.callbacks import progress_line
 from flfed.errors import UsageError
 from flfed.rows.baselines import first_arrays
-from flfed.rows.session import study_trainable
+from flfed.rows.study_model import study_trainable
 from tests.notebook.test_federate import FRAMES, federate
 
 INPUTS = 10

@@ -18,9 +18,9 @@ from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as listing
 from flfed.rows.data.holdout import canonical_rows
 from flfed.rows.data.policy import Policy
-from flfed.rows.data.site import Mapped, Site, study_refusal, study_table
+from flfed.rows.data.site import Mapped, Site, redraws, study_refusal, study_table
 from flfed.rows.data.sources import Csv, Parquet
-from flfed.rows.session import SiteSession, redraws
+from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import run_client
 from flfed.study.study import Study
 

@@ -18,7 +18,8 @@ from flfed.rows.comparison.pooled import by_plan, personalised_scores, reference
 from flfed.rows.data import datasets
 from flfed.rows.features.encode import Encoded, input_names
 from flfed.rows.features.summarise import summarise
-from flfed.rows.session import SiteSession, study_layout, study_trainable
+from flfed.rows.session import SiteSession
+from flfed.rows.study_model import study_layout, study_trainable
 from flfed.rows.training.answer import run_client
 from flfed.seeds import generator, seed_of
 from flfed.study.study import Study

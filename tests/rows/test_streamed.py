@@ -28,8 +28,9 @@ from flfed.rows.evaluation.delong import delong
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.streamed import ScoreSums
 from flfed.rows.metrics.roc_auc_score import RocAucScore
-from flfed.rows.session import SiteSession, first_model
+from flfed.rows.session import SiteSession
 from flfed.rows.streamed import HOLDOUT, TRAINING, StreamedSession
+from flfed.rows.study_model import first_model
 from flfed.rows.training.answer import run_client
 from flfed.seeds import Draws
 from flfed.study.study import Study

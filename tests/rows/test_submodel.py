@@ -16,11 +16,11 @@ from flfed.rows.data.site import study_refusal
 from flfed.rows.data.table_check import check_site
 from flfed.rows.features.encode import Encoded
 from flfed.rows.models.mlp import Mlp
+from flfed.rows.own_parts import narrowed, nested_start, submodel, widened
 from flfed.rows.training.answer import fit_one, fit_stacked
 from flfed.rows.training.fit import fit
 from flfed.rows.training.private_noise import SeededNoise
 from flfed.rows.training.requests import FitRequest
-from flfed.rows.training.submodel import narrowed, nested_start, submodel, widened
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.updates.strategies.fedprox import proximal_gradient
 

@@ -16,7 +16,8 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 
 from flfed.federation.engines.engine import find_sites
 from flfed.rows.features.summarise import outcomes, summarise
-from flfed.rows.session import SiteSession, study_layout
+from flfed.rows.session import SiteSession
+from flfed.rows.study_model import study_layout
 from flfed.study.study import Study
 from flfed.summaries.summary import ColumnLayout, Layout, Summary, leak_warnings, merge
 

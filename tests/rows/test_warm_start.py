@@ -14,7 +14,8 @@ from flfed import Study
 from flfed.federation.engines.engine import find_sites
 from flfed.rows.features.encode import Encoded, encode, input_slices
 from flfed.rows.features.summarise import summarise
-from flfed.rows.session import SiteSession, first_model
+from flfed.rows.session import SiteSession
+from flfed.rows.study_model import first_model
 from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.fit import fit, score
 from flfed.rows.training.functional import batch_loss, layers_of

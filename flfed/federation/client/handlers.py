@@ -22,7 +22,8 @@ from flfed.federation.client.vertical import Vertical, align, compare_joined, ex
 from flfed.refusals import NotSpent, NotTakingPart, Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
 from flfed.rows.comparison.single_rows import model_refusal
-from flfed.rows.session import SiteSession, redraws
+from flfed.rows.data.site import redraws
+from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.kinds import grows, is_statistic, is_vertical
 from flfed.study.study import Study

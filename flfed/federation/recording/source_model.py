@@ -12,8 +12,8 @@ from flfed.errors import FlfedError, UsageError
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
+from flfed.rows.own_parts import nested_start
 from flfed.rows.study_model import first_model, study_layout
-from flfed.rows.training.submodel import nested_start
 from flfed.rows.warm_start import Source, fitting_columns, read_source, rewritten
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256

@@ -15,9 +15,9 @@ from scipy.special import bdtr
 from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, share
 from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded
+from flfed.rows.own_parts import narrowed, widened
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import Asking, FitRequest
-from flfed.rows.training.submodel import narrowed, widened
 from flfed.study.plan import EPS, Plan
 from flfed.study.settings import Settings
 from flfed.summaries.summary import Arrays

@@ -122,7 +122,7 @@ def arm_scores(
     arms = [session.outputs(arrays, x), session.local_model(), adjusted_scores(session, table, arrays, encoder, sd)]
     names = []
     if same and session.study.compare.site_model == "best":
-        arms.append(session.local_model("same"))
+        arms.append(session.local_model(same=True))
         names.append(OWN_SAME)
     if same and session.own_rows is not None:
         arms.append(session.local_model(half=True))

@@ -119,7 +119,7 @@ def local_scores(session: SiteSession, table: pd.DataFrame) -> Asking[np.ndarray
     wide = _with_columns(session, (*features, *used_at(session)))
     encoder = wide.own_encoder()
     rows = wide.encode(session.table.training, encoder)
-    model = yield from session.tuned_model(rows, wide.layout, encoder, session.study.compare.site_model)
+    model = yield from session.tuned_model(rows, wide.layout, encoder)
     return wide.predictions(model.outputs(wide.encode(table, encoder).x), encoder)
 
 

@@ -23,8 +23,7 @@ from flfed.rows.evaluation.intervals import NAN, Estimate, compare
 from flfed.rows.evaluation.scoring import within_steps
 from flfed.rows.features.encode import ColumnArrays, Encoded, codes_apart, encode, input_names, joined, pooled_rows
 from flfed.rows.session import SiteSession
-from flfed.rows.training.requests import Asking, FitRequest, Fitted, Request, listed, together
-from flfed.rows.training.tuning.linear import Predictor
+from flfed.rows.training.requests import Asking, FitRequest, Fitted, Predictor, Request, listed, together
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.tables import OwnFamily, SiteModelKind

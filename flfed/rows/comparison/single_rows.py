@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.rows.session import SiteSession, first_model
+from flfed.rows.session import SiteSession
+from flfed.rows.study_model import first_model
 from flfed.rows.training.requests import Asking, together
 from flfed.study.study import covers_model
 from flfed.summaries.summary import Arrays, Encoder, arrays_sha256

@@ -353,6 +353,14 @@ def holdout_of(study: Study, site: Site) -> AnyHoldout:
     return Holdout() if study.split.fixed else site.holdout
 
 
+def redraws(study: Study, site: Site) -> bool:
+    """Return whether repeats hold out other rows."""
+    if study.split.fixed:
+        return study.split.redraw
+    # By time the holdout is the same in every repeat.
+    return site.policy.resplit and isinstance(site.holdout, Holdout)
+
+
 def dataset_refusal(study: Study, site: Site) -> Refusal | None:
     """Return the refusal of a study whose dataset the site does not serve, or None."""
     if study.dataset.name in site.datasets:

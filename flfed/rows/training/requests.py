@@ -27,6 +27,8 @@ from flfed.summaries.summary import Arrays
 
 Term = Callable[[Tensor, Tensor], Tensor]
 """A client-side term of a strategy: gradient `(w, anchor) → g` on any leading dimension."""
+Predictor = Callable[[np.ndarray], np.ndarray]
+"""A function from inputs [rows, inputs] to outputs [rows, outputs]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -21,14 +21,14 @@ from threadpoolctl import threadpool_limits
 from flfed.errors import nearest
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import Encoded, input_names, input_slices
-from flfed.rows.training.requests import RivalRequest, TreesRequest
+from flfed.rows.training.requests import Predictor, RivalRequest, TreesRequest
 from flfed.rows.training.tuning.linear import (
     Fold,
     LinearPredictor,
-    Predictor,
     Search,
     chosen,
     fit_at,
+    linear_family,
     log_losses,
     search_of,
     sum_test_losses,
@@ -150,11 +150,6 @@ def _whole(outputs: Predictor, classes: int, present: np.ndarray, rows: int, x: 
     logits = np.tile(share, (1, classes))
     logits[:, present] = own
     return logits
-
-
-def linear_family(task: str) -> OwnFamily:
-    """Return the family of a linear model of a task."""
-    return "ridge-regression" if task == "regression" else "logistic-regression"
 
 
 def suffice_for_trees(rows: Encoded, task: str, classes: int) -> bool:

@@ -21,6 +21,7 @@ from scipy.special import expit, logsumexp, softmax
 from flfed.rows.evaluation.bootstrap import units_of
 from flfed.rows.features.encode import AT_ONCE, MOST_ROWS, Encoded, EncodedBlocks
 from flfed.rows.training.functional import loss_of_rows
+from flfed.study.tables import OwnFamily
 
 PENALTIES = np.logspace(-4, 1, 11)
 """Ridge penalties tried, in units of `plan.l2`: of a loss that is a mean over rows."""
@@ -40,8 +41,9 @@ NEAR = 1e-7
 """Largest change of a coefficient in a step that is the last: what it leaves is about the square of it."""
 
 
-Predictor = Callable[[np.ndarray], np.ndarray]
-"""A function from inputs [rows, inputs] to outputs [rows, outputs]."""
+def linear_family(task: str) -> OwnFamily:
+    """Return the family of a linear model of a task."""
+    return "ridge-regression" if task == "regression" else "logistic-regression"
 
 
 @dataclass(frozen=True, eq=False)
