@@ -17,7 +17,7 @@ from flfed.paths import home
 from flfed.records.reports.report import report
 from flfed.records.reports.site_answer import together
 from flfed.records.store.reader import RunReader
-from flfed.rows.comparison.compare import arm_scores
+from flfed.rows.comparison.arms import arm_scores
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.session import SiteSession

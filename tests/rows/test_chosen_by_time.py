@@ -13,7 +13,7 @@ from flfed import Study
 from flfed.errors import UsageError
 from flfed.federation.server.preflight import check
 from flfed.rows.baselines import Trainable, _own_validation
-from flfed.rows.comparison.compare import _naive_scores
+from flfed.rows.comparison.arms import _naive_scores
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, HoldoutByOrder, HoldoutByTime, block_numbers, elapsed_shares
 from flfed.rows.data.partition import cut

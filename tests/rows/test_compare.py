@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from flfed.rows.comparison.compare import PAIRS, SiteComparison, arm_scores, compare, groups_of
+from flfed.rows.comparison.arms import PAIRS, arm_scores, groups_of
+from flfed.rows.comparison.compare import SiteComparison, compare
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.evaluation.calibration import calibrate
 from flfed.rows.features.encode import encode, joined

@@ -10,7 +10,7 @@ import pytest
 
 from flfed import Study, run
 from flfed.errors import TableError, UsageError
-from flfed.rows.comparison.compare import groups_of
+from flfed.rows.comparison.arms import groups_of
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import HoldoutByOrder
 from flfed.rows.data.partition import cut

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from flfed import OwnColumn, Study, run
 from flfed.federation.engines.engine import find_sites
 from flfed.records.reports.site_answer import rests_on
-from flfed.rows.comparison.compare import OWN_COLUMNS, arm_scores
+from flfed.rows.comparison.arms import OWN_COLUMNS, arm_scores
 from flfed.rows.comparison.own_columns import DEVIATIONS, own_fit, own_part, used_at
 from flfed.rows.data.schema import Column
 from flfed.rows.features.encode import Encoded

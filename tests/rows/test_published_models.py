@@ -13,7 +13,7 @@ from flfed.errors import UsageError
 from flfed.federation.recording.recorder import from_reference, sites_mean
 from flfed.registry import load
 from flfed.rows.baselines import first_arrays
-from flfed.rows.comparison.compare import arm_scores
+from flfed.rows.comparison.arms import arm_scores
 from flfed.rows.comparison.pooled import by_plan, personalised_scores, reference, union_scores
 from flfed.rows.data import datasets
 from flfed.rows.features.encode import Encoded, input_names

@@ -19,7 +19,8 @@ from flfed.federation.client.protection import privacy_refusal
 from flfed.federation.server.run import run
 from flfed.records.store.reader import RunReader
 from flfed.rows import streamed as streamed_module
-from flfed.rows.comparison.compare import PAIRS, SiteComparison, compare
+from flfed.rows.comparison.arms import PAIRS
+from flfed.rows.comparison.compare import SiteComparison, compare
 from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.site import Policy, Site, study_refusal
 from flfed.rows.data.sources import Frame, Parquet

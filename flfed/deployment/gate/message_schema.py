@@ -16,7 +16,7 @@ import flfed
 from flfed.paths import RUN
 from flfed.refusals import LONGEST
 from flfed.registry import kebab
-from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
+from flfed.rows.comparison.arms import OWN_SAME, PAIRS, STARTED
 from flfed.rows.comparison.incumbent import ARM as INCUMBENT
 from flfed.rows.comparison.incumbent import PAIR as INCUMBENT_PAIR
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flfed.rows.comparison.compare import groups_of
+from flfed.rows.comparison.arms import groups_of
 from flfed.rows.comparison.subgroups import METRIC as AUC
 from flfed.rows.evaluation.calibration import calibrate
 from flfed.rows.evaluation.intervals import Estimate, estimate, logit_with_error

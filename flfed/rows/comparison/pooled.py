@@ -16,7 +16,7 @@ import numpy as np
 from flfed.errors import FlfedError
 from flfed.refusals import Refusal
 from flfed.rows.baselines import LocalModel, Trainable, first_arrays, local_model, network_predictor
-from flfed.rows.comparison.compare import groups_of
+from flfed.rows.comparison.arms import groups_of
 from flfed.rows.comparison.own_columns import adjusted_scores
 from flfed.rows.evaluation.bootstrap import Metrics
 from flfed.rows.evaluation.intervals import NAN, Estimate, compare

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,8 @@ from flfed.rows.evaluation.intervals import NAN, Estimate, estimate
 from flfed.rows.evaluation.scoring import metrics_of, three_digits, too_few
 from flfed.rows.features.encode import codes
 from flfed.rows.features.summarise import layout_of
+from flfed.rows.session import SiteSession
+from flfed.seeds import generator
 from flfed.summaries.score_bins import GroupFigure
 from flfed.words import render, usage_error
 
@@ -187,3 +190,30 @@ class GroupScores:
         several = person if len(np.unique(person)) < len(person) else None
         metric = metrics_of("binary")[METRIC]
         return estimate(metric, self.y[rows], self.score[rows], rng, self.draws, groups=several)
+
+
+def figures_by_group(
+    session: SiteSession, table: pd.DataFrame, score: np.ndarray, person: np.ndarray
+) -> list[GroupFigure]:
+    """Return the figures by the columns that the study names, as they may leave; `person` is whose each row is."""
+    study = session.study
+    schema = session.schema
+    if not study.compare.subgroups:
+        return []
+    scores = GroupScores(
+        y=session.target(table),
+        score=score,
+        person=person,
+        policy=session.policy,
+        draws=study.compare.resamples,
+    )
+    rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
+    partitions = groupings(study.compare.subgroups, schema)
+    figures = list(chain.from_iterable(scores.figures(one, one.of(table, schema), rng) for one in partitions))
+    # Figures by group of several models would reveal the rows that these order otherwise, as exact counts do.
+    if session.policy.is_open or all(math.isnan(one.value) for one in figures):
+        return figures
+    if session.counts_may_leave(claim=True):
+        return figures
+    why = f"withheld: {render('figures.withheld.once')}"
+    return [replace(one, value=NAN, low=NAN, high=NAN, method=why) for one in figures]
