@@ -32,7 +32,7 @@ from flfed.rows.features.encode import (
 from flfed.rows.features.summarise import summarise
 from flfed.rows.session import SiteSession
 from flfed.rows.study_model import study_layout, study_schema
-from flfed.rows.training.requests import Asking
+from flfed.rows.training.requests import Asking, Predictor
 from flfed.rows.training.tuning.linear import linear_family, tuned_on_blocks
 from flfed.seeds import Draws, generator
 from flfed.study.study import Study
@@ -42,6 +42,8 @@ from flfed.summaries.summary import Arrays, Encoder, Summary, merge
 SAMPLE = 200_000
 """Training rows that are held in memory, for a site's own intercept and for choosing settings."""
 TRAINING, HOLDOUT, LEFT_OUT = range(3)
+Models = dict[str, tuple[Encoder, Predictor]]
+"""Encoder and outputs of each model that is compared."""
 
 
 @dataclass(eq=False)
@@ -214,6 +216,37 @@ class StreamedSession(SiteSession):
         self, arrays: Arrays, encoder: Encoder, sd: float | None, bins: ScoreBins, rng: np.random.Generator
     ) -> Asking[ScoreSums]:
         """Yield requests and return the sums of all models' scores on the holdout, from two passes."""
+        models = yield from self._models(arrays, encoder, sd)
+        binary = self.task == "binary"
+        ranked = self._ranked(models) if binary else []
+        centre = 0.0 if binary else float(self.own_encoder().center[-1])
+        sums = ScoreSums(self.metrics, list(models), bins, centre, rng)
+        for paired in (False, True)[: 1 + binary]:
+            placements = sums.placements()
+            for rows in self.rows.blocks(HOLDOUT):
+                y = rows.codes[self.schema.target].astype(np.intp) if binary else rows.values[self.schema.target]
+                outputs = self._outputs(rows, models)
+                places = sums.bin_places([outputs[name] for name in ranked])
+                if paired:
+                    sums.add_pairs(y, places, placements)
+                else:
+                    scores = {name: self.predictions(outputs[name], used) for name, (used, _) in models.items()}
+                    sums.add(y, scores, places)
+        return sums
+
+    def _ranked(self, models: Models) -> list[str]:
+        """Return by whose outputs each model ranks rows."""
+        # An intercept of the site's own moves no row before another.
+        ranked_as = {} if self.own_arrays.model is not None else {"personalised": "global"}
+        return [ranked_as.get(name, name) for name in models]
+
+    def _outputs(self, rows: ColumnArrays, models: Models) -> Arrays:
+        """Return the outputs of each model for a block of rows, encoded once for each encoder."""
+        x = {used: self.encode(rows, used).x for used in {used for used, _ in models.values()}}
+        return {name: predict(x[used]) for name, (used, predict) in models.items()}
+
+    def _models(self, arrays: Arrays, encoder: Encoder, sd: float | None) -> Asking[Models]:
+        """Yield requests and return encoder and outputs of each model that is compared."""
         shared = self.in_use(encoder)
         local = yield from self.local_model()
         models = {
@@ -223,25 +256,7 @@ class StreamedSession(SiteSession):
         models["personalised"] = (shared, (yield from self.personalised(arrays, encoder, sd)))
         if self.study.compare.site_model == "best":
             models["local-only-same"] = models["local-only"]
-        # An intercept of the site's own moves no row before another.
-        ranked_as = {} if self.own_arrays.model is not None else {"personalised": "global"}
-        binary = self.task == "binary"
-        ranked = [ranked_as.get(name, name) for name in models] if binary else []
-        centre = 0.0 if binary else float(self.own_encoder().center[-1])
-        sums = ScoreSums(self.metrics, list(models), bins, centre, rng)
-        for paired in (False, True)[: 1 + binary]:
-            placements = sums.placements()
-            for rows in self.rows.blocks(HOLDOUT):
-                y = rows.codes[self.schema.target].astype(np.intp) if binary else rows.values[self.schema.target]
-                x = {used: self.encode(rows, used).x for used in {used for used, _ in models.values()}}
-                outputs = {name: predict(x[used]) for name, (used, predict) in models.items()}
-                places = sums.bin_places([outputs[name] for name in ranked])
-                if paired:
-                    sums.add_pairs(y, places, placements)
-                else:
-                    scores = {name: self.predictions(outputs[name], used) for name, (used, _) in models.items()}
-                    sums.add(y, scores, places)
-        return sums
+        return models
 
 
 def open_session(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -80,19 +80,23 @@ class ParquetBlocks:
         if schema is not self.schema:
             mapping = {name: entry for name, entry in mapping.items() if name in schema.columns}
         own = {name: own_name(mapping.get(name, name)) for name in schema.columns}
-        typed = {own[name] for name, column in schema.columns.items() if column.is_number() or column.kind == "date"}
+        typed = [own[name] for name, column in schema.columns.items() if column.is_number() or column.kind == "date"]
         for place in order.tolist():
             group = self.groups[place]
             start = group.start
             columns = {name: texts for name, texts in column_texts(group.path).items() if name in own.values()}
-            # How texts of numbers and dates are written would follow from the whole column.
-            for name, texts in columns.items():
-                if texts and name in typed:
-                    raise usage_error("rows.streamed.text", path=group.path, column=name)
+            _refuse_texts(group.path, columns, typed)
             for raw in read_group(group.path, group.number, list(columns)):
                 table, findings = map_table(raw, schema, mapping, self.site.source.missing)
                 yield start, table, [replace(one, rows=one.rows + start) for one in findings]
                 start += len(table)
+
+
+def _refuse_texts(path: Path, columns: Mapping[str, bool], typed: Sequence[str | None]) -> None:
+    """Refuse texts of numbers and dates: how they are written would follow from the whole column."""
+    for name, texts in columns.items():
+        if texts and name in typed:
+            raise usage_error("rows.streamed.text", path=path, column=name)
 
 
 def together(findings: list[Finding]) -> list[Finding]:

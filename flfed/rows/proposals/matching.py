@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -344,29 +344,45 @@ class Matching:
 
     def _interchangeable(self) -> dict[int, int]:
         """Return, for numbers and flags, a column of the table whose values would fit as well once exchanged."""
-        doubles: dict[int, int] = {}
         columns = enumerate(self._schema.columns.values())
         compared = [i for i, column in columns if column.is_number() or column.kind == "flag"]
         paired = [i for i in compared if i in self._pairs]
+        doubles = self._paired_doubles(paired)
+        absent = [i for i in compared if i not in self._pairs]
+        for one in paired:
+            if one in doubles or self._same[one, self._pairs[one]]:
+                continue
+            free = self._free_double(one, absent)
+            if free is not None:
+                doubles[one] = free
+        return doubles
+
+    def _paired_doubles(self, paired: Sequence[int]) -> dict[int, int]:
+        """Return, for two pairs whose values could be exchanged, each one's column of the other pair."""
+        doubles: dict[int, int] = {}
         for one, other in combinations(paired, 2):
             own = self._pairs[one]
             their = self._pairs[other]
             same = self._same[one, own] and self._same[other, their]
             if not same and self._could_stand(one, their, own) and self._could_stand(other, own, their):
                 doubles |= {one: their, other: own}
-        absent = [i for i in compared if i not in self._pairs]
-        free = set(range(len(self._own))) - set(self._pairs.values())
-        for one in paired:
-            own = self._pairs[one]
-            if one in doubles or self._same[one, own] or not absent:
-                continue
-            fitting = [j for j in sorted(free, reverse=True) if self._could_stand(one, j, own)]
-            # The unit of a column that was not found is unknown.
-            for other, j in product(reversed(absent), fitting):
-                if self._could_stand(other, own, j, MISFITS - {"unit"}):
-                    doubles[one] = j
-                    break
         return doubles
+
+    def _free_double(self, one: int, absent: Sequence[int]) -> int | None:
+        """Return a column of the table without a pair with which a pair's could be exchanged, or None.
+
+        `absent` are the columns of the schema that were not found.
+        """
+        if not absent:
+            return None
+        own = self._pairs[one]
+        free = set(range(len(self._own))) - set(self._pairs.values())
+        fitting = [j for j in sorted(free, reverse=True) if self._could_stand(one, j, own)]
+        # The unit of a column that was not found is unknown.
+        for other, j in product(reversed(absent), fitting):
+            if self._could_stand(other, own, j, MISFITS - {"unit"}):
+                return j
+        return None
 
     def _could_stand(self, i: int, j: int, named: int, doubts: frozenset[Doubt] = MISFITS) -> bool:
         """Return whether the values of the table's column `j` would fit under the name of its column `named`."""

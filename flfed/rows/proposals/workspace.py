@@ -114,13 +114,8 @@ class Workspace:
             if field is None:
                 continue
             cells = table[field.column]
-            # The first cell of each class.
             read = pd.Series(read_column(cells, schema.target, column, field)[0])
-            for name in set(schema.classes) - set(label_by_class):
-                values = cells[(read == name).to_numpy(dtype=bool)].tolist()
-                if values:
-                    # A column of objects may hold NumPy's own numbers and flags.
-                    label_by_class[name] = values[0].item() if isinstance(values[0], np.generic) else values[0]
+            label_by_class = _first_cells(cells, read, schema.classes) | label_by_class
         labels = tuple(label_by_class.get(name, name) for name in schema.classes)
         plain = all(isinstance(label, (bool, int, float, str)) for label in labels)
         return labels if plain and len(set(labels)) == len(labels) else schema.classes
@@ -491,3 +486,14 @@ def _find_test_rows(site: Site, schema: Schema) -> np.ndarray:
     folders = (site.folder,) if site.folder else ()
     table = map_table(source.read(folders), schema, site.mapping, source.missing)[0]
     return site.holdout.split(table, schema)[1]
+
+
+def _first_cells(cells: pd.Series, read: pd.Series, classes: Sequence[str]) -> dict[str, Any]:
+    """Return the first cell of each class, by the class that each cell is read as."""
+    first = {}
+    for name in classes:
+        values = cells[(read == name).to_numpy(dtype=bool)].tolist()
+        if values:
+            # A column of objects may hold NumPy's own numbers and flags.
+            first[name] = values[0].item() if isinstance(values[0], np.generic) else values[0]
+    return first

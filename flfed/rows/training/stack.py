@@ -116,7 +116,7 @@ class Stack:
         losses = batches.share * row_losses(task, outputs, batches.y)
         if batches.absent is not None:
             # A row that is none may have an infinite loss, which no share of 0 takes away.
-            losses.masked_fill_(batches.share == 0, 0)
+            losses[batches.share == 0] = 0
         self._losses[:sites] += losses.sum(dim=(0, 2)).to(torch.float64)
 
     def _move(self, moving: list[OptimiserState], sites: int) -> None:
@@ -338,7 +338,7 @@ class Passes:
             square = torch.where(finite, square, 0)
             inputs = [torch.where(finite[..., None], a, 0) for a in inputs]
             for _, d in parts:
-                d.masked_fill_(~finite[..., None], 0)
+                d[~finite] = 0
         # Sums are in a type of their own, which may be wider than that of the weights.
         dtype = self._layers[0].summed
         scale = (clip / square.sqrt_().clamp_min_(clip)).to(dtype).unsqueeze(-1)

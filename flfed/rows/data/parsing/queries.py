@@ -30,8 +30,8 @@ _READINGS = [
 _WORD = re.compile(r"[\"`\[\w$#@].*", re.DOTALL)
 _SETS = frozenset({"union", "except", "intersect", "minus"})
 _ENDS = _SETS | {"where", "group", "order", "having", "limit", "window", "fetch", "offset"}
-_ENDS |= {"qualify", "connect", "values", "select"}
-"""Words that end the list of tables."""
+_ENDS |= {"qualify", "connect", "values", "select", ";"}
+"""Words and signs that end the list of tables."""
 _BETWEEN = _SETS | {"all", "distinct"}
 _JOINS = frozenset({"join", "straight_join", "apply"})
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433, "oracle": 1521}
@@ -118,7 +118,7 @@ def tables_of(query: str) -> list[str]:
     tables = set[str]()
     for reading in _READINGS:
         tokens = (hit[1] for hit in reading.finditer(query) if hit[1])
-        tables |= _read(_tree(tokens), top=True)
+        tables |= _read(_tree(tokens), selects=True)
     return sorted(tables - {""})
 
 
@@ -135,7 +135,7 @@ def _tree(tokens: Iterator[str]) -> Tree:
     return nodes
 
 
-def _read(tree: Tree, made: frozenset[str] = frozenset(), *, top: bool = False, place: bool = False) -> set[str]:
+def _read(tree: Tree, made: frozenset[str] = frozenset(), *, selects: bool, place: bool = False) -> set[str]:
     """Return the tables that brackets, or the whole query, read.
 
     Parameters
@@ -143,8 +143,8 @@ def _read(tree: Tree, made: frozenset[str] = frozenset(), *, top: bool = False, 
     tree : Tree
     made : frozenset of str
         Names of tables that the query itself defines.
-    top : bool
-        Whether it is the whole query.
+    selects : bool
+        Whether FROM may stand here; else it belongs to a function, as in extract(year FROM day).
     place : bool
         Whether a table may stand here: the brackets come after FROM.
     """
@@ -152,37 +152,49 @@ def _read(tree: Tree, made: frozenset[str] = frozenset(), *, top: bool = False, 
     at = 0
     if _word(tree, 0) == "with":
         tables, made, at = _common(tree, made)
-    selects = top or place  # else FROM belongs to a function, as in extract(year FROM day)
+    first = at
     listed = place
-    start = True
     while at < len(tree):
         # Words determine what may follow; a name counts only where a table may stand.
         word = _word(tree, at)
         if isinstance(tree[at], list):
-            tables |= _read(tree[at], made, place=place)
+            tables |= _read(tree[at], made, selects=place, place=place)
             place = False
-        elif word == ";" or word in _ENDS:
+        elif word in _ENDS:
             listed = place = False
             selects |= word == "select"
         elif word == "from":
-            place = listed = (selects or start) and not _ends_comparison(tree, at)
-        elif word in _JOINS:
-            place = listed = True
-        elif (word == "," and listed) or (word == "table" and (start or _word(tree, at - 1) in _BETWEEN)):
+            place = listed = _begins_list(tree, at, may_begin=selects or at == first)
+        elif _is_followed_by_table(tree, at, first, listed=listed):
             place = True
+            listed |= word in _JOINS
         elif place and not _is_before_table(tree, at):
             parts, at = _name(tree, at)
             place = False
-            if len(parts) > 1 or parts[0] not in made:
-                tables.add(parts[-1])
+            tables |= _own_table(parts, made)
         at = at + 1
-        start = False
     return tables
 
 
-def _ends_comparison(tree: Tree, at: int) -> bool:
-    """Return whether FROM belongs to IS DISTINCT FROM."""
-    return at > 0 and _word(tree, at - 1) == "distinct" and _word(tree, at - 2) in ("is", "not")
+def _is_followed_by_table(tree: Tree, at: int, first: int, *, listed: bool) -> bool:
+    """Return whether a table may follow: after JOIN, a comma in a list of tables, or TABLE where a query begins."""
+    word = _word(tree, at)
+    if word == "table":
+        return at == first or _word(tree, at - 1) in _BETWEEN
+    return word in _JOINS or (listed and word == ",")
+
+
+def _own_table(parts: list[str], made: frozenset[str]) -> set[str]:
+    """Return the table of a dotted name, none where the query itself defines it."""
+    if len(parts) == 1 and parts[0] in made:
+        return set()
+    return {parts[-1]}
+
+
+def _begins_list(tree: Tree, at: int, *, may_begin: bool) -> bool:
+    """Return whether FROM begins a list of tables, where one may begin; IS DISTINCT FROM begins none."""
+    ends_comparison = at > 0 and _word(tree, at - 1) == "distinct" and _word(tree, at - 2) in ("is", "not")
+    return may_begin and not ends_comparison
 
 
 def _common(tree: Tree, made: frozenset[str]) -> tuple[set[str], frozenset[str], int]:
@@ -204,7 +216,7 @@ def _common(tree: Tree, made: frozenset[str]) -> tuple[set[str], frozenset[str],
         if at >= len(tree) or not isinstance(tree[at], list):
             break
         aliases = made | {name} if looks_back else made - {name}
-        tables |= _read(tree[at], aliases, top=True)
+        tables |= _read(tree[at], aliases, selects=True)
         made = made | {name}
         at = at + 1
         if _word(tree, at) != ",":
