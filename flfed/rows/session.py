@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.refusals import Refusal
-from flfed.rows.baselines import LocalModel, Trainable, fine_tuned, local_model, network_predictor, pulled
+from flfed.rows.baselines import LocalModel, Trainable, fine_tuned, local_model, network_predictor
 from flfed.rows.data.site import Site, SiteTable, study_table
 from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.evaluation.scoring import Measured, RoundFigures, list_study_metrics, primary_of, too_few
@@ -302,11 +302,6 @@ class SiteSession(EncodedTable):
         """Yield one request and return the outputs of the study's model for inputs."""
         outputs: np.ndarray = yield ScoreRequest(model=self.model, arrays=arrays, x=x)
         return outputs
-
-    def pulled(self, start: Arrays, encoder: Encoder) -> Asking[Predictor]:
-        """Fit a model to this site that is pulled towards the one that the run began with."""
-        rows = self.encode(self.table.training, self.in_use(encoder))
-        return (yield from pulled(rows, start, self.trainable()))
 
     def personalised(self, arrays: Arrays, encoder: Encoder, sd: float | None = None) -> Asking[Predictor]:
         """Fit the global model to this site.

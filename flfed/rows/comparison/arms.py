@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from flfed.rows.baselines import naive_outputs
+from flfed.rows.baselines import naive_outputs, pulled
 from flfed.rows.comparison.incumbent import ARM as INCUMBENT
 from flfed.rows.comparison.incumbent import PAIR as INCUMBENT_PAIR
 from flfed.rows.comparison.incumbent import IncumbentFigures
@@ -103,7 +103,9 @@ def arm_scores(
     if same and used_at(session):
         scores[OWN_COLUMNS] = yield from local_scores(session, table)
     if start:
-        unchanged, fitted = yield from together([session.outputs(start, x), session.pulled(start, encoder)])
+        rows = session.encode(session.table.training, session.in_use(encoder))
+        fit = pulled(rows, start, session.trainable())
+        unchanged, fitted = yield from together([session.outputs(start, x), fit])
         scores[STARTED[0]] = session.predictions(unchanged, encoder)
         scores[STARTED[1]] = session.predictions(fitted(x), encoder)
     if same:

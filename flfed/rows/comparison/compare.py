@@ -22,7 +22,7 @@ from flfed.rows.comparison.arms import (
     persons_of,
 )
 from flfed.rows.comparison.importance import ColumnImportance, importances
-from flfed.rows.comparison.incumbent import IncumbentFigures, compare_incumbent
+from flfed.rows.comparison.incumbent import compare_incumbent
 from flfed.rows.comparison.operating_points import (
     CellSuppression,
     count_points,
@@ -130,11 +130,12 @@ def compare(
     arms, differences = keep_one_accuracy(figures.estimates, figures.differences, list(counts))
     person = persons_of(session, table)
     incumbent = compare_incumbent(session, table, y, shared, person, figures.groups)
+    notes = _left_out(session)
     if incumbent is not None:
         arms, differences = add_incumbent(arms, differences, incumbent)
+        notes.append(incumbent.note)
     points = yield from _points(session, table, shared, counts, arrays, encoder)
     importance = yield from importances(session, table, person, arrays, encoder)
-    notes = _left_out(session, incumbent)
     if figures.sums is not None:
         notes.append(render("figures.notes.streamed"))
     if explanations := sorted(set(filter(None, reasons.values()))):
@@ -152,7 +153,7 @@ def compare(
         importance=importance,
         calibration=_calibration(session, figures, reasons),
         recalibration=updates_of(session, table, y, shared, person, reasons),
-        note="; ".join(notes),
+        note="; ".join(filter(None, notes)),
     )
 
 
@@ -256,18 +257,7 @@ def _suppressed(
     return withhold_all(points, render("figures.withheld.once"))
 
 
-def _left_out(session: SiteSession, incumbent: IncumbentFigures | None) -> list[str]:
-    """Return the number of left-out rows in words.
-
-    It is empty where the study leaves none out.
-    """
-    notes = _incomplete(session)
-    if incumbent is not None and incumbent.note:
-        notes.append(incumbent.note)
-    return notes
-
-
-def _incomplete(session: SiteSession) -> list[str]:
+def _left_out(session: SiteSession) -> list[str]:
     """Return the number of rows that lack a feature in words, empty where the study takes them."""
     if session.study.encode.rows != "complete":
         return []
