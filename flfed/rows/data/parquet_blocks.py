@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -84,19 +84,22 @@ class ParquetBlocks:
         for place in order.tolist():
             group = self.groups[place]
             start = group.start
-            columns = {name: texts for name, texts in column_texts(group.path).items() if name in own.values()}
-            _refuse_texts(group.path, columns, typed)
-            for raw in read_group(group.path, group.number, list(columns)):
+            for raw in read_group(group.path, group.number, _columns_there(group.path, own.values(), typed)):
                 table, findings = map_table(raw, schema, mapping, self.site.source.missing)
                 yield start, table, [replace(one, rows=one.rows + start) for one in findings]
                 start += len(table)
 
 
-def _refuse_texts(path: Path, columns: Mapping[str, bool], typed: Sequence[str | None]) -> None:
-    """Refuse texts of numbers and dates: how they are written would follow from the whole column."""
+def _columns_there(path: Path, own: Collection[str | None], typed: Sequence[str | None]) -> list[str]:
+    """Return which of the site's own columns a file has.
+
+    Raises UsageError for texts of numbers and dates: how they are written would follow from the whole column.
+    """
+    columns = {name: texts for name, texts in column_texts(path).items() if name in own}
     for name, texts in columns.items():
         if texts and name in typed:
             raise usage_error("rows.streamed.text", path=path, column=name)
+    return list(columns)
 
 
 def together(findings: list[Finding]) -> list[Finding]:

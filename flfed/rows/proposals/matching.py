@@ -299,11 +299,11 @@ class Matching:
                 if len(one.columns) == len(series.columns):
                     reading = self._words.read(series.stem)
                     alike[place, other] = self._meanings.compare(reading, one.columns[0]).score
-                    qualities = map(self.fit_quality, one.columns, series.columns)
-                    fits[place, other] = sum(qualities) / len(one.columns)
+                    pairs = zip(one.columns, series.columns, strict=True)
+                    fits[place, other] = sum(self.fit(*pair).quality for pair in pairs) / len(one.columns)
         rows, columns = linear_sum_assignment(-(NAME_WEIGHT * alike + (1 - NAME_WEIGHT) * fits))
-        pairs = zip(rows, columns, strict=True)
-        return [(wanted[place], own[other]) for place, other in pairs if fits[place, other] >= LEAST_SERIES]
+        matched = zip(rows, columns, strict=True)
+        return [(wanted[place], own[other]) for place, other in matched if fits[place, other] >= LEAST_SERIES]
 
     def _own_series(self) -> list[Series]:
         """Return the table's series."""
@@ -318,10 +318,6 @@ class Matching:
         for columns in free:
             orders += [columns, columns[::-1]]
         return orders
-
-    def fit_quality(self, column: str, own: str) -> float:
-        """Return the quality of the fit of a column of the table to one of the schema."""
-        return self.fit(column, own).quality
 
     def _take_series(self) -> None:
         """Take the columns of series from those that are compared one by one."""
@@ -350,7 +346,7 @@ class Matching:
         doubles = self._paired_doubles(paired)
         absent = [i for i in compared if i not in self._pairs]
         for one in paired:
-            if one in doubles or self._same[one, self._pairs[one]]:
+            if one in doubles or self._same[one, self._pairs[one]] or not absent:
                 continue
             free = self._free_double(one, absent)
             if free is not None:
@@ -369,12 +365,7 @@ class Matching:
         return doubles
 
     def _free_double(self, one: int, absent: Sequence[int]) -> int | None:
-        """Return a column of the table without a pair with which a pair's could be exchanged, or None.
-
-        `absent` are the columns of the schema that were not found.
-        """
-        if not absent:
-            return None
+        """Return a column without a pair that a pair's could be exchanged with, by schema columns without one."""
         own = self._pairs[one]
         free = set(range(len(self._own))) - set(self._pairs.values())
         fitting = [j for j in sorted(free, reverse=True) if self._could_stand(one, j, own)]
@@ -423,31 +414,25 @@ class Matching:
         """Return the standing of a pair, and its reason."""
         is_near = self._has_rival(i, j)
         why = self._reason(i, j, fit, is_near=is_near)
-        if is_near or self._has_misfit(i, j, fit):
+        same = bool(self._same[i, j])
+        if is_near or _has_misfit(fit, same=same):
             return "unsure", why
         is_special = self._is_special(i)
-        has_meaning = self._has_meaning(i, j)
+        # The word list knows the name, and the values are not those of another column too.
+        has_meaning = bool(self._recognised[i, j]) and i not in self._doubles
         if fit.doubt == "codes" and not is_special:
             standing: Standing = "codes" if has_meaning else "likely"
             return standing, why
         if fit.share < FITTING:
             return "unsure", why
-        sure = has_meaning and fit.doubt in ("", "scale") and (bool(self._same[i, j]) or not is_special)
+        sure = has_meaning and fit.doubt in ("", "scale") and (same or not is_special)
         standing = "sure" if sure else "likely"
         return standing, why
-
-    def _has_meaning(self, i: int, j: int) -> bool:
-        """Return whether the word list knows the name, and the values are not those of another column too."""
-        return bool(self._recognised[i, j]) and i not in self._doubles
 
     def _is_special(self, i: int) -> bool:
         """Return whether a column is the outcome, which has the greatest weight, or an identifier of anything."""
         name = self._names[i]
         return name == self._schema.target or self._schema.columns[name].kind == "id"
-
-    def _has_misfit(self, i: int, j: int, fit: Fit) -> bool:
-        """Return whether the values of a pair need a person's look."""
-        return fit.doubt in MISFITS or (fit.doubt == "scale" and not self._same[i, j])
 
     def _reason(self, i: int, j: int, fit: Fit, *, is_near: bool) -> str:
         """Return why a column of the schema may be read from one of the table."""
@@ -522,6 +507,11 @@ class Matching:
         most = FEW_VALUES
         texts = {own: len(self._own[left[own]].entries.texts) for own in named}
         return [own for own in named if column.values and len(column.values) <= texts[own] <= most]
+
+
+def _has_misfit(fit: Fit, *, same: bool) -> bool:
+    """Return whether the values of a pair, whose names may be the `same`, need a person's look."""
+    return fit.doubt in MISFITS or (fit.doubt == "scale" and not same)
 
 
 def _is_outcome_name(own: str, target: str) -> bool:
