@@ -24,7 +24,7 @@ from docs.make.reference import table
 from flfed import Study, run
 from flfed.errors import counted
 from flfed.experiments.verify import Verified, verify
-from flfed.records.charts.by_size import chart_of_gains
+from flfed.records.charts.by_site import chart_of_gains
 from flfed.records.charts.chart import picture
 from flfed.records.reports.calibration import calibration_of_sites
 from flfed.records.reports.narrative import comparison_rows, verdict_in_words

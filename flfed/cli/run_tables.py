@@ -163,7 +163,7 @@ def print_left_out(report: dict[str, Any]) -> None:
     """Print the model at each site that was left out, where the run has such figures."""
     if not report.get(LEFT_OUT):
         return
-    from flfed.records.sections.left_out import unseen_sites  # with charts, and so pandas
+    from flfed.records.sections.unseen_sites import unseen_sites  # with charts, and so pandas
 
     _print_section(unseen_sites(report))
 
@@ -172,7 +172,7 @@ def _print_validation(report: dict[str, Any]) -> None:
     """Print a validated model at each site, and the updates that are due."""
     if not report.get(VALIDATION):
         return
-    from flfed.records.sections.validation import advised_updates, validated_sites  # with charts, and so pandas
+    from flfed.records.sections.unseen_sites import advised_updates, validated_sites  # with charts, and so pandas
 
     _print_section(validated_sites(report))
     _print_section(advised_updates(report))

@@ -13,8 +13,8 @@ import numpy as np
 from flfed.callbacks import Progress, no_progress
 from flfed.experiments.left_out import find_participants, open_sites, run_sites
 from flfed.records.objects import write
+from flfed.records.statistics.intervals import ClassGain, WeightedGain, class_gain, weigh_auc
 from flfed.records.statistics.odd_sites import AUC
-from flfed.records.statistics.size_classes import ClassGain, WeightedGain, class_gain, weigh_auc
 from flfed.records.statistics.verdict import Difference, better_of, gain_of
 from flfed.rows.baselines import LocalModel
 from flfed.rows.comparison.pooled import has_one_class, union_scores

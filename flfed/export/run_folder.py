@@ -22,9 +22,9 @@ from flfed.records.objects import read, write
 from flfed.records.reports.narrative import story
 from flfed.records.reports.report import is_of_model, metrics_of, report
 from flfed.records.reports.site_verdict import gain_at
-from flfed.records.statistics.averaging import Averaging
 from flfed.records.statistics.noised_scores import is_uncompared, with_verdict
 from flfed.records.statistics.recorded_statistic import ANALYSIS, statistic_in_words, statistic_object
+from flfed.records.statistics.regression import Averaging
 from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import LEAST_TOGETHER

@@ -17,7 +17,7 @@ from flfed.cli.run_tables import print_report
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.export.run_folder import export
 from flfed.federation.server.row_sums import fit_defect
-from flfed.records.statistics.averaging import Estimate, average_fits
+from flfed.records.statistics.regression import Estimate, average_fits
 from flfed.rows.data.datasets import load
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Policy, Site

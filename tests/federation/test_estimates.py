@@ -25,7 +25,7 @@ from flfed.export.run_folder import export
 from flfed.federation.engines.engine import find_sites
 from flfed.records.document.document import document
 from flfed.records.reports.report import report
-from flfed.records.sections.estimates import estimates
+from flfed.records.sections.statistic import estimates
 from flfed.records.statistics.regression import coefficient_lines
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets

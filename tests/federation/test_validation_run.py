@@ -15,7 +15,7 @@ from flfed.export.model_folder import SharedModel
 from flfed.export.predict import predict_site
 from flfed.export.run_folder import export
 from flfed.federation.server.run import Result, run
-from flfed.records.sections.validation import advised_updates
+from flfed.records.sections.unseen_sites import advised_updates
 from flfed.records.statistics.odd_sites import AUC
 from flfed.rows.data import datasets
 from flfed.study.study import Study

@@ -14,9 +14,8 @@ import pytest
 
 from flfed.errors import UsageError
 from flfed.records.dossier import sheet as sheets
-from flfed.records.dossier.answers import EVIDENCE, answer_sheet
+from flfed.records.dossier.answers import EVIDENCE, Facts, answer_sheet
 from flfed.records.dossier.dossier import METADATA, Dossier, write_dossier
-from flfed.records.dossier.facts import Facts
 from flfed.records.dossier.record import Member, RunRecord, shown
 from flfed.records.dossier.sheet import Item, Sheet, read_sheets
 from flfed.records.store.entries import AuditRow, SiteRow

@@ -7,10 +7,11 @@ import pytest
 from scipy import stats
 from streamlit.testing.v1 import AppTest
 
-from flfed.records.charts.by_size import chart_of_gains
+from flfed.records.charts.by_site import chart_of_gains
 from flfed.records.charts.chart import picture
 from flfed.records.dashboard import page_files
 from flfed.records.sections.prospect import curve_lines, in_words, prospect_of_site, site_rows
+from flfed.records.statistics.intervals import WeightedGain, class_gain
 from flfed.records.statistics.power import (
     POWER,
     SPREAD,
@@ -33,7 +34,6 @@ from flfed.records.statistics.power import (
     placement_covariance,
     power,
 )
-from flfed.records.statistics.size_classes import WeightedGain, class_gain
 from flfed.rows.evaluation.delong import delong
 
 CURVE = Curve.of_inputs(30)

@@ -12,7 +12,7 @@ from flfed.errors import UsageError
 from flfed.records.reports.report import report
 from flfed.records.reports.size_classes import class_lines, classes_in_words
 from flfed.records.sections.gains import by_size
-from flfed.records.statistics.size_classes import LEAST_SITES, WeightedGain, class_gain
+from flfed.records.statistics.intervals import LEAST_CLASS_SITES, WeightedGain, class_gain
 from flfed.records.store.reader import RunReader
 from flfed.study.study import Study
 from flfed.words import render
@@ -59,11 +59,11 @@ def test_the_mean_of_a_class_is_the_weighted_one_of_statsmodels_with_its_robust_
 
 
 def test_a_site_without_a_pair_changes_nothing_and_few_sites_or_one_large_one_tell_nothing():
-    sites = [WeightedGain(2.0, 0.2 * number) for number in range(LEAST_SITES)]
+    sites = [WeightedGain(2.0, 0.2 * number) for number in range(LEAST_CLASS_SITES)]
     assert class_gain([*sites, WeightedGain(0.0, 0.0)], 1) == class_gain(sites, 1)
     assert class_gain(sites[1:], 1).value is None
     heavy = class_gain([*sites, WeightedGain(100.0, 1.0)], 1)
-    assert heavy.value is None and heavy.freedom < 4 and heavy.sites == LEAST_SITES + 1
+    assert heavy.value is None and heavy.freedom < 4 and heavy.sites == LEAST_CLASS_SITES + 1
 
 
 def drawn_sites(rng, gain, spread):
@@ -120,7 +120,7 @@ def test_the_classes_of_a_run_are_those_of_its_sites_with_pairs_within_a_site_on
     small, large = found["size-classes"]
     assert (small["rows"], large["rows"]) == ([0, 19], [20, None])
     sites = {name: site for name, site in found["sites"].items() if site["rows"] >= 20}
-    assert large["sites"] == len(sites) >= LEAST_SITES
+    assert large["sites"] == len(sites) >= LEAST_CLASS_SITES
     weights = {name: [] for name in sites}
     products = {name: [] for name in sites}
     for repeat in repeats:

@@ -16,7 +16,7 @@ from flfed.federation.server.row_sums import NumbersRefused, StatisticSums
 from flfed.federation.server.run_setting import RunSetting
 from flfed.federation.server.server import FederatedRun
 from flfed.records.objects import write
-from flfed.records.statistics.averaging import Averaging, Estimate, average_fits
+from flfed.records.statistics.regression import Averaging, Estimate, average_fits
 from flfed.rows.statistics.newton import COEFFICIENTS, VARIANCES, NewtonStatistic, has_own_fits
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.statistic import Statistic, Visit, VisitedStatistic, added

@@ -24,11 +24,10 @@ from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.section import Section, divide
 from flfed.records.sections import answer as answers
 from flfed.records.sections import scores
-from flfed.records.sections.estimates import estimates
 from flfed.records.sections.gains import are_known, at_the_ends, by_size, gains, references
-from flfed.records.sections.left_out import unseen_sites
 from flfed.records.sections.score_in_use import score_in_use
-from flfed.records.sections.validation import advised_updates, validated_sites
+from flfed.records.sections.statistic import estimates, survival
+from flfed.records.sections.unseen_sites import advised_updates, unseen_sites, validated_sites
 from flfed.records.statistics import importances, noised_scores, score_curves
 from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.own_models import PARTIES
@@ -59,7 +58,7 @@ def answer(content: Content) -> Markup:
     if statistics := content.shown.run.statistics:
         # The figure stands first, with the sites missing from it; notes on the tables follow them.
         listed = map(sections.tables_of, statistic_tables(statistics))
-        curves = sections.part(scores.survival(statistics))
+        curves = sections.part(survival(statistics))
         effects = sections.part(estimates(statistics))
         tables = joined([*curves, *listed, *effects])
         words = [*others, *words]

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from flfed.records.dossier.answers import find_evidence
-from flfed.records.dossier.facts import Facts
+from flfed.records.dossier.answers import Facts, find_evidence
 from flfed.records.dossier.record import RunRecord
 from flfed.words import render, sentences
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -11,9 +12,11 @@ from flfed.records.objects import figure_of, read
 from flfed.records.reports.faults import leaking_columns
 from flfed.records.reports.report import metrics_of
 from flfed.records.sections.data import TABLE_1
-from flfed.records.statistics.odd_sites import Column
+from flfed.records.sections.unseen_sites import UPDATE_DECIMALS, SiteUpdates, due_update
+from flfed.records.statistics.left_out import INTERCEPT, SLOPE, VALIDATION, LeftOut, MeanLeftOut, figures_of
+from flfed.records.statistics.odd_sites import AUC, Column
 from flfed.records.statistics.score_curves import Subgroups, grouped_columns
-from flfed.records.statistics.training_state import TrainingState
+from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, TrainedTestRows, TrainingState
 from flfed.records.statistics.verdict import interval, metric_name, number, with_interval
 from flfed.words import render
 
@@ -299,3 +302,120 @@ EVIDENCE = {
     "updates": updates,
 }
 """Evidence by the name that a sheet gives it."""
+
+
+@dataclass(frozen=True)
+class _Validated:
+    """The part of a validation that pins its model."""
+
+    model_sha256: str = ""
+
+
+def validated_rows(record: RunRecord) -> Finding | None:
+    """Return the scored rows."""
+    scored = count_all([site.holdout_rows for site in record.site_reports.values()])
+    if scored is None:
+        return None
+    facts = {"rows": scored, "sites": len(record.site_reports)}
+    return Finding("validated-rows", facts, SITES, ["report.sites.*.holdout-rows"])
+
+
+def validated_arrays(record: RunRecord) -> Finding:
+    """Return the hash of the model, which pins arrays, encoder and columns."""
+    facts = {"hash": read(_Validated, record.content.shown.report[VALIDATION]).model_sha256}
+    return Finding("validated-model", facts, render(HASHES), [f"report.{VALIDATION}.model-sha256"])
+
+
+def validated_calibration(record: RunRecord) -> Finding | None:
+    """Return the mean calibration slope and intercept over sites."""
+    means = _validation_means(record)
+    if means is None or means[SLOPE].value is None or means[INTERCEPT].value is None:
+        return None
+    facts = {SLOPE: _mean_in_words(means[SLOPE]), INTERCEPT: _mean_in_words(means[INTERCEPT], signed=True)}
+    return Finding("validated-calibration", facts, _validation_title(), [f"report.{VALIDATION}.mean.calibration"])
+
+
+def differences(record: RunRecord) -> Finding | None:
+    """Return how far the model's discrimination differs between sites."""
+    means = _validation_means(record)
+    if means is None:
+        return None
+    mean = means[AUC]
+    if mean.value is None or mean.i2 is None:
+        return None
+    facts = {
+        "metric": metric_name(AUC),
+        "figure": _mean_in_words(mean),
+        "sites": mean.sites,
+        "share": round(100 * mean.i2),
+    }
+    return Finding("validated-differences", facts, _validation_title(), [f"report.{VALIDATION}.mean.{AUC}"])
+
+
+def due_updates(record: RunRecord) -> Finding | None:
+    """Return at how many sites a new intercept or slope is due."""
+    due = []
+    for payload in _validation_of(record).sites.values():
+        tried = [update for update in read(SiteUpdates, payload).updates if not update.method]
+        if tried:
+            due.append(due_update(tried) is not None)
+    if not due:
+        return None
+    facts = {"due": sum(due), "sites": len(due)}
+    title = render("report.validation.advice-title")
+    return Finding("updates", facts, title, [f"report.{VALIDATION}.sites.*.updates"])
+
+
+def _reworded(evidence: Callable[[RunRecord], Finding | None]) -> Callable[[RunRecord], Finding | None]:
+    """Return evidence of a shared model as that of the model which was brought along.
+
+    It is unmet where the model was trained on some of the scored rows.
+    """
+
+    def reworded(record: RunRecord) -> Finding | None:
+        finding = evidence(record)
+        if finding is None:
+            return None
+        payload = record.content.shown.report.get(TRAINED_TEST_ROWS)
+        trained = read(TrainedTestRows, payload).rows if payload else None
+        if not trained:
+            return replace(finding, key=f"validated-{finding.key}")
+        facts = {**finding.facts, "trained": trained}
+        finding = replace(finding, facts=facts, record=[*finding.record, f"report.{TRAINED_TEST_ROWS}.rows"])
+        return finding.unmet(f"trained-{finding.key}")
+
+    return reworded
+
+
+def _validation_of(record: RunRecord) -> LeftOut:
+    return read(LeftOut, record.content.shown.report[VALIDATION])
+
+
+def _validation_means(record: RunRecord) -> dict[str, MeanLeftOut] | None:
+    """Return the means over sites by name, None of an outcome that is not yes or no."""
+    mean: Any = _validation_of(record).mean
+    if not mean:
+        return None
+    return {name: read(MeanLeftOut, of) for name, of in figures_of(mean).items()}
+
+
+def _mean_in_words(mean: MeanLeftOut, *, signed: bool = False) -> str:
+    ends = interval(mean.low, mean.high, UPDATE_DECIMALS, signed=signed)
+    return f"{number(mean.value, UPDATE_DECIMALS, signed=signed)} ({ends})"
+
+
+def _validation_title() -> str:
+    return render("report.validation.title")
+
+
+OF_VALIDATION = {
+    "rows": validated_rows,
+    "arrays": validated_arrays,
+    "performance": _reworded(performance),
+    "discrimination": _reworded(discrimination),
+    "at-sites": _reworded(at_sites),
+    "calibration": validated_calibration,
+    "mean-gain": differences,
+    "updates": due_updates,
+}
+"""Evidence by the name that a sheet gives it, where it differs from that of a trained model."""

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from flfed.records.document.document import POLICY, STYLE
 from flfed.records.document.sections import Markup, bullets, element, paragraphs, plain, section, table
-from flfed.records.dossier.answers import Answer, count_answers
-from flfed.records.dossier.facts import Facts
+from flfed.records.dossier.answers import Answer, Facts, count_answers
 from flfed.records.dossier.record import Finding, RunRecord
 from flfed.records.dossier.sheet import Sheet
 from flfed.records.text import moment

@@ -13,16 +13,16 @@ from flfed.records.objects import FigureReport, figure_of, read_all, site_of, wr
 from flfed.records.reports.recorded_run import LOSS, Recorded
 from flfed.records.reports.site_verdict import code_of_mean
 from flfed.records.statistics import Report, verdict
-from flfed.records.statistics.intervals import possible
-from flfed.records.statistics.odd_sites import AUC
-from flfed.records.statistics.size_classes import (
+from flfed.records.statistics.intervals import (
+    LEAST_CLASS_SITES,
     LEAST_FREEDOM,
-    LEAST_SITES,
     ClassGain,
     WeightedGain,
     class_gain,
+    possible,
     weigh_auc,
 )
+from flfed.records.statistics.odd_sites import AUC
 from flfed.records.statistics.verdict import Difference
 from flfed.words import render
 
@@ -159,8 +159,8 @@ def _as_object(gain: ClassGain, metric: str) -> Report:
     figure: Report = {"value": gain.value, "freedom": gain.freedom, "sites": gain.sites}
     for key in ("low", "high"):
         figure[key] = possible(metric, getattr(gain, key), difference=True)
-    if gain.value is None and gain.sites < LEAST_SITES:
-        figure["reason"] = render("report.size-classes.few", sites=gain.sites, least=LEAST_SITES)
+    if gain.value is None and gain.sites < LEAST_CLASS_SITES:
+        figure["reason"] = render("report.size-classes.few", sites=gain.sites, least=LEAST_CLASS_SITES)
     elif gain.value is None:
         figure["reason"] = render("report.size-classes.freedom", least=f"{LEAST_FREEDOM + 1:g}")
     return figure

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from flfed.records.charts.by_size import EXPECTED, LEAST
+from flfed.records.charts.by_site import EXPECTED, LEAST
 from flfed.records.objects import figure_of, run_of, site_of
 from flfed.records.reports.size_classes import rows_in_words
 from flfed.records.statistics import verdict

@@ -16,7 +16,6 @@ from flfed.records.charts.curves import (
     decision_chart,
     precision_chart,
     roc_chart,
-    survival_chart,
 )
 from flfed.records.charts.histograms import scores_chart
 from flfed.records.objects import read
@@ -25,7 +24,6 @@ from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics import Report, score_curves
 from flfed.records.statistics import noised_scores as with_noise
 from flfed.records.statistics import operating_points as flagging
-from flfed.records.statistics.recorded_statistic import LIFE_TABLE, SURVIVAL, Survival
 from flfed.records.statistics.score_curves import CountsByName
 from flfed.records.statistics.verdict import metric_name, number, sentence_case
 from flfed.records.store.entries import CurvePoint
@@ -396,36 +394,3 @@ def _describe_suppression(subgroups: score_curves.Subgroups, only: str | None) -
     if silent > 0 and only is None:
         sentences.append(render("pages.scores.silent", asked=subgroups.requested_sites, sites=silent))
     return sentences
-
-
-def survival(statistic: Mapping[str, Any]) -> Section | None:
-    """Return the survival curves of a study's statistic, None of another statistic."""
-    if statistic["name"] != SURVIVAL:
-        return None
-    of = read(Survival, statistic)
-    lines = survival_lines(of)
-    title = render("charts.survival.title")
-    axis = render("charts.survival.time", unit=of.unit or "steps")
-    is_smooth = of.method == LIFE_TABLE
-    drawing = Drawing(
-        title=title,
-        draw=lambda: survival_chart(lines, axis, is_smooth=is_smooth),
-        key="survival",
-        says=render("charts.survival.curves", groups=", ".join(of.present)),
-        lines=lines,
-    )
-    return Section(title=sentence_case(SURVIVAL), charts=(drawing,))
-
-
-def survival_lines(of: Survival) -> list[dict[str, Any]]:
-    """Return the points of the curves, from time 0 to the last row of each group."""
-    lines = []
-    for name, group in of.present.items():
-        curve = group.curve
-        times = [0.0, *curve.time]
-        last = max(group.followed_until, times[-1])
-        shares = zip([1.0, *curve.survival], [None, *curve.low], [None, *curve.high], strict=True)
-        for time, (share, low, high) in zip(times, shares, strict=True):
-            lines.append({"group": name, "time": time, "without the event": share, "low": low, "high": high})
-        lines.append({**lines[-1], "time": last})
-    return lines

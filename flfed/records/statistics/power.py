@@ -14,9 +14,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import NormalDist, quantiles
 
-from flfed.records.statistics.intervals import NORMAL_95, inverse_variance_mean, student_t_bound, widening
-from flfed.records.statistics.size_classes import LEAST_FREEDOM
-from flfed.records.statistics.size_classes import LEAST_SITES as LEAST_CLASS_SITES
+from flfed.records.statistics.intervals import (
+    LEAST_CLASS_SITES,
+    LEAST_FREEDOM,
+    NORMAL_95,
+    inverse_variance_mean,
+    student_t_bound,
+    widening,
+)
 from flfed.records.statistics.verdict import LEAST_OF_A_CLASS, LEAST_SITES
 
 NORMAL = NormalDist()

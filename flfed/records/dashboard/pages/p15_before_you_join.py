@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import streamlit as st
 
-from flfed.records.charts.by_size import chart_of_gains
+from flfed.records.charts.by_site import chart_of_gains
 from flfed.records.dashboard import sections
 from flfed.records.sections.prospect import LEAST_AUC, MOST_AUC, SIZES, curve_lines, in_words
 from flfed.records.statistics.power import Curve, Design

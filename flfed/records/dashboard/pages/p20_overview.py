@@ -11,7 +11,7 @@ from flfed.records.dashboard.sections import contained, show, show_all
 from flfed.records.reports.report import purpose_in_words
 from flfed.records.sections import answer as answers
 from flfed.records.sections.gains import are_known, at_the_ends
-from flfed.records.sections.validation import advised_updates, validated_sites
+from flfed.records.sections.unseen_sites import advised_updates, validated_sites
 from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
 from flfed.records.statistics.odd_sites import odd_sites_in_words

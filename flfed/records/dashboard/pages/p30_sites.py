@@ -11,8 +11,7 @@ from flfed.records.dashboard.sections import show, show_all
 from flfed.records.reports import report
 from flfed.records.reports.faults import leaks_in_words
 from flfed.records.reports.site_answer import own_figures, together
-from flfed.records.sections.left_out import unseen_sites
-from flfed.records.sections.validation import advised_updates, validated_sites
+from flfed.records.sections.unseen_sites import advised_updates, unseen_sites, validated_sites
 from flfed.records.statistics.noised_scores import is_uncompared
 from flfed.records.text import escape
 from flfed.words import render

@@ -15,7 +15,7 @@ from flfed.records.dashboard import run_page, sections
 from flfed.records.objects import read
 from flfed.records.reports.faults import missing_in_words
 from flfed.records.sections import data, scores
-from flfed.records.sections.estimates import estimates
+from flfed.records.sections.statistic import estimates, survival
 from flfed.records.statistics import Report
 from flfed.records.statistics import operating_points as points
 from flfed.records.statistics.analysis import Analysis, RowsAnalysed, tables_of
@@ -164,7 +164,7 @@ def statistic(report: Report) -> None:
     tables = statistic_tables(figures)
     if figures["name"] == ANALYSIS:
         tables = tables_of(_chosen_rows(read(Analysis, figures)))
-    sections.show(scores.survival(figures))
+    sections.show(survival(figures))
     for one in tables:
         if one.title:
             st.markdown(f"### {escape(one.title)}")
