@@ -188,7 +188,7 @@ def _new_validation(model: Path, dataset: str, name: str, purpose: str, to: Path
 
 def _list_counted(schema: Any) -> list[str]:
     """Return the columns that a new study counts: those that somebody has confirmed."""
-    from flfed.rows.statistics.analysis import COUNTED
+    from flfed.rows.statistics.noised_counts import COUNTED
 
     confirmed = [name for name in schema.columns if name not in schema.unconfirmed]
     return [name for name in confirmed if schema.columns[name].kind in COUNTED]
@@ -394,7 +394,7 @@ def noise_in_words(study: Study) -> str:
     """Return the noise of each count of an analysis, at a site or in the sum over all sites."""
     from flfed.records.statistics.intervals import NORMAL_95
     from flfed.rows.data import datasets
-    from flfed.rows.statistics.analysis import NoisedAnalysis
+    from flfed.rows.statistics.noised_counts import NoisedAnalysis
     from flfed.updates.mechanism import mechanism_of
 
     mechanism = mechanism_of(study)

@@ -21,8 +21,8 @@ from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.training import RunKind
 from flfed.refusals import Refusal, refuse
 from flfed.rows.session import SiteSession
-from flfed.rows.statistics.analysis import ANSWER, NoisedAnalysis
 from flfed.rows.statistics.newton import has_own_fits, own_fit
+from flfed.rows.statistics.noised_counts import ANSWER, NoisedAnalysis
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.statistic import Statistic, VisitedStatistic, entries
 from flfed.rows.training.requests import ComputeRequest
