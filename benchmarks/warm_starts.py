@@ -23,7 +23,7 @@ from flfed.rows.features.summarise import summarise
 from flfed.rows.session import SiteSession
 from flfed.rows.study_model import first_model
 from flfed.rows.training.functional import layers_of
-from flfed.rows.training.tuning.linear import Search, search_alone, search_of
+from flfed.rows.training.tuned_linear import Search, search_alone, search_of
 from flfed.rows.warm_start import Source, rewritten
 from flfed.study.study import Study
 from flfed.summaries.summary import Summary, fit_encoder, merge

@@ -144,7 +144,7 @@ def distributions_of_others() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def trees_of_others() -> None:
     """Let scikit-learn grow the same boosted trees of the same rows once: up to a second of CPU for each site."""
-    if "flfed.rows.training.tuning.best_model" in sys.modules:
+    if "flfed.rows.training.best_model" in sys.modules:
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
         for kind in (HistGradientBoostingClassifier, HistGradientBoostingRegressor):

@@ -14,6 +14,12 @@ import numpy as np
 from flfed.rows.evaluation.bootstrap import units_of
 from flfed.rows.features.encode import MOST_ROWS, Encoded, one_hot_basis, scaled_of
 from flfed.rows.own_parts import INTERCEPT_SD
+from flfed.rows.training.best_model import (
+    Rival,
+    column_forecasts,
+    naive_forecasts,
+    suffice_for_trees,
+)
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import loss_of_rows, outputs_of
 from flfed.rows.training.requests import (
@@ -27,13 +33,7 @@ from flfed.rows.training.requests import (
     TuneRequest,
     together,
 )
-from flfed.rows.training.tuning.best_model import (
-    Rival,
-    column_forecasts,
-    naive_forecasts,
-    suffice_for_trees,
-)
-from flfed.rows.training.tuning.linear import PENALTIES, LinearPredictor, linear_family, tuned_beside
+from flfed.rows.training.tuned_linear import PENALTIES, LinearPredictor, linear_family, tuned_beside
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.tables import LINEAR_FAMILIES, OwnFamily, SiteModelKind

@@ -18,7 +18,7 @@ import numpy as np
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.functional import layers_of, loss_of_rows
 from flfed.rows.training.requests import FitRequest, Term
-from flfed.rows.training.tuning.linear import curvature, fit_beside
+from flfed.rows.training.tuned_linear import curvature, fit_beside
 from flfed.summaries.summary import Arrays
 from flfed.words import usage_error
 

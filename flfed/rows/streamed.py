@@ -33,7 +33,7 @@ from flfed.rows.features.summarise import summarise
 from flfed.rows.session import SiteSession
 from flfed.rows.study_model import study_layout, study_schema
 from flfed.rows.training.requests import Asking, Predictor
-from flfed.rows.training.tuning.linear import linear_family, tuned_on_blocks
+from flfed.rows.training.tuned_linear import linear_family, tuned_on_blocks
 from flfed.seeds import Draws, generator
 from flfed.study.study import Study
 from flfed.summaries.score_bins import ScoreBins

@@ -87,7 +87,7 @@ import numpy as np
 
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.requests import RivalRequest
-from flfed.rows.training.tuning.best_model import best_alone
+from flfed.rows.training.best_model import best_alone
 
 x = np.random.default_rng(1).normal(size=(400, 4))
 rows = Encoded(x, (x[:, 0] * x[:, 1] > 0).astype(np.int64), np.ones(400))

@@ -12,7 +12,7 @@ from flfed.errors import UsageError
 from flfed.experiments.new_site import run_new_site
 from flfed.federation.engines.engine import find_sites
 from flfed.rows.session import SiteSession
-from flfed.rows.training.tuning.linear import PENALTIES
+from flfed.rows.training.tuned_linear import PENALTIES
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
 from tests.one_hot import all_values

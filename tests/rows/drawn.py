@@ -10,10 +10,10 @@ from torch import Tensor
 
 from flfed.rows.features.encode import Encoded
 from flfed.rows.snapshots.differencing import RowSet
+from flfed.rows.training.best_model import Rival, best_alone, trees_alone
 from flfed.rows.training.fit import epochs
 from flfed.rows.training.requests import Fitted, Predictor, RivalRequest, TreesRequest
-from flfed.rows.training.tuning.best_model import Rival, best_alone, trees_alone
-from flfed.rows.training.tuning.linear import LinearPredictor, Search, search_alone, search_of
+from flfed.rows.training.tuned_linear import LinearPredictor, Search, search_alone, search_of
 from flfed.study.plan import Plan
 
 

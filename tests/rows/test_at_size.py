@@ -17,11 +17,11 @@ from flfed.rows.evaluation import bootstrap
 from flfed.rows.evaluation.bootstrap import replicate
 from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.features.encode import LEAST_OF_A_CLASS, Encoded, pooled_rows
+from flfed.rows.training import tuned_linear
 from flfed.rows.training.answer import compute_stacked
+from flfed.rows.training.best_model import TREES, _boosted
 from flfed.rows.training.requests import RivalRequest, TreesRequest, TuneRequest
-from flfed.rows.training.tuning import linear
-from flfed.rows.training.tuning.best_model import TREES, _boosted
-from flfed.rows.training.tuning.linear import LinearPredictor, fit_at, fit_from, search_of
+from flfed.rows.training.tuned_linear import LinearPredictor, fit_at, fit_from, search_of
 from flfed.study.request_hash import asks_sha256
 from flfed.updates.messages.fields import recorded_words
 from tests.rows.test_rival import rows_of
@@ -44,7 +44,7 @@ def test_a_sample_has_each_classs_share_and_nine_of_the_rarest():
 @pytest.fixture
 def sampled(monkeypatch):
     """Settings are chosen on so few rows that a small table has more."""
-    monkeypatch.setattr(linear, "MOST_ROWS", MOST)
+    monkeypatch.setattr(tuned_linear, "MOST_ROWS", MOST)
 
 
 @pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])

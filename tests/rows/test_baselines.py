@@ -23,7 +23,7 @@ from flfed.rows.training.answer import compute_one_by_one, run_client
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import loss_of_rows, probabilities
 from flfed.rows.training.requests import FitRequest, ScoreRequest, listed, run_client_by
-from flfed.rows.training.tuning.linear import FOLDS, PENALTIES, units_by_class
+from flfed.rows.training.tuned_linear import FOLDS, PENALTIES, units_by_class
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.study import Study

@@ -20,9 +20,9 @@ from flfed.rows.data.partition import cut
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import compute_stacked
+from flfed.rows.training.best_model import naive_forecasts
 from flfed.rows.training.requests import TuneRequest
-from flfed.rows.training.tuning.best_model import naive_forecasts
-from flfed.rows.training.tuning.linear import LEAST, PENALTIES, LinearPredictor
+from flfed.rows.training.tuned_linear import LEAST, PENALTIES, LinearPredictor
 from flfed.study.tables import OrderedHoldout
 from tests.rows.drawn import best_of, trees_of, tuned_linear
 from tests.rows.test_holdout_by_order import SCHEMA, visits

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from flfed.rows.training.tuning.linear import plain_folds, stratified_folds
+from flfed.rows.training.tuned_linear import plain_folds, stratified_folds
 
 
 @settings(max_examples=60, deadline=None)

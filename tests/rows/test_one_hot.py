@@ -8,7 +8,7 @@ from flfed.federation.engines.engine import find_sites
 from flfed.rows.features.encode import one_hot_basis
 from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import run_client
-from flfed.rows.training.tuning.linear import PENALTIES
+from flfed.rows.training.tuned_linear import PENALTIES
 from flfed.study.study import Study
 from tests.one_hot import all_values
 

@@ -19,7 +19,7 @@ from flfed.rows.data.schema import Column
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import run_client
-from flfed.rows.training.tuning.linear import fit_beside
+from flfed.rows.training.tuned_linear import fit_beside
 from flfed.summaries.summary import fit_encoder
 
 AUC = "roc_auc_score"

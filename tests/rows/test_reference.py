@@ -19,7 +19,7 @@ from flfed.rows.features.encode import Encoded, pooled_rows
 from flfed.rows.features.summarise import summarise
 from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import run_client
-from flfed.rows.training.tuning.linear import PENALTIES
+from flfed.rows.training.tuned_linear import PENALTIES
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 

@@ -11,8 +11,8 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.answer import compute_one_by_one, compute_stacked
+from flfed.rows.training.best_model import LEARNING_RATE, PENALTIES, TREES
 from flfed.rows.training.requests import RivalRequest
-from flfed.rows.training.tuning.best_model import LEARNING_RATE, PENALTIES, TREES
 from tests.rows.drawn import best_of, trees_of
 
 SEED = 5

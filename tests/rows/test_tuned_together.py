@@ -17,8 +17,8 @@ from flfed.rows.comparison.pooled import pooled_rows
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import TuneRequest
-from flfed.rows.training.tuning.linear import PENALTIES, Search, search_alone, search_of
-from flfed.rows.training.tuning.stacked import (
+from flfed.rows.training.tuned_linear import PENALTIES, Search, search_alone, search_of
+from flfed.rows.training.tuned_stacked import (
     LARGEST_CACHE,
     Products,
     Stack,

@@ -20,7 +20,7 @@ from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.fit import fit, score
 from flfed.rows.training.functional import batch_loss, layers_of
 from flfed.rows.training.requests import FitRequest, ScoreRequest
-from flfed.rows.training.tuning.linear import LinearPredictor, fit_beside
+from flfed.rows.training.tuned_linear import LinearPredictor, fit_beside
 from flfed.rows.warm_start import Source, defect, fitting_columns, rewritten
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 

@@ -6,9 +6,8 @@ import datetime
 from collections.abc import Callable
 from functools import partial
 
-from flfed.errors import UsageError
+from flfed.errors import UsageError, nearest
 from flfed.rows.comparison.incumbent import check_incumbent
-from flfed.rows.comparison.own_columns import check_own_columns
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
 from flfed.rows.data.site import start_refusal
@@ -16,7 +15,6 @@ from flfed.rows.evaluation.scoring import primary_of
 from flfed.rows.statistics.of_study import statistic_of, unconfirmed_columns
 from flfed.rows.study_model import model_shapes
 from flfed.rows.training.functional import layers_of
-from flfed.rows.training.tuning.best_model import check_naive
 from flfed.study.kinds import is_statistic
 from flfed.study.study import Study
 from flfed.updates.mechanism import Mechanism, mechanism_of
@@ -66,8 +64,8 @@ def check(study: Study) -> dict[str, str]:
         partial(groupings, study.compare.subgroups, schema),
         partial(_check_calibration, study, schema.task),
         partial(check_incumbent, study, schema),
-        partial(check_own_columns, study, schema),
-        partial(check_naive, study, schema),
+        partial(_check_own_columns, study, schema.task),
+        partial(_check_naive, study, dataset),
         partial(_check_expired, study),
     ]
     check_each(checks)
@@ -140,3 +138,28 @@ def _check_steps(study: Study, dataset: datasets.Dataset) -> None:
 def _check_expired(study: Study) -> None:
     if study.expires is not None and datetime.date.today() > study.expires:
         raise usage_error("run.check.expired", day=study.expires.isoformat())
+
+
+def _check_own_columns(study: Study, task: str) -> None:
+    """Refuse columns of sites' own where the outcome has several classes."""
+    if study.compare.site_columns and task == "multi-class":
+        raise usage_error("study.compare.outcome")
+
+
+def _check_naive(study: Study, dataset: datasets.Dataset) -> None:
+    """Refuse forecasts of a target that is no number.
+
+    A column that is no feature of the study, or has another unit or transform than the target, is refused, too.
+    """
+    schema = dataset.schema
+    names = study.compare.naive_forecasts
+    target = schema.columns[schema.target]
+    if names and schema.task != "regression":
+        raise usage_error("study.compare.naive-forecasts", task=schema.task)
+    features = schema.features(study.dataset.features)
+    for name in names:
+        if name not in features:
+            raise usage_error("study.compare.feature", name=name, close=nearest(name, features))
+        column = schema.columns[name]
+        if (column.kind, column.unit, column.transform) != ("number", target.unit, target.transform):
+            raise usage_error("study.compare.unit", name=name, target=schema.target)

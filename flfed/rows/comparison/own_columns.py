@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.features.encode import Encoded
@@ -19,11 +18,10 @@ from flfed.rows.features.summarise import layout_of
 from flfed.rows.own_parts import INTERCEPT_SD, NO_SD, site_deviation
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking
-from flfed.rows.training.tuning.linear import LinearPredictor, tuned_beside
+from flfed.rows.training.tuned_linear import LinearPredictor, tuned_beside
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, Encoder
-from flfed.words import usage_error
 
 ARM = "local-only-own-columns"
 """The arm of a site's own model of the shared columns and its own."""
@@ -32,18 +30,6 @@ LEAST_PRESENT = 0.5
 DEVIATIONS = np.array([1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.02])
 """Prior deviations of a weight that are tried, in log-odds (or target deviations) a deviation of the input: from
 what one column hardly exceeds, to next to nothing."""
-
-
-def check_own_columns(study: Study, schema: Schema) -> None:
-    """Refuse own columns where the outcome has several classes.
-
-    Raises
-    ------
-    UsageError
-        For a study that asks for them.
-    """
-    if study.compare.site_columns and schema.task == "multi-class":
-        raise usage_error("study.compare.outcome")
 
 
 def list_requested_columns(study: Study, site: Site) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ import torch
 
 from flfed.callbacks import Jobs
 from flfed.rows.training.batches import BLOCK_BYTES, CACHE_BYTES, BatchPlan, BufferPool, PackCache, Unpacked, gathered
+from flfed.rows.training.best_model import best_alone, trees_alone
 from flfed.rows.training.fit import fit
 from flfed.rows.training.inference import measure_stacked, score_stacked
 from flfed.rows.training.private_fit import fit_private_stack, private_fit
@@ -41,8 +42,7 @@ from flfed.rows.training.requests import (
     run_client_by,
 )
 from flfed.rows.training.stack import Stack
-from flfed.rows.training.tuning.best_model import best_alone, trees_alone
-from flfed.rows.training.tuning.stacked import tune_together
+from flfed.rows.training.tuned_stacked import tune_together
 from flfed.summaries.summary import Arrays
 from flfed.tasks import Driver, NotShareable, Tasks, open_tasks, usable_jobs
 

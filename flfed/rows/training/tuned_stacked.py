@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from flfed.rows.training.requests import TuneRequest
-from flfed.rows.training.tuning.linear import (
+from flfed.rows.training.tuned_linear import (
     FOLDS,
     MANY,
     PENALTIES,

@@ -18,11 +18,9 @@ import numpy as np
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
-from flfed.errors import nearest
-from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import Encoded, input_names, input_slices
 from flfed.rows.training.requests import Predictor, RivalRequest, TreesRequest
-from flfed.rows.training.tuning.linear import (
+from flfed.rows.training.tuned_linear import (
     Fold,
     LinearPredictor,
     Search,
@@ -34,10 +32,8 @@ from flfed.rows.training.tuning.linear import (
     sum_test_losses,
     units_by_class,
 )
-from flfed.study.study import Study
 from flfed.study.tables import NAIVE_FAMILIES, OwnFamily
 from flfed.summaries.summary import Encoder, Layout
-from flfed.words import usage_error
 
 FOLDS = 3
 PENALTIES = np.array([1e-4, 3e-3, 3e-2, 3e-1])
@@ -327,7 +323,7 @@ def column_forecasts(names: Sequence[str], layout: Layout, encoder: Encoder) -> 
     Parameters
     ----------
     names : sequence of str
-        As `check_naive` lets them be.
+        As the check of a study lets them be.
     layout : Layout
     encoder : Encoder
         By which the inputs and the target are scaled.
@@ -347,25 +343,3 @@ def column_forecasts(names: Sequence[str], layout: Layout, encoder: Encoder) -> 
         bias = (encoder.center[number] - encoder.center[-1]) / encoder.scale[-1]
         forecasts.append(LinearPredictor(weight, np.array([bias])))
     return forecasts
-
-
-def check_naive(study: Study, schema: Schema) -> None:
-    """Refuse columns that cannot be forecasts of the target.
-
-    Raises
-    ------
-    UsageError
-        For a column that is no feature of the study, or has another unit or transform than the target; and for a
-        target that is no number.
-    """
-    names = study.compare.naive_forecasts
-    target = schema.columns[schema.target]
-    if names and schema.task != "regression":
-        raise usage_error("study.compare.naive-forecasts", task=schema.task)
-    features = schema.features(study.dataset.features)
-    for name in names:
-        if name not in features:
-            raise usage_error("study.compare.feature", name=name, close=nearest(name, features))
-        column = schema.columns[name]
-        if (column.kind, column.unit, column.transform) != ("number", target.unit, target.transform):
-            raise usage_error("study.compare.unit", name=name, target=schema.target)
