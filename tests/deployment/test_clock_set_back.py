@@ -10,7 +10,7 @@ import pytest
 
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.operator.status import status_of
-from flfed.deployment.site_app.reads import LedgerReader
+from flfed.deployment.site_app.ledger_reader import LedgerReader
 from flfed.deployment.site_state.ledger_loss import loss, read_receipts, restart
 from flfed.errors import UsageError
 from flfed.federation.client.privacy_budget import PrivacyAccount

@@ -8,8 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flfed.deployment.cards import CardList, parse_cards, read_cards
-from flfed.deployment.site_state.cards import note_comparison, open_sites, pins_of_cards, read_own_cards
+from flfed.deployment.cards import (
+    CardList,
+    note_comparison,
+    open_sites,
+    parse_cards,
+    pins_of_cards,
+    read_cards,
+    read_own_cards,
+)
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder
 from flfed.refusals import Refusal
@@ -167,7 +174,7 @@ def test_a_site_finds_a_lie_about_its_own_card_by_itself(
     folder.make()
     folder.terms.write_text(f'coordinator = "{TITLE}"\n')
     folder.terms.chmod(0o640)
-    monkeypatch.setattr("flfed.deployment.site_state.cards.own_fingerprint", lambda folder: GATES["lyon"])
+    monkeypatch.setattr("flfed.deployment.cards.own_fingerprint", lambda folder: GATES["lyon"])
     file = tmp_path / "x.cards"
     file.write_bytes(CardList(TITLE, LIES[lie]).content())
     with pytest.raises(UsageError, match=expected):

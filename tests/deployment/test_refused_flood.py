@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from flfed.deployment.gate import thinning
-from flfed.deployment.gate.thinning import FULL, Thinning
+from flfed.deployment.gate import outbound
+from flfed.deployment.gate.outbound import FULL, Thinning
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 
 MEGABYTE = 1_000_000
@@ -25,7 +25,7 @@ def counts(site: Any) -> list[int]:
 def test_after_a_thousand_a_day_a_line_stands_for_twice_as_many_as_the_last(
     gated: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(thinning, "FULL", 20)
+    monkeypatch.setattr(outbound, "FULL", 20)
     site = gated()
     flood(site, 20 + 2 + 4 + 8 + 15)
     assert counts(site) == [1] * 20 + [2, 4, 8]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flfed.deployment.site_app.reads import MOST_LINES, LedgerReader, Left, checked_whole, gone_on
+from flfed.deployment.site_app.ledger_reader import MOST_LINES, LedgerReader, Left, checked_whole, gone_on
 from flfed.deployment.site_state.ledger_loss import keep_receipt, read_receipts
 from flfed.paths import SiteFolder
 from flfed.records.ledger import LockedLedger, Receipt, ledger_of

@@ -36,7 +36,7 @@ def compare_cards(
     Never compare it with the coordinator alone, which could have made another list for each site. A
     site that does not read it out stays open, and no approval by the list pins it.
     """
-    from flfed.deployment.site_state import cards as site_cards
+    from flfed.deployment import cards as site_cards
 
     if bool(fingerprint) != bool(readers):
         raise usage_error("operator.cards.both")
@@ -84,7 +84,7 @@ def _describe_call(cards: CardList, site: str) -> list[str]:
 
 def _ask(cards: CardList) -> tuple[str, str]:
     """Return the fingerprint that a person heard and the sites that read it; "" for later."""
-    from flfed.deployment.site_state.cards import check_reading
+    from flfed.deployment.cards import check_reading
 
     fingerprint = typer.prompt(render("commands.cards.reading"), default=LATER).strip()
     if fingerprint == LATER:

@@ -213,7 +213,7 @@ def _decide(
     own: Site, folder: SiteFolder, name: str, study: Study, *, co_sites: str, start: Path | None, by: str
 ) -> bool:
     """Ask for a person's decision, after the ten lines; return whether the study is approved."""
-    from flfed.deployment.site_state.cards import is_list
+    from flfed.deployment.cards import is_list
 
     _say("approve")
     options: dict[str, Any] = {"without": "", "compared": 0, "every": False, "yes": False, "refuse": False}

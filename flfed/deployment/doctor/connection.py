@@ -13,21 +13,27 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 from cryptography.x509.oid import NameOID
 
 from flfed.deployment.coordinator.certificates import certificates, days_left, host_and_port
 from flfed.deployment.doctor.machine import Finding, check_ending, finding
 from flfed.deployment.operator.outbound_proxy import PASSWORD_REFUSED, OutboundProxy
+from flfed.errors import FlfedError
+from flfed.files import read_private
 from flfed.flower_names import PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from flfed.paths import SiteFolder
+from flfed.words import flfed_error
 
 SECONDS = 10.0
 CLOCK_SECONDS = 60.0
@@ -241,3 +247,28 @@ def _signed(key: EllipticCurvePrivateKey, at: datetime) -> dict[str, str]:
         "Content-Type": "application/protobuf",
         "Content-Length": str(DECLARED),
     }
+
+
+def unread(file: Path) -> FlfedError:
+    """Return the error about a file of joining that cannot be read."""
+    return flfed_error("join.site.unread", file=file)
+
+
+def read_authority(folder: SiteFolder) -> bytes:
+    """Return the certificates that a site trusts, PEM."""
+    text = b""
+    with suppress(OSError):
+        text = folder.authority.read_bytes()
+    if not certificates(text):
+        raise unread(folder.authority)
+    return text
+
+
+def read_key(folder: SiteFolder) -> EllipticCurvePrivateKey:
+    """Return the key of a site's node."""
+    key = None
+    with suppress(ValueError, TypeError, UnsupportedAlgorithm):
+        key = load_ssh_private_key(read_private(folder.node_key), None)
+    if not isinstance(key, EllipticCurvePrivateKey):
+        raise unread(folder.node_key)
+    return key

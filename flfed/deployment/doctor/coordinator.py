@@ -12,8 +12,7 @@ from flfed.deployment.coordinator.certificates import certificates, days_left, k
 from flfed.deployment.coordinator.proxy import find_caddy, holding
 from flfed.deployment.coordinator.status import status
 from flfed.deployment.doctor import machine
-from flfed.deployment.doctor.machine import Finding, finding
-from flfed.deployment.doctor.versions import check_flower
+from flfed.deployment.doctor.machine import Finding, check_flower, finding
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import CoordinatorFolder
 from flfed.records.store.database import store_url

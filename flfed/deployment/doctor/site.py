@@ -8,27 +8,19 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-
 from flfed.callbacks import now_utc
-from flfed.deployment.coordinator.certificates import certificates
 from flfed.deployment.doctor import machine
-from flfed.deployment.doctor.connection import Way
-from flfed.deployment.doctor.machine import Finding, finding
-from flfed.deployment.doctor.versions import check_terms
+from flfed.deployment.doctor.connection import Way, read_authority, read_key, unread
+from flfed.deployment.doctor.machine import Finding, check_terms, finding
 from flfed.deployment.operator.join import joined
 from flfed.deployment.operator.outbound_proxy import read_proxy
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.site_state.ledger_copy import copy_of
 from flfed.deployment.site_state.trusted_files import is_elsewhere, read_terms
 from flfed.errors import FlfedError
-from flfed.files import read_private
 from flfed.paths import SiteFolder
 from flfed.rows.data import datasets, site_discovery
 from flfed.rows.data.sources import reach
-from flfed.words import flfed_error
 
 
 def examine_site(name: str, *, now: datetime | None = None) -> list[Finding]:
@@ -113,32 +105,10 @@ def _network(folder: SiteFolder, now: datetime) -> Iterator[Finding]:
         peer = proxy.address if proxy else terms["address"]
         yield from machine.check_egress(folder.site, peer)
         if not blocking:
-            examine = partial(Way(terms["address"], _authority(folder), proxy).examine, _key(folder), now)
+            examine = partial(Way(terms["address"], read_authority(folder), proxy).examine, read_key(folder), now)
     except FlfedError as error:
         yield finding("joining", why=error)
     except (KeyError, TypeError, AttributeError):  # values are absent, or of other types
-        yield finding("joining", why=_unread(folder.join))
+        yield finding("joining", why=unread(folder.join))
     if examine is not None:
         yield from examine()
-
-
-def _unread(file: Path) -> FlfedError:
-    return flfed_error("join.site.unread", file=file)
-
-
-def _authority(folder: SiteFolder) -> bytes:
-    text = b""
-    with suppress(OSError):
-        text = folder.authority.read_bytes()
-    if not certificates(text):
-        raise _unread(folder.authority)
-    return text
-
-
-def _key(folder: SiteFolder) -> EllipticCurvePrivateKey:
-    key = None
-    with suppress(ValueError, TypeError, UnsupportedAlgorithm):
-        key = load_ssh_private_key(read_private(folder.node_key), None)
-    if not isinstance(key, EllipticCurvePrivateKey):
-        raise _unread(folder.node_key)
-    return key

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
@@ -16,7 +17,6 @@ from flfed.callbacks import Today
 from flfed.deployment.gate import run_limits
 from flfed.deployment.gate.message_check import LONGEST, may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.gate.thinning import Thinning
 from flfed.deployment.site_state.comparisons import Comparisons, Facts, Later
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.request_archive import content_sha256, trained_from
@@ -39,6 +39,57 @@ LOG = logging.getLogger("flfed.site")
 ERRORS = (REFUSED, ERROR, WITHHELD)
 CHARGED = {TRAIN: "arrays", STATISTIC: "sums", SCORES: "scores"}
 """Section of a reply that a study's mechanism may charge, by kind; under secure sums it is the masked one."""
+FULL = 1000
+"""Records of refusals of a day that stand for one each; after them each stands for twice as many as the one before."""
+
+
+@dataclass
+class Thinning:
+    """Count of a day's refusals, and of its records.
+
+    Attributes
+    ----------
+    day : str
+        ISO date; the count begins anew with each.
+    records : int
+        How many were written on this day.
+    pending, pending_bytes : int
+        Refusals without a record so far, and their bytes.
+    """
+
+    day: str = ""
+    records: int = 0
+    pending: int = 0
+    pending_bytes: int = 0
+
+    def begin(self, day: str, records: int) -> None:
+        """Begin a day with the records that it has already; refusals of the day before stay pending."""
+        self.day = day
+        self.records = records
+
+    def add(self, size: int) -> None:
+        """Count one refusal with its bytes."""
+        self.pending += 1
+        self.pending_bytes += size
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a record is due for the pending refusals.
+
+        Examples
+        --------
+        >>> thinning = Thinning("2026-11-28", records=FULL)
+        >>> thinning.add(10)
+        >>> thinning.is_due
+        False
+        """
+        return self.pending >= 1 << max(self.records - FULL + 1, 0)
+
+    def written(self) -> None:
+        """Note that a record of all pending refusals was written."""
+        self.records += 1
+        self.pending = 0
+        self.pending_bytes = 0
 
 
 class Leaving:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flfed.deployment.cards import is_list, pins_of_cards
 from flfed.deployment.site_state.approval import approvals
-from flfed.deployment.site_state.cards import is_list, pins_of_cards
 from flfed.deployment.site_state.trusted_files import own_fingerprint
 from flfed.errors import UsageError
 from flfed.paths import NAME, SiteFolder

@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 
 from flfed.deployment.processes.serve import NODE_SILENCE
-from flfed.deployment.site_app.reads import Left
+from flfed.deployment.site_app.ledger_reader import Left
 from flfed.deployment.site_state.approval import PAUSED
 from flfed.errors import counted
 from flfed.paths import SiteFolder
