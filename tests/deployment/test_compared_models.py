@@ -225,7 +225,9 @@ def test_a_person_adds_comparisons_on_record_and_reads_how_many_are_left(gated):
     assert [figures(compare(site, by)) != [] for by in (2, 3, 4)] == [True, True, False]
     site.open()
     assert figures(compare(site, 4, run="another")) == []
-    assert comparisons_left(site.folder, site.site) == [{"dataset": "small", "remaining": 0, "most": 3}]
+    assert comparisons_left(site.folder, site.site.policy, site.site.datasets) == [
+        {"dataset": "small", "remaining": 0, "most": 3}
+    ]
 
 
 def test_who_adds_to_another_dataset_adds_none_here(gated):
@@ -252,7 +254,11 @@ def test_nothing_is_added_to_a_ledger_that_was_lost(gated):
 def test_an_open_site_has_no_words_of_it(gated):
     site = institution(gated, disclosure="open")
     assert counted_comparisons(site.folder, site.site, site.study) is None
-    assert describe_comparisons(None, site.site, "small") == comparisons_left(site.folder, site.site) == []
+    assert (
+        describe_comparisons(None, site.site, "small")
+        == comparisons_left(site.folder, site.site.policy, site.site.datasets)
+        == []
+    )
 
 
 def test_a_site_in_sums_only_has_no_part_in_the_sum_of_figures_of_one_model_too_many(small_sites, small_study: str):

@@ -23,7 +23,6 @@ from flfed.records.ledger import Ledger, LockedLedger
 from flfed.records.ledger_line import COMPARED_HASH, Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
-from flfed.updates.masking.rules import Sites
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.kinds import ALIGN, AUDIT, COMPARE, KEYS, PARTIAL, SCORES, STATISTIC, SUMMARISE
 from flfed.updates.messages.secure_sum import parted
@@ -102,11 +101,11 @@ class SumLines:
     """
 
     def __init__(self) -> None:
-        self._lists: dict[str, dict[Sites, None]] = defaultdict(dict)
+        self._lists: dict[str, dict[frozenset[str], None]] = defaultdict(dict)
         self._answered: dict[str, set[Place]] = defaultdict(set)
         self._first: dict[str, int] = {}
         self._keyed: dict[str, int] = {}
-        self._pins: dict[str, set[Sites]] = defaultdict(set)
+        self._pins: dict[str, set[frozenset[str]]] = defaultdict(set)
         self._beside: dict[str, set[str]] = defaultdict(set)
         self._alone: set[str] = set()
         self._after_loss = False

@@ -7,7 +7,6 @@ as used up, and the rows of approved studies as released.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +16,7 @@ from flfed.deployment.site_state.ledger_loss import Restarted, restart
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.protection import RoundCharge, charge_of, checks_history, run_charges
-from flfed.federation.client.released.accounts import BOTH, origin_of, rows_key
+from flfed.federation.client.released.accounts import origin_of, rows_key
 from flfed.federation.client.released.rows import Releases
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger
@@ -27,7 +26,6 @@ from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.snapshot import FrozenSite
 from flfed.study.study import Study
-from flfed.updates.accounting import Release
 
 
 def restart_ledger(
@@ -105,17 +103,7 @@ class LostRuns:
         """Charge the least that exceeds the budget of a dataset's rows, in steps of small cost."""
         policy = self._site.policy
         origin = self._origin(self._served(dataset))
-        budget = PrivacyAccount(ledger, dataset, policy, origin=origin)
-        charge = Release(noise=SMALL_NOISE, sampling=1.0, steps=1)
-        while not budget.refusal([(BOTH, charge)], ""):
-            charge = replace(charge, steps=2 * charge.steps)
-        fits = charge.steps // 2
-        while charge.steps - fits > 1:
-            middle = replace(charge, steps=(fits + charge.steps) // 2)
-            if budget.refusal([(BOTH, middle)], ""):
-                charge = middle
-            else:
-                fits = middle.steps
+        charge = PrivacyAccount(ledger, dataset, policy, origin=origin).least_refused(SMALL_NOISE)
         # This charge is for the past, which no budget refuses.
         account = PrivacyAccount(ledger, dataset, policy.model_copy(update={"epsilon": None}), origin=origin)
         facts: dict[str, Any] = {"study": "", "study_sha256": "", "asks_sha256": "", "run": self._next_run()}

@@ -116,7 +116,7 @@ def counted_comparisons(folder: SiteFolder, site: Site, study: Study) -> Compare
     """Return the models of a study's dataset whose figures were released; None where the site counts none."""
     if site.policy.is_open or not site.has_outcome or not asks(study, COMPARE):
         return None
-    return compared_models(folder, site, study.dataset.name)
+    return compared_models(folder, site.policy, study.dataset.name)
 
 
 def describe_comparisons(limit: Compared | None, site: Site, dataset: str, added: int = 0) -> list[str]:

@@ -58,6 +58,11 @@ def has_sums(study: Study, taking_part: int) -> bool:
     return mode.is_required or (mode.is_optional and taking_part >= LEAST)
 
 
+def pins_sites(study: Study, taking_part: int) -> bool:
+    """Tell whether an approval pins the gates of all sites: for secure sums, and for parties with other columns."""
+    return is_vertical(study) or has_sums(study, taking_part)
+
+
 def read_sites(text: str) -> dict[str, str]:
     """Return sites with the fingerprints of their gates, empty texts where none is named.
 

@@ -17,16 +17,14 @@ from flfed.deployment.operator.join import joined
 from flfed.deployment.operator.outbound_proxy import read_proxy
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.comparisons import comparisons_left
-from flfed.deployment.site_state.freeze import list_changed
+from flfed.deployment.site_state.freeze import describe_frozen
 from flfed.deployment.site_state.ledger_copy import copy_of
-from flfed.deployment.site_state.ledger_loss import ahead, loss
+from flfed.deployment.site_state.ledger_loss import ahead, loss, lost_refusal
 from flfed.deployment.site_state.trusted_files import open_folder, own_fingerprint, read_terms
-from flfed.errors import FlfedError, count_in_words
+from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
-from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
-from flfed.rows.snapshots import snapshot
 
 
 def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any]:
@@ -54,7 +52,7 @@ last, problems
     lost = ""
     with suppress(FlfedError):  # told where its lines are read
         if loss(folder, ledger_of(folder)):
-            lost = Refusal("ledger-lost", site=folder.site)
+            lost = lost_refusal(folder)
     writable = open_folder(folder)
     blocked = writable or lost
     problems = [writable]
@@ -84,10 +82,10 @@ last, problems
         facts["gate-key"] = own_fingerprint(folder)
     for dataset in site.datasets:
         with _noted(problems):
-            facts["snapshots"] += _frozen(folder, site, dataset)
+            facts["snapshots"] += describe_frozen(folder, site.serving(dataset))
     with _noted(problems):
         if not lost:
-            facts["comparisons"] = comparisons_left(folder, site)
+            facts["comparisons"] = comparisons_left(folder, policy, site.datasets)
     with _noted(problems):
         # What the gate asks is asked, so that the status cannot differ from what it does.
         admission = StudyAdmission(folder, site, today=today_utc, expected_bundle=bundle_sha256())
@@ -141,14 +139,3 @@ def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str,
             facts = {key: line.facts.get(key, "") for key in ("study", "run", "round", "bytes", "reason")}
             entries.append({"n": line.n, "at": line.at, "kind": line.kind, **facts})
     return entries
-
-
-def _frozen(folder: SiteFolder, site: Site, dataset: str) -> list[dict[str, Any]]:
-    """Return what is frozen of a dataset, if anything."""
-    facts = snapshot.read_facts(site.serving(dataset), folder.frozen)
-    if facts is None:
-        return []
-    list_changed(folder, facts)  # it raises where the list of those who opted out cannot be read
-    resting = facts.resting.persons if facts.resting else 0
-    shown = {"dataset": dataset, "rows": facts.rows, "at": facts.at, "sha256": facts.sha256}
-    return [{**shown, "withheld": count_in_words(resting)}]

@@ -22,7 +22,7 @@ from pathlib import Path
 from flfed.callbacks import Notify
 from flfed.deployment.coordinator import admission, certificates, kits
 from flfed.deployment.operator import join
-from flfed.deployment.operator.secure_sums import has_sums
+from flfed.deployment.operator.secure_sums import pins_sites
 from flfed.deployment.processes.child_processes import free_port
 from flfed.deployment.processes.relay import check_length
 from flfed.federation.engines.engine import find_sites
@@ -30,7 +30,6 @@ from flfed.federation.server.run_setting import LEAST_SITES
 from flfed.files import locked, write_whole
 from flfed.paths import CoordinatorFolder, SiteFolder, where
 from flfed.rows.data.site import Site
-from flfed.study.kinds import is_vertical
 from flfed.study.study import Study
 from flfed.words import flfed_error, render, usage_error
 
@@ -131,7 +130,7 @@ class Rehearsal:
 
     def partners(self, fingerprints: Mapping[str, str]) -> str:
         """Return all sites as `flfed site approve --with` takes them; with fingerprints where these are pinned."""
-        if not has_sums(self.study, len(self.names)) and not is_vertical(self.study):
+        if not pins_sites(self.study, len(self.names)):
             return ",".join(self.names)
         return ",".join(f"{name}={fingerprints[name]}" for name in self.names)
 

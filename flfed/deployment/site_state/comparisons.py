@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from flfed.records.ledger import Ledger, LockedLedger, ledger_of
 from flfed.records.ledger_line import ADDED, CARRIED, COMPARED_HASH, START_HASH, STAYED, Line, Run, run_of, run_of_new
 from flfed.refusals import NO_LEDGER, Refusal
 from flfed.rows.data.policy import Policy
-from flfed.rows.data.site import Site
 from flfed.rows.snapshots.withholding import TESTED
 from flfed.study.study import Study
 from flfed.updates.messages.kinds import COMPARE
@@ -172,20 +171,20 @@ def _part(line: Line) -> str:
     return str(chosen.get("part")) if isinstance(chosen, dict) else ""
 
 
-def compared_models(folder: SiteFolder, site: Site, dataset: str) -> Compared:
+def compared_models(folder: SiteFolder, policy: Policy, dataset: str) -> Compared:
     """Return the models of a dataset whose figures left, by the site's ledger."""
-    return _read(folder).of(dataset, site.policy)
+    return _read(folder).of(dataset, policy)
 
 
-def comparisons_left(folder: SiteFolder, site: Site) -> list[dict[str, Any]]:
+def comparisons_left(folder: SiteFolder, policy: Policy, datasets: Iterable[str]) -> list[dict[str, Any]]:
     """Return how many models may still have figures, for JSON.
 
     There is one entry a dataset, and none for an open site.
     """
-    if site.policy.is_open:
+    if policy.is_open:
         return []
     lines = _read(folder)
-    models_by_dataset = {dataset: lines.of(dataset, site.policy) for dataset in site.datasets}
+    models_by_dataset = {dataset: lines.of(dataset, policy) for dataset in datasets}
     return [{"dataset": dataset, "remaining": one.left, "most": one.most} for dataset, one in models_by_dataset.items()]
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flfed.deployment.site_state.approval import approvals
-from flfed.errors import UsageError
+from flfed.errors import UsageError, count_in_words
 from flfed.federation.client.released.sets import RowSets
 from flfed.paths import SiteFolder
 from flfed.rows.data.holdout import row_texts
@@ -118,6 +119,29 @@ def list_changed(folder: SiteFolder, frozen: Frozen) -> bool:
     now = excluded_of(folder, frozen.dataset)
     sha256 = now.sha256() if now else ""
     return sha256 != _list_of(frozen.excluded)
+
+
+def describe_frozen(folder: SiteFolder, site: Site) -> list[dict[str, Any]]:
+    """Return the facts of a dataset's snapshot for JSON, if it has one.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    site : Site
+        As it serves the dataset.
+
+    Raises
+    ------
+    FlfedError
+        If the snapshot cannot be read, or the list of those who opted out.
+    """
+    facts = read_facts(site, folder.frozen)
+    if facts is None:
+        return []
+    list_changed(folder, facts)  # it raises where the list cannot be read
+    persons = facts.resting.persons if facts.resting else 0
+    shown = {"dataset": site.dataset, "rows": facts.rows, "at": facts.at, "sha256": facts.sha256}
+    return [{**shown, "withheld": count_in_words(persons)}]
 
 
 def _list_of(excluded: Exclusion | None) -> str:

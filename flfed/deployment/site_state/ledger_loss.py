@@ -312,7 +312,7 @@ class Continuity:
             if lost:
                 LOG.error(render("gate.log.lost", why=lost))
                 self._seen = None
-                return Refusal("ledger-lost", site=self.folder.site)
+                return lost_refusal(self.folder)
         # Where the clock is behind the last line, no further line would be in order of time.
         if last is not None and self.ledger.is_ahead(last):
             LOG.error(render("gate.log.ahead", n=last.n, at=last.at))
@@ -327,6 +327,11 @@ class Continuity:
             return self.folder.receipts.stat().st_size
         except FileNotFoundError:
             return 0
+
+
+def lost_refusal(folder: SiteFolder) -> Refusal:
+    """Return the refusal of a lost ledger."""
+    return Refusal("ledger-lost", site=folder.site)
 
 
 def ahead(last: Line, site: str) -> Refusal:

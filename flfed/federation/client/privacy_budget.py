@@ -129,6 +129,20 @@ class PrivacyAccount:
             spent = self._read(locked_ledger, rule if any(side in SIDES for side, _ in charges) else None)
         return None if run and run in spent.runs else self._over(spent, charges, whole)
 
+    def least_refused(self, noise: float) -> Release:
+        """Return the fewest steps with so much noise, of all rows, that exceed the budget."""
+        more = Release(noise=noise, sampling=1.0, steps=1)
+        while not self.refusal([(BOTH, more)], ""):
+            more = replace(more, steps=2 * more.steps)
+        fits = more.steps // 2
+        while more.steps - fits > 1:
+            middle = replace(more, steps=(fits + more.steps) // 2)
+            if self.refusal([(BOTH, middle)], ""):
+                more = middle
+            else:
+                fits = middle.steps
+        return more
+
     def reserve_round(self, release: Release, *, same_noise: bool, side: Side = BOTH, **facts: Any) -> None:
         """Record a round's cost before it is trained, once.
 
