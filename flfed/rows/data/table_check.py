@@ -173,17 +173,22 @@ def _check_blocks(site: Site) -> Checked:
             for side, chosen in enumerate(site.holdout.split(table[table[schema.target].notna()], schema)):
                 sides[side] += int(chosen.sum())
     findings = together(findings)
-    lines = []
-    for name, column in schema.columns.items():
-        own = [finding for finding in findings if finding.column == name]
-        gaps = render("findings.check.missing", missing=count_in_words(missing[name]), rows=rows)
-        lines.append(Line(name, not own, "; ".join(map(_broken, own)) or f"{column.kind}; {gaps}"))
+    lines = [_streamed_line(name, schema, findings, missing[name], rows) for name in schema.columns]
     if not findings:
         lines += _side_lines(sides, site)
     lines.append(_note("table", _copies_in_words(rows, np.concatenate(hashes))))
     features = schema.features()
     mapped = sum(missing[name] < rows for name in features)
     return Checked(site.name, rows, sides[0], sides[1], len(features), mapped, tuple(lines), tuple(findings))
+
+
+def _streamed_line(name: str, schema: Schema, findings: Sequence[Finding], missing: int, rows: int) -> Line:
+    """Return the line of a column: the rules that it breaks, else its kind and its gaps."""
+    own = [finding for finding in findings if finding.column == name]
+    if own:
+        return Line(name, False, "; ".join(map(_broken, own)))
+    gaps = render("findings.check.missing", missing=count_in_words(missing), rows=rows)
+    return Line(name, True, f"{schema.columns[name].kind}; {gaps}")
 
 
 def _copies_in_words(rows: int, hashes: np.ndarray) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,10 +191,15 @@ class Prepared:
         with folder_locked(own, writing=True):
             for name, content in files.items():
                 write_whole(own / name, content)
-            for path in own.iterdir():
-                if path.name not in files and not path.is_dir():
-                    path.unlink()  # the snapshot before, or the remains of one after a crash
+            _remove_others(own, files)
         return frozen
+
+
+def _remove_others(folder: Path, names: Collection[str]) -> None:
+    """Remove the files of the snapshot before, or the remains of one after a crash."""
+    for path in folder.iterdir():
+        if path.name not in names and not path.is_dir():
+            path.unlink()
 
 
 def freeze(site: Site, folder: Path, excluded: Excluded | None, *, at: datetime.datetime | None = None) -> Frozen:
