@@ -20,18 +20,18 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 817_850,
-    "lines of code": 76_933,
-    "Python files": 581,
+    "tokens of code": 817_054,
+    "lines of code": 76_872,
+    "Python files": 571,
     "most imports of a module": 34,
-    "modules with more than 15 imports": 50,
+    "modules with more than 15 imports": 49,
     "modules that know four or more concepts": 2,
     "modules that know secure sums": 44,
     "modules that know covers": 20,
     "modules that know aggregate-only": 11,
     "comparisons with a mode's name": 0,
     "circles of imports": 0,
-    "functions of complexity above 10": 71,
+    "functions of complexity above 10": 69,
     "functions of complexity above 20": 0,
     "conditional expressions per 1,000 lines": 23.0,
     "packed assignments per 1,000 lines": 0.8,
