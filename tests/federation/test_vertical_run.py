@@ -34,6 +34,7 @@ from flfed.rows.party import QUARTER, PartyRows, Steps, quarters, residuals
 from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import ReplyCache, StateFiles
 from flfed.updates.messages.vertical import PartialRequest
+from flfed.updates.vertical.residuals import draw_offsets
 
 COLUMNS = {
     "bank": ("limit", "age", "region"),
@@ -142,7 +143,9 @@ def parts(result: Result, folder: Path) -> dict[str, SharedModel]:
     return {path.name: SharedModel.read(path) for path in sorted(folder.iterdir()) if path.is_dir()}
 
 
-def unencrypted(scene: Scene, models: dict[str, SharedModel], rounds: int) -> dict[str, np.ndarray]:
+def unencrypted(
+    scene: Scene, models: dict[str, SharedModel], rounds: int, offsets: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """Return each party's weights after the same steps in the clear, over the joined table."""
     sites = {name: scene.site(name) for name in scene.names}
     bank = sites["bank"].read()
@@ -170,8 +173,22 @@ def unencrypted(scene: Scene, models: dict[str, SharedModel], rounds: int) -> di
             total += scores if name == "bank" else quarters(scores) * QUARTER
         residual = residuals(total, y, scene.task)
         for name, rule in steps.items():
-            weights[name] = rule.stepped(weights[name], rule.rows.training.T @ residual, round)
+            sums = rule.rows.training.T @ residual + offsets.get(name, 0.0)
+            weights[name] = rule.stepped(weights[name], sums, round)
     return {name: rule.rows.model(weights[name].now)["weight"] for name, rule in steps.items()}
+
+
+def drawn_offsets(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """Return a dict that will have the offsets of each party that a run draws."""
+    drawn: dict[str, np.ndarray] = {}
+
+    def draw(secret: bytes, party: str, *rest: Any) -> np.ndarray:
+        assert party not in drawn, "once a run"
+        drawn[party] = draw_offsets(secret, party, *rest)
+        return drawn[party]
+
+    monkeypatch.setattr(vertical, "draw_offsets", draw)
+    return drawn
 
 
 @pytest.mark.parametrize(
@@ -181,12 +198,16 @@ def unencrypted(scene: Scene, models: dict[str, SharedModel], rounds: int) -> di
 def test_parts_are_those_of_the_same_steps_in_the_clear(
     scene, task: str, names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(vertical, "offset_width", lambda outcome, columns: 0.0)
+    offsets = drawn_offsets(monkeypatch)
     here = scene(task, names)
     result = run(here.study(), sites=here.sites())
     models = parts(result, tmp_path / "exported")
     assert set(models) == set(names)
-    plain = unencrypted(here, models, 10)
+    assert set(offsets) == {name for name in names if name != "bank"}
+    # A number that differs for each person has so much information that sums need hardly any.
+    least = 0.1 if task == "binary" else 0.0
+    assert all(np.abs(one).max() > least for one in offsets.values())
+    plain = unencrypted(here, models, 10, offsets)
     for name, model in models.items():
         assert {column.name for column in model.layout.features} == set(COLUMNS[name])
         np.testing.assert_allclose(model.arrays["weight"], plain[name], atol=1e-4)
@@ -195,6 +216,37 @@ def test_parts_are_those_of_the_same_steps_in_the_clear(
     assert [name for name, model in models.items() if model.arrays["bias"].any()] == ["bank"]
     # The coordinator has no model, and records no hash of one.
     assert result.report["arrays-sha256"] is None
+
+
+def test_a_run_over_the_same_rows_has_the_same_offsets_and_one_over_others_has_others(
+    scene, monkeypatch: pytest.MonkeyPatch
+):
+    here = scene()
+    trained = here.site("bank").read().training["client"]
+    changes = {
+        "again": here.table,
+        "another outcome": here.table.assign(
+            default=here.table["default"].where(here.table["client"] != trained[0], "no"),
+        ),
+        "another cell of the bank": here.table.assign(
+            limit=here.table["limit"].where(here.table["client"] != trained[0], 1.5),
+        ),
+        "another cell of the service": here.table.assign(
+            fees=here.table["fees"].where(here.table["client"] != trained[0], 1.5)
+        ),
+    }
+    assert here.table["default"][here.table["client"] == trained[0]].item() == "yes"
+    drawn = {}
+    for name, table in {"first": here.table, **changes}.items():
+        with monkeypatch.context() as patch:
+            offsets = drawn_offsets(patch)
+            run(here.study(rounds=2), sites=[here.site(party, table=table) for party in here.names])
+        drawn[name] = offsets["service"]
+    assert (drawn["again"] == drawn["first"]).all()
+    assert (drawn["another outcome"] != drawn["first"]).all()
+    assert (drawn["another cell of the bank"] != drawn["first"]).all()
+    differs = drawn["another cell of the service"] != drawn["first"]
+    assert differs.any() and not differs.all()
 
 
 def test_the_joined_model_is_that_of_one_table(scene, tmp_path: Path):

@@ -1,5 +1,7 @@
 """Steps of parties with different columns: the same encrypted, near the joined model, and what scores show."""
 
+import secrets
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from flfed.rows.party import QUARTER, PartyRows, Steps, quarters, residuals
 from flfed.study.kinds import LARGEST_INPUT
-from flfed.updates.vertical.residuals import ResidualKey, multiply, offset_width
+from flfed.updates.vertical.residuals import ResidualKey, column_digests, draw_offsets, multiply, offset_width
 
 ROUNDS = 10
 RIDGE = 0.01
@@ -65,13 +67,14 @@ def run(rows: list[PartyRows], y: np.ndarray, *, key=None, offsets=None, leave=i
     return [weight.now for weight in weights], np.array(told).T
 
 
-def offsets_of(rows: list[PartyRows], y: np.ndarray, key: ResidualKey) -> list[np.ndarray]:
-    """Return the offsets of all parties' sums; the label party's own have none."""
-    found = [np.zeros(rows[0].training.shape[1])]
+def offsets_of(rows: list[PartyRows], y: np.ndarray) -> list[np.ndarray]:
+    """Return newly drawn offsets of all parties' sums; the label party's own have none."""
+    offsets = [np.zeros(rows[0].training.shape[1])]
+    width = offset_width(y[:398], sum(one.training.shape[1] for one in rows[1:]))
+    secret = secrets.token_bytes(32)
     for number, one in enumerate(rows[1:]):
-        columns = one.training.shape[1]
-        found.append(key.offsets(str(number), columns, offset_width(y[:398], columns)))
-    return found
+        offsets.append(draw_offsets(secret, str(number), column_digests(secret, one.training), width))
+    return offsets
 
 
 SPLITS = [[list(range(10)), list(range(10, 30))], [list(range(10)), list(range(10, 20)), list(range(20, 30))]]
@@ -83,7 +86,7 @@ def test_encrypted_steps_are_those_without_encryption(places):
     x, y = breast()
     rows = parties_of(x, places)
     key = ResidualKey.new()
-    offsets = offsets_of(rows, y, key)
+    offsets = offsets_of(rows, y)
     encrypted, _ = run(rows, y, key=key, offsets=offsets)
     plain, _ = run(rows, y, offsets=offsets)
     for one, other in zip(encrypted, plain, strict=True):
@@ -98,7 +101,7 @@ def test_the_joined_model_ranks_as_the_regression_on_the_joined_table(places):
     pooled = LogisticRegression(C=1 / (RIDGE * 398), max_iter=5000).fit(x[:398], y[:398])
     best = roc_auc_score(y[398:], pooled.decision_function(x[398:]))
     for _ in range(5):
-        weights, _ = run(rows, y, offsets=offsets_of(rows, y, ResidualKey.new()))
+        weights, _ = run(rows, y, offsets=offsets_of(rows, y))
         scores = sum(one.holdout @ weight for one, weight in zip(rows, weights, strict=True))
         difference = roc_auc_score(y[398:], scores) - best
         print(f"difference of AUC {difference:+.4f}")

@@ -7,9 +7,10 @@ survives the process.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, Protocol
 
@@ -107,6 +108,8 @@ class SumApproval:
         Public key of the gate, as hex.
     sign : callable (statement) → signature
         By the gate's private key.
+    lasting_secret : bytes
+        Of that key: the same in all runs.
     book : ListBook
     """
 
@@ -114,6 +117,7 @@ class SumApproval:
     lifted: tuple[str, ...]
     signing_key: str
     sign: Callable[[Statement], str]
+    lasting_secret: bytes = field(repr=False)
     book: ListBook
 
     @classmethod
@@ -123,7 +127,8 @@ class SumApproval:
         """Return the approval, with the gate's key to sign with."""
         signing_key = key.public_key().public_bytes_raw().hex()
         sign = partial(statements.sign, key=key)
-        return cls(pinned=pinned, lifted=lifted, signing_key=signing_key, sign=sign, book=book)
+        secret = hmac.digest(key.private_bytes_raw(), b"flfed lasting secret", "sha256")
+        return cls(pinned=pinned, lifted=lifted, signing_key=signing_key, sign=sign, lasting_secret=secret, book=book)
 
 
 Approving = Callable[[Study], SumApproval | None]

@@ -7,6 +7,7 @@ request that comes again gets the stored reply: masks are drawn once for a quest
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
@@ -51,10 +52,18 @@ from flfed.updates.messages.vertical import (
     Party,
 )
 from flfed.updates.vertical.alignment import BlindingKey, common_rows, shuffled
-from flfed.updates.vertical.residuals import LARGEST_RESIDUAL, ResidualKey, multiply, offset_width
+from flfed.updates.vertical.residuals import (
+    DIGEST_BYTES,
+    LARGEST_RESIDUAL,
+    ResidualKey,
+    column_digests,
+    draw_offsets,
+    multiply,
+    offset_width,
+)
 
-SECRETS, PARTIES, RESIDUAL, PUBLIC = (
-    f"{OF_RUN}{name}" for name in ("secrets", "parties", "residual-key", "public-key")
+SECRETS, PARTIES, RESIDUAL, PUBLIC, OFFSETS = (
+    f"{OF_RUN}{name}" for name in ("secrets", "parties", "residual-key", "public-key", "offsets")
 )
 ROWS, JOINED, REPLY = "vertical-rows", "vertical-joined", "vertical-reply"
 ROWS_EACH = 15
@@ -152,6 +161,14 @@ class PartyRun(ABC):
         if approval is None and own.approving is not None:
             decline("sums-not-approved")
         return RunKeys(site=own.site, study=study, run=own.run, repeat=own.repeat, state=own.state, approval=approval)
+
+    @cached_property
+    def lasting_secret(self) -> bytes:
+        """Secret of the site that outlives the run; where one process has all parties it follows from the seed."""
+        approval = self.run_keys.approval
+        if approval is None:
+            return hashlib.sha256(f"{self.session.seed}/{self.own.site}/vertical".encode()).digest()
+        return approval.lasting_secret
 
     def key(self) -> bytes:
         """Return the public key as other parties take it: signed at an institution, bare where one process has all."""
@@ -431,15 +448,34 @@ class LabelParty(PartyRun):
     def _masked_sums(self, parcels: Parcels) -> Parcels:
         sums = {}
         for site, parcel in parcels.items():
-            head, *products = _parted(parcel)
-            columns = int.from_bytes(head, "big")
-            if not 0 < columns <= self.parties[site].columns:
-                decline("exchange-unfit")
-            width = offset_width(self.outcome, self.parties[site].columns)
-            offsets = self.residual_key.offsets(site, columns, width)
+            digests, *products = _parted(parcel)
+            offsets = self._offsets(site, digests)
             opened = or_refuse(self.residual_key.open(products, len(self.rows.training), offsets))
             sums[site] = opened.astype("<f8").tobytes()
         return sums
+
+    def _offsets(self, site: str, digests: bytes) -> np.ndarray:
+        """Return the offset of each sum of a party: those of the first round in all of them."""
+        name = f"{OFFSETS}-{site}"
+        columns, rest = divmod(len(digests), DIGEST_BYTES)
+        if rest or not 0 < columns <= self.parties[site].columns:
+            decline("exchange-unfit")
+        stored = self.own.state.read(name)
+        if stored is None:
+            each = [digests[start : start + DIGEST_BYTES] for start in range(0, len(digests), DIGEST_BYTES)]
+            width = offset_width(self.outcome, sum(self.parties[other].columns for other in self.others))
+            stored = {"offsets": draw_offsets(self._rows_secret(), site, each, width)}
+            self.own.state.write(name, stored)
+        if len(stored["offsets"]) != columns:
+            decline("exchange-unfit")
+        return stored["offsets"]
+
+    def _rows_secret(self) -> bytes:
+        """Return a secret of all that sums depend on: identifiers, inputs and outcomes of the training rows."""
+        identifiers = self.identifiers()
+        named = joined(*(identifiers[place].encode() for place in self.places()[0]))
+        own = column_digests(self.lasting_secret, np.column_stack([self.rows.training, self.outcome]))
+        return hmac.digest(self.lasting_secret, joined(named, *own), "sha256")
 
     def compared(self) -> SiteSession:
         """Return a session over the holdout rows in common, with the joined model's predictions."""
@@ -469,8 +505,8 @@ class ColumnParty(PartyRun):
             return {self.label_party: self._scores(round, parcel)}, {}
         public = self.stored(PUBLIC)["key"].tobytes()
         products = or_refuse(multiply(_parted(parcel), self.rows.training, public))
-        columns = self.rows.training.shape[1].to_bytes(4, "big")
-        return {self.label_party: joined(columns, *products.ciphertexts)}, {"masks": products.masks}
+        digests = b"".join(column_digests(self.lasting_secret, self.rows.training))
+        return {self.label_party: joined(digests, *products.ciphertexts)}, {"masks": products.masks}
 
     def _answered(self, parcel: bytes) -> bytes:
         """Return the label party's points times this party's factor, and this party's own."""

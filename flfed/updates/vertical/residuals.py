@@ -14,7 +14,8 @@ the label party's own times the columns, would confirm a guess of them.
 
 Sums are rounded, as a decryption with all its digits is an equation of the key. And they have an offset: a column party
 knows its columns, and that the first sums are these times the outcomes. Without it, integer programming found all
-outcomes of 404 people. The offset is drawn once a run, so that no number of rounds averages it out.
+outcomes of 404 people. The offset follows from a secret of the label party, its rows and the column, so that neither
+rounds nor runs average it out: the same question has the same answer, another one has another offset.
 
 Source: Cheon et al. 2017, "Homomorphic encryption for arithmetic of approximate numbers"; Hardy et al. 2017, "Private
 federated learning on vertically partitioned data via entity resolution and additively homomorphic encryption", for
@@ -23,7 +24,7 @@ masked gradients of parties. Both parties must keep to the protocol.
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from typing import Any
 import numpy as np
 
 from flfed.refusals import Refusal
+from flfed.updates.masking.keys import joined
 from flfed.updates.vertical.alignment import require_vertical
 
 DEGREE = 8192
@@ -53,6 +55,7 @@ KEY_BYTES = 600_000
 """Largest length of a public key; found are 497 kB."""
 CIPHERTEXT_BYTES = 300_000
 """Largest length of one ciphertext; found are 249 kB."""
+DIGEST_BYTES = 32
 SHARE = 0.1
 """Most of the outcomes' information that a run's sums may have. Columns that predict well give most of the rest."""
 WIDEST = 0.4
@@ -70,6 +73,7 @@ def offset_width(outcome: np.ndarray, columns: int) -> float:
     ----------
     outcome : float64 array [rows]
     columns : int, >= 1
+        Of all column parties together, since they may share their sums.
 
     Examples
     --------
@@ -83,6 +87,48 @@ def offset_width(outcome: np.ndarray, columns: int) -> float:
     deviation = np.sqrt(len(outcome)) * outcome.std()
     narrowest = np.sqrt(2 * np.pi * np.e) * deviation * 2.0 ** -(SHARE * entropy / columns)
     return float(min(WIDEST * deviation, narrowest))
+
+
+def column_digests(secret: bytes, x: np.ndarray) -> list[bytes]:
+    """Return a digest of each column, `DIGEST_BYTES` long, which shows who lacks the secret nothing of its cells.
+
+    Parameters
+    ----------
+    secret : bytes
+    x : float64 array [rows, columns]
+
+    Examples
+    --------
+    >>> x = np.arange(6.0).reshape(3, 2)
+    >>> first, again, other = (column_digests(secret, x)[0] for secret in (b"ours", b"ours", b"theirs"))
+    >>> first == again, first == other
+    (True, False)
+    """
+    # Rounded, as the last bits of an encoded cell may depend on the processor; + 0 makes -0 the 0 that it equals.
+    cells = np.ascontiguousarray(np.round(x, 9).T + 0.0, dtype="<f8")
+    return [hmac.digest(secret, column.tobytes(), "sha256") for column in cells]
+
+
+def draw_offsets(secret: bytes, party: str, digests: Sequence[bytes], width: float) -> np.ndarray:
+    """Return the offset of each sum of a party; float64 array [columns], within ± `width` / 2.
+
+    A column that comes again gets the same offset while secret and width are the same.
+
+    Parameters
+    ----------
+    secret : bytes
+        Of the label party and its rows.
+    party : str
+    digests : sequence of bytes
+        As `column_digests` returns them.
+    width : float
+        Of another width the offsets are drawn anew: two of one draw would give the sum without them.
+    """
+    drawn = []
+    for digest in digests:
+        content = joined(party.encode(), float(width).hex().encode(), digest)
+        drawn.append(int.from_bytes(hmac.digest(secret, content, "sha256")[:8], "big"))
+    return width * (np.array(drawn, dtype=np.float64) * 2.0**-64 - 0.5)
 
 
 def ciphertexts_out(rows: int) -> int:
@@ -149,12 +195,6 @@ class ResidualKey:
         for values in _slots_of(np.tile(bounded, _columns_each(len(bounded)))):
             ciphertexts.append(_saved(encryptor.encrypt_symmetric(_plain(values))))
         return tuple(ciphertexts)
-
-    def offsets(self, party: str, columns: int, width: float) -> np.ndarray:
-        """Return the offset of each sum of a party, the same in all rounds of the run; float64 array [columns]."""
-        seed = hashlib.shake_256(hashlib.sha256(self.secret).digest() + party.encode())
-        drawn = np.frombuffer(seed.digest(8 * columns), "<u8")
-        return width * (drawn * 2.0**-64 - 0.5)
 
     def open(self, products: Sequence[bytes], rows: int, offsets: np.ndarray) -> np.ndarray | Refusal:
         """Return the masked sum of each column with its offset, in multiples of `STEP`, or that ciphertexts are none.
