@@ -95,7 +95,10 @@ def _describe_dataset(name: str) -> DatasetFacts:
     from flfed.study.choice import DatasetFacts
 
     outcome = datasets.load(name).schema.task
-    return DatasetFacts(name=name, outcome=outcome, sites=len(site_discovery.of_dataset(name)))
+    sites = site_discovery.of_dataset(name)
+    if not all(site.has_outcome for site in sites):
+        raise usage_error("choose.usage.parties", dataset=name)
+    return DatasetFacts(name=name, outcome=outcome, sites=len(sites))
 
 
 def _find_dataset(outcome: Outcome) -> DatasetFacts:

@@ -160,6 +160,8 @@ def new_study(
         choices["columns"] = _list_counted(schema)
     else:
         choices["model"] = model or MODELS[schema.task]
+        if not all(site.has_outcome for site in sites):
+            choices |= {"sites": tuple(sorted(site.name for site in sites)), "has_parties": True}
     named = name or f"{dataset}-{suffix}"
     template = StudyTemplate(
         name=named, dataset=dataset, purpose=purpose, task=schema.task, covers=covers, refit=opened, **choices,

@@ -10,12 +10,13 @@ from itertools import starmap
 import tomli_w
 
 from flfed.study.former_names import SUMMARY
-from flfed.study.tables import TREES
+from flfed.study.tables import TREES, VERTICAL
 from flfed.words import render, sentences, usage_error
 
 LARGE = 10_000
 """Training rows of a site from which on a round takes a fixed number of steps."""
 STEPS = 600
+PARTY_ROUNDS = 10
 EPSILON = 3.0
 ONE_EPSILON = 1.0
 DELTA = 1e-5
@@ -77,6 +78,8 @@ class StudyTemplate:
         Whether updates are protected by record-level differential privacy.
     sites : tuple of str
         Only these; empty for every site of the dataset.
+    has_parties : bool
+        Whether `sites` have different columns of the same people.
     gaps : bool
         Whether features have missing cells, so that it is an input that one is missing.
     rows : int
@@ -109,6 +112,7 @@ class StudyTemplate:
     rounds: int = 40
     private: bool = False
     sites: tuple[str, ...] = ()
+    has_parties: bool = False
     gaps: bool = False
     rows: int = 0
     seed: int = 42
@@ -143,6 +147,9 @@ class StudyTemplate:
             tables |= self._analysis()
         elif self.estimate:
             tables |= self._estimate()
+        elif self.has_parties:
+            model = {"name": Setting(self.model)}
+            tables |= {"model": model, "strategy": self._steps_of_parties(), "privacy": self._privacy()}
         else:
             tables |= {"encode": self._encode(), "model": self._model(), "plan": self._plan()}
             tables |= {"strategy": self._strategy(), "privacy": self._privacy(), "compare": self._compare()}
@@ -163,6 +170,8 @@ class StudyTemplate:
             purpose = render("study.template.counts")
         elif self.estimate:
             purpose = render("study.template.estimate")
+        elif self.has_parties:
+            purpose = render("study.template.joined")
         basis = self.legal_basis or render("study.template.basis")
         return [
             "format = 1",
@@ -233,6 +242,11 @@ class StudyTemplate:
         table["quorum"] = Setting(0.75, render("study.template.quorum"))
         return table
 
+    def _steps_of_parties(self) -> Table:
+        """Return the strategy of sites with different columns, and its rounds."""
+        name = Setting(VERTICAL, render("study.template.parties"))
+        return {"name": name, "rounds": Setting(PARTY_ROUNDS, render("study.template.party-rounds"))}
+
     def _privacy(self) -> Table:
         """Return what protects updates, nothing where nothing does."""
         table = {}
@@ -241,7 +255,7 @@ class StudyTemplate:
         if self._covered:
             table["covers"] = Setting("study", render("study.template.covers"))
             table["comparison"] = Setting("site-model", render("study.template.comparison"))
-        elif self.sums and self.model != TREES:
+        elif self.sums and self.model != TREES and not self.has_parties:
             comment = f"# {render('study.template.sums')}"
             table["secure-aggregation"] = Setting("auto", above=(comment,))
         return table

@@ -208,6 +208,30 @@ def test_a_run_that_cannot_be_made_is_one_sentence_and_exit_2(pair: Pair, flfed,
     assert (code, "Traceback" in out + err) == (2, False)
 
 
+def test_a_new_study_of_sites_with_different_columns_is_one_that_runs(pair: Pair, flfed):
+    five = pair.table.assign(**{f"b{place}": pair.table["b"] for place in range(5)})
+    schema = pair.folder / "datasets/pair/schema.toml"
+    rng = np.random.default_rng(1)
+    for place in range(5):
+        schema.write_text(schema.read_text() + f'[columns.b{place}]\nkind = "number"\nrange = [-10, 10]\n')
+        five[f"b{place}"] = rng.normal(size=400).round(4)
+    pair.table = five
+    pair.party("left", five[["person", "a", "y"]])
+    pair.party("right", five.drop(columns=["a", "y"]))
+
+    code, _, err = flfed("study", "new", "--dataset", "pair", "--name", "joined", "--output", pair.folder)
+    assert code == 0, err
+    study = Study.parse((pair.folder / "joined.toml").read_text())
+    assert (study.strategy.name, study.dataset.sites, study.model.name) == ("vertical", ("left", "right"), "logistic")
+    code, _, err = flfed("study", "run", pair.folder / "joined.toml", "--json")
+    assert code == 0, err
+    code, _, err = flfed("study", "new", "--dataset", "pair", "--private", "--name", "noised", "--output", pair.folder)
+    assert (code, "cannot be combined with strategy vertical" in " ".join(err.split())) == (2, True)
+    (pair.folder / "answers.toml").write_text("")
+    code, _, err = flfed("choose", "--dataset", "pair", "--answers", pair.folder / "answers.toml")
+    assert (code, "flfed study new --dataset pair" in " ".join(err.split())) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("case", "sentence"),
     [
