@@ -34,6 +34,12 @@ def test_half_of_all_sentences_have_sixteen_words_at_most():
     assert median_sentence(every) <= 16
 
 
+def test_numbers_have_a_leading_zero():
+    bare = re.compile(r"(?<![\w.`])\.\d")
+    prose = [passage for path in pages() for passage in passages(path) if passage.kind != "code"]
+    assert [f"{one.page}:{one.line}" for one in prose if bare.search(one.text)] == []
+
+
 def test_each_page_on_privacy_and_security_begins_with_its_protection_and_its_limits():
     for page in PROTECTING:
         head = (ROOT / page).read_text(encoding="utf-8").partition("\n## ")[0].splitlines()
