@@ -34,7 +34,6 @@ from flfed.rows.party import QUARTER, PartyRows, Steps, quarters, residuals
 from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import ReplyCache, StateFiles
 from flfed.updates.messages.vertical import PartialRequest
-from flfed.updates.vertical.residuals import draw_offsets
 
 COLUMNS = {
     "bank": ("limit", "age", "region"),
@@ -181,13 +180,14 @@ def unencrypted(
 def drawn_offsets(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
     """Return a dict that will have the offsets of each party that a run draws."""
     drawn: dict[str, np.ndarray] = {}
+    offsets = vertical.LabelParty._offsets
 
-    def draw(secret: bytes, party: str, *rest: Any) -> np.ndarray:
-        assert party not in drawn, "once a run"
-        drawn[party] = draw_offsets(secret, party, *rest)
-        return drawn[party]
+    def drawing(self: Any, site: str, digests: bytes) -> np.ndarray:
+        used = offsets(self, site, digests)
+        assert (drawn.setdefault(site, used) == used).all(), "the same in all rounds"
+        return used
 
-    monkeypatch.setattr(vertical, "draw_offsets", draw)
+    monkeypatch.setattr(vertical.LabelParty, "_offsets", drawing)
     return drawn
 
 
@@ -242,6 +242,16 @@ def test_a_run_over_the_same_rows_has_the_same_offsets_and_one_over_others_has_o
             offsets = drawn_offsets(patch)
             run(here.study(rounds=2), sites=[here.site(party, table=table) for party in here.names])
         drawn[name] = offsets["service"]
+    # Without a column of either party: another width would be another draw.
+    kept = ["limit", "region", "paid", "late", "refunds", "fees", "cash"]
+    with monkeypatch.context() as patch:
+        offsets = drawn_offsets(patch)
+        run(
+            here.study(rounds=2).replace({"dataset.features": kept}),
+            sites=[here.site(name, table=here.table) for name in here.names],
+        )
+    drawn["fewer columns of the bank"] = offsets["service"]
+    assert (drawn["fewer columns of the bank"] == drawn["first"]).all()
     assert (drawn["again"] == drawn["first"]).all()
     assert (drawn["another outcome"] != drawn["first"]).all()
     assert (drawn["another cell of the bank"] != drawn["first"]).all()

@@ -71,9 +71,9 @@ def offsets_of(rows: list[PartyRows], y: np.ndarray) -> list[np.ndarray]:
     """Return newly drawn offsets of all parties' sums; the label party's own have none."""
     offsets = [np.zeros(rows[0].training.shape[1])]
     width = offset_width(y[:398], sum(one.training.shape[1] for one in rows[1:]))
-    secret = secrets.token_bytes(32)
-    for number, one in enumerate(rows[1:]):
-        offsets.append(draw_offsets(secret, str(number), column_digests(secret, one.training), width))
+    for one in rows[1:]:
+        secret = secrets.token_bytes(32)
+        offsets.append(draw_offsets(secret, column_digests(secret, one.training), width))
     return offsets
 
 

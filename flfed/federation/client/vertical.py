@@ -24,8 +24,10 @@ from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.training import RunKind
 from flfed.refusals import Refusal, decline, or_refuse, refuse
 from flfed.rows.comparison.compare import compare
+from flfed.rows.data.row_keys import row_keys
 from flfed.rows.data.site import SiteTable
 from flfed.rows.features.encode import encode, input_names
+from flfed.rows.features.summarise import layout_of
 from flfed.rows.party import QUARTER, PartyRows, Steps, Weights, own_layout, predictions, quarters, residuals
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
@@ -463,19 +465,19 @@ class LabelParty(PartyRun):
         stored = self.own.state.read(name)
         if stored is None:
             each = [digests[start : start + DIGEST_BYTES] for start in range(0, len(digests), DIGEST_BYTES)]
-            width = offset_width(self.outcome, sum(self.parties[other].columns for other in self.others))
-            stored = {"offsets": draw_offsets(self._rows_secret(), site, each, width)}
+            # Of all cells of the rows: sums differ where one of them does, and their difference would show it.
+            rows = row_keys(self.table.iloc[self.places()[0]])
+            secret = hmac.digest(self.lasting_secret, rows.tobytes(), "sha256")
+            stored = {"offsets": draw_offsets(secret, each, offset_width(self.outcome, self._inputs_of_all()))}
             self.own.state.write(name, stored)
         if len(stored["offsets"]) != columns:
             decline("exchange-unfit")
         return stored["offsets"]
 
-    def _rows_secret(self) -> bytes:
-        """Return a secret of all that sums depend on: identifiers, inputs and outcomes of the training rows."""
-        identifiers = self.identifiers()
-        named = joined(*(identifiers[place].encode() for place in self.places()[0]))
-        own = column_digests(self.lasting_secret, np.column_stack([self.rows.training, self.outcome]))
-        return hmac.digest(self.lasting_secret, joined(named, *own), "sha256")
+    def _inputs_of_all(self) -> int:
+        """Return the number of inputs of the dataset, whoever has them: the same in all of its studies."""
+        schema = self.session.schema
+        return len(input_names(replace(self.layout, features=layout_of(schema, schema.features()).features)))
 
     def compared(self) -> SiteSession:
         """Return a session over the holdout rows in common, with the joined model's predictions."""

@@ -15,7 +15,7 @@ the label party's own times the columns, would confirm a guess of them.
 Sums are rounded, as a decryption with all its digits is an equation of the key. And they have an offset: a column party
 knows its columns, and that the first sums are these times the outcomes. Without it, integer programming found all
 outcomes of 404 people. The offset follows from a secret of the label party, its rows and the column, so that neither
-rounds nor runs average it out: the same question has the same answer, another one has another offset.
+rounds nor runs average it out: the same question has the same answer, one about other rows another offset.
 
 Source: Cheon et al. 2017, "Homomorphic encryption for arithmetic of approximate numbers"; Hardy et al. 2017, "Private
 federated learning on vertically partitioned data via entity resolution and additively homomorphic encryption", for
@@ -36,7 +36,6 @@ from typing import Any
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.updates.masking.keys import joined
 from flfed.updates.vertical.alignment import require_vertical
 
 DEGREE = 8192
@@ -57,7 +56,7 @@ CIPHERTEXT_BYTES = 300_000
 """Largest length of one ciphertext; found are 249 kB."""
 DIGEST_BYTES = 32
 SHARE = 0.1
-"""Most of the outcomes' information that a run's sums may have. Columns that predict well give most of the rest."""
+"""Most of the outcomes' information that sums may have. Columns that predict well give most of the rest."""
 WIDEST = 0.4
 """Width of an offset, of the standard deviation that chance gives a sum: by so much it costs little accuracy."""
 
@@ -73,7 +72,7 @@ def offset_width(outcome: np.ndarray, columns: int) -> float:
     ----------
     outcome : float64 array [rows]
     columns : int, >= 1
-        Of all column parties together, since they may share their sums.
+        All of the dataset: parties may share their sums, and one of them those of several studies.
 
     Examples
     --------
@@ -109,25 +108,25 @@ def column_digests(secret: bytes, x: np.ndarray) -> list[bytes]:
     return [hmac.digest(secret, column.tobytes(), "sha256") for column in cells]
 
 
-def draw_offsets(secret: bytes, party: str, digests: Sequence[bytes], width: float) -> np.ndarray:
+def draw_offsets(secret: bytes, digests: Sequence[bytes], width: float) -> np.ndarray:
     """Return the offset of each sum of a party; float64 array [columns], within ± `width` / 2.
-
-    A column that comes again gets the same offset while secret and width are the same.
 
     Parameters
     ----------
     secret : bytes
-        Of the label party and its rows.
-    party : str
+        Of the label party and its rows. A column that comes again gets the same offset under it.
     digests : sequence of bytes
         As `column_digests` returns them.
     width : float
         Of another width the offsets are drawn anew: two of one draw would give the sum without them.
+
+    Examples
+    --------
+    >>> draw_offsets(b"ours", [b"age", b"sex", b"age"], 4.0).round(2).tolist()
+    [-1.68, 0.03, -1.68]
     """
-    drawn = []
-    for digest in digests:
-        content = joined(party.encode(), float(width).hex().encode(), digest)
-        drawn.append(int.from_bytes(hmac.digest(secret, content, "sha256")[:8], "big"))
+    key = hmac.digest(secret, float(width).hex().encode(), "sha256")
+    drawn = [int.from_bytes(hmac.digest(key, digest, "sha256")[:8], "big") for digest in digests]
     return width * (np.array(drawn, dtype=np.float64) * 2.0**-64 - 0.5)
 
 
