@@ -128,7 +128,7 @@ def test_no_table_of_any_command_breaks_a_row(columns: int, home, tmp_path, monk
         code, lines = in_terminal(*words, columns=columns)
         assert code in (0, 1), lines
         tables = rows_below_rules([line for line in lines if "━" not in line])
-        assert tables or words[0] == "coordinator", words
+        assert tables or words[0] == "coordinator", (words, lines)
         # What is broken goes on below an empty first cell.
         assert [row for rows in tables for row in rows if row.startswith(" ")] == [], words
         assert max(len(line.rstrip()) for line in lines) <= columns
