@@ -245,7 +245,7 @@ class StudyTemplate:
     def _steps_of_parties(self) -> Table:
         """Return the strategy of sites with different columns, and its rounds."""
         name = Setting(VERTICAL, render("study.template.parties"))
-        return {"name": name, "rounds": Setting(PARTY_ROUNDS, render("study.template.party-rounds"))}
+        return {"name": name, "rounds": Setting(PARTY_ROUNDS, render("study.template.exchanges"))}
 
     def _privacy(self) -> Table:
         """Return what protects updates, nothing where nothing does."""

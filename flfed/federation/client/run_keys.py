@@ -127,7 +127,7 @@ class SumApproval:
         """Return the approval, with the gate's key to sign with."""
         signing_key = key.public_key().public_bytes_raw().hex()
         sign = partial(statements.sign, key=key)
-        secret = hmac.digest(key.private_bytes_raw(), b"flfed lasting secret", "sha256")
+        secret = hmac.digest(key.private_bytes_raw(), b"flfed offsets", "sha256")
         return cls(pinned=pinned, lifted=lifted, signing_key=signing_key, sign=sign, lasting_secret=secret, book=book)
 
 

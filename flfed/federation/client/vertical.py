@@ -169,7 +169,7 @@ class PartyRun(ABC):
         """Secret of the site that outlives the run; where one process has all parties it follows from the seed."""
         approval = self.run_keys.approval
         if approval is None:
-            return hashlib.sha256(f"{self.session.seed}/{self.own.site}/vertical".encode()).digest()
+            return hashlib.sha256(f"{self.own.site} {self.session.seed}".encode()).digest()
         return approval.lasting_secret
 
     def key(self) -> bytes:
