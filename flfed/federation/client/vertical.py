@@ -31,6 +31,7 @@ from flfed.rows.features.summarise import layout_of
 from flfed.rows.party import QUARTER, PartyRows, Steps, Weights, own_layout, predictions, quarters, residuals
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
+from flfed.seeds import generator
 from flfed.study.kinds import LARGEST_INPUT
 from flfed.summaries.summary import Layout, arrays_sha256
 from flfed.updates.arrays import Arrays, byte_array, with_prefix, without_prefix
@@ -169,7 +170,7 @@ class PartyRun(ABC):
         """Secret of the site that outlives the run; where one process has all parties it follows from the seed."""
         approval = self.run_keys.approval
         if approval is None:
-            return hashlib.sha256(f"{self.own.site} {self.session.seed}".encode()).digest()
+            return generator(self.session.seed, site=self.own.site, purpose="offsets").bytes(32)
         return approval.lasting_secret
 
     def key(self) -> bytes:
