@@ -29,7 +29,10 @@ from flfed.summaries.summary import Arrays, Encoder, Layout, fit_encoder
 QUARTER = 0.25
 """Partial scores leave in multiples of it."""
 LEAST_OTHERS = 15
-"""Rows without an input's most frequent value, at least: by a rarer one the sums of steps show single outcomes."""
+"""Rows without an input's most frequent value, at least: by a rarer one the sums of steps show single outcomes.
+
+So do two groups of rows that differ in fewer.
+"""
 CURVATURE = {"binary": 0.25, "regression": 1.0}
 """Largest second derivative of a row's loss, by task."""
 
@@ -45,7 +48,7 @@ class PartyRows:
     encoder : Encoder
         Of its training rows in common.
     inputs : int array [inputs]
-        Places of the inputs that vary there, in at least `LEAST_OTHERS` rows.
+        Places of the inputs that vary there, and differ from each other, in at least `LEAST_OTHERS` rows.
     training, holdout : float64 array [rows, inputs]
         Within ± `LARGEST_INPUT`; of the label party with a column of ones at the end.
     """
@@ -61,7 +64,7 @@ class PartyRows:
         """Encode a party's rows in common."""
         encoder = fit_encoder(layout, summarise(training, layout))
         x = bounded_inputs(training, layout, encoder)
-        inputs = np.array([place for place in range(x.shape[1]) if _varies(x[:, place])], dtype=np.intp)
+        inputs = _usable_inputs(x)
         parts = [x[:, inputs], bounded_inputs(holdout, layout, encoder)[:, inputs]]
         if intercept:
             parts = [np.column_stack([part, np.ones(len(part))]) for part in parts]
@@ -184,11 +187,27 @@ def own_layout(layout: Layout, columns: list[str]) -> Layout:
     return replace(layout, features=tuple(one for one in layout.features if one.name in columns))
 
 
-def _varies(values: np.ndarray) -> bool:
-    if not len(values):
-        return False
-    _, counts = np.unique(values, return_counts=True)
-    return bool(len(values) - counts.max() >= LEAST_OTHERS)
+def _usable_inputs(x: np.ndarray) -> np.ndarray:
+    """Return the places of the inputs by whose sums no outcome stands alone; int array."""
+    places = []
+    groups: list[np.ndarray] = []
+    for place in range(x.shape[1]):
+        values, counts = np.unique(x[:, place], return_counts=True)
+        if len(x) - counts.max(initial=0) < LEAST_OTHERS:
+            continue
+        if len(values) == 2:
+            group = x[:, place] == values[1]
+            if any(_differ_in_few(group, other) for other in groups):
+                continue
+            groups.append(group)
+        places.append(place)
+    return np.array(places, dtype=np.intp)
+
+
+def _differ_in_few(group: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether a group differs from another, or from its rest, in some rows and fewer than `LEAST_OTHERS`."""
+    count = int((group != other).sum())
+    return 0 < min(count, len(group) - count) < LEAST_OTHERS
 
 
 def bounded_inputs(table: pd.DataFrame, layout: Layout, encoder: Encoder) -> np.ndarray:

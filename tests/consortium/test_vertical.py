@@ -16,12 +16,14 @@ import pytest
 
 from flfed.export.model_folder import SharedModel
 from flfed.federation.client import vertical
+from flfed.federation.client.run_keys import SumApproval
+from flfed.signatures import signing_key_of
 from flfed.study.study import Study
 from tests.consortium.conftest import Consortium
 from tests.consortium.memory import Numbers, _memory_of, with_descendants
 from tests.consortium.test_breaks import in_mid_round, pids
 from tests.consortium.test_packed_bytes import held, sent
-from tests.consortium.test_secure_sums import command, newest
+from tests.consortium.test_secure_sums import command, here, newest
 from tests.deployment.test_vertical_at_the_gate import SCHEMA, STUDY
 from tests.machines import until
 
@@ -31,7 +33,7 @@ PARTIES = ("alpha", "beta")
 COLUMNS = {"alpha": ("a1", "a2"), "beta": ("b1", "b2", "b3", "b4", "b5")}
 PEOPLE = 5000
 RECORDING = Path(__file__).with_name("recording.py")
-POLICY = 'format = 1\ndisclosure = "institution"\noutputs = ["row-aligned"]\ndaily-bytes = 500000000\n'
+POLICY = 'format = 1\ndisclosure = "institution"\noutputs = ["row-aligned"]\ndaily-bytes = 500000000\nalignments = 9\n'
 PACKAGE = """
 from flfed import Csv, Holdout, Site
 site = Site(
@@ -68,6 +70,11 @@ def dying(self, round, number, sites):
 vertical._Parcels.exchange = dying
 """
 """A coordinator that is killed once it has the replies of an exchange."""
+SECRETS = """
+from flfed.federation.client import vertical
+vertical.PartyRun.lasting_secret = property(lambda self: {secrets}[self.own.site])
+"""
+"""One process in which parties have the secrets of their gates: other ones would be other offsets."""
 
 
 class Parties(Consortium):
@@ -114,10 +121,20 @@ class Parties(Consortium):
 
     def here(self, text: str) -> dict[str, Path]:
         """Return the folder of each party's part of the same study in one process."""
-        ran = self.coordinator.json(f"study run {self.file(text)} --site alpha --site beta --one-by-one")
-        folder = self.root / f"here-{ran['run']}"
-        self.coordinator.run(f"run export {ran['run']} --output {folder}")
+        run = here(self, text, PARTIES, SECRETS.format(secrets=self.lasting_secrets()))
+        folder = self.root / f"here-{run}"
+        self.coordinator.run(f"run export {run} --output {folder}")
         return {path.name: path for path in folder.rglob("*") if path.name in PARTIES}
+
+    def lasting_secrets(self) -> dict[str, bytes]:
+        """Return the secret of each gate, from which offsets follow."""
+        secrets = {}
+        for name in PARTIES:
+            (path,) = (self.sites[name].home / "sites" / name).rglob("signing.key")
+            approval = SumApproval.by_gate(signing_key_of(path.read_bytes()), pinned={}, lifted=(), book=None)
+            secrets[name] = approval.lasting_secret
+        assert len(set(secrets.values())) == 2
+        return secrets
 
     def answers(self, run: str) -> dict[tuple[str, str, int, int], set[str]]:
         """Return the hashes of all replies to each exchange of a run, of both ledgers."""

@@ -204,9 +204,7 @@ def test_parts_are_those_of_the_same_steps_in_the_clear(
     models = parts(result, tmp_path / "exported")
     assert set(models) == set(names)
     assert set(offsets) == {name for name in names if name != "bank"}
-    # A number that differs for each person has so much information that sums need hardly any.
-    least = 0.1 if task == "binary" else 0.0
-    assert all(np.abs(one).max() > least for one in offsets.values())
+    assert all(np.abs(one).max() > 0.1 for one in offsets.values())
     plain = unencrypted(here, models, 10, offsets)
     for name, model in models.items():
         assert {column.name for column in model.layout.features} == set(COLUMNS[name])
@@ -383,6 +381,21 @@ def test_an_input_with_few_other_values_takes_no_part(scene):
             continue
         with pytest.raises(FlfedError, match="fewer than 5 of its inputs vary enough"):
             run(here.study(rounds=1), sites=here.sites())
+
+
+@pytest.mark.parametrize(("differing", "runs"), [(0, True), (1, False), (14, False), (-1, False), (15, True)])
+def test_of_two_groups_that_differ_in_a_few_people_one_takes_no_part(scene, differing: int, runs: bool):
+    here = scene()
+    trained = np.flatnonzero(here.table["client"].isin(here.site("bank").read().training["client"]))
+    flag = np.arange(PEOPLE) % 2.0
+    other = flag.copy()
+    other[trained[:differing]] = 1 - flag[trained[:differing]]
+    here.table = here.table.assign(refunds=flag, fees=other)
+    if runs:
+        assert run(here.study(rounds=1), sites=here.sites()).status == "completed"
+        return
+    with pytest.raises(FlfedError, match="fewer than 5 of its inputs vary enough"):
+        run(here.study(rounds=1), sites=here.sites())
 
 
 @pytest.mark.parametrize(

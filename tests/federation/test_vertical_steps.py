@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from flfed.rows.party import QUARTER, PartyRows, Steps, quarters, residuals
 from flfed.study.kinds import LARGEST_INPUT
-from flfed.updates.vertical.residuals import ResidualKey, column_digests, draw_offsets, multiply, offset_width
+from flfed.updates.vertical.residuals import ResidualKey, column_digests, draw_offsets, multiply
 
 ROUNDS = 10
 RIDGE = 0.01
@@ -70,10 +70,9 @@ def run(rows: list[PartyRows], y: np.ndarray, *, key=None, offsets=None, leave=i
 def offsets_of(rows: list[PartyRows], y: np.ndarray) -> list[np.ndarray]:
     """Return newly drawn offsets of all parties' sums; the label party's own have none."""
     offsets = [np.zeros(rows[0].training.shape[1])]
-    width = offset_width(y[:398], sum(one.training.shape[1] for one in rows[1:]))
     for one in rows[1:]:
         secret = secrets.token_bytes(32)
-        offsets.append(draw_offsets(secret, column_digests(secret, one.training), width))
+        offsets.append(draw_offsets(secret, column_digests(secret, one.training), y[: len(one.training)]))
     return offsets
 
 

@@ -27,7 +27,6 @@ from flfed.rows.comparison.compare import compare
 from flfed.rows.data.row_keys import row_keys
 from flfed.rows.data.site import SiteTable
 from flfed.rows.features.encode import encode, input_names
-from flfed.rows.features.summarise import layout_of
 from flfed.rows.party import QUARTER, PartyRows, Steps, Weights, own_layout, predictions, quarters, residuals
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
@@ -62,7 +61,6 @@ from flfed.updates.vertical.residuals import (
     column_digests,
     draw_offsets,
     multiply,
-    offset_width,
 )
 
 SECRETS, PARTIES, RESIDUAL, PUBLIC, OFFSETS = (
@@ -466,19 +464,14 @@ class LabelParty(PartyRun):
         stored = self.own.state.read(name)
         if stored is None:
             each = [digests[start : start + DIGEST_BYTES] for start in range(0, len(digests), DIGEST_BYTES)]
-            # Of all cells of the rows: sums differ where one of them does, and their difference would show it.
+            # Of all cells of the rows, whatever the study takes of them: where one differs, sums would show it.
             rows = row_keys(self.table.iloc[self.places()[0]])
             secret = hmac.digest(self.lasting_secret, rows.tobytes(), "sha256")
-            stored = {"offsets": draw_offsets(secret, each, offset_width(self.outcome, self._inputs_of_all()))}
+            stored = {"offsets": draw_offsets(secret, each, self.outcome)}
             self.own.state.write(name, stored)
         if len(stored["offsets"]) != columns:
             decline("exchange-unfit")
         return stored["offsets"]
-
-    def _inputs_of_all(self) -> int:
-        """Return the number of inputs of the dataset, whoever has them: the same in all of its studies."""
-        schema = self.session.schema
-        return len(input_names(replace(self.layout, features=layout_of(schema, schema.features()).features)))
 
     def compared(self) -> SiteSession:
         """Return a session over the holdout rows in common, with the joined model's predictions."""

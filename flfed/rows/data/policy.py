@@ -146,7 +146,7 @@ class Policy(Strict):
     later_figures: Literal["none", "noised"] = "none"
     daily_bytes: int = Field(default=20_000_000, ge=1)
     identifiers: int = Field(default=100_000, ge=1)
-    alignments: int = Field(default=10, ge=1)
+    alignments: int = Field(default=2, ge=1)
     overlap: int = Field(default=100, ge=100)
     width: float = Field(default=1.0, gt=0, le=1, strict=True)
     approval: Literal["person", "none"] = "person"

@@ -55,37 +55,8 @@ KEY_BYTES = 600_000
 CIPHERTEXT_BYTES = 300_000
 """Largest length of one ciphertext; found are 249 kB."""
 DIGEST_BYTES = 32
-SHARE = 0.1
-"""Most of the outcomes' information that sums may have. Columns that predict well give most of the rest."""
-WIDEST = 0.4
-"""Width of an offset, of the standard deviation that chance gives a sum: by so much it costs little accuracy."""
-
-
-def offset_width(outcome: np.ndarray, columns: int) -> float:
-    """Return the width of the interval from which the offset of a sum is drawn.
-
-    A sum over a column of variance 1 has, by chance, a standard deviation of √rows times the outcome's, and so, within
-    a width, log2(√(2πe) deviation / width) bits. All columns together have at most `SHARE` of the outcomes' entropy, as
-    far as `WIDEST` deviations allow.
-
-    Parameters
-    ----------
-    outcome : float64 array [rows]
-    columns : int, >= 1
-        All of the dataset: parties may share their sums, and one of them those of several studies.
-
-    Examples
-    --------
-    >>> outcome = np.array([0.0, 1.0] * 200)
-    >>> offset_width(outcome, 20), offset_width(outcome, 1) < 1e-9
-    (4.0, True)
-    """
-    _, counts = np.unique(outcome, return_counts=True)
-    shares = counts / len(outcome)
-    entropy = -len(outcome) * (shares * np.log2(shares)).sum()
-    deviation = np.sqrt(len(outcome)) * outcome.std()
-    narrowest = np.sqrt(2 * np.pi * np.e) * deviation * 2.0 ** -(SHARE * entropy / columns)
-    return float(min(WIDEST * deviation, narrowest))
+WIDTH = 0.4
+"""Width of an offset, in standard deviations of what chance gives a sum."""
 
 
 def column_digests(secret: bytes, x: np.ndarray) -> list[bytes]:
@@ -108,8 +79,12 @@ def column_digests(secret: bytes, x: np.ndarray) -> list[bytes]:
     return [hmac.digest(secret, column.tobytes(), "sha256") for column in cells]
 
 
-def draw_offsets(secret: bytes, digests: Sequence[bytes], width: float) -> np.ndarray:
-    """Return the offset of each sum of a party; float64 array [columns], within ± `width` / 2.
+def draw_offsets(secret: bytes, digests: Sequence[bytes], outcome: np.ndarray) -> np.ndarray:
+    """Return the offset of each sum of a party; float64 array [columns].
+
+    Over a column of variance 1 the sum of outcomes has, by chance, a standard deviation of √rows times theirs. An
+    offset is drawn from an interval `WIDTH` times as wide. The width depends on nothing that studies choose: two widths
+    of one draw would give the sum without it, and several draws average it out.
 
     Parameters
     ----------
@@ -117,17 +92,17 @@ def draw_offsets(secret: bytes, digests: Sequence[bytes], width: float) -> np.nd
         Of the label party and its rows. A column that comes again gets the same offset under it.
     digests : sequence of bytes
         As `column_digests` returns them.
-    width : float
-        Of another width the offsets are drawn anew: two of one draw would give the sum without them.
+    outcome : float64 array [rows]
 
     Examples
     --------
-    >>> draw_offsets(b"ours", [b"age", b"sex", b"age"], 4.0).round(2).tolist()
-    [-1.68, 0.03, -1.68]
+    >>> draw_offsets(b"ours", [b"age", b"sex", b"age"], np.array([0.0, 1.0] * 200)).round(2).tolist()
+    [0.17, -0.58, 0.17]
     """
-    key = hmac.digest(secret, float(width).hex().encode(), "sha256")
-    drawn = [int.from_bytes(hmac.digest(key, digest, "sha256")[:8], "big") for digest in digests]
-    return width * (np.array(drawn, dtype=np.float64) * 2.0**-64 - 0.5)
+    drawn = [int.from_bytes(hmac.digest(secret, digest, "sha256")[:8], "big") for digest in digests]
+    width = WIDTH * np.sqrt(len(outcome)) * outcome.std()
+    offsets: np.ndarray = width * (np.array(drawn, dtype=np.float64) * 2.0**-64 - 0.5)
+    return offsets
 
 
 def ciphertexts_out(rows: int) -> int:

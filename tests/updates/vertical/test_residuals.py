@@ -12,15 +12,13 @@ from flfed.study.kinds import LARGEST_INPUT
 from flfed.updates.vertical import residuals
 from flfed.updates.vertical.residuals import (
     DIGEST_BYTES,
-    SHARE,
     SLOTS,
-    WIDEST,
+    WIDTH,
     ResidualKey,
     ciphertexts_back,
     column_digests,
     draw_offsets,
     multiply,
-    offset_width,
 )
 
 pytest.importorskip("tenseal")
@@ -77,29 +75,21 @@ def test_columns_and_chunks_of_zeros_are_no_error(key, public):
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.2, 0.5])
-@pytest.mark.parametrize(("rows", "columns"), [(75, 5), (400, 20), (4000, 5), (21_000, 12)])
-def test_sums_have_a_tenth_of_the_outcomes_information_or_the_widest_offset(rows, columns, rate):
+@pytest.mark.parametrize("rows", [75, 400, 21_000])
+def test_an_offset_is_two_fifths_of_the_deviation_of_chance_wide(rows, rate):
     outcome = (np.arange(rows) < rate * rows).astype(float)
-    p = outcome.mean()
-    entropy = -rows * (p * np.log2(p) + (1 - p) * np.log2(1 - p))
-    deviation = np.sqrt(rows * p * (1 - p))
-
-    width = offset_width(outcome, columns)
-
-    bits = columns * np.log2(np.sqrt(2 * np.pi * np.e) * deviation / width)
-    assert bits == pytest.approx(SHARE * entropy) or width == pytest.approx(WIDEST * deviation)
-    assert (width < 1e-3) == (rows / columns > 700)
+    deviation = np.sqrt(rows * outcome.mean() * (1 - outcome.mean()))
+    offsets = draw_offsets(b"of the clinic", column_digests(b"of the shop", normal(60, 2000)), outcome)
+    assert np.abs(offsets).max() == pytest.approx(0.2 * deviation, rel=0.01)
+    assert (offsets.mean() / deviation, offsets.std() / deviation) == pytest.approx((0, 0.4 / np.sqrt(12)), abs=0.01)
 
 
-def test_a_column_has_one_offset_whatever_comes_beside_it_and_another_under_each_secret_and_width():
+def test_a_column_has_one_offset_whatever_comes_beside_it_and_another_under_another_secret():
+    y = uniform(400)
     digests = column_digests(b"of the shop", normal(60, 2000))
-    offsets = draw_offsets(b"of the clinic", digests, 4.0)
-    assert (offsets.mean(), offsets.std()) == pytest.approx((0, 4 / np.sqrt(12)), abs=0.1)
-    assert offsets.min() > -2 and offsets.max() < 2
-    assert (draw_offsets(b"of the clinic", digests[500:99:-1], 4.0) == offsets[500:99:-1]).all()
-    # Two widths of one draw would give the sum without an offset.
-    for other in (draw_offsets(b"of another", digests, 4.0), draw_offsets(b"of the clinic", digests, 3.9)):
-        assert abs(np.corrcoef(offsets, other)[0, 1]) < 0.1
+    offsets = draw_offsets(b"of the clinic", digests, y)
+    assert (draw_offsets(b"of the clinic", digests[500:99:-1], y) == offsets[500:99:-1]).all()
+    assert abs(np.corrcoef(offsets, draw_offsets(b"of another", digests, y))[0, 1]) < 0.1
 
 
 def test_a_digest_is_of_the_columns_cells_and_the_partys_secret():
@@ -145,10 +135,28 @@ class Laboratory:
 
 def test_a_laboratory_reads_no_more_outcomes_in_its_sums_than_its_columns_predict():
     here = Laboratory()
-    width = offset_width(here.y, 20)
+    width = WIDTH * np.sqrt(404) * here.y.std()
     assert here.wrong(width, solved=True) >= here.wrong(width, solved=False) > 5
     # The wrong implementation: sums that are rounded for the key's sake alone.
     assert here.wrong(2.0**-8, solved=True) == 0
+
+
+def test_an_offset_hides_who_of_the_few_people_with_an_amount_have_the_outcome():
+    rng = np.random.default_rng(0)
+    rows, amounts = 5600, np.sort(rng.lognormal(8, 1, 15)).round()
+    y = (rng.random(rows) < 0.22).astype(float)
+    column = np.concatenate([amounts, np.zeros(rows - 15)])
+    column = np.clip((column - column.mean()) / column.std(), -LARGEST_INPUT, LARGEST_INPUT)
+    subsets = (np.arange(2**15)[:, None] >> np.arange(15)) & 1
+    sums = subsets @ column[:15] + (y.sum() - subsets.sum(axis=1)) * column[-1]
+
+    def fitting(width: float) -> int:
+        """Return how many groups of the 15 fit the sum, where the number of cases is known."""
+        return int((np.abs(sums - column @ y - rng.uniform(-width / 2, width / 2)) <= width / 2).sum())
+
+    assert fitting(WIDTH * np.sqrt(rows) * y.std()) > 100
+    # The wrong implementation: no offset where there are thousands of rows for a column.
+    assert fitting(1e-3) <= 3
 
 
 def test_a_step_of_400_rows_and_20_columns_is_at_most_1_mb(key, public):
