@@ -20,8 +20,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 817_054,
-    "lines of code": 76_872,
+    "tokens of code": 817_545,
+    "lines of code": 76_926,
     "Python files": 571,
     "most imports of a module": 34,
     "modules with more than 15 imports": 49,
