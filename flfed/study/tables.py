@@ -463,9 +463,14 @@ class Named:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def is_module(self) -> bool:
+        """Whether it is a program's own module."""
+        return MODULE_NAME.fullmatch(self.name) is not None
+
+    @property
     def title(self) -> str:
         """Name for people; that of a program's module is only a hash."""
-        return "own module" if MODULE_NAME.fullmatch(self.name) else self.name
+        return "own module" if self.is_module else self.name
 
     def build(self, kind: str) -> Any:
         """Return the thing that the settings describe."""
@@ -673,14 +678,14 @@ class SecureAggregationMode:
         return self.sums_updates and not self.is_encrypted
 
     @property
-    def masks_always(self) -> bool:
+    def noise_at_sites(self) -> bool:
         """Whether every update is masked, so that sites may add noise before the sum."""
-        return self.is_masked and self.is_required
+        return self.sums_rows
 
     @property
     def sums_rows(self) -> bool:
         """Whether sums over a site's rows, too, leave in sums over the sites only."""
-        return self.masks_always
+        return self.is_masked and self.is_required
 
 
 MODES = {

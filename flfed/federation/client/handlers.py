@@ -14,9 +14,9 @@ from flfed.federation.client.redaction import CROSSING, count_rows, redact_compa
 from flfed.federation.client.released.model_answers import count_scores
 from flfed.federation.client.site_parts import leave
 from flfed.federation.client.site_run import SiteRun, compared_model
-from flfed.federation.client.statistic import StatisticKind, account_of, count_statistic
+from flfed.federation.client.statistic import account_of, count_statistic
 from flfed.federation.client.summed_replies import SUM_REQUESTS, SumReply, answer_sums
-from flfed.federation.client.training import Round, RunKind, Training, Validation
+from flfed.federation.client.training import Round, RunKind, StatisticKind, Training, Validation
 from flfed.federation.client.trees import Trees, count_cells
 from flfed.federation.client.vertical import Vertical, align, compare_joined, exchange
 from flfed.refusals import NotSpent, NotTakingPart, Refusal, of_table, refusal_of

@@ -241,11 +241,13 @@ def rounded_comparison(reply: CompareReply) -> CompareReply:
 
     They are ten bits each, by which a chosen model reveals rows.
     """
-    arms = tuple(_with_all(one, three_digits) for one in reply.arms)
-    differences = tuple(_with_all(one, three_digits) for one in reply.differences)
-    calibration = tuple(_with_all(one, three_digits) for one in reply.calibration)
-    recalibration = tuple(_with_all(one, three_digits) for one in reply.recalibration)
-    return replace(reply, arms=arms, differences=differences, calibration=calibration, recalibration=recalibration)
+    return replace(
+        reply,
+        arms=_round_each(reply.arms, three_digits),
+        differences=_round_each(reply.differences, three_digits),
+        calibration=_round_each(reply.calibration, three_digits),
+        recalibration=_round_each(reply.recalibration, three_digits),
+    )
 
 
 def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
@@ -254,17 +256,17 @@ def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
     columns = [*(one.column for one in reply.importance), *(one.column for one in reply.withheld)]
     return replace(
         reply,
-        arms=tuple(replace(_with_all(one, _nothing), method=method) for one in reply.arms),
-        differences=tuple(replace(_with_all(one, _nothing), method=method) for one in reply.differences),
+        arms=_without_numbers(reply.arms, method),
+        differences=_without_numbers(reply.differences, method),
         histogram=None,
         note=f"withheld by the site's policy: {why}" if reply.arms else reply.note,
         own_family=None,
         points=tuple(replace(one, tp=-1, fp=-1, fn=-1, tn=-1, method=method) for one in reply.points),
-        groups=tuple(replace(_with_all(one, _nothing), method=method) for one in reply.groups),
+        groups=_without_numbers(reply.groups, method),
         importance=(),
         withheld=tuple(WithheldColumn(column=column, method=method) for column in columns),
-        calibration=tuple(replace(_with_all(one, _nothing), method=method) for one in reply.calibration),
-        recalibration=tuple(replace(_with_all(one, _nothing), method=method) for one in reply.recalibration),
+        calibration=_without_numbers(reply.calibration, method),
+        recalibration=_without_numbers(reply.recalibration, method),
         masked=None,
     )
 
@@ -275,17 +277,21 @@ def with_later_figures(withheld: CompareReply, later: Sequence[Figure]) -> Compa
     return replace(withheld, arms=tuple(noised.get((one.metric, one.arm), one) for one in withheld.arms))
 
 
-def _nothing(_: float) -> float:
-    return math.nan
+def _without_numbers(figures: Sequence[Rounded], method: str) -> tuple[Rounded, ...]:
+    """Return figures without a number, with the reason as their method."""
+    return tuple(replace(one, method=method) for one in _round_each(figures, lambda _: math.nan))
 
 
-def _with_all(figure: Rounded, rounding: Rounding) -> Rounded:
-    """Return a figure with all its numbers rounded."""
-    numbers: dict[str, Any] = {}
-    for name, value in vars(figure).items():
-        if isinstance(value, float):
-            numbers[name] = rounding(value)
-    return replace(figure, **numbers)
+def _round_each(figures: Sequence[Rounded], rounding: Rounding) -> tuple[Rounded, ...]:
+    """Return figures with all their numbers rounded."""
+    rounded = []
+    for one in figures:
+        numbers: dict[str, Any] = {}
+        for name, value in vars(one).items():
+            if isinstance(value, float):
+                numbers[name] = rounding(value)
+        rounded.append(replace(one, **numbers))
+    return tuple(rounded)
 
 
 def count_rows(session: SiteSession) -> dict[str, Any]:
@@ -312,7 +318,7 @@ def redact_comparison(session: SiteSession, comparison: SiteComparison) -> Compa
         ),
         withheld=tuple(WithheldColumn(column=o.column, method=o.method) for o in comparison.importance if o.method),
         calibration=_calibration_of(comparison.calibration, rounding),
-        recalibration=tuple(_with_all(one, rounding) for one in comparison.recalibration),
+        recalibration=_round_each(comparison.recalibration, rounding),
     )
 
 

@@ -18,7 +18,6 @@ from flfed.federation.client.protection import charge_of, round_charge
 from flfed.federation.client.released.noised_answer import NoisedAnswer, Part, answer_path, noised_cells, stored_cells
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.federation.client.site_run import SiteRun
-from flfed.federation.client.training import RunKind
 from flfed.refusals import Refusal, refuse
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.newton import has_own_fits, own_fit
@@ -156,18 +155,6 @@ class NoisedSums(ExactSums):
             release=charge.release,
         )
         return NoisedAnswer(session=session, question=f"{ANALYSIS}-{least}", parts={ANSWER: part}, facts=facts)
-
-
-class StatisticKind(RunKind):
-    """A run with one request for sums over all rows, and no training."""
-
-    def too_small(self, session: SiteSession) -> Refusal | None:
-        """Return None: a statistic is of all rows, and has no parts."""
-        return None
-
-    def count_rows(self, session: SiteSession) -> int:
-        """Return how many rows there are, held-out ones too."""
-        return len(session.table.training) + len(session.table.holdout("statistic"))
 
 
 def protection_of(study: Study, point: Arrays | None = None) -> ExactSums:

@@ -109,6 +109,18 @@ class Validation(RunKind):
         return session.table.holdout_rows
 
 
+class StatisticKind(RunKind):
+    """A run with one request for sums over all rows, and no training."""
+
+    def too_small(self, session: SiteSession) -> Refusal | None:
+        """Return None: a statistic is of all rows, and has no parts."""
+        return None
+
+    def count_rows(self, session: SiteSession) -> int:
+        """Return how many rows there are, held-out ones too."""
+        return len(session.table.training) + len(session.table.holdout("statistic"))
+
+
 def leave_round(step: TrainingStep, reply: TrainReply) -> Round:
     """Return the outbound reply of a round, through all parts of its study."""
     left = yield from leave(step, reply)

@@ -22,7 +22,6 @@ from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, GroupFigure, Poi
 from flfed.summaries.summary import Layout, Summary, merge
 from flfed.summaries.table_one import table_one
 from flfed.updates.aggregation.rounds import RoundRecord
-from flfed.updates.masking.figure_sums import SummedFigures
 from flfed.updates.messages.compare import CalibrationFigure, CompareReplies, CompareReply
 from flfed.updates.messages.train import Scores
 from flfed.words import render
@@ -262,30 +261,6 @@ def weighted_mean(parts: Sequence[tuple[float, float]]) -> float | None:
     """
     rows = sum(rows for rows, _ in parts)
     return math.fsum(n * value for n, value in parts) / rows if rows else None
-
-
-def together(sums: SummedFigures) -> dict[str, Any]:
-    """Return the record of the figures over all aggregate-only sites.
-
-    Returns
-    -------
-    dict
-        `rows` (which), `sites` and `holdout-rows` (numbers), `figures` (by metric and arm) and `points`: as from
-        `exact_counts`, without points that a site suppressed. The AUC comes from counts in bins; that of the rows lies
-        within `auc-bounds`.
-    """
-    figures: dict[str, dict[str, float]] = {}
-    for (metric, arm), value in sums.means.items():
-        figures.setdefault(metric, {})[arm] = value
-    low = high = None
-    if sums.histogram is not None:
-        area, low, high = auc_between(sums.histogram)
-        if low is not None:
-            figures["roc_auc_score"] = {"global": area}
-    counts = [{"by": by, "at": at, **dict(zip(CELLS, of, strict=True))} for (by, at), of in sums.points.items()]
-    bounds = None if low is None else [low, high]
-    head = {"rows": "holdout", "sites": sums.sites, "holdout-rows": sums.rows}
-    return {**head, "figures": figures, "auc-bounds": bounds, "points": counts}
 
 
 CELLS = ("tp", "fp", "fn", "tn")

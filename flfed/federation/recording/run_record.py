@@ -64,14 +64,7 @@ def recorded_training(
     """
     if study.privacy.name != "none":
         return None
-    beside = []
-    # A model may rank rows well while its probabilities are wrong.
-    for metric in dict.fromkeys([primary, "log_loss"]):
-        if reference is not None and metric in reference.union:
-            one = reference.union[metric]
-            kind = reference.pooled_same or reference.pooled
-            ends = {"value": finite(one.value), "low": finite(one.low), "high": finite(one.high)}
-            beside.append((metric, ends, finite(kind[metric].value)))
+    beside = [] if reference is None else _beside_pooled(primary, reference)
     model = study.model.build("model")
     trees = bool(getattr(model, "plain", False))
     arm = "validation" if study.plan.validation else "fit"
@@ -82,6 +75,19 @@ def recorded_training(
     margin = study.compare.minimum_gain
     least = {} if margin is None else {primary: margin}
     return training_state(fall, beside, by_rounds=not (model.linear or trees), least=least)
+
+
+def _beside_pooled(primary: str, reference: Reference) -> list[tuple[str, dict[str, float | None], float | None]]:
+    """Return by metric the shared model's figure over all rows, and the pooled model's."""
+    pooled = reference.pooled_same or reference.pooled
+    beside = []
+    # A model may rank rows well while its probabilities are wrong.
+    for metric in dict.fromkeys([primary, "log_loss"]):
+        if metric in reference.union:
+            one = reference.union[metric]
+            ends = {"value": finite(one.value), "low": finite(one.low), "high": finite(one.high)}
+            beside.append((metric, ends, finite(pooled[metric].value)))
+    return beside
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -344,6 +344,20 @@ class Series:
             return conductor.conduct() if self.study.train else conduct_validation(conductor)
 
 
+def check_left(run: str, entries: Sequence[RunEntry], repeats: int) -> None:
+    """Refuse to resume a completed series.
+
+    One that a living process writes is refused, too. Raises UsageError.
+    """
+    left = [entry for entry in entries if entry.status != "completed"]
+    if not left and len(entries) == repeats:
+        raise usage_error("run.resume.completed", run=run)
+    # A living process of the series would write the same repeats.
+    for entry in left[1:]:  # the first is refused when it is resumed
+        if entry.status == "running":
+            raise usage_error("run.resume.running", run=entry.run)
+
+
 def _run_elsewhere(
     series: Series, before: SourceRows | None, calls: Sequence[str], group: Sequence[int], driver: Driver
 ) -> None:

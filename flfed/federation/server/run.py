@@ -15,16 +15,14 @@ from flfed.federation.engines.engine import RemoteSite, engine_of, path_of
 from flfed.federation.recording.source_model import forget_source, keep_source, named_start
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.preflight import check
-from flfed.federation.server.repeats import Series
+from flfed.federation.server.repeats import Series, check_left
 from flfed.federation.server.vertical import check_vertical
 from flfed.records.reports.report import REFERENCES, report
 from flfed.records.reports.site_verdict import gain_at
-from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
-from flfed.study.tables import MODULE_NAME
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.words import usage_error
 
@@ -174,7 +172,7 @@ def run(
         raise usage_error("run.failures.repeats-untrained")
     checkpoints.seconds_apart()
     facts = check(chosen)
-    if MODULE_NAME.fullmatch(chosen.model.name) and runs_on.name != "inprocess":
+    if chosen.model.is_module and runs_on.name != "inprocess":
         raise usage_error("run.check.module", engine=engine)
     check_vertical(chosen, engine, repeats)
     chosen = named_start(chosen, approved=runs_on.remote, store=store)
@@ -235,7 +233,7 @@ def resume(
     study = Study.parse_recorded(series.study_text)
     if series.study != study.name:
         raise usage_error("run.resume.sweep", run=run)
-    _check_left(run, entries, series.repeats)
+    check_left(run, entries, series.repeats)
     engine.require()
     checkpoints.seconds_apart()
     # A changed schema would train one model on two kinds of rows.
@@ -257,20 +255,6 @@ def resume(
             jobs=jobs,
         ).go_on({entry.repeat: entry for entry in entries})  # fmt: skip
     return _result(series.series, store)
-
-
-def _check_left(run: str, entries: Sequence[RunEntry], repeats: int) -> None:
-    """Refuse to resume a completed series.
-
-    One that a living process writes is refused, too. Raises UsageError.
-    """
-    left = [entry for entry in entries if entry.status != "completed"]
-    if not left and len(entries) == repeats:
-        raise usage_error("run.resume.completed", run=run)
-    # A living process of the series would write the same repeats.
-    for entry in left[1:]:  # the first is refused when it is resumed
-        if entry.status == "running":
-            raise usage_error("run.resume.running", run=entry.run)
 
 
 def _result(series: str, store: str | None) -> Result:

@@ -154,7 +154,7 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
 
         It is worth less with few sites.
         """
-        if study.aggregation.masks_always:
+        if study.aggregation.noise_at_sites:
             warnings = [self._collusion(study.rounds, sites)]
         else:
             warnings = [render("mechanisms.warnings.trusted")]
@@ -170,7 +170,7 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         The mean alone has noise.
         """
         outputs = uncharged_outputs(study)
-        if study.aggregation.masks_always:
+        if study.aggregation.noise_at_sites:
             return (render("mechanisms.uncharged.masked"), *outputs)
         return (render("mechanisms.uncharged.trusted"), render("mechanisms.uncharged.guarded"), *outputs)
 

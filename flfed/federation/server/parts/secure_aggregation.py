@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flfed.errors import FlfedError, RunStopped
-from flfed.federation.recording.pooled_figures import together
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.row_sums import (
     CellShapes,
@@ -27,12 +26,13 @@ from flfed.federation.server.row_sums import (
 from flfed.federation.server.run_setting import RunSetting, nodes_of
 from flfed.federation.server.secure_sums import check_enrolled, exchange_keys, rehearse_keys
 from flfed.refusals import Refusal
+from flfed.rows.evaluation.scoring import auc_between
 from flfed.rows.statistics.statistic import Statistic, of_entries
 from flfed.summaries.summary import Summary
 from flfed.updates.aggregation.rounds import Participants, RunContext, load_cohort
 from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsummed
 from flfed.updates.arrays import Arrays, entries_of, is_encrypted, unflattened
-from flfed.updates.masking.figure_sums import FigureLayout
+from flfed.updates.masking.figure_sums import FigureLayout, SummedFigures
 from flfed.updates.messages.compare import COMPARE, CompareReplies
 from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.summarise import (
@@ -181,7 +181,7 @@ class SecureAggregation(ServerPart):
             run.recorder.note(Refusal("figures-unsummed", why=figures))
         else:
             run.recorder.note(Refusal("figures-summed", sites=figures.sites))
-            run.recorder.summary("sums-only", together(figures))
+            run.recorder.summary("sums-only", _describe_summed(figures))
 
     @property
     def shares_sums_only(self) -> bool:
@@ -191,6 +191,38 @@ class SecureAggregation(ServerPart):
     def unreadable(self, arrays: Arrays) -> str:
         """Return a reason where the model is encrypted."""
         return ENCRYPTED if is_encrypted(arrays) else ""
+
+
+def _describe_summed(sums: SummedFigures) -> dict[str, Any]:
+    """Return the record of the figures over all aggregate-only sites.
+
+    Returns
+    -------
+    dict
+        `rows` (which), `sites` and `holdout-rows` (numbers), `figures` (by metric and arm) and `points`: as from
+        `exact_counts`, without points that a site suppressed. The AUC comes from counts in bins; that of the rows lies
+        within `auc-bounds`.
+    """
+    figures: dict[str, dict[str, float]] = {}
+    for (metric, arm), value in sums.means.items():
+        figures.setdefault(metric, {})[arm] = value
+    bounds = None
+    if sums.histogram is not None:
+        area, low, high = auc_between(sums.histogram)
+        if low is not None:
+            figures["roc_auc_score"] = {"global": area}
+            bounds = [low, high]
+    points = []
+    for (by, at), (tp, fp, fn, tn) in sums.points.items():
+        points.append({"by": by, "at": at, "tp": tp, "fp": fp, "fn": fn, "tn": tn})
+    return {
+        "rows": "holdout",
+        "sites": sums.sites,
+        "holdout-rows": sums.rows,
+        "figures": figures,
+        "auc-bounds": bounds,
+        "points": points,
+    }
 
 
 @dataclass(frozen=True, eq=False)
