@@ -9,7 +9,7 @@ import hashlib
 import platform
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +21,7 @@ import flfed
 from flfed.callbacks import Clock
 from flfed.errors import FlfedError, RunStopped, interruption
 from flfed.records.statistics.training_state import loss_fall, training_state
+from flfed.records.store.entries import CurvePoint
 from flfed.records.store.tables import finite
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.rows.comparison.pooled import Reference
@@ -69,12 +70,19 @@ def recorded_training(
     trees = bool(getattr(model, "plain", False))
     arm = "validation" if study.plan.validation else "fit"
     points = writer.curves(arm, "loss")
-    summed = any(point.site is None for point in points) and float(study.strategy.settings.get("fraction", 1.0)) < 1
-    chosen = study.strategy.settings.get("select") == "best" or bool(study.strategy.settings.get("patience"))
-    fall = None if trees or summed or chosen else loss_fall(points)
+    fall = None if trees or not _losses_count(study, points) else loss_fall(points)
     margin = study.compare.minimum_gain
     least = {} if margin is None else {primary: margin}
     return training_state(fall, beside, by_rounds=not (model.linear or trees), least=least)
+
+
+def _losses_count(study: Study, points: Sequence[CurvePoint]) -> bool:
+    """Return whether losses show how far training is: of the last round, and of the same sites in each."""
+    settings = study.strategy.settings
+    if settings.get("select") == "best" or settings.get("patience"):
+        return False
+    summed = any(point.site is None for point in points)
+    return not summed or float(settings.get("fraction", 1.0)) >= 1
 
 
 def _beside_pooled(primary: str, reference: Reference) -> list[tuple[str, dict[str, float | None], float | None]]:

@@ -246,8 +246,6 @@ class Series:
 
         It starts at its beginning, or where it ended.
         """
-        # The record of each repeat names sites that are gone.
-        gone = sorted(set(self.options.get("names", ())) - {site.name for site in self.sites})
         checkpoint: Checkpoint | None = None
         if entry is None:
             writer = begin(
@@ -263,18 +261,24 @@ class Series:
             else:
                 checkpoints.reopen(entry.run, checkpoint.round if checkpoint else 0)
             recorder = Recorder(writer, self.facts["primary"], most_rounds(self.study), way.progress, self.series)
-            # Another version of the code may compute otherwise, which the record should show.
-            if entry is not None and entry.hashes.get("code") != code_sha256():
-                recorder.note(render("run.notes.version"))
-            if entry is not None and checkpoint is not None:
-                recorder.resumed(checkpoint.round, entry.reason)
-            elif gone:
-                recorder.note(render("run.notes.gone", sites=", ".join(gone)))
-            stackable = self.engine.stacks and self.options.get("stacked") and not grows(self.study)
-            if self.path == "one-by-one" and stackable:
-                recorder.note(render("run.notes.unstacked", model=self.study.model.title))
+            self._note_beginning(recorder, entry, checkpoint)
             outcome = self._conduct(repeat, recorder, checkpoint, way)
         self._record_end(writer, outcome)
+
+    def _note_beginning(self, recorder: Recorder, entry: RunEntry | None, checkpoint: Checkpoint | None) -> None:
+        """Note what a reader of the record should know of how a repeat begins, or goes on."""
+        # Another version of the code may compute otherwise, which the record should show.
+        if entry is not None and entry.hashes.get("code") != code_sha256():
+            recorder.note(render("run.notes.version"))
+        # The record of each repeat names sites that are gone.
+        gone = sorted(set(self.options.get("names", ())) - {site.name for site in self.sites})
+        if entry is not None and checkpoint is not None:
+            recorder.resumed(checkpoint.round, entry.reason)
+        elif gone:
+            recorder.note(render("run.notes.gone", sites=", ".join(gone)))
+        stackable = self.engine.stacks and self.options.get("stacked") and not grows(self.study)
+        if self.path == "one-by-one" and stackable:
+            recorder.note(render("run.notes.unstacked", model=self.study.model.title))
 
     def _again(self, entry: RunEntry) -> tuple[RunWriter, Checkpoint | None]:
         """Resume a repeat at its last checkpoint.
