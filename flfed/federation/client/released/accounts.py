@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flfed.errors import FlfedError
 from flfed.files import read_private, write_whole
@@ -27,13 +27,16 @@ from flfed.records.ledger_line import CARRIED, Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
-from flfed.rows.data.origin import Origin, is_plain, rows_here
+from flfed.rows.data.origin import Origin, SourceRows, is_plain, rows_here
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import keyed
 from flfed.rows.snapshots.snapshot import Frozen, FrozenSite, read_facts
 from flfed.summaries.noised_scores import SCORES
 from flfed.updates.accounting import Release, composed, epsilon
 from flfed.words import render, usage_error
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KEY_BYTES = 32
 KEY = "rows.key"
@@ -107,6 +110,18 @@ def origin_of(site: Site) -> Origin | None:
     if is_plain(site) and (rows := rows_here(site)[1]) is not None:
         return identifying_origin(rows.origin)
     return None
+
+
+def rows_of(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
+    """Return a site's mapped table and its source rows.
+
+    The source rows are the same rows as the source has them, and None where the source is unknown.
+    """
+    import pandas as pd
+
+    if isinstance(site, FrozenSite):
+        return site.inspect()[0], site.source_rows
+    return rows_here(site) if is_plain(site) else (pd.DataFrame(), None)
 
 
 def own_ledger(site: Site) -> Ledger:

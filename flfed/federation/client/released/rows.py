@@ -18,28 +18,24 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from flfed.errors import FlfedError
-from flfed.federation.client.released.accounts import RowAccounts, identifying_origin, named, names_in
+from flfed.federation.client.released.accounts import RowAccounts, identifying_origin, named, names_in, rows_of
 from flfed.federation.client.released.sets import RELEASED, RowSets
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, LockedLedger
 from flfed.records.ledger_line import ASKS, Line, Run, run_of
 from flfed.refusals import Refusal
-from flfed.rows.data.origin import Origin, SourceRows, is_plain, rows_here
+from flfed.rows.data.origin import Origin
 from flfed.rows.data.row_keys import find_rows, row_keys
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots.differencing import RowSet, SourceSet, apart_by_few, too_close
-from flfed.rows.snapshots.snapshot import FrozenSite
 from flfed.rows.snapshots.withholding import TESTED, Chosen
 from flfed.study.request_hash import asks_sha256
 from flfed.words import render
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LOG = logging.getLogger("flfed.site")
 COUNTED = "exact-counts"
@@ -81,7 +77,7 @@ def parts_of(session: SiteSession, key: bytes) -> Parts:
     if study.encode.rows == "complete":
         complete = tuple(schema.features(study.dataset.features))
     parts = []
-    whole, source = _rows_of(site)
+    whole, source = rows_of(site)
     keys = row_keys(whole)
     for part, table in session.parts().items():
         apart = part in ("fitted", "validation")
@@ -92,18 +88,6 @@ def parts_of(session: SiteSession, key: bytes) -> Parts:
             persons = SourceSet.of(source, places.tolist(), key, grouped=bool(schema.group))
         parts.append(Part(Chosen(part, complete, share, seed), RowSet.of(table, schema, key), persons))
     return Parts(parts, None if source is None else identifying_origin(source.origin))
-
-
-def _rows_of(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
-    """Return a site's mapped table and its source rows.
-
-    The source rows are the same rows as the source has them, and None where the source is unknown.
-    """
-    import pandas as pd
-
-    if isinstance(site, FrozenSite):
-        return site.inspect()[0], site.source_rows
-    return rows_here(site) if is_plain(site) else (pd.DataFrame(), None)
 
 
 class Releases:
