@@ -241,13 +241,11 @@ def rounded_comparison(reply: CompareReply) -> CompareReply:
 
     They are ten bits each, by which a chosen model reveals rows.
     """
-    return replace(
-        reply,
-        arms=_round_each(reply.arms, three_digits),
-        differences=_round_each(reply.differences, three_digits),
-        calibration=_round_each(reply.calibration, three_digits),
-        recalibration=_round_each(reply.recalibration, three_digits),
-    )
+    arms = _round_each(reply.arms, three_digits)
+    differences = _round_each(reply.differences, three_digits)
+    calibration = _round_each(reply.calibration, three_digits)
+    recalibration = _round_each(reply.recalibration, three_digits)
+    return replace(reply, arms=arms, differences=differences, calibration=calibration, recalibration=recalibration)
 
 
 def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:

@@ -156,7 +156,11 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
     facts: dict[str, Any] = {}
     if kind in LIST_REQUESTS:
         facts = _facts_of_list(message, own, study)
-    elif _adds_to_sum(kind, own, study, are_reserved=bool(reserved)):
+    elif (
+        kind in (TRAIN, EVALUATE, BINS, STATISTIC)
+        or (kind == SUMMARISE and reserved)
+        or (kind == COMPARE and own.figures(study) is not None)
+    ):
         request = TrainRequest.from_record(message.content) if kind in (TRAIN, EVALUATE) else None
         pinned = joined(frozenset(sums.keys.approval.pinned))
         facts = {"question_sha256": question_sha256(study, kind, request), "pinned": pinned}
@@ -166,15 +170,6 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
     question = rows_question(study.dataset.name) if kind == SUMMARISE else facts.get("question_sha256", "")
     history = sums.keys.approval.book.get_history(question, study.dataset.name)
     return InSum(reserved=reserved, facts=facts, question=question, history=history)
-
-
-def _adds_to_sum(kind: str, own: SiteRun, study: Study, *, are_reserved: bool) -> bool:
-    """Return whether the reply to a kind of message is added to others."""
-    if kind == SUMMARISE:
-        return are_reserved
-    if kind == COMPARE:
-        return own.figures(study) is not None
-    return kind in (TRAIN, EVALUATE, BINS, STATISTIC)
 
 
 def _facts_of_list(message: Message, own: SiteRun, study: Study) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import hashlib
 import platform
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,6 @@ import flfed
 from flfed.callbacks import Clock
 from flfed.errors import FlfedError, RunStopped, interruption
 from flfed.records.statistics.training_state import loss_fall, training_state
-from flfed.records.store.entries import CurvePoint
 from flfed.records.store.tables import finite
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.rows.comparison.pooled import Reference
@@ -49,11 +48,6 @@ def versions() -> Mapping[str, str]:
     return {"flfed": flfed.__version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
 
 
-def accountants(study: Study) -> Mapping[str, str]:
-    """Return the versions of the privacy accountants, {} for a study without a mechanism."""
-    return {} if study.privacy.name == "none" else {"dp-accounting": version("dp-accounting")}
-
-
 def recorded_training(
     writer: RunWriter, primary: str, study: Study, reference: Reference | None = None
 ) -> dict[str, Any] | None:
@@ -65,37 +59,24 @@ def recorded_training(
     """
     if study.privacy.name != "none":
         return None
-    beside = [] if reference is None else _beside_pooled(primary, reference)
+    beside = []
+    # A model may rank rows well while its probabilities are wrong.
+    for metric in dict.fromkeys([primary, "log_loss"]):
+        if reference is not None and metric in reference.union:
+            one = reference.union[metric]
+            kind = reference.pooled_same or reference.pooled
+            ends = {"value": finite(one.value), "low": finite(one.low), "high": finite(one.high)}
+            beside.append((metric, ends, finite(kind[metric].value)))
     model = study.model.build("model")
     trees = bool(getattr(model, "plain", False))
     arm = "validation" if study.plan.validation else "fit"
     points = writer.curves(arm, "loss")
-    fall = None if trees or not _losses_count(study, points) else loss_fall(points)
+    summed = any(point.site is None for point in points) and float(study.strategy.settings.get("fraction", 1.0)) < 1
+    chosen = study.strategy.settings.get("select") == "best" or bool(study.strategy.settings.get("patience"))
+    fall = None if trees or summed or chosen else loss_fall(points)
     margin = study.compare.minimum_gain
     least = {} if margin is None else {primary: margin}
     return training_state(fall, beside, by_rounds=not (model.linear or trees), least=least)
-
-
-def _losses_count(study: Study, points: Sequence[CurvePoint]) -> bool:
-    """Return whether losses show how far training is: of the last round, and of the same sites in each."""
-    settings = study.strategy.settings
-    if settings.get("select") == "best" or settings.get("patience"):
-        return False
-    summed = any(point.site is None for point in points)
-    return not summed or float(settings.get("fraction", 1.0)) >= 1
-
-
-def _beside_pooled(primary: str, reference: Reference) -> list[tuple[str, dict[str, float | None], float | None]]:
-    """Return by metric the shared model's figure over all rows, and the pooled model's."""
-    pooled = reference.pooled_same or reference.pooled
-    beside = []
-    # A model may rank rows well while its probabilities are wrong.
-    for metric in dict.fromkeys([primary, "log_loss"]):
-        if metric in reference.union:
-            one = reference.union[metric]
-            ends = {"value": finite(one.value), "low": finite(one.low), "high": finite(one.high)}
-            beside.append((metric, ends, finite(pooled[metric].value)))
-    return beside
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,6 +135,7 @@ def begin(
         From the engine and `engines.engine.path_of`.
     repeat : int, >= 0
     """
+    accountants = {} if study.privacy.name == "none" else {"dp-accounting": version("dp-accounting")}
     return store.begin_run(
         series,
         repeat=repeat,
@@ -161,7 +143,7 @@ def begin(
         path=path,
         seed=study.seed + repeat,
         rounds_planned=most_rounds(study),
-        versions={**versions(), **accountants(study)},
+        versions={**versions(), **accountants},
         hashes={"study": study.sha256(), "schema": facts["schema"], "code": code_sha256()},
         primary=facts["primary"],
         task=facts["task"],

@@ -117,7 +117,7 @@ class FederatedRun(RunSetting):
         summaries: dict[str, Summary] = {}
         merged = site_sums(self, self.parts).summary(participants)
         if merged is None:
-            summaries = self.summarise(back)
+            summaries = enrolment.summarise(self, back)
             merged = merge(list(summaries.values()))
         if not any(part.keeps_cohort for part in self.parts):
             participants = {site: participants[site] for site in summaries}
@@ -174,10 +174,6 @@ class FederatedRun(RunSetting):
         """
         return enrolment.enrol(self, self.parts, self.enrolled, earlier, cohort)
 
-    def summarise(self, participants: Participants) -> dict[str, Summary]:
-        """Return each site's sums over its training rows."""
-        return enrolment.summarise(self, participants)
-
     def write_start(self, participants: Participants, encoder: Encoder, sums: Mapping[str, Summary]) -> Checkpoint:
         """Write the start file and return the common checkpoint, without sums."""
         bands = {site: enrolled.rows_high for site, enrolled in participants.items()}
@@ -209,6 +205,6 @@ class FederatedRun(RunSetting):
         )
         if any(part.compare(model) for part in self.parts):
             return
-        Comparison(run=self, parts=self.parts, model=model, scores=self.writer.scores, rehearse=self.rounds).conduct(
-            start
-        )
+        scores = self.writer.scores
+        comparison = Comparison(run=self, parts=self.parts, model=model, scores=scores, rehearse=self.rounds)
+        comparison.conduct(start)

@@ -107,9 +107,8 @@ def origin_of(site: Site) -> Origin | None:
     """
     if isinstance(site, FrozenSite):
         return identifying_origin(site.snapshot.origin)
-    if is_plain(site) and (rows := rows_here(site)[1]) is not None:
-        return identifying_origin(rows.origin)
-    return None
+    rows = rows_of(site)[1]
+    return None if rows is None else identifying_origin(rows.origin)
 
 
 def rows_of(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:

@@ -345,25 +345,12 @@ def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], site
                 runs[one.id].add(run_of(line.facts))
     if not others:
         return None
-    refused = _too_many_under_names(parts, runs, names, facts, site)
-    if refused is None and _closes_in(sources, others, names, site):
-        return Refusal("too-close", least=site.policy.cell_minimum)
-    return refused
-
-
-def _too_many_under_names(
-    parts: Parts, runs: Mapping[str, set[Run]], names: Names, facts: Mapping[str, Any], site: Site
-) -> Refusal | None:
-    """Return why one more run is too many, or None.
-
-    The rows may have been released under this name, or in `runs` by their persons, under others.
-    """
     for part in parts.all:
-        elsewhere = set[Run]() if part.source is None else runs.get(part.source.id, set())
+        elsewhere = set[Run]() if part.source is None else runs[part.source.id]
         refused = _too_many(elsewhere | _runs_over(part, names.lines), facts, site)
         if refused is not None:
             return refused
-    return None
+    return Refusal("too-close", least=site.policy.cell_minimum) if _closes_in(sources, others, names, site) else None
 
 
 def _of_same_columns(source_sets: Iterable[SourceSet], sources: Sequence[SourceSet]) -> list[SourceSet]:

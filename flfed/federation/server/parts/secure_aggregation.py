@@ -215,14 +215,8 @@ def _describe_summed(sums: SummedFigures) -> dict[str, Any]:
     points = []
     for (by, at), (tp, fp, fn, tn) in sums.points.items():
         points.append({"by": by, "at": at, "tp": tp, "fp": fp, "fn": fn, "tn": tn})
-    return {
-        "rows": "holdout",
-        "sites": sums.sites,
-        "holdout-rows": sums.rows,
-        "figures": figures,
-        "auc-bounds": bounds,
-        "points": points,
-    }
+    head = {"rows": "holdout", "sites": sums.sites, "holdout-rows": sums.rows}
+    return {**head, "figures": figures, "auc-bounds": bounds, "points": points}
 
 
 @dataclass(frozen=True, eq=False)
