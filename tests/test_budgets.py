@@ -20,18 +20,18 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 817_545,
+    "tokens of code": 817_464,
     "lines of code": 76_926,
     "Python files": 571,
     "most imports of a module": 34,
-    "modules with more than 15 imports": 49,
+    "modules with more than 15 imports": 45,
     "modules that know four or more concepts": 2,
-    "modules that know secure sums": 44,
+    "modules that know secure sums": 42,
     "modules that know covers": 20,
     "modules that know aggregate-only": 11,
     "comparisons with a mode's name": 0,
     "circles of imports": 0,
-    "functions of complexity above 10": 69,
+    "functions of complexity above 10": 67,
     "functions of complexity above 20": 0,
     "conditional expressions per 1,000 lines": 23.0,
     "packed assignments per 1,000 lines": 0.8,

@@ -212,9 +212,8 @@ def _describe_summed(sums: SummedFigures) -> dict[str, Any]:
         if low is not None:
             figures["roc_auc_score"] = {"global": area}
             bounds = [low, high]
-    points = []
-    for (by, at), (tp, fp, fn, tn) in sums.points.items():
-        points.append({"by": by, "at": at, "tp": tp, "fp": fp, "fn": fn, "tn": tn})
+    counts = ("tp", "fp", "fn", "tn")
+    points = [{"by": by, "at": at} | dict(zip(counts, of, strict=True)) for (by, at), of in sums.points.items()]
     head = {"rows": "holdout", "sites": sums.sites, "holdout-rows": sums.rows}
     return {**head, "figures": figures, "auc-bounds": bounds, "points": points}
 
