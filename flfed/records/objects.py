@@ -141,6 +141,21 @@ class RunReport:
     left_out: Any = None
 
     @property
+    def is_statistic(self) -> bool:
+        """Whether it has no model, but the figures of a statistic."""
+        return self.statistics is not None
+
+    @property
+    def is_validation(self) -> bool:
+        """Whether its model was trained before and elsewhere."""
+        return self.validation is not None
+
+    @property
+    def is_of_parties(self) -> bool:
+        """Whether parties have different columns of the same people, of whom one has the outcome."""
+        return self.parties is not None
+
+    @property
     def why(self) -> str:
         """Reason for its status, in brackets."""
         return f" ({self.reason.rstrip('.')})" if self.reason else ""

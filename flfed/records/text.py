@@ -64,6 +64,21 @@ def seconds_in_words(seconds: float | None) -> str:
     return f"{number(seconds, 1 if seconds < 10 else 0)} seconds"
 
 
+def size_in_words(count: int) -> str:
+    """Return a number of bytes with its unit and three significant digits.
+
+    Examples
+    --------
+    >>> size_in_words(0), size_in_words(999), size_in_words(48_000), size_in_words(1_234_567)
+    ('0 B', '999 B', '48.0 kB', '1.23 MB')
+    """
+    for by, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= by:
+            size = count / by
+            return f"{number(size, 2 - (size >= 10) - (size >= 100))} {unit}"
+    return f"{count} B"
+
+
 def heading(title: str, repeat: int | None) -> str:
     """Return a heading, with the number of the repeat where there are several.
 

@@ -26,11 +26,11 @@ from flfed.federation.client.privacy_budget import shown
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.records.reports.audit_headlines import share_in_words
-from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.report import report
 from flfed.records.reports.site_verdict import SITE_ARMS, site_verdict
 from flfed.records.statistics.verdict import ARM_NAMES, number
 from flfed.records.store.reader import RunReader
+from flfed.records.text import size_in_words
 from flfed.signatures import gate_fingerprint
 from flfed.study.study import Study
 from flfed.updates.messages.compare import COMPARE, CompareReply, Figure

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from flfed.records.charts.by_round import are_cut, of_all_sites
+from flfed.records.charts.by_round import are_cut, counted_in_bins, of_all_sites
 from flfed.records.reports.narrative import headline, verdict_in_words
 from flfed.records.reports.shown_run import ShownRun
 from flfed.records.section import Section, Table, divide
 from flfed.records.sections.answer import basis, next_steps, words
-from flfed.records.sections.scores import counted_in_bins
 from flfed.records.store.entries import ComparisonRow, CurvePoint, DifferenceRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from flfed.errors import UsageError
-from flfed.records.dossier import sheet as sheets
-from flfed.records.dossier.answers import EVIDENCE, Facts, answer_sheet
+from flfed.records.dossier import answers as sheets
+from flfed.records.dossier.answers import EVIDENCE, Facts, Item, Sheet, answer_sheet, read_sheets
 from flfed.records.dossier.dossier import METADATA, Dossier, write_dossier
 from flfed.records.dossier.record import Member, RunRecord, shown
-from flfed.records.dossier.sheet import Item, Sheet, read_sheets
 from flfed.records.store.entries import AuditRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore

@@ -10,8 +10,7 @@ from streamlit.testing.v1 import AppTest
 import flfed
 from flfed import Study
 from flfed.experiments.compare_runs import compare_runs
-from flfed.records.dashboard.panels.compare import shows
-from flfed.records.reports.recorded_run import Recorded, methods_of, paired
+from flfed.records.reports.recorded_run import Recorded, methods_of, paired, shows
 from flfed.records.store.reader import RunReader
 from flfed.words import render
 

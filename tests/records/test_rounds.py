@@ -6,10 +6,10 @@ import pytest
 
 from flfed.records.charts import by_round
 from flfed.records.reports import round_totals as by_database
-from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.round_totals import band_of, costs, width_of
 from flfed.records.store.entries import CurvePoint, EventRow, MetricRow, SentRow
 from flfed.records.store.reader import RunReader
+from flfed.records.text import size_in_words
 
 SITES = ("a", "b", "c")
 

@@ -3,9 +3,9 @@
 import pytest
 
 from flfed.records.dashboard import page_files
-from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.store.entries import SiteRow
 from flfed.records.store.reader import RunReader
+from flfed.records.text import size_in_words
 from tests.records.test_dashboard import overview, words
 
 pytestmark = pytest.mark.usefixtures("shown")

@@ -14,9 +14,9 @@ from streamlit.testing.v1 import AppTest
 from flfed.records.charts.colours import BLUE, FAINT
 from flfed.records.dashboard import page_files
 from flfed.records.reports.faults import folded
-from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import EventRow, MetricRow, SentRow, SiteRow
+from flfed.records.text import size_in_words
 from tests.records.test_dashboard import APP, words
 
 pytestmark = pytest.mark.usefixtures("shown")

@@ -18,8 +18,7 @@ from flfed.records.charts.privacy import KIND_COLOURS, OTHER_COLOUR
 from flfed.records.dashboard import sections
 from flfed.records.ledger_line import Total
 from flfed.records.reports.privacy_tables import KINDS as NAMES
-from flfed.records.reports.privacy_tables import size_in_words
-from flfed.records.text import escape
+from flfed.records.text import escape, size_in_words
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.site import Site
 from flfed.words import render

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from flfed.records.charts.chart import (
 )
 from flfed.records.charts.colours import AMBER, ARM_COLOURS, BLUE, FAINT, NEUTRAL, ORANGE, PALE_BLUE
 from flfed.records.reports.round_totals import Block, band_of
-from flfed.records.statistics.verdict import decimals_of, number
+from flfed.records.statistics.verdict import decimals_of, metric_name, number
 from flfed.records.store.entries import CurvePoint
 from flfed.words import render
 
@@ -96,6 +97,25 @@ def are_cut(points: Iterable[CurvePoint], metric: str) -> bool:
         return False
     low, high = _drawn_ranges(rows)
     return bool(((low > rows["low"]) | (high < rows["high"])).any())
+
+
+def counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
+    """Return how far a curve from counts by bin may be off, "" of any other curve."""
+    # The further end counts: the other may have been cut at 0 or 1.
+    reaches = [
+        max(p.high - p.value, p.value - p.low)
+        for p in points
+        if p.site is None and p.round and p.value is not None and p.low is not None and p.high is not None
+    ]
+    if not reaches:
+        return ""
+    most = number(math.ceil(max(reaches) * 1000 - 1e-9) / 1000)
+    sentences = [render("pages.rounds.binned", metric=metric_name(metric), most=most)]
+    if max(reaches) > DRAWN_FROM:
+        sentences.append(render("pages.rounds.range", reach=number(DRAWN_FROM, 2)))
+    if are_cut(points, metric):
+        sentences.append(render("pages.rounds.cut"))
+    return " ".join(sentences)
 
 
 def of_each_site(

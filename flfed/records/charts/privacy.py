@@ -25,9 +25,10 @@ from flfed.records.charts.chart import (
 from flfed.records.objects import read
 from flfed.records.reports import audit_headlines as audits
 from flfed.records.reports.privacy import SiteSpending, SpentLine, epsilon_in_words, of_all_studies
-from flfed.records.reports.privacy_tables import kind_in_words, kinds_of, size_in_words
+from flfed.records.reports.privacy_tables import kind_in_words, kinds_of
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import CrossedEntry
+from flfed.records.text import size_in_words
 
 THIS_RUN = "this run"
 ALL_STUDIES = "all studies"

@@ -206,3 +206,10 @@ class Opened(Seen):
         """Return the number of bytes sent in each direction."""
         with RunReader.open(only=self.only) as reader:
             return reader.bytes_sent(self.names)
+
+
+def open_series(series: Sequence[str], only: str | None) -> list[Opened]:
+    """Return some series as a page shows them to all, or to people of the site `only`."""
+    viewer = Viewer("site", only) if only else Viewer("analyst")
+    with RunReader.open(only=only) as reader:
+        return [Opened(viewer, reader.runs_of(name), name) for name in series]

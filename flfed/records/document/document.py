@@ -19,7 +19,7 @@ from flfed.records.objects import figure_of
 from flfed.records.reports import narrative, site_answer
 from flfed.records.reports.calibration import calibration_of_sites
 from flfed.records.reports.faults import STATUS_WORDS, missing_in_words, unfinished_in_words
-from flfed.records.reports.report import arms_shown, metrics_of, purpose_in_words
+from flfed.records.reports.report import arms_shown, metrics_of
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.section import Section, divide
 from flfed.records.sections import answer as answers
@@ -29,8 +29,6 @@ from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.sections.statistic import estimates, survival
 from flfed.records.sections.unseen_sites import advised_updates, unseen_sites, validated_sites
 from flfed.records.statistics import importances, noised_scores, score_curves
-from flfed.records.statistics.left_out import VALIDATION
-from flfed.records.statistics.own_models import PARTIES
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import sentence_case, with_interval
 from flfed.records.store.reader import RunReader
@@ -67,7 +65,7 @@ def answer(content: Content) -> Markup:
     box = element("div", *(element("p", line) for line in verdict), class_="verdict")
     warnings = bullets([line for line in _warnings(content) if line not in others], class_="warnings")
     parts = [box, tables, warnings]
-    if purpose := purpose_in_words(content.shown.study_text):
+    if purpose := content.shown.purpose:
         parts.insert(0, element("p", purpose, class_="purpose"))
     if content.shown.note:
         parts.append(paragraphs([render("document.document.note", note=content.shown.note)]))
@@ -80,7 +78,7 @@ def _verdict(content: Content) -> list[str]:
     only = content.shown.only
     metric = content.shown.metric
     run = content.shown.run
-    if "statistics" in report:
+    if run.is_statistic:
         return statistic_in_words(run.statistics, run.repeats)
     if only is None:
         return _nothing(content) if metric is None else narrative.verdict_in_words(report)
@@ -120,7 +118,7 @@ def _words(content: Content) -> list[str]:
         left_to_others = (render("report.site.costs"), render("report.site.limits"))
         return [line for line in site_answer.rests_on(report, only, metric) if line not in left_to_others]
     # A statistic stands in words above, and has no rounds.
-    if "statistics" in report:
+    if content.shown.run.is_statistic:
         return []
     return answers.words(content.shown)
 
@@ -129,7 +127,7 @@ def figures(content: Content) -> Markup:
     """Return the figures of every site with their 95 % CI, and those over all sites; nothing of a validation."""
     report = content.shown.report
     metric = content.shown.metric
-    if metric is None or VALIDATION in report:
+    if metric is None or content.shown.run.is_validation:
         return Markup()
     order = _sites(content, metric)
     below = []
@@ -151,7 +149,7 @@ def figures(content: Content) -> Markup:
         bullets(dict.fromkeys([*below, *notes]), class_="notes"),
     ]
     over = references(report, metric)
-    if over.charts and PARTIES not in report:
+    if over.charts and not content.shown.run.is_of_parties:
         parts += sections.part(over)
     return section("Figures with 95 % CI", *parts)
 
@@ -383,8 +381,7 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
         element("title", f"{run.study} ({run.run})"),
         element("style", Markup(STYLE.read_text(encoding="utf-8"))),
     ]
-    has_model = content.shown.trains or VALIDATION in content.shown.report
-    shown = SECTIONS if has_model else WITHOUT_MODEL
+    shown = SECTIONS if content.shown.has_model else WITHOUT_MODEL
     parts = [part(content) for part in shown]
     _, absent = divide(part for part in parts if isinstance(part, Section))
     body_parts = [sections.written(part) for part in parts if part not in absent]
@@ -414,7 +411,7 @@ def _head(content: Content) -> list[Markup]:
     lines = [f"Run {run.run}: {', '.join(filter(None, facts))}."]
     if content.shown.only:
         wording = noised_scores.wording(content.shown.report, content.shown.only)
-        if "statistics" in content.shown.report:
+        if run.is_statistic:
             wording = noised_scores.covered_wording(content.shown.only)
         lines.append(wording.seen)
     return [element("h1", run.study), *(element("p", line, class_="facts-line") for line in lines)]

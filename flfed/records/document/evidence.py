@@ -20,7 +20,7 @@ from flfed.records.document.sections import (
 )
 from flfed.records.objects import site_of
 from flfed.records.reports.faults import leak_lines, no_sums_in_words, site_facts
-from flfed.records.reports.privacy_tables import has_model, size_in_words
+from flfed.records.reports.privacy_tables import has_model
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.reports.site_verdict import varies
 from flfed.records.sections import data
@@ -30,6 +30,7 @@ from flfed.records.statistics.noised_scores import TRAINED_ON
 from flfed.records.statistics.score_curves import percent_of
 from flfed.records.statistics.verdict import ABSENT, sentence_case
 from flfed.records.store.entries import SiteEntry
+from flfed.records.text import size_in_words
 from flfed.words import render
 
 MOST_SITES = 10

@@ -1,12 +1,14 @@
-"""Answers of a sheet: the facts of a run's record for each item, and the texts of people from a file.
+"""Answer sheets: their items, each with the facts of a run's record and the text of people for it.
 
-The file has a table for people and one for each sheet.
+A sheet is a TOML file in `sheets/`. A sheet whose source could not be read is not there. The file of facts has a table
+for people and one for each sheet.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -16,8 +18,94 @@ from flfed.errors import UsageError, unknown
 from flfed.parsers import parse_toml
 from flfed.records.dossier import model_evidence, run_evidence
 from flfed.records.dossier.record import Finding, RunRecord
-from flfed.records.dossier.sheet import Item, Sheet
+from flfed.records.objects import read
 from flfed.words import render, sentences, usage_error
+
+FOLDER = Path(__file__).parent / "sheets"
+
+
+@dataclass(frozen=True)
+class Item:
+    """Item of a sheet.
+
+    Attributes
+    ----------
+    number : str
+        As the source numbers it.
+    title : str
+        In our own words.
+    by : str
+        Writer of the parts that the record does not have.
+    part : str
+        Heading above it, empty where it continues the part of the item before.
+    evidence : sequence of str
+        Names in `EVIDENCE`, each of which the answer needs; none where only people can answer.
+    shows : sequence of str
+        Names of facts that help its writer and answer nothing.
+    rest : str
+        Part that the record leaves to people where it answers the item.
+    fact : str
+        Key of the table [people] of the file of facts that answers it, empty for a key of its own.
+    training : bool
+        Whether it asks how the model was made, which a validation does not know.
+    """
+
+    number: str
+    title: str
+    by: str
+    part: str = ""
+    evidence: Sequence[str] = ()
+    shows: Sequence[str] = ()
+    rest: str = ""
+    fact: str = ""
+    training: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Answer sheet.
+
+    Attributes
+    ----------
+    name : str
+        Of its file.
+    title, reader : str
+        Its title, and for whom it is.
+    source, address, file, version, date : str
+        The publication whose items it has, and the part of it.
+    items : list of Item
+    runs : {"any", "model", "training"}
+        Runs that it is for: every one, those with a model that they train or validate, those that train one.
+    """
+
+    title: str
+    reader: str
+    source: str
+    address: str
+    file: str
+    version: str
+    date: str
+    items: list[Item]
+    runs: Literal["any", "model", "training"] = "any"
+    name: str = ""
+
+    def for_run(self, *, trains: bool, validates: bool) -> Sheet | None:
+        """Return the sheet with the items that a run can answer, None where it is not for that run."""
+        if self.runs == "any" or trains:
+            return self
+        if self.runs == "training" or not validates:
+            return None
+        return replace(self, items=[item for item in self.items if not item.training])
+
+
+def read_sheets() -> list[Sheet]:
+    """Return every sheet, by name."""
+    sheets = []
+    for path in sorted(FOLDER.glob("*.toml")):
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        sheets.append(read(Sheet, tables | {"name": path.stem}))
+    return sheets
+
 
 PEOPLE = "people"
 """Table of what several sheets need."""

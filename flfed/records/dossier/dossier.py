@@ -10,11 +10,18 @@ from pathlib import Path
 from flfed.errors import UsageError, require_extra
 from flfed.paths import private_folder, write_private
 from flfed.records.document.document import document
-from flfed.records.dossier.answers import Counts, Facts, answer_sheet, as_object, count_answers, write_template
+from flfed.records.dossier.answers import (
+    Counts,
+    Facts,
+    answer_sheet,
+    as_object,
+    count_answers,
+    read_sheets,
+    write_template,
+)
 from flfed.records.dossier.crate import describe_crate
 from flfed.records.dossier.pages import cover_page, sheet_page
 from flfed.records.dossier.record import Member, RunRecord
-from flfed.records.dossier.sheet import read_sheets
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import plain
 from flfed.words import render, usage_error

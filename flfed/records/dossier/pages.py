@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from flfed.records.document.document import POLICY, STYLE
 from flfed.records.document.sections import Markup, bullets, element, paragraphs, plain, section, table
-from flfed.records.dossier.answers import Answer, Facts, count_answers
+from flfed.records.dossier.answers import Answer, Facts, Sheet, count_answers
 from flfed.records.dossier.record import Finding, RunRecord
-from flfed.records.dossier.sheet import Sheet
 from flfed.records.text import moment
 from flfed.words import render, sentences
 

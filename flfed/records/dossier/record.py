@@ -12,7 +12,6 @@ from flfed.records.objects import RunReport, SiteReport, read, site_of
 from flfed.records.reports.audit_headlines import Audit
 from flfed.records.reports.faults import some
 from flfed.records.reports.privacy import PrivacyReport, private_of
-from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.odd_sites import Columns
 from flfed.records.statistics.verdict import number, sentence_case
 from flfed.records.store.entries import RunEntry, SiteEntry
@@ -135,7 +134,7 @@ class RunRecord:
     @property
     def validates(self) -> bool:
         """Whether sites scored a model that somebody brought along, and trained none."""
-        return VALIDATION in self.content.shown.report
+        return self.content.shown.run.is_validation
 
     @cached_property
     def sites(self) -> list[SiteEntry]:

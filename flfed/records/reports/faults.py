@@ -20,7 +20,6 @@ from flfed.records.reports.recorded_run import Recorded
 from flfed.records.section import group
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import TRAINED_ON, released
-from flfed.records.statistics.own_models import PARTIES
 from flfed.records.statistics.verdict import ABSENT, sentence_case, shorten
 from flfed.records.store.entries import EventEntry, SiteEntry
 from flfed.records.store.reader import RunReader
@@ -440,9 +439,10 @@ def no_sums_in_words(report: Report, events: Sequence[EventEntry]) -> str:
     """Return why a run has no sums over rows to show."""
     if not released(report).is_exact:
         return render("report.noised.sums")
-    if PARTIES in report:
+    run = run_of(report)
+    if run.is_of_parties:
         return render("faults.sums.parties")
-    if run_of(report).status == "running":
+    if run.status == "running":
         return render("faults.sums.pending")
     for event in events:
         if event.code == "no-table-1":

@@ -20,7 +20,6 @@ from flfed.records.reports.faults import (
 )
 from flfed.records.reports.report import AGAIN, arms_shown, primary_of
 from flfed.records.statistics import Report
-from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import (
     covered_rows,
     own_under_noise,
@@ -30,7 +29,6 @@ from flfed.records.statistics.noised_scores import (
 )
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import (
-    PARTIES,
     naive_in_words,
     own_models_in_words,
     own_parts_in_words,
@@ -111,7 +109,7 @@ def comparison_rows(report: Report, metric: str | None = None) -> tuple[list[str
         cells = [number(figure_of(site[arm], metric).value) for arm in arms]
         rows.append([name, shown(site_of(site).holdout_rows), *cells, *_gain_and_verdict(site, metric)])
     # The figures of parties stand in the line of the one with the outcome.
-    if PARTIES not in report:
+    if not run_of(report).is_of_parties:
         rows += _rows_over_all(report, metric, beside="personalised" in arms)
     return headers, rows, _below_table(report, metric)
 
@@ -352,7 +350,7 @@ def untold_in_words(report: Report, metric: str) -> list[str]:
 
 def unadjusted_in_words(report: Report, metric: str) -> list[str]:
     """Return why adjusted models have no column, or nothing."""
-    if not released(report).is_exact or PARTIES in report or "personalised" in arms_shown(report, metric):
+    if not released(report).is_exact or run_of(report).is_of_parties or "personalised" in arms_shown(report, metric):
         return []
     return [render("report.run.unadjusted", metric=metric_name(metric))]
 
@@ -451,7 +449,7 @@ def _reach(report: Report, metric: str) -> list[str]:
 
 def _reached(report: Report, metric: str) -> tuple[FigureReport, str]:
     """Return the shared model's figure, and on whose test rows it is; of parties, those of the one with the outcome."""
-    if PARTIES in report:
+    if run_of(report).is_of_parties:
         for site, of in run_of(report).sites.items():
             own = figure_of(site_of(of).global_, metric)
             if own.value is not None:
@@ -543,7 +541,7 @@ def _who_gains(report: Report, metric: str) -> list[str]:
     best = stands_out(report, metric)
     if best is not None:
         sentence = verdicts.site_verdict(run.sites[best[0]], metric)[1]
-        if PARTIES in report:
+        if run_of(report).is_of_parties:
             return [f"{best[0]}: {sentence}"]
         return [render("report.run.largest", site=best[0], verdict=sentence)]
     if len(run.sites) < 2 or not is_measured(report, metric):
@@ -564,7 +562,7 @@ def tally(report: Report, metric: str) -> str:
     for name, site in run.sites.items():
         verdict = verdicts.site_verdict(site, metric)[0]
         by_code[verdict].append(name)
-        if PARTIES in report:
+        if run_of(report).is_of_parties:
             return f"{sentence_case(describe_verdict(verdict, metric).removesuffix(' here'))} at {name}."
     # The number of sites that gain is shown even where it is 0; but where most are inconclusive, or the mean gain is
     # clear, "0" would read as no.
@@ -595,7 +593,7 @@ def course_in_words(report: Report, planned: int | None, *, refusals: bool = Tru
     if planned:
         rounds = f"{run.rounds} of {rounds}"
     rounds += " ran"
-    if VALIDATION in report:
+    if run_of(report).is_validation:
         rounds = render("report.validation.course")
     if run.repeats > 1:
         rounds += " in every repeat"

@@ -24,6 +24,7 @@ from flfed.records.reports.privacy import (
 )
 from flfed.records.statistics.verdict import ABSENT, format_as_written, number, shown
 from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
+from flfed.records.text import size_in_words
 from flfed.study.tables import SHARINGS
 from flfed.words import render, sentences
 
@@ -323,21 +324,6 @@ def kind_in_words(kind: str, kinds: Collection[str] = ()) -> str:
     if kind == COUNTED and "train" in kinds:
         return "counts before training, with noise"
     return KINDS.get(kind, kind)
-
-
-def size_in_words(count: int) -> str:
-    """Return a number of bytes with its unit and three significant digits.
-
-    Examples
-    --------
-    >>> size_in_words(0), size_in_words(999), size_in_words(48_000), size_in_words(1_234_567)
-    ('0 B', '999 B', '48.0 kB', '1.23 MB')
-    """
-    for by, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= by:
-            size = count / by
-            return f"{number(size, 2 - (size >= 10) - (size >= 100))} {unit}"
-    return f"{count} B"
 
 
 def left_lines(crossed: Sequence[CrossedEntry]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from flfed.records.objects import figure_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
-from flfed.records.statistics.verdict import better_of
+from flfed.records.statistics.verdict import ABSENT, Difference, better_of, gain_in_brackets, metric_name, number
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader, RunsReader
 from flfed.study.former_names import study_values
@@ -239,3 +239,49 @@ def _ratio(entry: SiteEntry | None) -> float | None:
     if entry is None or not entry.resplit or not entry.rows or not entry.holdout_rows:
         return None
     return entry.holdout_rows / max(entry.rows - entry.holdout_rows, 1)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method beside others, from `methods_of`."""
+
+    series: str
+    method: str
+    plain: bool
+    rounds: int
+    value: Any
+    gain: Any
+
+
+def method_lines(methods: Sequence[Method], metric: str) -> list[dict[str, str]]:
+    """Return a line for each method: its figures, its gain on the first one, and what that shows."""
+    # An outcome that is a number has no log loss.
+    figures = [of for of in dict.fromkeys((metric, LOSS)) if of == metric or methods[0].value[of] is not None]
+    lines = []
+    for method in methods:
+        line = {"Method": method.method, "Rounds": str(method.rounds)}
+        for of in figures:
+            line[metric_name(of)] = number(method.value[of])
+            line[f"Difference in {metric_name(of)} (95 % CI)"] = _difference(method.gain, of)
+        lines.append(line | {"Finding": _finding(method, figures)})
+    return lines
+
+
+def _finding(method: Method, figures: Sequence[str]) -> str:
+    if method.gain is None:
+        return "plain averaging" if method.plain else "reference method"
+    first, *others = figures
+    # The loss may show errors of probabilities, which do not change the ranks of rows.
+    beside = {of: shows(method.gain, of) for of in others}
+    telling = [f"{metric_name(of)} {shown}" for of, shown in beside.items() if shown in TELLING]
+    return "; ".join([shows(method.gain, first), *telling])
+
+
+def _difference(gain: Report | None, metric: str) -> str:
+    """Return a difference with its interval, or the reason why there is none."""
+    if gain is None:
+        return ""
+    entry = figure_of(gain, metric)
+    if entry.value is None:
+        return f"{ABSENT}: {entry.reason}"
+    return gain_in_brackets(Difference(entry.value, entry.low, entry.high))

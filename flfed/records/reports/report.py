@@ -293,7 +293,7 @@ def _read_optional_objects(opened: _Opened) -> Report:
 
 def is_of_model(run_report: Mapping[str, Any], runs: Sequence[RunEntry]) -> bool:
     """Return whether a report is of a model, which was trained or validated, and not of a statistic."""
-    return runs[0].rounds_planned > 0 or VALIDATION in run_report
+    return runs[0].rounds_planned > 0 or run_of(run_report).is_validation
 
 
 def head(runs: Sequence[RunEntry], name: str) -> Report:
@@ -560,12 +560,13 @@ def arms_shown(run_report: Report, metric: str) -> list[str]:
     if not released(run_report).is_exact:
         return ["global"]
     alike = []
-    for site in run_of(run_report).sites.values():
+    run = run_of(run_report)
+    for site in run.sites.values():
         shared, adjusted = (figure_of(site[arm], metric).value for arm in DIFFERENCE_ARMS)
         if shared is not None and adjusted is not None:
             alike.append(math.isclose(shared, adjusted, rel_tol=1e-9, abs_tol=1e-12))
     # A model of parties is adjusted to nobody.
-    if PARTIES in run_report or (alike and all(alike)):
+    if run.is_of_parties or (alike and all(alike)):
         return [arm for arm in SITE_ARMS if arm != "personalised"]
     return [*SITE_ARMS]
 

@@ -11,13 +11,13 @@ from typing import Any
 from sqlalchemy import Integer, distinct, func, literal, select
 
 from flfed.records.objects import read, read_some
-from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import NORMAL_95, SHARES
 from flfed.records.store.entries import CurvePoint
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Event, Metric, Sent
 from flfed.records.store.visibility import Query
+from flfed.records.text import size_in_words
 from flfed.words import render
 
 TRAINING = ("train", "query.partial")

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from flfed.records.objects import RunReport, run_of
 from flfed.records.reports.catalogue import note_in_words, notes_of
-from flfed.records.reports.report import primary_of, report
+from flfed.records.reports.report import primary_of, purpose_in_words, report
 from flfed.records.statistics import Report
 from flfed.records.statistics.own_models import without_outcome
 from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
@@ -122,6 +122,16 @@ class ShownRun(Seen):
             study_text=reader.series(names[0]).study_text,
             note=note_in_words(notes_of(reader, names)),
         )
+
+    @property
+    def purpose(self) -> str:
+        """The study's purpose as a sentence, "" where it has none."""
+        return purpose_in_words(self.study_text)
+
+    @property
+    def has_model(self) -> bool:
+        """Whether it has a model, which was trained or validated."""
+        return self.trains or self.run.is_validation
 
     @cached_property
     def run(self) -> RunReport:

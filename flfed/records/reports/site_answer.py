@@ -12,7 +12,7 @@ from flfed.records.reports import site_verdict as verdicts
 from flfed.records.reports.narrative import COLUMNS, gain_in_words, interval_name
 from flfed.records.reports.report import OWN_COLUMNS, STARTED
 from flfed.records.statistics import Report, verdict
-from flfed.records.statistics.noised_scores import TRAINED_ON, released, scores_in_words, trained_on
+from flfed.records.statistics.noised_scores import NOT_COMPARED, TRAINED_ON, released, scores_in_words, trained_on
 from flfed.records.statistics.own_models import SAME, naive_in_words, own_parts_in_words, rival_in_words
 from flfed.records.statistics.training_state import trained_at_site
 from flfed.records.store.entries import SiteEntry
@@ -239,6 +239,17 @@ def site_line(report: Report, name: str, metric: str, arms: Sequence[str] = verd
         return start | cells
     gain = {f"Gain, + is better ({interval_name(report)})": _unbroken(gain_in_words(site, metric))}
     return start | cells | gain | {"Verdict": verdict.describe_verdict(verdicts.site_verdict(site, metric)[0], metric)}
+
+
+def shared_with_verdict(of_site: Report, metric: str) -> str:
+    """Return the shared model's figure at a site with the verdict, or why there is none."""
+    figure = figure_of(site_of(of_site).global_, metric)
+    if figure.value is None and not site_of(of_site).difference:
+        return render("pages.runs.uncompared")
+    shown = verdict.with_interval(figure.value, figure.low, figure.high)
+    if NOT_COMPARED in of_site:
+        return f"{shown}: not compared"
+    return f"{shown}: {verdict.describe_verdict(verdicts.site_verdict(of_site, metric)[0], metric)}"
 
 
 def untold_at(report: Report, metric: str, sites: Sequence[str]) -> list[str]:

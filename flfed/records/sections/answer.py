@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from flfed.records.objects import figure_of, read, site_of
+from flfed.records.objects import figure_of, site_of
 from flfed.records.reports import faults, narrative
 from flfed.records.reports.privacy_tables import has_model, mechanism_lines
 from flfed.records.reports.shown_run import ShownRun
-from flfed.records.reports.site_answer import SummedFigures
 from flfed.records.reports.site_verdict import code_of_mean, site_verdict
 from flfed.records.section import Section, Table
-from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import (
     is_uncompared,
     own_under_noise,
@@ -20,10 +16,9 @@ from flfed.records.statistics.noised_scores import (
     uncompared_in_words,
 )
 from flfed.records.statistics.odd_sites import odd_sites_in_words
-from flfed.records.statistics.own_models import PARTIES, own_models_in_words
+from flfed.records.statistics.own_models import own_models_in_words
 from flfed.records.statistics.training_state import training_in_words
 from flfed.records.statistics.verdict import DO_NOT_USE, PAYS, sentence_case
-from flfed.records.store.entries import SiteEntry
 from flfed.study.former_names import parsed_study
 from flfed.study.study import names
 from flfed.words import render
@@ -75,9 +70,8 @@ def leaks(shown: ShownRun) -> Section:
 def basis(shown: ShownRun) -> Section:
     """Return what the answer rests on: rows, rounds, privacy, and the models that the shared one is compared with."""
     facts = {}
-    taking_part = [entry for entry in shown.compared_sites if entry.status != "refused"]
-    if taking_part:
-        facts["Rows"] = _rows(shown, taking_part)
+    if rows := _rows(shown):
+        facts["Rows"] = rows
     if shown.trains:
         facts["Rounds"] = narrative.course_in_words(shown.report, shown.planned)
     facts["Privacy"] = _privacy(shown)
@@ -87,8 +81,11 @@ def basis(shown: ShownRun) -> Section:
     return Section(title=render("pages.basis.title"), tables=(Table(lines=lines),))
 
 
-def _rows(shown: ShownRun, taking_part: Sequence[SiteEntry]) -> str:
-    """Return the rows of the sites that took part, and the test rows where models were compared on them."""
+def _rows(shown: ShownRun) -> str:
+    """Return the rows of the sites that took part, and the test rows where models were compared; "" without sites."""
+    taking_part = [entry for entry in shown.compared_sites if entry.status != "refused"]
+    if not taking_part:
+        return ""
     where = taking_part[0].site if len(taking_part) == 1 else f"{len(taking_part)} sites"
     if not released(shown.report).is_exact:
         about = ", ".join(f"{name} {trained_on(site)}" for name, site in shown.run.sites.items())
@@ -100,7 +97,7 @@ def _rows(shown: ShownRun, taking_part: Sequence[SiteEntry]) -> str:
     if len(rows) < len(taking_part):
         total = render("pages.basis.least", rows=total)
     sites = [site_of(site) for site in shown.run.sites.values()]
-    summed = read(SummedFigures, shown.run.sums_only or {}).holdout_rows or 0
+    summed = site_of(shown.run.sums_only or {}).holdout_rows or 0
     tested = summed + sum(site.holdout_rows or 0 for site in sites)
     if not tested:
         return render("pages.basis.rows", rows=total, sites=where)
@@ -108,7 +105,7 @@ def _rows(shown: ShownRun, taking_part: Sequence[SiteEntry]) -> str:
     events = ""
     if not summed and None not in classes:
         events = render("pages.basis.events", events=sum(of["1"] for of in classes))
-    if VALIDATION in shown.report:
+    if shown.run.is_validation:
         return render("pages.basis.scored", rows=total, sites=where, events=events)
     return render("pages.basis.tested", tested=tested, events=events, rows=total, sites=where)
 
@@ -128,7 +125,7 @@ def next_steps(shown: ShownRun, metric: str | None = None) -> Section | None:
 
     None where a run is not complete: its head says how to resume it. None of a validation, whose updates say it.
     """
-    if shown.run.status != "completed" or VALIDATION in shown.report:
+    if shown.run.status != "completed" or shown.run.is_validation:
         return None
     metric = metric or shown.metric
     steps = [render("pages.next.leaks")] if faults.leaks_in_words(shown.leaks) else []
@@ -144,7 +141,7 @@ def _steps(shown: ShownRun, metric: str | None) -> list[str]:
     steps = [_step(shown, metric)]
     if len(shown.run.sites) > 1 and not is_uncompared(shown.report):
         steps.append(render("pages.next.sites"))
-    can_attack = not shown.report["audit"] and not is_of_frames(shown) and PARTIES not in shown.report
+    can_attack = not shown.report["audit"] and not is_of_frames(shown) and not shown.run.is_of_parties
     if can_attack and released(shown.report).is_exact and has_model(shown.runs[0]):
         steps.append(render("pages.next.audit", run=run))
     return steps

@@ -16,6 +16,7 @@ from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics.noised_scores import COVERS
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
+from flfed.records.text import size_in_words
 from flfed.words import render
 
 SITES_DRAWN = 24
@@ -216,7 +217,7 @@ def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = 
     lines = tables.left_lines(crossed)
     shown = []
     for line in lines:
-        sizes = {key.removesuffix(", bytes"): tables.size_in_words(size) for key, size in line.items() if key != "Site"}
+        sizes = {key.removesuffix(", bytes"): size_in_words(size) for key, size in line.items() if key != "Site"}
         shown.append({"Site": str(line["Site"])} | sizes)
     lead = []
     if len(most) < len(totals):
@@ -224,7 +225,7 @@ def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = 
     content = render("pages.sent.rounds" if "train" in tables.kinds_of(out) else "pages.sent.bytes")
     if repeats > 1:
         content = render("pages.sent.repeats", repeats=repeats)
-    says = "; ".join(f"{site} {tables.size_in_words(totals[site])}" for site in most)
+    says = "; ".join(f"{site} {size_in_words(totals[site])}" for site in most)
     draw = partial(left_chart, out, most)
     drawing = Drawing(title=render("pages.sent.chart"), draw=draw, key="bytes", says=says, lines=lines)
     table = Table(lines=shown, is_drawn=True)

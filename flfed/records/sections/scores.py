@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
 
-from flfed.records.charts.by_round import DRAWN_FROM, are_cut, of_all_sites, of_each_site
+from flfed.records.charts.by_round import counted_in_bins, of_all_sites, of_each_site
 from flfed.records.charts.chart import is_stretched
 from flfed.records.charts.colours import Looks
 from flfed.records.charts.curves import (
@@ -63,25 +62,6 @@ def course(points: Sequence[CurvePoint], metric: str, arm: str, looks: Looks, *,
             Drawing(title=title, draw=draw, key=title, says=f"{title}, up to round {last}. {reach}".strip())
         )
     return Section(title=COURSE, charts=drawings, note=[*note, *filter(None, [reach])])
-
-
-def counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
-    """Return how far a curve from counts by bin may be off, "" of any other curve."""
-    # The further end counts: the other may have been cut at 0 or 1.
-    reaches = [
-        max(p.high - p.value, p.value - p.low)
-        for p in points
-        if p.site is None and p.round and p.value is not None and p.low is not None and p.high is not None
-    ]
-    if not reaches:
-        return ""
-    most = number(math.ceil(max(reaches) * 1000 - 1e-9) / 1000)
-    sentences = [render("pages.rounds.binned", metric=metric_name(metric), most=most)]
-    if max(reaches) > DRAWN_FROM:
-        sentences.append(render("pages.rounds.range", reach=number(DRAWN_FROM, 2)))
-    if are_cut(points, metric):
-        sentences.append(render("pages.rounds.cut"))
-    return " ".join(sentences)
 
 
 def ranking(

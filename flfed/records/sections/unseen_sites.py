@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from flfed.records.charts.by_site import interval_chart
-from flfed.records.objects import FigureReport, figure_of, read
+from flfed.records.objects import FigureReport, figure_of, read, run_of
 from flfed.records.reports.report import primary_of
 from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics import Report
@@ -168,7 +168,7 @@ def validated_sites(report: Report) -> Section | None:
     """Return AUC and calibration at each site, or the figure of another outcome; None of a run that trained a model."""
     recorded = _recorded(report)
     if recorded is None:
-        return _other_outcome(report) if VALIDATION in report else None
+        return _other_outcome(report) if run_of(report).is_validation else None
     words = Words(
         key=VALIDATION,
         title=render("report.validation.title"),

@@ -89,7 +89,7 @@ def own_models_in_words(report: Report) -> str:
     if not count_by_family:
         return render("report.own.rival", rival=rival)
     names = sentences("names", "families")
-    if PARTIES in report:
+    if run.is_of_parties:
         (family,) = count_by_family
         return render("report.own.family", rival=rival, family=names.get(family, family))
     listed = ", ".join(f"{names.get(family, family)} at {count}" for family, count in count_by_family.items())

@@ -12,9 +12,8 @@ from flfed.deployment.site_app.reads import node_listens
 from flfed.deployment.site_app.waiting import list_waits, show_waits
 from flfed.errors import counted
 from flfed.records.dashboard.sections import bullets, contained, table
-from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.statistics.verdict import format_as_written
-from flfed.records.text import escape, moment
+from flfed.records.text import escape, moment, size_in_words
 from flfed.study.tables import WRITTEN_DOWN
 from flfed.words import render
 

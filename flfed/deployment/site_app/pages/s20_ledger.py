@@ -10,8 +10,7 @@ from flfed.deployment.site_app.page_frame import Opened, added_up, by_day, kind_
 from flfed.errors import counted
 from flfed.records.charts.chart import Line
 from flfed.records.dashboard.sections import bullets, contained, download, figure, scrolled, table
-from flfed.records.reports.privacy_tables import size_in_words
-from flfed.records.text import escape
+from flfed.records.text import escape, size_in_words
 from flfed.words import render
 
 ALL = "all"

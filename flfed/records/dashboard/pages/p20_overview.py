@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import streamlit as st
 
-from flfed.records.dashboard import page_files, run_page
-from flfed.records.dashboard.panels import curves, overview, rounds, sites
+from flfed.records.dashboard import run_page
+from flfed.records.dashboard.panels import overview, rounds, sites, statistic
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import contained, show, show_all
-from flfed.records.reports.report import purpose_in_words
 from flfed.records.sections import answer as answers
-from flfed.records.sections.gains import are_known, at_the_ends
+from flfed.records.sections.gains import are_known
 from flfed.records.sections.unseen_sites import advised_updates, validated_sites
-from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
 from flfed.records.statistics.odd_sites import odd_sites_in_words
-from flfed.records.statistics.own_models import PARTIES
 from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, trained_rows_in_words
 from flfed.records.text import escape
 from flfed.words import render
@@ -33,7 +30,7 @@ def parts(opened: Opened) -> None:
     """Show question, answer and forest plot, then what they rest on and what to do next; each part in its place."""
     shown = opened.shown
     with st.container():
-        if purpose := purpose_in_words(shown.study_text):
+        if purpose := shown.purpose:
             st.markdown(escape(purpose))
         if shown.note:
             st.markdown(render("document.document.note", note=escape(shown.note)))
@@ -67,8 +64,8 @@ def _answer(opened: Opened, metric: str | None) -> None:
     """Show the verdict, to people of one site that at their site, and the forest plot."""
     report = opened.report
     validated = validated_sites(report)
-    if "statistics" in report:
-        curves.statistic(report)
+    if opened.shown.run.is_statistic:
+        statistic.statistic(report)
     elif validated is not None:
         overview.warn(trained_rows_in_words(report.get(TRAINED_TEST_ROWS)))
         show_all(validated, advised_updates(report))
@@ -90,7 +87,8 @@ def _figures(opened: Opened, metric: str | None) -> None:
     """Show the shared model beside its references, and the run in words."""
     report = opened.report
     # Without a forest plot the references stand in its place.
-    is_left = metric is not None and PARTIES not in report and (is_uncompared(report) or are_known(report, metric))
+    is_left = metric is not None and (is_uncompared(report) or are_known(report, metric))
+    is_left = is_left and not opened.shown.run.is_of_parties
     left = st.container()
     right = st.container()
     # A table of noised figures is as wide as the page.
@@ -101,23 +99,20 @@ def _figures(opened: Opened, metric: str | None) -> None:
             sites.figures_of_all(report, metric)
     with right:
         # A statistic stands in words above, and has no rounds.
-        if "statistics" not in report:
-            overview.in_words(opened.shown, metric)
+        if not opened.shown.run.is_statistic:
+            overview.in_words(opened, metric)
 
 
 def _further(opened: Opened, metric: str | None) -> None:
     """Show links to other pages of the run, and to each site on its page."""
-    pages = VALIDATED if VALIDATION in opened.report else WITHOUT_MODEL
+    pages = VALIDATED if opened.shown.run.is_validation else WITHOUT_MODEL
     if opened.trains:
         pages = SCORED_ALONE if is_uncompared(opened.report) else FURTHER
     with st.container(horizontal=True):
         for page, label in pages.items():
             run_page.link(page, label, opened.name)
     if metric is not None and not opened.only:
-        with st.container(horizontal=True, gap="xsmall"):
-            for site in at_the_ends(opened.report, metric, sites.FEW_SITES):
-                address = {"run": opened.name, "site": site}
-                st.page_link(page_files()["sites"], label=escape(site), query_params=address)
+        sites.link_sites(opened, metric)
 
 
 if __name__ == "__main__":

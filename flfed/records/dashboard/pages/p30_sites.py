@@ -46,7 +46,7 @@ def parts(opened: Opened) -> None:
         if not opened.only:
             for line in together(run_report, ""):
                 st.info(escape(line))
-        overview.who_takes_part(opened.shown)
+        overview.who_takes_part(opened)
 
 
 def _one_site(opened: Opened, metric: str) -> None:

@@ -16,7 +16,6 @@ from flfed.records.dashboard.refresh import Opened
 from flfed.records.reports.calibration import calibration_of_sites
 from flfed.records.sections.scores import within_groups
 from flfed.records.statistics.importances import coefficients, needed_columns, split_columns
-from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import SCORES
 from flfed.records.statistics.score_curves import no_curves_in_words, read_score_counts, says_whose
 from flfed.records.text import escape
@@ -25,7 +24,7 @@ from flfed.words import render
 
 def parts(opened: Opened) -> None:
     """Show each part in a place of its own, so that a later one moves no other."""
-    if VALIDATION not in opened.report and overview.trains_nothing(opened):
+    if not opened.shown.run.is_validation and overview.trains_nothing(opened):
         return
     if noised := _first_with(opened, SCORES):
         repeat = _show_repeat(opened, noised[0])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from flfed.records.dashboard import run_page
-from flfed.records.dashboard.panels import compare, overview
+from flfed.records.dashboard.panels import overview
 from flfed.records.dashboard.refresh import Opened, read_methods, where
-from flfed.records.statistics.own_models import PARTIES
+from flfed.records.dashboard.sections import table
+from flfed.records.objects import read_all
+from flfed.records.reports.recorded_run import Method, method_lines
 from flfed.words import render
 
 
@@ -18,10 +20,18 @@ def parts(opened: Opened) -> None:
     if opened.only:
         st.info(render("pages.methods.hidden"))
         return
-    if PARTIES in opened.report:
+    if opened.shown.run.is_of_parties:
         st.info(render("pages.methods.parties"))
         return
-    compare.methods(read_methods(where(), opened.name, opened.mark), opened.runs[0].primary)
+    methods = read_all(Method, read_methods(where(), opened.name, opened.mark))
+    if not methods:
+        st.info(render("pages.methods.alone"))
+        return
+    # Without plain averaging the run's own method is the reference.
+    if not methods[0].plain:
+        st.info(render("pages.methods.reference", method=methods[0].method))
+    table(method_lines(methods, opened.runs[0].primary))
+    st.caption(render("pages.methods.read"))
 
 
 if __name__ == "__main__":

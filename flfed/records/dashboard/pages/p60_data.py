@@ -23,14 +23,14 @@ def parts(opened: Opened) -> None:
     """Show each part in a place of its own, so that a later one moves no other."""
     shown = opened.shown
     if overview.trains_nothing(opened):
-        overview.who_takes_part(shown)
+        overview.who_takes_part(opened)
         return
     no_sums = wording(shown.report).no_sums
     if no_sums:
         # One reason covers all of it: three headings without a table would repeat it.
         with st.container():
             st.info(escape(no_sums))
-            overview.who_takes_part(shown)
+            overview.who_takes_part(opened)
         return
     first = opened.of_repeat(opened.runs[0])
     table_1 = first.summaries("table-1")[0]

@@ -1,32 +1,26 @@
-"""Panels of runs and of methods side by side.
+"""Panel of runs side by side.
 
-They show each run's figures over all sites and at each, differences between their studies, and each method's gain over
-plain averaging.
+It shows each run's figures over all sites and at each, and differences between their studies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import streamlit as st
 
 from flfed.records.charts.by_site import interval_chart
-from flfed.records.dashboard import refresh
+from flfed.records.dashboard.refresh import Opened, open_series
 from flfed.records.dashboard.sections import figure, table
-from flfed.records.objects import figure_of, read_all, run_of, site_of
+from flfed.records.objects import figure_of, run_of, site_of
 from flfed.records.reports.faults import STATUS_WORDS
 from flfed.records.reports.privacy import name_mechanism, private_of
-from flfed.records.reports.recorded_run import LOSS, TELLING, shows
 from flfed.records.reports.report import primary_of
-from flfed.records.reports.shown_run import ShownRun
-from flfed.records.reports.site_verdict import site_verdict
+from flfed.records.reports.site_answer import shared_with_verdict
 from flfed.records.section import group
 from flfed.records.statistics import Report, verdict
-from flfed.records.statistics.noised_scores import NOT_COMPARED
-from flfed.records.store.reader import RunReader
 from flfed.records.text import describe_study, escape
 from flfed.study.former_names import study_values
 from flfed.words import render
@@ -35,28 +29,30 @@ MOST = 6
 """Most runs side by side; more columns cannot be read."""
 DATASET = "dataset.name"
 """Key of a study, with its table."""
-Compared = dict[str, ShownRun]
+Compared = dict[str, Opened]
 
 
 def side_by_side(series: Sequence[str], only: str | None) -> None:
     """Show some runs beside each other, and why some of them cannot be compared."""
-    shown_by_title: Compared = {}
-    with RunReader.open(only=only) as reader:
-        entries = {name: reader.runs_of(name) for name in series}
-    for name, runs in entries.items():
+    opened_by_title: Compared = {}
+    for opened in open_series(series, only):
         # The end of the id distinguishes runs of one study.
-        title = f"{describe_study(runs[0].study)} {runs[0].series[-4:]}"
-        shown_by_title[title] = refresh.read(refresh.where(), name, refresh.mark_of(runs), only)
+        title = f"{describe_study(opened.runs[0].study)} {opened.runs[0].series[-4:]}"
+        opened_by_title[title] = opened
     st.markdown("## Side by side")
-    redrawn = {name: {site.site for site in shown.sites if site.resplit} for name, shown in shown_by_title.items()}
-    for line in warnings([(name, shown.report, shown.study_text) for name, shown in shown_by_title.items()], redrawn):
+    redrawn = {
+        name: {site.site for site in opened.shown.sites if site.resplit} for name, opened in opened_by_title.items()
+    }
+    for line in warnings(
+        [(name, opened.report, opened.shown.study_text) for name, opened in opened_by_title.items()], redrawn
+    ):
         st.warning(escape(line))
-    metric = next(filter(None, (primary_of(shown.report) for shown in shown_by_title.values())), None)
+    metric = next(filter(None, (primary_of(opened.report) for opened in opened_by_title.values())), None)
     if metric is not None:
-        _figures(shown_by_title, metric, only)
+        _figures(opened_by_title, metric, only)
     # A record that is read for one site does not have the number of sites.
-    table([line for line in _facts(shown_by_title) if only is None or line[""] != "Sites"])
-    differing = differences([(name, shown.study_text) for name, shown in shown_by_title.items()])
+    table([line for line in _facts(opened_by_title) if only is None or line[""] != "Sites"])
+    differing = differences([(name, opened.shown.study_text) for name, opened in opened_by_title.items()])
     st.markdown("### Differences between studies")
     if differing:
         table(differing)
@@ -118,11 +114,11 @@ def _of_groups(groups: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{what}: {_and(names)}" for what, names in groups.items())
 
 
-def _facts(shown_by_name: Compared) -> list[dict[str, str]]:
+def _facts(opened_by_name: Compared) -> list[dict[str, str]]:
     """Return one line a fact, one column a run."""
     lines: dict[str, dict[str, str]] = {}
-    for name, shown in shown_by_name.items():
-        run = run_of(shown.report)
+    for name, opened in opened_by_name.items():
+        run = run_of(opened.report)
         privacy = private_of(run.privacy)
         facts = {"Run": run.run, "Status": STATUS_WORDS[run.status], "Engine": run.engine}
         facts |= {"Rounds": str(run.rounds), "Repeats": str(run.repeats)}
@@ -134,19 +130,19 @@ def _facts(shown_by_name: Compared) -> list[dict[str, str]]:
     return list(lines.values())
 
 
-def _figures(shown_by_name: Compared, metric: str, only: str | None) -> None:
+def _figures(opened_by_name: Compared, metric: str, only: str | None) -> None:
     """Show one figure of every run: over all sites or at one as a chart, and at each site as a table."""
     lines = []
     drawn: list[Report] = []
     cells: dict[str, dict[str, str]] = {}
-    for name, shown in shown_by_name.items():
-        run = run_of(shown.report)
+    for name, opened in opened_by_name.items():
+        run = run_of(opened.report)
         whose = run.global_ if only is None else site_of(run.sites.get(only, {})).global_
         of = figure_of(whose, metric)
         lines.append({"Run": name, verdict.metric_name(metric): of.value, "95 % low": of.low, "95 % high": of.high})
         drawn.append({"name": name, "arm": "global", "value": of.value, "low": of.low, "high": of.high})
         for site, of_site in run.sites.items():
-            cells.setdefault(site, {})[name] = _at(of_site, metric)
+            cells.setdefault(site, {})[name] = shared_with_verdict(of_site, metric)
     # People of one site see the figure of their site in place of that of all.
     title = render("pages.figures.shared", metric=verdict.metric_name(metric), interval="95 % CI")
     title += ", all sites" if only is None else f", {escape(only)}"
@@ -155,18 +151,8 @@ def _figures(shown_by_name: Compared, metric: str, only: str | None) -> None:
     st.caption(render("pages.compare.overlap"))
     if cells:
         st.markdown(f"**{render('pages.compare.sites', metric=verdict.metric_name(metric))}**")
-        none = dict.fromkeys(shown_by_name, "took no part")
+        none = dict.fromkeys(opened_by_name, "took no part")
         table([{"Site": site} | none | cells[site] for site in sorted(cells)])
-
-
-def _at(of_site: Report, metric: str) -> str:
-    figure = figure_of(site_of(of_site).global_, metric)
-    if figure.value is None and not site_of(of_site).difference:
-        return render("pages.runs.uncompared")
-    shown = verdict.with_interval(figure.value, figure.low, figure.high)
-    if NOT_COMPARED in of_site:
-        return f"{shown}: not compared"
-    return f"{shown}: {verdict.describe_verdict(site_verdict(of_site, metric)[0], metric)}"
 
 
 def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
@@ -192,57 +178,3 @@ def _keys(text: str) -> dict[str, Any]:
     """Return the values of a study by whole keys, without its expected figures."""
     flat = study_values(text)
     return {key: value for key, value in flat.items() if not key.startswith("expected.")}
-
-
-def methods(reports: Sequence[Report], metric: str) -> None:
-    """Show each method beside plain averaging, or beside the first where that was not run."""
-    if not reports:
-        st.info(render("pages.methods.alone"))
-        return
-    method_rows = read_all(Method, reports)
-    first = method_rows[0]
-    if not first.plain:
-        st.info(render("pages.methods.reference", method=first.method))
-    # An outcome that is a number has no log loss.
-    figures = [of for of in dict.fromkeys((metric, LOSS)) if of == metric or first.value[of] is not None]
-    lines = []
-    for method in method_rows:
-        line = {"Method": method.method, "Rounds": str(method.rounds)}
-        for of in figures:
-            line[verdict.metric_name(of)] = verdict.number(method.value[of])
-            line[f"Difference in {verdict.metric_name(of)} (95 % CI)"] = difference(method.gain, of)
-        lines.append(line | {"Finding": _verdict(method, figures)})
-    table(lines)
-    st.caption(render("pages.methods.read"))
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method beside others, from `recorded_run.methods_of`."""
-
-    series: str
-    method: str
-    plain: bool
-    rounds: int
-    value: Any
-    gain: Any
-
-
-def _verdict(method: Method, figures: Sequence[str]) -> str:
-    if method.gain is None:
-        return "plain averaging" if method.plain else "reference method"
-    first, *others = figures
-    # The loss may show errors of probabilities, which do not change the ranks of rows.
-    beside = {of: shows(method.gain, of) for of in others}
-    telling = [f"{verdict.metric_name(of)} {shown}" for of, shown in beside.items() if shown in TELLING]
-    return "; ".join([shows(method.gain, first), *telling])
-
-
-def difference(gain: Report | None, metric: str) -> str:
-    """Return a difference with its interval, or the reason why there is none."""
-    if gain is None:
-        return ""
-    entry = figure_of(gain, metric)
-    if entry.value is None:
-        return f"{verdict.ABSENT}: {entry.reason}"
-    return verdict.gain_in_brackets(verdict.Difference(entry.value, entry.low, entry.high))

@@ -1,28 +1,23 @@
-"""Panels of the page Curves, and of a study's statistic: the sections on scores with the reader's choices.
+"""Panels of the page Curves: the sections on scores with the reader's choices.
 
 They show discrimination, calibration, and flagged rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
 
 from flfed.records.charts.colours import MOST_COLOURED, Looks, one_in_colour
 from flfed.records.dashboard import run_page, sections
-from flfed.records.objects import read
-from flfed.records.reports.faults import missing_in_words
-from flfed.records.sections import data, scores
-from flfed.records.sections.statistic import estimates, survival
+from flfed.records.sections import scores
 from flfed.records.statistics import Report
 from flfed.records.statistics import operating_points as points
-from flfed.records.statistics.analysis import Analysis, RowsAnalysed, tables_of
 from flfed.records.statistics.noised_scores import NoisedScores, noised_scores
-from flfed.records.statistics.recorded_statistic import ANALYSIS, statistic_in_words, statistic_tables
 from flfed.records.statistics.score_curves import LEAST_ROWS, SITES_DRAWN, CountsByName, drawn_first, is_together
-from flfed.records.text import escape, heading
+from flfed.records.text import heading
 from flfed.words import render
 
 MOST_DRAWN = 12
@@ -152,49 +147,3 @@ def how_to_read() -> None:
         st.markdown(render("pages.reading.calibration", rows=LEAST_ROWS))
         st.markdown(render("pages.reading.bins"))
         st.markdown(render("pages.reading.limits", limits=render("report.curves.limits")))
-
-
-def statistic(report: Report) -> None:
-    """Show the figures of a study without a model, and which sites are missing from them."""
-    figures = report["statistics"]
-    first, *others = statistic_in_words(figures, report["repeats"])
-    st.markdown(f"**{escape(first)}**")
-    if missing := missing_in_words(report):
-        st.warning(sections.bullets(map(escape, missing)))
-    tables = statistic_tables(figures)
-    if figures["name"] == ANALYSIS:
-        tables = tables_of(_chosen_rows(read(Analysis, figures)))
-    sections.show(survival(figures))
-    for one in tables:
-        if one.title:
-            st.markdown(f"### {escape(one.title)}")
-        sections.table(one.lines)
-    # The title of its chart is enough.
-    sections.show(estimates(figures), titled=False)
-    st.markdown(sections.bullets(map(escape, others)))
-
-
-def _chosen_rows(analysis: Analysis) -> RowsAnalysed:
-    """Return the rows of an analysis that the reader picks, and show their histogram above the choices."""
-    first = st.container()
-    sites = analysis.by_site
-    of: RowsAnalysed = analysis
-    whose = ""
-    with st.container(horizontal=True):
-        if sites:
-            whose = _pick("Rows of", [f"all {analysis.sites} sites", *sites], "analysis-rows")
-            of = sites.get(whose, analysis)
-        numbers = list(of.numbers)
-        if not numbers:
-            return of
-        name = _pick("Number", numbers, "analysis-number")
-        group = next(iter(of.parts))
-        if len(of.parts) > 1:
-            group = _pick("Group", list(of.parts), "analysis-group")
-    with first:
-        sections.show(data.histogram(of, name, group, whose=whose, counts_each=analysis.counts_each), titled=False)
-    return of
-
-
-def _pick(label: str, options: Sequence[str], key: str) -> str:
-    return str(st.selectbox(label, options, key=key, width=220))

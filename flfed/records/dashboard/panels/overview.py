@@ -12,15 +12,13 @@ from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import bullets, table
 from flfed.records.objects import figure_of, run_of
 from flfed.records.reports import faults, narrative, report
-from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.round_totals import bytes_in_words
-from flfed.records.reports.shown_run import ShownRun
 from flfed.records.sections import answer as answers
 from flfed.records.statistics import Report
 from flfed.records.statistics import noised_scores as noised
 from flfed.records.statistics.verdict import metric_name, number, sentence_case
 from flfed.records.store.entries import RunEntry
-from flfed.records.text import describe_study, escape, moment, seconds_in_words, with_code
+from flfed.records.text import describe_study, escape, moment, seconds_in_words, size_in_words, with_code
 from flfed.words import render
 
 STATUS_COLOURS: dict[str, Literal["gray", "blue", "orange", "red"]] = {
@@ -117,9 +115,9 @@ def not_compared(opened: Opened) -> None:
     st.info(why.get(status, ended))
 
 
-def in_words(shown: ShownRun, metric: str | None) -> None:
+def in_words(opened: Opened, metric: str | None) -> None:
     """Show the run as sentences, without those that stand elsewhere on the page."""
-    if lines := answers.words(shown, metric):
+    if lines := answers.words(opened.shown, metric):
         with st.container(border=True):
             st.markdown("### In words")
             st.markdown(bullets(map(escape, lines)))
@@ -167,16 +165,16 @@ def trains_nothing(opened: Opened) -> bool:
     return not opened.trains
 
 
-def who_takes_part(shown: ShownRun) -> None:
+def who_takes_part(opened: Opened) -> None:
     """Show which sites take part, and which refused."""
-    if shown.sites:
+    if opened.shown.sites:
         st.markdown("## Who takes part")
-        table(facts_of_sites(shown))
+        table(facts_of_sites(opened))
 
 
-def facts_of_sites(shown: ShownRun) -> list[dict[str, Any]]:
+def facts_of_sites(opened: Opened) -> list[dict[str, Any]]:
     """Return each site's facts in the record, for a table."""
-    return [faults.site_facts(site, shown.report) for site in shown.sites]
+    return [faults.site_facts(site, opened.report) for site in opened.shown.sites]
 
 
 def words(opened: Opened) -> None:
@@ -212,7 +210,7 @@ def facts(opened: Opened) -> None:
     if not folded.open:
         return
     with folded:
-        table(facts_of_sites(opened.shown))
+        table(facts_of_sites(opened))
         if sent := opened.bytes_sent():
             to_sites, from_sites = (size_in_words(sent.get(way, 0)) for way in ("to-site", "to-server"))
             in_all = render("pages.overview.bytes", to_sites=to_sites, from_sites=from_sites)

@@ -27,14 +27,12 @@ from flfed.records.dashboard.refresh import CACHE_SECONDS, Opened, read_curves, 
 from flfed.records.dashboard.run_page import pick_site
 from flfed.records.dashboard.sections import behind, contained, figure
 from flfed.records.reports import round_totals as by_database
-from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.round_totals import ON_ROWS, Cost
-from flfed.records.sections.scores import counted_in_bins
 from flfed.records.statistics.noised_scores import wording
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import CurvePoint, RunEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.text import escape, seconds_in_words
+from flfed.records.text import escape, seconds_in_words, size_in_words
 from flfed.words import render
 
 SITES_DRAWN = 12
@@ -150,7 +148,7 @@ def _draw_together(
     opened: Opened, points: Sequence[CurvePoint], metric: str, title: str, key: str, *below: str
 ) -> None:
     """Show the curve of all sites together, with sentences below it."""
-    reach = counted_in_bins(points, metric)
+    reach = by_round.counted_in_bins(points, metric)
     says = _describe_chart(
         opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}. {reach}".strip()
     )

@@ -23,7 +23,7 @@ from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics import noised_scores as noised
 from flfed.records.statistics.odd_sites import AUC
-from flfed.records.statistics.own_models import PARTIES, OwnParts, own_parts_in_words
+from flfed.records.statistics.own_models import OwnParts, own_parts_in_words
 from flfed.records.text import escape
 from flfed.words import render
 
@@ -214,10 +214,18 @@ def who_gains(report: Report, metric: str) -> None:
         show(gains.gains(report, metric, shown, len(order), lines), titled=False)
     else:
         figures_of_all(report, metric)
-    if PARTIES not in report:  # the headline has it
+    if not run_of(report).is_of_parties:  # the headline has it
         st.markdown(escape(" ".join([narrative.tally(report, metric), *narrative.untold_in_words(report, metric)])))
     show(gains.by_size(report, metric))
     show(score_in_use(report))
+
+
+def link_sites(opened: Opened, metric: str) -> None:
+    """Show a link to each site on its page, of many sites to those at the ends of the order."""
+    with st.container(horizontal=True, gap="xsmall"):
+        for site in gains.at_the_ends(opened.report, metric, FEW_SITES):
+            address = {"run": opened.name, "site": site}
+            st.page_link(page_files()["sites"], label=escape(site), query_params=address)
 
 
 def how_to_read(report: Report, metric: str) -> None:
