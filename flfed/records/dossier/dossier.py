@@ -1,34 +1,287 @@
-"""Folder of a dossier: report, record, answer sheets, facts of people, and the metadata of an RO-Crate."""
+"""Dossier of a run: a folder with report, record, answer sheets as pages, and the metadata of an RO-Crate.
+
+Each page is an HTML file that loads nothing and prints on A4. The crate is of the profile Process Run, with the Five
+Safes as entities.
+
+Sources: RO-Crate 1.1; Process Run Crate 0.5. The Five Safes: Desai, Ritchie and Welpton 2016, "Five Safes: designing
+data access for research".
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from flfed.errors import UsageError, require_extra
 from flfed.paths import private_folder, write_private
-from flfed.records.document.document import document
+from flfed.records.document.document import POLICY, STYLE, document
+from flfed.records.document.sections import Markup, bullets, element, paragraphs, plain, section, table
 from flfed.records.dossier.answers import (
+    Answer,
     Counts,
     Facts,
+    Sheet,
     answer_sheet,
     as_object,
     count_answers,
+    find_evidence,
     read_sheets,
     write_template,
 )
-from flfed.records.dossier.crate import describe_crate
-from flfed.records.dossier.pages import cover_page, sheet_page
-from flfed.records.dossier.record import Member, RunRecord
+from flfed.records.dossier.record import Finding, Member, RunRecord
+from flfed.records.store import tables
 from flfed.records.store.reader import RunReader
-from flfed.records.store.tables import plain
-from flfed.words import render, usage_error
+from flfed.records.text import moment
+from flfed.words import render, sentences, usage_error
 
+MARK = "<!DOCTYPE html>\n<!-- Dossier of a run by flfed -->\n"
+MORE_STYLE = """
+td.drawn p, td.drawn ul { margin: 0 0 .25rem; }
+.status-record { color: #1a5c37; } .status-people { color: #3d4955; } .status-unmet { color: #a03c00; }
+.small { font-size: .85em; }
+table.signed td { height: 2.6em; }
+@media print, (min-width: 641px) {
+  table.items { table-layout: fixed; } table.items td:nth-child(1) { white-space: normal; }
+  table.items th:nth-child(1) { width: 13%; } table.items th:nth-child(2) { width: 22%; }
+  table.items th:nth-child(3) { width: 16%; } table.signed td:first-child { width: 30%; }
+}
+"""
+"""What a sheet needs beside the style of a report."""
+VERSION = "1.1"
+"""Version of RO-Crate on which the profile is based."""
+PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+FLFED = "https://github.com/flfed/flfed"
+FORMATS = {"html": "text/html", "json": "application/json", "toml": "application/toml"}
+STUDY = "study.toml"
+RESULTS = ("report.html", "record.json")
+SAFES = {
+    "people": (),
+    "projects": ("purpose", "legal-basis"),
+    "settings": ("link", "secure-sums"),
+    "data": ("rows", "encoding"),
+    "outputs": ("output-control", "weights"),
+}
+"""Evidence of each of the Five Safes."""
+ENDED = {"completed": "CompletedActionStatus", "running": "ActiveActionStatus"}
+"""Status of an action by that of a run; of any other run it failed."""
 FACTS = "facts.toml"
 METADATA = "ro-crate-metadata.json"
 ADVICE = "choose another folder with --dossier"
+Answers = Mapping[str, Sequence[Answer]]
+
+
+def sheet_page(sheet: Sheet, answers: Sequence[Answer], record: RunRecord) -> str:
+    """Return a sheet with its answers as an HTML file."""
+    parts: list[Markup] = []
+    title = ""
+    lines: list[dict[str, object]] = []
+    for answer in answers:
+        if answer.item.part:
+            parts += _part(title, lines)
+            title, lines = answer.item.part, []
+        lines.append(_line(answer))
+    parts += _part(title, lines)
+    counts = count_answers(answers)
+    head = [
+        paragraphs([render("dossier.pages.run", run=record.run.run, study=record.run.study)], class_="facts-line"),
+        paragraphs([render("dossier.pages.reader", reader=sheet.reader)], class_="facts-line"),
+        paragraphs([render("dossier.pages.source", **_source(sheet))], class_="facts-line"),
+        element(
+            "div",
+            paragraphs([render("dossier.pages.counts", items=len(answers), **counts._asdict())]),
+            class_="verdict",
+        ),
+        paragraphs([render("dossier.pages.meaning")], class_="note"),
+    ]
+    return _page(sheet.title, head, [*parts, _signature()])
+
+
+def _source(sheet: Sheet) -> dict[str, str]:
+    return {"source": sheet.source, "address": sheet.address, "version": sheet.version, "date": sheet.date}
+
+
+def _part(title: str, lines: Sequence[Mapping[str, object]]) -> list[Markup]:
+    return [section(title, table(lines, class_="items"))] if lines else []
+
+
+def _line(answer: Answer) -> dict[str, object]:
+    """Return an item's line: number, title, status, and the answer."""
+    item = answer.item
+    status = render(f"dossier.status.{answer.status}", by=item.by)
+    if answer.status == "people" and answer.text:
+        status = render("dossier.status.written", by=item.by)
+    cells = [_fact(finding) for finding in answer.findings]
+    if answer.text:
+        words = render("dossier.pages.text", by=item.by, text=answer.text)
+        cells.append(element("p", words))
+    elif answer.status == "record" and item.rest:
+        cells.append(element("p", render("dossier.pages.rest", by=item.by, rest=item.rest), class_="small"))
+    shown = element("span", status, class_=f"status-{answer.status}")
+    return {"Item": item.number, "Asks for": item.title, "Status": shown, "Answer": element("div", *cells)}
+
+
+def _fact(finding: Finding) -> Markup:
+    """Return a fact, and where it is."""
+    places = []
+    if finding.section:
+        places.append(render("dossier.pages.section", section=finding.section))
+    if finding.record:
+        places.append(render("dossier.pages.record", keys=", ".join(finding.record)))
+    where = element("span", "; ".join(places), class_="small")
+    return element("p", finding.sentence(), " ", where)
+
+
+def cover_page(
+    record: RunRecord, sheets: Sequence[Sheet], answers: Answers, facts: Facts, left_out: Sequence[str]
+) -> str:
+    """Return the first page: sheets with their counts, open questions, files, and lines for a signature."""
+    run = record.run
+    head = [
+        paragraphs([render("dossier.pages.run", run=run.run, study=run.study)], class_="facts-line"),
+        paragraphs([render("dossier.pages.begun", started=moment(record.entry.started), status=run.status)]),
+    ]
+    if record.content.shown.note:
+        head.append(paragraphs([render("document.document.note", note=record.content.shown.note)]))
+    lines = []
+    for sheet in sheets:
+        counts = count_answers(answers[sheet.name])
+        written = sum(answer.status == "people" and bool(answer.text) for answer in answers[sheet.name])
+        link = element("a", sheet.title, href=f"{sheet.name}.html")
+        line: dict[str, object] = {"Sheet": link, "For": sheet.reader, "Items": len(answers[sheet.name])}
+        line |= {"By the record": counts.record, "Written": written}
+        lines.append(line | {"To be written": counts.people - written, "Not met": counts.unmet})
+    people = [
+        {"What": question, "Answer": facts.person(key) or render("dossier.pages.open")}
+        for key, question in sentences("dossier", "people").items()
+    ]
+    files = [
+        {"File": element("a", name, href=name), "What": what} for name, what in sentences("dossier", "files").items()
+    ]
+    parts = [
+        section(render("dossier.pages.sheets"), table(lines), bullets(left_out)),
+        section(render("dossier.pages.people"), table(people)),
+        section(render("dossier.pages.files"), table(files)),
+        _signature(),
+    ]
+    return _page(render("dossier.pages.title", study=run.study), head, parts)
+
+
+def _signature() -> Markup:
+    lines = [{"": what, " ": ""} for what in sentences("dossier", "signature").values()]
+    return section(render("dossier.pages.signed"), table(lines, class_="signed"))
+
+
+def _page(title: str, head: Sequence[Markup], parts: Sequence[Markup]) -> str:
+    style = STYLE.read_text(encoding="utf-8") + MORE_STYLE
+    elements = [
+        Markup('<meta charset="utf-8">'),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{plain(POLICY)}">'),
+        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        element("title", title),
+        element("style", Markup(style)),
+    ]
+    body = element("body", element("header", element("h1", title), *head), element("main", *parts))
+    return f'{MARK}<html lang="en">{element("head", *elements)}{body}</html>\n'
+
+
+def describe_crate(record: RunRecord, facts: Facts, files: Iterable[str]) -> Mapping[str, Any]:
+    """Return the metadata of a crate with these files, as JSON-LD."""
+    # Imported late: the extra `flfed[dossier]`.
+    from rocrate.rocrate import ROCrate
+
+    run = record.run
+    crate = ROCrate(version=VERSION)
+    profile = _add(crate, PROFILE, "CreativeWork", name="Process Run Crate", version="0.5")
+    owner = facts.person("owner")
+    agent = _add(crate, "#owner", "Organization", name=owner or render("dossier.crate.owner"))
+    what = sentences("dossier", "files")
+    parts = {}
+    for name in files:
+        properties = {
+            "name": name,
+            "description": what.get(name, render("dossier.crate.sheet")),
+            "encodingFormat": FORMATS[name.rpartition(".")[2]],
+        }
+        parts[name] = crate.add_file(dest_path=name, properties=properties)
+    root = {
+        "name": render("dossier.pages.title", study=run.study),
+        "description": render("dossier.pages.run", run=run.run, study=run.study),
+        "license": _licence(crate, facts),
+        "author": agent,
+        "conformsTo": profile,
+        "mentions": [_action(crate, record, parts, agent), *_safes(crate, record, facts)],
+    }
+    for key, value in root.items():
+        crate.root_dataset[key] = value
+    metadata: Mapping[str, Any] = crate.metadata.generate()
+    return metadata
+
+
+def _add(crate: Any, identifier: str, kind: str, **properties: Any) -> Any:
+    return crate.add_jsonld({"@id": identifier, "@type": kind, **properties})
+
+
+def _licence(crate: Any, facts: Facts) -> Any:
+    words = facts.person("licence") or render("dossier.crate.licence")
+    return _add(crate, "#licence", "CreativeWork", name=words, description=words)
+
+
+def _action(crate: Any, record: RunRecord, parts: Mapping[str, Any], agent: Any) -> Any:
+    """Return the run as an action: its software, its study and rows, and its results."""
+    entry = record.entry
+    software = {"name": "flfed", "version": record.version, "url": FLFED}
+    tool = _add(crate, f"{FLFED}#software", "SoftwareApplication", **software)
+    rows = []
+    for site in record.sites:
+        words = render("dossier.crate.rows", site=site.title or site.site)
+        rows.append(_add(crate, f"#rows-{site.site}", "CreativeWork", name=words, description=words))
+    status = ENDED.get(record.run.status, "FailedActionStatus")
+    action = {
+        "name": render("dossier.crate.run", run=entry.run),
+        "description": render("dossier.pages.run", run=entry.run, study=entry.study),
+        "startTime": _whole_seconds(entry.started),
+        "actionStatus": f"http://schema.org/{status}",
+        "instrument": tool,
+        "agent": agent,
+        "object": [parts[STUDY], *rows],
+        "result": [parts[name] for name in RESULTS],
+    }
+    if entry.finished:
+        action |= {"endTime": _whole_seconds(entry.finished)}
+    made = _add(crate, f"#run-{entry.run}", "CreateAction")
+    for key, value in action.items():
+        made[key] = value
+    return made
+
+
+def _whole_seconds(stamp: str) -> str:
+    """Return a time of the record without fractions of a second, which the profile does not name.
+
+    Examples
+    --------
+    >>> _whole_seconds("2026-11-28T02:47:48.719Z")
+    '2026-11-28T02:47:48+00:00'
+    """
+    return datetime.fromisoformat(stamp).isoformat(timespec="seconds")
+
+
+def _safes(crate: Any, record: RunRecord, facts: Facts) -> Sequence[Any]:
+    """Return the Five Safes, each with the facts of the record, or with the texts of people."""
+    made = []
+    for name, evidence in SAFES.items():
+        findings = [find_evidence(key, record) for key in evidence]
+        lines = [finding.sentence() for finding in findings if finding is not None]
+        text = facts.person(f"safe-{name}")
+        if text:
+            lines.append(text)
+        words = " ".join(lines) or render("dossier.crate.open")
+        title = render(f"dossier.safes.{name}")
+        made.append(_add(crate, f"#safe-{name}", "DefinedTerm", name=title, description=words))
+    return made
 
 
 @dataclass(frozen=True)
@@ -121,7 +374,7 @@ def _write_facts(path: Path | None, text: str) -> Path | None:
 
 
 def _json(content: object) -> str:
-    return json.dumps(plain(content), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(tables.plain(content), indent=1, ensure_ascii=False) + "\n"
 
 
 def _check_free(folder: Path) -> None:

@@ -82,7 +82,7 @@ def basis(shown: ShownRun) -> Section:
 
 
 def _rows(shown: ShownRun) -> str:
-    """Return the rows of the sites that took part, and the test rows where models were compared; "" without sites."""
+    """Return the rows of the sites that took part, "" without one."""
     taking_part = [entry for entry in shown.compared_sites if entry.status != "refused"]
     if not taking_part:
         return ""
@@ -96,7 +96,13 @@ def _rows(shown: ShownRun) -> str:
     total = str(sum(rows))
     if len(rows) < len(taking_part):
         total = render("pages.basis.least", rows=total)
+    return _describe_rows(shown, total, where)
+
+
+def _describe_rows(shown: ShownRun, total: str, where: str) -> str:
+    """Return a number of rows at some sites, with the test rows where models were compared on them."""
     sites = [site_of(site) for site in shown.run.sites.values()]
+    # The sum over aggregate-only sites names its rows as a site does.
     summed = site_of(shown.run.sums_only or {}).holdout_rows or 0
     tested = summed + sum(site.holdout_rows or 0 for site in sites)
     if not tested:

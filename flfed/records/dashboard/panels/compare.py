@@ -40,19 +40,18 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
         title = f"{describe_study(opened.runs[0].study)} {opened.runs[0].series[-4:]}"
         opened_by_title[title] = opened
     st.markdown("## Side by side")
-    redrawn = {
-        name: {site.site for site in opened.shown.sites if site.resplit} for name, opened in opened_by_title.items()
-    }
-    for line in warnings(
-        [(name, opened.report, opened.shown.study_text) for name, opened in opened_by_title.items()], redrawn
-    ):
+    runs = [(name, opened.report, opened.shown.study_text) for name, opened in opened_by_title.items()]
+    redrawn = {}
+    for name, opened in opened_by_title.items():
+        redrawn[name] = {site.site for site in opened.shown.sites if site.resplit}
+    for line in warnings(runs, redrawn):
         st.warning(escape(line))
-    metric = next(filter(None, (primary_of(opened.report) for opened in opened_by_title.values())), None)
+    metric = next(filter(None, (primary_of(report) for _, report, _ in runs)), None)
     if metric is not None:
         _figures(opened_by_title, metric, only)
     # A record that is read for one site does not have the number of sites.
     table([line for line in _facts(opened_by_title) if only is None or line[""] != "Sites"])
-    differing = differences([(name, opened.shown.study_text) for name, opened in opened_by_title.items()])
+    differing = differences([(name, text) for name, _, text in runs])
     st.markdown("### Differences between studies")
     if differing:
         table(differing)
