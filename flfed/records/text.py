@@ -79,6 +79,20 @@ def size_in_words(count: int) -> str:
     return f"{count} B"
 
 
+def percent_of(events: int, rows: int) -> str:
+    """Return a share in percent: a small one with a decimal, and the smallest as "under 0.1".
+
+    Examples
+    --------
+    >>> percent_of(14, 3675), percent_of(85, 156), percent_of(1, 3675), percent_of(0, 40)
+    ('0.4', '54', 'under 0.1', '0')
+    """
+    share = 100 * events / max(rows, 1)
+    if 0 < share < 0.05:
+        return "under 0.1"
+    return number(share, int(0 < share < 10))
+
+
 def heading(title: str, repeat: int | None) -> str:
     """Return a heading, with the number of the repeat where there are several.
 

@@ -259,16 +259,6 @@ def calibrated(content: Content) -> Section | None:
     return scores.calibrated(counts_by_name, content.counted.report, content.looks, drawn, named=True)
 
 
-def against_score_in_use(content: Content) -> Section | None:
-    """Return the shared model beside the score in use, where the study names one."""
-    return score_in_use(content.shown.report)
-
-
-def calibrated_sites(content: Content) -> Section | None:
-    """Return slope and intercept at each site, where the study asks for them."""
-    return calibration_of_sites(content.shown.report)
-
-
 def flagged(content: Content) -> Section | None:
     """Return the rows flagged at a threshold and at an alert budget, by the stored score counts."""
     if content.counted is None or not content.counted.drawn:
@@ -333,8 +323,8 @@ SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     by_round,
     curves,
     calibrated,
-    calibrated_sites,
-    against_score_in_use,
+    lambda content: calibration_of_sites(content.shown.report),
+    lambda content: score_in_use(content.shown.report),
     flagged,
     exactly_flagged,
     decision_curves,

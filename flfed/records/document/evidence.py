@@ -27,10 +27,9 @@ from flfed.records.sections import data
 from flfed.records.sections import privacy as private
 from flfed.records.sections.answer import set_aside
 from flfed.records.statistics.noised_scores import TRAINED_ON
-from flfed.records.statistics.score_curves import percent_of
 from flfed.records.statistics.verdict import ABSENT, sentence_case
 from flfed.records.store.entries import SiteEntry
-from flfed.records.text import size_in_words
+from flfed.records.text import percent_of, size_in_words
 from flfed.words import render
 
 MOST_SITES = 10

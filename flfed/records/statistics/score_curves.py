@@ -18,6 +18,7 @@ from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.noised_scores import name_sites, released
 from flfed.records.statistics.verdict import ABSENT, interval, number, with_interval
 from flfed.records.store.entries import RunEntry, SiteEntry
+from flfed.records.text import percent_of
 from flfed.study.tables import in_sums_only
 from flfed.summaries.score_bins import ScoreBins, auc_bound, dense
 from flfed.words import render
@@ -363,20 +364,6 @@ def area_line(name: str, counts: ScoreCounts, report: Report) -> dict[str, str]:
         "Average precision, from rows": _of_rows(name, report, "average_precision_score"),
         "Average precision, of the curve": _of_curve(counts, average_precision, average_precision_hidden),
     }
-
-
-def percent_of(events: int, rows: int) -> str:
-    """Return a share in percent: a small one with a decimal, and the smallest as "under 0.1".
-
-    Examples
-    --------
-    >>> percent_of(14, 3675), percent_of(85, 156), percent_of(1, 3675), percent_of(0, 40)
-    ('0.4', '54', 'under 0.1', '0')
-    """
-    share = 100 * events / max(rows, 1)
-    if 0 < share < 0.05:
-        return "under 0.1"
-    return number(share, int(0 < share < 10))
 
 
 def _of_rows(name: str, report: Report, metric: str) -> str:
