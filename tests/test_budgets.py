@@ -20,13 +20,13 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 817_464,
+    "tokens of code": 817_282,
     "lines of code": 76_926,
-    "Python files": 571,
-    "most imports of a module": 34,
-    "modules with more than 15 imports": 39,
+    "Python files": 569,
+    "most imports of a module": 32,
+    "modules with more than 15 imports": 30,
     "modules that know four or more concepts": 2,
-    "modules that know secure sums": 42,
+    "modules that know secure sums": 41,
     "modules that know covers": 20,
     "modules that know aggregate-only": 11,
     "comparisons with a mode's name": 0,

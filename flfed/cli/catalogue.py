@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.cli import completion, output
+from flfed.cli import arguments, output
+from flfed.cli.arguments import RUN
 from flfed.errors import UsageError, counted
 from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.records.store.entries import RunEntry
 
-WHICH = "Id of a run or a series, or latest."
-RUN = typer.Argument(..., metavar="RUN", help=WHICH, autocompletion=completion.runs)
-LATEST = typer.Argument("latest", metavar="RUN", help=WHICH, autocompletion=completion.runs)
 STATUSES = ("completed", "running", "stopped", "failed", "interrupted")
 STATES = f"{', '.join(STATUSES[:-1])} or {STATUSES[-1]}"
 SPARE = ("95 % CI", "figure", "repeats", "rounds", "engine", "note", "took no part")
@@ -29,7 +27,7 @@ LINES = 200
 @output.tables
 def list_runs(
     search: str = typer.Option("", help="Part of study or id."),
-    study: str = typer.Option("", help="Only this study.", autocompletion=completion.studies),
+    study: str = typer.Option("", help="Only this study.", autocompletion=arguments.complete_studies),
     status: str = typer.Option("", help=f"Only {STATES}."),
     engine: str = typer.Option("", help="Only this engine."),
     since: str = typer.Option("", metavar="DATE", help="Only runs that began at this date or time, or later."),
@@ -168,14 +166,13 @@ def note_run(
 
     The note is stored with the run and replaces an earlier one.
     """
-    from flfed.cli.site.records import who
     from flfed.records.store.writer import RunStore
 
     # A sign that no database can store becomes a question mark.
     words = " ".join(text.encode("utf-8", "replace").decode().split())
     name, runs = _runs_of(run)
     with RunStore.open() as store:
-        store.note([one.run for one in runs], words, by=who())
+        store.note([one.run for one in runs], words, by=output.who())
     yield {"run": name, "note": words}
     done = "noted" if words else "note removed"
     yield f"{name}: {done}."

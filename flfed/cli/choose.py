@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import typer
 
-from flfed.cli import completion, output
+from flfed.cli import arguments, output
 from flfed.errors import FlfedError, UsageError
 from flfed.words import render, usage_error
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def choose_study(
     file: Path | None = typer.Option(None, "--answers", help="TOML file with the answers, in place of the questions."),
     dataset: str = typer.Option(
-        "", help="Dataset; default: your own if one fits, else a public table.", autocompletion=completion.datasets
+        "",
+        help="Dataset; default: your own if one fits, else a public table.",
+        autocompletion=arguments.complete_datasets,
     ),
     target: Path | None = typer.Option(None, "--output", metavar="FILE", help="File of the study; default: print it."),
     as_json: bool = output.JSON,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 
 import click
 import typer
@@ -16,60 +15,15 @@ from flfed.cli import (
     dashboard,
     data,
     doctor,
+    models,
     rehearse,
     runs,
     study,
     study_runs,
 )
-from flfed.cli.site import approve, cards, mapping, records, rows, serve, setup
-from flfed.cli.site.rows import EVERY_DAY, RARELY, SETTING_UP
+from flfed.cli.site.commands import app as sites
 from flfed.packages import strictly
 
-Commands = tuple[tuple[str, Callable[..., None], str], ...]
-COORDINATOR: Commands = (
-    ("init", coordinator.init_coordinator, "--title 'Heart consortium' --address fl.example.org:443"),
-    ("invite", coordinator.invite_site, "cleveland"),
-    ("admit", coordinator.admit_site, "cleveland.admission hungary.admission"),
-    ("key", coordinator.site_key, "cleveland d255-jrl3-avdk-svrf-e2zs-ilh6-lpr4-mfv5-tkxg"),
-    ("cards", coordinator.write_cards, "--output consortium.cards"),
-    ("serve", coordinator.serve_coordinator, ""),
-    ("run", coordinator.run_deployed, "heart-disease"),
-    ("status", coordinator.coordinator_status, ""),
-    ("revoke", coordinator.revoke_site, "cleveland"),
-    ("ledger", coordinator.site_ledger, "cleveland"),
-    ("rotate", coordinator.rotate_key, "server"),
-    ("renewal", coordinator.write_renewal, "--output ."),
-)
-SITE: dict[str | None, Commands] = {
-    EVERY_DAY: (
-        ("approve", approve.approve_study, "heart-disease --site cleveland --with hungary,switzerland"),
-        ("serve", serve.serve_site, "cleveland"),
-        ("status", approve.site_status, "cleveland"),
-        ("app", serve.open_site_app, "cleveland"),
-    ),
-    SETTING_UP: (
-        ("setup", setup.set_up_site, "--kit cleveland.kit.zip --study heart-disease --with hungary,switzerland"),
-        ("join", serve.join_site, "cleveland.kit.zip"),
-        ("key", serve.show_key, "cleveland"),
-        ("cards", cards.compare_cards, "cleveland consortium.cards"),
-        ("snapshot", rows.snapshot_rows, "cleveland"),
-        ("proxy", serve.change_proxy, "cleveland http://proxy.st-mary.example:3128 --password-file proxy.password"),
-        ("units", serve.write_units, "cleveland --output units"),
-    ),
-    RARELY: (
-        ("pause", approve.pause_site, "cleveland"),
-        ("withdraw", approve.withdraw_study, "heart-disease --site cleveland"),
-        ("refresh", rows.refresh_rows, "cleveland"),
-        ("ledger", records.show_ledger, "cleveland --verify"),
-        ("budget", records.show_budget, "cleveland --dataset heart-disease"),
-        ("model", records.take_model, "cleveland RUN --output my-model"),
-        ("models", records.list_models, "cleveland --people asked.csv"),
-        ("compare", records.compare_model, "cleveland RUN"),
-        ("purge", records.purge_records, "cleveland RUN"),
-        ("replay", rows.replay_round, "RUN --round 3 --site cleveland"),
-    ),
-}
-"""Commands of a site, by the panel of its help."""
 PANELS = (START, STUDIES, SITES, COORDINATORS, MORE) = ("Start here", "Studies", "Sites", "Coordinator", "More")
 """Panels of `flfed --help`, in this order."""
 
@@ -102,25 +56,37 @@ for name, command, example in (
     runs.app.command(name, epilog=example)(command)
 app.command("demo", rich_help_panel=START)(dashboard.demo)
 app.command("choose", epilog="--answers answers.toml --output study.toml", rich_help_panel=START)(choose.choose_study)
-rows.app.command("map", epilog="st-mary", rich_help_panel=SETTING_UP)(mapping.map_site)
+study.app.command("run", epilog="preterm-birth --repeats 10 --set rounds=20 --json")(study_runs.run_study)
+study.app.command("resume", epilog="latest")(study_runs.resume_study)
 study.app.command("verify", epilog="wine")(study_runs.verify_study)
 study.app.command("sweep", epilog="wine --set validation=0.2 --grid lr=0.1,0.3")(study_runs.sweep_study)
 app.add_typer(data.app, name="data", rich_help_panel=START)
 app.add_typer(study.app, name="study", rich_help_panel=STUDIES)
 app.add_typer(runs.app, name="run", rich_help_panel=STUDIES)
+app.add_typer(sites, name="site", rich_help_panel=SITES)
 consortium = typer.Typer(no_args_is_help=True, help="Invite sites, serve them, run studies.")
-ROLES = (("site", rows.app, SITE, SITES), ("coordinator", consortium, {None: COORDINATOR}, COORDINATORS))
-for whose, group, panels, place in ROLES:
-    for panel, commands in panels.items():
-        for name, command, example in commands:
-            group.command(name, epilog=example, rich_help_panel=panel)(strictly()(command))
-    app.add_typer(group, name=whose, rich_help_panel=place)
+for name, command, example in (
+    ("init", coordinator.init_coordinator, "--title 'Heart consortium' --address fl.example.org:443"),
+    ("invite", coordinator.invite_site, "cleveland"),
+    ("admit", coordinator.admit_site, "cleveland.admission hungary.admission"),
+    ("key", coordinator.site_key, "cleveland d255-jrl3-avdk-svrf-e2zs-ilh6-lpr4-mfv5-tkxg"),
+    ("cards", coordinator.write_cards, "--output consortium.cards"),
+    ("serve", coordinator.serve_coordinator, ""),
+    ("run", coordinator.run_deployed, "heart-disease"),
+    ("status", coordinator.coordinator_status, ""),
+    ("revoke", coordinator.revoke_site, "cleveland"),
+    ("ledger", coordinator.site_ledger, "cleveland"),
+    ("rotate", coordinator.rotate_key, "server"),
+    ("renewal", coordinator.write_renewal, "--output ."),
+):
+    consortium.command(name, epilog=example)(strictly()(command))
+app.add_typer(consortium, name="coordinator", rich_help_panel=COORDINATORS)
 app.command("rehearse", epilog="loan-default", rich_help_panel=START)(strictly()(rehearse.rehearse_study))
 app.command("app", epilog="--port 8501", rich_help_panel=START)(dashboard.open_app)
 app.command("doctor", epilog="cleveland", rich_help_panel=MORE)(strictly()(doctor.examine))
-app.command("predict", epilog="my-model patients.csv --output predictions.csv", rich_help_panel=MORE)(runs.predict)
-app.command("monitor", epilog="my-model patients-2027.csv", rich_help_panel=MORE)(runs.monitor)
-app.command("audit", epilog="latest --json", rich_help_panel=MORE)(runs.audit)
+app.command("predict", epilog="my-model patients.csv --output predictions.csv", rich_help_panel=MORE)(models.predict)
+app.command("monitor", epilog="my-model patients-2027.csv", rich_help_panel=MORE)(models.monitor)
+app.command("audit", epilog="latest --json", rich_help_panel=MORE)(models.audit)
 
 
 def _finish_help(commands: typer.Typer, path: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from flfed.cli import output
-from flfed.cli.study import NAME, SET
+from flfed.cli.arguments import SET, STUDY
 from flfed.errors import FlfedError, UsageError, counted
 from flfed.paths import CoordinatorFolder
 from flfed.words import render, usage_error
@@ -299,13 +299,12 @@ def site_ledger(
     --restart WHY`, and you record the loss here; both entries are permanent. Earlier messages of the site are then
     proved only by the signatures here and by the run records.
     """
-    from flfed.cli.site.records import who
     from flfed.deployment.coordinator.admission import check_invited
     from flfed.deployment.coordinator.countersign import last_signed, note_restart
 
     folder = _initialised()
     # Without --restart nothing is written.
-    receipt = note_restart(folder, site, by=who(), why=restart) if restart else last_signed(folder, [site])[site]
+    receipt = note_restart(folder, site, by=output.who(), why=restart) if restart else last_signed(folder, [site])[site]
     if not receipt.n:
         check_invited(folder, site)
     yield {**receipt.facts(), "restarted": bool(restart)}
@@ -385,15 +384,11 @@ def write_renewal(to: Path = TO) -> output.Shown:
     yield render("commands.coordinator.renewal", file=file, name=file.name)
 
 
-LISTEN = typer.Option(
-    "",
-    "--listen",
-    metavar="[IP][:PORT]",
-    help="Local address, if it is not the public one: 10.0.0.5, :8443 or 10.0.0.5:8443.",
-)
-
-
-def serve_coordinator(listen: str = LISTEN) -> None:
+def serve_coordinator(
+    listen: str = typer.Option(
+        "", metavar="[IP][:PORT]", help="Local address, if it is not the public one: 10.0.0.5, :8443 or 10.0.0.5:8443."
+    ),
+) -> None:
     """Serve the consortium until Ctrl-C or SIGTERM; only nodes of admitted sites can connect.
 
     Flower's SuperLink runs on loopback, behind Caddy. An admission or a revocation takes effect within seconds. The
@@ -466,7 +461,7 @@ def _row(site: SiteStatus) -> list[str]:
 
 @output.tables
 def run_deployed(
-    name: str = NAME,
+    name: str = STUDY,
     changes: list[str] = SET,
     repeats: int = typer.Option(1, help="Number of runs, each with its own seed."),
     sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Only these sites; default: all admitted ones."),

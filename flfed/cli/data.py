@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flfed.cli import completion, output
+from flfed.cli import arguments, output
+from flfed.cli.arguments import TO
 from flfed.errors import UsageError, count_in_words, counted
 from flfed.words import render
 
@@ -23,7 +24,6 @@ TABLE_KINDS = "CSV, Parquet or Excel"
 NAMES = typer.Option("", help="Column names, with commas, for a file without a header.")
 SHEET = typer.Option("", help="Sheet of a workbook; default: the first.")
 PUBLIC = typer.Option(False, "--public", help="The rows are public: show exact figures.")
-TO = typer.Option(Path(), "--output", help="Target folder.")
 """Options of each command that writes packages and studies for one's own tables."""
 
 
@@ -76,7 +76,7 @@ def _kind(source: SourceDescription) -> str:
 
 @app.command("get", epilog="heart-disease --from /media/stick")
 def get_data(
-    name: str = typer.Argument(..., help="A dataset.", autocompletion=completion.datasets),
+    name: str = typer.Argument(..., help="A dataset.", autocompletion=arguments.complete_datasets),
     from_folder: Path | None = typer.Option(
         None, "--from", help="Folder with the files, which are recognised by hash: no internet needed."
     ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flfed.cli import completion, output
+from flfed.cli import arguments, output
 from flfed.paths import CoordinatorFolder, joined_sites, where
 from flfed.words import render, usage_error
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def examine(
-    name: str = typer.Argument("", metavar="[SITE]", help="Site name.", autocompletion=completion.sites),
+    name: str = typer.Argument("", metavar="[SITE]", help="Site name.", autocompletion=arguments.complete_sites),
     coordinator: bool = typer.Option(False, "--coordinator", help="Examine the coordinator of this user."),
     as_json: bool = output.JSON,
 ) -> None:

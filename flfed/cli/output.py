@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import inspect
 import json
+import os
 import re
 import shutil
 import sys
@@ -373,6 +375,14 @@ def _lines(cells: Sequence[str], width: int) -> int:
                 used = 0
             used += bool(used) + len(word)
     return extra_lines
+
+
+def who() -> str:
+    """Return the name of the user that runs the command."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user has a number only
+        return f"user {os.getuid()}"
 
 
 def passed_over(site: str) -> None:

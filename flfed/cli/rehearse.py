@@ -16,11 +16,11 @@ import typer
 
 from flfed.callbacks import Clock, loading, repeating
 from flfed.cli import output
+from flfed.cli.arguments import SET, STUDY, study_of
 from flfed.cli.dashboard import has_screen
 from flfed.cli.progress import ProgressLines, in_words, stoppable
 from flfed.cli.runs import object_of
 from flfed.cli.site.approve import approve_study, check_answering
-from flfed.cli.study import NAME, SET, study_of
 from flfed.errors import FlfedError, RunStopped, counted
 from flfed.words import render
 
@@ -96,7 +96,7 @@ def ended_with_terminal() -> Iterator[None]:
 
 @output.tables
 def rehearse_study(
-    name: str = NAME,
+    name: str = STUDY,
     changes: list[str] = SET,
     apps: bool = typer.Option(True, "--apps/--no-apps", help="Open both apps and wait, or end after the run."),
     keep: bool = typer.Option(False, "--keep", help="Keep the folder, to look again; it has copies of all rows."),

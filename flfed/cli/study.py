@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.cli import completion, output
-from flfed.cli.data import TO
-from flfed.errors import UsageError, counted
+from flfed.cli import arguments, output
+from flfed.cli.arguments import SET, STUDY, TO, study_of
+from flfed.errors import counted
 from flfed.records.statistics.verdict import format_as_written, number
 from flfed.words import render, usage_error
 
@@ -19,26 +19,6 @@ if TYPE_CHECKING:
     from flfed.study.study import Study
 
 app = typer.Typer(no_args_is_help=True, help="List, check and run studies.")
-NAME = typer.Argument(
-    ..., metavar="NAME|FILE", help="Name of a shipped study, or a TOML file.", autocompletion=completion.studies
-)
-SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Change a key: rounds=400, or plan.lr=0.1.")
-
-JOBS = typer.Option(
-    None,
-    "--jobs",
-    metavar="N",
-    min=1,
-    envvar="FLFED_JOBS",
-    help="Processes; default: the cores allowed, as many as memory can feed. The figures are the same.",
-)
-CLUSTER = typer.Option(
-    None,
-    "--cluster",
-    metavar="ADDRESS",
-    envvar="FLFED_CLUSTER",
-    help="Run on a Ray cluster: auto, or ray://HOST:PORT. Its nodes see the rows (docs/scale.md).",
-)
 
 
 @app.command("list")
@@ -95,7 +75,7 @@ def _print_names(kind: str, whole: bool) -> None:
 
 
 @app.command("show", epilog="preterm-birth")
-def show_study(name: str = NAME, changes: list[str] = SET) -> None:
+def show_study(name: str = STUDY, changes: list[str] = SET) -> None:
     """Print the text of a study, as it is sent to the sites.
 
     The output is the study, so > FILE writes a study with the same SHA-256; that and other remarks go to the terminal.
@@ -108,7 +88,7 @@ def show_study(name: str = NAME, changes: list[str] = SET) -> None:
 
 @app.command("new", epilog="--dataset heart-flamby --estimate glm --of age,sex,exang --name my-study")
 def new_study(
-    dataset: str = typer.Option(..., help="Dataset.", autocompletion=completion.datasets),
+    dataset: str = typer.Option(..., help="Dataset.", autocompletion=arguments.complete_datasets),
     model: str = typer.Option("", help="logistic, linear, mlp or boosted-trees; default: the first that fits."),
     private: bool = typer.Option(False, "--private/--not-private", help="Differential privacy for each row."),
     covers: str = typer.Option("updates", help="Scope of epsilon: updates, or study for all releases of a site."),
@@ -198,7 +178,7 @@ def _list_counted(schema: Any) -> list[str]:
 
 @app.command("check", epilog="my-study.toml")
 @output.with_json
-def check_study(name: str = NAME, changes: list[str] = SET, whole: bool = output.ALL) -> output.Shown:
+def check_study(name: str = STUDY, changes: list[str] = SET, whole: bool = output.ALL) -> output.Shown:
     """Check a study and all that it names, and print its privacy guarantee; no table is read."""
     study = study_of(name, changes)
     from flfed.deployment.operator.study_description import bytes_of_runs
@@ -256,7 +236,7 @@ def _print_sites(sites: list[str], sizes: Mapping[str, Mapping[str, int]], whole
 @app.command("power", epilog="heart-disease --auc 0.88 --repeats 10")
 @output.tables
 def study_power(
-    name: str = NAME,
+    name: str = STUDY,
     changes: list[str] = SET,
     auc: float | None = typer.Option(None, help="AUC of the shared model; default: 0.75, or that of --run."),
     sites: list[str] = typer.Option(
@@ -302,23 +282,6 @@ def _sites_as_counts(sites: list[str]) -> dict[str, tuple[int, int]]:
             raise usage_error("experiments.power.twice", site=match[1])
         counts[match[1]] = (int(match[2]), int(match[3]))
     return counts
-
-
-def study_of(name: str, changes: list[str]) -> Any:
-    """Return the study with `--set` applied."""
-    from flfed.study.study import Study
-
-    study = Study.load(name)
-    return study.replace(dict(_change(text) for text in changes)) if changes else study
-
-
-def _change(text: str) -> tuple[str, Any]:
-    key, separator, value = text.partition("=")
-    if not separator or not key:
-        raise UsageError(f"--set {text}: write it as KEY=VALUE, such as rounds=400")
-    from flfed.study.settings import toml_value
-
-    return key.strip(), toml_value(value)
 
 
 def can_be_run(study: Study, facts: Mapping[str, Any]) -> list[str]:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flfed.cli import output, runs
-from flfed.cli.catalogue import LATEST
+from flfed.cli.arguments import CLUSTER, JOBS, LATEST, SET, STUDY, study_of
 from flfed.cli.progress import loading_line, places_of, progress, stoppable
-from flfed.cli.study import CLUSTER, JOBS, NAME, SET, app, study_of
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
 from flfed.records.statistics.verdict import describe_verdict, format_as_written, interval, metric_name, number
 from flfed.words import render
@@ -32,10 +31,9 @@ GRID = typer.Option(
 )
 
 
-@app.command("run", epilog="preterm-birth --repeats 10 --set rounds=20 --json")
 @output.tables
 def run_study(
-    name: str = NAME,
+    name: str = STUDY,
     engine: str = typer.Option(
         "inprocess", help="inprocess; ray (an extra); deployment: the sites that this coordinator admitted."
     ),
@@ -197,7 +195,6 @@ def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: 
     output.as_table(headers, lines, title=title, spare=("share", "run"))
 
 
-@app.command("resume", epilog="latest")
 @output.tables
 def resume_study(
     run: str = LATEST, jobs: int | None = JOBS, cluster: str | None = CLUSTER, as_json: bool = output.JSON
@@ -242,7 +239,7 @@ def _show(result: Result, as_json: bool) -> None:
 
 @output.tables
 def verify_study(
-    name: str = NAME,
+    name: str = STUDY,
     engine: str = typer.Option("inprocess", help="Engine, as for study run."),
     changes: list[str] = SET,
     jobs: int | None = JOBS,
@@ -304,7 +301,7 @@ def _published(figure: Compared) -> str:
 
 @output.tables
 def sweep_study(
-    name: str = NAME,
+    name: str = STUDY,
     grid: list[str] = GRID,
     changes: list[str] = SET,
     jobs: int | None = JOBS,

@@ -20,8 +20,6 @@ from flfed.study.kinds import is_statistic
 from flfed.study.study import Study, covers_model
 from flfed.words import usage_error
 
-OPTION = "--leave-one-site-out"
-
 
 def leave_one_site_out(study: Study, *, sites: Sequence[Site] | None = None, progress: Progress = no_progress) -> str:
     """Run a study with all sites and without each in turn, and return the run of all sites.
@@ -45,7 +43,7 @@ def leave_one_site_out(study: Study, *, sites: Sequence[Site] | None = None, pro
         If a run ended before its last round.
     """
     _check_study(study)
-    study, there = open_sites(study, sites, OPTION)
+    study, there = open_sites(study, sites, "--leave-one-site-out")
     everybody = run_sites(study, there, 1, progress)[0].run
     participants = find_participants(everybody)
     measured = {}

@@ -16,7 +16,6 @@ from flfed.records.objects import write
 from flfed.records.statistics.intervals import ClassGain, WeightedGain, class_gain, weigh_auc
 from flfed.records.statistics.odd_sites import AUC
 from flfed.records.statistics.verdict import Difference, better_of, gain_of
-from flfed.rows.baselines import LocalModel
 from flfed.rows.comparison.pooled import has_one_class, union_scores
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
@@ -160,7 +159,7 @@ class _Measured:
         """Measure other sites' own models at each site."""
         able = [name for name, session in self.sessions.items() if not has_one_class(session)]
         models = run_client_by(together([self.sessions[name].local_model() for name in able]), self.answer)
-        own: dict[str, LocalModel] = dict(zip(able, models, strict=True))
+        own = dict(zip(able, models, strict=True))
         for name, session in self.sessions.items():
             others = [other for other in able if other != name]
             rng = generator(self.seed, site=name, purpose="new-site")

@@ -93,6 +93,19 @@ class Predictions:
             }
         return {"metrics": self.figures or None, "calibration": calibration, "metric-rows": self.known}
 
+    def describe_figures(self) -> list[str]:
+        """Return a line for each metric; none where no outcome is known."""
+        lines = []
+        for name, figure in self.figures.items():
+            text = f"not defined: {figure['method']}"
+            if figure["value"] is not None:
+                span = f"no interval: {figure['method']}"
+                if figure["low"] is not None:
+                    span = f"95 % CI {interval(figure['low'], figure['high'])}"
+                text = f"{number(figure['value'])} ({span})"
+            lines.append(f"  {name}: {text}")
+        return lines
+
     def describe_calibration(self) -> list[str]:
         """Return the calibration in sentences; none where there is none."""
         if self.calibration is None:

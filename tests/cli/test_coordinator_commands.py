@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from flfed.cli import coordinator
-from flfed.cli.site import serve
+from flfed.cli.site import join
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import SiteFolder
 from flfed.signatures import spoken_fingerprint
@@ -28,7 +28,7 @@ def commands() -> typer.Typer:
         "ledger": coordinator.site_ledger,
         "rotate": coordinator.rotate_key,
         "renewal": coordinator.write_renewal,
-        "join": serve.join_site,
+        "join": join.join_site,
     }.items():
         app.command(name)(function)
     return app

@@ -9,7 +9,7 @@ import pytest
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flfed.cli.site.records import show_ledger
+from flfed.cli.site.ledger import show_ledger
 from flfed.deployment.site_state.ledger_loss import keep_receipt
 from flfed.errors import FlfedError
 from flfed.paths import SiteFolder

@@ -7,7 +7,7 @@ import typer
 from flwr.app import Message
 from sqlalchemy import text
 
-from flfed.cli.site.records import show_ledger
+from flfed.cli.site.ledger import show_ledger
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.records.store.database import engine_to_read, store_url

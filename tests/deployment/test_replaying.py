@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flfed.cli.site.rows import replay_round
+from flfed.cli.site.ledger import replay_round
 from flfed.deployment.operator.replay import Replayed, replay
 from flfed.deployment.site_state.request_archive import content_sha256, list_rounds
 from flfed.errors import FlfedError, UsageError
@@ -264,7 +264,7 @@ def test_the_command_ends_with_0_only_where_it_matches(gated, tmp_path):
     assert json.loads(differs.stdout)["matches"] is False
 
 
-REPLAY = "import sys; from flfed.cli.site.rows import replay_round; replay_round(sys.argv[1], 2, 'site-01', True)"
+REPLAY = "import sys; from flfed.cli.site.ledger import replay_round; replay_round(sys.argv[1], 2, 'site-01', True)"
 
 
 @pytest.mark.studies

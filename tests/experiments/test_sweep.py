@@ -15,7 +15,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
-from flfed.cli.study import _change
+from flfed.cli.arguments import _change
 from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.experiments.sweep import Point, Swept, _comparable, parse_grid, points_of, sweep
 from flfed.records.store.reader import RunReader

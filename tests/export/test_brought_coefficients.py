@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from flfed import Study, run
 from flfed.errors import UsageError
-from flfed.export.brought.bring import bring_model
+from flfed.export.brought.validation_study import bring_model
 from flfed.export.model_folder import SharedModel
 from flfed.export.predict import predict_frame, predict_site
 from flfed.export.run_folder import export

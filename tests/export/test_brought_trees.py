@@ -14,9 +14,9 @@ from scipy.special import logit
 
 from flfed import Study, run
 from flfed.errors import UsageError
-from flfed.export.brought import rewriting, xgboost_document
 from flfed.export.brought import trees as brought_trees
-from flfed.export.brought.bring import bring_model
+from flfed.export.brought import xgboost_document
+from flfed.export.brought.validation_study import bring_model
 from flfed.export.explanations import explain_predictions
 from flfed.export.model_folder import SharedModel
 from flfed.export.predict import predict_site
@@ -152,8 +152,7 @@ def test_margins_on_the_hospitals_rows(encoding, hospital_rows, schema, tmp_path
 @pytest.mark.parametrize("wrong", ["at the threshold", "without a base score"])
 def test_a_wrong_reader_gives_other_margins(wrong, hospital_rows, schema, tmp_path: Path, monkeypatch):
     if wrong == "at the threshold":
-        for module in (brought_trees, rewriting):
-            monkeypatch.setattr(module, "below", lambda thresholds: thresholds.astype(np.float32))
+        monkeypatch.setattr(brought_trees, "below", lambda thresholds: thresholds.astype(np.float32))
     else:
         monkeypatch.setattr(xgboost_document, "_check_outputs", lambda *_: 0.0)
     whole = pd.concat(hospital_rows.values(), ignore_index=True)

@@ -10,7 +10,7 @@ import pytest
 
 from flfed.errors import UsageError
 from flfed.experiments.leave_one_out import leave_one_site_out
-from flfed.export.brought.bring import bring_model
+from flfed.export.brought.validation_study import bring_model
 from flfed.export.model_folder import SharedModel
 from flfed.export.predict import predict_site
 from flfed.export.run_folder import export

@@ -12,7 +12,8 @@ import click
 import typer
 
 from flfed.cli import output
-from flfed.cli.site.rows import NAME, opened
+from flfed.cli.arguments import SITE_NAME
+from flfed.cli.site.rows import opened
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder, joined_sites
 from flfed.words import render, usage_error
@@ -172,7 +173,7 @@ def withdraw_study(
 
 @output.with_json
 def pause_site(
-    name: str = NAME, end: bool = typer.Option(False, "--resume", help="Answer again."), by: str = BY
+    name: str = SITE_NAME, end: bool = typer.Option(False, "--resume", help="Answer again."), by: str = BY
 ) -> output.Shown:
     """Stop answering messages of every study, from the next message on; approvals stay as they are."""
     from flfed.deployment.site_state import approval
@@ -190,7 +191,7 @@ def pause_site(
 
 
 @output.tables
-def site_status(name: str = NAME) -> output.Shown:
+def site_status(name: str = SITE_NAME) -> output.Shown:
     """Show whether the site has joined, its approvals, its snapshots and its last messages."""
     from flfed.deployment.operator.status import status_of
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from flfed.cli import output
-from flfed.cli.site.rows import NAME, check_table, opened, refuse_unfit
+from flfed.cli.arguments import SITE_NAME
+from flfed.cli.site.rows import check_table, opened, refuse_unfit
 from flfed.errors import UsageError
 from flfed.words import render, usage_error
 
@@ -26,7 +27,7 @@ STORED = "mapping-answers.toml"
 
 @output.tables
 def map_site(
-    name: str = NAME,
+    name: str = SITE_NAME,
     answers: Path | None = typer.Option(
         None, help="TOML file with the answers, for scripts: tables columns, units and codes."
     ),
@@ -50,7 +51,7 @@ def map_site(
     table = site.source_table()
     schema = datasets.load(site.dataset).schema
     # The source's own signs for "not known" are no codes.
-    cells = table.mask(table.isin(site.source.missing))
+    cells = table.where(~table.isin(site.source.missing))
     dialogue = MappingDialogue(cells, schema, _read_answers(answers, stored), site.mapping)
     asks = answers is None and not as_json and sys.stdin.isatty()
     if not as_json:

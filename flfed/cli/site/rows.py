@@ -1,4 +1,4 @@
-"""`flfed site list`, `check`, `new`, `snapshot`, `refresh` and `replay`: a site's table and its snapshots."""
+"""`flfed site list`, `check`, `new`, `snapshot` and `refresh`: a site's table and its snapshots."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.cli import completion, output
-from flfed.cli.data import NAMES, PUBLIC, SHEET, TABLE_KINDS, TO, cd, print_reasons
+from flfed.cli import arguments, output
+from flfed.cli.arguments import SITE_NAME, TO
+from flfed.cli.data import NAMES, PUBLIC, SHEET, TABLE_KINDS, cd, print_reasons
 from flfed.errors import UsageError, count_in_words, counted
 from flfed.paths import SiteFolder
 from flfed.words import render, usage_error
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="List, check and serve sites.")
 EVERY_DAY = "Every day"
 SETTING_UP = "Setting up"
-RARELY = "Rarely"
-"""Panels of the help of `flfed site`."""
+"""Panels of the help of `flfed site`; commands that are used rarely have another."""
 
 
 def opened(name: str) -> tuple[Site, SiteFolder]:
@@ -74,7 +74,7 @@ DATASET = typer.Option("", help="Another dataset of the site.")
 @output.tables
 def check_site(
     name: str = typer.Argument(
-        ..., help="Name of a site, or an import path such as package.module.", autocompletion=completion.sites
+        ..., help="Name of a site, or an import path such as package.module.", autocompletion=arguments.complete_sites
     ),
     dataset: str = DATASET,
     local_rows: Path | None = typer.Option(
@@ -156,12 +156,11 @@ def _last_words(checked: Checked, features: str) -> str:
     return render("commands.check.fits", site=checked.site, training=training, holdout=holdout, features=features)
 
 
-NAME = typer.Argument(..., help="Site name.", autocompletion=completion.sites)
 EXACT = typer.Option(False, "--exact", help="Show small counts, too; for the site alone.")
 
 
 @output.with_json
-def snapshot_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT) -> output.Shown:
+def snapshot_rows(name: str = SITE_NAME, dataset: str = DATASET, exact: bool = EXACT) -> output.Shown:
     """Write a snapshot of the site's rows, mapped and checked, which its gate then serves.
 
     Rows of people who opted out (excluded.csv) are left out.
@@ -183,7 +182,7 @@ def snapshot_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT)
 
 @output.tables
 def refresh_rows(
-    name: str = NAME,
+    name: str = SITE_NAME,
     dataset: str = DATASET,
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
     exact: bool = EXACT,
@@ -283,30 +282,6 @@ def _resting(resting: object | None, exact: bool) -> dict[str, str] | None:
     if resting is None:
         return None
     return {part: _count(many, exact) for part, many in vars(resting).items()}
-
-
-def replay_round(
-    run: str = typer.Argument(..., help="Id of the run, from the site's ledger, or latest."),
-    round: int = typer.Option(..., "--round", min=1, help="The round, from 1."),
-    site: str = typer.Option(..., "--site", help="Site name."),
-    as_json: bool = output.JSON,
-) -> None:
-    """Compute the site's update of a round again from its snapshot, and compare it with the ledger.
-
-    Exit codes: 0 bit for bit the same, 1 not, 2 wrong use, or no longer stored.
-    """
-    from flfed.deployment.operator.replay import replay
-
-    own, _ = opened(site)
-    replayed_round = replay(SiteFolder(site), own, run, round)
-    if as_json:
-        output.print_json(replayed_round.as_json())
-    # The object is printed first, so that a program gets it also where the replay differs.
-    if error := replayed_round.error():
-        raise error
-    if not as_json:
-        sha256 = replayed_round.ledger_hashes[0]
-        typer.echo(render("commands.replay.same", site=site, round=round, run=replayed_round.run, sha256=sha256))
 
 
 @app.command("new", epilog="st-mary --from patients.csv --dataset heart-disease", rich_help_panel=SETTING_UP)

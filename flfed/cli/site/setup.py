@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.cli import completion, output
-from flfed.cli.site import approve, cards, rows, serve
+from flfed.cli import arguments, output
+from flfed.cli.site import approve, join, rows, serve
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder, joined_sites
 from flfed.words import render, usage_error
@@ -23,7 +23,7 @@ NAME = typer.Argument(
     "",
     metavar="[NAME]",
     help="Site name; by default that of the kit, or of the one site that has joined here.",
-    autocompletion=completion.sites,
+    autocompletion=arguments.complete_sites,
 )
 
 
@@ -61,7 +61,7 @@ def set_up_site(
     if not _join(folder, kit, to):
         return
     _say("key")
-    serve.show_key(site, card=False, out=None)
+    join.show_key(site, card=False, out=None)
     if not _approve(own, folder, study, co_sites, start, by):
         return
     if is_served(folder):
@@ -144,7 +144,6 @@ def _check(own: Site, status: dict[str, Any]) -> None:
 def _join(folder: SiteFolder, kit: Path | None, to: Path) -> bool:
     """Join with the kit, or with a new one in place of the earlier; return whether the site has joined."""
     from flfed.deployment.operator.join import joined
-    from flfed.signatures import spoken_fingerprint
 
     is_joined = folder.join.exists()
     if kit is None and not is_joined:
@@ -155,10 +154,9 @@ def _join(folder: SiteFolder, kit: Path | None, to: Path) -> bool:
     if kit is not None and _use_kit(folder, kit, to):
         return True
     facts = joined(folder)
-    key = facts["node-key"]
     _say("joined", coordinator=facts["coordinator"], address=facts["address"], joined=facts["joined"])
     output.say(render("setup.step.admission", file=folder.admission))
-    output.say(render("commands.join.key", spoken=spoken_fingerprint(key), fingerprint=key))
+    output.say(join.describe_key(facts["node-key"]))
     return True
 
 
@@ -171,7 +169,7 @@ def _use_kit(folder: SiteFolder, kit: Path, to: Path) -> bool:
         raise usage_error("setup.refused.other-kit", site=folder.site, other=read.kit.site)
     if not folder.join.exists():
         _say("join")
-        serve.join_site(kit, renew=False, site="", to=to)
+        join.join_site(kit, renew=False, site="", to=to)
         return True
     facts = joined(folder)
     if facts["invitation-sha256"] == read.kit.invitation_sha256:
@@ -180,7 +178,7 @@ def _use_kit(folder: SiteFolder, kit: Path, to: Path) -> bool:
     # A false kit would lead the site, with its approvals, to somebody else's server.
     if not output.agreed(render("setup.ask.rejoin")):
         raise usage_error("setup.refused.second-kit", site=folder.site, kit=kit)
-    serve.join_site(kit, renew=True, site=folder.site, to=to)
+    join.join_site(kit, renew=True, site=folder.site, to=to)
     return True
 
 
@@ -213,16 +211,13 @@ def _decide(
     own: Site, folder: SiteFolder, name: str, study: Study, *, co_sites: str, start: Path | None, by: str
 ) -> bool:
     """Ask for a person's decision, after the ten lines; return whether the study is approved."""
-    from flfed.deployment.cards import is_list
-
     _say("approve")
     options: dict[str, Any] = {"without": "", "compared": 0, "every": False, "yes": False, "refuse": False}
     answer = co_sites or _ask("sites", default=",".join(study.dataset.sites or ()))
     decided = False
     while not decided:
         try:
-            if is_list(answer):
-                cards.compare_cards(own.name, Path(answer), fingerprint="", readers="", as_json=False)
+            join.compare_named_list(own.name, answer)
             approve.approve_study(name, site=own.name, co_sites=answer, start=start, by=by, as_json=False, **options)
             decided = True
         except UsageError as error:

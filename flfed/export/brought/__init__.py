@@ -1,4 +1,4 @@
 """Models that somebody brings along, as folders of flfed's own export.
 
-Read `bring.py`, then `coefficients.py` and `trees.py`.
+Read `validation_study.py`, then `coefficients.py` and `trees.py`.
 """

@@ -1,23 +1,20 @@
-"""`flfed site ledger`, `budget`, `model`, `models`, `compare` and `purge`: messages and models of a site."""
+"""`flfed site ledger`, `purge` and `replay`: what left a site, its proof, and the files that it keeps."""
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.cli import completion, output
-from flfed.errors import FlfedError, UsageError, counted, people_in_words
+from flfed.cli import output
+from flfed.cli.arguments import SITE_NAME
+from flfed.errors import FlfedError, UsageError, counted
 from flfed.paths import SiteFolder, write_private
-from flfed.records.statistics import verdict
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -31,14 +28,11 @@ SHOWN = 40
 PROBLEMS = 20
 """Most problems that are printed; --json has all."""
 NONE = "–"
-SITE = typer.Argument(..., help="Site name.", autocompletion=completion.sites)
-RUN = typer.Argument(..., help="Run id.")
-REPEAT = typer.Option(0, min=0, help="Repeat number.")
 
 
 @output.tables
 def show_ledger(
-    name: str = SITE,
+    name: str = SITE_NAME,
     verify: bool = typer.Option(False, "--verify", help="Check all lines, and the coordinator's receipts."),
     export: str = typer.Option("", "--export", metavar="FILE|-", help="Export JSON lines."),
     since: str = typer.Option("", "--since", metavar="DATE", help="Only lines from this date or time on."),
@@ -184,7 +178,7 @@ def _export(lines: Iterator[Line], target: str) -> None:
 
 
 def _repair(ledger: Ledger, name: str, why: str) -> output.Shown:
-    line = ledger.repair(by=who(), why=why)
+    line = ledger.repair(by=output.who(), why=why)
     if line is None:
         yield {"site": name, "repaired": None}
         yield render("commands.ledger.whole", site=name)
@@ -197,7 +191,7 @@ def _restart(folder: SiteFolder, why: str) -> output.Shown:
     from flfed.deployment.operator.lost_runs import restart_ledger
     from flfed.rows.data import site_discovery as sites
 
-    outcome = restart_ledger(folder, lambda: sites.load(folder.site), by=who(), why=why)
+    outcome = restart_ledger(folder, lambda: sites.load(folder.site), by=output.who(), why=why)
     aside = list(map(str, outcome.aside))
     shown = {"site": folder.site, "restarted": outcome.line.at, "carried": outcome.carried, "aside": aside}
     yield shown | {"ended-runs": outcome.ended}
@@ -216,20 +210,12 @@ def _restart(folder: SiteFolder, why: str) -> output.Shown:
 def _take_copy(folder: SiteFolder, copy: Path) -> output.Shown:
     from flfed.deployment.site_state.ledger_copy import take_copy
 
-    taken = take_copy(folder, copy.absolute(), by=who())
+    taken = take_copy(folder, copy.absolute(), by=output.who())
     yield {"site": folder.site, "lines": taken.lines, "receipts": taken.receipts, "ended-runs": taken.runs}
     facts = {"lines": counted(taken.lines, "line"), "receipts": counted(taken.receipts, "receipt")}
     yield render("commands.ledger.taken", site=folder.site, **facts)
     if taken.runs:
         yield render("commands.ledger.ended", runs=", ".join(taken.runs))
-
-
-def who() -> str:
-    """Return the name of the user that runs the command."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user has a number only
-        return f"user {os.getuid()}"
 
 
 def _verify(folder: SiteFolder, ledger: Ledger, as_json: bool) -> None:
@@ -320,145 +306,8 @@ def _restarted(first: Line) -> Iterator[str]:
         yield render(f"commands.loss.{cause}", date=first.at[:10], by=by, why=first.facts.get("why"))
 
 
-@output.tables
-def show_budget(
-    name: str = SITE, dataset: str = typer.Option("", "--dataset", help="Only this dataset.")
-) -> output.Shown:
-    """Show the spent privacy budget by dataset, study and run, and the releases that it does not cover.
-
-    The figures are from the site's ledger, over all studies and years. A charge is recorded before its release, so
-    that a crash may leave a charge without a release.
-    """
-    from flfed.deployment.operator.budget import budget_as_json
-    from flfed.records.ledger import ledger_of
-    from flfed.rows.data import site_discovery as sites
-
-    site = sites.load(name)
-    if dataset and dataset not in site.datasets:
-        raise UsageError(f"site {name!r} does not serve dataset {dataset!r}; it serves: {', '.join(site.datasets)}")
-    budget = budget_as_json(site, ledger_of(SiteFolder(site.name)), dataset)
-    yield budget
-    for one in budget["datasets"]:
-        _print(one, budget)
-    if budget["restarted"]:
-        yield render("commands.budget.restarted", date=budget["restarted"][:10])
-
-
-def _print(one: dict[str, Any], budget: dict[str, Any]) -> None:
-    """Print the account of one dataset."""
-    from flfed.deployment.operator.budget import COMPOSED, describe_account
-
-    if one["dataset"]:
-        typer.echo(describe_account(one, budget["delta"], enforced=budget["enforced"]))
-    else:
-        typer.echo(render("commands.budget.unnamed"))
-    rows = [_charged(run) for run in one["runs"]]
-    if rows:
-        # Datasets differ only in a shared account, and people only where a run was charged to one side.
-        is_useful = {"dataset": len(one["account"]) > 1, "people": any("side" in run for run in one["runs"])}
-        columns = [name for name in rows[0] if is_useful.get(name, True)]
-        spare = ("unit", "sampling", "steps", "since", "noise")
-        output.as_table(columns, list(map(itemgetter(*columns), rows)), title=COMPOSED, spare=spare)
-    lines = [[left["kind"], f"{left['lines']:,}", f"{left['bytes']:,}"] for left in one["uncharged"]]
-    if lines:
-        output.as_table(["kind", "lines", "bytes"], lines, title=render("commands.budget.uncovered"))
-
-
-def _charged(run: dict[str, Any]) -> dict[str, str]:
-    """Return the charge of one run, as cells by header."""
-    from flfed.deployment.operator.budget import PEOPLE, shown_or, times_in_words
-
-    cells = {key: run[key] for key in ("study", "run", "dataset")}
-    cells |= {"people": PEOPLE[run.get("side", "both")], "unit": run["unit"], "since": run["first"][:10]}
-    cells |= {"asked for": times_in_words(run), "steps": str(run["steps"])}
-    cells |= {key: verdict.number(run[key], 3) for key in ("noise", "sampling")}
-    cells["epsilon"] = shown_or("beyond", run["epsilon"])
-    return cells | {"of its run": shown_or("beyond", run["run-epsilon"])}
-
-
-@output.with_json
-def take_model(
-    name: str = SITE,
-    run: str = RUN,
-    to: Path = typer.Option(..., "--output", help="New or empty folder."),
-    repeat: int = REPEAT,
-) -> output.Shown:
-    """Export the model of a run, for `flfed predict`, where the coordinator lacks it or a part of it."""
-    from flfed.export.run_folder import export_at_site
-
-    done = export_at_site(SiteFolder(name).site, run, repeat, to)
-    yield done.as_object()
-    yield f"{done.folder}: {', '.join(done.files)}"
-    yield render("commands.export.use", folder=done.folder)
-
-
-@output.tables
-def list_models(
-    name: str = SITE,
-    people: Path = typer.Option(
-        ..., "--people", metavar="FILE", help="Private file like excluded.csv: a column's name, an identifier a line."
-    ),
-) -> output.Shown:
-    """List the runs that used rows of these people, by keyed hashes that the site stores.
-
-    Nothing leaves the site, and no identifier is written.
-    """
-    from flfed.federation.client.released.sets import lineage, unlisted
-    from flfed.rows.data import site_discovery as sites
-    from flfed.rows.snapshots.opt_outs import Excluded
-
-    wanted = Excluded.read(people)
-    site = sites.load(name)
-    model_runs = lineage(site, wanted)
-    others = unlisted(site)
-    runs = [one.as_object() for one in model_runs]
-    unnamed = [{"run": run, "study": study} for run, study in others.items()]
-    yield {"site": name, "people": len(wanted.identifiers), "runs": runs, "unlisted": unnamed}
-    lines = []
-    for one in model_runs:
-        parts = ", ".join(f"{part}: {count}" for part, count in one.parts.items())
-        lines.append([one.run, str(one.repeat), one.study, parts])
-    output.as_table(["run", "repeat", "study", "people in its rows"], lines, render("commands.models.title", site=name))
-    run_count = counted(len({one.run for one in model_runs}), "run")
-    yield render("commands.models.counted", runs=run_count, people=people_in_words(len(wanted.identifiers)))
-    if others:
-        named = ", ".join(f"{run} ({study})" for run, study in others.items())
-        yield render("commands.models.unlisted", runs=counted(len(others), "run"), named=named)
-
-
-@output.tables
-def compare_model(name: str = SITE, run: str = RUN, repeat: int = REPEAT) -> output.Shown:
-    """Compare a run's last model with the site's own model, without noise, on the site's test rows.
-
-    It is for runs that release no exact figure. Nothing leaves the site, and nothing is charged.
-    """
-    from flfed.deployment.operator.exact_comparison import ARMS, exact_comparison
-    from flfed.records.statistics.own_models import family_in_words
-    from flfed.rows.data import site_discovery as sites
-
-    done = exact_comparison(SiteFolder(name), sites.load(name), run, repeat)
-    yield done.as_json()
-    comparison = done.comparison
-    lines = []
-    for metric, of in comparison.arms.items():
-        figures = [of[arm] for arm in ARMS]
-        cells = [verdict.with_interval(figure.value, figure.low, figure.high) for figure in figures]
-        lines.append([verdict.metric_name(metric), *cells])
-    headers = ["with 95 % CI", *(verdict.ARM_NAMES[arm] for arm in ARMS)]
-    test_rows = counted(comparison.holdout_rows, "test row")
-    title = render("commands.exact.title", study=done.study.name, run=done.run, site=name, rows=test_rows)
-    output.as_table(headers, lines, title)
-    first = next(iter(comparison.arms))
-    code, sentence = done.verdict(first)
-    yield f"{verdict.sentence_case(verdict.describe_verdict(code, first))}. {sentence}"
-    family = family_in_words({comparison.own_family or "same": 1}, 1)
-    own = f" ({family})" if family else ""
-    yield render("commands.exact.figures", family=own, rows=counted(comparison.training_rows, "row"))
-    yield render("commands.exact.snapshot", at=done.frozen)
-
-
 def purge_records(
-    name: str = SITE,
+    name: str = SITE_NAME,
     target: str = typer.Argument(..., metavar="RUN|STUDY", help="Run id, or a study's name or hash."),
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
     as_json: bool = output.JSON,
@@ -494,3 +343,27 @@ def _purged(shown: Mapping[str, Any]) -> output.Shown:
     if not shown["paths"]:
         key = "nothing"
     yield render(f"commands.purged.{key}", site=shown["site"], target=shown["target"])
+
+
+def replay_round(
+    run: str = typer.Argument(..., help="Id of the run, from the site's ledger, or latest."),
+    round: int = typer.Option(..., "--round", min=1, help="The round, from 1."),
+    site: str = typer.Option(..., "--site", help="Site name."),
+    as_json: bool = output.JSON,
+) -> None:
+    """Compute the site's update of a round again from its snapshot, and compare it with the ledger.
+
+    Exit codes: 0 bit for bit the same, 1 not, 2 wrong use, or no longer stored.
+    """
+    from flfed.deployment.operator.replay import replay
+    from flfed.rows.data import site_discovery as sites
+
+    replayed_round = replay(SiteFolder(site), sites.load(site), run, round)
+    if as_json:
+        output.print_json(replayed_round.as_json())
+    # The object is printed first, so that a program gets it also where the replay differs.
+    if error := replayed_round.error():
+        raise error
+    if not as_json:
+        sha256 = replayed_round.ledger_hashes[0]
+        typer.echo(render("commands.replay.same", site=site, round=round, run=replayed_round.run, sha256=sha256))
