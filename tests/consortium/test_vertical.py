@@ -23,7 +23,7 @@ from tests.consortium.conftest import Consortium
 from tests.consortium.memory import Numbers, _memory_of, with_descendants
 from tests.consortium.test_breaks import in_mid_round, pids
 from tests.consortium.test_packed_bytes import held, sent
-from tests.consortium.test_secure_sums import command, here, newest
+from tests.consortium.test_secure_sums import command, newest
 from tests.deployment.test_vertical_at_the_gate import SCHEMA, STUDY
 from tests.machines import until
 
@@ -70,11 +70,6 @@ def dying(self, round, number, sites):
 vertical._Parcels.exchange = dying
 """
 """A coordinator that is killed once it has the replies of an exchange."""
-SECRETS = """
-from flfed.federation.client import vertical
-vertical.PartyRun.lasting_secret = property(lambda self: {secrets}[self.own.site])
-"""
-"""One process in which parties have the secrets of their gates: other ones would be other offsets."""
 
 
 class Parties(Consortium):
@@ -120,10 +115,14 @@ class Parties(Consortium):
         return folders
 
     def here(self, text: str) -> dict[str, Path]:
-        """Return the folder of each party's part of the same study in one process."""
-        run = here(self, text, PARTIES, SECRETS.format(secrets=self.lasting_secrets()))
-        folder = self.root / f"here-{run}"
-        self.coordinator.run(f"run export {run} --output {folder}")
+        """Return the folder of each party's part of the same study in one process, with the secrets of the gates."""
+        secrets = self.lasting_secrets()
+        with pytest.MonkeyPatch.context() as patch:
+            # Other secrets would be other offsets.
+            patch.setattr(vertical.PartyRun, "lasting_secret", property(lambda own: secrets[own.own.site]))
+            ran = self.coordinator.json(f"study run {self.file(text)} --site alpha --site beta --one-by-one")
+        folder = self.root / f"here-{ran['run']}"
+        self.coordinator.run(f"run export {ran['run']} --output {folder}")
         return {path.name: path for path in folder.rglob("*") if path.name in PARTIES}
 
     def lasting_secrets(self) -> dict[str, bytes]:
