@@ -30,7 +30,7 @@ from functools import cached_property
 from pathlib import Path
 
 CONCEPTS = {
-    "secure aggregation": r"secure|mask",
+    "secure aggregation": r"secure|(?<!u)(?<!sig)mask",
     "covering noise": r"\bcovers?\b|is_covered",
     "trees": r"\btrees?\b|_trees?\b|forest|\bgrows?\b|boost",
     "codecs": r"codec|packed_|packing",
@@ -39,7 +39,7 @@ CONCEPTS = {
     "analysis": r"analysis|analyses",
     "audits": r"audit|attack",
 }
-"""Expressions that find each concept in code without strings, of whatever case."""
+"""Expressions that find each concept in code without strings, of whatever case; masks of files and signals are none."""
 AGGREGATE_ONLY = r"share_metrics|aggregate"
 """Expression that finds what a site which shares sums only is known by, in code with its strings."""
 MODES = {

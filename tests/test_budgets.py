@@ -21,12 +21,12 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
     "tokens of code": 817_282,
-    "lines of code": 76_926,
+    "lines of code": 76_924,
     "Python files": 569,
     "most imports of a module": 32,
     "modules with more than 15 imports": 30,
     "modules that know four or more concepts": 2,
-    "modules that know secure sums": 41,
+    "modules that know secure sums": 40,
     "modules that know covers": 20,
     "modules that know aggregate-only": 11,
     "comparisons with a mode's name": 0,
@@ -37,15 +37,15 @@ RATCHET = {
     "packed assignments per 1,000 lines": 0.8,
     "comprehensions per 1,000 lines": 51.9,
     "conditional expressions within another": 133,
-    "nested comprehensions": 65,
+    "nested comprehensions": 64,
     "keys by string in records/": 279,
     "test lines per line of code": 1.233,
     "private names that are bound": 25,
-    "'what is', 'what leaves' and the like": 112,
+    "'what is', 'what leaves' and the like": 111,
     "told, tell, tells": 68,
     "median sentence of pages, words": 12.0,
     "longest sentence of pages, words": 35,
-    "lines of code with text": 2001,
+    "lines of code with text": 2000,
 }
 """Most that each counter of `tests/house.py` and of `tests/words_counted.py` may reach: what it was when the last
 change was made, or less."""

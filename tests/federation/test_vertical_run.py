@@ -1,4 +1,4 @@
-"""Parties with different columns of the same people train one linear model, and none sees another's cells."""
+"""Parties with different columns of the same people train one linear model."""
 
 import hashlib
 import re

@@ -186,8 +186,9 @@ class PartialReply(_Sealed):
 
     Reveals: to the coordinator nothing about rows but how many are in common. A column party sends the label party its
     partial scores of all rows in common, in quarters. From them a label party that knows some people can learn about
-    the columns of others. The label party sends each column party the sums of its columns times the residuals, which
-    depend on the outcomes. Both are measured in `docs/vertical.md`.
+    the columns of others. Digests under the column party's secret show it which of these columns changed since another
+    run over the same rows. The label party sends each column party the sums of its columns times the residuals, which
+    depend on the outcomes. What they show is measured in `docs/vertical.md`.
     """
 
     def to_record(self) -> RecordDict:
