@@ -459,3 +459,11 @@ def test_ciphertexts_of_another_level_or_form_are_no_failure_of_a_gate():
         spoilt = residuals._saved(ciphertext)
         assert residuals.multiply([spoilt], np.ones((50, 1)), key.public()) == Refusal("ciphertext-unfit")
     assert key.open([spoilt], 50, np.zeros(1)) == Refusal("ciphertext-unfit")
+
+
+def test_rows_in_common_that_differ_in_one_person_from_those_of_another_run_get_no_sums(parties):
+    Between(parties()).finished()
+    other = Between(parties(overlap=PEOPLE - 1), run="20261128-120000-00aa")
+    place = other.until(ALIGN, 0, MATCH)
+    why = other.why("bank", ALIGN, other.request(place))
+    assert why.startswith("its rows differ by fewer than 10 people from rows whose sums left before")
