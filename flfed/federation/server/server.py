@@ -117,7 +117,7 @@ class FederatedRun(RunSetting):
         summaries: dict[str, Summary] = {}
         merged = site_sums(self, self.parts).summary(participants)
         if merged is None:
-            summaries = enrolment.summarise(self, back)
+            summaries = self.summarise(back)
             merged = merge(list(summaries.values()))
         if not any(part.keeps_cohort for part in self.parts):
             participants = {site: participants[site] for site in summaries}
@@ -173,6 +173,10 @@ class FederatedRun(RunSetting):
         Parameters are as for `enrolment.enrol`.
         """
         return enrolment.enrol(self, self.parts, self.enrolled, earlier, cohort)
+
+    def summarise(self, participants: Participants) -> dict[str, Summary]:
+        """Return each site's sums over its training rows."""
+        return enrolment.summarise(self, participants)
 
     def write_start(self, participants: Participants, encoder: Encoder, sums: Mapping[str, Summary]) -> Checkpoint:
         """Write the start file and return the common checkpoint, without sums."""
