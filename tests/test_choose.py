@@ -18,8 +18,6 @@ from flfed.federation.server.preflight import check
 from flfed.records.reports.privacy_tables import describe_rows_needed
 from flfed.study import choice
 from flfed.study.choice import QUESTIONS, STAND_INS, Answers, Choice, DatasetFacts, choose_study, list_choices
-from flfed.study.kinds import grows
-from flfed.study.study import covers_model
 from flfed.words import sentences
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,10 +73,10 @@ def broken_wishes(answers: Answers, study: Study) -> list[str]:
         "partners": not is_encrypted or answers.trusted in ("everybody", "partners"),
         "coordinator": answers.trusted in ("everybody", "coordinator") or has_noise or is_encrypted,
         "noise": has_noise == (answers.noise != "none"),
-        "everything": covers_model(study) == (answers.noise == "everything"),
+        "everything": study.covers_model == (answers.noise == "everything"),
         "rows": not has_noise or answers.rows >= 140,
-        "figures": not covers_model(study) or answers.rows >= 380,
-        "trees": not grows(study) or added,
+        "figures": not study.covers_model or answers.rows >= 380,
+        "trees": not study.grows_trees or added,
     }
     return [wish for wish, is_kept in kept.items() if not is_kept]
 

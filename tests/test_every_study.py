@@ -12,7 +12,6 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.data.site_discovery import of_dataset
 from flfed.rows.evaluation.scoring import PRIMARY
 from flfed.rows.study_model import study_layout
-from flfed.study.kinds import is_statistic, is_vertical
 from flfed.study.plan import Plan
 from flfed.study.study import Study, names
 from flfed.study.tables import TREES
@@ -47,7 +46,7 @@ def test_it_fits_its_dataset_model_and_metric(study: Study, schema: Schema, home
         request.getfixturevalue("heart")  # a download
     facts = check(study)
     assert (facts["schema"], facts["task"]) == (schema.sha256(), schema.task)
-    if is_statistic(study):
+    if study.is_statistic:
         assert facts["primary"] == ""
         return
     # Errors of a score are told in its own points.
@@ -57,10 +56,10 @@ def test_it_fits_its_dataset_model_and_metric(study: Study, schema: Schema, home
 
 def test_it_names_sgd_and_float64(study: Study):
     # Trees have no plan of gradient descent, and steps of parties follow from their rows.
-    if study.model.name == TREES or is_vertical(study):
+    if study.model.name == TREES or study.is_vertical:
         assert "[plan]" not in study.text and study.plan == Plan()
         return
-    if is_statistic(study):
+    if study.is_statistic:
         assert "[model]" not in study.text
         return
     assert 'optimiser = "sgd"' in study.text
@@ -95,7 +94,7 @@ def test_at_least_three_sites_take_part_or_two_parties(study: Study):
         assert study.dataset.partition.sites >= 3
         return
     sites = find_sites(study) if cut else of_dataset(study.dataset.name)
-    assert len(sites) >= (2 if is_vertical(study) else 3)
+    assert len(sites) >= (2 if study.is_vertical else 3)
     assert [site.name for site in sites] == sorted({site.name for site in sites})
     assert {site.dataset for site in sites} == {study.dataset.name}
 

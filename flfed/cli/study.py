@@ -188,17 +188,16 @@ def check_study(name: str = STUDY, changes: list[str] = SET, whole: bool = outpu
     from flfed.federation.server.preflight import check
     from flfed.records.reports.privacy import without_model
     from flfed.rows.data import datasets
-    from flfed.study.kinds import exchanges_of_run, is_statistic, is_vertical
 
     facts = check(study)
     study_sites = find_sites(study)
     sites = [site.name for site in study_sites]
-    parties = is_vertical(study)
-    kind = without_model(is_trained=not is_statistic(study), one_answer=study.analysis is not None, parties=parties)
+    parties = study.is_vertical
+    kind = without_model(is_trained=not study.is_statistic, one_answer=study.analysis is not None, parties=parties)
     privacy = promised(study, len(sites)) | kind
     sizes = bytes_of_runs(study, datasets.load(study.dataset.name).schema, study_sites)
     began = source_in_words(study)
-    exchanges = exchanges_of_run(study)
+    exchanges = study.exchanges_of_run
     shown = {"study": study.name, "sha256": study.sha256(), **facts, "sites": sites, "privacy": privacy}
     if exchanges:
         shown["exchanges"] = exchanges
@@ -286,12 +285,10 @@ def _sites_as_counts(sites: list[str]) -> dict[str, tuple[int, int]]:
 
 def can_be_run(study: Study, facts: Mapping[str, Any]) -> list[str]:
     """Return that a study can be run, and its analysis; `facts` are those of its check."""
-    from flfed.study.kinds import is_statistic
-
     kind = f"primary metric {facts['primary']}"
     if study.analysis is not None:
         kind = "analysis without a model"
-    elif is_statistic(study):
+    elif study.is_statistic:
         kind = f"statistic {study.statistic.name}"
     noise = [] if study.analysis is None else [noise_in_words(study)]
     valid = render("check.study.valid", study=study.name, task=facts["task"], kind=kind)
@@ -304,10 +301,9 @@ def visits_in_words(study: Study) -> list[str]:
     from flfed.rows.data import datasets
     from flfed.rows.statistics.of_study import statistic_of
     from flfed.rows.statistics.statistic import VisitedStatistic
-    from flfed.study.kinds import is_statistic
     from flfed.updates.arrays import entries_of
 
-    statistic = statistic_of(study) if is_statistic(study) else None
+    statistic = statistic_of(study) if study.is_statistic else None
     if not isinstance(statistic, VisitedStatistic):
         return []
     schema = datasets.load(study.dataset.name).schema
@@ -318,11 +314,9 @@ def visits_in_words(study: Study) -> list[str]:
 
 def trees_in_words(study: Study) -> str:
     """Return how many exchanges a run of trees takes, at most."""
-    from flfed.study.kinds import exchanges_of, exchanges_of_run, most_rounds, refits
-
-    facts = {"exchanges": exchanges_of_run(study), "rounds": most_rounds(study), "levels": exchanges_of(study)}
+    facts = {"exchanges": study.exchanges_of_run, "rounds": study.most_rounds, "levels": study.exchanges_of_round}
     sentences = [render("check.study.trees", **facts)]
-    if refits(study):
+    if study.refits:
         sentences.append(render("check.study.anew"))
     if study.aggregation.sums_updates:
         sentences.append(render("check.study.opened"))
@@ -377,14 +371,11 @@ def noise_in_words(study: Study) -> str:
 
 def sums_in_words(study: Study) -> list[str]:
     """Return the secure aggregation of a study, and the figures by round that it suppresses."""
-    from flfed.study.kinds import is_statistic
-    from flfed.study.study import covers_model
-
     if not study.aggregation.sums_updates:
         return []
     messages = "updates" if study.analysis is None else "replies"
     sentence = render(f"check.sums.{study.secure_aggregation}", messages=messages)
-    if is_statistic(study) or covers_model(study):
+    if study.is_statistic or study.covers_model:
         return [sentence]
     rounds = [render("check.study.rounds")]
     if study.adjusts_intercept():

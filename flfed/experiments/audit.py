@@ -25,7 +25,6 @@ from flfed.records.store.entries import AuditRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
-from flfed.study.study import covers_model
 from flfed.summaries.summary import merge, sums_sha256
 from flfed.updates.mechanism import Promise
 from flfed.updates.messages.compare import AUDIT, AuditReply, AuditRequest
@@ -144,7 +143,7 @@ def audit(
         if request.get("given"):
             raise usage_error("run.resume.objects", run=run, command="audit")
         sites = request.get("sites")
-    if covers_model(study):
+    if study.covers_model:
         raise usage_error("experiments.audit.covered", run=run)
     facts = check(study)
     there = engine.sites(study, sites)

@@ -16,8 +16,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.rows.study_model import model_shapes
-from flfed.study.kinds import is_statistic
-from flfed.study.study import Study, covers_model
+from flfed.study.study import Study
 from flfed.words import usage_error
 
 
@@ -65,11 +64,11 @@ def leave_one_site_out(study: Study, *, sites: Sequence[Site] | None = None, pro
 def _check_study(study: Study) -> None:
     """Refuse a study whose runs may not be compared, or whose model no other site can use."""
     schema = datasets.load(study.dataset.name).schema
-    if is_statistic(study) or not study.train or schema.task != "binary":
+    if study.is_statistic or not study.train or schema.task != "binary":
         raise usage_error("experiments.left-out.outcome", study=study.name)
     if study.aggregation.is_required:
         raise usage_error("experiments.left-out.sums")
-    if covers_model(study):
+    if study.covers_model:
         raise usage_error("experiments.left-out.covers")
     if study.encode.scaler == "per-site":
         raise usage_error("experiments.left-out.scaler")

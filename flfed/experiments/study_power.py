@@ -35,7 +35,6 @@ from flfed.rows.features.encode import input_names
 from flfed.rows.features.summarise import outcomes
 from flfed.rows.study_model import study_layout
 from flfed.study.former_names import parsed_study
-from flfed.study.kinds import is_statistic
 from flfed.study.study import Study
 from flfed.words import usage_error
 
@@ -125,7 +124,7 @@ def study_power(
         another dataset or has no mean gain in AUC.
     """
     schema = datasets.load(study.dataset.name).schema
-    if is_statistic(study) or not study.train or schema.task != "binary" or study.compare.primary not in ("", AUC):
+    if study.is_statistic or not study.train or schema.task != "binary" or study.compare.primary not in ("", AUC):
         raise usage_error("experiments.power.metric", study=study.name)
     first = None
     if run:

@@ -20,7 +20,6 @@ from flfed.export.predict import mapped_rows, read_site, read_table
 from flfed.rows.features.encode import input_names
 from flfed.rows.party import bounded_inputs, predictions
 from flfed.spreadsheet import csv_text
-from flfed.study.kinds import is_vertical
 from flfed.words import usage_error
 
 SCORES = ("identifier", "score", "party", "run")
@@ -104,7 +103,7 @@ def party_scores(model: SharedModel, table: Path | None, site: str = "") -> Part
     TableError
         For the first rule the table breaks: column, rule and count.
     """
-    if not is_vertical(model.study):
+    if not model.study.is_vertical:
         raise usage_error("export.party.whole")
     raw, mapping, missing = read_table(model, table) if table is not None else read_site(model, site)
     rows, _ = mapped_rows(model, raw, mapping, missing)

@@ -27,7 +27,6 @@ from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.features.encode import codes, encode
 from flfed.seeds import generator
 from flfed.spreadsheet import csv_text
-from flfed.study.kinds import is_vertical
 from flfed.words import render, usage_error
 
 
@@ -240,7 +239,7 @@ def _predict(
     missing: tuple[str, ...],
     scope: Literal["table", "site"],
 ) -> Predictions:
-    if is_vertical(model.study):
+    if model.study.is_vertical:
         raise usage_error("export.party.part")
     table, clipped = mapped_rows(model, raw, mapping, missing)
     x = encode(table, model.layout, model.encoder).x

@@ -16,7 +16,6 @@ from flfed.rows.data.site import Site, SiteTable, holdout_of
 from flfed.rows.features.encode import ColumnArrays, Encoded, coded, codes, decode_target, encode
 from flfed.rows.features.summarise import leaving, one_of_each, summarise
 from flfed.rows.training.functional import probabilities
-from flfed.study.kinds import refits
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, Summary, fit_encoder, schema_encoder
 
@@ -276,7 +275,7 @@ class EncodedTable:
     @property
     def scored_part(self) -> str:
         """Part of the rows that a round's model is scored on; trees that were grown anew were trained on all."""
-        return "validation" if self._validation_rows and not refits(self.study) else "training"
+        return "validation" if self._validation_rows and not self.study.refits else "training"
 
     def model_rows(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
         """Return the rows that a round's model is trained on, and scored on; of trees those of the last one."""

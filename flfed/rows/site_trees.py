@@ -16,7 +16,6 @@ from flfed.rows.session import SiteSession
 from flfed.rows.statistics.boosted_trees import SiteTrees, cell_counts, fine_codes
 from flfed.rows.training.functional import loss_of_rows
 from flfed.rows.training.requests import Asking
-from flfed.study.kinds import refits
 from flfed.summaries.score_bins import RowScores
 from flfed.summaries.summary import Arrays, Encoder, arrays_sha256
 from flfed.trees.cut_points import chosen_cuts, codes_in, counted_columns, widths_of
@@ -198,7 +197,7 @@ def cells_of_rows(session: SiteSession, least: int) -> Arrays:
 
 def tree_columns(session: SiteSession) -> ColumnArrays:
     """Return the columns of the rows that trees are grown on in the end."""
-    if refits(session.study):
+    if session.study.refits:
         return session.coded(session.table.training)
     return session.fitted_columns()
 
@@ -247,7 +246,7 @@ def count_determined_outcomes(sessions: Sequence[SiteSession], encoder: Encoder,
     parts = []
     for session in sessions:
         # The rows that trees are grown on in the end.
-        own = session.training(encoder) if refits(session.study) else session.fitted(encoder)
+        own = session.training(encoder) if session.study.refits else session.fitted(encoder)
         parts.append((codes_in(own.x, arrays), own.y))
     trees = next(iter(forest_of(arrays)), [])
 

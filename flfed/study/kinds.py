@@ -5,9 +5,12 @@ Where rounds grow trees, each has one exchange a level.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from flfed import registry
-from flfed.study.study import Study
-from flfed.study.tables import TREES, VERTICAL
+from flfed.study.analysis import Analysis
+from flfed.study.plan import Plan
+from flfed.study.tables import TREES, VERTICAL, Named
 
 LEAST_PARTIES, MOST_PARTIES = 2, 5
 """Sites with different columns of the same people."""
@@ -17,70 +20,83 @@ ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
 
 
-def is_statistic(study: Study) -> bool:
-    """Return whether a study asks for a statistic, or an analysis, in place of a model."""
-    return study.statistic.name != "none" or study.analysis is not None
+@dataclass(frozen=True, kw_only=True)
+class StudyKind:
+    """The tables of a study from which its kind follows.
 
-
-def visits_of(study: Study) -> int:
-    """Return how often a study asks for sums of its statistic, at most; 0 without one."""
-    if not is_statistic(study):
-        return 0
-    if study.analysis is not None:
-        return 1
-    visits: int = getattr(registry.load("statistic", study.statistic.name), "visits", 1)
-    return visits
-
-
-def grows(study: Study) -> bool:
-    """Return whether a study's rounds grow trees."""
-    return study.train and study.model.name == TREES
-
-
-def is_vertical(study: Study) -> bool:
-    """Return whether a study's sites have different columns of the same people."""
-    return study.strategy.name == VERTICAL
-
-
-def refits(study: Study) -> bool:
-    """Return whether the trees that validation rows chose are grown anew on all training rows."""
-    return grows(study) and bool(study.strategy.settings.get("refit", False))
-
-
-def most_rounds(study: Study) -> int:
-    """Return the most rounds of a run: none of a validation, and as many again where trees are grown anew."""
-    if not study.train:
-        return 0
-    return study.rounds * (1 + refits(study))
-
-
-def exchanges_of(study: Study) -> int:
-    """Return in how many exchanges a round's trees grow, at most: one a level."""
-    return int(study.model.build("model").depth)
-
-
-def exchanges_of_run(study: Study) -> int:
-    """Return in how many exchanges all trees grow, at most.
-
-    0 where none do.
-
-    Under secure sums another one opens each sum.
+    Attributes
+    ----------
+    model, plan, strategy, rounds, train, statistic, analysis
+        As `Study` has them.
     """
-    if not grows(study):
-        return 0
-    opened = study.aggregation.sums_updates
-    return most_rounds(study) * exchanges_of(study) * (1 + opened)
 
+    model: Named
+    plan: Plan
+    strategy: Named
+    rounds: int = 1
+    train: bool = True
+    statistic: Named = Named(name="none")
+    analysis: Analysis | None = None
 
-def loss_choices(study: Study) -> list[str]:
-    """Return which rules of a study choose by losses: of "select", "patience" and "plateau"."""
-    settings = study.strategy.settings
-    rules = {
-        "select": settings.get("select") == "best",
-        "patience": settings.get("patience"),
-        "plateau": study.plan.schedule == "plateau",
-    }
-    return [name for name, is_set in rules.items() if is_set]
+    @property
+    def is_statistic(self) -> bool:
+        """Whether it asks for a statistic, or an analysis, in place of a model."""
+        return self.statistic.name != "none" or self.analysis is not None
+
+    @property
+    def visits(self) -> int:
+        """How often it asks for sums of its statistic, at most; 0 without one."""
+        if not self.is_statistic:
+            return 0
+        if self.analysis is not None:
+            return 1
+        visits: int = getattr(registry.load("statistic", self.statistic.name), "visits", 1)
+        return visits
+
+    @property
+    def grows_trees(self) -> bool:
+        """Whether its rounds grow trees."""
+        return self.train and self.model.name == TREES
+
+    @property
+    def is_vertical(self) -> bool:
+        """Whether its sites have different columns of the same people."""
+        return self.strategy.name == VERTICAL
+
+    @property
+    def refits(self) -> bool:
+        """Whether the trees that validation rows chose are grown anew on all training rows."""
+        return self.grows_trees and bool(self.strategy.settings.get("refit", False))
+
+    @property
+    def most_rounds(self) -> int:
+        """Most rounds of a run: none of a validation, and as many again where trees are grown anew."""
+        if not self.train:
+            return 0
+        return self.rounds * (1 + self.refits)
+
+    @property
+    def exchanges_of_round(self) -> int:
+        """In how many exchanges a round's trees grow, at most: one a level."""
+        return int(self.model.build("model").depth)
+
+    @property
+    def exchanges_of_rounds(self) -> int:
+        """In how many exchanges all trees grow, at most; 0 where none do."""
+        if not self.grows_trees:
+            return 0
+        return self.most_rounds * self.exchanges_of_round
+
+    @property
+    def loss_choices(self) -> list[str]:
+        """Rules that choose by losses: of "select", "patience" and "plateau"."""
+        settings = self.strategy.settings
+        rules = {
+            "select": settings.get("select") == "best",
+            "patience": settings.get("patience"),
+            "plateau": self.plan.schedule == "plateau",
+        }
+        return [name for name, is_set in rules.items() if is_set]
 
 
 def exchange_number(round: int, level: int, exchanges: int) -> int:

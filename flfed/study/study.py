@@ -20,6 +20,7 @@ from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml, read_text
 from flfed.study.analysis import Analysis
 from flfed.study.former_names import SUMMARY, bare_name, current_names, refuse_former
+from flfed.study.kinds import StudyKind
 from flfed.study.plan import Plan
 from flfed.study.settings import check_table, read_settings, unknown_key
 from flfed.study.tables import (
@@ -67,7 +68,7 @@ class _FromKeywords(type):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study(Crossing, metaclass=_FromKeywords):
+class Study(StudyKind, Crossing, metaclass=_FromKeywords):
     """One study, checked.
 
     Make one with `Study.load`, `Study.parse`, or of plain keywords, each a key of the study as `keys_of` has them:
@@ -143,17 +144,10 @@ class Study(Crossing, metaclass=_FromKeywords):
     seed: int = 0
     dataset: Dataset
     encode: Encode
-    model: Named
-    plan: Plan
-    strategy: Named
     privacy: Named
-    statistic: Named = Named(name="none")
-    analysis: Analysis | None = None
     warm_start: str = ""
     start_sha256: str = ""
     frozen_layers: int = 0
-    train: bool = True
-    rounds: int = 1
     compare: Compare
     text: str
     split: Split = field(default_factory=Split)
@@ -213,6 +207,31 @@ class Study(Crossing, metaclass=_FromKeywords):
     def sha256(self) -> str:
         """Return the hash of the text, as approvals name it."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether ε covers all releases of a site: of an analysis, and where [privacy] covers the study."""
+        return self.analysis is not None or self.covers_model
+
+    @property
+    def covers_model(self) -> bool:
+        """Whether it trains a model, and ε covers all releases of a site for it."""
+        return self.analysis is None and self.privacy.settings.get("covers") == "study"
+
+    @property
+    def compares_privately(self) -> bool:
+        """Whether sites compare the model with their own under noise."""
+        return bool(self.privacy.settings.get("comparison", "none") != "none")
+
+    @property
+    def by_person(self) -> bool:
+        """Whether it protects persons, whose rows weigh one together."""
+        return bool(self.privacy.settings.get("unit", "person") == "person")
+
+    @property
+    def exchanges_of_run(self) -> int:
+        """In how many exchanges all trees grow, at most: under secure sums another one opens each sum."""
+        return self.exchanges_of_rounds * (1 + self.aggregation.sums_updates)
 
     def adjusts_intercept(self) -> bool:
         """Return whether each site's own intercept adjusts the model: a linear one, or trees, without a mechanism."""
@@ -663,26 +682,6 @@ def _check_noise(privacy: Mapping[str, Any]) -> None:
         raise usage_error("study.statistic.mode")
 
 
-def is_covered(study: Study) -> bool:
-    """Return whether ε covers all releases of a site: of an analysis, and where [privacy] covers the study."""
-    return study.analysis is not None or covers_model(study)
-
-
-def compares_privately(study: Study) -> bool:
-    """Return whether sites of such a study compare the model with their own under noise."""
-    return bool(study.privacy.settings.get("comparison", "none") != "none")
-
-
-def by_person(study: Study) -> bool:
-    """Return whether a study protects persons, whose rows weigh one together."""
-    return bool(study.privacy.settings.get("unit", "person") == "person")
-
-
-def covers_model(study: Study) -> bool:
-    """Return whether a study trains a model, and ε covers all releases of a site for it."""
-    return study.analysis is None and study.privacy.settings.get("covers") == "study"
-
-
 def staying(study: Study) -> tuple[str, ...]:
     """Return the outputs that a site does not release where ε covers the study, as no ε is charged for them.
 
@@ -692,8 +691,8 @@ def staying(study: Study) -> tuple[str, ...]:
     >>> staying(Study.load("breast-cancer"))
     ()
     """
-    if not covers_model(study):
+    if not study.covers_model:
         return ()
-    own = "pairs" if compares_privately(study) else "own"
+    own = "pairs" if study.compares_privately else "own"
     keys = ("rows", "rounds", "sums", own, "adjusted", "counts", "audit")
     return tuple(render(f"mechanisms.staying.{key}") for key in keys)

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from flfed.study.kinds import is_statistic, is_vertical, loss_choices
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
 from flfed.study.tables import TREES
@@ -317,11 +316,11 @@ class Mechanism:
 
         Such a thing leaves a site, or steers the run, and is not in the promise.
         """
-        if is_statistic(study):
+        if study.is_statistic:
             if study.aggregation.sums_updates:
                 return (render("mechanisms.uncharged.summed"),)
             return (render("mechanisms.uncharged.statistic"),)
-        if is_vertical(study):
+        if study.is_vertical:
             return (
                 render("mechanisms.uncharged.people"),
                 render("mechanisms.uncharged.parcels-of-columns"),
@@ -370,7 +369,7 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
     if study.adjusts_intercept():
         keys.append("intercept")
     # A loss steers the run only where some rule of the study reads it.
-    choices = [render(f"mechanisms.choices.{choice}") for choice in loss_choices(study)]
+    choices = [render(f"mechanisms.choices.{choice}") for choice in study.loss_choices]
     if choices:
         keys.append("choices")
     if study.sweep:

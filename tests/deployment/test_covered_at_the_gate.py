@@ -29,7 +29,6 @@ from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
 from flfed.rows.statistics.noised_counts import HISTOGRAMS
 from flfed.rows.study_model import first_model, study_layout
-from flfed.study.study import compares_privately
 from flfed.summaries.noised_scores import OWN
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -143,7 +142,7 @@ def requests(study: Study) -> dict[str, RecordDict]:
     schema = datasets.load("small").schema
     arrays, encoder = first_model(study, schema), schema_encoder(study_layout(study, schema))
     asked = {"arrays": arrays, "encoder": encoder, "rounds": study.rounds}
-    edges, pairs = np.arange(0, 129, 8), compares_privately(study)
+    edges, pairs = np.arange(0, 129, 8), study.compares_privately
     return {
         ENROL: EnrolRequest(dataset="small", schema_sha256=schema.sha256()).to_record(),
         STATISTIC: StatisticRequest().to_record(),

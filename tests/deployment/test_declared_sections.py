@@ -12,7 +12,6 @@ from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv
-from flfed.study.kinds import exchanges_of
 from flfed.study.study import Study
 from flfed.updates.codec import Codec
 from flfed.updates.messages.kinds import COMPARE, EVALUATE, KINDS, STATISTIC, SUMMARISE, TRAIN
@@ -165,4 +164,4 @@ def test_each_level_of_a_tree_may_bring_all_lists_of_its_sum():
     study = in_sums("taiwan-credit-trees")
     messages = messages_of(study, pinned=60)
     lists = messages.leaving(TRAIN)[OPENED].most
-    assert messages.round_bytes() > exchanges_of(study) * lists > 1_000_000
+    assert messages.round_bytes() > study.exchanges_of_round * lists > 1_000_000

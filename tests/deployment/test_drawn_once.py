@@ -26,7 +26,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.study_model import first_model, study_layout
 from flfed.rows.training.private_noise import SystemNoise
-from flfed.study.study import Study, covers_model
+from flfed.study.study import Study
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.accounting import Release, epsilon
 from flfed.updates.messages.compare import COMPARE, CompareRequest
@@ -79,7 +79,7 @@ class Asking:
 
     def last(self) -> Message:
         """Ask for what a run asks last."""
-        if covers_model(self.study):
+        if self.study.covers_model:
             return self.scores(edges=np.arange(0, 129, 8))
         return self.ask(COMPARE, CompareRequest(arrays=self.arrays, encoder=self.encoder))
 
@@ -131,7 +131,7 @@ def test_rounds_that_are_asked_again_have_the_same_noise_or_none_also_after_a_re
     assert [refused(asking.round(round)) for round in (1, 2, 3)] == [said] * 3
     assert asking.trained() == [1, 2, 3]
     # What a covered study is charged for its last answer is of other people than those who are trained on.
-    if not covers_model(asking.study):
+    if not asking.study.covers_model:
         assert asking.epsilon() == pytest.approx(spent) and spent <= 3.0
 
 

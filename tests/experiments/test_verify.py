@@ -14,7 +14,6 @@ from flfed.experiments.verify import Compared, check_expected, compared, entry_a
 from flfed.federation.server.run import run
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
-from flfed.study.kinds import is_statistic
 from flfed.study.study import names
 from flfed.study.tables import Expectation
 
@@ -195,5 +194,5 @@ def test_every_shipped_study_expects_figures_that_a_run_can_have():
         if not study.dataset.name.startswith("portfolio"):
             check_expected(study)
         # A statistic is of all rows, and has one answer.
-        assert study.expected.repeats >= (1 if is_statistic(study) else 5)
+        assert study.expected.repeats >= (1 if study.is_statistic else 5)
         assert all(figure.source for figure in study.expected.figures)

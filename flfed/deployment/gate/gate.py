@@ -36,7 +36,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.rows.warm_start import model_sha256
 from flfed.study.request_hash import asks_sha256
-from flfed.study.study import Study, is_covered
+from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import StorageError, run_state, whole_message
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.fields import MalformedMessage
@@ -222,7 +222,7 @@ class Gate:
         frozen_site = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
         if frozen_site.snapshot.sha256 != self._studies.rows_sha256(study.sha256()):
             decline("rows-changed")
-        return frozen_site.with_withheld() if is_covered(study) else frozen_site
+        return frozen_site.with_withheld() if study.is_covered else frozen_site
 
     def _side(self, context: Context) -> SiteClient:
         """Return the client with a study's rows.

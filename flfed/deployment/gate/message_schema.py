@@ -31,7 +31,6 @@ from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.statistic import VisitedStatistic
 from flfed.rows.study_model import model_shapes, study_layout
 from flfed.rows.training.functional import outputs_of
-from flfed.study.kinds import most_rounds
 from flfed.study.study import Study
 from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES, POINT_KINDS, SHARINGS
 from flfed.summaries.recalibration import UPDATES, RecalibrationFigure
@@ -296,7 +295,7 @@ class StudyMessages:
         # The first request of training brings the encoder, which crosses once.
         if way == "to-site" and self.exchanges.each_round:
             once += section_bytes(self._encoder())
-        return once + most_rounds(self.study) * self.round_bytes(way)
+        return once + self.study.most_rounds * self.round_bytes(way)
 
     def round_bytes(self, way: Way = "to-server") -> int:
         """Return the most bytes of a round of training, without the encoder's first delivery.

@@ -28,7 +28,6 @@ from flfed.records.ledger import LockedLedger
 from flfed.records.ledger_line import ERROR, REFUSED, STANDS_FOR, WITHHELD, run_of_new
 from flfed.refusals import CONTROL, NO_LEDGER, Refusal
 from flfed.rows.data.site import Site
-from flfed.study.study import is_covered
 from flfed.updates.messages.compare import IMPORTANCE
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.kinds import AUDIT, COMPARE, ENROL, SCORES, STATISTIC, TRAIN
@@ -343,7 +342,7 @@ def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMess
     line = {"round": _round_of(message).get("round", 0), **facts, **left, "charged_bytes": 0}
     if kind in CHARGED and charge_of(messages.study) is not None:
         update = update_section(reply, CHARGED[kind])
-        paid = reply.content if is_covered(messages.study) else {update: reply.content[update]}
+        paid = reply.content if messages.study.is_covered else {update: reply.content[update]}
         line["charged_bytes"] = count_bytes(paid)
     # The line names the coordinator's choice, so that a later request with another model is recognised.
     if chosen := run_limits.request_sha256(message):

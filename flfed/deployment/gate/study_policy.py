@@ -29,8 +29,8 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.snapshots import snapshot
-from flfed.study.kinds import LEAST_PARTIES, is_vertical, most_rounds
-from flfed.study.study import Study, is_covered
+from flfed.study.kinds import LEAST_PARTIES
+from flfed.study.study import Study
 from flfed.updates.messages.kinds import asks
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def study_policy_refusal(study: Study, site: Site, *, noise: bool = True) -> Ref
     if study.dataset.partition is not None:
         return Refusal("research-sites")
     names = {"strategy": study.strategy.name, "model": study.model.name, "mechanism": study.privacy.name}
-    refused = site.policy.not_allowed(**names, codec=study.codec.name, rounds=most_rounds(study))
+    refused = site.policy.not_allowed(**names, codec=study.codec.name, rounds=study.most_rounds)
     refused = refused or study_refusal(study, site.serving(study.dataset.name))
     # A mechanism with unusable settings raises here; that is the site's answer, and no crash.
     try:
@@ -64,7 +64,7 @@ def least_sites(study: Study, site: Site) -> int:
 
     What parties with different columns send each other is no sum, from which one could subtract its own.
     """
-    return LEAST_PARTIES if is_vertical(study) else site.policy.least_cohort()
+    return LEAST_PARTIES if study.is_vertical else site.policy.least_cohort()
 
 
 def cohort_refusal(
@@ -214,7 +214,7 @@ class StudyAdmission:
         has a keyed hash.
         """
         messages = self.messages(study_sha256)
-        if messages is not None and is_covered(messages.study):
+        if messages is not None and messages.study.is_covered:
             return ""
         return self.rows_sha256(study_sha256)
 
@@ -252,7 +252,7 @@ class StudyAdmission:
         study, approval = self._study(config)
         if not asks(study, kind):
             reject("kind-of-another-study")
-        if approval is None and (study.aggregation.sums_updates or is_vertical(study)):
+        if approval is None and (study.aggregation.sums_updates or study.is_vertical):
             # Without a person's approval no key is pinned: the sums could be of invented sites.
             reject("sums-not-approved")
         pinned = len(approval.pins) if approval is not None and approval.sums else 0
@@ -270,11 +270,11 @@ class StudyAdmission:
         from flfed.federation.client.run_keys import SumApproval  # torch and Flower: a site's status needs neither
 
         approval = self.check_decision(study.text)
-        if approval is None or not (approval.sums or is_vertical(study)):
+        if approval is None or not (approval.sums or study.is_vertical):
             return None
         key = signing_key(self._folder)
         # The difference of two sums would have this site's part of the noise alone.
-        lifted = () if is_covered(study) else approval.lifted
+        lifted = () if study.is_covered else approval.lifted
         return SumApproval.by_gate(key, pinned=approval.pins, lifted=lifted, book=opened)
 
     def standing(self, approval: Approval) -> Refusal | None:

@@ -26,8 +26,7 @@ from flfed.rows.comparison.own_columns import list_requested_columns
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.study.former_names import study_values
-from flfed.study.kinds import is_statistic, is_vertical, most_rounds
-from flfed.study.study import Study, is_covered
+from flfed.study.study import Study
 from flfed.updates.messages.kinds import COMPARE, asks
 from flfed.updates.parts.part import Place
 from flfed.words import render, sentences
@@ -93,7 +92,7 @@ def _describe_request(proposal: Proposal) -> str:
 def _describe_columns(proposal: Proposal, facts: SiteFacts) -> str:
     """Return the columns that the study reads; of many their number, and those that are new."""
     study, schema = proposal.study, proposal.schema
-    if is_statistic(study):
+    if study.is_statistic:
         columns = _name_columns(proposal, facts, statistic_of(study).columns(schema))
         return render("approval.line.columns-of-statistic", columns=columns)
     columns = _name_columns(proposal, facts, proposal.features)
@@ -129,7 +128,7 @@ def approved_columns(proposal: Proposal, facts: SiteFacts) -> set[str]:
             study = Study.parse_recorded(approval.text)
         except FlfedError:  # a text that is unreadable now: its columns count as not approved
             continue
-        if is_statistic(study):
+        if study.is_statistic:
             columns.update(statistic_of(study).columns(proposal.schema))
         else:
             columns.update(proposal.schema.features(study.dataset.features))
@@ -163,10 +162,10 @@ def _describe_releases(proposal: Proposal) -> str:
         lines.append(render("approval.line.only-scored", model=shown(study.start_sha256, LONGEST)))
     if items[BEFORE]:
         lines.append(render("approval.line.before", items="; ".join(items[BEFORE])))
-    if is_statistic(study):
+    if study.is_statistic:
         lines.append(render("approval.line.once", items="; ".join(items[ROUNDS])))
     elif study.train:
-        lines.append(render("approval.line.rounds", rounds=most_rounds(study), items="; ".join(items[ROUNDS])))
+        lines.append(render("approval.line.rounds", rounds=study.most_rounds, items="; ".join(items[ROUNDS])))
     if items[AFTER]:
         lines.append(render("approval.line.after", items="; ".join(items[AFTER])))
     return " ".join([*lines, *retained])
@@ -183,7 +182,7 @@ def _list_gaps(proposal: Proposal) -> Iterator[str]:
         yield render("approval.risk.no-secure-aggregation", least=proposal.least_of_sums)
     if proposal.site.policy.shares_in_sums_only(study) and not proposal.agreement.sums:
         yield render("approval.risk.figures-alone")
-    if not is_covered(study):
+    if not study.is_covered:
         yield from _list_exact_outputs(proposal)
 
 
@@ -197,7 +196,7 @@ def _list_exact_outputs(proposal: Proposal) -> Iterator[str]:
         for output in policy.outputs:
             if output in sentences("approval", "output"):
                 yield render(f"approval.output.{output}")
-            if output in sentences("approval", "output-of-models") and not is_statistic(proposal.study):
+            if output in sentences("approval", "output-of-models") and not proposal.study.is_statistic:
                 yield render(f"approval.output-of-models.{output}")
 
 
@@ -205,12 +204,12 @@ def _list_risks(proposal: Proposal, facts: SiteFacts) -> Iterator[str]:
     """Yield what makes the worst case worse or likelier in this study, at this site."""
     study = proposal.study
     # Parties with other columns share no model, and the coordinator brings none to compare.
-    if is_vertical(study):
+    if study.is_vertical:
         return
     if proposal.participants == 2 and not proposal.guarantee.updates_have_noise:
-        kind = "sums" if is_statistic(study) else "updates"
+        kind = "sums" if study.is_statistic else "updates"
         yield render(f"approval.two-sites.{kind}")
-    if asks(study, COMPARE) and not is_covered(study):
+    if asks(study, COMPARE) and not study.is_covered:
         yield render("approval.risk.scored")
     if facts.single_outcomes is not None and facts.single_outcomes[0]:
         outcomes, rows = facts.single_outcomes

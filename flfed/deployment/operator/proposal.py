@@ -22,8 +22,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
-from flfed.study.kinds import grows, is_vertical
-from flfed.study.study import Study, compares_privately, covers_model
+from flfed.study.study import Study
 from flfed.updates.masking.rules import LEAST, threshold
 from flfed.updates.mechanism import mechanism_of
 from flfed.words import render
@@ -103,7 +102,7 @@ class Proposal:
     def features(self) -> tuple[str, ...]:
         """Features of the study that the site reads: where parties have different columns, those that it maps."""
         features = tuple(self.schema.features(self.study.dataset.features))
-        if not is_vertical(self.study):
+        if not self.study.is_vertical:
             return features
         mapping = self.serving.mapping
         return tuple(name for name in features if mapping.get(name, name) is not None)
@@ -176,7 +175,7 @@ def read_site_facts(folder: SiteFolder, proposal: Proposal) -> SiteFacts:
 
 def count_single_outcomes(folder: SiteFolder, proposal: Proposal, facts: SiteFacts) -> SiteFacts:
     """Return facts with the outcomes that the first sums of trees reveal, counted in the snapshot's rows."""
-    if not grows(proposal.study) or facts.rows is None:
+    if not proposal.study.grows_trees or facts.rows is None:
         return facts
     from flfed.rows.session import SiteSession
     from flfed.rows.site_trees import count_determined_at_start
@@ -262,10 +261,10 @@ def guarantee_of(study: Study, without_noise: str, pinned: int, least: int) -> G
         return Guarantee("noise-of-sites", of_sites, given_encoder, True, excludes_encoder)
     if charge is not None and study.analysis is not None:
         return _guarantee_of_analysis(facts, charge, pinned, least)
-    if not covers_model(study):
+    if not study.covers_model:
         return Guarantee("noise", facts, (DRAWN_ONCE, *given_encoder), True, excludes_encoder)
     own = {"compared": "", "others": ""}
-    if compares_privately(study):
+    if study.compares_privately:
         own = {"compared": render("approval.privacy.covered-own"), "others": "other "}
     return Guarantee("covered", {**facts, **own}, (DRAWN_ONCE,), True)
 

@@ -23,7 +23,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
 from flfed.study.request_hash import asks_sha256
-from flfed.study.study import Study, is_covered
+from flfed.study.study import Study
 from flfed.updates.accounting import Release
 from flfed.updates.messages.kinds import COMPARE, STATISTIC, asks
 from flfed.words import render
@@ -40,7 +40,7 @@ def describe_study_budget(folder: SiteFolder, site: Site, study: Study) -> list[
     if STATISTIC in free:
         return [render("budget.run.answered")]
     charges = [charged for name, charged in run_charges(study, serving).items() if name not in free]
-    if not is_covered(study):
+    if not study.is_covered:
         charges = []
     sentences = describe_run_budget(
         site,
@@ -153,7 +153,7 @@ def _request_hash(text: str) -> str:
 
 def _answered(folder: SiteFolder, serving: Site, study: Study, ledger: Ledger) -> tuple[str, ...]:
     """Return the names of the answers that the site has given already over the rows of its snapshot."""
-    if not is_covered(study) or snapshot.read_facts(serving, folder.frozen) is None:
+    if not study.is_covered or snapshot.read_facts(serving, folder.frozen) is None:
         return ()
     frozen = snapshot.load(serving, folder.frozen).with_withheld()
     protection = LocalProtection(ledger_of=lambda _: ledger)(frozen, study, 0, "")

@@ -16,8 +16,8 @@ from flfed.errors import UsageError
 from flfed.paths import NAME, SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.signatures import read_gate_fingerprint
-from flfed.study.kinds import LEAST_PARTIES, is_statistic, is_vertical
-from flfed.study.study import Study, is_covered
+from flfed.study.kinds import LEAST_PARTIES
+from flfed.study.study import Study
 from flfed.updates.masking.rules import LEAST, threshold
 from flfed.updates.messages.kinds import SUMMARISE, TRAIN
 from flfed.words import render, usage_error
@@ -60,7 +60,7 @@ def has_sums(study: Study, taking_part: int) -> bool:
 
 def pins_sites(study: Study, taking_part: int) -> bool:
     """Tell whether an approval pins the gates of all sites: for secure sums, and for parties with other columns."""
-    return is_vertical(study) or has_sums(study, taking_part)
+    return study.is_vertical or has_sums(study, taking_part)
 
 
 def read_sites(text: str) -> dict[str, str]:
@@ -134,7 +134,7 @@ def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], without: 
     if sites.get(folder.site) not in (None, "", own):
         raise usage_error("operator.with.own", name=folder.site, own=own or "not made yet")
     others = {name: sites[name] for name in sorted(sites) if name != folder.site}
-    if is_vertical(study):
+    if study.is_vertical:
         return Agreement(pins=_pinned(folder, others, own, LEAST_PARTIES))
     if has_sums(study, len(others) + 1):
         return _agreed_sums(folder, study, others, own, without)
@@ -147,7 +147,7 @@ def _agreed_sums(
     folder: SiteFolder, study: Study, others: Mapping[str, str], own: str, without: Collection[str]
 ) -> Agreement:
     """Return what an approval says of sums that a study has, by the fingerprints of the other sites and its own."""
-    if without and is_covered(study):
+    if without and study.is_covered:
         raise usage_error("operator.with.without-covered")
     pins = _pinned(folder, others, own, LEAST)
     if unknown := sorted(set(without) - pins.keys()):
@@ -205,7 +205,7 @@ def describe_sums(study: Study, site: str, co_sites: Sequence[str], agreement: A
 def describe_parties(study: Study, co_sites: Sequence[str], agreement: Agreement) -> list[str]:
     """Return what to know of the parties of a run over different columns, a paragraph each; nothing of another."""
     pinned = [name for name in sorted(co_sites) if name in agreement.pins]
-    if not is_vertical(study) or not pinned:
+    if not study.is_vertical or not pinned:
         return []
     pins = ", ".join(f"{name} ({agreement.pins[name]})" for name in pinned)
     return [render("approval.vertical.sealed"), render("approval.vertical.pinned", pins=pins)]
@@ -220,7 +220,7 @@ def _describe_sum(study: Study, site: str, others: Sequence[str]) -> str:
         if first == site:
             first = "this site"
         return render("approval.sums.encrypted", n=n, first=first)
-    if is_statistic(study):
+    if study.is_statistic:
         return render("approval.sums.summed-once", n=n, least=least, rest=least - 1)
     return render("approval.sums.summed", n=n, least=least, rest=least - 1)
 

@@ -24,8 +24,7 @@ from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Selection
 from flfed.rows.statistics.of_study import statistic_of
-from flfed.study.kinds import exchanges_of_run, is_statistic, is_vertical, most_rounds, visits_of
-from flfed.study.study import Study, by_person, is_covered
+from flfed.study.study import Study
 from flfed.updates.masking.rules import least_of_figures, threshold
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.parts.part import Foreign, Text
@@ -85,7 +84,7 @@ def describe_site_facts(proposal: Proposal, facts: SiteFacts, added: int = 0) ->
 
 def least_participants(proposal: Proposal) -> int:
     """Return the fewest sites of a run, by policy and secure aggregation; of parties with other columns all."""
-    if is_vertical(proposal.study):
+    if proposal.study.is_vertical:
         return proposal.participants
     least = proposal.site.policy.least_cohort()
     if proposal.pinned:
@@ -156,10 +155,10 @@ def _describe_source(site: Site) -> list[str]:
 def _columns(proposal: Proposal) -> Iterator[str]:
     """Yield the columns that are read, with their kinds."""
     study, schema = proposal.study, proposal.schema
-    if is_statistic(study):
+    if study.is_statistic:
         for name in statistic_of(study).columns(schema):
             yield f"{name} ({_kind(schema.columns[name])})"
-        if schema.group and by_person(study):
+        if schema.group and study.by_person:
             yield render("approval.study.group-of-statistic", column=schema.group)
         return
     for name in proposal.features:
@@ -180,7 +179,7 @@ def _columns(proposal: Proposal) -> Iterator[str]:
 
 def _describe_group(study: Study, schema: Schema) -> str:
     """Return what the identifiers are for."""
-    if is_vertical(study):
+    if study.is_vertical:
         return render("approval.study.matched", column=schema.group)
     return render("approval.study.group", column=schema.group)
 
@@ -213,7 +212,7 @@ def _describe_releases(messages: StudyMessages) -> Iterator[str]:
 def _describe_disclosure(proposal: Proposal) -> str:
     """Return which counts are released, by the site's policy; where all releases have noise, by the study."""
     policy = proposal.site.policy
-    if is_covered(proposal.study):
+    if proposal.study.is_covered:
         text = render("approval.privacy.no-exact-count", disclosure=policy.disclosure)
     else:
         text = render(f"approval.disclosure.{policy.disclosure}", least=policy.cell_minimum)
@@ -227,10 +226,10 @@ def _describe_rounds(proposal: Proposal) -> str:
     a_run = proposal.messages.run_bytes()
     # Said before an approval: the limit of a day would stop the run in its middle.
     stops = render("approval.study.stops") if a_run > policy.daily_bytes else ""
-    most = exchanges_of_run(study)
+    most = study.exchanges_of_run
     exchanges = render("approval.study.exchanges", most=most) if most else ""
-    rounds = str(most_rounds(study))
-    visits = visits_of(study)
+    rounds = str(study.most_rounds)
+    visits = study.visits
     if visits == 1 or not study.train:
         rounds = render("approval.study.no-rounds")
     elif visits:
@@ -259,9 +258,9 @@ def _describe_knowledge(proposal: Proposal) -> list[str]:
     Nothing of a study whose answers all have noise, and of one without a model.
     """
     study = proposal.study
-    if is_covered(study) or is_statistic(study) or not study.train:
+    if study.is_covered or study.is_statistic or not study.train:
         return []
-    if is_vertical(study):
+    if study.is_vertical:
         return [render("approval.vertical.learnt")]
     mechanism = mechanism_of(study)
     if mechanism is not None and mechanism.charged(study.plan, study.rounds) is not None:

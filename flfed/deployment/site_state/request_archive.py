@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 import flfed
 from flfed.paths import RUN, Content, SiteFolder, replace_whole
 from flfed.refusals import Refusal
-from flfed.study.kinds import grows
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.arrays import facts_sha256, file_content, read_file, with_prefix, without_prefix
@@ -247,7 +246,7 @@ def trained_from(message: Message, study: Study) -> dict[str, str]:
     if message.metadata.message_type != TRAIN:
         return {}
     # A packed, encrypted or hashed model has other bytes than at its comparison.
-    as_it_is = study.download == "none" and not study.aggregation.is_encrypted and not grows(study)
+    as_it_is = study.download == "none" and not study.aggregation.is_encrypted and not study.grows_trees
     sha256 = model_sha256(message) if as_it_is else ""
     return {FROM: sha256}
 

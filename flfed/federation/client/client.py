@@ -34,7 +34,6 @@ from flfed.rows.training.answer import compute_one_by_one, run_client
 from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, run_client_by
 from flfed.rows.warm_start import FindSource, no_source
 from flfed.seeds import Draws
-from flfed.study.kinds import is_vertical
 from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import (
     NodeState,
@@ -234,7 +233,7 @@ class SiteClient:
             opened.counts_may_leave = never
             # New rows are compared with released ones before any sum over them is computed. Of parties with different
             # columns these are the rows in common, which are not known yet; exact counts of them do not leave.
-            if not is_vertical(study):
+            if not study.is_vertical:
                 refuse(opened.row_refusal(opened))
                 opened.counts_may_leave = partial(self._releases.first_counts, opened, run)
         if self._runs.get(key) != run:  # each run spends under its own name

@@ -25,7 +25,6 @@ from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.data.site import redraws
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
-from flfed.study.kinds import grows, is_statistic, is_vertical
 from flfed.study.study import Study
 from flfed.study.tables import in_sums_only
 from flfed.updates.messages.compare import AUDIT, COMPARE, AuditReply, AuditRequest, CompareReply, CompareRequest
@@ -57,13 +56,13 @@ ROUNDS = (TRAIN, EVALUATE)
 
 def run_kind(study: Study) -> RunKind:
     """Return the kind of a study's runs."""
-    if is_statistic(study):
+    if study.is_statistic:
         return StatisticKind()
     if not study.train:
         return Validation()
-    if is_vertical(study):
+    if study.is_vertical:
         return Vertical()
-    return Trees() if grows(study) else Training()
+    return Trees() if study.grows_trees else Training()
 
 
 def enrol(request: EnrolRequest, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
@@ -125,7 +124,7 @@ def train(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
 
 def judge(request: CompareRequest, session: SiteSession, own: SiteRun) -> Replying:
     """Compare all arms on the site's holdout."""
-    if is_vertical(session.study):
+    if session.study.is_vertical:
         return (yield from compare_joined(request, session, own))
     arrays = compared_model(request, session, own)
     # A model that is only validated is compared with no earlier one, and none is let through as a beginning.

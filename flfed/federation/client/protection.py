@@ -22,7 +22,7 @@ from flfed.rows.statistics.of_study import unconfirmed_columns
 from flfed.rows.training.private_noise import NoiseSource, Protection, SeededNoise, SystemNoise, no_spending
 from flfed.seeds import noise_key
 from flfed.study.request_hash import asks_sha256
-from flfed.study.study import Study, covers_model, is_covered
+from flfed.study.study import Study
 from flfed.updates.accounting import Release, delta_defect, epsilon
 from flfed.updates.mechanism import Mechanism, mechanism_of, planned
 from flfed.updates.messages.kinds import STATISTIC, TRAIN
@@ -106,7 +106,7 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
     if unconfirmed:
         return Refusal("ranges-unconfirmed", columns=", ".join(unconfirmed))
     refused = None
-    if covers_model(study):
+    if study.covers_model:
         refused = _sides_refusal(site.holdout, grouped=bool(schema.group))
     refused = refused or policy.privacy_refusal(mechanism=study.privacy.name, delta=delta)
     # Only a budget of a site that enforces it can be overdrawn.
@@ -135,13 +135,13 @@ def checks_history(study: Study, site: Site) -> bool:
     Exact figures of an open site leave anyway, and research sites keep no record. Charged figures are not compared: the
     comparison reads exact rows.
     """
-    exact = study.dataset.partition is None and not is_covered(study)
+    exact = study.dataset.partition is None and not study.is_covered
     return exact and not site.policy.is_open
 
 
 def compares_models(study: Study) -> bool:
     """Return whether own and pooled models are fitted; under noise for all outputs none is compared."""
-    return not is_covered(study)
+    return not study.is_covered
 
 
 def follows_history(study: Study, site: Site) -> bool:
@@ -164,7 +164,7 @@ def rows_refusal(study: Study, training: pd.DataFrame, too_small: Refusal | None
     too_small : Refusal or None
         Refusal of a part of the rows that is too small for the kind of run.
     """
-    if is_covered(study):
+    if study.is_covered:
         return None
     charge = charge_of(study)
     if too_small or charge is None:
@@ -183,7 +183,7 @@ def rows_band(study: Study, rows: int) -> tuple[int, int]:
     Where noise covers every release, the number of rows is one of the noised answers, and the band is that of any
     table.
     """
-    if is_covered(study):
+    if study.is_covered:
         return ANY_ROWS
     low = 10 ** (len(str(rows)) - 1)
     return low, 10 * low - 1
@@ -253,7 +253,7 @@ def run_charges(study: Study, site: Site) -> Charged:
     release = mechanism.round_release(study.plan, study.rounds)
     if release is None:
         return {}
-    of_rounds: Side = "training" if covers_model(study) else BOTH
+    of_rounds: Side = "training" if study.covers_model else BOTH
     name = TRAIN if study.analysis is None else STATISTIC
     charges: Charged = {name: (of_rounds, replace(release, steps=release.steps * planned(study.rounds)))}
     for answer, spent in mechanism.answer_releases(study.plan, study.rounds).items():
@@ -301,7 +301,7 @@ class RoundCharge:
             If it exceeds the budget, or cannot be recorded.
         """
         # Exact sums moved with both sides' rows: so updates of a study with such sums are charged to both sides.
-        side: Side = self.on("training") if covers_model(self.study) else BOTH
+        side: Side = self.on("training") if self.study.covers_model else BOTH
         self.spending.reserve_round(self.charge.release, same_noise=self.same_noise, side=side, **self._line(round))
 
     def answer(self, releases: Sequence[Release], *, answer: str, request: str, side: Side, **facts: Any) -> None:
@@ -336,7 +336,7 @@ class RoundCharge:
             "repeat": self.repeat,
             "round": round,
             # Under covering noise the line names rows by a keyed hash alone: the ledger's head follows from it.
-            "rows_sha256": "" if is_covered(self.study) else self.rows,
+            "rows_sha256": "" if self.study.is_covered else self.rows,
             "unit": self.charge.unit,
             "delta": self.charge.delta,
             "given_encoder": excludes_encoder(self.study),
@@ -357,7 +357,7 @@ class RoundCharge:
             If that exceeds the budget, or the ledger cannot be read.
         """
         releases = [(BOTH, self.charge.release)]
-        whole = is_covered(self.study)
+        whole = self.study.is_covered
         rule = holdout_hash(self.site)
         if whole:
             charges = run_charges(self.study, self.site)
@@ -436,7 +436,7 @@ class LocalProtection:
         if charge is None or study.dataset.partition is not None:
             return protection_of(study, chance=self._chance)
         # Where the guarantee covers every release, nobody may draw the noise again: in one process, too.
-        chance = SystemNoise if is_covered(study) else self._chance
+        chance = SystemNoise if study.is_covered else self._chance
         reserving = RoundCharge(
             self._account(site, study.dataset.name), charge, study, run, site, self._rows, repeat,
             same_noise=chance is SeededNoise,

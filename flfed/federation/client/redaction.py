@@ -24,7 +24,7 @@ from flfed.rows.evaluation.calibration import Calibration
 from flfed.rows.evaluation.intervals import Estimate
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.session import SiteSession
-from flfed.study.study import Study, covers_model, is_covered
+from flfed.study.study import Study
 from flfed.summaries.recalibration import RecalibrationFigure
 from flfed.summaries.score_bins import GroupFigure, RowScores
 from flfed.trees.forest import NoTrees
@@ -115,7 +115,7 @@ def training_stays(session: SiteSession) -> bool:
     At an institution they do, unless its policy names the output "training-figures".
     """
     # Under covering noise an uncharged figure never leaves: also at an open site.
-    return covers_model(session.study) or (_noisy(session) and not session.site.policy.allows("training-figures"))
+    return session.study.covers_model or (_noisy(session) and not session.site.policy.allows("training-figures"))
 
 
 def _noisy(session: SiteSession) -> bool:
@@ -340,4 +340,4 @@ def table_error(study: Study, error: TableError) -> TableError:
 
     Under covering noise it has no count of rows.
     """
-    return TableError(error.column, error.rule) if is_covered(study) else error
+    return TableError(error.column, error.rule) if study.is_covered else error

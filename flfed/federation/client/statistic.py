@@ -26,7 +26,7 @@ from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.statistic import Statistic, VisitedStatistic, entries
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.kinds import ANALYSIS
-from flfed.study.study import Study, covers_model
+from flfed.study.study import Study
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.summarise import STATISTIC, StatisticReply, StatisticRequest
 
@@ -174,7 +174,7 @@ def count_statistic(
     NotTakingPart, NotSpent
         If the site's policy, or its account, does not allow them.
     """
-    if covers_model(session.study):
+    if session.study.covers_model:
         return StatisticReply(sums=noised_cells(session))
     protection = protection_of(session.study, request.point)
     secure = own.sums(session.study)

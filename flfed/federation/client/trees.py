@@ -16,7 +16,6 @@ from flfed.refusals import Refusal, decline
 from flfed.rows.session import SiteSession
 from flfed.rows.site_trees import Level, cells_of_rows, grown
 from flfed.rows.training.requests import ComputeRequest
-from flfed.study.kinds import refits
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.summarise import BinsReply, BinsRequest
 from flfed.updates.messages.train import LAST, MARKS, REFIT, SUMS, TREE, TREES_MISSING, TrainRequest
@@ -74,7 +73,7 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
         If the site lacks the earlier trees.
     """
     _sums_of(session, own)
-    before = int(request.settings.get(REFIT, 0)) if refits(session.study) else 0
+    before = int(request.settings.get(REFIT, 0)) if session.study.refits else 0
     if not 0 <= before < request.round:
         raise MalformedMessage(Refusal("settings-unfit", section="settings"))
     level = Level(

@@ -19,7 +19,7 @@ from flfed.paths import replace_whole
 from flfed.records.store.tables import finite
 from flfed.refusals import BUDGET, Refusal
 from flfed.rows.training.private_noise import SystemNoise
-from flfed.study.study import Study, is_covered, staying
+from flfed.study.study import Study, staying
 from flfed.updates.accounting import epsilon, is_close
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -275,7 +275,7 @@ class PrivacyRecord:
         self._study = study
         self._recorder = recorder
         # Research sites that a study cuts out of one table always draw by the seed.
-        self.draws_anew = deployed or (is_covered(study) and study.dataset.partition is None)
+        self.draws_anew = deployed or (study.is_covered and study.dataset.partition is None)
         self._charges = SiteCharges(study)
         # Institutions send the stored reply; sites of one process store none, and draw and charge again.
         self._charged_again = not deployed and not self._charges.of_sites

@@ -24,7 +24,6 @@ from flfed.records.statistics.training_state import loss_fall, training_state
 from flfed.records.store.tables import finite
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.rows.comparison.pooled import Reference
-from flfed.study.kinds import most_rounds
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.arrays import Arrays
@@ -142,7 +141,7 @@ def begin(
         engine=engine,
         path=path,
         seed=study.seed + repeat,
-        rounds_planned=most_rounds(study),
+        rounds_planned=study.most_rounds,
         versions={**versions(), **accountants},
         hashes={"study": study.sha256(), "schema": facts["schema"], "code": code_sha256()},
         primary=facts["primary"],

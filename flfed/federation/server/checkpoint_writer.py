@@ -10,7 +10,6 @@ from typing import Any
 from flfed.federation.recording.pooled_figures import overall_figures
 from flfed.federation.server.parts.server_part import ServerPart
 from flfed.federation.server.run_setting import RunSetting
-from flfed.study.kinds import most_rounds
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -79,7 +78,7 @@ class CheckpointWriter:
     @property
     def last_round(self) -> int:
         """The last round of the study."""
-        return most_rounds(self.run.study)
+        return self.run.study.most_rounds
 
     def seconds(self) -> float:
         """Return the seconds that the run has taken."""

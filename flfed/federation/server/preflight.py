@@ -15,7 +15,6 @@ from flfed.rows.evaluation.scoring import primary_of
 from flfed.rows.statistics.of_study import statistic_of, unconfirmed_columns
 from flfed.rows.study_model import model_shapes
 from flfed.rows.training.functional import layers_of
-from flfed.study.kinds import is_statistic
 from flfed.study.study import Study
 from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.updates.parts.every_part import PARTS
@@ -37,7 +36,7 @@ def check(study: Study) -> dict[str, str]:
     """
     dataset = datasets.load(study.dataset.name)
     dataset.schema.features(study.dataset.features)
-    if is_statistic(study):
+    if study.is_statistic:
         _check_statistic(study, dataset)
         _check_expired(study)
         return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": ""}

@@ -36,7 +36,6 @@ from flfed.rows.data.site import CachedSite, Site
 from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.requests import Compute
 from flfed.rows.warm_start import SourceRows
-from flfed.study.kinds import grows, is_statistic, is_vertical, most_rounds
 from flfed.study.study import Study
 from flfed.tasks import Driver, open_tasks
 from flfed.updates.aggregation.rounds import rarely_collected
@@ -260,7 +259,7 @@ class Series:
                 writer.summary("asked", self.options)
             else:
                 checkpoints.reopen(entry.run, checkpoint.round if checkpoint else 0)
-            recorder = Recorder(writer, self.facts["primary"], most_rounds(self.study), way.progress, self.series)
+            recorder = Recorder(writer, self.facts["primary"], self.study.most_rounds, way.progress, self.series)
             self._note_beginning(recorder, entry, checkpoint)
             outcome = self._conduct(repeat, recorder, checkpoint, way)
         self._record_end(writer, outcome)
@@ -276,7 +275,7 @@ class Series:
             recorder.resumed(checkpoint.round, entry.reason)
         elif gone:
             recorder.note(render("run.notes.gone", sites=", ".join(gone)))
-        stackable = self.engine.stacks and self.options.get("stacked") and not grows(self.study)
+        stackable = self.engine.stacks and self.options.get("stacked") and not self.study.grows_trees
         if self.path == "one-by-one" and stackable:
             recorder.note(render("run.notes.unstacked", model=self.study.model.title))
 
@@ -341,9 +340,9 @@ class Series:
                 each_round=self.engine.remote,
                 enrolled=counting(check, before, self.study, self._here(), repeat, recorder),
             )
-            if is_statistic(self.study):
+            if self.study.is_statistic:
                 return conduct_statistic(conductor)
-            if is_vertical(self.study):
+            if self.study.is_vertical:
                 return conduct_vertical(conductor)
             return conductor.conduct() if self.study.train else conduct_validation(conductor)
 

@@ -11,7 +11,6 @@ from flfed.federation.server.parts.server_part import ServerPart
 from flfed.federation.server.row_sums import SiteSums
 from flfed.federation.server.run_setting import RunSetting
 from flfed.seeds import noise_key
-from flfed.study.kinds import most_rounds
 from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.rounds import Observer, Participants, RunContext, ignore
 from flfed.updates.arrays import Arrays
@@ -139,4 +138,4 @@ def _restore(run: RunSetting, parts: Sequence[ServerPart], strategy: FedAvg, aft
 
 
 def _train(run: RunSetting, strategy: FedAvg, first: Arrays) -> Arrays:
-    return to_arrays(strategy.start(run.grid, to_record(first), most_rounds(run.study)).arrays)
+    return to_arrays(strategy.start(run.grid, to_record(first), run.study.most_rounds).arrays)

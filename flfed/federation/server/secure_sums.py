@@ -12,7 +12,6 @@ from typing import Any
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run_setting import RunSetting, ask, nodes_of
 from flfed.refusals import Refusal
-from flfed.study.kinds import exchanges_of, grows, loss_choices
 from flfed.updates.aggregation.losses import LossCheck
 from flfed.updates.aggregation.rounds import Participants, keep_cohort
 from flfed.updates.aggregation.secure_sum import CipherSums, SecureSums
@@ -140,7 +139,7 @@ def _check_losses(run: RunSetting, keeping: Collection[str]) -> None:
 
     No sum of them is opened. Raises UsageError.
     """
-    chosen = loss_choices(run.study)
+    chosen = run.study.loss_choices
     if keeping and chosen:
         raise usage_error("run.sums.losses", choice=LOSS_CHOICES[chosen[0]], sites=", ".join(keeping))
 
@@ -214,7 +213,7 @@ def _sums(
         largest_entry=largest_entry(study, least),
         most_rows=max(one.rows_high for one in participants.values()),
         masked=masked,
-        exchanges=exchanges_of(study) if grows(study) else 1,
+        exchanges=study.exchanges_of_round if study.grows_trees else 1,
         check=LossCheck(scored="validation" if study.plan.validation else "training"),
         **options,
     )

@@ -20,7 +20,7 @@ from flfed.rows.data.holdout import canonical_rows
 from flfed.rows.data.schema import of_schema
 from flfed.rows.data.site import Site, study_table
 from flfed.rows.warm_start import SourceRows
-from flfed.study.study import Study, is_covered
+from flfed.study.study import Study
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def source_rows(study: Study, series: str, sites: Sequence[Site], store: str) ->
         return None
     if not sites:
         return SourceRows(source)
-    if is_covered(study):
+    if study.is_covered:
         return SourceRows(source, why=render("run.source.covered"))
     if not source.run_id:
         return SourceRows(source, why=render("run.source.unnamed"))

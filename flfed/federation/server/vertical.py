@@ -15,7 +15,7 @@ from flfed.federation.server.comparison import requested_groups, select_requeste
 from flfed.federation.server.server import FederatedRun
 from flfed.records.statistics.own_models import PARTIES
 from flfed.rows.data import datasets
-from flfed.study.kinds import MOST_PARTIES, is_vertical
+from flfed.study.kinds import MOST_PARTIES
 from flfed.study.study import Study
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.aggregation.guard import comparison_defect
@@ -53,7 +53,7 @@ Reply = TypeVar("Reply", AlignReply, PartialReply)
 
 def check_vertical(study: Study, engine: str, repeats: int) -> None:
     """Refuse a run that parties with different columns cannot make; raises UsageError."""
-    if not is_vertical(study):
+    if not study.is_vertical:
         return
     require_vertical()
     if engine == "ray":

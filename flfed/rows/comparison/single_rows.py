@@ -13,7 +13,6 @@ from flfed.refusals import Refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.study_model import first_model
 from flfed.rows.training.requests import Asking, together
-from flfed.study.study import covers_model
 from flfed.summaries.summary import Arrays, Encoder, arrays_sha256
 
 CLOSE = 1e-6
@@ -65,7 +64,7 @@ def tells_single_rows(score: np.ndarray, person: np.ndarray, task: str, least: i
 
 def holds_models(session: SiteSession) -> bool:
     """Return whether a site looks at a model's scores before figures of it leave."""
-    return not session.policy.is_open and not covers_model(session.study)
+    return not session.policy.is_open and not session.study.covers_model
 
 
 def model_refusal(session: SiteSession, arrays: Arrays, encoder: Encoder, start: Start) -> Asking[Refusal | None]:

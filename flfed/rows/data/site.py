@@ -21,7 +21,6 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import OwnColumn, Schema, with_own
 from flfed.rows.data.sources import Csv, Parquet, Part, Selection, Source
 from flfed.rows.data.transactions import Transactions
-from flfed.study.kinds import grows, is_statistic, is_vertical, refits
 from flfed.words import usage_error
 
 if TYPE_CHECKING:
@@ -381,14 +380,14 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     refused = refused or _streamed_refusal(study, site)
     if study.analysis is not None:
         refused = refused or policy.analysis_refusal(summed=study.aggregation.sums_rows)
-    elif is_statistic(study):
+    elif study.is_statistic:
         refused = refused or policy.statistic_refusal(summed=study.aggregation.sums_rows)
     return refused or _width_refusal(study, policy.width)
 
 
 def _vertical_refusal(study: Study, site: Site) -> Refusal | None:
     """Return the refusal of a study over rows or columns that a site does not have, or does not align; else None."""
-    if not is_vertical(study):
+    if not study.is_vertical:
         return None if site.has_outcome else Refusal("columns-only")
     return None if site.policy.allows("row-aligned") else Refusal("row-aligned")
 
@@ -402,14 +401,14 @@ def _streamed_refusal(study: Study, site: Site) -> Refusal | None:
     primary = compare.primary or "roc_auc_score"
     sums = primary == "roc_auc_score" or hasattr(registry.load("metric", primary), "of_sums")
     needs = {
-        "a statistic": is_statistic(study),
-        "a forest of boosted trees": grows(study),
+        "a statistic": study.is_statistic,
+        "a forest of boosted trees": study.grows_trees,
         "a network": not study.model.build("model").linear,
         "an outcome of several classes": schema.task == "multi-class",
         "a person with several rows": bool(schema.group),
         "a holdout in the order of time": not isinstance(site.holdout, Holdout),
         "a published split": bool(study.split.fixed),
-        "an alignment of rows with other parties": is_vertical(study),
+        "an alignment of rows with other parties": study.is_vertical,
         "a model of an earlier run": bool(study.warm_start),
         "a set of validation rows": bool(study.plan.validation),
         "a choice of rows without gaps": study.encode.rows == "complete",
@@ -429,9 +428,9 @@ def _streamed_refusal(study: Study, site: Site) -> Refusal | None:
 
 def _trees_refusal(study: Study, policy: Policy) -> Refusal | None:
     """Return the refusal of a study's trees by a policy, or None."""
-    if not grows(study):
+    if not study.grows_trees:
         return None
-    if refits(study) and not policy.is_open:
+    if study.refits and not policy.is_open:
         return Refusal("refit-not-open")
     least = int(study.strategy.settings.get("min-rows", 0))
     return policy.trees_refusal(summed=study.aggregation.sums_rows, least=least)

@@ -30,7 +30,7 @@ from flfed.rows.features.summarise import column_layout
 from flfed.rows.statistics.statistic import Shapes, Sums, added
 from flfed.rows.training.private_noise import NoiseSource, PublicGrid
 from flfed.study.analysis import Analysis
-from flfed.study.study import Study, by_person
+from flfed.study.study import Study
 from flfed.summaries.analysis import CROSS, ROWS, AnalysisLayout, own_edges
 from flfed.summaries.noised_scores import MOST_DIFFERENCE, SQUARES_WEIGHT, pair_scale
 from flfed.summaries.private_scaling import CELLS, HISTOGRAMS, VALUES, counted_columns, number_cells, sensitivities
@@ -346,7 +346,7 @@ class NoisedAnalysis:
         """
         if study.analysis is None:
             raise usage_error("study.analysis.none", study=study.name)
-        return cls(of=study.analysis, noise=noise, by_person=by_person(study))
+        return cls(of=study.analysis, noise=noise, by_person=study.by_person)
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
         """Return the columns that are read.

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from flfed.signatures import canonical
-from flfed.study.kinds import exchange_number, exchanges_of, grows, is_statistic, round_and_level, visits_of
+from flfed.study.kinds import exchange_number, round_and_level
 from flfed.study.study import Study
 from flfed.study.tables import Named
 from flfed.summaries.summary import arrays_sha256
@@ -108,7 +108,7 @@ def rounding_sha256(study: Study, kind: str, request: SumRequest) -> str:
     for beside it. None of them makes it another question. A comparison has one, whatever its model.
     """
     parts: dict[str, Any] = {}
-    if not is_statistic(study):
+    if not study.is_statistic:
         parts = {
             "features": study.dataset.features,
             "encode": asdict(study.encode),
@@ -274,9 +274,9 @@ class QuestionOrder:
 
 def order_of(study: Study) -> QuestionOrder:
     """Return the order of a study's masked questions."""
-    if not grows(study):
-        return QuestionOrder(study.rounds, visits=visits_of(study))
-    return QuestionOrder(study.rounds, exchanges_of(study), cells=1)
+    if not study.grows_trees:
+        return QuestionOrder(study.rounds, visits=study.visits)
+    return QuestionOrder(study.rounds, study.exchanges_of_round, cells=1)
 
 
 def sum_name(kind: str, number: int) -> str:

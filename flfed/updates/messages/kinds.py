@@ -5,8 +5,7 @@ They stand apart from the messages, so that who reads a ledger needs no Flower.
 
 from __future__ import annotations
 
-from flfed.study.kinds import is_statistic, is_vertical
-from flfed.study.study import Study, covers_model
+from flfed.study.study import Study
 
 ENROL = "query.enrol"
 SUMMARISE = "query.summarise"
@@ -49,12 +48,12 @@ def asks(study: Study, kind: str) -> bool:
     """
     if kind in (ENROL, SEAL, SEALED):
         return True
-    if covers_model(study):
+    if study.covers_model:
         return kind in (STATISTIC, TRAIN, SCORES)
     if not study.train:
         return kind == COMPARE
-    if is_vertical(study):
+    if study.is_vertical:
         return kind in (ALIGN, PARTIAL, COMPARE)
-    if is_statistic(study):
+    if study.is_statistic:
         return kind in (KEYS, LIST, UNMASK, STATISTIC)
     return kind not in (STATISTIC, SCORES, ALIGN, PARTIAL)

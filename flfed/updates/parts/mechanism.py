@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from flfed.study.study import compares_privately, covers_model
 from flfed.summaries.noised_scores import GRID, MORE_BINS
 from flfed.updates.messages.kinds import COMPARE, ENROL, EVALUATE, SCORES, STATISTIC, SUMMARISE, TRAIN
 from flfed.updates.messages.train import OFFSET
@@ -79,13 +78,13 @@ class CoveringNoise(Part):
 
     def is_in_study(self, facts: StudyFacts) -> bool:
         """Return whether a study is covered."""
-        return covers_model(facts.study)
+        return facts.study.covers_model
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
         """Return a request for noised scores: of a model, in bins that an earlier answer gave."""
         if kind != SCORES:
             return sections
-        pairs = {"pairs": equal(True)} if compares_privately(border.study) else {}
+        pairs = {"pairs": equal(True)} if border.study.compares_privately else {}
         longest = (MORE_BINS + 1,)
         edges = ArrayField(shape=longest, dtype=np.dtype(np.int64), others=((_SMALLEST, longest),), edges_to=GRID.bins)
         # The first request has no bins yet.
@@ -99,7 +98,7 @@ class CoveringNoise(Part):
             others = (((2,), (2,)), ((2, 1), (2, MORE_BINS)))
             counts = ArrayField(shape=(GRID.bins,), others=others)
             return {"config": config({}), "scores": ArraySection(arrays={"counts": counts})}
-        if not covers_model(border.study):
+        if not border.study.covers_model:
             return sections
         if wanted.kind == STATISTIC:
             return {"config": config({}), "sums": arrays(border.noised_cells)}
@@ -109,9 +108,9 @@ class CoveringNoise(Part):
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
         """Replace sums over rows and the comparison by noised counts."""
-        if not covers_model(border.study):
+        if not border.study.covers_model:
             return without
-        times = 3 if compares_privately(border.study) else 2
+        times = 3 if border.study.compares_privately else 2
         scores = (SCORES,) * times
         others = [kind for kind in without.once if kind not in (SUMMARISE, EVALUATE, COMPARE)]
         return replace(without, once=(*others, STATISTIC, *scores))
@@ -119,7 +118,7 @@ class CoveringNoise(Part):
     def releases(self, border: Border, without: Releases) -> Releases:
         """Replace all releases by those with noise."""
         study = border.study
-        if not covers_model(study):
+        if not study.covers_model:
             return without
         rounds = Text("rounds", {"rounds": study.rounds})
         releases = [
@@ -128,7 +127,7 @@ class CoveringNoise(Part):
             Release(Place.ROUND, Text("covered-update", {"rounds": rounds}), TRAIN),
             Release(Place.END, Text("covered-scores"), SCORES),
         ]
-        if compares_privately(study):
+        if study.compares_privately:
             releases.append(Release(Place.END, Text("covered-pairs"), SCORES))
         return (*releases, *(release for release in without if release.place == Place.SEAL))
 

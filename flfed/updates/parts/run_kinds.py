@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import get_args
 
 from flfed import registry
-from flfed.study.kinds import is_statistic, is_vertical, most_rounds, visits_of
 from flfed.study.study import Study
 from flfed.summaries.recalibration import RecalibrationFigure
 from flfed.summaries.score_bins import GroupFigure, PointCounts
@@ -129,7 +128,7 @@ class Training(Part):
 
 
 def _trains(study: Study) -> bool:
-    return study.train and not is_statistic(study) and not is_vertical(study)
+    return study.train and not study.is_statistic and not study.is_vertical
 
 
 def _round_fields(border: Border, kind: str) -> dict[str, Field]:
@@ -139,7 +138,7 @@ def _round_fields(border: Border, kind: str) -> dict[str, Field]:
     """
     study = border.study
     first = 1
-    last = most_rounds(study)
+    last = study.most_rounds
     if kind == EVALUATE:  # of the final model: before the last round only where a run may end early
         first = 2 if study.strategy.settings.get("patience") else last + 1
         last += 1
@@ -307,20 +306,20 @@ class Statistic(Part):
 
     def is_in_study(self, facts: StudyFacts) -> bool:
         """Return whether a study asks for one."""
-        return is_statistic(facts.study)
+        return facts.study.is_statistic
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
         """Return a request that says nothing: the study has all. One of several visits has its numbers."""
         if kind != STATISTIC:
             return sections
-        visits = visits_of(border.study)
+        visits = border.study.visits
         if visits < 2:
             return {"config": config({})}
         return {"config": config({"round": whole(0, visits - 1)}), POINT: arrays(border.statistic_point)}
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
         """Return the statistic's sums."""
-        if wanted.kind != STATISTIC or not is_statistic(border.study):
+        if wanted.kind != STATISTIC or not border.study.is_statistic:
             return sections
         left: dict[str, Section] = {"config": config({}), "sums": arrays(border.statistic)}
         if border.own_fit:
@@ -329,16 +328,16 @@ class Statistic(Part):
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
         """Return the exchange of each visit, and what opens its sum."""
-        if not is_statistic(border.study):
+        if not border.study.is_statistic:
             return without
-        visits = visits_of(border.study)
+        visits = border.study.visits
         return Exchanges(once=(ENROL, SEAL, *(STATISTIC,) * visits, SEAL, SEALED), sums=visits)
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Return the answer of each visit, and what opens its sum."""
-        if not is_statistic(border.study):
+        if not border.study.is_statistic:
             return without
-        visits = visits_of(border.study)
+        visits = border.study.visits
         name = border.study.statistic.name
         statistic = border.statistic_type
         if border.study.analysis is not None:
@@ -361,7 +360,7 @@ class Statistic(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return that the coordinator's memory has the site's own sums."""
-        return "statistic" if is_statistic(border.study) else without
+        return "statistic" if border.study.is_statistic else without
 
 
 LONGEST = 1000

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from flfed.study.kinds import exchanges_of, grows, most_rounds, refits
 from flfed.study.tables import TREES
 from flfed.trees.cut_points import cell_shapes
 from flfed.trees.forest import NODES, depth_of
@@ -82,7 +81,7 @@ class Trees(Part):
         Exclusion(
             "trees-refit",
             "refit with secure-aggregation",
-            lambda facts: refits(facts.study) and facts.study.aggregation.sums_updates,
+            lambda facts: facts.study.refits and facts.study.aggregation.sums_updates,
         ),
         Exclusion(
             "trees-ckks",
@@ -99,7 +98,7 @@ class Trees(Part):
         """Return a request with trees, and of one level where a tree grows."""
         if kind == BINS:
             return {"config": config({})}
-        if not grows(border.study):
+        if not border.study.grows_trees:
             return sections
         tree_sections = dict(sections)
         if "arrays" in sections:
@@ -110,11 +109,9 @@ class Trees(Part):
                 names.append(CUTS_SHA256)
             tree_sections["config"] = with_fields(sections["config"], dict.fromkeys(names, text(HASH, 64)))
             tree_sections |= _level(border)
-        if kind == EVALUATE and refits(border.study):
+        if kind == EVALUATE and border.study.refits:
             # Validation rows end the first growing, and the last model is scored before its last round.
-            tree_sections["config"] = with_fields(
-                sections["config"], {"round": whole(2, most_rounds(border.study) + 1)}
-            )
+            tree_sections["config"] = with_fields(sections["config"], {"round": whole(2, border.study.most_rounds + 1)})
         return tree_sections
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
@@ -122,12 +119,12 @@ class Trees(Part):
         study = border.study
         if wanted.kind == BINS:
             return {"config": config({}), "counts": _counts(border)}
-        if not grows(study):
+        if not study.grows_trees:
             return sections
         tree_sections = {name: section for name, section in sections.items() if name != "arrays"}
         if wanted.kind == TRAIN:
             tree_sections[EXTRA] = _node_sums(border, whole_tree=False)
-        if refits(study) and "scores" in tree_sections:
+        if study.refits and "scores" in tree_sections:
             tree_sections["scores"] = with_fields(tree_sections["scores"], {"rows": one_of(("training", "validation"))})
         return tree_sections
 
@@ -136,23 +133,23 @@ class Trees(Part):
 
         A round opens a sum for each level.
         """
-        if not grows(border.study):
+        if not border.study.grows_trees:
             return without
         return replace(
             without,
             once=(*without.once, BINS),
             sums=without.sums + 1,
-            sums_a_round=exchanges_of(border.study),
+            sums_a_round=border.study.exchanges_of_round,
         )
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Add the counts for cut points, and replace the update by sums of gradients."""
         study = border.study
-        if not grows(study):
+        if not study.grows_trees:
             return without
         releases = [release for release in without if release.text.key != "update"]
-        again = Text("again") if refits(study) else ""
-        grown = {"rounds": study.rounds, "exchanges": exchanges_of(study), "again": again}
+        again = Text("again") if study.refits else ""
+        grown = {"rounds": study.rounds, "exchanges": study.exchanges_of_round, "again": again}
         rounds = Text("rounds-of-trees", grown)
         facts = {"rounds": rounds, "step": "level of a tree", "reveals": type(study.strategy.build("strategy"))}
         releases.append(Release(Place.BEFORE_ROUNDS, Text("cut-points", {"reveals": BinsReply}), BINS))
@@ -161,16 +158,16 @@ class Trees(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return what the coordinator's memory has of trees."""
-        return "trees" if grows(border.study) else without
+        return "trees" if border.study.grows_trees else without
 
     def round_bytes(self, border: Border, sections: Sections, once: int) -> int:
         """Return the most bytes of a round.
 
         All exchanges but the first bring neither scores nor the trees before.
         """
-        if not grows(border.study):
+        if not border.study.grows_trees:
             return once
-        levels = exchanges_of(border.study)
+        levels = border.study.exchanges_of_round
         if "arrays" in sections:
             return (once - section_bytes(sections["arrays"])) * levels
         level = 8 * _node_sums(border, whole_tree=False).entries
@@ -219,7 +216,7 @@ def _level(border: Border) -> dict[str, Section]:
     trees = ArrayField(shape=(len(NODES), outputs, nodes))
     attempts = 0 if border.pinned else MOST_ATTEMPTS
     places = {"level": whole_float(depth_of(nodes) - 1), "attempt": whole_float(attempts)}
-    if refits(border.study):
+    if border.study.refits:
         places[REFIT] = whole_float(border.study.rounds)
     level_arrays = {LAST: trees, TREE: trees, MARKS: ArrayField(shape=(outputs, nodes))}
     return {"settings": Plain(fields=places), EXTRA: ArraySection(arrays=level_arrays)}

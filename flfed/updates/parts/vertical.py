@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flfed.study.kinds import MOST_PARTIES, is_vertical
+from flfed.study.kinds import MOST_PARTIES
 from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.enrol import EnrolReply, SealReply
 from flfed.updates.messages.kinds import ALIGN, COMPARE, ENROL, PARTIAL, SEAL, SEALED
@@ -77,11 +77,11 @@ class Vertical(Part):
 
     def is_in_study(self, facts: StudyFacts) -> bool:
         """Return whether the strategy is of parties with different columns."""
-        return is_vertical(facts.study)
+        return facts.study.is_vertical
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
         """Return an exchange with its parcels, and a comparison that brings no model."""
-        if not is_vertical(border.study):
+        if not border.study.is_vertical:
             return sections
         if kind == ALIGN:
             plain = config({"exchange": whole(0, EXCHANGES - 1)})
@@ -96,7 +96,7 @@ class Vertical(Part):
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
         """Return a reply with its parcels."""
-        if not is_vertical(border.study) or wanted.kind not in (ALIGN, PARTIAL):
+        if not border.study.is_vertical or wanted.kind not in (ALIGN, PARTIAL):
             return sections
         replied: dict[str, Section] = {"config": config({}), PARCELS: _parcels(border, wanted.kind)}
         if wanted.kind == ALIGN:
@@ -105,7 +105,7 @@ class Vertical(Part):
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
         """Return the kinds of messages of a run."""
-        if not is_vertical(border.study):
+        if not border.study.is_vertical:
             return without
         aligned = (ALIGN, ALIGN)
         compared = (COMPARE,) if border.has_outcome else ()
@@ -114,7 +114,7 @@ class Vertical(Part):
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Return the alignment, the parcels of each round, and the figures of the party with the outcome."""
-        if not is_vertical(border.study):
+        if not border.study.is_vertical:
             return without
         rounds = Text("rounds", {"rounds": border.study.rounds})
         releases = [
@@ -131,7 +131,7 @@ class Vertical(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return what the other parties have of the site's rows."""
-        return "vertical" if is_vertical(border.study) else without
+        return "vertical" if border.study.is_vertical else without
 
 
 def _parties() -> Columns:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.settings import Settings
-from flfed.study.study import Study, is_covered
+from flfed.study.study import Study
 from flfed.summaries.noised_scores import FIRST, OWN, PAIRS, SCORES
 from flfed.summaries.private_scaling import HISTOGRAMS, VALUES
 from flfed.updates.accounting import (
@@ -189,7 +189,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         There is no noise on any of them.
         """
         budgets = render("mechanisms.uncharged.budgets")
-        if is_covered(study):
+        if study.is_covered:
             return (budgets, render("mechanisms.uncharged.covered"))
         return (*uncharged_outputs(study), budgets, render("mechanisms.uncharged.rounded"))
 

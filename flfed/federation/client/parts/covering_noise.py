@@ -10,7 +10,7 @@ from typing import Self
 
 from flfed.federation.client.parts.step import SitePart, TrainingStep
 from flfed.federation.client.released.noised_answer import trained_units
-from flfed.study.study import Study, covers_model
+from flfed.study.study import Study
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class CoveringNoise(SitePart):
     @classmethod
     def of_study(cls, study: Study) -> Self | None:
         """Return the part, None where only updates are charged, or nothing."""
-        return cls() if covers_model(study) else None
+        return cls() if study.covers_model else None
 
     def before(self, step: TrainingStep) -> None:
         """Request no score, and divide by the noised number of rows.

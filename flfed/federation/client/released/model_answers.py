@@ -28,7 +28,6 @@ from flfed.rows.session import SiteSession
 from flfed.rows.statistics.noised_counts import pair_numbers, pair_query, persons_of, training_cells, weights_of
 from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import generator
-from flfed.study.study import by_person, compares_privately
 from flfed.summaries.noised_scores import (
     FIRST,
     FIRST_SHARE,
@@ -72,14 +71,14 @@ def count_scores(
     Where bins are given they are by class and score. Raises NotSpent where not allowed.
     """
     if request.pairs:
-        if not compares_privately(session.study):
+        if not session.study.compares_privately:
             decline("kind-of-another-study")
         return (yield from _compared(request, session))
     encoder = session.in_use(request.encoder)
     holdout = session.table.holdout("scores")
     rows = session.encode(holdout, encoder)
     odds = yield from _log_odds(session, request.arrays, rows.x)
-    weights = weights_of(holdout, session.schema, by_person=by_person(session.study))
+    weights = weights_of(holdout, session.schema, by_person=session.study.by_person)
     of_model = arrays_sha256({**request.arrays, **encoder.arrays()})
     if request.edges is None:
         name = FIRST
@@ -113,7 +112,7 @@ def _compared(request: ScoresRequest, session: SiteSession) -> Generator[Compute
     rows = session.encode(holdout, encoder)
     shared_odds = yield from _log_odds(session, request.arrays, rows.x)
     own_odds = yield from _log_odds(session, own, rows.x)
-    persons = persons_of(holdout, session.schema) if by_person(session.study) else None
+    persons = persons_of(holdout, session.schema) if session.study.by_person else None
     release = releases[PAIRS]
     exact = pair_numbers(rows.y.astype(np.int64), shared_odds, own_odds, persons=persons)
     answer = NoisedAnswer(
@@ -136,7 +135,7 @@ def _own_model(session: SiteSession, encoder: Encoder, release: Release) -> Gene
     if charge is None:
         return (yield from _trained_alone(session, encoder, release))
     path = answer_path(charge, session, f"{OWN}-{encoder.sha256()}")
-    model_file = AnswerFile(path, training_cells(session, by_person=by_person(session.study)))
+    model_file = AnswerFile(path, training_cells(session, by_person=session.study.by_person))
     shapes = shapes_of(drawn_model(session))
     # Of two requests at once the second gets the model that the first one paid for.
     with model_file.locked(".training.lock"):
@@ -211,7 +210,7 @@ def later_figures(
     holdout = session.table.holdout("later-figures")
     rows = session.encode(holdout, encoder)
     odds = yield from _log_odds(session, session.own_arrays.at_site(arrays), rows.x)
-    weights = weights_of(holdout, session.schema, by_person=by_person(session.study))
+    weights = weights_of(holdout, session.schema, by_person=session.study.by_person)
     of_first, of_scores = later_releases(policy.delta)
     of_model = arrays_sha256({**arrays, **encoder.arrays()})
     first = noised_holdout_counts(session, LATER_FIRST, of_model, first_counts(odds, weights), of_first)

@@ -25,7 +25,7 @@ from flfed.rows.snapshots.snapshot import FrozenSite
 from flfed.rows.statistics.noised_counts import STEP, GaussianQuery, cell_queries, training_cells
 from flfed.rows.training.private_noise import NoiseSource, SystemNoise, UnitCounts
 from flfed.seeds import generator
-from flfed.study.study import Study, by_person, covers_model
+from flfed.study.study import Study
 from flfed.summaries.private_scaling import HISTOGRAMS, VALUES, NoisedCells, noised_rows
 from flfed.summaries.summary import Layout
 from flfed.updates.accounting import Release
@@ -240,7 +240,7 @@ def stored_cells(session: SiteSession) -> tuple[str, ...]:
     There are none unless they were drawn of these rows before.
     """
     charge = round_charge(session.protection)
-    if charge is not None and covers_model(session.study):
+    if charge is not None and session.study.covers_model:
         path = answer_path(charge, session, CELLS)
         # The rows are counted only where there is such a file, to check whether it is of them.
         if path.exists() and _cells_answer(session).read_stored(path) is not None:
@@ -250,7 +250,7 @@ def stored_cells(session: SiteSession) -> tuple[str, ...]:
 
 def _cells_answer(session: SiteSession) -> NoisedAnswer:
     releases = releases_of(session.study)
-    cells = training_cells(session, by_person=by_person(session.study))
+    cells = training_cells(session, by_person=session.study.by_person)
     queries = _queries(session.study, session.layout)
     parts = {}
     for name, exact, query in zip((HISTOGRAMS, VALUES), cells, queries, strict=True):

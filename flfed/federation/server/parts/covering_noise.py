@@ -20,7 +20,6 @@ from flfed.federation.server.run_setting import RunSetting
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
 from flfed.refusals import Refusal
 from flfed.rows.statistics.noised_counts import pair_query, shapes_of_cells
-from flfed.study.study import compares_privately, covers_model
 from flfed.summaries.analysis import record_interval
 from flfed.summaries.noised_scores import (
     AUC,
@@ -55,7 +54,7 @@ class CoveringNoise(ServerPart):
     @classmethod
     def is_in_study(cls, run: RunSetting) -> bool:
         """Return whether every release is charged."""
-        return covers_model(run.study)
+        return run.study.covers_model
 
     def begin(self, participants: Participants) -> tuple[dict[str, Participant], Encoder]:
         """Return the sites with noised counts, and the encoder.
@@ -142,7 +141,7 @@ def _pairs(
 
     There are none where the study does not compare the two.
     """
-    if not compares_privately(run.study):
+    if not run.study.compares_privately:
         return {}
     deviation = pair_query(releases_of(run.study)[PAIRS].noise).deviation
     pair_counts = _request_counts(run, participants, request, (2,))
