@@ -144,29 +144,6 @@ def count_in_words(count: int, least: int = SMALL) -> str:
     return f"fewer than {least}" if 0 < count < least else str(count)
 
 
-def counted(count: int, word: str) -> str:
-    """Return a count with its word.
-
-    Examples
-    --------
-    >>> counted(1, "line"), counted(2000, "line")
-    ('1 line', '2,000 lines')
-    """
-    plural = "" if count == 1 else "s"
-    return f"{count:,} {word}{plural}"
-
-
-def people_in_words(count: int) -> str:
-    """Return a number of people with its word.
-
-    Examples
-    --------
-    >>> people_in_words(1), people_in_words(2000)
-    ('1 person', '2,000 people')
-    """
-    return "1 person" if count == 1 else f"{count:,} people"
-
-
 def unknown(kind: str, name: str, choices: Sequence[str]) -> UsageError:
     """Return the error for an unknown name, with the most similar one and all known ones."""
     return UsageError(f"{kind} {name!r} is not known{nearest(name, tuple(choices))} Known: {', '.join(choices)}")

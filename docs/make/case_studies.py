@@ -22,7 +22,6 @@ from docs.make import case_index
 from docs.make.case_index import BY_ROWS, FOLDER, LISTED, MADE, SIMULATED
 from docs.make.reference import table
 from flfed import Study, run
-from flfed.errors import counted
 from flfed.experiments.verify import Verified, verify
 from flfed.records.charts.by_site import chart_of_gains
 from flfed.records.charts.chart import picture
@@ -42,6 +41,7 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.features.encode import input_names
 from flfed.rows.study_model import study_layout
+from flfed.words import counted
 
 ROOT = Path(__file__).resolve().parents[2]
 AUC = "roc_auc_score"

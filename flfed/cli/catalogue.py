@@ -10,8 +10,8 @@ import typer
 
 from flfed.cli import arguments, output
 from flfed.cli.arguments import RUN
-from flfed.errors import UsageError, counted
-from flfed.words import render
+from flfed.errors import UsageError
+from flfed.words import counted, render
 
 if TYPE_CHECKING:
     from flfed.records.store.entries import RunEntry

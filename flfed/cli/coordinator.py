@@ -12,9 +12,9 @@ import typer
 
 from flfed.cli import output
 from flfed.cli.arguments import SET, STUDY
-from flfed.errors import FlfedError, UsageError, counted
+from flfed.errors import FlfedError, UsageError
 from flfed.paths import CoordinatorFolder
-from flfed.words import render, usage_error
+from flfed.words import counted, render, usage_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

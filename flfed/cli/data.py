@@ -9,8 +9,8 @@ import typer
 
 from flfed.cli import arguments, output
 from flfed.cli.arguments import TO
-from flfed.errors import UsageError, count_in_words, counted
-from flfed.words import render
+from flfed.errors import UsageError, count_in_words
+from flfed.words import counted, render
 
 if TYPE_CHECKING:
     from flfed.rows.data.datasets import SourceDescription

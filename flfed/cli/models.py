@@ -11,9 +11,9 @@ from flfed.callbacks import loading
 from flfed.cli import arguments, output
 from flfed.cli.arguments import CLUSTER, JOBS
 from flfed.cli.progress import places_of, stoppable
-from flfed.errors import UsageError, counted
+from flfed.errors import UsageError
 from flfed.paths import write_private
-from flfed.words import render
+from flfed.words import counted, render
 
 if TYPE_CHECKING:
     from flfed.deployment.model_signer import Whose

@@ -21,10 +21,10 @@ import click
 import typer
 
 from flfed import packages
-from flfed.errors import UsageError, counted
+from flfed.errors import UsageError
 from flfed.records.statistics.verdict import format_as_written, number
 from flfed.spreadsheet import csv_text
-from flfed.words import render
+from flfed.words import counted, render
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -21,8 +21,8 @@ from flfed.cli.dashboard import has_screen
 from flfed.cli.progress import ProgressLines, in_words, stoppable
 from flfed.cli.runs import object_of
 from flfed.cli.site.approve import approve_study, check_answering
-from flfed.errors import FlfedError, RunStopped, counted
-from flfed.words import render
+from flfed.errors import FlfedError, RunStopped
+from flfed.words import counted, render
 
 if TYPE_CHECKING:
     from flfed.deployment.rehearsal.consortium import Rehearsal

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flfed.cli import output
-from flfed.errors import counted
 from flfed.records.objects import read_all
 from flfed.records.reports import audit_headlines as audits
 from flfed.records.reports import faults, narrative
@@ -30,7 +29,7 @@ from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import over_all_rows, released
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.store.reader import RunReader
-from flfed.words import render
+from flfed.words import counted, render
 
 if TYPE_CHECKING:
     from flfed.experiments.audit import Audited

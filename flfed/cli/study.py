@@ -11,9 +11,8 @@ import typer
 
 from flfed.cli import arguments, output
 from flfed.cli.arguments import SET, STUDY, TO, study_of
-from flfed.errors import counted
 from flfed.records.statistics.verdict import format_as_written, number
-from flfed.words import render, usage_error
+from flfed.words import counted, render, usage_error
 
 if TYPE_CHECKING:
     from flfed.study.study import Study

@@ -13,9 +13,9 @@ import typer
 from flfed.cli import output, runs
 from flfed.cli.arguments import CLUSTER, JOBS, LATEST, SET, STUDY, study_of
 from flfed.cli.progress import loading_line, places_of, progress, stoppable
-from flfed.errors import FlfedError, UsageError, counted, people_in_words
+from flfed.errors import FlfedError, UsageError
 from flfed.records.statistics.verdict import describe_verdict, format_as_written, interval, metric_name, number
-from flfed.words import render
+from flfed.words import counted, people_in_words, render
 
 if TYPE_CHECKING:
     from flfed.experiments.fewer_rows import Without

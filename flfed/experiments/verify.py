@@ -9,7 +9,7 @@ from itertools import count, starmap
 from typing import Any
 
 from flfed.callbacks import Jobs, Progress, no_progress
-from flfed.errors import FlfedError, RunStopped, UsageError, counted, nearest, unknown
+from flfed.errors import FlfedError, RunStopped, UsageError, nearest, unknown
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import run
@@ -21,7 +21,7 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.evaluation.scoring import list_study_metrics
 from flfed.study.study import Study
 from flfed.study.tables import Expectation
-from flfed.words import flfed_error, render, usage_error
+from flfed.words import counted, flfed_error, render, usage_error
 
 SITE_PARTS = (*SITE_ARMS, "difference", "difference-personalised")
 

@@ -66,6 +66,29 @@ def flfed_error(key: str, /, **facts: object) -> FlfedError:
     return FlfedError(render(key, **facts))
 
 
+def counted(count: int, word: str) -> str:
+    """Return a count with its word.
+
+    Examples
+    --------
+    >>> counted(1, "line"), counted(2000, "line")
+    ('1 line', '2,000 lines')
+    """
+    plural = "" if count == 1 else "s"
+    return f"{count:,} {word}{plural}"
+
+
+def people_in_words(count: int) -> str:
+    """Return a number of people with its word.
+
+    Examples
+    --------
+    >>> people_in_words(1), people_in_words(2000)
+    ('1 person', '2,000 people')
+    """
+    return "1 person" if count == 1 else f"{count:,} people"
+
+
 @cache
 def sentences(subject: str, table: str) -> Mapping[str, str]:
     """Return the templates of a table in one file of this folder, by their keys.

@@ -13,9 +13,9 @@ import typer
 
 from flfed.cli import output
 from flfed.cli.arguments import SITE_NAME
-from flfed.errors import FlfedError, UsageError, counted
+from flfed.errors import FlfedError, UsageError
 from flfed.paths import SiteFolder, write_private
-from flfed.words import render
+from flfed.words import counted, render
 
 if TYPE_CHECKING:
     from flfed.deployment.site_state.ledger_loss import Receipts

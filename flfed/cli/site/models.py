@@ -10,10 +10,10 @@ import typer
 
 from flfed.cli import output
 from flfed.cli.arguments import SITE_NAME
-from flfed.errors import UsageError, counted, people_in_words
+from flfed.errors import UsageError
 from flfed.paths import SiteFolder
 from flfed.records.statistics import verdict
-from flfed.words import render
+from flfed.words import counted, people_in_words, render
 
 RUN = typer.Argument(..., help="Run id.")
 REPEAT = typer.Option(0, min=0, help="Repeat number.")

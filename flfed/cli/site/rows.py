@@ -11,9 +11,9 @@ import typer
 from flfed.cli import arguments, output
 from flfed.cli.arguments import SITE_NAME, TO
 from flfed.cli.data import NAMES, PUBLIC, SHEET, TABLE_KINDS, cd, print_reasons
-from flfed.errors import UsageError, count_in_words, counted
+from flfed.errors import UsageError, count_in_words
 from flfed.paths import SiteFolder
-from flfed.words import render, usage_error
+from flfed.words import counted, render, usage_error
 
 if TYPE_CHECKING:
     from flfed.deployment.site_state.freeze import Refresh

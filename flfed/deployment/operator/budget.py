@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flfed.errors import counted
 from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.released.accounts import (
     BOTH,
@@ -34,7 +33,7 @@ from flfed.registry import kebab, kebab_keys
 from flfed.rows.data.site import Site
 from flfed.updates.accounting import Release, affordable, composed, epsilon, rounds_left
 from flfed.updates.messages.kinds import TRAIN
-from flfed.words import render
+from flfed.words import counted, render
 
 MOST_ROUNDS = 10_000
 """Rounds that are counted ahead; more are called more than these."""

@@ -15,7 +15,7 @@ from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.operator.proposal import Proposal, SiteFacts
 from flfed.deployment.operator.run_budget import describe_comparisons
 from flfed.deployment.operator.secure_sums import describe_others, describe_parties, describe_sums, has_sums
-from flfed.errors import FlfedError, counted
+from flfed.errors import FlfedError
 from flfed.federation.recording.source_model import UNCOVERED
 from flfed.rows.comparison.own_columns import list_requested_columns
 from flfed.rows.comparison.subgroups import groupings
@@ -29,7 +29,7 @@ from flfed.updates.masking.rules import least_of_figures, threshold
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.parts.part import Foreign, Text
 from flfed.updates.sections import most_bytes
-from flfed.words import render
+from flfed.words import counted, render
 
 
 def describe_details(proposal: Proposal) -> list[str]:

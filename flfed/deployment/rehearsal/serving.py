@@ -20,11 +20,10 @@ from flfed.deployment.coordinator.status import status
 from flfed.deployment.processes.child_processes import free_port
 from flfed.deployment.processes.supervisor import OURS, Child, Supervisor
 from flfed.deployment.rehearsal.consortium import OPERATOR, Rehearsal, at_home, undisturbed
-from flfed.errors import counted
 from flfed.paths import CoordinatorFolder
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
-from flfed.words import flfed_error, render
+from flfed.words import counted, flfed_error, render
 
 FLFED = (sys.executable, "-P", "-c", "from flfed.cli import main; main()")
 ADDRESS = re.compile(r"^Open (http\S+)$", re.MULTILINE)

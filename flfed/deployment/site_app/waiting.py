@@ -14,12 +14,11 @@ import streamlit as st
 from flfed.deployment.processes.serve import NODE_SILENCE
 from flfed.deployment.site_app.ledger_reader import Left
 from flfed.deployment.site_state.approval import PAUSED
-from flfed.errors import counted
 from flfed.paths import SiteFolder
 from flfed.records.dashboard.sections import bullets
 from flfed.records.ledger_line import moment_of
 from flfed.records.text import escape, moment
-from flfed.words import render
+from flfed.words import counted, render
 
 UNITS = {"day": 86_400, "hour": 3600, "minute": 60}
 """Seconds of each unit."""

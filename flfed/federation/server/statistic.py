@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flfed.errors import RunStopped, counted
+from flfed.errors import RunStopped
 from flfed.federation.client.statistic import protection_of
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.rounds import site_sums
@@ -25,7 +25,7 @@ from flfed.summaries.summary import schema_encoder
 from flfed.updates.aggregation.rounds import Participants
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.summarise import StatisticRequest
-from flfed.words import render, usage_error
+from flfed.words import counted, render, usage_error
 
 ROWS_EACH = 10
 """Rows of all sites for each coefficient, at least, under secure sums."""

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flfed.errors import counted
 from flfed.records.objects import FigureReport, figure_of, read_figure, run_of, site_of
 from flfed.records.reports import site_verdict as verdicts
 from flfed.records.reports.faults import (
@@ -71,7 +70,7 @@ from flfed.records.statistics.verdict import (
     why_unclear,
 )
 from flfed.refusals import read
-from flfed.words import render, sentences
+from flfed.words import counted, render, sentences
 
 GAIN = "gain (+ is better), "
 """How the head of the column of gains begins; the name of their intervals follows."""

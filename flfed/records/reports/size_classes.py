@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from flfed.errors import counted
 from flfed.records.objects import FigureReport, figure_of, read_all, site_of, write
 from flfed.records.reports.recorded_run import LOSS, Recorded
 from flfed.records.reports.site_verdict import code_of_mean
@@ -24,7 +23,7 @@ from flfed.records.statistics.intervals import (
 )
 from flfed.records.statistics.odd_sites import AUC
 from flfed.records.statistics.verdict import Difference
-from flfed.words import render
+from flfed.words import counted, render
 
 KEY = "size-classes"
 Counts = Mapping[str, Mapping[str, int]]

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from flfed.errors import counted
 from flfed.records.charts.privacy import attack_chart, left_chart, spent_chart
 from flfed.records.reports import audit_headlines as audits
 from flfed.records.reports import privacy as private
@@ -17,7 +16,7 @@ from flfed.records.statistics.noised_scores import COVERS
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
 from flfed.records.text import size_in_words
-from flfed.words import render
+from flfed.words import counted, render
 
 SITES_DRAWN = 24
 """Most sites in a chart; the table has all."""

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
-from flfed.errors import counted
 from flfed.records.section import Lines, Table
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.verdict import (
@@ -27,7 +26,7 @@ from flfed.records.statistics.verdict import (
     number,
     shown,
 )
-from flfed.words import render
+from flfed.words import counted, render
 
 ALL = "all"
 OF = "Rows of"

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flfed.errors import counted
 from flfed.records.objects import figure_of, read, read_all, read_some, write
 from flfed.records.section import Section, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number, shorten, shown
-from flfed.words import render
+from flfed.words import counted, render
 
 LOG_LOSS = "log_loss"
 DECIMALS = 4

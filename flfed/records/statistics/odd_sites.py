@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flfed.errors import counted
 from flfed.records.objects import figure_of, read, site_of, write
 from flfed.records.statistics.verdict import number
-from flfed.words import render
+from flfed.words import counted, render
 
 FAR = 3.0
 """Standard deviations from which on a site's rows lie apart."""

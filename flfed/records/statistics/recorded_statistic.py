@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flfed.errors import counted
 from flfed.records.objects import read
 from flfed.records.section import Lines, Table
 from flfed.records.statistics import Report
@@ -26,7 +25,7 @@ from flfed.records.statistics.verdict import (
     shown,
     with_interval,
 )
-from flfed.words import render
+from flfed.words import counted, render
 
 StatisticObject = dict[str, Any]
 ANALYSIS = "analysis"

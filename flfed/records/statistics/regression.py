@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from math import exp
 from typing import Any
 
-from flfed.errors import counted
 from flfed.records.objects import read
 from flfed.records.section import Lines
 from flfed.records.statistics.intervals import inverse_variance_mean, mean_over_sites
 from flfed.records.statistics.verdict import decimals_beside, decimals_of, format_p, interval, number
-from flfed.words import render
+from flfed.words import counted, render
 
 LEAST_FITS = 2
 """Own fits that an average needs."""

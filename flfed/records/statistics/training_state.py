@@ -14,12 +14,11 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
-from flfed.errors import counted
 from flfed.records.objects import read, read_all, read_figure, write
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.intervals import mean_of
 from flfed.records.store.entries import CurvePoint
-from flfed.words import render
+from flfed.words import counted, render
 
 FALLS = 0.02
 """Share by which a loss falls in the last fifth of the rounds where training ended early."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from flfed.errors import count_in_words, counted
+from flfed.errors import count_in_words
 from flfed.paths import write_private
 from flfed.rows.data import datasets
 from flfed.rows.data.findings.oddities import EMPTY, foreign_rows, missing_cells, oddities, spelling
@@ -27,7 +27,7 @@ from flfed.rows.data.site import Site, SiteTable, split_rows
 from flfed.rows.data.sources import Selection
 from flfed.rows.data.transactions import Transactions
 from flfed.spreadsheet import csv_text
-from flfed.words import render
+from flfed.words import counted, render
 
 MOST_COMPARED = 20_000_000
 """Rows of the largest streamed table in which copies are looked for."""

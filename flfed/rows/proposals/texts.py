@@ -12,7 +12,7 @@ from typing import Any
 
 import tomli_w
 
-from flfed.errors import count_in_words, counted
+from flfed.errors import count_in_words
 from flfed.files import write_whole
 from flfed.rows.data.origin import as_bytes
 from flfed.rows.data.parsing.fields import ColumnMapping, Field, one_line
@@ -21,7 +21,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.proposals.columns import ColumnProposal
 from flfed.rows.proposals.tables import TableProposal
 from flfed.rows.proposals.targets import TargetProposal
-from flfed.words import render, usage_error
+from flfed.words import counted, render, usage_error
 
 WIDTH = 116
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flfed.errors import FlfedError, count_in_words, counted
+from flfed.errors import FlfedError, count_in_words
 from flfed.rows.data import site_discovery
 from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime
 from flfed.rows.data.mapping import map_table, plain_text, read_column
@@ -48,7 +48,7 @@ from flfed.rows.proposals.tables import (
 )
 from flfed.study.study import Study
 from flfed.study.template import MODELS, StudyTemplate
-from flfed.words import render, usage_error
+from flfed.words import counted, render, usage_error
 
 HOLDOUT_SHARE = Holdout.share
 SMALL_SITE = 150

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from flfed.errors import UsageError, counted
+from flfed.errors import UsageError
 from flfed.study.study import Study
 from flfed.summaries.score_bins import BINS
 from flfed.summaries.summary import Layout
@@ -24,7 +24,7 @@ from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.updates.messages.fields import COUNTS
 from flfed.updates.sections import ArrayField, ArraySection, Sections
 from flfed.updates.strategies.fedavg import FedAvg, needs_updates
-from flfed.words import render
+from flfed.words import counted, render
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

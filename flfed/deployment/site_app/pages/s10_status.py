@@ -10,12 +10,11 @@ from flfed.deployment.site_app import page_files, page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.deployment.site_app.reads import node_listens
 from flfed.deployment.site_app.waiting import list_waits, show_waits
-from flfed.errors import counted
 from flfed.records.dashboard.sections import bullets, contained, table
 from flfed.records.statistics.verdict import format_as_written
 from flfed.records.text import escape, moment, size_in_words
 from flfed.study.tables import WRITTEN_DOWN
-from flfed.words import render
+from flfed.words import counted, render
 
 Facts = dict[str, Any]  # from `flfed site status --json`
 

@@ -7,11 +7,10 @@ import streamlit as st
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.ledger_reader import MOST_LINES, Left
 from flfed.deployment.site_app.page_frame import Opened, added_up, by_day, kind_of_line
-from flfed.errors import counted
 from flfed.records.charts.chart import Line
 from flfed.records.dashboard.sections import bullets, contained, download, figure, scrolled, table
 from flfed.records.text import escape, size_in_words
-from flfed.words import render
+from flfed.words import counted, render
 
 ALL = "all"
 PROBLEMS = 20

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from flfed.errors import counted
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import bullets, table
 from flfed.records.objects import figure_of, run_of
@@ -19,7 +18,7 @@ from flfed.records.statistics import noised_scores as noised
 from flfed.records.statistics.verdict import metric_name, number, sentence_case
 from flfed.records.store.entries import RunEntry
 from flfed.records.text import describe_study, escape, moment, seconds_in_words, size_in_words, with_code
-from flfed.words import render
+from flfed.words import counted, render
 
 STATUS_COLOURS: dict[str, Literal["gray", "blue", "orange", "red"]] = {
     "completed": "gray",

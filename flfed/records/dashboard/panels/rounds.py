@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from flfed.errors import counted
 from flfed.records.charts import by_round
 from flfed.records.charts.chart import (
     Chart,
@@ -33,7 +32,7 @@ from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import CurvePoint, RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.text import escape, seconds_in_words, size_in_words
-from flfed.words import render
+from flfed.words import counted, render
 
 SITES_DRAWN = 12
 """Sites drawn unless the reader picks others; of more than eight, one is in colour."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from flfed.errors import TableError, counted
-from flfed.words import render, usage_error
+from flfed.errors import TableError
+from flfed.words import counted, render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
