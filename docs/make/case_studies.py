@@ -29,9 +29,8 @@ from flfed.records.reports.calibration import calibration_of_sites
 from flfed.records.reports.narrative import comparison_rows, verdict_in_words
 from flfed.records.reports.report import primary_of, report
 from flfed.records.section import Section
-from flfed.records.sections.gains import by_size
+from flfed.records.sections.gains import by_size, score_in_use
 from flfed.records.sections.prospect import curve_lines
-from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.statistics.noised_scores import is_covered
 from flfed.records.statistics.power import Curve, Design
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables

@@ -21,7 +21,7 @@ from flfed.records.reports.report import metrics_of, primary_of, purpose_in_word
 from flfed.records.reports.site_verdict import best_arm, best_gain, site_verdict
 from flfed.records.reports.size_classes import KEY
 from flfed.records.section import Section
-from flfed.records.sections.score_in_use import score_in_use
+from flfed.records.sections.gains import score_in_use
 from flfed.records.statistics import verdict
 from flfed.records.statistics.importances import largest_gains
 from flfed.records.statistics.left_out import KEY as LEFT_OUT

@@ -22,9 +22,8 @@ from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import bad_end_written, begin
 from flfed.federation.server.preflight import check
 from flfed.federation.server.server import FederatedRun
-from flfed.records.store.forwarded import DriverStore, ForwardedStore
 from flfed.records.store.reader import RunReader
-from flfed.records.store.writer import RunStore
+from flfed.records.store.writer import DriverStore, ForwardedStore, RunStore
 from flfed.rows.data.site import CachedSite, Site
 from flfed.study.settings import toml_value
 from flfed.study.study import Study

@@ -44,6 +44,11 @@ class StudyKind:
         return self.statistic.name != "none" or self.analysis is not None
 
     @property
+    def statistic_name(self) -> str:
+        """Name of its statistic, or analysis, in records."""
+        return self.statistic.name if self.analysis is None else ANALYSIS
+
+    @property
     def visits(self) -> int:
         """How often it asks for sums of its statistic, at most; 0 without one."""
         if not self.is_statistic:

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from flfed import Study, run
 from flfed.errors import UsageError
-from flfed.records.sections.score_in_use import score_in_use
+from flfed.records.sections.gains import score_in_use
 from flfed.rows.comparison.compare import compare
 from flfed.rows.comparison.incumbent import ARM, PAIR, compare_incumbent, rank_risks
 from flfed.rows.data import datasets

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from flfed.summaries.recalibration import RecalibrationFigure
+from flfed.summaries.score_bins import RecalibrationFigure
 from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.messages.compare import CalibrationFigure, CompareReply, Figure, GroupFigure
 

@@ -33,8 +33,7 @@ from flfed.rows.study_model import model_shapes, study_layout
 from flfed.rows.training.functional import outputs_of
 from flfed.study.study import Study
 from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES, POINT_KINDS, SHARINGS
-from flfed.summaries.recalibration import UPDATES, RecalibrationFigure
-from flfed.summaries.score_bins import LEAST_SPREAD
+from flfed.summaries.score_bins import LEAST_SPREAD, UPDATES, RecalibrationFigure
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.arrays import Shapes
 from flfed.updates.messages import kinds

@@ -25,8 +25,7 @@ from flfed.rows.evaluation.intervals import Estimate
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.session import SiteSession
 from flfed.study.study import Study
-from flfed.summaries.recalibration import RecalibrationFigure
-from flfed.summaries.score_bins import GroupFigure, RowScores
+from flfed.summaries.score_bins import GroupFigure, RecalibrationFigure, RowScores
 from flfed.trees.forest import NoTrees
 from flfed.updates.aggregation.losses import RowLoss
 from flfed.updates.checkpoints.site_state import StorageError

@@ -19,6 +19,7 @@ from flfed.study.study import Study
 from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.updates.parts.every_part import PARTS
 from flfed.updates.parts.part import StudyFacts, check_each
+from flfed.updates.vertical.alignment import require_vertical
 from flfed.words import usage_error
 
 
@@ -70,6 +71,21 @@ def check(study: Study) -> dict[str, str]:
     check_each(checks)
     primary = primary_of(schema.task, study.compare.primary, study.compare.alert_budget)
     return {"schema": schema.sha256(), "task": schema.task, "primary": primary}
+
+
+def check_vertical(study: Study, engine: str, repeats: int) -> None:
+    """Refuse a run that parties with different columns cannot make; raises UsageError."""
+    if not study.is_vertical:
+        return
+    require_vertical()
+    if engine == "ray":
+        raise usage_error("run.vertical.engine", engine=engine)
+    if engine == "deployment" and not study.dataset.sites:
+        raise usage_error("run.vertical.sites")
+    if repeats > 1:
+        raise usage_error("run.vertical.repeats")
+    if not datasets.load(study.dataset.name).schema.group:
+        raise usage_error("run.vertical.group", dataset=study.dataset.name)
 
 
 def _check_plan(study: Study, dataset: datasets.Dataset) -> None:

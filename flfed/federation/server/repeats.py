@@ -29,9 +29,8 @@ from flfed.federation.server.statistic import conduct_statistic
 from flfed.federation.server.validation import conduct_validation
 from flfed.federation.server.vertical import conduct_vertical
 from flfed.records.store.entries import RunEntry
-from flfed.records.store.forwarded import DriverStore, ForwardedStore
 from flfed.records.store.reader import RunReader
-from flfed.records.store.writer import RunStore, RunWriter
+from flfed.records.store.writer import DriverStore, ForwardedStore, RunStore, RunWriter
 from flfed.rows.data.site import CachedSite, Site
 from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.requests import Compute

@@ -14,9 +14,8 @@ from flfed.callbacks import Jobs, Progress, no_progress
 from flfed.federation.engines.engine import RemoteSite, engine_of, path_of
 from flfed.federation.recording.source_model import forget_source, keep_source, named_start
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
-from flfed.federation.server.preflight import check
+from flfed.federation.server.preflight import check, check_vertical
 from flfed.federation.server.repeats import Series, check_left
-from flfed.federation.server.vertical import check_vertical
 from flfed.records.reports.report import REFERENCES, report
 from flfed.records.reports.site_verdict import gain_at
 from flfed.records.store.reader import RunReader

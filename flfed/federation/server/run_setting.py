@@ -23,7 +23,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.study_model import first_model, study_layout
 from flfed.study.study import Study
-from flfed.summaries.summary import Arrays, Layout
+from flfed.summaries.summary import Arrays, Encoder, Layout, schema_encoder
 from flfed.updates.aggregation.rounds import Participants
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import receive
@@ -102,6 +102,10 @@ class RunSetting:
     def deadline(self) -> float:
         """Seconds that sites have for an answer."""
         return deadline_of(self.study)
+
+    def schema_encoder(self) -> Encoder:
+        """Return the encoder of the schema alone, for which no row was read."""
+        return schema_encoder(self.layout)
 
     def first_arrays(self) -> Arrays:
         """Return the initial arrays in the plan's precision."""

@@ -18,10 +18,7 @@ from flfed.federation.server.server import FederatedRun
 from flfed.records.objects import write
 from flfed.records.statistics.regression import Averaging, Estimate, average_fits
 from flfed.rows.statistics.newton import COEFFICIENTS, VARIANCES, NewtonStatistic, has_own_fits
-from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.statistic import Statistic, Visit, VisitedStatistic, added
-from flfed.study.kinds import ANALYSIS
-from flfed.summaries.summary import schema_encoder
 from flfed.updates.aggregation.rounds import Participants
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.summarise import StatisticRequest
@@ -60,12 +57,11 @@ def conduct_statistic(run: FederatedRun) -> Outcome:
     figures = statistic.figures(sums.parts, run.schema, of_all)
     by_site: dict[str, Any] = {}
     if several:
-        several["averaging"], by_site = describe_fits(run, sums.fits, sums.sites, figures)
+        several["averaging"], by_site = describe_fits(run, protection.statistic, sums.fits, sums.sites, figures)
     else:
         by_site = {site: statistic.figures([own], run.schema, of_all) for site, own in sums.by_site.items()}
-    name = run.study.statistic.name if run.study.analysis is None else ANALYSIS
     record = {
-        "name": name,
+        "name": run.study.statistic_name,
         "sites": len(sums.sites),
         **several,
         **figures,
@@ -75,7 +71,7 @@ def conduct_statistic(run: FederatedRun) -> Outcome:
     return Outcome(
         status="completed",
         arrays={},
-        encoder=schema_encoder(run.layout),
+        encoder=run.schema_encoder(),
         sites=sums.sites,
         seconds=run.writer.seconds(),
     )
@@ -149,13 +145,15 @@ Figures = dict[str, Any]
 
 
 def describe_fits(
-    run: RunSetting, fits: Mapping[str, Arrays], sites: Collection[str], figures: Figures
+    run: RunSetting, statistic: Statistic, fits: Mapping[str, Arrays], sites: Collection[str], figures: Figures
 ) -> tuple[Figures, dict[str, Figures]]:
     """Return the averages of own fits, or why there are none, and each site's own fit, for the record.
 
     Parameters
     ----------
     run : RunSetting
+    statistic : Statistic
+        Of the study.
     fits : mapping of site to dict of name to array
         Coefficients and variances, where a site sent them.
     sites : collection of str
@@ -169,7 +167,7 @@ def describe_fits(
     for site, fit in fits.items():
         errors = np.sqrt(fit[VARIANCES]).tolist()
         own[site] = dict(zip(names, map(Estimate, fit[COEFFICIENTS].tolist(), errors), strict=True))
-    why = _without_average(run, sites)
+    why = _without_average(run, statistic, sites)
     if why:
         # Beside the fits of the others, the estimate of all rows would nearly give that of a site without a name.
         return write(Averaging(why=why)), {}
@@ -181,11 +179,10 @@ def describe_fits(
     return write(averaging), by_site
 
 
-def _without_average(run: RunSetting, sites: Collection[str]) -> str:
+def _without_average(run: RunSetting, statistic: Statistic, sites: Collection[str]) -> str:
     """Return why own fits are not averaged, or ""."""
     if run.study.aggregation.sums_updates:
         return render("report.averaging.summed")
-    statistic = statistic_of(run.study)
     if isinstance(statistic, NewtonStatistic) and not statistic.has_own_fits:
         return render("report.averaging.intercept")
     if not has_own_fits(statistic):

@@ -14,10 +14,7 @@ from flfed.federation.server.checkpoint_writer import OF_SITE
 from flfed.federation.server.comparison import requested_groups, select_requested
 from flfed.federation.server.server import FederatedRun
 from flfed.records.statistics.own_models import PARTIES
-from flfed.rows.data import datasets
 from flfed.study.kinds import MOST_PARTIES
-from flfed.study.study import Study
-from flfed.summaries.summary import schema_encoder
 from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.aggregation.rounds import Participants, RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -41,7 +38,6 @@ from flfed.updates.messages.vertical import (
     PartialRequest,
     Party,
 )
-from flfed.updates.vertical.alignment import require_vertical
 from flfed.words import flfed_error, usage_error
 
 UNFIT_TABLES = ("identifier-missing", "identifier-twice", "overlap-small", "overlap-columns")
@@ -49,21 +45,6 @@ UNFIT_TABLES = ("identifier-missing", "identifier-twice", "overlap-small", "over
 Sealed = Mapping[str, Mapping[str, np.ndarray]]
 """Sealed parcels by receiver, then by sender."""
 Reply = TypeVar("Reply", AlignReply, PartialReply)
-
-
-def check_vertical(study: Study, engine: str, repeats: int) -> None:
-    """Refuse a run that parties with different columns cannot make; raises UsageError."""
-    if not study.is_vertical:
-        return
-    require_vertical()
-    if engine == "ray":
-        raise usage_error("run.vertical.engine", engine=engine)
-    if engine == "deployment" and not study.dataset.sites:
-        raise usage_error("run.vertical.sites")
-    if repeats > 1:
-        raise usage_error("run.vertical.repeats")
-    if not datasets.load(study.dataset.name).schema.group:
-        raise usage_error("run.vertical.group", dataset=study.dataset.name)
 
 
 def conduct_vertical(run: FederatedRun) -> Outcome:
@@ -103,7 +84,7 @@ def conduct_vertical(run: FederatedRun) -> Outcome:
         outcome = Outcome(
             status="completed",
             arrays={},
-            encoder=schema_encoder(run.layout),
+            encoder=run.schema_encoder(),
             rounds=rounds,
             best_round=rounds,
             sites=tuple(participants),

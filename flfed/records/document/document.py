@@ -24,8 +24,7 @@ from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.section import Section, divide
 from flfed.records.sections import answer as answers
 from flfed.records.sections import scores
-from flfed.records.sections.gains import are_known, at_the_ends, by_size, gains, references
-from flfed.records.sections.score_in_use import score_in_use
+from flfed.records.sections.gains import are_known, at_the_ends, by_size, gains, references, score_in_use
 from flfed.records.sections.statistic import estimates, survival
 from flfed.records.sections.unseen_sites import advised_updates, unseen_sites, validated_sites
 from flfed.records.statistics import importances, noised_scores, score_curves

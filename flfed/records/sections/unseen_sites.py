@@ -23,7 +23,7 @@ from flfed.records.statistics.left_out import (
 )
 from flfed.records.statistics.odd_sites import AUC
 from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number, sentence_case
-from flfed.summaries.recalibration import RecalibrationFigure
+from flfed.summaries.score_bins import RecalibrationFigure
 from flfed.words import render
 
 MEAN = "Mean over sites"

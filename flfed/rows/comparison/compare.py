@@ -36,8 +36,7 @@ from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point
-from flfed.summaries.recalibration import RecalibrationFigure
-from flfed.summaries.score_bins import EVEN_ODDS, GroupFigure, PointCounts, ScoreBins
+from flfed.summaries.score_bins import EVEN_ODDS, GroupFigure, PointCounts, RecalibrationFigure, ScoreBins
 from flfed.summaries.summary import Arrays, Encoder, Summary
 from flfed.words import render
 

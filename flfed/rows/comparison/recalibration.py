@@ -22,7 +22,7 @@ from flfed.rows.evaluation.calibration import calibrate, maximise_likelihood
 from flfed.rows.evaluation.intervals import NAN, Estimate, Z
 from flfed.rows.evaluation.weighted_metrics import Floats
 from flfed.rows.session import SiteSession
-from flfed.summaries.recalibration import UPDATES, RecalibrationFigure, RecalibrationName
+from flfed.summaries.score_bins import UPDATES, RecalibrationFigure, RecalibrationName
 from flfed.words import render
 
 

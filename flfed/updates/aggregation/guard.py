@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.summaries.recalibration import RecalibrationFigure
-from flfed.summaries.score_bins import GroupFigure
+from flfed.summaries.score_bins import GroupFigure, RecalibrationFigure
 from flfed.summaries.summary import Layout, Summary
 from flfed.updates.arrays import Arrays, Shapes, arrays_defect, shapes_of
 from flfed.updates.messages.compare import CalibrationFigure, CompareReply, least_rows

@@ -13,8 +13,7 @@ from flwr.app import RecordDict
 from flfed.refusals import Refusal
 from flfed.registry import kebab
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
-from flfed.summaries.recalibration import RecalibrationFigure
-from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, GroupFigure, PointCounts, ScoreBins
+from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, GroupFigure, PointCounts, RecalibrationFigure, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages import fields, kinds

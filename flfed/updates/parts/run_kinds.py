@@ -10,8 +10,7 @@ from typing import get_args
 
 from flfed import registry
 from flfed.study.study import Study
-from flfed.summaries.recalibration import RecalibrationFigure
-from flfed.summaries.score_bins import GroupFigure, PointCounts
+from flfed.summaries.score_bins import GroupFigure, PointCounts, RecalibrationFigure
 from flfed.updates.arrays import entries_of
 from flfed.updates.messages.compare import (
     AUDIT,

@@ -36,7 +36,7 @@ from flfed.summaries.noised_scores import (
     number_of_bins,
 )
 from flfed.summaries.private_scaling import NoisedCells, noised_rows, private_encoder
-from flfed.summaries.summary import Arrays, Encoder, schema_encoder
+from flfed.summaries.summary import Arrays, Encoder
 from flfed.updates.aggregation.rounds import Participant, Participants, RunContext
 from flfed.updates.messages.summarise import SCORES as SCORES_KIND
 from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
@@ -74,7 +74,7 @@ class CoveringNoise(ServerPart):
         own = run.recorder.shared_as.own(rows)
         run.recorder.writer.sites(SiteRow(site, rows=max(0, round(count))) for site, count in own.items())
         merged = NoisedCells.merged([cells[site] for site in sorted(cells)])
-        encoder = schema_encoder(run.layout)
+        encoder = run.schema_encoder()
         if run.study.encode.scaler == "private":
             encoder = private_encoder(run.layout, merged)
         return {site: participants[site] for site in replies}, encoder

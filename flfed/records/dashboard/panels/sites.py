@@ -18,8 +18,8 @@ from flfed.records.reports.report import arms_shown, metrics_of
 from flfed.records.reports.site_verdict import best_gain, site_verdict
 from flfed.records.section import Table
 from flfed.records.sections import gains
+from flfed.records.sections.gains import score_in_use
 from flfed.records.sections.prospect import prospect_of_site
-from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics import noised_scores as noised
 from flfed.records.statistics.odd_sites import AUC
