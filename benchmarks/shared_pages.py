@@ -72,7 +72,7 @@ def run_tasks(kind: str, *wrong: str) -> None:
     """Run four tasks in processes of their own; print this one's MB with its table, and those of encoded rows."""
     from flfed import Study
     from flfed.experiments.sweep import points_of, sweep
-    from flfed.federation.client.client import read_ahead
+    from flfed.federation.client.protection import read_ahead
     from flfed.federation.server.run import run
     from flfed.rows.data import site_discovery
     from flfed.rows.data.site import CachedSite, study_table

@@ -11,8 +11,6 @@ from flfed.federation.engines.engine import find_sites
 from flfed.records.objects import figure_of, run_of, site_of, write
 from flfed.records.reports.report import report
 from flfed.records.reports.size_classes import is_within, size_ranges
-from flfed.records.sections.prospect import site_rows
-from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import NORMAL_95, student_t_bound
 from flfed.records.statistics.odd_sites import AUC
 from flfed.records.statistics.power import (
@@ -27,13 +25,13 @@ from flfed.records.statistics.power import (
     fit_curve,
     mean_outlook,
     outlook,
+    site_rows,
 )
 from flfed.records.store.reader import RunReader
-from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.features.encode import input_names
 from flfed.rows.features.summarise import outcomes
-from flfed.rows.study_model import study_layout
+from flfed.rows.study_model import study_layout, study_schema
 from flfed.study.former_names import parsed_study
 from flfed.study.study import Study
 from flfed.words import usage_error
@@ -123,7 +121,7 @@ def study_power(
         If the study is judged by another metric, a count or `auc` is impossible, there are no sites, or the run is of
         another dataset or has no mean gain in AUC.
     """
-    schema = datasets.load(study.dataset.name).schema
+    schema = study_schema(study)
     if study.is_statistic or not study.train or schema.task != "binary" or study.compare.primary not in ("", AUC):
         raise usage_error("experiments.power.metric", study=study.name)
     first = None
@@ -185,7 +183,7 @@ def _classes(
     return classes
 
 
-def _report_of(name: str, study: Study) -> Report:
+def _report_of(name: str, study: Study) -> Mapping[str, Any]:
     """Return the report of a run, which must be of the study's dataset."""
     with RunReader.open() as reader:
         opened = report(reader, name)

@@ -15,8 +15,7 @@ import torch
 
 from flfed.callbacks import Jobs, Progress, no_progress
 from flfed.errors import FlfedError, RunStopped, UsageError, interruption
-from flfed.federation.client.client import read_ahead
-from flfed.federation.client.protection import follows_history
+from flfed.federation.client.protection import follows_history, read_ahead
 from flfed.federation.engines.engine import RunConfig, RunResources, answer_of, engine_of, find_sites, path_of
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import bad_end_written, begin

@@ -156,6 +156,45 @@ def auc_bound(negative: np.ndarray, positive: np.ndarray) -> float:
     return float(negative @ positive / 2 / pairs) if pairs else float("nan")
 
 
+def auc_of_histogram(counts: np.ndarray) -> float:
+    """Return the AUC of class-wise counts.
+
+    Ties within a bin count half.
+
+    Parameters
+    ----------
+    counts : array [2, bins]
+        Summed over sites.
+
+    Examples
+    --------
+    >>> auc_of_histogram(np.array([[2.0, 0.0], [0.0, 3.0]]))
+    1.0
+    """
+    negatives, positives = counts
+    below = np.cumsum(negatives) - negatives
+    pairs = negatives.sum() * positives.sum()
+    return float((positives * (below + negatives / 2)).sum() / pairs) if pairs else float("nan")
+
+
+def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:
+    """Return the AUC of counts and its bounds.
+
+    The AUC of the rows lies between the bounds.
+
+    Parameters
+    ----------
+    counts : array [2, bins]
+        Summed over sites.
+    """
+    value = auc_of_histogram(counts)
+    reach = auc_bound(counts[0], counts[1])
+    # Without rows of both classes there is nothing to rank.
+    if np.isnan(value):
+        return value, None, None
+    return value, max(value - reach, 0.0), min(value + reach, 1.0)
+
+
 def dense(counts: Mapping[str, Any], bins: int) -> np.ndarray:
     """Return a record's counts as an array [2, bins].
 

@@ -26,9 +26,9 @@ from flfed.records.statistics.score_curves import (
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.evaluation.intervals import compare
-from flfed.rows.evaluation.scoring import auc_between, histogram
+from flfed.rows.evaluation.scoring import histogram
 from flfed.rows.metrics.roc_auc_score import RocAucScore
-from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins, bound_in
+from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins, auc_between, bound_in
 from flfed.updates.messages.compare import CompareReply, Figure
 from flfed.updates.messages.train import Scores
 

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from flfed.records.charts.by_site import chart_of_gains
 from flfed.records.charts.chart import picture
 from flfed.records.dashboard import page_files
-from flfed.records.sections.prospect import curve_lines, in_words, prospect_of_site, site_rows
+from flfed.records.sections.prospect import curve_lines, in_words, prospect_of_site
 from flfed.records.statistics.intervals import WeightedGain, class_gain
 from flfed.records.statistics.power import (
     POWER,
@@ -33,6 +33,7 @@ from flfed.records.statistics.power import (
     own_auc,
     placement_covariance,
     power,
+    site_rows,
 )
 from flfed.rows.evaluation.delong import delong
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from flfed.records.sections.prospect import site_rows
 from flfed.records.statistics.intervals import NORMAL_95, mean_over_sites, widening
 from flfed.records.statistics.power import (
     SPREAD,
@@ -17,6 +16,7 @@ from flfed.records.statistics.power import (
     expected_gain,
     mean_outlook,
     power,
+    site_rows,
 )
 from flfed.records.statistics.verdict import LEAST_OF_A_CLASS, LEAST_SITES
 from flfed.rows.evaluation.delong import delong

@@ -22,7 +22,8 @@ from flfed.records.statistics.score_curves import (
     thinned,
     wilson,
 )
-from flfed.rows.evaluation.scoring import auc_of_histogram, histogram
+from flfed.rows.evaluation.scoring import histogram
+from flfed.summaries.score_bins import auc_of_histogram
 from tests.records.counted_rows import counted, rows_of
 
 

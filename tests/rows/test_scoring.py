@@ -15,7 +15,6 @@ from flfed.rows.evaluation.scoring import (
     PRIMARY,
     Measured,
     RoundFigures,
-    auc_of_histogram,
     follows_from_counts,
     histogram,
     histograms_of_odds,
@@ -29,7 +28,7 @@ from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import compute_one_by_one
 from flfed.rows.training.requests import run_client_by
 from flfed.study.study import Study
-from flfed.summaries.score_bins import RowScores
+from flfed.summaries.score_bins import RowScores, auc_of_histogram
 from flfed.summaries.summary import Encoder, fit_encoder
 
 OPEN, INSTITUTION = Policy(disclosure="open"), Policy(disclosure="institution", cell_minimum=10)

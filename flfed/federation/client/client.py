@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator
 from functools import cache, partial
 from typing import Any
 
@@ -18,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flfed.callbacks import Today
 from flfed.errors import FlfedError, TableError
 from flfed.federation.client.handlers import HANDLERS, ROUNDS, Reply, Replying, enrol, run_kind, train
-from flfed.federation.client.protection import LocalProtection, checks_history, privacy_refusal, rows_refusal
+from flfed.federation.client.protection import LocalProtection, checks_history, rows_refusal, willing_site
 from flfed.federation.client.redaction import CROSSING, redact, redacted, table_error
 from flfed.federation.client.released.model_answers import is_last, later_figures
 from flfed.federation.client.released.rows import Releases
@@ -27,7 +26,7 @@ from flfed.federation.client.site_run import SiteRun, run_of, study_of
 from flfed.federation.client.training import LastUpdates, load_or_train
 from flfed.refusals import NotTakingPart, decline, of_table, refuse
 from flfed.rows.comparison.incumbent import refuse_without_score
-from flfed.rows.data.site import Site, dataset_refusal, study_refusal, study_table
+from flfed.rows.data.site import Site
 from flfed.rows.session import FIT, SiteSession, never
 from flfed.rows.streamed import open_session
 from flfed.rows.training.answer import compute_one_by_one, run_client
@@ -256,33 +255,12 @@ def _whole(message: Message, state: RunState) -> Message:
     return message if is_in_memory(message.content) else whole_message(message, state)
 
 
-def read_ahead(study: Study, sites: Sequence[Site]) -> None:
-    """Read the tables that a study's sessions will need, of cached sites.
-
-    A site that does not take part, or cannot be read, has its error in its session, which keeps what may not cross.
-    """
-    if study.expires is not None and datetime.date.today() > study.expires:
-        return
-    for site in sites:
-        with suppress(Exception):
-            study_table(study, _willing(site, study))
-
-
-def _willing(site: Site, study: Study) -> Site:
-    """Return a site with the study's dataset, unless it refuses the study before a row is read."""
-    refuse(dataset_refusal(study, site))
-    site = site.serving(study.dataset.name)
-    # Refusals that need no row come before the table is read.
-    refuse(study_refusal(study, site) or privacy_refusal(study, site))
-    return site
-
-
 def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
     """Open a site's session for a study.
 
     An error states why the site does not take part.
     """
-    site = _willing(site, study)
+    site = willing_site(site, study)
     try:
         session = open_session(site, study, repeat, draws)
     except TableError as error:

@@ -5,8 +5,10 @@ It follows from the study's mechanism, and is charged to the site's account.
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from flfed.federation.client.privacy_budget import PrivacyAccount, account_of_site
 from flfed.federation.client.released.accounts import BOTH, SIDES, Side, holdout_hash, own_ledger
 from flfed.records.ledger import Ledger
-from flfed.refusals import NotSpent, Refusal
+from flfed.refusals import NotSpent, Refusal, refuse
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByOrder, HoldoutByTime
-from flfed.rows.data.site import Site
+from flfed.rows.data.site import Site, dataset_refusal, study_refusal, study_table
 from flfed.rows.statistics.of_study import unconfirmed_columns
 from flfed.rows.training.private_noise import NoiseSource, Protection, SeededNoise, SystemNoise, no_spending
 from flfed.seeds import noise_key
@@ -148,6 +150,27 @@ def follows_history(study: Study, site: Site) -> bool:
     """Return whether what a site releases in one run of a study may depend on its earlier runs."""
     charged = site.policy.enforces_budget and run_charges(study, site)
     return bool(charged) or checks_history(study, site)
+
+
+def read_ahead(study: Study, sites: Sequence[Site]) -> None:
+    """Read the tables that a study's sessions will need, of cached sites.
+
+    A site that does not take part, or cannot be read, has its error in its session, which keeps what may not cross.
+    """
+    if study.expires is not None and datetime.date.today() > study.expires:
+        return
+    for site in sites:
+        with suppress(Exception):
+            study_table(study, willing_site(site, study))
+
+
+def willing_site(site: Site, study: Study) -> Site:
+    """Return a site with the study's dataset, unless it refuses the study before a row is read."""
+    refuse(dataset_refusal(study, site))
+    site = site.serving(study.dataset.name)
+    # Refusals that need no row come before the table is read.
+    refuse(study_refusal(study, site) or privacy_refusal(study, site))
+    return site
 
 
 def rows_refusal(study: Study, training: pd.DataFrame, too_small: Refusal | None) -> Refusal | None:

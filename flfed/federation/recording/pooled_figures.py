@@ -16,9 +16,16 @@ from flfed.records.store.entries import MetricRow
 from flfed.records.store.tables import finite
 from flfed.records.store.visibility import TRAINING_ONLY
 from flfed.rows.evaluation.intervals import hanley_mcneil, logit_limits
-from flfed.rows.evaluation.scoring import auc_between
 from flfed.summaries.drift import columns_of
-from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, GroupFigure, PointCounts, ScoreBins, auc_bound
+from flfed.summaries.score_bins import (
+    EVEN_ODDS,
+    LEAST_SPREAD,
+    GroupFigure,
+    PointCounts,
+    ScoreBins,
+    auc_between,
+    auc_bound,
+)
 from flfed.summaries.summary import Layout, Summary, merge
 from flfed.summaries.table_one import table_one
 from flfed.updates.aggregation.rounds import RoundRecord

@@ -36,9 +36,8 @@ from flfed.records.store.tables import finite
 from flfed.records.store.writer import RunWriter
 from flfed.refusals import Refusal, path_of
 from flfed.rows.comparison.pooled import Reference
-from flfed.rows.evaluation.scoring import auc_of_histogram
 from flfed.study.tables import Sharing
-from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
+from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins, auc_of_histogram
 from flfed.summaries.summary import Layout, LeakWarning, Summary
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.messages.compare import CompareReplies, Figure

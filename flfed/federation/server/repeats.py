@@ -15,8 +15,7 @@ import torch
 
 from flfed.callbacks import Jobs, Progress, no_progress
 from flfed.errors import RunStopped, UsageError, interruption
-from flfed.federation.client.client import read_ahead
-from flfed.federation.client.protection import follows_history
+from flfed.federation.client.protection import follows_history, read_ahead
 from flfed.federation.engines.engine import Engine, RemoteSite, RunResources, answer_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, Slowest, side_by_side
 from flfed.federation.recording.recorder import Recorder

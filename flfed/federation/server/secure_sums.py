@@ -1,6 +1,6 @@
 """Secure sums at the server.
 
-This file decides whether a run has them, and has its cohort and the keys of its sites.
+This file decides whether a run has them, has its cohort and the keys of its sites, and asks for a sum.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run_setting import RunSetting, ask, nodes_of
 from flfed.refusals import Refusal
 from flfed.updates.aggregation.losses import LossCheck
 from flfed.updates.aggregation.rounds import Participants, keep_cohort
-from flfed.updates.aggregation.secure_sum import CipherSums, SecureSums
+from flfed.updates.aggregation.secure_sum import CipherSums, SecureSums, SumQuestions, Unsummed
 from flfed.updates.checkpoints.sum_file import SumFile
 from flfed.updates.masking.ckks import PublicContext, range_refusal
 from flfed.updates.masking.rules import LEAST, lifted_sites
 from flfed.updates.masking.statement import Statement, read
 from flfed.updates.mechanism import largest_entry, noise_of_site
-from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
+from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest, Masked
 from flfed.words import flfed_error, render, usage_error
 
 LOSS_CHOICES = {"select": "select = 'best'", "patience": "patience", "plateau": "schedule = 'plateau'"}
@@ -259,3 +261,41 @@ def _exchange_keys(run: RunSetting, requests: Mapping[str, KeysRequest], back: P
         whys = "; ".join(f"{site}: {why}" for site, why in answers.faults.items())
         raise run.error(render("run.sums.unkeyed", why=whys))
     return dict(answers.replies)
+
+
+def questions_of(run: RunSetting, kind: str, participants: Participants, number: int = 0) -> SumQuestions:
+    """Return the questions of a sum that a run has once, or once a visit."""
+    nodes = nodes_of(participants)
+    return SumQuestions.over(run.grid, kind=kind, number=number, nodes=nodes, timeout=run.deadline)
+
+
+def has_sums(masked: Masked | None, entries: int, cohort: int) -> bool:
+    """Return whether a masked answer has the right size.
+
+    It has so many numbers of 64 bits, and a share for each of a cohort.
+    """
+    sizes = ((0,), (1 + entries,), cohort)
+    return masked is not None and (masked.vector.shape, masked.sums.shape, len(masked.shares)) == sizes
+
+
+def totals_of(
+    run: RunSetting, sums: SecureSums, questions: SumQuestions, vectors: Mapping[str, Masked], needed: int = 0
+) -> tuple[np.ndarray, frozenset[str]] | Refusal:
+    """Return a sum of numbers and its sites, or the refusal.
+
+    The numbers have 64 bits; the bytes for the sum are recorded.
+    """
+    try:
+        totals, listed = sums.summed(questions, vectors, needed)
+        return totals.sums, listed
+    except Unsummed as error:
+        return error.why
+    finally:
+        record_crossing(run, questions)
+        run.recorder.events("fault", questions.faults)
+
+
+def record_crossing(run: RunSetting, questions: SumQuestions) -> None:
+    """Record the bytes that the questions of a sum took."""
+    for kind, crossed in questions.crossed.items():
+        run.recorder.crossed(kind, *crossed)

@@ -12,7 +12,7 @@ from flfed.records.objects import figure_of, run_of, site_of
 from flfed.records.reports.size_classes import rows_in_words
 from flfed.records.statistics import verdict
 from flfed.records.statistics.odd_sites import AUC
-from flfed.records.statistics.power import Curve, Design, Outlook, Range, SiteRows, outlook
+from flfed.records.statistics.power import Curve, Design, Outlook, Range, outlook, site_rows
 from flfed.words import render
 
 CHANCE = "chance of a clear gain"
@@ -21,15 +21,9 @@ number = partial(verdict.number, decimals=3)
 
 SIZES = (10, 20, 50, 100, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 10_000, 20_000, 50_000)
 """Rows of a site of which the chart has a point."""
-TEST_SHARE = 0.2
 LEAST_AUC = 0.55
 MOST_AUC = 0.95
 """AUC of the shared model, as the page offers it."""
-
-
-def site_rows(rows: float, events: float, test_share: float = TEST_SHARE) -> SiteRows:
-    """Return the rows of a site, of which a share is held out; `events` of them have the outcome."""
-    return SiteRows((1 - test_share) * rows, test_share * events, test_share * (rows - events))
 
 
 def in_words(rows: float, share: float, design: Design, curve: Curve) -> list[str]:

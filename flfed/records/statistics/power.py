@@ -28,6 +28,8 @@ NORMAL = NormalDist()
 POWER = 0.8
 """Power with which the least gain is shown."""
 HALVINGS = 60
+TEST_SHARE = 0.2
+"""Share of a site's rows that is held out."""
 LEAST_FITTED = 4
 """Fewest sites with an error from which `c` is estimated."""
 LEAST_EVENTS = 2
@@ -147,6 +149,11 @@ class SiteRows:
         """Training rows with the outcome times those without, over all."""
         share = self.events / (self.events + self.others)
         return self.training * share * (1 - share)
+
+
+def site_rows(rows: float, events: float, test_share: float = TEST_SHARE) -> SiteRows:
+    """Return the rows of a site, of which a share is held out; `events` of them have the outcome."""
+    return SiteRows((1 - test_share) * rows, test_share * events, test_share * (rows - events))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from flfed import registry
 from flfed.errors import nearest
 from flfed.rows.data.policy import Policy
 from flfed.study.tables import Compare
-from flfed.summaries.score_bins import BINS, EVEN_ODDS, RowScores, ScoreBins, auc_bound
+from flfed.summaries.score_bins import BINS, EVEN_ODDS, RowScores, ScoreBins
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
@@ -328,45 +328,6 @@ def histograms_of_odds(y: np.ndarray, odds: np.ndarray, sizes: np.ndarray, bins:
     places += 2 * BINS * np.repeat(np.arange(len(sizes)), sizes)
     counts = np.bincount(places, minlength=2 * BINS * len(sizes))
     return counts.reshape(len(sizes), 2, BINS).astype(float)
-
-
-def auc_of_histogram(counts: np.ndarray) -> float:
-    """Return the AUC of class-wise counts.
-
-    Ties within a bin count half.
-
-    Parameters
-    ----------
-    counts : array [2, bins]
-        Summed over sites.
-
-    Examples
-    --------
-    >>> auc_of_histogram(np.array([[2.0, 0.0], [0.0, 3.0]]))
-    1.0
-    """
-    negatives, positives = counts
-    below = np.cumsum(negatives) - negatives
-    pairs = negatives.sum() * positives.sum()
-    return float((positives * (below + negatives / 2)).sum() / pairs) if pairs else float("nan")
-
-
-def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:
-    """Return the AUC of counts and its bounds.
-
-    The AUC of the rows lies between the bounds.
-
-    Parameters
-    ----------
-    counts : array [2, bins]
-        Summed over sites.
-    """
-    value = auc_of_histogram(counts)
-    reach = auc_bound(counts[0], counts[1])
-    # Without rows of both classes there is nothing to rank.
-    if np.isnan(value):
-        return value, None, None
-    return value, max(value - reach, 0.0), min(value + reach, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

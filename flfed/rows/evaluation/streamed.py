@@ -16,9 +16,8 @@ from scipy.special import ndtr
 
 from flfed.rows.evaluation.bootstrap import PARTS, Size, sum_by_part
 from flfed.rows.evaluation.intervals import Areas, Difference, Estimate, Z
-from flfed.rows.evaluation.scoring import auc_of_histogram
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
-from flfed.summaries.score_bins import BINS, ScoreBins, auc_bound
+from flfed.summaries.score_bins import BINS, ScoreBins, auc_bound, auc_of_histogram
 from flfed.words import render
 
 FINE = 16

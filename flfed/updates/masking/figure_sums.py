@@ -18,7 +18,7 @@ import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.study.tables import Point
-from flfed.summaries.score_bins import BINS
+from flfed.summaries.score_bins import BINS, auc_between
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages.compare import CompareReply
 from flfed.updates.ring import Ring, ring_of_counts
@@ -73,6 +73,30 @@ class SummedFigures:
     means: dict[tuple[str, str], float] = field(default_factory=dict)
     points: dict[Point, tuple[int, ...]] = field(default_factory=dict)
     histogram: np.ndarray | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the record of the figures over all aggregate-only sites.
+
+        Returns
+        -------
+        dict
+            `rows` (which), `sites` and `holdout-rows` (numbers), `figures` (by metric and arm) and `points`: as from
+            `exact_counts`, without points that a site suppressed. The AUC comes from counts in bins; that of the rows
+            lies within `auc-bounds`.
+        """
+        figures: dict[str, dict[str, float]] = {}
+        for (metric, arm), value in self.means.items():
+            figures.setdefault(metric, {})[arm] = value
+        bounds = None
+        if self.histogram is not None:
+            area, low, high = auc_between(self.histogram)
+            if low is not None:
+                figures["roc_auc_score"] = {"global": area}
+                bounds = [low, high]
+        counts = ("tp", "fp", "fn", "tn")
+        points = [{"by": by, "at": at} | dict(zip(counts, of, strict=True)) for (by, at), of in self.points.items()]
+        head = {"rows": "holdout", "sites": self.sites, "holdout-rows": self.rows}
+        return {**head, "figures": figures, "auc-bounds": bounds, "points": points}
 
 
 @dataclass(frozen=True)

@@ -23,18 +23,24 @@ from flfed.federation.server.row_sums import (
     check_numbers,
     has_refused_numbers,
 )
-from flfed.federation.server.run_setting import RunSetting, nodes_of
-from flfed.federation.server.secure_sums import check_enrolled, exchange_keys, rehearse_keys
+from flfed.federation.server.run_setting import RunSetting
+from flfed.federation.server.secure_sums import (
+    check_enrolled,
+    exchange_keys,
+    has_sums,
+    questions_of,
+    record_crossing,
+    rehearse_keys,
+    totals_of,
+)
 from flfed.refusals import Refusal
-from flfed.rows.evaluation.scoring import auc_between
 from flfed.rows.statistics.statistic import Statistic, of_entries
 from flfed.summaries.summary import Summary
 from flfed.updates.aggregation.rounds import Participants, RunContext, load_cohort
-from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsummed
+from flfed.updates.aggregation.secure_sum import SecureSums
 from flfed.updates.arrays import Arrays, entries_of, is_encrypted, unflattened
-from flfed.updates.masking.figure_sums import FigureLayout, SummedFigures
+from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.compare import COMPARE, CompareReplies
-from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.summarise import (
     BINS,
     STATISTIC,
@@ -170,18 +176,18 @@ class SecureAggregation(ServerPart):
         vectors = {
             site: one
             for site, one in masked_by_site.items()
-            if one is not None and _has_sums(one, layout.entries, len(cohort))
+            if one is not None and has_sums(one, layout.entries, len(cohort))
         }
         # The sum is over all of them, and each of them opens it.
         among = replace(sums, cohort=cohort, least=len(cohort), lifted={})
-        figures: Any = _totals(run, among, _questions(run, COMPARE, model.participants), vectors)
+        figures: Any = totals_of(run, among, questions_of(run, COMPARE, model.participants), vectors)
         if not isinstance(figures, Refusal):
             figures = layout.decode(figures[0], layout.ring(len(cohort), sums.most_rows), len(cohort))
         if isinstance(figures, Refusal):
             run.recorder.note(Refusal("figures-unsummed", why=figures))
         else:
             run.recorder.note(Refusal("figures-summed", sites=figures.sites))
-            run.recorder.summary("sums-only", _describe_summed(figures))
+            run.recorder.summary("sums-only", figures.as_record())
 
     @property
     def shares_sums_only(self) -> bool:
@@ -191,31 +197,6 @@ class SecureAggregation(ServerPart):
     def unreadable(self, arrays: Arrays) -> str:
         """Return a reason where the model is encrypted."""
         return ENCRYPTED if is_encrypted(arrays) else ""
-
-
-def _describe_summed(sums: SummedFigures) -> dict[str, Any]:
-    """Return the record of the figures over all aggregate-only sites.
-
-    Returns
-    -------
-    dict
-        `rows` (which), `sites` and `holdout-rows` (numbers), `figures` (by metric and arm) and `points`: as from
-        `exact_counts`, without points that a site suppressed. The AUC comes from counts in bins; that of the rows lies
-        within `auc-bounds`.
-    """
-    figures: dict[str, dict[str, float]] = {}
-    for (metric, arm), value in sums.means.items():
-        figures.setdefault(metric, {})[arm] = value
-    bounds = None
-    if sums.histogram is not None:
-        area, low, high = auc_between(sums.histogram)
-        if low is not None:
-            figures["roc_auc_score"] = {"global": area}
-            bounds = [low, high]
-    counts = ("tp", "fp", "fn", "tn")
-    points = [{"by": by, "at": at} | dict(zip(counts, of, strict=True)) for (by, at), of in sums.points.items()]
-    head = {"rows": "holdout", "sites": sums.sites, "holdout-rows": sums.rows}
-    return {**head, "figures": figures, "auc-bounds": bounds, "points": points}
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,21 +262,21 @@ class SecureSiteSums(SiteSums):
         cohort = len(self.sums.cohort) if self.sums.masked else 0
         has_visits = isinstance(request, StatisticRequest) and bool(request.point)
         number = request.round if isinstance(request, StatisticRequest) else 0
-        questions = _questions(self.run, kind, participants, number)
+        questions = questions_of(self.run, kind, participants, number)
         replies = questions.answers(
             kind,
             dict.fromkeys(participants, request),
             reply,
-            lambda one: _has_sums(one.masked, entries, cohort),
+            lambda one: has_sums(one.masked, entries, cohort),
             max(self.sums.least, needed),
         )
         try:
             check_numbers(questions.faults, needed)
         except NumbersRefused:
-            _record_crossing(self.run, questions)
+            record_crossing(self.run, questions)
             raise
         vectors = {site: one.masked for site, one in replies.items() if one.masked is not None}
-        totals = _totals(self.run, self.sums, questions, vectors, needed)
+        totals = totals_of(self.run, self.sums, questions, vectors, needed)
         if isinstance(totals, Refusal):
             raise self._error(kind, totals, questions.faults, has_visits=has_visits)
         return totals
@@ -309,40 +290,3 @@ class SecureSiteSums(SiteSums):
             return self.run.error(render("run.sums.none", rows=rows, why=reasons))
         error = self.run.error(render("run.sums.none", rows=rows, why=why))
         return RunStopped(str(error)) if has_visits else error
-
-
-def _questions(run: RunSetting, kind: str, participants: Participants, number: int = 0) -> SumQuestions:
-    """Return the questions of a sum that a run has once, or once a visit."""
-    nodes = nodes_of(participants)
-    return SumQuestions.over(run.grid, kind=kind, number=number, nodes=nodes, timeout=run.deadline)
-
-
-def _has_sums(masked: Masked | None, entries: int, cohort: int) -> bool:
-    """Return whether a masked answer has the right size.
-
-    It has so many numbers of 64 bits, and a share for each of a cohort.
-    """
-    sizes = ((0,), (1 + entries,), cohort)
-    return masked is not None and (masked.vector.shape, masked.sums.shape, len(masked.shares)) == sizes
-
-
-def _totals(
-    run: RunSetting, sums: SecureSums, questions: SumQuestions, vectors: Mapping[str, Masked], needed: int = 0
-) -> tuple[np.ndarray, frozenset[str]] | Refusal:
-    """Return a sum of numbers and its sites, or the refusal.
-
-    The numbers have 64 bits; the bytes for the sum are recorded.
-    """
-    try:
-        totals, listed = sums.summed(questions, vectors, needed)
-        return totals.sums, listed
-    except Unsummed as error:
-        return error.why
-    finally:
-        _record_crossing(run, questions)
-        run.recorder.events("fault", questions.faults)
-
-
-def _record_crossing(run: RunSetting, questions: SumQuestions) -> None:
-    for kind, crossed in questions.crossed.items():
-        run.recorder.crossed(kind, *crossed)
