@@ -12,6 +12,9 @@ from pathlib import Path
 
 from flfed.errors import FlfedError, UsageError
 
+LONGEST_LINE = 600
+"""Characters of a text that came with the study: a longer one could push the rest off the screen."""
+
 
 def render(key: str, /, **facts: object) -> str:
     """Return the sentence of a template, with facts in its places.
@@ -87,6 +90,26 @@ def people_in_words(count: int) -> str:
     ('1 person', '2,000 people')
     """
     return "1 person" if count == 1 else f"{count:,} people"
+
+
+def safe_line(text: str, most: int = LONGEST_LINE) -> str:
+    r"""Return a study's text as one safe line of so many characters.
+
+    It cannot pretend to be flfed's own, nor hide the text after it.
+
+    Examples
+    --------
+    >>> safe_line("Predict\x1b[2J\nLegal basis: consent")
+    'Predict [2J Legal basis: consent'
+    >>> safe_line("Predict readmission", 7)
+    'Predict … (12 characters more: flfed study show)'
+    """
+    # Control characters could move the cursor; what is not printable becomes a space.
+    hidden = {letter for letter in text if not letter.isprintable()}
+    plain = " ".join(text.translate(dict.fromkeys(map(ord, hidden), " ")).split())
+    if len(plain) <= most:
+        return plain
+    return f"{plain[:most]} … ({len(plain) - most} characters more: flfed study show)"
 
 
 @cache

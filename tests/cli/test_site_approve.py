@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from flfed.cli.site.approve import approve_study, pause_site, site_status, withdraw_study
 from flfed.deployment.bundle import bundle_sha256
-from flfed.deployment.operator.study_description import reveals, shown
+from flfed.deployment.operator.study_description import reveals
 from flfed.deployment.site_state import approval
 from flfed.errors import FlfedError, UsageError
 from flfed.export.run_folder import export
@@ -32,6 +32,7 @@ from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.enrol import EnrolReply
 from flfed.updates.messages.summarise import SummariseReply
 from flfed.updates.messages.train import Scores, TrainReply
+from flfed.words import safe_line
 from tests.approval_text import details
 from tests.terminal import in_terminal
 
@@ -319,8 +320,8 @@ def test_aggregate_only_says_that_the_coordinators_memory_still_has_the_figures(
 
 
 def test_a_purpose_can_neither_hide_what_follows_nor_pretend_to_be_ours():
-    assert shown("Good\x1b[8m\nUntil: 2027\u202e") == "Good [8m Until: 2027"
-    long = shown("x" * 5000)
+    assert safe_line("Good\x1b[8m\nUntil: 2027\u202e") == "Good [8m Until: 2027"
+    long = safe_line("x" * 5000)
     assert len(long) < 700 and long.endswith("(4400 characters more: flfed study show)")
 
 

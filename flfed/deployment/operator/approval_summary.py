@@ -9,13 +9,12 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
+from flfed.deployment.operator.columns_read import grouped_columns
 from flfed.deployment.operator.proposal import Proposal, SiteFacts, read_site_facts
 from flfed.deployment.operator.study_description import (
     describe_details,
     describe_site_facts,
-    grouped_columns,
     least_participants,
-    shown,
     size_in_bytes,
 )
 from flfed.deployment.site_state.approval import Approval
@@ -29,7 +28,7 @@ from flfed.study.former_names import study_values
 from flfed.study.study import Study
 from flfed.updates.messages.kinds import COMPARE, asks
 from flfed.updates.parts.part import Place
-from flfed.words import render, sentences
+from flfed.words import render, safe_line, sentences
 
 LONGEST = 160
 """Characters of a text that came with the study; the details have all of it."""
@@ -60,7 +59,7 @@ def summarise(proposal: Proposal, facts: SiteFacts) -> list[str]:
     until = render("approval.line.no-day")
     if study.expires is not None:
         until = study.expires.isoformat()
-    purpose = {"purpose": shown(study.purpose, LONGEST), "basis": shown(study.legal_basis, LONGEST)}
+    purpose = {"purpose": safe_line(study.purpose, LONGEST), "basis": safe_line(study.legal_basis, LONGEST)}
     return [
         _describe_request(proposal),
         render("approval.line.purpose", **purpose),
@@ -159,7 +158,7 @@ def _describe_releases(proposal: Proposal) -> str:
             items[when].append(render(f"approval.released.{key}", **facts))
     lines = [render("approval.line.released")]
     if not study.train:
-        lines.append(render("approval.line.only-scored", model=shown(study.start_sha256, LONGEST)))
+        lines.append(render("approval.line.only-scored", model=safe_line(study.start_sha256, LONGEST)))
     if items[BEFORE]:
         lines.append(render("approval.line.before", items="; ".join(items[BEFORE])))
     if study.is_statistic:
@@ -177,7 +176,7 @@ def _list_gaps(proposal: Proposal) -> Iterator[str]:
     if proposal.guarantee.excludes_encoder:
         yield render("approval.risk.given-encoder")
     if study.warm_start and study.train and study.privacy.name != "none":
-        yield render("approval.risk.start", model=shown(study.warm_start, LONGEST))
+        yield render("approval.risk.start", model=safe_line(study.warm_start, LONGEST))
     if study.aggregation.is_optional and not proposal.agreement.sums:
         yield render("approval.risk.no-secure-aggregation", least=proposal.least_of_sums)
     if proposal.site.policy.shares_in_sums_only(study) and not proposal.agreement.sums:
@@ -305,7 +304,7 @@ def _value_text(value: object) -> str:
         return render("approval.line.none")
     if isinstance(value, list):
         value = ", ".join(map(str, value))
-    return shown(str(value), LONGEST_VALUE)
+    return safe_line(str(value), LONGEST_VALUE)
 
 
 def describe_decision(

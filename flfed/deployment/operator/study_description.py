@@ -12,24 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
 from flfed.deployment.gate.message_schema import StudyMessages, Way
+from flfed.deployment.operator.columns_read import describe_columns, describe_source
 from flfed.deployment.operator.proposal import Proposal, SiteFacts
 from flfed.deployment.operator.run_budget import describe_comparisons
 from flfed.deployment.operator.secure_sums import describe_others, describe_parties, describe_sums, has_sums
 from flfed.errors import FlfedError
 from flfed.federation.recording.source_model import UNCOVERED
-from flfed.rows.comparison.own_columns import list_requested_columns
-from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.policy import width_in_words
-from flfed.rows.data.schema import Column, Schema
+from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Selection
-from flfed.rows.statistics.of_study import statistic_of
 from flfed.study.study import Study
 from flfed.updates.masking.rules import least_of_figures, threshold
-from flfed.updates.mechanism import mechanism_of
 from flfed.updates.parts.part import Foreign, Text
 from flfed.updates.sections import most_bytes
-from flfed.words import counted, render
+from flfed.words import counted, render, safe_line
 
 
 def describe_details(proposal: Proposal) -> list[str]:
@@ -37,12 +33,12 @@ def describe_details(proposal: Proposal) -> list[str]:
     study = proposal.study
     return [
         render("approval.study.study", study=study.name, sha256=study.sha256()),
-        render("approval.study.purpose", purpose=shown(study.purpose)),
-        render("approval.study.legal-basis", basis=shown(study.legal_basis)),
+        render("approval.study.purpose", purpose=safe_line(study.purpose)),
+        render("approval.study.legal-basis", basis=safe_line(study.legal_basis)),
         _describe_participants(proposal),
-        render("approval.study.columns", columns="; ".join(_columns(proposal))),
+        render("approval.study.columns", columns="; ".join(describe_columns(proposal))),
         *_describe_start(study),
-        *_describe_source(proposal.serving),
+        *describe_source(proposal.serving),
         *_describe_releases(proposal.messages),
         _describe_disclosure(proposal),
         proposal.guarantee.paragraph(),
@@ -116,14 +112,14 @@ def _describe_start(study: Study) -> list[str]:
     if not study.warm_start:
         return []
     if not study.train:
-        return [render("approval.study.validated", model=shown(study.warm_start), sha256=study.start_sha256)]
+        return [render("approval.study.validated", model=safe_line(study.warm_start), sha256=study.start_sha256)]
     frozen = ""
     if study.frozen_layers == 1:
         frozen = render("approval.study.frozen-layer")
     elif study.frozen_layers:
         frozen = render("approval.study.frozen-layers", layers=study.frozen_layers)
     uncovered = "" if study.privacy.name == "none" else f" {UNCOVERED}"
-    facts = {"model": shown(study.warm_start), "sha256": study.start_sha256}
+    facts = {"model": safe_line(study.warm_start), "sha256": study.start_sha256}
     return [render("approval.study.start", frozen=frozen, uncovered=uncovered, **facts)]
 
 
@@ -135,69 +131,6 @@ def _describe_width(proposal: Proposal) -> list[str]:
     if proposal.study.model.build("model").linear:
         return [render("approval.study.part-of-linear")]
     return [render("approval.study.part-of-model", width=width_in_words(width))]
-
-
-def _describe_source(site: Site) -> list[str]:
-    """Return which rows the site's package reads, and which columns it computes, where it does either."""
-    source = site.source
-    if not isinstance(source, Selection) or not (source.where or source.derive):
-        return []
-    rows = render("approval.study.source-all")
-    if source.where:
-        rows = render("approval.study.source-where", where=shown(source.where))
-    computed = ""
-    if source.derive:
-        columns = "; ".join(f"{shown(name)} = {shown(rule)}" for name, rule in source.derive.items())
-        computed = render("approval.study.source-computed", columns=columns)
-    return [render("approval.study.source-rows", rows=rows, computed=computed)]
-
-
-def _columns(proposal: Proposal) -> Iterator[str]:
-    """Yield the columns that are read, with their kinds."""
-    study, schema = proposal.study, proposal.schema
-    if study.is_statistic:
-        for name in statistic_of(study).columns(schema):
-            yield f"{name} ({_kind(schema.columns[name])})"
-        if schema.group and study.by_person:
-            yield render("approval.study.group-of-statistic", column=schema.group)
-        return
-    for name in proposal.features:
-        yield f"{name} ({_kind(schema.columns[name])})"
-    for name in grouped_columns(study, schema):
-        yield render("approval.study.looked-at", column=name, kind=_kind(schema.columns[name]))
-    incumbent = study.compare.incumbent
-    if incumbent is not None:
-        kind = _kind(schema.columns[incumbent.column])
-        yield render("approval.study.incumbent", column=incumbent.column, kind=kind)
-    for name in list_requested_columns(study, proposal.site):
-        kind = _kind(proposal.site.schema_of(schema).columns[name])
-        yield render("approval.study.own-column", column=name, kind=kind)
-    yield render("approval.study.target", column=schema.target, kind=_kind(schema.columns[schema.target]))
-    if schema.group:
-        yield _describe_group(study, schema)
-
-
-def _describe_group(study: Study, schema: Schema) -> str:
-    """Return what the identifiers are for."""
-    if study.is_vertical:
-        return render("approval.study.matched", column=schema.group)
-    return render("approval.study.group", column=schema.group)
-
-
-def grouped_columns(study: Study, schema: Schema) -> list[str]:
-    """Return the columns that are read for results by group only."""
-    features = schema.features(study.dataset.features)
-    return [one.column for one in groupings(study.compare.subgroups, schema) if one.column not in features]
-
-
-def _kind(column: Column) -> str:
-    values = ", ".join(column.values[:8])
-    if len(column.values) > 8:
-        values += ", …"
-    kind: str = column.kind
-    if kind == "target":
-        kind = "" if values else "number"
-    return ", ".join(filter(None, (kind, column.unit, values)))
 
 
 def _describe_releases(messages: StudyMessages) -> Iterator[str]:
@@ -253,27 +186,11 @@ def _describe_end(study: Study) -> str:
 
 
 def _describe_knowledge(proposal: Proposal) -> list[str]:
-    """Return what a coordinator learns that follows the protocol, asks again, or crafts its models.
-
-    Nothing of a study whose answers all have noise, and of one without a model.
-    """
+    """Return what a coordinator learns: nothing of a study whose answers all have noise, and of one without a model."""
     study = proposal.study
     if study.is_covered or study.is_statistic or not study.train:
         return []
-    if study.is_vertical:
-        return [render("approval.vertical.learnt")]
-    mechanism = mechanism_of(study)
-    if mechanism is not None and mechanism.charged(study.plan, study.rounds) is not None:
-        updates = render("approval.learnt.noised")
-    elif proposal.pinned:
-        updates = render("approval.learnt.of-sums")
-    else:
-        updates = render("approval.learnt.plain")
-    return [render("approval.learnt.learnt", updates=updates)]
-
-
-LONGEST = 600
-"""Characters of a text that came with the study: a longer one could push the rest off the screen."""
+    return [proposal.describe_knowledge()]
 
 
 def describe_release(text: Text, shared_facts: Mapping[str, object]) -> str:
@@ -292,8 +209,8 @@ def _fact(value: object, shared_facts: Mapping[str, object]) -> str:
     if not isinstance(value, Foreign):
         return str(value)
     if isinstance(value.of, type):
-        return shown(reveals(value.of))
-    return "; ".join(map(shown, value.of))
+        return safe_line(reveals(value.of))
+    return "; ".join(map(safe_line, value.of))
 
 
 def reveals(message: type) -> str:
@@ -311,26 +228,6 @@ def reveals(message: type) -> str:
         raise FlfedError(f"{message.__name__} does not say what it reveals: run Python without -OO, and show it again")
     # The one name of ours in these paragraphs; the words stand for the paragraph before.
     return " ".join(match[1].split()).replace("of SummariseReply", "for the sums before the rounds")
-
-
-def shown(text: str, most: int = LONGEST) -> str:
-    r"""Return a study's text as one safe line of so many characters.
-
-    It cannot pretend to be flfed's own, nor hide the text after it.
-
-    Examples
-    --------
-    >>> shown("Predict\x1b[2J\nLegal basis: consent")
-    'Predict [2J Legal basis: consent'
-    >>> shown("Predict readmission", 7)
-    'Predict … (12 characters more: flfed study show)'
-    """
-    # Control characters could move the cursor; what is not printable becomes a space.
-    hidden = {letter for letter in text if not letter.isprintable()}
-    plain = " ".join(text.translate(dict.fromkeys(map(ord, hidden), " ")).split())
-    if len(plain) <= most:
-        return plain
-    return f"{plain[:most]} … ({len(plain) - most} characters more: flfed study show)"
 
 
 def size_in_bytes(many: int) -> str:

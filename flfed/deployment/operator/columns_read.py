@@ -1,0 +1,78 @@
+"""Columns and rows of a site that a study reads, for the person who decides about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flfed.deployment.operator.proposal import Proposal
+from flfed.rows.comparison.own_columns import list_requested_columns
+from flfed.rows.comparison.subgroups import groupings
+from flfed.rows.data.schema import Column, Schema
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Selection
+from flfed.rows.statistics.of_study import statistic_of
+from flfed.study.study import Study
+from flfed.words import render, safe_line
+
+
+def describe_source(site: Site) -> list[str]:
+    """Return which rows the site's package reads, and which columns it computes, where it does either."""
+    source = site.source
+    if not isinstance(source, Selection) or not (source.where or source.derive):
+        return []
+    rows = render("approval.study.source-all")
+    if source.where:
+        rows = render("approval.study.source-where", where=safe_line(source.where))
+    computed = ""
+    if source.derive:
+        columns = "; ".join(f"{safe_line(name)} = {safe_line(rule)}" for name, rule in source.derive.items())
+        computed = render("approval.study.source-computed", columns=columns)
+    return [render("approval.study.source-rows", rows=rows, computed=computed)]
+
+
+def describe_columns(proposal: Proposal) -> Iterator[str]:
+    """Yield the columns that are read, with their kinds."""
+    study, schema = proposal.study, proposal.schema
+    if study.is_statistic:
+        for name in statistic_of(study).columns(schema):
+            yield f"{name} ({_kind(schema.columns[name])})"
+        if schema.group and study.by_person:
+            yield render("approval.study.group-of-statistic", column=schema.group)
+        return
+    for name in proposal.features:
+        yield f"{name} ({_kind(schema.columns[name])})"
+    for name in grouped_columns(study, schema):
+        yield render("approval.study.looked-at", column=name, kind=_kind(schema.columns[name]))
+    incumbent = study.compare.incumbent
+    if incumbent is not None:
+        kind = _kind(schema.columns[incumbent.column])
+        yield render("approval.study.incumbent", column=incumbent.column, kind=kind)
+    for name in list_requested_columns(study, proposal.site):
+        kind = _kind(proposal.site.schema_of(schema).columns[name])
+        yield render("approval.study.own-column", column=name, kind=kind)
+    yield render("approval.study.target", column=schema.target, kind=_kind(schema.columns[schema.target]))
+    if schema.group:
+        yield _describe_group(study, schema)
+
+
+def _describe_group(study: Study, schema: Schema) -> str:
+    """Return what the identifiers are for."""
+    if study.is_vertical:
+        return render("approval.study.matched", column=schema.group)
+    return render("approval.study.group", column=schema.group)
+
+
+def grouped_columns(study: Study, schema: Schema) -> list[str]:
+    """Return the columns that are read for results by group only."""
+    features = schema.features(study.dataset.features)
+    return [one.column for one in groupings(study.compare.subgroups, schema) if one.column not in features]
+
+
+def _kind(column: Column) -> str:
+    values = ", ".join(column.values[:8])
+    if len(column.values) > 8:
+        values += ", …"
+    kind: str = column.kind
+    if kind == "target":
+        kind = "" if values else "number"
+    return ", ".join(filter(None, (kind, column.unit, values)))

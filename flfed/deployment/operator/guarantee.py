@@ -1,0 +1,119 @@
+"""Privacy guarantee of a study before its approval: protection, worst case, and what is not guaranteed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flfed.federation.client.privacy_budget import shown as shown_epsilon
+from flfed.federation.client.protection import Charge, charge_of
+from flfed.records.reports.privacy import DRAWN_ONCE, describe_encoder_condition
+from flfed.study.study import Study
+from flfed.updates.mechanism import mechanism_of
+from flfed.words import render
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """What a study promises about a site's rows.
+
+    Attributes
+    ----------
+    key : str
+        In the tables `privacy`, `protection` and `worst` of words/approval.toml.
+    facts : mapping of str to object
+        What stands in these templates.
+    notes : tuple of str
+        Sentences that follow the paragraph on privacy.
+    updates_have_noise : bool
+        Whether whoever sees an update sees it with noise.
+    excludes_encoder : bool
+        Whether the promise leaves out the means and deviations of the encoder.
+    """
+
+    key: str
+    facts: Mapping[str, object]
+    notes: tuple[str, ...] = ()
+    updates_have_noise: bool = False
+    excludes_encoder: bool = False
+
+    def paragraph(self) -> str:
+        """Return the whole promise."""
+        return " ".join([render(f"approval.privacy.{self.key}", **self.facts), *self.notes])
+
+    def protection(self) -> str:
+        """Return how the releases are protected, in a line."""
+        return render(f"approval.protection.{self.key}", **self.facts)
+
+    def worst_case(self) -> str:
+        """Return the worst that can happen, in a line."""
+        return render(f"approval.worst.{self.key}", **self.facts)
+
+
+def guarantee_of(study: Study, without_noise: str, pinned: int, least: int) -> Guarantee:
+    """Return the privacy guarantee of a study.
+
+    Parameters
+    ----------
+    study : Study
+    without_noise : str
+        Key of the guarantee of updates without noise.
+    pinned : int
+        Sites whose updates are added up under secure aggregation; 0 without it.
+    least : int
+        Fewest sites of such a sum.
+    """
+    sums = {"n": pinned, "least": least, "rest": least - 1}
+    mechanism = mechanism_of(study)
+    if mechanism is None:
+        return Guarantee(without_noise, sums)
+    name = {"name": study.privacy.name}
+    promise = mechanism.promise(study.plan, study.rounds)
+    charge = charge_of(study)
+    # Against a server with which a third of the sites collude; None where sites add no noise.
+    colluding = mechanism.colluding(study.rounds, least, max(1, pinned // 3)) if pinned else None
+    # A mechanism that charges nothing to the account adds no noise: its text must not sound as if it did.
+    if promise is None or (charge is None and colluding is None):
+        return Guarantee("no-noise", name, (render(f"approval.privacy.{without_noise}", **sums),))
+    facts = {
+        **name,
+        "unit": promise.unit,
+        "epsilon": shown_epsilon(promise.epsilon),
+        "delta": promise.delta,
+        "rounds": study.rounds,
+    }
+    excludes_encoder = study.encode.scaler != "schema"
+    given_encoder = (describe_encoder_condition(promise.unit),) if excludes_encoder else ()
+    if colluding is not None:
+        of_sites = {**facts, "least": least, "colluding": shown_epsilon(colluding)}
+        return Guarantee("noise-of-sites", of_sites, given_encoder, True, excludes_encoder)
+    if charge is not None and study.analysis is not None:
+        return _guarantee_of_analysis(facts, charge, pinned, least)
+    if not study.covers_model:
+        return Guarantee("noise", facts, (DRAWN_ONCE, *given_encoder), True, excludes_encoder)
+    own = {"compared": "", "others": ""}
+    if study.compares_privately:
+        own = {"compared": render("approval.privacy.covered-own"), "others": "other "}
+    return Guarantee("covered", {**facts, **own}, (DRAWN_ONCE,), True)
+
+
+def _guarantee_of_analysis(facts: Mapping[str, object], charge: Charge, pinned: int, least: int) -> Guarantee:
+    """Return the guarantee of one answer with noise, alone or in a sum."""
+    if not pinned:
+        return Guarantee("analysis", facts, updates_have_noise=True)
+    colluding = shown_epsilon(charge.colluding_epsilon(least, pinned))
+    return Guarantee("analysis-summed", {**facts, "colluding": colluding}, updates_have_noise=True)
+
+
+def describe_knowledge(study: Study, pinned: int) -> str:
+    """Return what a coordinator learns that follows the protocol, asks again, or crafts its models."""
+    if study.is_vertical:
+        return render("approval.vertical.learnt")
+    mechanism = mechanism_of(study)
+    if mechanism is not None and mechanism.charged(study.plan, study.rounds) is not None:
+        updates = render("approval.learnt.noised")
+    elif pinned:
+        updates = render("approval.learnt.of-sums")
+    else:
+        updates = render("approval.learnt.plain")
+    return render("approval.learnt.learnt", updates=updates)
