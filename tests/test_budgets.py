@@ -22,9 +22,9 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 RATCHET = {
     "tokens of code": 817_306,
     "lines of code": 76_926,
-    "Python files": 566,
+    "Python files": 569,
     "most imports of a module": 30,
-    "modules with more than 15 imports": 28,
+    "modules with more than 15 imports": 24,
     "modules that know four or more concepts": 2,
     "modules that know secure sums": 40,
     "modules that know covers": 20,
