@@ -1,12 +1,20 @@
-"""Every `--help`, read as a person reads it: each argument and each option is there, with what it is."""
+"""Every `--help`, read as a person reads it, and every command that another one calls: each option is there."""
 
+import ast
+import importlib
+import inspect
 import itertools
+import pkgutil
 from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
 
 import click
 import pytest
 import typer
+from typer.models import ParameterInfo
 
+import flfed.cli
 from flfed.cli.commands import app
 
 
@@ -54,3 +62,33 @@ def test_a_paragraph_of_help_is_broken_at_the_edge_of_the_terminal_alone(flfed, 
     assert len(told) == 3
     for line, following in itertools.pairwise(told):
         assert len(line) + 1 + len(following.split()[0]) > 78
+
+
+def calls(module: ModuleType) -> Iterator[tuple[ast.Call, Any]]:
+    """Yield each call of a module with the function that it names, if this one is imported or written at its top."""
+    tree = ast.parse(inspect.getsource(module))
+    inner = {node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)} - set(tree.body)
+    hidden = {alias.name for node in inner for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in hidden:
+            yield node, getattr(module, node.func.id, None)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = getattr(node.func.value, "id", "")
+            yield node, getattr(getattr(module, owner, None), node.func.attr, None)
+
+
+def not_given(call: ast.Call, function: Any) -> set[str]:
+    """Return the options whose default is typer's own object, and for which a call in Python gives no value."""
+    named = {keyword.arg for keyword in call.keywords}
+    if None in named or not inspect.isfunction(function):
+        return set()
+    rest = list(inspect.signature(function).parameters.values())[len(call.args) :]
+    own = {one.name for one in rest if isinstance(one.default, ParameterInfo)}
+    return own - named - {"as_json", "form"}  # which `flfed.cli.output` adds, with a default for Python
+
+
+def test_a_command_that_another_one_calls_is_given_each_of_its_options():
+    modules = [importlib.import_module(found.name) for found in pkgutil.walk_packages(flfed.cli.__path__, "flfed.cli.")]
+    found = [(module.__name__, call, function) for module in modules for call, function in calls(module)]
+    assert any(getattr(function, "__name__", "") == "serve_site" for _, _, function in found)
+    assert [f"{name}:{call.lineno}" for name, call, function in found if not_given(call, function)] == []

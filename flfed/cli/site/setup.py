@@ -68,7 +68,7 @@ def set_up_site(
         _say("serving", site=site)
         return
     _say("serve", site=site)
-    serve.serve_site(site, network_only=False, gate_only=False, memory=memory)
+    serve.serve_site(site, network_only=False, gate_only=False, memory=memory, ledger_copy=None)
 
 
 def _say(step: str, **facts: object) -> None:
