@@ -246,6 +246,12 @@ def test_the_results_of_the_readme_are_those_of_their_page():
         # The page has one column more: one site's own model, everywhere.
         kept = full[row[0]]
         assert row == [*kept[:6], *kept[7:]], row[0]
+    ahead = 0
+    for row in studies:
+        shared, own = (float(re.findall(r"[\d.]+", cell)[0]) for cell in row[-2:])
+        ahead += own < shared if "lower is better" in row[3] else own > shared
+    words = ["one", "two", "three", "four", "five", "six", "seven"]
+    assert f"In {words[ahead - 1]} of the seven studies the sites' own models are ahead" in TEXT
 
 
 def test_every_relative_link_of_every_page_leads_to_a_file():
