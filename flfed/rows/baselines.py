@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -233,7 +234,11 @@ def local_model(
     )
     if trainable.model.linear and rival.family in LINEAR_FAMILIES:
         return LocalModel(encoder, (yield from tuned(rows, trainable, basis)), rival.family)
-    return LocalModel(encoder, lambda x: rival.outputs(scaled_of(x, layout, encoder)), rival.family)
+    return LocalModel(encoder, partial(_rival_outputs, rival, layout, encoder), rival.family)
+
+
+def _rival_outputs(rival: Rival, layout: Layout, encoder: Encoder, x: np.ndarray) -> np.ndarray:
+    return rival.outputs(scaled_of(x, layout, encoder))
 
 
 def naive_outputs(
@@ -255,7 +260,11 @@ def network_predictor(model: Any, arrays: Arrays) -> Predictor:
 
     It maps inputs to the outputs of `model` with `arrays`.
     """
-    return lambda x: score(ScoreRequest(model=model, arrays=arrays, x=x))
+    return partial(_network_outputs, model, arrays)
+
+
+def _network_outputs(model: Any, arrays: Arrays, x: np.ndarray) -> np.ndarray:
+    return score(ScoreRequest(model=model, arrays=arrays, x=x))
 
 
 def pulled(rows: Encoded, start: Arrays, trainable: Trainable) -> Asking[Predictor]:

@@ -20,6 +20,7 @@ from flfed.federation.server.run import resume, run
 from flfed.records.store import database
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunWriter
+from flfed.rows.training import answer as answers
 from flfed.study.study import Study as StudyText
 from tests.test_tasks import until
 
@@ -107,10 +108,32 @@ def test_a_callback_in_the_driver_ends_a_repeat(home, wine):
     assert rounds == [3] * 10 + [2]
 
 
-@pytest.mark.parametrize("name", ["breast-cancer", pytest.param("taiwan-credit-trees", marks=pytest.mark.proof)])
-def test_own_and_pooled_models_of_other_processes_are_the_same(home, taiwan, name: str):
-    study = Study.load(name).replace({"rounds": 2, "compare.resamples": 200})
-    alone, forked = run(study), run(study, jobs=2)
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("breast-cancer", {}),
+        ("breast-cancer", {"model.name": "mlp", "model.hidden": [4]}),
+        pytest.param("taiwan-credit-trees", {}, marks=pytest.mark.proof),
+    ],
+)
+def test_own_and_pooled_models_of_other_processes_are_the_same(home, taiwan, tmp_path, monkeypatch, name: str, model):
+    processes = tmp_path / "processes"
+    train = answers._train_models
+
+    def noted(requests: Any, answer: Any) -> Any:
+        with processes.open("a") as lines:
+            lines.write(f"{os.getpid()}\n" * len(requests))
+        return train(requests, answer)
+
+    monkeypatch.setattr(answers, "_train_models", noted)
+    study = Study.load(name).replace({"rounds": 2, "compare.resamples": 200, **model})
+    alone = run(study)
+    both = [str(os.getpid())] * 2  # the best pooled model, and that of the study's kind
+    assert processes.read_text().split() == both
+    processes.unlink()
+    forked = run(study, jobs=2)
+    assert len(processes.read_text().split()) == 2
+    assert not set(both) & set(processes.read_text().split())
     assert arrays_of(forked.run) == arrays_of(alone.run)
     assert without_names(forked.report) == without_names(alone.report)
 

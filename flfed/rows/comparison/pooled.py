@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from flfed.rows.evaluation.intervals import NAN, Estimate, compare
 from flfed.rows.evaluation.scoring import within_steps
 from flfed.rows.features.encode import ColumnArrays, Encoded, codes_apart, encode, input_names, joined, pooled_rows
 from flfed.rows.session import SiteSession
-from flfed.rows.training.requests import Asking, FitRequest, Fitted, Predictor, Request, listed, together
+from flfed.rows.training.requests import Asking, FitRequest, Fitted, ModelRequest, Predictor, Request, listed, together
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.tables import OwnFamily, SiteModelKind
@@ -185,10 +186,12 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Asking[dict[str,
     if compare.site_model != "same":
         kinds["pooled-same"] = "same"
     layout = sessions[0].layout
-    requests = [
-        local_model(rows, joint_trainable, layout, exact, own, compare.naive_forecasts) for own in kinds.values()
-    ]
-    return dict(zip(kinds, (yield from together(requests))))
+    requests = list[Request]()
+    for own in kinds.values():
+        handler = partial(local_model, rows, joint_trainable, layout, exact, own, compare.naive_forecasts)
+        requests.append(ModelRequest(rows=rows, kind=own, handler=handler))
+    models: list[LocalModel] = yield requests
+    return dict(zip(kinds, models, strict=True))
 
 
 def _encode_training(sessions: Sequence[SiteSession], encoder: Encoder) -> Encoded:

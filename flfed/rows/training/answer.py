@@ -29,17 +29,18 @@ from flfed.rows.training.requests import (
     FitRequest,
     Fitted,
     MeasureRequest,
+    ModelRequest,
     PackRequest,
     Request,
     RivalRequest,
     ScoreRequest,
-    SearchRequest,
     ShadowsRequest,
     TreesRequest,
     TuneRequest,
     packed,
     program_of,
     run_client_by,
+    together,
 )
 from flfed.rows.training.stack import Stack
 from flfed.rows.training.tuned_stacked import tune_together
@@ -72,6 +73,8 @@ def _answer_one(request: Request) -> Any:
         return trees_alone(request)
     if isinstance(request, RivalRequest):
         return best_alone(request)
+    if isinstance(request, ModelRequest):
+        return run_client(request.handler())
     if isinstance(request, ShadowsRequest):
         return _train_shadows(request, compute_one_by_one)
     return TOGETHER[type(request)]([request])[0]
@@ -107,6 +110,7 @@ def compute_stacked(requests: Sequence[Request], cache: PackCache | None = None,
         FitRequest: partial(fit_stacked, cache=cache, alone=_alone),
         RivalRequest: compute_one_by_one,
         TreesRequest: compute_one_by_one,
+        ModelRequest: partial(_train_models, answer=partial(compute_stacked, cache=cache)),
         ShadowsRequest: partial(train_stacks, jobs=jobs),
         **TOGETHER,
     }
@@ -140,6 +144,12 @@ def _alone(request: Request) -> Any:
         return compute_one_by_one([request])[0]
     except Exception as error:  # noqa: BLE001 - raised again in the handler that asked
         return Failed(error)
+
+
+def _train_models(requests: Sequence[ModelRequest], answer: Compute) -> list[Any]:
+    """Return the model of each request; fits that they ask for at a time train as one stack."""
+    models: list[Any] = run_client_by(together([request.handler() for request in requests]), answer)
+    return models
 
 
 def train_stacks(requests: Sequence[ShadowsRequest], jobs: Jobs = 1) -> list[Any]:
@@ -282,6 +292,10 @@ def _fit_stack(requests: list[FitRequest], cache: PackCache, room: BufferPool) -
     return stack.results([plan.steps_a_round(n) for n in sizes])
 
 
+AHEAD = (RivalRequest, TreesRequest, ModelRequest)
+"""Requests that take long, and are answered for themselves."""
+
+
 class ModelsAhead:
     """Answers requests, some of which other processes have begun before.
 
@@ -307,12 +321,13 @@ class ModelsAhead:
         return usable_jobs(self._jobs, 2) > 1
 
     def begin(self, requests: Sequence[Request]) -> None:
-        """Begin the searches among some requests, those of most rows first."""
-        searches = [request for request in requests if isinstance(request, SearchRequest)]
-        searches.sort(key=lambda request: -len(request.rows))
-        self._keys = [_key_of(request) for request in searches]
+        """Begin the models among some requests: sites' own first, which are needed first, and those of most rows."""
+        models = [request for request in requests if isinstance(request, AHEAD)]
+        models.sort(key=lambda request: (isinstance(request, ModelRequest), -len(request.rows)))
+        self._keys = [_key_of(request) for request in models]
+        is_stacked = self._answer is not compute_one_by_one
         try:
-            self._tasks = Tasks(_answer_alone, searches, self._jobs)
+            self._tasks = Tasks(partial(_answer_ahead, is_stacked=is_stacked), models, self._jobs)
         except NotShareable:
             return
         self._outcomes = iter(self._tasks)
@@ -321,7 +336,7 @@ class ModelsAhead:
         """Return the result of each request, in order."""
         begun = {}
         for place, request in enumerate(requests):
-            if isinstance(request, SearchRequest) and _key_of(request) in self._keys:
+            if isinstance(request, AHEAD) and _key_of(request) in self._keys:
                 begun[place] = _key_of(request)
         self._wait_for(set(begun.values()))
         begun = {place: key for place, key in begun.items() if key in self._ready}
@@ -333,7 +348,7 @@ class ModelsAhead:
             number, outcome = next(self._outcomes, (-1, None))
             if number < 0:
                 return
-            # A search that failed is done again where its error belongs.
+            # A failed model is trained again where its error belongs.
             if not isinstance(outcome, Exception):
                 self._ready[self._keys[number]] = outcome
             else:
@@ -345,11 +360,17 @@ class ModelsAhead:
             self._tasks.__exit__(None, None, None)
 
 
-def _answer_alone(request: Request, driver: Driver) -> Any:
-    return compute_one_by_one([request])[0]
+def _answer_ahead(request: Request, driver: Driver, *, is_stacked: bool) -> Any:
+    """Return the result as the driver would have it, to the last bit."""
+    compute = stacked_compute() if is_stacked else compute_one_by_one
+    (result,) = compute([request])
+    if isinstance(result, Failed):
+        raise result.error
+    return result
 
 
-def _key_of(request: SearchRequest) -> Hashable:
+def _key_of(request: RivalRequest | TreesRequest | ModelRequest) -> Hashable:
     """Return a key by which requests are equal: what they draw, and their rows."""
     rows = request.rows
-    return (type(request), str(request.source.state), rows.x.shape, float(np.nansum(rows.x)), float(np.sum(rows.y)))
+    draws = request.kind if isinstance(request, ModelRequest) else str(request.source.state)
+    return (type(request), draws, rows.x.shape, float(np.nansum(rows.x)), float(np.sum(rows.y)))

@@ -221,6 +221,27 @@ class TreesRequest(_OfRowsAlone):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class ModelRequest:
+    """A request for a whole model, whose own requests are answered apart from all others.
+
+    The result is what its handler returns, which can be pickled.
+
+    Attributes
+    ----------
+    rows : Encoded
+    kind : str
+        Of the model: two kinds of the same rows differ.
+    handler : callable () → handler
+        Each handler draws the same.
+    """
+
+    rows: Encoded
+    kind: str
+    handler: Callable[[], Asking[Any]]
+    source: None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ShadowsRequest:
     """A request to train models through all rounds, side by side and apart from all others.
 
@@ -288,9 +309,17 @@ def packed(requests: Sequence[PackRequest]) -> list[Packed]:
     return replies
 
 
-SearchRequest = RivalRequest | TreesRequest
-"""A request that takes long, and is answered for itself."""
-Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | SearchRequest | ShadowsRequest | PackRequest
+Request = (
+    FitRequest
+    | ScoreRequest
+    | MeasureRequest
+    | TuneRequest
+    | RivalRequest
+    | TreesRequest
+    | ModelRequest
+    | ShadowsRequest
+    | PackRequest
+)
 ComputeRequest = Request | list[Request]
 Result = TypeVar("Result")
 Asking = Generator[ComputeRequest, Any, Result]
