@@ -291,7 +291,7 @@ def test_codes_that_do_not_occur_are_counted_and_not_repeated(exports: Path, hea
     question = next(iter(questions_about(dialogue, "cp")))
     for typed, sentence in (
         ("1, 2, 3, 5", "1 of the 4 typed codes do not occur in your column 'Brustschmerz'"),
-        ("1, 2, 3, 4, 5, 6", "6 places with codes are too many"), ("", "no code is typed"), ("1, 1", "typed twice"),
+        ("1, 2, 3, 4, 5, 6", "6 places are too many"), ("", "no code is typed"), ("1, 1", "typed twice"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=sentence):
             dialogue.answer(question, typed)
@@ -409,6 +409,34 @@ def test_a_code_beside_the_schemas_own_values_is_asked_about():
     assert field is not None and field.missing == ("divers",) and "?" not in (field.values or {}).values()
 
 
+def test_a_column_with_codes_for_not_known_is_taken_and_its_codes_are_asked_about():
+    table = pd.DataFrame({"EKG": ["normal"] * 90 + ["ST-T"] * 60 + ["LVH"] * 40 + ["9"] * 7})
+    table["Nüchternblutzucker"] = ["nein"] * 120 + ["ja"] * 40 + ["k.A."] * 37
+    table["Station"] = [f"S{number}" for number in range(197)]
+    dialogue = MappingDialogue(table, datasets.load("heart-disease").schema, Answers(columns={"disease": ""}))
+    for column, own in (("restecg", "EKG"), ("fbs", "Nüchternblutzucker")):
+        with pytest.raises(UsageError, match="has other values, or too many, for the codes of"):
+            dialogue.answer(Question("column", (column,), ()), "Station")
+        dialogue.answer(Question("column", (column,), ()), own)
+        assert dialogue.decisions()[column].open_values != ()
+    dialogue.answer(Question("codes", ("restecg",), ()), "9=")
+    dialogue.answer(Question("codes", ("fbs",), ()), "nein=no, ja=yes, k.A.=")
+    restecg, fbs = (dialogue.decisions()[column].field for column in ("restecg", "fbs"))
+    assert restecg is not None and restecg.missing == ("9",) and len(restecg.values or {}) == 3
+    assert fbs == Field("Nüchternblutzucker", values={"nein": "0", "ja": "1"}, missing=("k.A.",))
+
+
+@pytest.mark.parametrize(("typed", "sentence"), [
+    ("7", "list has numbers from 1 to 1"), ("1 * x", "the factor must be a number"),
+    ("Alder", "no single column 'Alder'"),
+])  # fmt: skip
+def test_an_answer_about_a_column_that_is_none_says_what_is_wrong_with_it(typed: str, sentence: str):
+    table = pd.DataFrame({"Alter": range(20, 80), "RR_syst": [130] * 55 + [999] * 5})
+    dialogue = MappingDialogue(table, datasets.load("heart-disease").schema, Answers())
+    with pytest.raises(UsageError, match=sentence):
+        dialogue.answer(Question("column", ("trestbps",), ()), typed)
+
+
 def test_a_code_of_few_rows_is_asked_about_in_a_column_that_is_otherwise_sure():
     table = pd.DataFrame({"Geschlecht": ["männlich"] * 120 + ["weiblich"] * 120 + ["divers"] * 3})
     schema = datasets.load("heart-disease").schema
@@ -417,7 +445,7 @@ def test_a_code_of_few_rows_is_asked_about_in_a_column_that_is_otherwise_sure():
         dialogue.answer(question, "no" if question.kind == "several" else "-")
     assert question is not None and question.columns == ("sex",)
     text = "\n".join(question.lines)
-    assert "3 codes, of about 120, 120, fewer than 5 rows; 1 have no value yet" in text and "divers" not in text
+    assert "3 codes, of about 120, 120, fewer than 5 rows. Without a value yet: 1." in text and "divers" not in text
     with pytest.raises(UsageError, match="1 of the 3 codes of your column 'Geschlecht' have no value"):
         dialogue.answer(question, "männlich=male")
     dialogue.answer(question, "divers=")

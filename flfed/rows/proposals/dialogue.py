@@ -318,11 +318,11 @@ class MappingDialogue:
         parsed = _FACTOR.fullmatch(text)
         typed = str(parsed["column"]) if parsed and text not in self._names else text
         candidates = self._candidates(match)
-        own = typed
-        if typed not in self._names and typed.isdigit() and 1 <= int(typed) <= len(candidates):
-            own = candidates[int(typed) - 1].own
+        own = typed if typed in self._names else _read_number(typed, candidates)
         self._check_own(column, own)
-        if not self._schema.columns[column].is_number() and self._matching.fit(column, own).doubt == "kind":
+        described = self._schema.columns[column]
+        fits = described.is_number() or self._matching.fit(column, own).doubt != "kind"
+        if not fits and not _can_be_asked(described, self._codes(own)):
             raise usage_error("proposals.dialogue.kind", own=own, column=column)
         # A factor for another column would not hold for this one.
         self.answers.units.pop(column, None)
@@ -434,6 +434,23 @@ def _describe_choice(match: Match, column: Column, candidates: Sequence[Candidat
     if column.is_number():
         choose = render("proposals.dialogue.choose-number", unit=column.unit or "the schema's")
     return (*lines, choose)
+
+
+def _read_number(typed: str, candidates: Sequence[Candidate]) -> str:
+    """Return the candidate that a number names, else what was typed; a number or a factor that is none is refused."""
+    if typed.isdigit() and 1 <= int(typed) <= len(candidates):
+        return candidates[int(typed) - 1].own
+    if typed.isdigit():
+        raise usage_error("proposals.dialogue.number", numbers=len(candidates))
+    if "*" in typed:
+        raise usage_error("proposals.dialogue.factor")
+    return typed
+
+
+def _can_be_asked(column: Column, codes: Mapping[str, int]) -> bool:
+    """Return whether a person can name the value of each code: several may mean one value, or "not known"."""
+    values = _value_words(column)
+    return bool(values) and 0 < len(codes) <= max(MOST_COUNTS, 2 * len(values))
 
 
 def _value_words(column: Column) -> tuple[str, ...]:
