@@ -168,6 +168,8 @@ class Study(StudyKind, Crossing, metaclass=_FromKeywords):
         if not is_shipped:
             path = Path(name)
         if not path.is_file():
+            if path.suffix == ".toml" or path.name != str(name):
+                raise usage_error("study.reading.absent", name=str(name))
             choices = names()
             close = nearest(str(name), choices)
             shipped = ", ".join(choices)

@@ -120,6 +120,7 @@ def test_a_table_that_breaks_the_schema_is_refused_by_the_check_and_by_the_run(
     checked = refused("site", "check", "ward-a")
     assert says in checked
     assert "site 'ward-a' does not fit dataset 'small'" in checked
+    assert "flfed site map ward-a" in checked and "flfed site check ward-a --local-rows FILE" in checked
     assert "--local-rows" in checked
     ran = refused("study", "run", study())
     assert says.replace("fewer than 5", "fewer than 10") in ran
@@ -210,7 +211,7 @@ def test_a_study_in_another_encoding_is_refused(refused, study, encoding, says):
 
 WORDS = {
     "study check no-such-study": "neither shipped nor a file",
-    "study show /nowhere/study.toml": "neither shipped nor a file",
+    "study show /nowhere/study.toml": "neither shipped nor a file: check its folder and its name",
     "study run wine --set lr": "write it as KEY=VALUE",
     "study run wine --set plan.lr=fast": "lr='fast' must be a number",
     "study run wine --set lrr=1": "did you mean 'lr'",

@@ -11,6 +11,7 @@ from flfed.records.charts.by_round import are_cut, counted_in_bins, of_all_sites
 from flfed.records.reports.narrative import headline, verdict_in_words
 from flfed.records.reports.shown_run import ShownRun
 from flfed.records.section import Section, Table, divide
+from flfed.records.sections import answer
 from flfed.records.sections.answer import basis, next_steps, words
 from flfed.records.store.entries import ComparisonRow, CurvePoint, DifferenceRow, SiteRow
 from flfed.records.store.reader import RunReader
@@ -29,10 +30,10 @@ def read(run: str, site: str | None = None) -> ShownRun:
         return ShownRun.read(reader, run, viewer)
 
 
-def written(store: Any, gain: float, *, resplit: bool = False) -> str:
+def written(store: Any, gain: float, *, resplit: bool = False, engine: str = "inprocess") -> str:
     """A run of four sites with the same gain."""
     series = store.begin_series(study="loan-default", study_sha256="", study_text="")
-    run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
+    run = store.begin_run(series, engine=engine, path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
     figures = [ComparisonRow(None, "global", AUC, 0.8, 0.79, 0.81)]
     differences = []
     for place, site in enumerate(SITES):
@@ -59,6 +60,21 @@ def test_the_next_step_follows_the_verdict_and_its_command_exists(store: Any, ga
             code, printed = flfed(*shlex.split(command)[:2], "--help")[:2]
             assert code == 0
             assert all(option in printed for option in re.findall(r"--\S+", command))
+
+
+@pytest.mark.usefixtures("shown")
+def test_more_rounds_at_institutions_begin_with_a_file_that_each_of_them_approves(store: Any, flfed, monkeypatch):
+    monkeypatch.setattr(answer, "training_in_words", lambda training: "not trained enough")
+    (alone, *_), (first, *_) = (
+        next_steps(read(written(store, 0.001, engine=engine))).says for engine in ("inprocess", "deployment")
+    )
+    assert alone == "Train for more rounds: `flfed study run loan-default --set rounds=2`"
+    # A site refuses a study whose text differs from the approved one, so no option changes it at the run.
+    show, run = re.findall(r"`(flfed [^`]+)`", first)
+    assert "Let each site approve this file" in first and run == "flfed coordinator run longer.toml"
+    assert show == "flfed study show loan-default --set rounds=2 > longer.toml"
+    code, text, _ = flfed(*shlex.split(show)[1:-2])
+    assert code == 0 and "rounds = 2" in text
 
 
 @pytest.mark.usefixtures("shown")

@@ -14,7 +14,7 @@ from flfed.records.reports.report import report
 from flfed.records.statistics.verdict import MINUS, interval, number
 from flfed.records.store.entries import AuditRow, SentRow, SiteRow
 from flfed.records.store.reader import RunReader
-from flfed.updates.messages.kinds import KEYS, LIST, TRAIN, UNMASK
+from flfed.updates.messages.kinds import KEYS, KINDS, LIST, TRAIN, UNMASK
 from tests.records.one_answer import words
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
@@ -296,6 +296,8 @@ def test_the_page_says_of_each_run_whether_updates_were_added_up_in_secret(
 def test_messages_of_secure_sums_have_words_of_their_own():
     names = [kind_in_words(kind) for kind in (TRAIN, KEYS, LIST, UNMASK)]
     assert len(set(names)) == 4 and all(name.endswith("secure sums") for name in names[1:])
+    # No kind of message is shown under its code.
+    assert [kind for kind in KINDS if kind_in_words(kind) == kind] == []
 
 
 def test_a_run_without_a_mechanism_and_an_old_one_say_so_in_words(shown: str, store, write, payload, heart: str):

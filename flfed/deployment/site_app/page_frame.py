@@ -121,8 +121,6 @@ def _body(name: str, parts: Callable[[Opened], None]) -> None:
 KINDS = {kind.rpartition(".")[2]: (name, KIND_COLOURS.get(kind, OTHER_COLOUR)) for kind, name in NAMES.items()}
 """Name and colour of a kind of line that is a message, as on the coordinator's page Privacy."""
 OTHERS = {
-    "seal": "ledger head",
-    "sealed": "stored receipt",
     "refused": "refusals",
     "error": "errors",
     "withheld": "withheld replies",

@@ -43,6 +43,8 @@ KINDS = {
     COUNTED: "statistic of a study without a model",
     SCORED: "counts of test rows by score, with noise",
     "query.enrol": "enrolment",
+    "query.seal": "ledger head",
+    "query.sealed": "stored receipt",
     "query.audit": "figures of an audit",
     "query.unmask": "openings of secure sums",
     "query.list": "confirmed lists of secure sums",

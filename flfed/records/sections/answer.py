@@ -159,9 +159,7 @@ def _step(shown: ShownRun, metric: str) -> str:
     command = _command(shown)
     of_frames = is_of_frames(shown)
     if training_in_words(run.training):
-        if of_frames:
-            return render("pages.next.frames-rounds", rounds=2 * shown.planned)
-        return render("pages.next.undertrained", command=command, rounds=2 * shown.planned)
+        return _more_rounds(shown)
     mean = figure_of(run.mean_gain, metric)
     code = code_of_mean(mean)
     if mean.value is None and len(run.sites) == 1:
@@ -185,11 +183,25 @@ def is_of_frames(shown: ShownRun) -> bool:
     return is_alike or dataset.startswith("frames-")
 
 
+def _more_rounds(shown: ShownRun) -> str:
+    """Return the step to more rounds; institutions approve the text that asks for them first."""
+    rounds = 2 * shown.planned
+    if is_of_frames(shown):
+        return render("pages.next.frames-rounds", rounds=rounds)
+    if shown.runs[0].at_institutions:
+        return render("pages.next.undertrained-sites", study=_study_file(shown), rounds=rounds)
+    return render("pages.next.undertrained", command=_command(shown), rounds=rounds)
+
+
 def _command(shown: ShownRun) -> str:
-    """Return the command that runs the study again; a study that flfed does not ship is a file of its owner's."""
+    """Return the command that runs the study again."""
+    return f"flfed {'coordinator' if shown.runs[0].at_institutions else 'study'} run {_study_file(shown)}"
+
+
+def _study_file(shown: ShownRun) -> str:
+    """Return the name of a study that flfed ships; any other one is a file of its owner's."""
     study = shown.run.study
-    name = study if study in names() else f"{study}.toml"
-    return f"flfed {'coordinator' if shown.runs[0].at_institutions else 'study'} run {name}"
+    return study if study in names() else f"{study}.toml"
 
 
 def _site_steps(shown: ShownRun, metric: str | None) -> list[str]:
