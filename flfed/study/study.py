@@ -165,15 +165,13 @@ class Study(StudyKind, Crossing, metaclass=_FromKeywords):
         """
         path = FOLDER / f"{name}.toml"
         is_shipped = path.is_file()
-        if not is_shipped:
-            path = Path(name)
+        path = path if is_shipped else Path(name)
         if not path.is_file():
             if path.suffix == ".toml" or path.name != str(name):
                 raise usage_error("study.reading.absent", name=str(name))
             choices = names()
             close = nearest(str(name), choices)
-            shipped = ", ".join(choices)
-            raise usage_error("study.reading.unknown", name=str(name), close=close, shipped=shipped)
+            raise usage_error("study.reading.unknown", name=str(name), close=close, shipped=", ".join(choices))
         text = read_text(path)
         if text.startswith("\ufeff"):
             # It would be part of the hash that sites approve, and no editor shows it.

@@ -427,10 +427,10 @@ def test_a_column_with_codes_for_not_known_is_taken_and_its_codes_are_asked_abou
 
 
 @pytest.mark.parametrize(("typed", "sentence"), [
-    ("7", "list has numbers from 1 to 1"), ("1 * x", "the factor must be a number"),
+    ("7", "type a number from 1 to 1"), ("1 * x", "a factor such as 1"),
     ("Alder", "no single column 'Alder'"),
 ])  # fmt: skip
-def test_an_answer_about_a_column_that_is_none_says_what_is_wrong_with_it(typed: str, sentence: str):
+def test_an_answer_about_a_column_that_is_none_says_how_one_is_typed(typed: str, sentence: str):
     table = pd.DataFrame({"Alter": range(20, 80), "RR_syst": [130] * 55 + [999] * 5})
     dialogue = MappingDialogue(table, datasets.load("heart-disease").schema, Answers())
     with pytest.raises(UsageError, match=sentence):

@@ -159,7 +159,12 @@ def _step(shown: ShownRun, metric: str) -> str:
     command = _command(shown)
     of_frames = is_of_frames(shown)
     if training_in_words(run.training):
-        return _more_rounds(shown)
+        rounds = 2 * shown.planned
+        if of_frames:
+            return render("pages.next.frames-rounds", rounds=rounds)
+        if shown.runs[0].at_institutions:
+            return render("pages.next.undertrained-sites", study=_study_file(shown), rounds=rounds)
+        return render("pages.next.undertrained", command=command, rounds=rounds)
     mean = figure_of(run.mean_gain, metric)
     code = code_of_mean(mean)
     if mean.value is None and len(run.sites) == 1:
@@ -181,16 +186,6 @@ def is_of_frames(shown: ShownRun) -> bool:
     dataset = parsed_study(shown.study_text).get("dataset", {}).get("name", "")
     is_alike = dataset == shown.run.study and dataset not in names()
     return is_alike or dataset.startswith("frames-")
-
-
-def _more_rounds(shown: ShownRun) -> str:
-    """Return the step to more rounds; institutions approve the text that asks for them first."""
-    rounds = 2 * shown.planned
-    if is_of_frames(shown):
-        return render("pages.next.frames-rounds", rounds=rounds)
-    if shown.runs[0].at_institutions:
-        return render("pages.next.undertrained-sites", study=_study_file(shown), rounds=rounds)
-    return render("pages.next.undertrained", command=_command(shown), rounds=rounds)
 
 
 def _command(shown: ShownRun) -> str:

@@ -115,10 +115,7 @@ class MappingDialogue:
     def decisions(self) -> dict[str, Decision]:
         """Return the state of each column of the schema."""
         taken = set(self.answers.columns.values())
-        decisions = {}
-        for match in self._matching.matches:
-            decisions[match.column] = self._decide(match, taken)
-        return decisions
+        return {match.column: self._decide(match, taken) for match in self._matching.matches}
 
     def next_question(self) -> Question | None:
         """Return the next question, None where all is decided."""
@@ -320,9 +317,8 @@ class MappingDialogue:
         candidates = self._candidates(match)
         own = typed if typed in self._names else _read_number(typed, candidates)
         self._check_own(column, own)
-        described = self._schema.columns[column]
-        fits = described.is_number() or self._matching.fit(column, own).doubt != "kind"
-        if not fits and not _can_be_asked(described, self._codes(own)):
+        can_be_named = _can_be_named(self._schema.columns[column], self._codes(own))
+        if not can_be_named and self._matching.fit(column, own).doubt == "kind":
             raise usage_error("proposals.dialogue.kind", own=own, column=column)
         # A factor for another column would not hold for this one.
         self.answers.units.pop(column, None)
@@ -417,10 +413,9 @@ def _describe_series(matching: Matching, schema: Schema) -> tuple[str, ...]:
 
 def _describe_whole(columns: Sequence[str], free: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """Return the lines of the question about one series."""
-    lines = [render("proposals.dialogue.whole", first=columns[0], last=columns[-1])]
-    for number, names in enumerate(free, start=1):
-        lines.append(f"  {number}: {', '.join(names)}")
-    return (*lines, render("proposals.dialogue.choose-series"))
+    question = render("proposals.dialogue.whole", first=columns[0], last=columns[-1])
+    lines = [f"  {number}: {', '.join(names)}" for number, names in enumerate(free, start=1)]
+    return (question, *lines, render("proposals.dialogue.choose-series"))
 
 
 def _describe_choice(match: Match, column: Column, candidates: Sequence[Candidate]) -> tuple[str, ...]:
@@ -430,27 +425,24 @@ def _describe_choice(match: Match, column: Column, candidates: Sequence[Candidat
         lines.append("  " + render("proposals.dialogue.doubt", own=match.own, why=match.why))
     for number, candidate in enumerate(candidates, start=1):
         lines.append(describe_candidate(number, candidate))
-    choose = render("proposals.dialogue.choose")
     if column.is_number():
-        choose = render("proposals.dialogue.choose-number", unit=column.unit or "the schema's")
-    return (*lines, choose)
+        return (*lines, render("proposals.dialogue.choose-number", unit=column.unit or "the schema's"))
+    return (*lines, render("proposals.dialogue.choose"))
 
 
 def _read_number(typed: str, candidates: Sequence[Candidate]) -> str:
-    """Return the candidate that a number names, else what was typed; a number or a factor that is none is refused."""
+    """Return the candidate that a number names, else the text; another number or factor is refused."""
     if typed.isdigit() and 1 <= int(typed) <= len(candidates):
         return candidates[int(typed) - 1].own
-    if typed.isdigit():
+    if typed.isdigit() or "*" in typed:
         raise usage_error("proposals.dialogue.number", numbers=len(candidates))
-    if "*" in typed:
-        raise usage_error("proposals.dialogue.factor")
     return typed
 
 
-def _can_be_asked(column: Column, codes: Mapping[str, int]) -> bool:
-    """Return whether a person can name the value of each code: several may mean one value, or "not known"."""
-    values = _value_words(column)
-    return bool(values) and 0 < len(codes) <= max(MOST_COUNTS, 2 * len(values))
+def _can_be_named(column: Column, codes: Mapping[str, int]) -> bool:
+    """Return whether a person can name the value of each code, several of one value too, or there are numbers."""
+    words = len(_value_words(column))
+    return column.is_number() or (words > 0 and 0 < len(codes) <= max(MOST_COUNTS, 2 * words))
 
 
 def _value_words(column: Column) -> tuple[str, ...]:
@@ -553,9 +545,8 @@ def describe_column(column: Column) -> str:
 
 def describe_candidate(number: int, candidate: Candidate) -> str:
     """Return the line of a candidate, with the factor that its values would need."""
-    factor = ""
-    if (candidate.field.multiply, candidate.field.add) != (1.0, 0.0):
-        factor = f" * {candidate.field.multiply:g}"
+    is_converted = (candidate.field.multiply, candidate.field.add) != (1.0, 0.0)
+    factor = f" * {candidate.field.multiply:g}" if is_converted else ""
     line = render("proposals.dialogue.candidate", number=number, own=candidate.own, factor=factor, why=candidate.why)
     return f"  {line}"
 
