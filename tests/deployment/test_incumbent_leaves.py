@@ -2,7 +2,7 @@
 
 import pytest
 
-from flfed.deployment.gate import message_schema
+from flfed.deployment.gate import comparison_sections
 from flfed.records.statistics import verdict
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
@@ -30,6 +30,6 @@ def test_the_score_in_use_leaves_only_where_the_study_names_it(gated, compared, 
 def test_every_model_that_leaves_has_a_name_for_people(small_sites, small_study: str):
     small_sites(1)
     study = Study.parse(small_study.replace(*FEATURES).replace(*INCUMBENT).replace('"same"', '"best"'))
-    arms = message_schema._arms(study, datasets.load("small").schema)
+    arms = comparison_sections._arms(study, datasets.load("small").schema.task)
     assert "incumbent" in arms
     assert arms <= set(verdict.ARM_NAMES)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hmac
 from collections import OrderedDict, deque
 from functools import partial
-from typing import Any
 
 from flwr.app import Context, Message
 
@@ -16,16 +15,14 @@ import flfed
 from flfed.callbacks import Today, today_utc
 from flfed.deployment.gate.local_results import keep_result
 from flfed.deployment.gate.message_check import message_defect
-from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.gate.outbound import Leaving, error_reply
-from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyAdmission, reject, sha256_of
+from flfed.deployment.gate.outbound import Leaving, answer_seal, error_reply
+from flfed.deployment.gate.study_policy import STUDIES, Refused, StudyAdmission, reject, sha256_of
 from flfed.deployment.site_state.approval import load_start
 from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
 from flfed.deployment.site_state.request_archive import keep
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
-from flfed.federation.client.redaction import redact
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.summed_replies import NO_SUM, InSum, in_sum_of, without_figures
 from flfed.files import locked
@@ -34,14 +31,10 @@ from flfed.records.ledger import Ledger, ledger_of
 from flfed.refusals import NotTakingPart, Refusal, decline, refusal_of
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
-from flfed.rows.warm_start import model_sha256
-from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study
-from flfed.updates.checkpoints.site_state import StorageError, run_state, whole_message
-from flfed.updates.messages.compare import CompareRequest
+from flfed.updates.checkpoints.site_state import StorageError, encoder_refusal, run_state, whole_message
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.kinds import AUDIT, BRINGING, COMPARE, KINDS
-from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder
+from flfed.updates.messages.kinds import AUDIT, KINDS
 
 
 #   message ──► bundle ──► kind ──► site's name ──► present policy ──► study ──► sections ──► limits ──► client app
@@ -124,21 +117,9 @@ class Gate:
         if reason:
             return self.leaving(message, error_reply(reason, message), context)
         # Requests for the ledger need no study's rows, so the client app is not opened for them.
-        answers = self._sealing if message.metadata.message_type in SEALERS else self._side(context).app()
+        answers = answer_seal if message.metadata.message_type in SEALERS else self._side(context).app()
         in_sum = self._in_sum(message, context)  # before a comparison ends the site's state of the run
         return self.leaving(message, answers(message, context), context, in_sum)
-
-    def _sealing(self, message: Message, context: Context) -> Message:
-        """Answer a message about the ledger.
-
-        An engine without a gate has no ledger, so the client app has no such messages.
-        """
-
-        def answer(message: Message, context: Context) -> Message:
-            reply = SEALERS[message.metadata.message_type](message, self.folder.site)
-            return Message(reply.to_record(), reply_to=message)
-
-        return redact(message, context, answer)
 
     def refusal(self, message: Message, context: Context, fab_sha256: str) -> Refusal | None:
         """Return why a message is refused.
@@ -177,7 +158,7 @@ class Gate:
         in_sum : InSum
             The message's part in the run's secure sums.
         """
-        facts = self._facts(message, context)
+        facts = self._studies.facts(context.run_config)
         if reply.has_error():
             own_refusal = next((refusal for refusal in self._own if refusal == reply.error.reason), None)
             return self._leaving.error(message, reply, facts, own=own_refusal)
@@ -255,27 +236,6 @@ class Gate:
         except NotTakingPart:  # of a sum that is unknown here, as the client will report
             return NO_SUM
 
-    def _facts(self, message: Message, context: Context) -> dict[str, Any]:
-        """Return the ledger's facts about a message.
-
-        They can be written whatever the message holds.
-        """
-        text = str(context.run_config.get("study", ""))
-        sha256 = sha256_of(text)
-        repeat = context.run_config.get("repeat", 0)
-        run = str(context.run_config.get("run", ""))[:100]
-        facts: dict[str, Any] = {"study": "", "dataset": "", "study_sha256": sha256, "asks_sha256": "", "run": run}
-        facts |= {"repeat": None, "rows_sha256": self._studies.rows_in_line(sha256)}
-        if type(repeat) is int and 0 <= repeat < REPEATS:
-            facts["repeat"] = repeat
-        messages = self._studies.messages(sha256)
-        if messages is not None:
-            study = messages.study
-            facts |= {"study": study.name, "dataset": study.dataset.name, "asks_sha256": asks_sha256(text)}
-            if not study.train:
-                facts["start_sha256"] = study.start_sha256
-        return facts
-
     def _adopt_policy(self) -> None:
         """Apply the present policy to messages; an unreadable one is refused."""
         try:
@@ -305,22 +265,13 @@ class Gate:
         messages = self._studies.check(context.run_config, kind)
         if not message.has_content():
             reject("no-content")
-        if kind in BRINGING and lacks_encoder(message.content):
-            raise Refused(ENCODER_MISSING)
+        if missing := encoder_refusal(message):
+            raise Refused(missing)
         # The study determines what a request may hold: nothing else gets in.
         defect = message_defect(message.content, messages.incoming(kind))
         if defect:
             reject("message-unfit", kind=kind, defect=defect)
-        _check_approved_model(message, messages)
-        if over := self._leaving.used_up(message, context, self._facts(message, context)):
+        if other := messages.brought_refusal(kind, message.content):
+            raise Refused(other)
+        if over := self._leaving.used_up(message, context, self._studies.facts(context.run_config)):
             raise Refused(over)
-
-
-def _check_approved_model(message: Message, messages: StudyMessages) -> None:
-    """Refuse a validation of a model other than the one whose hash stands in the approved text. Raises `Refused`."""
-    if messages.study.train or message.metadata.message_type != COMPARE:
-        return
-    request = CompareRequest.from_record(message.content)
-    study = messages.study
-    if model_sha256(study, messages.schema, request.arrays, request.encoder) != study.start_sha256:
-        reject("other-brought-model")

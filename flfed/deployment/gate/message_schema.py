@@ -1,54 +1,44 @@
-"""Allowed messages of one study, comparisons among them.
+"""Allowed messages of one study; the sections of a comparison are in a file of their own.
 
 They declare what may come in and what may leave; `message_check` checks messages against them.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
-from typing import Literal, get_args
+from typing import Literal
+
+from flwr.app import RecordDict
 
 import flfed
+from flfed.deployment.gate.comparison_sections import choices, comparison, without_figures
 from flfed.paths import RUN
-from flfed.refusals import LONGEST
-from flfed.registry import kebab
-from flfed.rows.comparison.arms import OWN_SAME, PAIRS, STARTED
-from flfed.rows.comparison.incumbent import ARM as INCUMBENT
-from flfed.rows.comparison.incumbent import PAIR as INCUMBENT_PAIR
-from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
-from flfed.rows.comparison.subgroups import groupings
+from flfed.refusals import Refusal
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
-from flfed.rows.evaluation.bootstrap import Pair
-from flfed.rows.evaluation.scoring import list_study_metrics, primary_of
+from flfed.rows.evaluation.scoring import primary_of
 from flfed.rows.statistics.newton import fit_shapes
 from flfed.rows.statistics.noised_counts import shapes_of_cells
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.statistic import VisitedStatistic
 from flfed.rows.study_model import model_shapes, study_layout
 from flfed.rows.training.functional import outputs_of
+from flfed.rows.warm_start import model_sha256
 from flfed.study.study import Study
-from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES, POINT_KINDS, SHARINGS
-from flfed.summaries.score_bins import LEAST_SPREAD, UPDATES, RecalibrationFigure
+from flfed.study.tables import SHARINGS
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.arrays import Shapes
 from flfed.updates.messages import kinds
-from flfed.updates.messages.compare import LEAST_ROWS, MOST_SITES, ROWS_IN_CLEAR, TRAINED, CalibrationName, least_rows
+from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.train import ENCODER_SHA256
 from flfed.updates.parts.every_part import BORDER
-from flfed.updates.parts.part import Exchanges, Releases, Wanted, histogram_section
+from flfed.updates.parts.part import Exchanges, Releases, Wanted
 from flfed.updates.sections import (
     FLOAT64,
     HASH,
-    SENTENCE,
-    WORDS,
     ArrayField,
     ArraySection,
-    Columns,
     Field,
     Plain,
     Sections,
@@ -56,7 +46,6 @@ from flfed.updates.sections import (
     config,
     equal,
     flag,
-    float_of,
     number,
     one_of,
     section_bytes,
@@ -241,7 +230,7 @@ class StudyMessages:
         fields: dict[str, Field] = {}
         optional: dict[str, Field] = {}
         if kind == kinds.COMPARE:
-            fields, optional = choices(self.study, self.schema)
+            fields, optional = choices(self.study, self.task)
         if kind in kinds.BRINGING:
             fields = {**fields, ENCODER_SHA256: _HASH}
         plain = config({**fields, **optional}, optional=optional)
@@ -258,6 +247,15 @@ class StudyMessages:
             positive = name in ("scale", "spread", "class_weight")
             array_fields[name] = ArrayField(shape=shape, positive=positive, values=values.get(name))
         return ArraySection(arrays=array_fields)
+
+    def brought_refusal(self, kind: str, content: RecordDict) -> Refusal | None:
+        """Return why a validation brings another model than the approved one, or None."""
+        if self.study.train or kind != kinds.COMPARE:
+            return None
+        request = CompareRequest.from_record(content)
+        if model_sha256(self.study, self.schema, request.arrays, request.encoder) == self.study.start_sha256:
+            return None
+        return Refusal("other-brought-model")
 
     def leaving(self, kind: str, **options: bool) -> Sections:
         """Return the allowed sections of a reply of this kind.
@@ -280,7 +278,9 @@ class StudyMessages:
         if kind == kinds.SUMMARISE:
             return {"config": config({}), "summary": arrays(self.sums)}
         if kind == kinds.COMPARE:
-            return comparison(self) if wanted.score else without_figures()
+            if not wanted.score:
+                return without_figures()
+            return comparison(self, self.schema, self.site.policy.least_rows())
         return {"config": config({})}
 
     def run_bytes(self, way: Way = "to-server") -> int:
@@ -342,169 +342,3 @@ def _enrolled(site: Site) -> Plain:
 def _message_bytes(sections: Sections) -> int:
     """Return the most bytes of one message, without an encoder."""
     return sum(section_bytes(section) for name, section in sections.items() if name != "encoder")
-
-
-def choices(study: Study, schema: Schema) -> tuple[dict[str, Field], dict[str, Field]]:
-    """Return the fields that a request always has, and the optional ones.
-
-    These are the adjustment of intercepts, and the bins where the task is binary.
-    """
-    always = {"sites": whole(1, MOST_SITES), "trained": one_of(TRAINED)}
-    optional = {"offset-deviation": number(0)} if study.adjusts_intercept() else {}
-    if schema.task == "binary":
-        optional["odds-centre"] = number()
-        optional["odds-spread"] = number(LEAST_SPREAD)
-    return always, optional
-
-
-def comparison(messages: StudyMessages) -> Sections:
-    """Return the sections of a comparison."""
-    study = messages.study
-    schema = messages.schema
-    metrics = sorted(list_study_metrics(schema.task, study.compare))
-    family: Sections = {}
-    if study.compare.site_model == "best":
-        family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)}
-    return {
-        "config": config({**_numbers_of_rows(LEAST_ROWS, trained=study.train), "note": text(WORDS, LONGEST)}),
-        "arms": _figures(metrics, sorted(_arms(study, schema))),
-        **_differences(metrics, study),
-        "summary": arrays(messages.sums, needed=False),
-        **histogram_section(messages, "histogram"),
-        **family,
-        **points(messages),
-        **groups(study, schema),
-        **importance(study, messages.layout),
-        **calibration(study),
-        **recalibration(study),
-    }
-
-
-def without_figures() -> Sections:
-    """Return the sections of a comparison without figures of its own.
-
-    They do not leave, or leave only in a sum over several sites.
-    """
-    return {"config": config({**_numbers_of_rows(ROWS_IN_CLEAR), "note": equal("")})}
-
-
-def _numbers_of_rows(in_clear: Collection[str], *, trained: bool = True) -> dict[str, Field]:
-    """Return the fields of the numbers of rows.
-
-    A number that is not `in_clear` is 0.
-    """
-    fields: dict[str, Field] = {}
-    for name, least in least_rows(trained=trained).items():
-        fields[name.replace("_", "-")] = whole(least) if name in in_clear else equal(0)
-    return fields
-
-
-def _arms(study: Study, schema: Schema) -> set[str]:
-    """Return the names of the compared models."""
-    if not study.train:
-        return {"global"}
-    arms = set(chain.from_iterable(PAIRS))
-    if study.compare.site_model == "best":
-        arms.add(OWN_SAME)
-        if schema.task == "regression":
-            arms |= set(NAIVE_FAMILIES)
-    if study.warm_start:
-        arms |= set(STARTED)
-    if study.compare.site_columns:
-        arms.add(OWN_COLUMNS)
-    if study.compare.incumbent is not None:
-        arms.add(INCUMBENT)
-    return arms
-
-
-def _pairs(study: Study) -> list[Pair]:
-    """Return the pairs of compared models."""
-    if not study.train:
-        return []
-    if study.compare.incumbent is None:
-        return [*PAIRS]
-    return [*PAIRS, INCUMBENT_PAIR]
-
-
-def _figures(metrics: Collection[str], arms: Collection[str]) -> Columns:
-    plain = {name: number(nan=True) for name in ("value", "low", "high", "extra")}
-    fields = {"metric": one_of(metrics), "arm": one_of(arms), **plain, "method": text(WORDS, SENTENCE)}
-    return Columns(fields=fields, longest=len(metrics) * len(arms))
-
-
-def _differences(metrics: Collection[str], study: Study) -> Sections:
-    """Return the section of differences between models; none where there is one model."""
-    pairs = _pairs(study)
-    return {"differences": _figures(metrics, [" - ".join(pair) for pair in pairs])} if pairs else {}
-
-
-def points(messages: StudyMessages) -> Sections:
-    """Return the section of exact counts, none where the study has none.
-
-    A count is large enough for the policy, or is missing.
-    """
-    points = messages.study.compare.points
-    if not points or messages.task != "binary":
-        return {}
-    least = messages.site.policy.least_rows()
-    if least == 1:
-        least = 0
-    counts = dict.fromkeys(("tp", "fp", "fn", "tn"), whole(least, beside=-1))
-    at = float_of({at for _, at in points})
-    fields = {"by": one_of(POINT_KINDS), "at": at, **counts, "method": text(WORDS, SENTENCE)}
-    return {"points": Columns(fields=fields, longest=len(points))}
-
-
-def groups(study: Study, schema: Schema) -> Sections:
-    """Return the section of figures by group.
-
-    There is none where the study names no column.
-    """
-    group_columns = groupings(study.compare.subgroups, schema)
-    if not group_columns:
-        return {}
-    labels = list(chain.from_iterable(one.labels for one in group_columns))
-    named = {"column": one_of([one.column for one in group_columns]), "group": one_of(labels)}
-    figures = {name: number(nan=True) for name in ("value", "low", "high")}
-    return {"groups": Columns(fields={**named, **figures, "method": text(WORDS, SENTENCE)}, longest=len(labels))}
-
-
-def calibration(study: Study) -> Sections:
-    """Return the section of slope and intercept.
-
-    There is none where the study does not ask for calibration.
-    """
-    if not study.compare.calibration:
-        return {}
-    names = get_args(CalibrationName)
-    figures = {name: number(nan=True) for name in ("value", "low", "high", "variance")}
-    fields = {"name": one_of(names), **figures, "method": text(WORDS, SENTENCE)}
-    return {"calibration": Columns(fields=fields, longest=len(names), distinct="name")}
-
-
-def recalibration(study: Study) -> Sections:
-    """Return the section of a validated model's updates.
-
-    There is none where the study does not ask for calibration.
-    """
-    if study.train or not study.compare.calibration:
-        return {}
-    figures = {kebab(one.name): number(nan=True) for one in dataclasses.fields(RecalibrationFigure)}
-    names = {"name": one_of(UPDATES), "method": text(WORDS, SENTENCE)}
-    return {"recalibration": Columns(fields={**figures, **names}, longest=len(UPDATES), distinct="name")}
-
-
-def importance(study: Study, layout: Layout) -> Sections:
-    """Return the sections of feature importances.
-
-    There are none where the study has no permutations.
-    """
-    if not study.compare.importance:
-        return {}
-    names = [column.name for column in layout.features]
-    figures = {"column": one_of(names), "increase": number()}
-    reasons = {"column": one_of(names), "method": text(WORDS, SENTENCE)}
-    return {
-        "importance": Columns(fields=figures, longest=len(names), distinct="column"),
-        "withheld": Columns(fields=reasons, longest=len(names), distinct="column"),
-    }

@@ -18,11 +18,11 @@ from flfed.deployment.gate import run_limits
 from flfed.deployment.gate.message_check import LONGEST, may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.site_state.comparisons import Comparisons, Facts, Later
-from flfed.deployment.site_state.ledger_loss import Continuity
+from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
 from flfed.deployment.site_state.request_archive import content_sha256, trained_from
 from flfed.errors import FlfedError
 from flfed.federation.client.protection import charge_of
-from flfed.federation.client.redaction import SITE_ERROR
+from flfed.federation.client.redaction import SITE_ERROR, redact
 from flfed.federation.client.summed_replies import InSum, update_section
 from flfed.records.ledger import LockedLedger
 from flfed.records.ledger_line import ERROR, REFUSED, STANDS_FOR, WITHHELD, run_of_new
@@ -367,6 +367,19 @@ def _round_of(message: Message) -> dict[str, Any]:
     # Only small plain numbers reach the ledger: the request may not have been checked yet.
     flags = {key: config.get(key) for key in ("round", "score", "offset")}
     return {key: value for key, value in flags.items() if isinstance(value, (int, bool)) and abs(value) < 2**53}
+
+
+def answer_seal(message: Message, context: Context) -> Message:
+    """Answer a message about the ledger.
+
+    An engine without a gate has no ledger, so the client app has no such messages.
+    """
+
+    def answer(message: Message, context: Context) -> Message:
+        reply = SEALERS[message.metadata.message_type](message, str(context.node_config["site"]))
+        return Message(reply.to_record(), reply_to=message)
+
+    return redact(message, context, answer)
 
 
 def error_reply(reason: str, message: Message) -> Message:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from flfed.callbacks import Today
 from flfed.deployment.site_state import approval as decided
@@ -30,6 +30,7 @@ from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.snapshots import snapshot
 from flfed.study.kinds import LEAST_PARTIES
+from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study
 from flfed.updates.messages.kinds import asks
 
@@ -217,6 +218,27 @@ class StudyAdmission:
         if messages is not None and messages.study.is_covered:
             return ""
         return self.rows_sha256(study_sha256)
+
+    def facts(self, config: Mapping[str, object]) -> dict[str, Any]:
+        """Return the ledger's facts about a message of a run config.
+
+        They can be written whatever the message holds.
+        """
+        text = str(config.get("study", ""))
+        sha256 = sha256_of(text)
+        repeat = config.get("repeat", 0)
+        run = str(config.get("run", ""))[:100]
+        facts: dict[str, Any] = {"study": "", "dataset": "", "study_sha256": sha256, "asks_sha256": "", "run": run}
+        facts |= {"repeat": None, "rows_sha256": self.rows_in_line(sha256)}
+        if type(repeat) is int and 0 <= repeat < REPEATS:
+            facts["repeat"] = repeat
+        messages = self.messages(sha256)
+        if messages is not None:
+            study = messages.study
+            facts |= {"study": study.name, "dataset": study.dataset.name, "asks_sha256": asks_sha256(text)}
+            if not study.train:
+                facts["start_sha256"] = study.start_sha256
+        return facts
 
     def adopt(self) -> bool:
         """Apply the present policy to studies; return whether it has changed.

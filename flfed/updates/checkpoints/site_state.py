@@ -37,7 +37,7 @@ from flfed.updates.arrays import Arrays, byte_array, facts_sha256, file_content,
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.in_memory import array_record
 from flfed.updates.messages.kinds import BRINGING
-from flfed.updates.messages.train import TrainRequest, lacks_encoder, named_encoder, with_encoder
+from flfed.updates.messages.train import ENCODER_MISSING, TrainRequest, lacks_encoder, named_encoder, with_encoder
 
 LARGEST_REPLY_CACHE = 2
 """Rounds whose replies stay."""
@@ -413,6 +413,13 @@ def whole_message(message: Message, state: RunState) -> Message:
     whole = copy.copy(message)
     whole.content = with_encoder(message.content, encoder)
     return whole
+
+
+def encoder_refusal(message: Message) -> Refusal | None:
+    """Return why a request cannot be read that names an encoder which is not here, or None."""
+    if message.metadata.message_type in BRINGING and lacks_encoder(message.content):
+        return ENCODER_MISSING
+    return None
 
 
 def keep_encoder(message: Message, state: RunState) -> None:

@@ -255,6 +255,10 @@ class Border(Protocol):
         """Of the sums over rows."""
 
     @property
+    def sums(self) -> Shapes:
+        """Names, shapes and types of the sums over rows."""
+
+    @property
     def statistic(self) -> Shapes:
         """Names, shapes and types of the statistic's sums."""
 

@@ -1,0 +1,211 @@
+"""Allowed sections of a comparison, its request's choices among them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from itertools import chain
+from typing import get_args
+
+from flfed.refusals import LONGEST
+from flfed.registry import kebab
+from flfed.rows.comparison.arms import OWN_SAME, PAIRS, STARTED
+from flfed.rows.comparison.incumbent import ARM as INCUMBENT
+from flfed.rows.comparison.incumbent import PAIR as INCUMBENT_PAIR
+from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
+from flfed.rows.comparison.subgroups import groupings
+from flfed.rows.data.schema import Schema
+from flfed.rows.evaluation.scoring import list_study_metrics
+from flfed.study.study import Study
+from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES, POINT_KINDS
+from flfed.summaries.score_bins import LEAST_SPREAD, UPDATES, RecalibrationFigure
+from flfed.updates.messages.compare import LEAST_ROWS, MOST_SITES, ROWS_IN_CLEAR, TRAINED, CalibrationName, least_rows
+from flfed.updates.parts.part import Border, histogram_section
+from flfed.updates.sections import (
+    SENTENCE,
+    WORDS,
+    Columns,
+    Field,
+    Plain,
+    Sections,
+    arrays,
+    config,
+    equal,
+    float_of,
+    number,
+    one_of,
+    text,
+    whole,
+)
+
+
+def choices(study: Study, task: str) -> tuple[dict[str, Field], dict[str, Field]]:
+    """Return the fields that a request always has, and the optional ones.
+
+    These are the adjustment of intercepts, and the bins where the task is binary.
+    """
+    always = {"sites": whole(1, MOST_SITES), "trained": one_of(TRAINED)}
+    optional = {"offset-deviation": number(0)} if study.adjusts_intercept() else {}
+    if task == "binary":
+        optional["odds-centre"] = number()
+        optional["odds-spread"] = number(LEAST_SPREAD)
+    return always, optional
+
+
+def comparison(border: Border, schema: Schema, least: int) -> Sections:
+    """Return the sections of a comparison.
+
+    Parameters
+    ----------
+    border : Border
+    schema : Schema
+    least : int
+        Fewest rows of a count that leaves, by the site's policy.
+    """
+    study = border.study
+    metrics = sorted(list_study_metrics(border.task, study.compare))
+    family: Sections = {}
+    if study.compare.site_model == "best":
+        family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)}
+    return {
+        "config": config({**_numbers_of_rows(LEAST_ROWS, trained=study.train), "note": text(WORDS, LONGEST)}),
+        "arms": _figures(metrics, sorted(_arms(study, border.task))),
+        **_differences(metrics, study),
+        "summary": arrays(border.sums, needed=False),
+        **histogram_section(border, "histogram"),
+        **family,
+        **points(border, least),
+        **groups(study, schema),
+        **importance(border),
+        **calibration(study),
+        **recalibration(study),
+    }
+
+
+def without_figures() -> Sections:
+    """Return the sections of a comparison without figures of its own.
+
+    They do not leave, or leave only in a sum over several sites.
+    """
+    return {"config": config({**_numbers_of_rows(ROWS_IN_CLEAR), "note": equal("")})}
+
+
+def _numbers_of_rows(in_clear: Collection[str], *, trained: bool = True) -> dict[str, Field]:
+    """Return the fields of the numbers of rows.
+
+    A number that is not `in_clear` is 0.
+    """
+    fields: dict[str, Field] = {}
+    for name, least in least_rows(trained=trained).items():
+        fields[name.replace("_", "-")] = whole(least) if name in in_clear else equal(0)
+    return fields
+
+
+def _arms(study: Study, task: str) -> set[str]:
+    """Return the names of the compared models."""
+    if not study.train:
+        return {"global"}
+    arms = set(chain.from_iterable(PAIRS))
+    if study.compare.site_model == "best":
+        arms.add(OWN_SAME)
+        if task == "regression":
+            arms |= set(NAIVE_FAMILIES)
+    if study.warm_start:
+        arms |= set(STARTED)
+    if study.compare.site_columns:
+        arms.add(OWN_COLUMNS)
+    if study.compare.incumbent is not None:
+        arms.add(INCUMBENT)
+    return arms
+
+
+def _pairs(study: Study) -> list[tuple[str, str]]:
+    """Return the pairs of compared models."""
+    if not study.train:
+        return []
+    if study.compare.incumbent is None:
+        return [*PAIRS]
+    return [*PAIRS, INCUMBENT_PAIR]
+
+
+def _figures(metrics: Collection[str], arms: Collection[str]) -> Columns:
+    plain = {name: number(nan=True) for name in ("value", "low", "high", "extra")}
+    fields = {"metric": one_of(metrics), "arm": one_of(arms), **plain, "method": text(WORDS, SENTENCE)}
+    return Columns(fields=fields, longest=len(metrics) * len(arms))
+
+
+def _differences(metrics: Collection[str], study: Study) -> Sections:
+    """Return the section of differences between models; none where there is one model."""
+    pairs = _pairs(study)
+    return {"differences": _figures(metrics, [" - ".join(pair) for pair in pairs])} if pairs else {}
+
+
+def points(border: Border, least: int) -> Sections:
+    """Return the section of exact counts, none where the study has none.
+
+    A count is large enough for the policy, or is missing.
+    """
+    points = border.study.compare.points
+    if not points or border.task != "binary":
+        return {}
+    if least == 1:
+        least = 0
+    counts = dict.fromkeys(("tp", "fp", "fn", "tn"), whole(least, beside=-1))
+    at = float_of({at for _, at in points})
+    fields = {"by": one_of(POINT_KINDS), "at": at, **counts, "method": text(WORDS, SENTENCE)}
+    return {"points": Columns(fields=fields, longest=len(points))}
+
+
+def groups(study: Study, schema: Schema) -> Sections:
+    """Return the section of figures by group.
+
+    There is none where the study names no column.
+    """
+    group_columns = groupings(study.compare.subgroups, schema)
+    if not group_columns:
+        return {}
+    labels = list(chain.from_iterable(one.labels for one in group_columns))
+    named = {"column": one_of([one.column for one in group_columns]), "group": one_of(labels)}
+    figures = {name: number(nan=True) for name in ("value", "low", "high")}
+    return {"groups": Columns(fields={**named, **figures, "method": text(WORDS, SENTENCE)}, longest=len(labels))}
+
+
+def calibration(study: Study) -> Sections:
+    """Return the section of slope and intercept.
+
+    There is none where the study does not ask for calibration.
+    """
+    if not study.compare.calibration:
+        return {}
+    names = get_args(CalibrationName)
+    figures = {name: number(nan=True) for name in ("value", "low", "high", "variance")}
+    fields = {"name": one_of(names), **figures, "method": text(WORDS, SENTENCE)}
+    return {"calibration": Columns(fields=fields, longest=len(names), distinct="name")}
+
+
+def recalibration(study: Study) -> Sections:
+    """Return the section of a validated model's updates.
+
+    There is none where the study does not ask for calibration.
+    """
+    if study.train or not study.compare.calibration:
+        return {}
+    figures = {kebab(one.name): number(nan=True) for one in dataclasses.fields(RecalibrationFigure)}
+    names = {"name": one_of(UPDATES), "method": text(WORDS, SENTENCE)}
+    return {"recalibration": Columns(fields={**figures, **names}, longest=len(UPDATES), distinct="name")}
+
+
+def importance(border: Border) -> Sections:
+    """Return the sections of feature importances.
+
+    There are none where the study has no permutations.
+    """
+    if not border.study.compare.importance:
+        return {}
+    names = [column.name for column in border.layout.features]
+    figures = {"column": one_of(names), "increase": number()}
+    reasons = {"column": one_of(names), "method": text(WORDS, SENTENCE)}
+    return {
+        "importance": Columns(fields=figures, longest=len(names), distinct="column"),
+        "withheld": Columns(fields=reasons, longest=len(names), distinct="column"),
+    }
