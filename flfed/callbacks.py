@@ -6,7 +6,7 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
@@ -23,6 +23,11 @@ Notify = Callable[[str], None]
 """Gets a sentence about an event, which may be shown to a person."""
 Progress = Callable[[str, int, int], None]
 """Gets a stage, its finished part, and its whole."""
+
+RunObserver = Callable[[str, int], None]
+"""Gets a stage of a round and its number: "checkpoint", "round", "evaluation"."""
+RoundCallback = Callable[[Mapping[str, Any]], object]
+"""Gets the figures of each round; the run ends after it where the return value is true."""
 
 
 class Nodes(Protocol):
@@ -75,6 +80,10 @@ def stamp(moment: datetime) -> str:
 
 def silent(sentence: str) -> None:
     """Ignore the message."""
+
+
+def no_observer(stage: str, round: int) -> None:
+    """Ignore the stage."""
 
 
 def no_progress(stage: str, done: int, of: int) -> None:

@@ -170,7 +170,7 @@ def test_a_part_that_is_imported_by_name_would_be_found(source: str, expected: l
     assert named_parts(source, "flfed/updates/parts") == expected
 
 
-STEPS = ("server", "enrolment", "rounds", "comparison", "checkpoint_writer", "run_setting")
+STEPS = ("server", "enrolment", "rounds", "comparison", "run_setting")
 """Modules of a run at the server, which call the parts of its study."""
 
 

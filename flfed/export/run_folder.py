@@ -16,7 +16,6 @@ from flfed.errors import UsageError, unknown
 from flfed.export.model_folder import SharedModel, write_files
 from flfed.export.references import References, recorded_references
 from flfed.federation.engines.engine import engine_of
-from flfed.federation.server.checkpoint_writer import OF_SITE
 from flfed.paths import RUN
 from flfed.records.objects import read, write
 from flfed.records.reports.narrative import story
@@ -37,6 +36,7 @@ from flfed.study.study import Study, has_parties
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.arrays import is_encrypted, shapes_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.checkpoints.checkpoint import OF_SITE
 from flfed.updates.checkpoints.site_state import read_part, site_model
 from flfed.words import flfed_error, render, usage_error
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver
+    from flfed.callbacks import RoundCallback, RunObserver
     from flfed.notebook.own_model import Builder
     from flfed.notebook.result import Result
     from flfed.rows.data.schema import Task
@@ -223,8 +223,8 @@ def run(
     ['wine-1', 'wine-2', 'wine-3']
     """
     with _shown(progress) as show_progress, loading(show_progress):
+        from flfed.callbacks import no_observer
         from flfed.federation.server import run as server
-        from flfed.federation.server.checkpoint_writer import no_observer
         from flfed.notebook.result import with_model
     chosen = study if isinstance(study, Study) else Study.load(study)
     chosen = chosen.replace(keys_of(changes), "keyword") if changes else chosen
@@ -265,8 +265,8 @@ def resume(
     'completed'
     """
     with _shown(progress) as show_progress, loading(show_progress):
+        from flfed.callbacks import no_observer
         from flfed.federation.server import run as server
-        from flfed.federation.server.checkpoint_writer import no_observer
         from flfed.notebook.result import with_model
     jobs = read_jobs(n_jobs, cluster)
     with _shown(progress) as show_progress, opened_jobs(jobs, cluster, show_progress) as places:

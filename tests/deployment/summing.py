@@ -9,7 +9,7 @@ from typing import Any
 from flwr.app import Context, Error, Message
 from flwr.serverapp import Grid
 
-from flfed.callbacks import no_progress
+from flfed.callbacks import RunObserver, no_observer, no_progress
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.trusted_files import make_signing_key
@@ -18,7 +18,6 @@ from flfed.federation.engines.engine import Engine, RemoteSite
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.server.checkpoint_writer import RunObserver, no_observer
 from flfed.federation.server.preflight import check
 from flfed.federation.server.repeats import Series
 from flfed.federation.server.server import FederatedRun

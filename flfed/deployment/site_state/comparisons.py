@@ -258,15 +258,15 @@ class Comparisons:
         # Flower is loaded only where a message is answered, and not where lines are counted.
         from flwr.app import Message as Reply
 
-        from flfed.federation.client import redaction
+        from flfed.federation.client import outbound_figures
         from flfed.updates.messages.compare import CompareReply
 
         comparison = CompareReply.from_record(reply.content)
         if refused is None:
-            return Reply(redaction.rounded_comparison(comparison).to_record(), reply_to=message), facts
-        withheld = redaction.withheld_comparison(comparison, refused)
+            return Reply(outbound_figures.rounded_comparison(comparison).to_record(), reply_to=message), facts
+        withheld = outbound_figures.withheld_comparison(comparison, refused)
         if comparison.arms and self.policy.later_figures == "noised" and refused is not NO_LEDGER:
-            withheld = redaction.with_later_figures(withheld, later())
+            withheld = outbound_figures.with_later_figures(withheld, later())
         return Reply(withheld.to_record(), reply_to=message), {**facts, STAYED: True}
 
     def over(self, locked_ledger: LockedLedger, message: Message, facts: Facts, kind: str) -> Refusal | None:

@@ -2,7 +2,7 @@
 
 It replies to the coordinator's requests, and accounts for their cost in privacy.
 
-`client` has a handler for each kind of request. `redaction` rounds figures and removes the text of errors.
+`client` has a handler for each kind of request. `outbound_figures` rounds figures, `redaction` removes texts of errors.
 `protection` and `privacy_budget` charge the account before anything is computed. `released/` remembers the releases of
 earlier runs.
 """

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from typing import Any
 
 from flfed import registry
-from flfed.federation.client.redaction import count_rows
+from flfed.federation.client.outbound_figures import count_rows
 from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import Refusal, decline, refuse
 from flfed.rows.comparison.attack_runner import Finding, Promised, attack

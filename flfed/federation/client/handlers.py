@@ -8,9 +8,10 @@ from typing import Any
 import flfed
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
+from flfed.federation.client.outbound_figures import count_rows, redact_comparison
 from flfed.federation.client.parts.step import SiteStep
 from flfed.federation.client.protection import rows_band
-from flfed.federation.client.redaction import CROSSING, count_rows, redact_comparison
+from flfed.federation.client.redaction import CROSSING
 from flfed.federation.client.released.model_answers import count_scores
 from flfed.federation.client.site_parts import leave
 from flfed.federation.client.site_run import SiteRun, compared_model

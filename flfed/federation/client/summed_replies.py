@@ -11,7 +11,7 @@ from typing import Any
 
 from flwr.app import Message
 
-from flfed.federation.client.redaction import redact_round
+from flfed.federation.client.outbound_figures import redact_round
 from flfed.federation.client.run_keys import QuestionHistory
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.federation.client.site_run import SiteRun

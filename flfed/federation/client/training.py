@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 from flwr.app import RecordDict
 
+from flfed.federation.client.outbound_figures import choose_rounding, scores_of, training_stays
 from flfed.federation.client.parts.step import TrainingStep
 from flfed.federation.client.protection import draws_once
-from flfed.federation.client.redaction import choose_rounding, scores_of, training_stays
 from flfed.federation.client.site_parts import leave, site_parts
 from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import NotSpent, Refusal, decline

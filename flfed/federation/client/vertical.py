@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flfed.federation.client.redaction import redact_comparison
+from flfed.federation.client.outbound_figures import redact_comparison
 from flfed.federation.client.run_keys import KEY, RunKeys, stated
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.training import RunKind

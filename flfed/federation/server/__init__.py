@@ -3,8 +3,8 @@
 Its steps are enrolment, first sums, rounds and comparison.
 
 A person starts `run`, `repeats` conducts it once a seed, and `server` is one run. It calls the steps in `enrolment`
-(with the first sums), `rounds` and `comparison`, and `checkpoint_writer` writes the rounds. All of them take a
-`RunSetting`, which sends requests to all sites and waits. A feature of the study is a file in `parts`, with its work at
-each of these steps; `server_parts` lists them. `row_sums` are sums over the sites' rows, `secure_sums` has the keys of
-sums that hide each site's part.
+(with the first sums), `rounds` (with their checkpoints) and `comparison`. All of them take a `RunSetting`, which sends
+requests to all sites and waits. A feature of the study is a file in `parts`, with its work at each of these steps;
+`server_parts` lists them. `row_sums` are sums over the sites' rows, `secure_sums` has the keys of sums that hide each
+site's part.
 """

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from flfed.callbacks import Jobs, Progress, no_progress
+from flfed.callbacks import Jobs, Progress, RoundCallback, RunObserver, no_observer, no_progress
 from flfed.errors import RunStopped, UsageError, interruption
 from flfed.federation.client.protection import follows_history, read_ahead
 from flfed.federation.engines.engine import Engine, RemoteSite, RunResources, answer_of
@@ -21,7 +21,6 @@ from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime,
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin, code_sha256
 from flfed.federation.recording.source_model import source_of
-from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.server import FederatedRun
 from flfed.federation.server.source_rows import counting, source_rows
 from flfed.federation.server.statistic import conduct_statistic

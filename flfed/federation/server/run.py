@@ -10,10 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.callbacks import Jobs, Progress, no_progress
+from flfed.callbacks import Jobs, Progress, RoundCallback, RunObserver, no_observer, no_progress
 from flfed.federation.engines.engine import RemoteSite, engine_of, path_of
 from flfed.federation.recording.source_model import forget_source, keep_source, named_start
-from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.preflight import check, check_vertical
 from flfed.federation.server.repeats import Series, check_left
 from flfed.records.reports.report import REFERENCES, report

@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from flfed.callbacks import RoundCallback, RunObserver, no_observer
 from flfed.federation.recording.privacy_recorder import PrivacyRecord
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server import enrolment
-from flfed.federation.server.checkpoint_writer import CheckpointWriter, RoundCallback, RunObserver, no_observer
 from flfed.federation.server.comparison import Comparison
 from flfed.federation.server.parts.server_part import FinalModel
-from flfed.federation.server.rounds import conduct_rounds, rehearse_rounds, site_sums
+from flfed.federation.server.rounds import CheckpointWriter, conduct_rounds, rehearse_rounds, site_sums
 from flfed.federation.server.run_setting import RunSetting
 from flfed.federation.server.server_parts import server_parts
 from flfed.summaries.summary import Encoder, Summary, merge

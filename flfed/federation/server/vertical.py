@@ -10,7 +10,6 @@ import numpy as np
 
 from flfed.errors import UsageError
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.server.checkpoint_writer import OF_SITE
 from flfed.federation.server.comparison import requested_groups, select_requested
 from flfed.federation.server.server import FederatedRun
 from flfed.records.statistics.own_models import PARTIES
@@ -18,7 +17,7 @@ from flfed.study.kinds import MOST_PARTIES
 from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.aggregation.rounds import Participants, RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.checkpoints.checkpoint import Checkpoint
+from flfed.updates.checkpoints.checkpoint import OF_SITE, Checkpoint
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.vertical import (
     ALIGN,

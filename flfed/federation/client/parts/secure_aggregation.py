@@ -9,8 +9,8 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Self
 
+from flfed.federation.client.outbound_figures import losses_of
 from flfed.federation.client.parts.step import Leaving, PartReply, SitePart, SiteStep, TrainingStep
-from flfed.federation.client.redaction import losses_of
 from flfed.federation.client.secure_sums import masked_losses
 from flfed.refusals import NotTakingPart
 from flfed.study.study import Study
