@@ -194,6 +194,10 @@ def path_of(reason: str) -> str:
     return reason.path if isinstance(reason, Refusal) else ""
 
 
+CROSSING = 10
+"""Counts of rows below this leave a site as "fewer than 10", whatever its policy."""
+
+
 def of_table(error: TableError, least: int) -> Refusal:
     """Return the refusal of a table that breaks a rule, with counts below `least` as "fewer than".
 

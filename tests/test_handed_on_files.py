@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from flfed.errors import FlfedError, UsageError
-from flfed.export.explanations import explain_predictions
 from flfed.export.model_folder import SharedModel, dequantise
 from flfed.export.predict import predict_table
+from flfed.export.predictions import explain_predictions
 from flfed.parsers import parse_tensors
 from flfed.records.dashboard.access import role_of
 from flfed.rows.data import datasets

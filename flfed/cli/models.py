@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flfed.deployment.model_signer import Whose
     from flfed.export.model_folder import SharedModel
     from flfed.export.party_model import PartyScores
-    from flfed.export.predict import Predictions
+    from flfed.export.predictions import Predictions
 
 MODEL = typer.Argument(..., help="Exported model folder.")
 TABLE = typer.Argument(None, help="CSV or Parquet with the columns of the model's schema.")
@@ -64,7 +64,7 @@ def predict(
         return
     shared, signed, predictions = _predicted(model, table, site, signed_by)
     # Imported late, so that wrong usage is refused at once.
-    from flfed.export.explanations import explain_predictions
+    from flfed.export.predictions import explain_predictions
 
     # The file is written before anything is printed: its errors end the command.
     reasons = None

@@ -10,7 +10,8 @@ import numpy as np
 from scipy.special import expit, logit
 
 from flfed.export.model_folder import SharedModel
-from flfed.export.predict import Predictions, person_codes
+from flfed.export.predict import person_codes
+from flfed.export.predictions import Predictions
 from flfed.export.references import References
 from flfed.records.statistics.verdict import number
 from flfed.records.store.tables import finite

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,133 +12,19 @@ import pandas as pd
 
 from flfed.errors import TableError, UsageError, count_in_words
 from flfed.export.model_folder import SharedModel
-from flfed.records.statistics.verdict import interval, number
-from flfed.records.store.tables import finite
+from flfed.export.predictions import Predictions, figure_of
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.findings.oddities import oddities
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import MAP_IT, NO_COLUMN, Field, Finding, with_text_names
 from flfed.rows.data.sources import Csv, Parquet
-from flfed.rows.evaluation.calibration import LEAST_EVENTS, Calibration, calibrate
-from flfed.rows.evaluation.intervals import Estimate, compare
+from flfed.rows.evaluation.calibration import Calibration, calibrate
+from flfed.rows.evaluation.intervals import compare
 from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.features.encode import codes, encode
 from flfed.seeds import generator
-from flfed.spreadsheet import csv_text
 from flfed.words import render, usage_error
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Predictions:
-    """Predictions for the rows of one table, in their order.
-
-    Attributes
-    ----------
-    headers : tuple of str
-        One name per column of `values`: "probability", "probability CLASS", or "prediction".
-    values : float64 array [rows, columns]
-        P(last class) of a binary target, P(each class), or predictions in the target's unit. NaN
-        for a row with a gap, if the study trained on complete rows only.
-    of : str
-        Target of a value: the last class, the classes, or the target with its unit.
-    figures : dict of metric to {"value", "low", "high", "method"}
-        On the rows with an outcome; empty if the table has none.
-    calibration : Calibration or None
-        On the same rows; None without an outcome, and unless the target has two classes.
-    known : int
-        Number of rows with an outcome and a prediction.
-    notes : tuple of str
-        The `clipped` ones first.
-    clipped : tuple of str
-        A sentence for each column with values outside an unconfirmed range.
-    inputs : float64 array [rows, inputs]
-        The rows as inputs of the model.
-    table : DataFrame
-        The rows in the schema's columns.
-    """
-
-    headers: tuple[str, ...]
-    values: np.ndarray
-    of: str
-    figures: Mapping[str, Mapping[str, Any]]
-    calibration: Calibration | None
-    known: int
-    notes: tuple[str, ...]
-    clipped: tuple[str, ...] = ()
-    inputs: np.ndarray
-    table: pd.DataFrame
-
-    def rows(self) -> list[dict[str, float | int | None]]:
-        """Return one object a row: its number from 1, and its values by name."""
-        rows = []
-        for place, row in enumerate(self.values.tolist(), start=1):
-            rows.append({"row": place, **dict(zip(self.headers, map(finite, row), strict=True))})
-        return rows
-
-    def as_csv(self) -> str:
-        """Return the rows as CSV: "row", then the values with all their digits."""
-        return rows_csv(self.headers, self.values)
-
-    def measured(self) -> dict[str, Any]:
-        """Return the figures of rows with an outcome, as `--json` has them."""
-        calibration = None
-        if self.calibration is not None:
-            calibration = {
-                "slope": _figure(self.calibration.slope),
-                "intercept": _figure(self.calibration.intercept),
-                "few-events": self.calibration.few,
-            }
-        return {"metrics": self.figures or None, "calibration": calibration, "metric-rows": self.known}
-
-    def describe_figures(self) -> list[str]:
-        """Return a line for each metric; none where no outcome is known."""
-        lines = []
-        for name, figure in self.figures.items():
-            text = f"not defined: {figure['method']}"
-            if figure["value"] is not None:
-                span = f"no interval: {figure['method']}"
-                if figure["low"] is not None:
-                    span = f"95 % CI {interval(figure['low'], figure['high'])}"
-                text = f"{number(figure['value'])} ({span})"
-            lines.append(f"  {name}: {text}")
-        return lines
-
-    def describe_calibration(self) -> list[str]:
-        """Return the calibration in sentences; none where there is none."""
-        if self.calibration is None:
-            return []
-        sentences = [
-            _describe("slope", self.calibration.slope, 1.0, ("extreme", "narrow")),
-            _describe("intercept", self.calibration.intercept, 0.0, ("high", "low")),
-        ]
-        if self.calibration.few:
-            sentences.append(render("export.calibration.few", least=LEAST_EVENTS))
-        return sentences
-
-
-def _describe(name: str, estimate: Estimate, calibrated: float, words: tuple[str, str]) -> str:
-    """Return an estimate of calibration in a sentence: too low, too high, or neither."""
-    if not math.isfinite(estimate.value):
-        return render("export.calibration.undefined", name=name, reason=estimate.method)
-    below, above = words
-    word = "fits"
-    if estimate.high < calibrated:
-        word = below
-    elif estimate.low > calibrated:
-        word = above
-    signed = name == "intercept"
-    span = interval(estimate.low, estimate.high, signed=signed)
-    figure = f"{number(estimate.value, signed=signed)} (95 % CI {span})"
-    return render(f"export.calibration.{name}-{word}", figure=figure)
-
-
-def rows_csv(headers: Sequence[str], values: np.ndarray) -> str:
-    """Return the values of all rows as CSV, with the row's number first; NaN is an empty cell."""
-    cells = values.astype(object)
-    cells[np.isnan(values)] = None
-    return csv_text(["row", *headers], ([number, *row] for number, row in enumerate(cells, start=1)))
-
 
 Rows = tuple[pd.DataFrame, Mapping[str, str | Field | None], tuple[str, ...]]
 """A table as its source gives it, how its columns are read, and the source's codes for "not known"."""
@@ -412,12 +297,6 @@ def _measure(
         draws=model.study.compare.resamples,
         groups=groups,
     )
-    figures = {name: _figure(arms[""]) for name, arms in interval_by_metric.items()}
+    figures = {name: figure_of(arms[""]) for name, arms in interval_by_metric.items()}
     calibration = calibrate(y, score, groups) if task == "binary" else None
     return figures, calibration
-
-
-def _figure(estimate: Estimate) -> dict[str, Any]:
-    """Return an estimate as JSON has it."""
-    ends = {end: finite(getattr(estimate, end)) for end in ("value", "low", "high")}
-    return {**ends, "method": estimate.method}

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
+from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import LEAST_TOGETHER
 from flfed.rows.model_files import MONITOR
 from flfed.summaries.score_bins import ScoreBins, dense
 from flfed.summaries.stability import Reference, make_reference
@@ -55,6 +57,14 @@ class References:
 
 FILE: TypeAdapter[References] = TypeAdapter(References)
 RECORD: TypeAdapter[tuple[Reference, ...]] = TypeAdapter(tuple[Reference, ...])
+
+
+def references_of(reader: RunReader, run: str) -> References | None:
+    """Return the groups of training rows in a run's record, or None."""
+    is_open = all(site.disclosure == "open" for site in reader.sites(run) if site.status == "accepted")
+    least = 1 if is_open else LEAST_TOGETHER
+    histograms = reader.summary(run, "score-histograms")
+    return recorded_references(reader.summary(run, "training-groups"), histograms, least)
 
 
 def recorded_references(

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 from flfed import registry
 from flfed.errors import UsageError, unknown
 from flfed.export.model_folder import SharedModel, write_files
-from flfed.export.references import References, recorded_references
+from flfed.export.references import references_of
 from flfed.federation.engines.engine import engine_of
-from flfed.paths import RUN
 from flfed.records.objects import read, write
 from flfed.records.reports.narrative import story
 from flfed.records.reports.report import is_of_model, metrics_of, report
@@ -26,7 +25,6 @@ from flfed.records.statistics.recorded_statistic import ANALYSIS, statistic_in_w
 from flfed.records.statistics.regression import Averaging
 from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import LEAST_TOGETHER
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.model_files import ENCODER, INDEX, MODEL, MONITOR, SCHEMA, STUDY, TREE_FILES
@@ -149,7 +147,7 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         signer = engine_of(runs[0].engine).signer() if model else None
         target = folder or Path(run_report["run"])
         if model is not None:
-            model = replace(_in_dtype(model, dtype), references=_references(reader, model.run))
+            model = replace(_in_dtype(model, dtype), references=references_of(reader, model.run))
         # Refused before anything is written: two exports are never mixed.
         _refuse_taken(target)
         files = _tables(reader, runs, run_report)
@@ -162,14 +160,6 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
     for site, part in _parts(runs[0], series).items():
         part.write(target / site)
     return Exported(run_report["run"], target, exported, reason, _names(target), signer)
-
-
-def _references(reader: RunReader, run: str) -> References | None:
-    """Return the groups of training rows in a run's record, or None."""
-    is_open = all(site.disclosure == "open" for site in reader.sites(run) if site.status == "accepted")
-    least = 1 if is_open else LEAST_TOGETHER
-    histograms = reader.summary(run, "score-histograms")
-    return recorded_references(reader.summary(run, "training-groups"), histograms, least)
 
 
 def _in_dtype(model: SharedModel, dtype: str) -> SharedModel:
@@ -305,7 +295,7 @@ def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
     UsageError
         If the site has no such model, or the folder is not empty.
     """
-    last_model = site_model(site, run, repeat) if RUN.fullmatch(run) else None
+    last_model = site_model(site, run, repeat)
     if last_model is None:
         raise usage_error("export.absent.site", site=site, run=run, repeat=repeat)
     _refuse_taken(folder)

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from flfed.export.model_folder import SharedModel
     from flfed.notebook.own_model import Builder
-    from flfed.records.charts.chart import Chart
 
 
 class CallableReport(dict[str, Any]):
@@ -383,10 +382,11 @@ class Plots:
         metric = self._metric()
         sites = len(run_report["sites"])
         section = gains(run_report, metric, at_the_ends(run_report, metric, sites), sites)
-        drawn: Chart | None = section.charts[0].draw()
+        drawn = section.charts[0].draw()
         if drawn is None:
             raise usage_error("notebook.plots.gains")
-        return drawn.altair()
+        layers: alt.LayerChart = drawn.altair()
+        return layers
 
     def rounds(self, metric: str = "", sites: Sequence[str] = ()) -> alt.LayerChart:
         """Return a figure by round, over all sites or for the named ones.

@@ -17,9 +17,9 @@ from flfed.errors import UsageError
 from flfed.export.brought import trees as brought_trees
 from flfed.export.brought import xgboost_document
 from flfed.export.brought.validation_study import bring_model
-from flfed.export.explanations import explain_predictions
 from flfed.export.model_folder import SharedModel
 from flfed.export.predict import predict_site
+from flfed.export.predictions import explain_predictions
 from flfed.export.run_folder import export
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites

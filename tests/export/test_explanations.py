@@ -7,9 +7,9 @@ import pytest
 from scipy.special import logit, softmax
 
 from flfed.errors import UsageError
-from flfed.export.explanations import CENTRE, explain_predictions
 from flfed.export.model_folder import SharedModel
 from flfed.export.predict import predict_frame, predict_site
+from flfed.export.predictions import CENTRE, explain_predictions
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.features.encode import input_names

@@ -10,9 +10,9 @@ import xgboost
 
 from flfed import Study, run
 from flfed.errors import UsageError
-from flfed.export.explanations import explain_predictions
 from flfed.export.model_folder import SharedModel
 from flfed.export.predict import inputs_of, predict_frame
+from flfed.export.predictions import explain_predictions
 from flfed.export.run_folder import export
 from flfed.export.xgboost_file import xgboost_files
 from flfed.rows.data import datasets

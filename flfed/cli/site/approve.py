@@ -20,7 +20,6 @@ from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     from flfed.deployment.operator.proposal import Proposal, SiteFacts
-    from flfed.deployment.operator.secure_sums import Agreement
     from flfed.deployment.site_state.approval import Approval
     from flfed.rows.data.site import Site
     from flfed.study.study import Study
@@ -121,7 +120,7 @@ def approve_study(
             keep_start(folder, loaded_study, source)
         if compared:
             add_comparisons(folder, loaded_study, compared, by=_who(by))
-        decided = _approved(folder, own, loaded_study, others, agreement, _who(by))
+        decided = _approved(folder, proposal, _who(by))
     elif decision == "refuse":
         decided = write_refusal(folder, loaded_study, by=_who(by))
     else:
@@ -286,17 +285,15 @@ def check_answering(study: Study, site: Site, others: tuple[str, ...]) -> None:
         raise UsageError(f"site {site.name!r} would not answer this study: {refused}")
 
 
-def _approved(
-    folder: SiteFolder, site: Site, study: Study, others: tuple[str, ...], agreement: Agreement, by: str
-) -> Approval:
+def _approved(folder: SiteFolder, proposal: Proposal, by: str) -> Approval:
     from flfed.deployment.bundle import bundle_sha256
     from flfed.deployment.site_state.approval import approve
     from flfed.deployment.site_state.freeze import freeze_first, list_changed
     from flfed.deployment.site_state.trusted_files import coordinator_of
-    from flfed.rows.data import datasets
     from flfed.rows.snapshots import snapshot
 
-    serving = site.serving(study.dataset.name)
+    study = proposal.study
+    serving = proposal.serving
     # An approval names the hash of a snapshot.
     earlier_facts = snapshot.read_facts(serving, folder.frozen)
     facts = earlier_facts or freeze_first(folder, serving)
@@ -305,20 +302,20 @@ def _approved(
         typer.echo(render("commands.decision.excluded", found=gone.found, listed=gone.listed), err=True)
     # A person who opted out meanwhile must not be in rows that are approved.
     if list_changed(folder, facts):
-        raise usage_error("commands.decision.opted-out", dataset=study.dataset.name, site=site.name)
-    schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
+        raise usage_error("commands.decision.opted-out", dataset=study.dataset.name, site=serving.name)
+    schema_sha256 = proposal.schema.sha256()
     if facts.schema_sha256 != schema_sha256:
-        raise usage_error("commands.decision.schema", dataset=study.dataset.name, site=site.name)
+        raise usage_error("commands.decision.schema", dataset=study.dataset.name, site=serving.name)
     return approve(
         folder,
         study,
         by=by,
-        co_sites=others,
+        co_sites=proposal.co_sites,
         rows_sha256=facts.sha256,
         schema_sha256=schema_sha256,
         bundle_sha256=bundle_sha256(),
         coordinator=coordinator_of(folder),
-        **vars(agreement),
+        **vars(proposal.agreement),
     )
 
 

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from flfed.federation.client.redaction import CROSSING
-from flfed.refusals import CONTROL, TABLE, Refusal, read_of_site
+from flfed.refusals import CONTROL, CROSSING, TABLE, Refusal, read_of_site
 from flfed.rows.data import datasets
 from flfed.rows.data.parsing.fields import Field as OwnField
 from flfed.rows.data.site import Site

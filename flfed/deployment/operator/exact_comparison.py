@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flfed.paths import RUN, SiteFolder
+from flfed.paths import SiteFolder
 from flfed.records.statistics.verdict import Difference, better_of, verdict, worthwhile_of
 from flfed.rows.comparison.compare import SiteComparison, compare
 from flfed.rows.data.site import Site
@@ -91,7 +91,7 @@ def exact_comparison(folder: SiteFolder, site: Site, run: str, repeat: int = 0) 
     UsageError
         If the site has no model of the run, or no frozen rows of its dataset.
     """
-    final_model = site_model(site.name, run, repeat) if RUN.fullmatch(run) else None
+    final_model = site_model(site.name, run, repeat)
     if final_model is None:
         raise usage_error("operator.exact.modelless", site=site.name, run=run, repeat=repeat)
     study = Study.parse_recorded(final_model.study)

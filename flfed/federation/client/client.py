@@ -14,17 +14,16 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from flfed.callbacks import Today
 from flfed.errors import FlfedError, TableError
-from flfed.federation.client.handlers import HANDLERS, ROUNDS, Reply, Replying, enrol, run_kind, train
+from flfed.federation.client.handlers import HANDLERS, ROUNDS, Reply, Replying, enrol, run_kind
 from flfed.federation.client.protection import LocalProtection, checks_history, rows_refusal, willing_site
-from flfed.federation.client.redaction import CROSSING, redact, redacted, table_error
+from flfed.federation.client.redaction import redact, redacted, table_error
 from flfed.federation.client.released.model_answers import is_last, later_figures
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.run_keys import Approving, check_lasting
 from flfed.federation.client.site_run import SiteRun, run_of, study_of
 from flfed.federation.client.training import LastUpdates, load_or_train
-from flfed.refusals import NotTakingPart, decline, of_table, refuse
+from flfed.refusals import CROSSING, NotTakingPart, decline, of_table, refuse
 from flfed.rows.comparison.incumbent import refuse_without_score
 from flfed.rows.data.site import Site
 from flfed.rows.session import FIT, SiteSession, never
@@ -47,7 +46,6 @@ from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
 from flfed.updates.messages.kinds import asks
-from flfed.updates.messages.train import TrainRequest
 from flfed.words import render
 
 LOG = logging.getLogger("flfed.site")
@@ -92,7 +90,7 @@ class SiteClient:
         self,
         find_site: FindSite,
         *,
-        today: Today = datetime.date.today,
+        today: Callable[[], datetime.date] = datetime.date.today,
         rows: str = "",
         protect: LocalProtection | None = None,
         releasing: bool = True,
@@ -171,7 +169,8 @@ class SiteClient:
         if reply_cache is not None and reply_cache not in self._over and keeps:
             # The site's policy comes first, also before a stored reply.
             session = self.session(context, kind)
-            request = read(TrainRequest, message.content)
+            request_type, train = HANDLERS[kind]
+            request = read(request_type, message.content)
             # The reply is the earlier one, where the same request came before.
             record = load_or_train(request, session, own, reply_cache, lambda: self._run(train(request, session, own)))
             keep_encoder(message, own.state)

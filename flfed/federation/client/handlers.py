@@ -9,25 +9,22 @@ import flfed
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
 from flfed.federation.client.outbound_figures import count_rows, redact_comparison
-from flfed.federation.client.parts.step import SiteStep
 from flfed.federation.client.protection import rows_band
-from flfed.federation.client.redaction import CROSSING
 from flfed.federation.client.released.model_answers import count_scores
-from flfed.federation.client.site_parts import leave
+from flfed.federation.client.site_parts import leave_alone
 from flfed.federation.client.site_run import SiteRun, compared_model
 from flfed.federation.client.statistic import account_of, count_statistic
 from flfed.federation.client.summed_replies import SUM_REQUESTS, SumReply, answer_sums
 from flfed.federation.client.training import Round, RunKind, StatisticKind, Training, Validation
 from flfed.federation.client.trees import Trees, count_cells
 from flfed.federation.client.vertical import Vertical, align, compare_joined, exchange
-from flfed.refusals import NotSpent, NotTakingPart, Refusal, of_table, refusal_of
+from flfed.refusals import CROSSING, NotSpent, NotTakingPart, Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
 from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.data.site import redraws
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
-from flfed.study.tables import in_sums_only
 from flfed.updates.messages.compare import AUDIT, COMPARE, AuditReply, AuditRequest, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import EnrolReply, EnrolRequest
 from flfed.updates.messages.summarise import (
@@ -88,7 +85,7 @@ def enrol(request: EnrolRequest, open_session: Callable[[], SiteSession], own: S
     low, high = rows_band(session.study, run_kind(session.study).count_rows(session))
     share = policy.sharing(session.study)
     sums = own.sums(session.study)
-    keeps_rounds = in_sums_only(share) or policy.round_figures(summed=True) == "none"
+    keeps_rounds = policy.shares_in_sums_only(session.study) or policy.round_figures(summed=True) == "none"
     statement = b"" if sums is None else sums.keys.statement(share, keeps_rounds=keeps_rounds)
     return EnrolReply(
         site=site,
@@ -114,8 +111,7 @@ def _refusal(site: str, reason: Refusal) -> EnrolReply:
 
 def summarise(request: SummariseRequest, session: SiteSession, own: SiteRun) -> Replying:
     """Return the sums over training rows that may leave."""
-    step = SiteStep(original_request=request, session=session, own=own)
-    return (yield from leave(step, SummariseReply(summary=session.summary())))
+    return (yield from leave_alone(request, session, own, SummariseReply(summary=session.summary())))
 
 
 def train(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
@@ -136,7 +132,7 @@ def judge(request: CompareRequest, session: SiteSession, own: SiteRun) -> Replyi
         reply = redact_comparison(session, comparison)
     else:
         reply = CompareReply(**count_rows(session), arms=(), differences=(), note=str(refused))
-    return (yield from leave(SiteStep(original_request=request, session=session, own=own), reply))
+    return (yield from leave_alone(request, session, own, reply))
 
 
 HANDLERS: dict[str, tuple[type[Any], Handler]] = {

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from flwr.app import Context, Error, Message
 
 from flfed.errors import TableError
-from flfed.refusals import NotSpent, NotTakingPart, Refusal, of_table, refusal_of
+from flfed.refusals import CROSSING, NotSpent, NotTakingPart, Refusal, of_table, refusal_of
 from flfed.study.study import Study
 from flfed.trees.forest import NoTrees
 from flfed.updates.checkpoints.site_state import StorageError
@@ -21,8 +21,6 @@ from flfed.updates.messages.fields import MalformedMessage
 
 LOG = logging.getLogger("flfed.site")
 SITE_ERROR = 1
-CROSSING = 10
-"""Counts of rows below this leave a site as "fewer than 10", whatever its policy."""
 
 
 def redact(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:

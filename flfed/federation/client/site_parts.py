@@ -13,7 +13,10 @@ from flfed.federation.client.parts.own_part import OwnPart
 from flfed.federation.client.parts.secure_aggregation import SecureAggregation
 from flfed.federation.client.parts.step import Leaving, PartReply, SitePart, SiteStep
 from flfed.federation.client.parts.strategy_rule import StrategyRule
-from flfed.federation.client.site_run import study_of
+from flfed.federation.client.site_run import SiteRun, study_of
+from flfed.rows.session import SiteSession
+from flfed.updates.messages.compare import CompareRequest
+from flfed.updates.messages.summarise import SummariseRequest
 
 PARTS: tuple[type[SitePart], ...] = (SecureAggregation, CoveringNoise, Codec, OwnPart, StrategyRule)
 """From the outermost to the innermost: the first one has the original request, and the outbound reply."""
@@ -29,6 +32,13 @@ def site_parts(text: str) -> tuple[SitePart, ...]:
         if made is not None:
             parts.append(made)
     return tuple(parts)
+
+
+def leave_alone(
+    request: SummariseRequest | CompareRequest, session: SiteSession, own: SiteRun, reply: PartReply
+) -> Leaving:
+    """Return the outbound reply to a request that no part of its study has changed."""
+    return (yield from leave(SiteStep(original_request=request, session=session, own=own), reply))
 
 
 def leave(step: SiteStep, reply: PartReply) -> Leaving:
