@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from glob import escape, glob
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import typer
 
 from flfed.errors import FlfedError, UsageError
+from flfed.words import usage_error
 
 RUNS = 50
 """Most runs that a shell offers."""
@@ -113,3 +116,55 @@ def _change(text: str) -> tuple[str, Any]:
     from flfed.study.settings import toml_value
 
     return key.strip(), toml_value(value)
+
+
+def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Return the grid of `--grid KEY=V1,V2` options.
+
+    Raises
+    ------
+    UsageError
+        For an option without key or values.
+
+    Examples
+    --------
+    >>> parse_grid(["lr=0.01,0.1", "plan.optimiser=sgd,adam"])
+    {'lr': (0.01, 0.1), 'plan.optimiser': ('sgd', 'adam')}
+    """
+    grid: dict[str, tuple[Any, ...]] = {}
+    for text in texts:
+        key, _, values = map(str.strip, text.partition("="))
+        if not key or not values:
+            raise usage_error("experiments.sweep.syntax", text=text)
+        if key in grid:
+            raise usage_error("experiments.sweep.repeated", text=text)
+        grid[key] = _values(values, text)
+    return grid
+
+
+def _values(values: str, text: str) -> tuple[Any, ...]:
+    """Return the comma-separated values of a text, as TOML where possible, otherwise as words."""
+    from flfed.study.settings import toml_value
+
+    # In a list of TOML values, numbers and flags keep their types.
+    array = toml_value(f"[{values}]")
+    if isinstance(array, list):
+        return tuple(array)
+    words = [word.strip() for word in values.split(",")]
+    if not all(words):
+        raise usage_error("experiments.sweep.syntax", text=text)
+    return tuple(map(toml_value, words))
+
+
+def set_options(settings: Mapping[str, Any]) -> str:
+    """Return settings of a study as options of `flfed study run`, for a shell."""
+    return " ".join(f"--set {shlex.quote(f'{key}={_toml(value)}')}" for key, value in settings.items())
+
+
+def _toml(value: Any) -> str:
+    """Return a value as `--set` reads it back."""
+    from flfed.study.settings import toml_value
+
+    if isinstance(value, str) and toml_value(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flfed.cli import output, runs
-from flfed.cli.arguments import CLUSTER, JOBS, LATEST, SET, STUDY, study_of
+from flfed.cli.arguments import CLUSTER, JOBS, LATEST, SET, STUDY, parse_grid, set_options, study_of
 from flfed.cli.progress import loading_line, places_of, progress, stoppable
 from flfed.errors import FlfedError, UsageError
 from flfed.records.statistics.verdict import describe_verdict, format_as_written, interval, metric_name, number
@@ -314,7 +314,7 @@ def sweep_study(
     """
     study = study_of(name, changes)
     with stoppable():
-        from flfed.experiments.sweep import parse_grid, points_of, sweep
+        from flfed.experiments.sweep import points_of, sweep
 
         # The command line has precedence over the study's own grid.
         points = points_of(study, {**study.sweep, **parse_grid(grid)})
@@ -329,7 +329,10 @@ def sweep_study(
 
 
 def _swept(outcome: Swept) -> output.Shown:
-    yield outcome.as_json()
+    shown = outcome.as_json()
+    if outcome.best is not None:
+        shown["best"] = {**shown["best"], "options": set_options(outcome.best.settings)}
+    yield shown
     if not outcome.points:
         return
     keys = list(outcome.points[0].settings)
@@ -342,5 +345,5 @@ def _swept(outcome: Swept) -> output.Shown:
     title = render("commands.sweep.title", study=outcome.study, points=counted(len(rows), "point"))
     output.as_table(headers, rows, title=title, spare=spare)
     if outcome.best is not None:
-        output.say(f"Best: {outcome.best.as_options()}")
+        output.say(f"Best: {set_options(outcome.best.settings)}")
     output.say(render("experiments.sweep.caution"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,15 +17,13 @@ from flfed.errors import FlfedError, RunStopped, UsageError, interruption
 from flfed.federation.client.protection import follows_history, read_ahead
 from flfed.federation.engines.engine import RunConfig, RunResources, answer_of, engine_of, find_sites, path_of
 from flfed.federation.recording.recorder import Recorder
-from flfed.federation.recording.run_record import bad_end_written, begin
+from flfed.federation.recording.run_record import Outcome, bad_end_written, begin
 from flfed.federation.server.preflight import check
 from flfed.federation.server.server import FederatedRun
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import DriverStore, ForwardedStore, RunStore
 from flfed.rows.data.site import CachedSite, Site
-from flfed.study.settings import toml_value
 from flfed.study.study import Study
-from flfed.summaries.summary import arrays_sha256
 from flfed.tasks import Driver, open_tasks, usable_jobs
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.words import flfed_error, render, usage_error
@@ -68,10 +65,6 @@ class Point:
     loss: float | None
     primary: float | None
     rows: int
-
-    def as_options(self) -> str:
-        """Return the point as options of `flfed study run`, for a shell."""
-        return " ".join(f"--set {shlex.quote(f'{key}={_toml(value)}')}" for key, value in self.settings.items())
 
     def as_json(self, metric: str) -> dict[str, Any]:
         """Return the entry of `flfed study sweep --json`, with the name of the primary metric."""
@@ -119,7 +112,7 @@ class Swept:
     def as_json(self) -> dict[str, Any]:
         """Return the object of `flfed study sweep --json`."""
         points = [point.as_json(self.primary) for point in self.ranked()]
-        best = None if self.best is None else {**points[0], "options": self.best.as_options()}
+        best = None if self.best is None else points[0]
         return {"study": self.study, "points": points, "best": best, "note": render("experiments.sweep.caution")}
 
     def error(self) -> FlfedError | None:
@@ -129,49 +122,6 @@ class Swept:
         if self.best is not None:
             return None
         return flfed_error("experiments.sweep.failed", reason=self.points[0].reason)
-
-
-def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    """Return the grid of `--grid KEY=V1,V2` options.
-
-    Raises
-    ------
-    UsageError
-        For an option without key or values.
-
-    Examples
-    --------
-    >>> parse_grid(["lr=0.01,0.1", "plan.optimiser=sgd,adam"])
-    {'lr': (0.01, 0.1), 'plan.optimiser': ('sgd', 'adam')}
-    """
-    grid: dict[str, tuple[Any, ...]] = {}
-    for text in texts:
-        key, _, values = map(str.strip, text.partition("="))
-        if not key or not values:
-            raise usage_error("experiments.sweep.syntax", text=text)
-        if key in grid:
-            raise usage_error("experiments.sweep.repeated", text=text)
-        grid[key] = _values(values, text)
-    return grid
-
-
-def _values(values: str, text: str) -> tuple[Any, ...]:
-    """Return the comma-separated values of a text, as TOML where possible, otherwise as words."""
-    # In a list of TOML values, numbers and flags keep their types.
-    array = toml_value(f"[{values}]")
-    if isinstance(array, list):
-        return tuple(array)
-    words = [word.strip() for word in values.split(",")]
-    if not all(words):
-        raise usage_error("experiments.sweep.syntax", text=text)
-    return tuple(map(toml_value, words))
-
-
-def _toml(value: Any) -> str:
-    """Return a value as `--set` reads it back."""
-    if isinstance(value, str) and toml_value(value) == value:
-        return value
-    return json.dumps(value, ensure_ascii=False)
 
 
 def points_of(study: Study, grid: Grid) -> list[tuple[Settings, Study]]:
@@ -336,15 +286,16 @@ def _run_of(series: str, point: Study, sites: Sequence[Site], store: RunStore, p
             strategy, arrays = conductor.rounds(participants, checkpoint.encoder, checkpoint)
     finally:
         checkpoints.forget(writer.run)  # a point is not resumed: the sweep runs again
-    writer.summary("encoder", {"sha256": checkpoint.encoder.sha256()})
     status = "stopped" if strategy.stopped else "completed"
-    writer.finish(
+    outcome = Outcome(
         status=status,
         reason=recorder.shared_as.text(strategy.stopped),
-        seconds=time.monotonic() - began,
-        arrays_sha256=arrays_sha256(arrays),
+        arrays=arrays,
+        encoder=checkpoint.encoder,
         best_round=strategy.best_round,
+        seconds=time.monotonic() - began,
     )
+    outcome.write_end(writer)
     return writer.run
 
 

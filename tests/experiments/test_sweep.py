@@ -15,9 +15,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
-from flfed.cli.arguments import _change
+from flfed.cli.arguments import _change, parse_grid, set_options
 from flfed.errors import FlfedError, RunStopped, UsageError
-from flfed.experiments.sweep import Point, Swept, _comparable, parse_grid, points_of, sweep
+from flfed.experiments.sweep import Point, Swept, _comparable, points_of, sweep
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Site, SiteTable
@@ -190,7 +190,7 @@ def test_the_grid_is_the_product_in_order_and_options_can_be_copied():
     assert {study.seed for _, study in points} == {42}
     for settings, study in points:
         point = Point(settings=settings, run="r", status="", reason="", rounds=0, loss=None, primary=None, rows=0)
-        words = [word for word in shlex.split(point.as_options()) if word != "--set"]
+        words = [word for word in shlex.split(set_options(point.settings)) if word != "--set"]
         assert base.replace(dict(_change(word) for word in words)) == study
 
 

@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
-from flfed.records.charts.histograms import histogram_chart, histogram_lines
+from flfed.records.charts.curves import histogram_chart, histogram_lines
 from flfed.records.document.document import document
 from flfed.records.objects import read as read_object
 from flfed.records.reports.privacy import noise_from, promise_in_words, spending_in_words

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from flfed.records.charts.histograms import scores_chart
+from flfed.records.charts.curves import scores_chart
 from flfed.records.dashboard.run_page import seen_in_words
 from flfed.records.document.document import document
 from flfed.records.reports.privacy_tables import charged_lines

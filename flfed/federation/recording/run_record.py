@@ -110,6 +110,18 @@ class Outcome:
         """Return the hash of the final arrays; None where the coordinator has no model."""
         return arrays_sha256(self.arrays) if self.arrays else None
 
+    def write_end(self, writer: RunWriter) -> None:
+        """Record how the run ended."""
+        if self.arrays:
+            writer.summary("encoder", {"sha256": self.encoder.sha256()}, durable=False)
+        writer.finish(
+            status=self.status,
+            reason=self.reason,
+            seconds=self.seconds,
+            arrays_sha256=self.arrays_sha256(),
+            best_round=self.best_round,
+        )
+
 
 def begin(
     store: RunStore,

@@ -259,7 +259,10 @@ class Series:
             recorder = Recorder(writer, self.facts["primary"], self.study.most_rounds, way.progress, self.series)
             self._note_beginning(recorder, entry, checkpoint)
             outcome = self._conduct(repeat, recorder, checkpoint, way)
-        self._record_end(writer, outcome)
+        outcome.write_end(writer)
+        # The round checkpoints of a completed run are no longer needed.
+        if outcome.status == "completed":
+            checkpoints.settle(writer.run)
 
     def _note_beginning(self, recorder: Recorder, entry: RunEntry | None, checkpoint: Checkpoint | None) -> None:
         """Note what a reader of the record should know of how a repeat begins, or goes on."""
@@ -293,21 +296,6 @@ class Series:
             return checkpoint.round if checkpoint else 0
 
         return self.store.resume_run(entry.run, keep), checkpoint
-
-    def _record_end(self, writer: RunWriter, outcome: Outcome) -> None:
-        """Record how a repeat ended."""
-        if outcome.arrays:
-            writer.summary("encoder", {"sha256": outcome.encoder.sha256()}, durable=False)
-        writer.finish(
-            status=outcome.status,
-            reason=outcome.reason,
-            seconds=outcome.seconds,
-            arrays_sha256=outcome.arrays_sha256(),
-            best_round=outcome.best_round,
-        )
-        # The round checkpoints of a completed run are no longer needed.
-        if outcome.status == "completed":
-            checkpoints.settle(writer.run)
 
     def _conduct(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: RunResources) -> Outcome:
         """Run one repeat on the engine.

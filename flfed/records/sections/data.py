@@ -13,7 +13,7 @@ import pandas as pd
 
 from flfed.records.charts.chart import NARROW_PIXELS, Chart, Line, layer, names_axis, nominal, plot, quantitative
 from flfed.records.charts.colours import FALLING, INK, NEUTRAL, NO_FIGURE, RISING
-from flfed.records.charts.histograms import histogram_chart, histogram_lines
+from flfed.records.charts.curves import histogram_chart, histogram_lines
 from flfed.records.objects import read
 from flfed.records.section import Drawing, Section, Table, names_of
 from flfed.records.statistics.analysis import ALL, RowsAnalysed, column_label

@@ -15,8 +15,8 @@ from flfed.records.charts.curves import (
     decision_chart,
     precision_chart,
     roc_chart,
+    scores_chart,
 )
-from flfed.records.charts.histograms import scores_chart
 from flfed.records.objects import read
 from flfed.records.reports.round_totals import ON_ROWS
 from flfed.records.section import Drawing, Section, Table

@@ -22,11 +22,10 @@ from flfed.deployment.flower import message_parts
 from flfed.deployment.flower import site_client as tasks_module
 from flfed.deployment.flower.site_client import Tasks
 from flfed.deployment.gate.message_check import may_leave
-from flfed.deployment.processes import executor as executor_module
-from flfed.deployment.processes import units
+from flfed.deployment.processes import message_loop, units
 from flfed.deployment.processes.child_processes import BUSY, Pulse, shared_secret
 from flfed.deployment.processes.connector import RelayClient
-from flfed.deployment.processes.executor import ENDED, Executor, wait_for_secret
+from flfed.deployment.processes.message_loop import ENDED, Executor, wait_for_secret
 from flfed.deployment.processes.relay import relaying
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import SiteFolder
@@ -138,7 +137,7 @@ def test_every_error_is_seen_before_it_leaves(gate_node: Any, gate_secret: bytes
 def test_the_refusals_of_this_part_are_ones_that_the_gate_lets_out():
     from flfed.rows.data import site_discovery as sites
 
-    texts = [(Path(str(module.__file__))).read_text() for module in (executor_module, tasks_module, message_parts)]
+    texts = [(Path(str(module.__file__))).read_text() for module in (message_loop, tasks_module, message_parts)]
     codes = {code for text in texts for code in re.findall(SAYS, text)} | {ENDED.code}
     assert len(codes) == 10
     places = {
