@@ -8,19 +8,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from flfed.cli import (
-    catalogue,
-    choose,
-    coordinator,
-    dashboard,
-    data,
-    doctor,
-    models,
-    rehearse,
-    runs,
-    study,
-    study_runs,
-)
+from flfed.cli import catalogue, choose, coordinator, dashboard, data, doctor, models, rehearse, runs, study, study_runs
 from flfed.cli.site.commands import app as sites
 from flfed.packages import strictly
 

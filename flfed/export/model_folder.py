@@ -42,13 +42,7 @@ from flfed.rows.training.fit import score
 from flfed.rows.training.functional import probabilities
 from flfed.rows.training.requests import ScoreRequest
 from flfed.seeds import generator
-from flfed.signatures import (
-    HASH,
-    Signer,
-    coordinator_signed,
-    fingerprint_of,
-    model_facts,
-)
+from flfed.signatures import HASH, Signer, coordinator_signed, fingerprint_of, model_facts
 from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, Encoder, Layout, arrays_sha256, schema_encoder
 from flfed.words import flfed_error, render, usage_error

@@ -24,14 +24,7 @@ from flfed.federation.recording.pooled_figures import (
     weighted_mean,
 )
 from flfed.federation.recording.pseudonyms import WITHHELD, SharedAs
-from flfed.records.store.entries import (
-    ComparisonRow,
-    DifferenceRow,
-    EventRow,
-    MetricRow,
-    SentRow,
-    SiteRow,
-)
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SentRow, SiteRow
 from flfed.records.store.tables import finite
 from flfed.records.store.writer import RunWriter
 from flfed.refusals import Refusal, path_of

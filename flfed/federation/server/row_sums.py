@@ -19,14 +19,7 @@ from flfed.summaries.summary import Summary
 from flfed.trees.cut_points import cell_shapes, chosen_cuts
 from flfed.updates.aggregation.rounds import Participants
 from flfed.updates.arrays import Arrays
-from flfed.updates.messages.summarise import (
-    BINS,
-    STATISTIC,
-    BinsReply,
-    BinsRequest,
-    StatisticReply,
-    StatisticRequest,
-)
+from flfed.updates.messages.summarise import BINS, STATISTIC, BinsReply, BinsRequest, StatisticReply, StatisticRequest
 from flfed.words import flfed_error
 
 CellShapes = Mapping[str, tuple[int, int]]

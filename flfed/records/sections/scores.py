@@ -10,13 +10,7 @@ from typing import Any
 from flfed.records.charts.by_round import counted_in_bins, of_all_sites, of_each_site
 from flfed.records.charts.chart import is_stretched
 from flfed.records.charts.colours import Looks
-from flfed.records.charts.curves import (
-    calibration_chart,
-    decision_chart,
-    precision_chart,
-    roc_chart,
-    scores_chart,
-)
+from flfed.records.charts.curves import calibration_chart, decision_chart, precision_chart, roc_chart, scores_chart
 from flfed.records.objects import read
 from flfed.records.reports.round_totals import ON_ROWS
 from flfed.records.section import Drawing, Section, Table

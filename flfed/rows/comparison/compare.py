@@ -23,12 +23,7 @@ from flfed.rows.comparison.arms import (
 )
 from flfed.rows.comparison.importance import ColumnImportance, importances
 from flfed.rows.comparison.incumbent import compare_incumbent
-from flfed.rows.comparison.operating_points import (
-    CellSuppression,
-    count_points,
-    set_thresholds,
-    withhold_all,
-)
+from flfed.rows.comparison.operating_points import CellSuppression, count_points, set_thresholds, withhold_all
 from flfed.rows.comparison.recalibration import updates_of
 from flfed.rows.comparison.subgroups import METRIC, figures_by_group
 from flfed.rows.evaluation.calibration import Calibration, calibrate, without_calibration

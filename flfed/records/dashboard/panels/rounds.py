@@ -10,17 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from flfed.records.charts import by_round
-from flfed.records.charts.chart import (
-    Chart,
-    Line,
-    Spec,
-    axis_title,
-    layer,
-    legend_of,
-    nominal,
-    number_texts,
-    tooltip,
-)
+from flfed.records.charts.chart import Chart, Line, Spec, axis_title, layer, legend_of, nominal, number_texts, tooltip
 from flfed.records.charts.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
 from flfed.records.dashboard.refresh import CACHE_SECONDS, Opened, read_curves, where
 from flfed.records.dashboard.run_page import pick_site
