@@ -115,7 +115,7 @@ def test_the_figures_of_each_page_are_those_of_the_commands(ran: Any, flfed: Cal
 
     status = told(flfed, "status", NAME)
     said = words(page("status"))
-    assert "Studies with a decision: 1. It would now reply to 1 of them: small." in said
+    assert "Studies with a decision: 1. While it serves, it replies to 1 of them: small." in said
     assert str(status["snapshots"][0]["rows"]) in said and status["snapshots"][0]["sha256"][:12] in said
     assert [line["n"] for line in status["last"]] == [int(cell) for cell in page("status").table[2].value["Line"]]
     assert "epsilon 9 of each dataset, at delta 1e-05" in said
