@@ -70,6 +70,22 @@ def say_all(lines: Iterable[str]) -> None:
         say(line)
 
 
+def say_sites(sites: Sequence[str], texts: Mapping[str, str], *, whole: bool) -> None:
+    """Print the sites of a study, and what each text says of those that it is of."""
+    from flfed.records.reports.faults import some
+    from flfed.records.section import group
+
+    listed = ", ".join if whole else some
+    named = listed(sites)
+    more = "" if named.count(",") + 1 >= len(sites) else " (--all names them)"
+    typer.echo(f"Sites: {named}{more}")
+    # Sites with one policy differ only by the length of their names.
+    by_words = group((text, site) for site, text in texts.items())
+    for text, alike in by_words.items():
+        whose = "Each site" if len(by_words) == 1 else listed(alike)
+        say(f"{whose}: {text}.")
+
+
 def say_some(lines: Sequence[str], *, whole: bool, most: int = 8) -> None:
     """Print the first lines and the number of the others; all of them where `whole`."""
     shown = lines if whole else lines[:most]

@@ -180,13 +180,14 @@ def _list_counted(schema: Any) -> list[str]:
 def check_study(name: str = STUDY, changes: list[str] = SET, whole: bool = output.ALL) -> output.Shown:
     """Check a study and all that it names, and print its privacy guarantee; no table is read."""
     study = study_of(name, changes)
-    from flfed.deployment.operator.study_description import bytes_of_runs
+    from flfed.deployment.operator.study_description import bytes_in_words, bytes_of_runs
     from flfed.federation.engines.engine import find_sites
     from flfed.federation.recording.privacy_recorder import promised
     from flfed.federation.recording.source_model import source_in_words
     from flfed.federation.server.preflight import check
     from flfed.records.reports.privacy import without_model
     from flfed.rows.data import datasets
+    from flfed.rows.statistics.of_study import visits_in_words
 
     facts = check(study)
     study_sites = find_sites(study)
@@ -194,7 +195,8 @@ def check_study(name: str = STUDY, changes: list[str] = SET, whole: bool = outpu
     parties = study.is_vertical
     kind = without_model(is_trained=not study.is_statistic, one_answer=study.analysis is not None, parties=parties)
     privacy = promised(study, len(sites)) | kind
-    sizes = bytes_of_runs(study, datasets.load(study.dataset.name).schema, study_sites)
+    schema = datasets.load(study.dataset.name).schema
+    sizes = bytes_of_runs(study, schema, study_sites)
     began = source_in_words(study)
     exchanges = study.exchanges_of_run
     shown = {"study": study.name, "sha256": study.sha256(), **facts, "sites": sites, "privacy": privacy}
@@ -207,28 +209,11 @@ def check_study(name: str = STUDY, changes: list[str] = SET, whole: bool = outpu
     output.say_all(can_be_run(study, facts))
     if began:
         output.say(began[0])
-    _print_sites(sites, sizes, whole)
+    output.say_sites(sites, {site: bytes_in_words(size) for site, size in sizes.items()}, whole=whole)
     if exchanges:
         output.say(trees_in_words(study))
-    output.say_all([*visits_in_words(study), *sums_in_words(study)])
+    output.say_all([*visits_in_words(study, schema), *sums_in_words(study)])
     output.promise(privacy)
-
-
-def _print_sites(sites: list[str], sizes: Mapping[str, Mapping[str, int]], whole: bool) -> None:
-    """Print the sites of a study, and the bytes that each sends and receives."""
-    from flfed.deployment.operator.study_description import bytes_in_words
-    from flfed.records.reports.faults import some
-    from flfed.records.section import group
-
-    listed = ", ".join if whole else some
-    named = listed(sites)
-    more = "" if named.count(",") + 1 >= len(sites) else " (--all names them)"
-    typer.echo(f"Sites: {named}{more}")
-    # Sites with one policy differ only by the length of their names.
-    by_words = group((bytes_in_words(size), site) for site, size in sizes.items())
-    for size_text, alike in by_words.items():
-        whose = "Each site" if len(by_words) == 1 else listed(alike)
-        output.say(f"{whose}: {size_text}.")
 
 
 @app.command("power", epilog="heart-disease --auc 0.88 --repeats 10")
@@ -246,8 +231,7 @@ def study_power(
 ) -> output.Shown:
     """Predict which gain a study can show at each site, and which is to be expected, before anybody trains."""
     from flfed.experiments import study_power as experiment
-    from flfed.records.sections.prospect import NEEDED, class_in_words, mean_in_words, prospect_line
-    from flfed.records.statistics.power import STUDIES
+    from flfed.records.sections.prospect import NEEDED, class_in_words, limits_in_words, mean_in_words, prospect_line
 
     study = study_of(name, changes)
     counts = _sites_as_counts(sites) or None
@@ -266,7 +250,7 @@ def study_power(
     if run:
         output.say(render("experiments.power.of-run", run=run))
     else:
-        output.say(render("experiments.power.limits", studies=STUDIES))
+        output.say(limits_in_words())
 
 
 def _sites_as_counts(sites: list[str]) -> dict[str, tuple[int, int]]:
@@ -292,23 +276,6 @@ def can_be_run(study: Study, facts: Mapping[str, Any]) -> list[str]:
     noise = [] if study.analysis is None else [noise_in_words(study)]
     valid = render("check.study.valid", study=study.name, task=facts["task"], kind=kind)
     return [valid, *analysis_in_words(study), *noise]
-
-
-def visits_in_words(study: Study) -> list[str]:
-    """Return how often a statistic asks its sites, and what for; no line for one that asks once."""
-    from flfed.federation.server.statistic import ROWS_EACH
-    from flfed.rows.data import datasets
-    from flfed.rows.statistics.of_study import statistic_of
-    from flfed.rows.statistics.statistic import VisitedStatistic
-    from flfed.updates.arrays import entries_of
-
-    statistic = statistic_of(study) if study.is_statistic else None
-    if not isinstance(statistic, VisitedStatistic):
-        return []
-    schema = datasets.load(study.dataset.name).schema
-    coefficients = sum(values.size for values in statistic.first(schema).values())
-    facts = {"visits": statistic.visits, "numbers": entries_of(statistic.shapes(schema))}
-    return [render("check.study.visits", **facts, coefficients=coefficients, rows=ROWS_EACH * coefficients)]
 
 
 def trees_in_words(study: Study) -> str:

@@ -18,7 +18,6 @@ from flfed import Study, run
 from flfed.cli.run_tables import print_report
 from flfed.cli.runs import app as runs
 from flfed.cli.study import app as studies
-from flfed.cli.study import visits_in_words
 from flfed.errors import UsageError
 from flfed.experiments.verify import verify
 from flfed.export.run_folder import export
@@ -30,6 +29,7 @@ from flfed.records.statistics.regression import coefficient_lines
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
+from flfed.rows.statistics.of_study import visits_in_words
 from flfed.updates.masking.question import SumContext, question_sha256, rounding_sha256
 from flfed.updates.messages.kinds import STATISTIC
 from flfed.updates.messages.summarise import StatisticRequest
@@ -118,7 +118,8 @@ def test_an_approval_says_how_many_numbers_leave_and_what_they_reveal(small_site
 
 def test_a_check_says_how_many_visits_and_rows_a_model_takes(small_sites: Small):
     small_sites(3)
-    (line,) = visits_in_words(Study.parse(GLM + SECURE))
+    study = Study.parse(GLM + SECURE)
+    (line,) = visits_in_words(study, datasets.load(study.dataset.name).schema)
     assert "Visits: at most 10" in line and "5 coefficients need at least 50 rows in all" in line
 
 

@@ -18,14 +18,11 @@ from flfed.federation.server.server import FederatedRun
 from flfed.records.objects import write
 from flfed.records.statistics.regression import Averaging, Estimate, average_fits
 from flfed.rows.statistics.newton import COEFFICIENTS, VARIANCES, NewtonStatistic, has_own_fits
-from flfed.rows.statistics.statistic import Statistic, Visit, VisitedStatistic, added
+from flfed.rows.statistics.statistic import ROWS_EACH, Statistic, Visit, VisitedStatistic, added
 from flfed.updates.aggregation.rounds import Participants
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.summarise import StatisticRequest
 from flfed.words import counted, render, usage_error
-
-ROWS_EACH = 10
-"""Rows of all sites for each coefficient, at least, under secure sums."""
 
 
 def conduct_statistic(run: FederatedRun) -> Outcome:

@@ -1,4 +1,4 @@
-"""Content of a document, read from the store as its reader may see it."""
+"""Content of a document, read from the store as its reader may see it, and its sections on scores."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from flfed.records.reports.audit_headlines import Audit, AuditFigure
 from flfed.records.reports.report import report
 from flfed.records.reports.round_totals import nested_width
 from flfed.records.reports.shown_run import ShownRun
-from flfed.records.statistics import Report
+from flfed.records.section import Section
+from flfed.records.sections import scores
+from flfed.records.statistics import Report, noised_scores, score_curves
 from flfed.records.statistics.score_curves import CountsByName, drawn_first, is_together, read_score_counts
 from flfed.records.store.entries import CrossedEntry, CurvePoint, RunEntry
 from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.records.store.visibility import Viewer
+from flfed.words import render
 
 POINTS = 200
 """Most points of a curve by round; paper cannot resolve more."""
@@ -88,6 +91,12 @@ class Content:
     crossed: list[CrossedEntry]
 
     @classmethod
+    def open(cls, name: str, store: str | None, viewer: Viewer) -> Self:
+        """Return the content of a run or series in a store, as the viewer may see it; raises as `read` does."""
+        with RunReader.open(store, only=viewer.site) as reader:
+            return cls.read(reader, name, viewer)
+
+    @classmethod
     def read(cls, reader: RunReader, name: str, viewer: Viewer) -> Self:
         """Return the content of a run or series; `reader` is limited to the viewer's site.
 
@@ -142,3 +151,76 @@ def _rounds(reader: RunReader, shown: ShownRun) -> Rounds | None:
     if len(drawn) > SITES_DRAWN:
         drawn = []
     return Rounds(arm, metric, reader.curves(shown.names, arm=arm, metric=metric, sites=drawn, width=width))
+
+
+def by_round(content: Content) -> Section | None:
+    """Return the figure by round, of all sites together and of each."""
+    rounds = content.rounds
+    if rounds is not None:
+        drawn = scores.course(
+            rounds.points, rounds.metric, rounds.arm, content.looks, repeated=content.shown.is_repeated
+        )
+        if drawn is not None:
+            return drawn
+    why = noised_scores.wording(content.shown.report).no_rounds
+    if why and content.shown.run.status == "completed":
+        return Section(title=scores.COURSE, lead=(why,))
+    return None
+
+
+def curves(content: Content) -> Section:
+    """Return ROC, precision and recall, with the areas below them."""
+    counted = content.counted
+    if content.shown.run.noised_scores is not None:
+        return scores.noised(content.shown.report, lead=_alone(content))
+    if counted is None:
+        why = score_curves.no_curves_in_words(content.shown.runs[0], content.shown.report)
+        return Section(title=scores.RANKS, lead=(why,))
+    lead = [" ".join(score_curves.says_whose(counted.payload, content.shown.compared_sites, only=content.shown.only))]
+    if content.shown.is_repeated:
+        facts = {"repeat": counted.run.repeat + 1, "repeats": len(content.shown.runs)}
+        lead.insert(0, render("report.curves.repeat", **facts))
+    there = {name: counts for name, counts in counted.drawn.items() if counts.has_both}
+    return scores.ranking(counted.drawn, there, content.looks, counted.report, lead=lead)
+
+
+def _alone(content: Content) -> list[str]:
+    """Return a sentence on figures of one repeat, where there are several."""
+    return [render("document.document.repeat")] if content.shown.is_repeated else []
+
+
+def calibrated(content: Content) -> Section | None:
+    """Return observed against predicted probabilities, a chart for each of some sites."""
+    if content.counted is None:
+        return None
+    counts_by_name = content.counted.drawn
+    names = [name for name, counts in counts_by_name.items() if counts.rows >= score_curves.LEAST_ROWS]
+    drawn = [[name] for name in names[: scores.DRAWN_BESIDE]]
+    return scores.calibrated(counts_by_name, content.counted.report, content.looks, drawn, named=True)
+
+
+def flagged(content: Content) -> Section | None:
+    """Return the rows flagged at a threshold and at an alert budget, by the stored score counts."""
+    if content.counted is None or not content.counted.drawn:
+        return None
+    return scores.flagged(content.counted.drawn)
+
+
+def exactly_flagged(content: Content) -> Section | None:
+    """Return the exact counts at the thresholds and alert budgets that the study names."""
+    return scores.exactly_flagged(content.shown.report.get("operating-points"), note=_alone(content))
+
+
+def decision_curves(content: Content) -> Section | None:
+    """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody."""
+    counts_by_name: score_curves.CountsByName = {}
+    report = content.shown.report
+    if content.counted is not None:
+        counts_by_name = content.counted.drawn
+        report = content.counted.report
+    return scores.decision_curves(counts_by_name, report.get("operating-points"), content.looks)
+
+
+def by_group(content: Content) -> Section | None:
+    """Return the model's discrimination within the groups that the study names, a few groups a table."""
+    return scores.within_groups(content.shown.report.get("subgroups"), only=content.shown.only, note=_alone(content))

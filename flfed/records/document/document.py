@@ -13,7 +13,16 @@ from flfed.errors import UsageError
 from flfed.paths import replace_whole
 from flfed.records.charts.chart import axis_title
 from flfed.records.document import evidence, sections
-from flfed.records.document.content import Content
+from flfed.records.document.content import (
+    Content,
+    by_group,
+    by_round,
+    calibrated,
+    curves,
+    decision_curves,
+    exactly_flagged,
+    flagged,
+)
 from flfed.records.document.sections import Markup, bullets, element, joined, paragraphs, plain, section, table
 from flfed.records.objects import figure_of
 from flfed.records.reports import narrative, site_answer
@@ -23,14 +32,12 @@ from flfed.records.reports.report import arms_shown, metrics_of
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.section import Section, divide
 from flfed.records.sections import answer as answers
-from flfed.records.sections import scores
 from flfed.records.sections.gains import are_known, at_the_ends, by_size, gains, references, score_in_use
 from flfed.records.sections.statistic import estimates, survival
 from flfed.records.sections.unseen_sites import advised_updates, unseen_sites, validated_sites
-from flfed.records.statistics import importances, noised_scores, score_curves
+from flfed.records.statistics import importances, noised_scores
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import sentence_case, with_interval
-from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from flfed.records.text import moment, seconds_in_words
 from flfed.words import render
@@ -212,79 +219,6 @@ def by_number_of_rows(content: Content) -> Section | None:
     return by_size(content.shown.report, content.shown.metric)
 
 
-def by_round(content: Content) -> Section | None:
-    """Return the figure by round, of all sites together and of each."""
-    rounds = content.rounds
-    if rounds is not None:
-        drawn = scores.course(
-            rounds.points, rounds.metric, rounds.arm, content.looks, repeated=content.shown.is_repeated
-        )
-        if drawn is not None:
-            return drawn
-    why = noised_scores.wording(content.shown.report).no_rounds
-    if why and content.shown.run.status == "completed":
-        return Section(title=scores.COURSE, lead=(why,))
-    return None
-
-
-def curves(content: Content) -> Section:
-    """Return ROC, precision and recall, with the areas below them."""
-    counted = content.counted
-    if content.shown.run.noised_scores is not None:
-        return scores.noised(content.shown.report, lead=_alone(content))
-    if counted is None:
-        why = score_curves.no_curves_in_words(content.shown.runs[0], content.shown.report)
-        return Section(title=scores.RANKS, lead=(why,))
-    lead = [" ".join(score_curves.says_whose(counted.payload, content.shown.compared_sites, only=content.shown.only))]
-    if content.shown.is_repeated:
-        facts = {"repeat": counted.run.repeat + 1, "repeats": len(content.shown.runs)}
-        lead.insert(0, render("report.curves.repeat", **facts))
-    there = {name: counts for name, counts in counted.drawn.items() if counts.has_both}
-    return scores.ranking(counted.drawn, there, content.looks, counted.report, lead=lead)
-
-
-def _alone(content: Content) -> list[str]:
-    """Return a sentence on figures of one repeat, where there are several."""
-    return [render("document.document.repeat")] if content.shown.is_repeated else []
-
-
-def calibrated(content: Content) -> Section | None:
-    """Return observed against predicted probabilities, a chart for each of some sites."""
-    if content.counted is None:
-        return None
-    counts_by_name = content.counted.drawn
-    names = [name for name, counts in counts_by_name.items() if counts.rows >= score_curves.LEAST_ROWS]
-    drawn = [[name] for name in names[: scores.DRAWN_BESIDE]]
-    return scores.calibrated(counts_by_name, content.counted.report, content.looks, drawn, named=True)
-
-
-def flagged(content: Content) -> Section | None:
-    """Return the rows flagged at a threshold and at an alert budget, by the stored score counts."""
-    if content.counted is None or not content.counted.drawn:
-        return None
-    return scores.flagged(content.counted.drawn)
-
-
-def exactly_flagged(content: Content) -> Section | None:
-    """Return the exact counts at the thresholds and alert budgets that the study names."""
-    return scores.exactly_flagged(content.shown.report.get("operating-points"), note=_alone(content))
-
-
-def decision_curves(content: Content) -> Section | None:
-    """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody."""
-    counts_by_name: score_curves.CountsByName = {}
-    report = content.shown.report
-    if content.counted is not None:
-        counts_by_name = content.counted.drawn
-        report = content.counted.report
-    return scores.decision_curves(counts_by_name, report.get("operating-points"), content.looks)
-
-
-def by_group(content: Content) -> Section | None:
-    """Return the model's discrimination within the groups that the study names, a few groups a table."""
-    return scores.within_groups(content.shown.report.get("subgroups"), only=content.shown.only, note=_alone(content))
-
-
 def limits(content: Content) -> Section:
     """Return the limits of the run's findings."""
     lines = [render("report.site.limits")]
@@ -360,8 +294,7 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
         If there is no such run that the viewer may see.
     """
     reads = viewer or Viewer()
-    with RunReader.open(store, only=reads.site) as reader:
-        content = Content.read(reader, name, reads)
+    content = Content.open(name, store, reads)
     run = content.shown.run
     head = [
         Markup('<meta charset="utf-8">'),

@@ -12,7 +12,7 @@ from flfed.records.objects import figure_of, run_of, site_of
 from flfed.records.reports.size_classes import rows_in_words
 from flfed.records.statistics import verdict
 from flfed.records.statistics.odd_sites import AUC
-from flfed.records.statistics.power import Curve, Design, Outlook, Range, outlook, site_rows
+from flfed.records.statistics.power import STUDIES, Curve, Design, Outlook, Range, outlook, site_rows
 from flfed.words import render
 
 CHANCE = "chance of a clear gain"
@@ -57,6 +57,11 @@ def mean_in_words(mean: tuple[Range, Range] | None) -> str:
         return render("experiments.power.fewer", least=verdict.LEAST_SITES, rows=verdict.LEAST_OF_A_CLASS)
     gain, clear = mean
     return render("experiments.power.mean", gain=number(gain.value), interval=_span(gain), chance=_chance(clear))
+
+
+def limits_in_words() -> str:
+    """Return on how many studies the curve rests, where no run of the study's own makes it."""
+    return render("experiments.power.limits", studies=STUDIES)
 
 
 def class_in_words(of: tuple[Sequence[int | None], int, tuple[Range, Range] | None]) -> str:

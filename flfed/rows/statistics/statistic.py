@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from flfed.rows.data.schema import Schema
 
+ROWS_EACH = 10
+"""Rows of all sites for each coefficient, at least, under secure sums."""
 Sums = dict[str, np.ndarray]
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """Names, shapes and types of a statistic's sums."""
