@@ -415,6 +415,11 @@ def mechanism_of(study: Study) -> Mechanism | None:
     return mechanism
 
 
+def acting_mechanism(study: Study) -> Mechanism:
+    """Return a study's mechanism, or the one that changes nothing; raises as `mechanism_of` does."""
+    return mechanism_of(study) or Mechanism()
+
+
 def noise_of_site(study: Study, least: int) -> SiteNoise | None:
     """Return what sites do to their updates before a secure sum, None for nothing.
 
@@ -424,7 +429,7 @@ def noise_of_site(study: Study, least: int) -> SiteNoise | None:
     least : int
         The threshold of the pinned sites.
     """
-    mechanism = mechanism_of(study) or Mechanism()
+    mechanism = acting_mechanism(study)
     return mechanism.site_noise(study.rounds, least)
 
 

@@ -18,7 +18,7 @@ from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
-from flfed.updates.mechanism import Mechanism, Promise, mechanism_of
+from flfed.updates.mechanism import Promise, acting_mechanism
 from flfed.updates.messages.compare import AuditFigure, AuditReply, AuditRequest, Verdict
 from flfed.updates.messages.fields import MalformedMessage
 
@@ -28,7 +28,7 @@ def promise_of(study: Study) -> Promise | None:
 
     It is None without a guarantee.
     """
-    return (mechanism_of(study) or Mechanism()).promise(study.plan, study.rounds)
+    return acting_mechanism(study).promise(study.plan, study.rounds)
 
 
 def promised_to_rows(study: Study) -> Promised | None:

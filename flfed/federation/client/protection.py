@@ -26,7 +26,7 @@ from flfed.seeds import noise_key
 from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, delta_defect, epsilon
-from flfed.updates.mechanism import Mechanism, mechanism_of, planned
+from flfed.updates.mechanism import acting_mechanism, planned
 from flfed.updates.messages.kinds import STATISTIC, TRAIN
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def charge_of(study: Study) -> Charge | None:
 
     It is charged to a site, and is None without record-level differential privacy.
     """
-    mechanism = mechanism_of(study) or Mechanism()
+    mechanism = acting_mechanism(study)
     release = mechanism.round_release(study.plan, study.rounds)
     promise = mechanism.promise(study.plan, study.rounds)
     if release is None or promise is None:
@@ -93,7 +93,7 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
     noise : bool
         Whether to check that some noise is enough, which takes the accountant a second and raises where none is.
     """
-    mechanism = mechanism_of(study) or Mechanism()
+    mechanism = acting_mechanism(study)
     policy = site.policy
     charged = mechanism.charged(study.plan, study.rounds)
     if noise:
@@ -235,7 +235,7 @@ def protection_of(
     chance : callable (Generator, study=text) → NoiseSource
         Source of the draws; by default they follow from the study's seed, and noise from its hash, too.
     """
-    steps = (mechanism_of(study) or Mechanism()).private_steps(study.plan, study.rounds)
+    steps = acting_mechanism(study).private_steps(study.plan, study.rounds)
     if steps is None:
         return None
     return Protection(steps=steps, spend=spend, chance=partial(chance, study=noise_key(study.text)))
@@ -272,7 +272,7 @@ def run_charges(study: Study, site: Site) -> Charged:
 
     They are its rounds or its one answer, and all answers; they are empty for a study without a charge.
     """
-    mechanism = mechanism_of(study) or Mechanism()
+    mechanism = acting_mechanism(study)
     release = mechanism.round_release(study.plan, study.rounds)
     if release is None:
         return {}

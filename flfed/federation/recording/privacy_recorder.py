@@ -24,7 +24,7 @@ from flfed.updates.accounting import epsilon, is_close
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.updates.mechanism import Mechanism, Normals, Promise, mechanism_of, planned
+from flfed.updates.mechanism import Mechanism, Normals, Promise, acting_mechanism, mechanism_of, planned
 from flfed.updates.messages.enrol import EnrolReply
 from flfed.words import render
 
@@ -91,7 +91,7 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
     UsageError
         Where so few sites take part that the promise would be empty.
     """
-    mechanism = mechanism_of(study) or Mechanism()
+    mechanism = acting_mechanism(study)
     mechanism.check_sites(sites)
     promise = mechanism.promise(study.plan, study.rounds)
     steps = mechanism.private_steps(study.plan, study.rounds)

@@ -16,7 +16,7 @@ from flfed.rows.statistics.of_study import statistic_of, unconfirmed_columns
 from flfed.rows.study_model import model_shapes
 from flfed.rows.training.functional import layers_of
 from flfed.study.study import Study
-from flfed.updates.mechanism import Mechanism, mechanism_of
+from flfed.updates.mechanism import acting_mechanism
 from flfed.updates.parts.every_part import PARTS
 from flfed.updates.parts.part import StudyFacts, check_each
 from flfed.updates.vertical.alignment import require_vertical
@@ -117,7 +117,7 @@ def _check_statistic(study: Study, dataset: datasets.Dataset) -> None:
     statistic.columns(dataset.schema)
     if study.analysis is not None:
         _check_confirmed(study, dataset)
-    (mechanism_of(study) or Mechanism()).check(study)
+    acting_mechanism(study).check(study)
     if study.aggregation.sums_updates and not statistic.adds_up:
         raise usage_error("run.check.statistic", name=study.statistic.name)
 

@@ -20,7 +20,7 @@ from flfed.summaries.score_bins import BINS
 from flfed.summaries.summary import Layout
 from flfed.updates.arrays import Shapes, entries_of
 from flfed.updates.extra import ExtraShapes, extra_shapes
-from flfed.updates.mechanism import Mechanism, mechanism_of
+from flfed.updates.mechanism import Mechanism, acting_mechanism
 from flfed.updates.messages.fields import COUNTS
 from flfed.updates.sections import ArrayField, ArraySection, Sections
 from flfed.updates.strategies.fedavg import FedAvg, needs_updates
@@ -59,7 +59,7 @@ class StudyFacts:
     @cached_property
     def mechanism(self) -> Mechanism:
         """The privacy mechanism, one that promises nothing where the study has none."""
-        return mechanism_of(self.study) or Mechanism()
+        return acting_mechanism(self.study)
 
     @cached_property
     def extra(self) -> ExtraShapes:

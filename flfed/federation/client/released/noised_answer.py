@@ -29,7 +29,7 @@ from flfed.study.study import Study
 from flfed.summaries.private_scaling import HISTOGRAMS, VALUES, NoisedCells, noised_rows
 from flfed.summaries.summary import Layout
 from flfed.updates.accounting import Release
-from flfed.updates.mechanism import Mechanism, mechanism_of
+from flfed.updates.mechanism import acting_mechanism
 
 FOLDER = "answers"
 SALT = 16
@@ -216,7 +216,7 @@ def _bytes(arrays: Iterable[np.ndarray]) -> bytes:
 
 def releases_of(study: Study) -> dict[str, Release]:
     """Return the cost of a study's noised answers beside the updates, by name."""
-    mechanism = mechanism_of(study) or Mechanism()
+    mechanism = acting_mechanism(study)
     answers = mechanism.answer_releases(study.plan, study.rounds)
     return {name: answer.release for name, answer in answers.items()}
 
