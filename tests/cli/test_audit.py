@@ -121,7 +121,7 @@ def test_without_runs_or_with_a_failed_one_there_is_nothing_to_attack(refused):
         writer = store.begin_run(series, seed=1, rounds_planned=40, **facts)
         assert "is running: it has no final model" in refused("latest")
         writer.finish(status="failed", reason="too few sites")
-    assert f"run {writer.run} is failed: it has no final model" in refused(writer.run)
+    assert f"run {writer.run} is failed: it has no final model; flfed run list" in refused(writer.run)
 
 
 def test_help_shows_an_example_and_the_exit_codes(flfed):
