@@ -8,6 +8,7 @@ from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
 from flfed.errors import UsageError
+from flfed.rows.data.site import Policy
 from flfed.rows.data.sources import Frame
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +47,26 @@ def test_a_run_that_nobody_takes_part_in_names_three_sites_and_counts_the_others
     said = str(caught.value)
     assert "no site takes part, at least 2 are needed" in said
     assert said.count("ward-") == 3 and "; 17 more)" in said
+
+
+STATISTIC = """
+format = 1
+name = "two"
+purpose = "Test"
+legal-basis = "made"
+dataset = { name = "small" }
+statistic = { name = "covariance", columns = ["x1", "x2"] }
+"""
+
+
+def test_sites_whose_policy_lacks_an_output_are_told_the_line(small_sites, small_study):
+    sites = small_sites(2, policy=Policy())
+    complete = Study.parse(small_study).replace({"encode.rows": "complete"})
+    for study, output in ((complete, "complete-rows"), (Study.parse(STATISTIC), "single-cells-in-sums")):
+        with pytest.raises(UsageError, match="no site takes part") as caught:
+            run(study, sites=sites)
+        assert f'; a site agrees by a line in its policy.toml: outputs = ["{output}"]' in str(caught.value)
+        assert "site check" not in str(caught.value)
 
 
 def test_five_refused_sites_are_all_named(small_sites, small_study, flfed):

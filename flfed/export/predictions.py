@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.export.model_folder import SharedModel
-from flfed.records.statistics.verdict import interval, number
+from flfed.records.statistics.verdict import interval, metric_name, number
 from flfed.records.store.tables import finite
 from flfed.rows.evaluation.calibration import LEAST_EVENTS, Calibration
 from flfed.rows.evaluation.intervals import Estimate
@@ -100,7 +100,7 @@ class Predictions:
                 if figure["low"] is not None:
                     span = f"95 % CI {interval(figure['low'], figure['high'])}"
                 text = f"{number(figure['value'])} ({span})"
-            lines.append(f"  {name}: {text}")
+            lines.append(f"  {metric_name(name)}: {text}")
         return lines
 
     def describe_calibration(self) -> list[str]:

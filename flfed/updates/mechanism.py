@@ -333,14 +333,12 @@ class Mechanism:
         if not study.train:
             return uncharged_outputs(study)
         if study.model.name == TREES:
-            return (
-                render("mechanisms.uncharged.trees"),
-                render("mechanisms.uncharged.cells"),
-                *uncharged_outputs(study),
-            )
-        if study.aggregation.sums_updates:
-            return (render("mechanisms.uncharged.update-sum"), *uncharged_outputs(study))
-        return (render("mechanisms.uncharged.update"), *uncharged_outputs(study))
+            cells = render("mechanisms.uncharged.cells")
+            return (render("mechanisms.uncharged.trees"), cells, *uncharged_outputs(study))
+        leaving = "either" if study.aggregation.is_optional else "sum"
+        if not study.aggregation.sums_updates:
+            leaving = "each"
+        return (render(f"mechanisms.updates.{leaving}"), *uncharged_outputs(study))
 
 
 def planned(rounds: int) -> int:

@@ -58,7 +58,7 @@ def test_metrics_go_where_they_spoil_no_output(flfed, ended, rows, tmp_path):
     flfed("run", "export", ended, "--output", tmp_path / "m")
     pd.read_csv(rows).assign(y=["yes", "no", "yes"]).to_csv(rows, index=False)
     _, out, err = flfed("predict", tmp_path / "m", rows)
-    assert len(out.splitlines()) == 4 and "roc_auc_score: " in err and "this table only" in err
+    assert len(out.splitlines()) == 4 and "  AUC: " in err and "this table only" in err
     found = json.loads(flfed("predict", tmp_path / "m", rows, "--json")[1])
     assert found["metric-rows"] == 3 and set(found["metrics"]["log_loss"]) == {"value", "low", "high", "method"}
     p = np.array([each["probability"] for each in found["predictions"]])

@@ -95,7 +95,7 @@ def test_a_table_of_the_same_people_is_calm_and_one_that_moved_is_an_alarm(expor
     assert found["calibration"]["few-events"] is False
     code, out, _ = flfed("monitor", folder, written(same, folder))
     assert code == 0 and "No alarm: nothing that is compared moved" in out
-    assert "Calibration slope " in out and "roc_auc_score: " in out
+    assert "Calibration slope " in out and "  AUC: " in out
     moved = same.assign(x1=(same["x1"] + 8).clip(0, 100)).drop(columns="y")
     code, out, _ = flfed("monitor", folder, written(moved, folder), "--json")
     found = json.loads(out)

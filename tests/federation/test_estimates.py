@@ -25,6 +25,7 @@ from flfed.federation.engines.engine import find_sites
 from flfed.records.document.document import document
 from flfed.records.reports.report import report
 from flfed.records.sections.statistic import estimates
+from flfed.records.statistics.recorded_statistic import statistic_tables
 from flfed.records.statistics.regression import coefficient_lines
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
@@ -103,6 +104,14 @@ def test_table_and_chart_have_the_same_digits():
     drawn = section.charts[0].draw().rows
     table = [line["Odds ratio (95 % CI)"] for line in coefficient_lines(figures)]
     assert [text.partition(" ")[0] for text in table] == ["", "0.80", "1.020"] == ["", *drawn["shown"]]
+
+
+def test_an_odds_ratio_has_as_many_decimals_as_its_interval():
+    groups = [{"group": "no", "rows": 79, "events": 33}, {"group": "yes", "rows": 150, "events": 68}]
+    figures = {"name": "odds-ratio", "by": "h", "sites": 2, "groups": groups}
+    figures["odds-ratio"] = {"value": 0.8652, "low": 0.4981, "high": 1.5029}
+    [table] = statistic_tables(figures)
+    assert [line["Odds ratio (95 % CI)"] for line in table.lines] == ["0.87 (0.50 to 1.50)"]
 
 
 def test_an_approval_says_how_many_numbers_leave_and_what_they_reveal(small_sites: Small):

@@ -15,6 +15,7 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.data.site import Policy
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, epsilon, quick_epsilon
+from flfed.updates.mechanism import Mechanism
 from flfed.updates.privacy.site_dp import site_epsilon
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
@@ -65,6 +66,13 @@ def test_a_run_without_a_mechanism_promises_nothing_and_lists_what_left(small_si
     assert {key: found[key] for key in nulls} == dict.fromkeys(nulls)
     assert (found["mechanism"], found["sites"], found["warnings"]) == ("none", {}, [])
     assert len(found["uncharged"]) >= 10 and "without noise" in found["uncharged"][0]
+    # Where secure aggregation is left to the institutions, a single update may leave.
+    study = Study.parse(small_study)
+    first = {}
+    for mode in ("off", "auto", "on"):
+        first[mode] = Mechanism().uncharged(study.replace({"privacy.secure-aggregation": mode}))[0]
+    assert first["off"].startswith("Each site's update of every round: ") and first["on"].startswith("The sum of all")
+    assert first["auto"].startswith("Each site's update of every round, without noise, where one process or fewer")
 
 
 def test_the_record_has_the_promise_and_every_sites_steps_of_it(small_sites, private):

@@ -236,7 +236,7 @@ def test_disclosure_institution_says_what_it_cost(closed):
     done = closed
     cost = done.reader.summary(done.run, "disclosure")
     note = done.reasons("note")[None]
-    assert note.startswith("disclosure 'institution', against exact sums, moved roc_auc_score over all holdouts by ")
+    assert note.startswith("disclosure 'institution' moved AUC over all test rows by ")
     sessions = done.sessions()
     exact = fit_encoder(sessions[0].layout, merge([summarise(w.table.training, w.layout) for w in sessions]))
     used = done.outcome.encoder
@@ -248,7 +248,7 @@ def test_disclosure_institution_says_what_it_cost(closed):
     # counts in bins of 5 mm leave, so a mean is off by less than half a bin, here a quarter of a deviation
     assert 0 < abs(used.center[0] - exact.center[0]) < 2.5
     assert abs(cost["primary-moved"]) < 0.05
-    assert f"by {number(cost['primary-moved'], signed=True)}; in the encoder" in note
+    assert f"by {number(cost['primary-moved'], signed=True)}, beside exact sums; in the encoder" in note
 
 
 def test_what_disclosure_costs_is_the_same_under_secure_sums(closed, small_sites, small_study, conduct):

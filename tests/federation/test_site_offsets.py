@@ -90,8 +90,8 @@ def test_where_adjusting_cannot_change_a_figure_no_column_shows_it_twice(told):
     assert arms_shown(found, LOSS) == ["global", "local-only", "personalised"]
     headers, rows, lines = comparison_rows(found, AUC)
     assert "adjusted to site" not in headers and len(headers) == 6 == len(rows[0])
-    (same,) = [line for line in lines if "has no column" in line]
-    assert same.startswith("Adjusted to a site, the shared model has the same AUC there, so it has no column. ")
+    (same,) = [line for line in lines if "no column shows it" in line]
+    assert same.startswith("Adjusted to a site, the shared model has the same AUC there, so no column shows it. ")
     assert same.endswith("Over all test rows, ranked together, it may differ.")
     # Over all sites together it ranks rows of different sites otherwise: that figure has a line of its own.
     by_name = {row[0]: row for row in rows}

@@ -296,6 +296,14 @@ def test_one_site_s_people_see_their_own_gaps_and_why_there_are_no_differences()
     assert "47.83 ± 7.81" in said and "a single row has no deviation" not in said
 
 
+def test_two_words_that_are_explained_are_emphasised_as_one_is(store, heart: str):
+    rows = [{"Characteristic": "term: 60", "a": "at least 33", "b": "suppressed"}]
+    found = AppTest.from_function(one_site, kwargs={"columns": {"columns": []}, "rows": rows}).run()
+    assert not found.exception
+    said = " ".join(caption.value for caption in found.caption)
+    assert "*at least*: some of it" in said and "*suppressed*: not released" in said and "\\*" not in said
+
+
 def test_a_dash_for_the_deviation_of_one_row_is_explained(store, heart: str):
     rows = [{"Characteristic": "age, years (mean ± SD)", "a": "47.00 ± –", "b": "50.8 ± 10.1"}]
     store.added_to(heart).summary("table-1", {"rows": rows, "note": ""})

@@ -262,6 +262,15 @@ def test_an_item_is_answered_only_where_each_of_its_evidence_is_there(heart, url
     assert status(evidence=["weights"]) == status(evidence=["took-part", "weights"]) == "unmet"
 
 
+def test_the_study_s_purpose_helps_and_never_answers_what_the_processing_is_for(store, write, url, tmp_path):
+    series = store.begin_series(study="heart-disease", study_sha256="ab" * 32, study_text=STUDY)
+    _, answers = made(tmp_path / "d", write(store, series).run, store=url)
+    for sheet, number in (("impact-assessment", "35(7)(a) purposes"), ("ai-act", "1(a) purpose")):
+        answer = answers[sheet, number]
+        assert answer["status"] == "people"
+        assert [finding["says"] for finding in answer["findings"]] == ["The study states its purpose: “Predict”."]
+
+
 @pytest.mark.parametrize(("verdict", "low", "status"), [
     ("no promise", 0.49, "record"), ("no promise", 0.71, "unmet"), ("beyond the promise", 0.6, "unmet"),
 ])  # fmt: skip

@@ -67,7 +67,9 @@ def test_a_wrong_file_is_not_taken_and_what_is_here_stays(remote, tmp_path, home
 
 
 def test_without_an_address_a_file_is_asked_for_by_folder(remote):
-    with pytest.raises(UsageError, match="has no public address; use --from"):
+    with pytest.raises(
+        UsageError, match="has no public address. datasets/.*/README.md says where it is; then use --from FOLDER"
+    ):
         datasets.get(remote, progress=lambda line: None)
 
 

@@ -315,6 +315,21 @@ def test_groups_hold_every_cell_once_and_enough_rows(counts, kind, minimum):
         assert min(sum(counts[cell] for cell in group) for group in found) >= minimum or len(found) == 1
 
 
+def test_the_mean_of_whole_numbers_whose_bins_stand_apart_is_near_the_exact_one():
+    layout = Layout(features=(number("n", 64),), target=YES_NO, task="binary")
+    joint = np.zeros((65, 2), dtype=int)
+    joint[[0, 10, 21, 32, 42, 53, 63], 0] = [900, 950, 520, 190, 55, 8, 3]
+    joint[:, 1] = joint[:, 0] // 3
+    exact = summarise(table_of(layout, joint), layout)
+    moments = []
+    for summary in (exact, disclose(exact, layout, 10)):
+        rows, total, squares = summary.moments[0]
+        moments.append((total / rows, math.sqrt(squares / rows - (total / rows) ** 2)))
+    (mean, deviation), (about, spread) = moments
+    assert abs(about - mean) < 0.05 * deviation
+    assert abs(spread - deviation) < 0.1 * deviation
+
+
 def test_no_bit_of_what_one_column_tells_depends_on_another_column():
     layout = Layout(features=(FLAG, replace(category("c", 4), name="c"), number("n", 12)), target=YES_NO, task="binary")
     tables = {column.name: np.zeros(len(column.cells), dtype=int) for column in layout.features}

@@ -13,7 +13,7 @@ from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.run_record import Outcome, recorded_training
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.run_setting import Answers, RunSetting
-from flfed.records.statistics.verdict import number
+from flfed.records.statistics.verdict import metric_name, number
 from flfed.refusals import Refusal
 from flfed.rows.comparison.pooled import Reference
 from flfed.rows.comparison.subgroups import groupings
@@ -238,7 +238,7 @@ class Comparison:
         most = f" (most: {', '.join(far[:3])})" if far else ""
         facts = {"figure": figure, "far": len(far), "columns": len(columns), "by": FAR, "most": most}
         recorder = self.run.recorder
-        recorder.note(render("run.notes.disclosure", primary=recorder.primary, **facts))
+        recorder.note(render("run.notes.disclosure", primary=metric_name(recorder.primary), **facts))
 
     def _table_one(self, start: str, replies: CompareReplies) -> None:
         """Record Table 1 from the training and holdout sums."""

@@ -166,12 +166,17 @@ def _check_enough(run: RunSetting, participants: Participants, absent: Absent) -
 
     Raises UsageError where a person can change that, else FlfedError.
     """
-    says_where = any(path_of(reason) in SAYS_WHERE for reason in absent.own.values())
+    paths = {path_of(reason) for reason in absent.own.values()}
+    todo = render("run.sites.check") if paths and paths.isdisjoint(SAYS_WHERE) else ""
+    if "complete-rows" in paths:
+        todo = render("run.sites.complete")
+    elif "statistic-exact" in paths:
+        todo = render("run.sites.exact")
     run.check_enough(
         participants,
         [*(f"{site}: {why}" for site, why in absent.reasons.items()), *absent.unnamed],
         refused=bool(absent.own or absent.refused),
-        at_site=bool(absent.own) and not says_where,
+        todo=todo,
     )
 
 

@@ -158,14 +158,9 @@ class RunSetting:
         return replace(answers, replies=good, faults=faults)
 
     def check_enough(
-        self,
-        participants: Mapping[str, object],
-        reasons: Sequence[str],
-        *,
-        refused: bool = False,
-        at_site: bool = False,
+        self, participants: Mapping[str, object], reasons: Sequence[str], *, refused: bool = False, todo: str = ""
     ) -> None:
-        """Refuse to continue with too few sites.
+        """Refuse to continue with too few sites, and add what to do.
 
         The input is at fault where sites `refused`, or where no others were asked.
         """
@@ -175,7 +170,6 @@ class RunSetting:
         if len(reasons) > FEW_SITES:
             shown_reasons = [*reasons[:SITES_NAMED], f"{len(reasons) - SITES_NAMED} more"]
         why = f" ({'; '.join(shown_reasons)})" if reasons else ""
-        todo = render("run.sites.check") if at_site else ""
         facts = {"least": LEAST_SITES, "why": why, "todo": todo}
         few = "one" if participants else "none"
         sentence = self.recorder.shared_as.text(render(f"run.few.{few}", **facts))

@@ -27,7 +27,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 UNBROKEN = "\u00a0"
 """A space at which no line breaks."""
-EMPHASIS = re.compile(r"\\\*(\w+)\\\*")
+EMPHASIS = re.compile(r"\\\*(\w[\w ]*)\\\*")
 PADDING = dict.fromkeys(("left", "top", "right", "bottom"), 8)
 """Pixels around each chart: a browser's letters are larger than Vega assumes."""
 

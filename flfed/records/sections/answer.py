@@ -93,7 +93,7 @@ def _rows(shown: ShownRun) -> str:
     rows = [entry.rows for entry in taking_part if entry.rows is not None]
     if not rows:
         return render("pages.basis.uncounted", sites=where)
-    total = str(sum(rows))
+    total = f"{sum(rows):,}"
     if len(rows) < len(taking_part):
         total = render("pages.basis.least", rows=total)
     return _describe_rows(shown, total, where)

@@ -13,8 +13,9 @@ from flfed.records.section import Lines, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.analysis import Analysis, analysis_in_words, analysis_tables
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.regression import averaging_lines, coefficient_lines, coefficients_in_words
+from flfed.records.statistics.regression import averaging_lines, coefficient_lines, coefficients_in_words, with_ends
 from flfed.records.statistics.verdict import (
+    ABSENT,
     Figure,
     decimals_beside,
     decimals_of,
@@ -34,6 +35,8 @@ SURVIVAL = "survival"
 LIFE_TABLE = "life-table"
 COEFFICIENTS = ("cox", "glm")
 """Statistics with coefficients."""
+NOT_REACHED = "not reached"
+"""A median time that a curve, or an end of its interval, never falls to."""
 SIGNIFICANT = 0.05
 """Below this p, the ratios of sites, or the curves of groups, are said to differ."""
 
@@ -129,7 +132,8 @@ def _odds_line(name: str, one: OddsOfRows) -> dict[str, str]:
         share = f" ({number(100 * of.events / of.rows, 1)} %)" if of.rows else ""
         line[f"{group_name(one.by, of.group)}: with the outcome"] = f"{of.events} of {of.rows}{share}"
     ratio = one.odds_ratio or Figure()
-    return line | {"Odds ratio (95 % CI)": with_interval(ratio.value, ratio.low, ratio.high)}
+    cell = ABSENT if ratio.value is None else with_ends(*ratio.ends)
+    return line | {"Odds ratio (95 % CI)": cell}
 
 
 def _odds_in_words(statistic: StatisticObject) -> list[str]:
@@ -361,13 +365,27 @@ class Survival:
         return f"{format_as_written(time)} {self.unit}".rstrip()
 
 
+def _median_time(median: Figure) -> str:
+    """Return the time at which half of the rows have had the event, with its interval.
+
+    Examples
+    --------
+    >>> _median_time(Figure(value=1528.0, low=1280.0, high=1814.0)), _median_time(Figure(value=2018.0, low=1918.0))
+    ('1528 (1280 to 1814)', '2018 (1918 to not reached)')
+    >>> _median_time(Figure())
+    'not reached'
+    """
+    value, *ends = (number(end) for end in (median.value, median.low, median.high))
+    between = " to ".join(ends)
+    return NOT_REACHED if median.low is None else f"{value} ({between})".replace(ABSENT, NOT_REACHED)
+
+
 def _survival_lines(statistic: StatisticObject) -> Lines:
     of = read(Survival, statistic)
     lines = []
     for name, group in of.present.items():
         line = {"Rows of": name, "Rows": f"{group.rows:,}", "With the event": f"{group.events:,}"}
-        median = group.median
-        line["Median time (95 % CI)"] = with_interval(median.value, median.low, median.high)
+        line["Median time (95 % CI)"] = _median_time(group.median)
         for time in of.marks:
             line[f"Without event at {of.moment(time)} (95 % CI)"] = with_interval(*group.curve.at(time))
         lines.append(line)

@@ -192,7 +192,7 @@ def coefficient_lines(statistic: Mapping[str, Any]) -> Lines:
     for name, one in model.coefficients.items():
         line = {"Column": name, heading: "", "p": format_p(one.p).removeprefix("p = ").removeprefix("p ")}
         if name in effects:
-            line[heading] = _with_ends(*effects[name])
+            line[heading] = with_ends(*effects[name])
         decimals = decimals_beside((one.value, one.standard_error), decimals_of(one.value, one.standard_error))
         line["Coefficient (standard error)"] = f"{number(one.value, decimals)} ({number(one.standard_error, decimals)})"
         lines.append(line)
@@ -207,7 +207,7 @@ def coefficients_in_words(statistic: Mapping[str, Any]) -> list[str]:
         return [render("report.regression.units")]
     name = next(iter(effects))
     one = model.coefficients[name]
-    value, _, ends = _with_ends(*effects[name]).partition(" (")
+    value, _, ends = with_ends(*effects[name]).partition(" (")
     facts = {"effect": model.effect, "outcome": model.outcome, "column": name, "value": value}
     facts |= {"interval": ends.rstrip(")"), "p": format_p(one.p), "conclusion": one.conclusion}
     first = render("report.regression.effect", **facts)
@@ -240,14 +240,14 @@ def averaging_lines(statistic: Mapping[str, Any]) -> Lines:
         random = one.random_effects
         average = model.effect_of(one.value)
         ends = model.effect_of(random.value, random.low, random.high)
-        with_ends = ""
+        between = ""
         if ends:
-            with_ends = _with_ends(*ends)
+            between = with_ends(*ends)
         line = {
             "Column": name,
             f"Average {model.effect}": "".join(map(number, average)),
             "Standard errors apart": number(one.distance, 2),
-            "Random effects (95 % CI)": with_ends,
+            "Random effects (95 % CI)": between,
             "I²": f"{number(100 * random.i2, 0)} %",
         }
         lines.append(line)
@@ -279,7 +279,7 @@ def effect_decimals(value: float, low: float, high: float) -> int:
     return decimals_beside((value, low, high), decimals_of(value, low, high), marks=(0.0, 1.0))
 
 
-def _with_ends(value: float, low: float, high: float) -> str:
+def with_ends(value: float, low: float, high: float) -> str:
     """Return an effect with its interval."""
     decimals = effect_decimals(value, low, high)
     return f"{number(value, decimals)} ({interval(low, high, decimals)})"

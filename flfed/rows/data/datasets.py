@@ -347,7 +347,7 @@ def _place(dataset: Dataset, file: SourceFile, local: dict[str, Path], from_fold
 
 def _download(dataset: Dataset, file: SourceFile, part: Path) -> None:
     if not file.url.startswith("https://"):
-        raise usage_error("rows.dataset.address", file=file.name)
+        raise usage_error("rows.dataset.address", file=file.name, name=dataset.name)
     try:
         with urllib.request.urlopen(file.url, timeout=60) as answer, part.open("wb") as out:
             shutil.copyfileobj(answer, out)

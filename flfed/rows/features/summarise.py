@@ -249,7 +249,7 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
         alone = _alone(groups, len(cells))
         alone_cells.append(alone)
         left.append(exact.rows[0] - (cells * alone).sum())
-        moments.append(_moments_of_groups(column, groups, cells))
+        moments.append(_moments_of_groups(column, groups, cells, minimum))
         together = [] if column is layout.target else groups
         lower.append(_dominant(cells, together, column, minimum))
     released_cells = np.concatenate(alone_cells)
@@ -354,7 +354,7 @@ def _alone(groups: list[list[int]], cells: int) -> np.ndarray:
     return np.isin(np.arange(cells), [group[0] for group in groups if len(group) == 1]).astype(float)
 
 
-def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np.ndarray) -> list[float]:
+def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np.ndarray, minimum: int) -> list[float]:
     """Return count, sum of z and sum of z² from groups.
 
     Zeros if there is one group. Rows are taken to be in the middle of a bin: evenly over the bins of a group, but
@@ -372,15 +372,36 @@ def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np
         return [0.0, 0.0, 0.0]
     z = (np.arange(missing) + 0.5) * 2 / missing - 1
     moments = np.zeros(3)
-    for number, (own, total) in enumerate(zip(bins, totals)):
-        shares = np.ones(len(own))
-        if number in (0, len(bins) - 1):
-            shares = 1 / np.arange(1.0, len(own) + 1) ** 2
-            if number == 0:
-                shares = shares[::-1]
-        shares = total * shares / shares.sum()
+    for own, total in zip(bins, totals):
+        shares = _rows_by_bin(total, len(own), minimum, is_lowest=own is bins[0], is_highest=own is bins[-1])
         moments += [total, (shares * z[own]).sum(), (shares * z[own] ** 2).sum()]
     return [float(value) for value in moments]
+
+
+def _rows_by_bin(total: float, bins: int, minimum: int, *, is_lowest: bool, is_highest: bool) -> np.ndarray:
+    """Return the rows of each bin of a group, of which only their total is known.
+
+    The last bin closed the group, so the others have fewer than `minimum` rows together. Of the highest group it is not
+    known which bin that is. Whole numbers stand several bins apart, and would otherwise be taken for smaller ones.
+
+    Examples
+    --------
+    >>> _rows_by_bin(120.0, 3, 10, is_lowest=False, is_highest=False)
+    array([  4.5,   4.5, 111. ])
+    >>> _rows_by_bin(12.0, 3, 10, is_lowest=False, is_highest=False)
+    array([4., 4., 4.])
+    """
+    shares = np.ones(bins)
+    if is_lowest or is_highest:
+        shares = 1 / np.arange(1.0, bins + 1) ** 2
+    if is_lowest:
+        shares = shares[::-1]
+    rows: np.ndarray = total * shares / shares.sum()
+    before = rows[:-1].sum()
+    if is_highest or before < minimum:
+        return rows
+    most = minimum - 1
+    return np.append(rows[:-1] * most / before, total - most)
 
 
 def _find_releasable_leaks(
