@@ -1,6 +1,7 @@
 """A site without a model: the shared model trained without it, and other sites' own, against scikit-learn."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from flfed.errors import UsageError
 from flfed.experiments.new_site import run_new_site
 from flfed.federation.engines.engine import find_sites
+from flfed.rows.data.site import Policy
 from flfed.rows.session import SiteSession
 from flfed.rows.training.tuned_linear import PENALTIES
 from flfed.study.study import Study
@@ -94,3 +96,15 @@ def test_too_few_sites_and_other_options_are_refused(flfed, small_sites, small_s
         run_new_site(study, sites=small_sites(2))
     code, _, error = flfed("study", "run", "wine", "--new-site", "--engine", "ray")
     assert code == 2 and "--new-site goes with --repeats only" in error
+
+
+def test_institutions_have_no_such_figure(flfed, small_sites, small_study):
+    """Two runs that differ by a site give its update away, so no site may be closed, and a deployment has no option."""
+    study = Study.parse(small_study)
+    open_sites = small_sites(2)
+    (closed,) = small_sites(1, policy=Policy())
+    with pytest.raises(UsageError, match="give its update away.*not: clinic"):
+        run_new_site(study, sites=[*open_sites, replace(closed, name="clinic")])
+    for words in (("study", "run", "wine", "--engine", "deployment"), ("coordinator", "run", "wine")):
+        code, _, error = flfed(*words, "--new-site")
+        assert code == 2 and "--new-site" in error

@@ -10,6 +10,7 @@ from statsmodels.api import WLS
 import flfed
 from flfed.errors import UsageError
 from flfed.records.reports.report import report
+from flfed.records.reports.site_verdict import too_few
 from flfed.records.reports.size_classes import class_lines, classes_in_words
 from flfed.records.sections.gains import by_size
 from flfed.records.statistics.intervals import LEAST_CLASS_SITES, WeightedGain, class_gain
@@ -142,6 +143,16 @@ def test_the_classes_of_a_run_are_those_of_its_sites_with_pairs_within_a_site_on
     assert gain["high"] - gain["value"] == pytest.approx(reach, rel=1e-9)
     assert gain["sites"] == (w > 0).sum()
     assert large["gains"][LOSS]["sites"] == len(sites) and large["not-shared"] == 0
+
+
+def test_a_mean_of_random_effects_would_leave_the_small_sites_out(small_clinics):
+    found, _ = small_clinics
+    small, large = found["size-classes"]
+    # It needs each site's error, and so five test rows of each outcome.
+    kept = {name for name, site in found["sites"].items() if too_few(site) is None}
+    assert small["gains"][AUC]["sites"] >= 5
+    assert all(found["sites"][name]["rows"] >= 20 for name in kept)
+    assert found["mean-gain"][AUC]["sites"] == len(kept) < large["gains"][AUC]["sites"]
 
 
 def test_a_page_has_a_line_and_a_sentence_a_class(small_clinics):
