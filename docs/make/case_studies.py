@@ -38,8 +38,6 @@ from flfed.records.statistics.score_curves import ranks_in_words
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
-from flfed.rows.features.encode import input_names
-from flfed.rows.study_model import study_layout
 from flfed.words import counted
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,8 +202,8 @@ def gain_by_rows(case: CaseStudy) -> str | None:
     design = Design(
         auc=case.found["sites-mean"][AUC]["value"], sites=len(points), repeats=case.found["repeats"]
     )  # fmt: skip
-    inputs = len(input_names(study_layout(case.study, case.dataset.schema)))
-    lines = curve_lines(fmean(shares), design, Curve.of_inputs(inputs))
+    columns = len(case.dataset.schema.features(case.study.dataset.features))
+    lines = curve_lines(fmean(shares), design, Curve.of_columns(columns))
     drawn = chart_of_gains(lines, points)
     return None if drawn is None else case_index.svg_file(picture(drawn, 720))
 

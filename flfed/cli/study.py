@@ -237,12 +237,15 @@ def study_power(
     counts = _sites_as_counts(sites) or None
     result = experiment.study_power(study, auc=auc, counts=counts, repeats=repeats, run=run)
     yield result.as_object()
-    facts = {"inputs": result.inputs, "repeats": counted(repeats, "split")}
+    facts = {"columns": result.columns, "repeats": counted(repeats, "split")}
     least = format_as_written(result.design.worthwhile)
     output.say(render("experiments.power.assumed", auc=number(result.design.auc), least=least, **facts))
+    if not result.linear:
+        output.say(render("experiments.power.not-linear", model=study.model.name))
     lines = []
     for site, prospect in result.sites.items():
-        line = {"site": site, "rows": str(result.rows[site]), "events": str(result.events[site])}
+        rows, events = map(str, result.counts[site])
+        line = {"site": site, "rows": rows, "events": events}
         lines.append(line | prospect_line(prospect))
     cells = [list(line.values()) for line in lines]
     output.as_table(list(lines[0]), cells, study.name, more="sites: --all", whole=whole, spare=(NEEDED,))

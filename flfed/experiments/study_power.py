@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from flfed import registry
 from flfed.federation.engines.engine import find_sites
 from flfed.records.objects import figure_of, run_of, site_of, write
 from flfed.records.reports.report import report
@@ -24,13 +25,14 @@ from flfed.records.statistics.power import (
     class_outlook,
     fit_curve,
     mean_outlook,
+    of_one_study,
     outlook,
     site_rows,
 )
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.holdout import Holdout
-from flfed.rows.features.encode import input_names
 from flfed.rows.features.summarise import outcomes
+from flfed.rows.models.linear import Linear
 from flfed.rows.study_model import study_layout, study_schema
 from flfed.study.former_names import parsed_study
 from flfed.study.study import Study
@@ -46,12 +48,14 @@ class StudyPower:
     Attributes
     ----------
     study : str
-    inputs : int
+    columns : int
         Of the model.
+    linear : bool
+        Whether the shared model is a linear one, for which the curve is.
     design : Design
     sites : dict of name to Outlook, or None
         None where a site has too few rows of an outcome.
-    rows, events : dict of name to int
+    counts : mapping of name to (rows, events)
     mean : (Range, Range) or None
         Expected mean gain, and the chance that it is clear; None of fewer than three sites of some size.
     classes : list of ([fewest, most rows], sites, gain and chance or None)
@@ -59,11 +63,11 @@ class StudyPower:
     """
 
     study: str
-    inputs: int
+    columns: int
+    linear: bool
     design: Design
     sites: dict[str, Outlook | None]
-    rows: dict[str, int]
-    events: dict[str, int]
+    counts: Mapping[str, tuple[int, int]]
     mean: tuple[Range, Range] | None
     classes: Sequence[tuple[list[int | None], int, tuple[Range, Range] | None]] = ()
 
@@ -71,13 +75,14 @@ class StudyPower:
         """Return the object for JSON."""
         sites: dict[str, Any] = {}
         for name, prospect in self.sites.items():
-            sites[name] = {"rows": self.rows[name], "events": self.events[name]}
+            sites[name] = dict(zip(("rows", "events"), self.counts[name], strict=True))
             if prospect is not None:
                 sites[name] |= write(prospect)
         design = self.design
         return {
             "study": self.study,
-            "inputs": self.inputs,
+            "columns": self.columns,
+            "linear": self.linear,
             "auc": design.auc,
             "minimum-gain": design.worthwhile,
             "repeats": design.repeats,
@@ -134,7 +139,7 @@ def study_power(
     if counts is None:
         counts = _count(study)
     _check_counts(study, counts)
-    inputs = len(input_names(study_layout(study, schema)))
+    columns = len(schema.features(study.dataset.features))
     share = Holdout().share
     design = Design(
         auc=auc,
@@ -143,22 +148,20 @@ def study_power(
         repeats=repeats,
         ratio=share / (1 - share),
     )
-    curve = Curve.of_inputs(inputs)
+    curve = Curve.of_columns(columns)
     if first is not None:
         curve = curve_of_run(first, curve, design.worthwhile)
-    judged = {
-        name: site_rows(rows, events, share)
-        for name, (rows, events) in counts.items()
-        if min(events, rows - events) >= LEAST_EVENTS
-    }
+    enough = {name: each for name, each in counts.items() if min(each[1], each[0] - each[1]) >= LEAST_EVENTS}
+    together = of_one_study([site_rows(rows, events, share) for rows, events in enough.values()])
+    judged = dict(zip(enough, together, strict=True))
     sites = {name: outlook(judged[name], design, curve) if name in judged else None for name in counts}
     return StudyPower(
         study=study.name,
-        inputs=inputs,
+        columns=columns,
+        linear=issubclass(registry.load("model", study.model.name), Linear),
         design=design,
         sites=sites,
-        rows={name: rows for name, (rows, _) in counts.items()},
-        events={name: events for name, (_, events) in counts.items()},
+        counts=counts,
         mean=mean_outlook(list(judged.values()), design, curve),
         classes=_classes(study, counts, judged, design, curve),
     )
@@ -221,6 +224,8 @@ def curve_of_run(run: Mapping[str, Any], prior: Curve, worthwhile: float) -> Cur
     measured = [site for site in map(partial(_measured, design), opened.sites.values()) if site is not None]
     if not measured:
         raise usage_error("experiments.power.run", run=opened.run)
+    together = of_one_study([site.rows for site in measured])
+    measured = [replace(site, rows=rows) for site, rows in zip(measured, together, strict=True)]
     return fit_curve(measured, Range(mean.value, mean.low, mean.high), design, prior)
 
 

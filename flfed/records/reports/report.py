@@ -115,7 +115,7 @@ class _Opened:
         rule = verdict_rule(reader, runs, metrics)
         counted = [reader.summary(run.run, "score-histograms") or {} for run in runs]
         own = [read(OwnModels, reader.summary(run.run, "own-models") or {}) for run in runs]
-        return cls(reader, runs, recorded, metrics, rule, counted, [_count_classes(each) for each in counted], own)
+        return cls(reader, runs, recorded, metrics, rule, counted, [count_classes(each) for each in counted], own)
 
     def of_each(self, name: str) -> list[Report | None]:
         """Return a named object of every repeat, None where it has none."""
@@ -390,7 +390,7 @@ def _classes(class_counts: Sequence[Counts], site: str) -> Report | None:
     return {label: _whole_mean([counts[label] for counts in known]) for label in CLASSES}
 
 
-def _count_classes(payload: Report) -> Counts:
+def count_classes(payload: Report) -> Counts:
     """Return the test rows by site and outcome, by a repeat's score counts."""
     return {
         site: {label: sum(count for _, count in bins.get(label, [])) for label in CLASSES}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from flfed.records.objects import figure_of, run_of, site_of
 from flfed.records.reports.size_classes import rows_in_words
 from flfed.records.statistics import verdict
 from flfed.records.statistics.odd_sites import AUC
-from flfed.records.statistics.power import STUDIES, Curve, Design, Outlook, Range, outlook, site_rows
+from flfed.records.statistics.power import STUDIES, Curve, Design, Outlook, Range, SiteRows, outlook, site_rows
 from flfed.words import render
 
 CHANCE = "chance of a clear gain"
@@ -26,9 +27,15 @@ MOST_AUC = 0.95
 """AUC of the shared model, as the page offers it."""
 
 
+def alike_site(rows: float, share: float, design: Design) -> SiteRows:
+    """Return the rows of a site beside others of the same size."""
+    site = site_rows(rows, share * rows)
+    return replace(site, elsewhere=max(design.sites - 1, 1) * site.weight)
+
+
 def in_words(rows: float, share: float, design: Design, curve: Curve) -> list[str]:
     """Return the gains that a study could show at a site, in sentences."""
-    prospect = outlook(site_rows(rows, share * rows), design, curve)
+    prospect = outlook(alike_site(rows, share, design), design, curve)
     sentences = [render("pages.prospect.none")]
     if prospect.least is not None:
         sentences = [render("pages.prospect.least", gain=number(prospect.least.value), interval=_span(prospect.least))]
@@ -108,10 +115,10 @@ def _chance(chance: Range) -> str:
 
 
 def curve_lines(share: float, design: Design, curve: Curve) -> list[dict[str, Any]]:
-    """Return expected gain and least gain shown by a site's number of rows."""
+    """Return expected gain and least gain shown by a site's number of rows, beside others of the same size."""
     lines = []
     for rows in SIZES:
-        prospect = outlook(site_rows(rows, share * rows), design, curve)
+        prospect = outlook(alike_site(rows, share, design), design, curve)
         least = prospect.least.value if prospect.least else None
         lines.append({"Rows": rows, EXPECTED: prospect.expected.value, LEAST: least})
     return lines

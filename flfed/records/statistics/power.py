@@ -1,30 +1,36 @@
 """Gains that joining could show at a site, before anybody trains: its own AUC by its rows, and the error of the gain.
 
-One curve for all sites. Scores of a linear model are normal within each class. With `e` the effective rows (rows with
-the outcome times those without, over all training rows) and `δ = √2 Φ⁻¹(AUC of the shared model)`, a linear
-discriminant fitted on the site's rows alone has `AUC = Φ(δ² / √(2(δ² + d/e)))`. Within a class its scores correlate
-with the shared model's by `δ / √(δ² + c/e)`. docs/methods.md derives both.
+One curve for all sites. Scores of a linear model are normal within each class. With `δ = √2 Φ⁻¹(AUC of the shared
+model)`, a linear discriminant fitted on the site's rows alone has `AUC = Φ(δ² / √(2(δ² + d/e)))`. Within a class its
+scores correlate with the shared model's by `δ / √(δ² + c/e)`. Here `1/e` is `1/w − 1/W`: `w` is the number of the
+site's training rows with the outcome times those without, over all of them, and `W` is its sum over all sites.
+docs/methods.md derives it.
 """
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from statistics import NormalDist, quantiles
+from statistics import NormalDist, fmean, quantiles
+from typing import Any
 
 from flfed.records.statistics.intervals import (
-    LEAST_CLASS_SITES,
-    LEAST_FREEDOM,
     NORMAL_95,
-    inverse_variance_mean,
+    ClassGain,
+    WeightedGain,
+    class_gain,
+    mean_over_sites,
     student_t_bound,
     widening,
 )
 from flfed.records.statistics.verdict import LEAST_OF_A_CLASS, LEAST_SITES
 
 NORMAL = NormalDist()
+Measure = Callable[[Sequence[float], Sequence[float]], Any]
+"""Rule of a gain over sites by gains and errors: an object with its `value` and `low`."""
 POWER = 0.8
 """Power with which the least gain is shown."""
 HALVINGS = 60
@@ -32,6 +38,10 @@ TEST_SHARE = 0.2
 """Share of a site's rows that is held out."""
 LEAST_FITTED = 4
 """Fewest sites with an error from which `c` is estimated."""
+MEAN_DRAWS = 400
+"""Draws of all sites' gains for the chance that their mean is clear."""
+LEAST_ERROR = 1e-6
+"""Of a site's gain where both models are as good as equal."""
 LEAST_EVENTS = 2
 """Fewest rows of either outcome at a site with a prediction."""
 
@@ -50,11 +60,11 @@ class Range:
 
 
 STUDIES = 6
-"""Number of studies on real data of which the next figures are (docs/methods.md)."""
-DIMENSIONS_AN_INPUT = Range(0.2, 0.1, 0.5)
-"""`d` for each input of the model."""
-UNLIKENESS_AN_INPUT = Range(0.8, 0.4, 2.3)
-"""`c` for each input."""
+"""Number of tables on real data of which the next figures are (`benchmarks.predicted_gains`, docs/methods.md)."""
+DIMENSIONS_A_COLUMN = Range(0.5, 0.0, 0.75)
+"""`d` for each column of the model."""
+UNLIKENESS_A_COLUMN = Range(1.5, 0.4, 1.9)
+"""`c` for each column."""
 SPREAD = 0.015
 """Standard deviation of the sites' gains about the curve."""
 
@@ -67,9 +77,9 @@ class Curve:
     unlikeness: Range
 
     @classmethod
-    def of_inputs(cls, inputs: int) -> Curve:
-        """Return the curve for models of so many inputs."""
-        return cls(DIMENSIONS_AN_INPUT.times(inputs), UNLIKENESS_AN_INPUT.times(inputs))
+    def of_columns(cls, columns: int) -> Curve:
+        """Return the curve for models of so many columns, a category counted once."""
+        return cls(DIMENSIONS_A_COLUMN.times(columns), UNLIKENESS_A_COLUMN.times(columns))
 
     @property
     def cases(self) -> tuple[tuple[float, float], ...]:
@@ -103,11 +113,10 @@ def fit_curve(sites: Sequence[MeasuredSite], gain: Range, design: Design, prior:
     prior : Curve
         Whose `c` is kept where fewer than four sites have an error.
     """
-    weights = [site.rows.events * site.rows.others / (site.rows.events + site.rows.others) for site in sites]
+    weight = math.fsum(site.rows.test_weight for site in sites)
 
     def mean_gain(d: float) -> float:
-        expected = [weight * expected_gain(site.rows, design, d) for weight, site in zip(weights, sites, strict=True)]
-        return math.fsum(expected) / math.fsum(weights)
+        return math.fsum(site.rows.test_weight * expected_gain(site.rows, design, d) for site in sites) / weight
 
     ends = [_solve(mean_gain, of) for of in (gain.value, gain.low, gain.high)]
     single = replace(design, repeats=1)
@@ -123,10 +132,9 @@ def fit_curve(sites: Sequence[MeasuredSite], gain: Range, design: Design, prior:
     return Curve(Range(*ends), unlikeness)
 
 
-def _solve(rising: Callable[[float], float], value: float) -> float:
-    """Return the argument from 0 to 1,000,000 at which a rising function has a value, or the nearer end."""
+def _solve(rising: Callable[[float], float], value: float, high: float = 1e6) -> float:
+    """Return the argument from 0 to `high` at which a rising function has a value, or the nearer end."""
     low = 0.0
-    high = 1e6
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         if rising(middle) < value:
@@ -138,17 +146,43 @@ def _solve(rising: Callable[[float], float], value: float) -> float:
 
 @dataclass(frozen=True)
 class SiteRows:
-    """Rows of a site: to train on, and test rows with the outcome and without."""
+    """Rows of a site: to train on, and test rows with the outcome and without; `elsewhere` is the others' weight."""
 
     training: float
     events: float
     others: float
+    elsewhere: float = math.inf
 
     @property
-    def effective(self) -> float:
+    def weight(self) -> float:
         """Training rows with the outcome times those without, over all."""
         share = self.events / (self.events + self.others)
         return self.training * share * (1 - share)
+
+    @property
+    def test_weight(self) -> float:
+        """Test rows with the outcome times those without, over all: the site's weight in a size class."""
+        return self.events * self.others / (self.events + self.others)
+
+    @property
+    def error_freedom(self) -> float:
+        """Degrees of freedom of an error by DeLong's method, by Welch and Satterthwaite; 2 or more."""
+        m = max(self.events, LEAST_EVENTS)
+        n = max(self.others, LEAST_EVENTS)
+        return (1 / m + 1 / n) ** 2 / (1 / (m * m * (m - 1)) + 1 / (n * n * (n - 1)))
+
+    @property
+    def effective(self) -> float:
+        """Rows of which the error is that of the site's model about the shared one, which has the site's rows, too."""
+        return self.weight * (1 + self.weight / self.elsewhere)
+
+
+def of_one_study(sites: Sequence[SiteRows]) -> list[SiteRows]:
+    """Return sites of which each knows the weight of all others; of a single site nothing is known."""
+    if len(sites) == 1:
+        return list(sites)
+    total = math.fsum(site.weight for site in sites)
+    return [replace(site, elsewhere=total - site.weight) for site in sites]
 
 
 def site_rows(rows: float, events: float, test_share: float = TEST_SHARE) -> SiteRows:
@@ -312,30 +346,19 @@ def power(site: SiteRows, design: Design, gain: float, unlikeness: float, spread
 def quantile_at(site: SiteRows, design: Design) -> float:
     """Return the errors between a site's gain and the lower end of its interval, as they are on average.
 
-    With few events the error by DeLong's method varies itself, as that of two means does: Student's t, with the degrees
-    of freedom of Welch and Satterthwaite.
+    With few events the error by DeLong's method varies itself, as that of two means does: Student's t.
     """
-    m = site.events
-    n = site.others
-    if design.repeats > 1 or min(m, n) < LEAST_EVENTS:
+    if design.repeats > 1:
         return design.quantile
-    freedom = (1 / m + 1 / n) ** 2 / (1 / (m * m * (m - 1)) + 1 / (n * n * (n - 1)))
-    return student_t_bound(freedom) * widening(design.sites, freedom)
+    return student_t_bound(site.error_freedom) * widening(design.sites, site.error_freedom)
 
 
 def least_gain(site: SiteRows, design: Design, unlikeness: float) -> float | None:
     """Return the least gain that a site's test rows show with 80 % power, None where they show none."""
-    low = design.worthwhile
-    high = design.auc - 0.5
-    if power(site, design, high, unlikeness) < POWER:
+    most = design.auc - 0.5
+    if power(site, design, most, unlikeness) < POWER:
         return None
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        if power(site, design, middle, unlikeness) < POWER:
-            low = middle
-        else:
-            high = middle
-    return high
+    return _solve(lambda gain: power(site, design, gain, unlikeness), POWER, most)
 
 
 def count_test_rows(site: SiteRows, design: Design, gain: float, unlikeness: float) -> int:
@@ -366,12 +389,24 @@ class Outlook:
     test_rows: int
 
 
+def gains_by_curve(site: SiteRows, design: Design, curve: Curve) -> Range:
+    """Return a site's expected gain by the `d` of a curve, by its least and by its largest."""
+    d = curve.dimensions
+    return Range(*(expected_gain(site, design, each) for each in (d.value, d.low, d.high)))
+
+
+def measured_range(site: SiteRows, design: Design, curve: Curve) -> Range:
+    """Return a site's expected gain, with the 95 % interval of the figure that a study measures there."""
+    gains = gains_by_curve(site, design, curve)
+    error = error_at(site, design, design.auc - gains.value, curve.unlikeness.value)
+    reach = NORMAL_95 * math.hypot(error, SPREAD)
+    return Range(gains.value, gains.low - reach, gains.high + reach)
+
+
 def outlook(site: SiteRows, design: Design, curve: Curve) -> Outlook:
     """Return the gains that a study could show at a site."""
-    d = curve.dimensions
     c = curve.unlikeness
-    gains = Range(*(expected_gain(site, design, each) for each in (d.value, d.low, d.high)))
-    reach = NORMAL_95 * math.hypot(error_at(site, design, design.auc - gains.value, c.value), SPREAD)
+    gains = gains_by_curve(site, design, curve)
     least = [least_gain(site, design, each) for each in (c.value, c.low, c.high)]
     chances = (
         power(site, design, gains.value, c.value, SPREAD),
@@ -379,7 +414,7 @@ def outlook(site: SiteRows, design: Design, curve: Curve) -> Outlook:
         power(site, design, gains.high, c.low, SPREAD),
     )
     return Outlook(
-        expected=Range(gains.value, gains.low - reach, gains.high + reach),
+        expected=measured_range(site, design, curve),
         least=None if None in least else Range(*(each or 0.0 for each in least)),
         power=Range(*chances),
         test_rows=count_test_rows(site, design, 2 * design.worthwhile or 0.01, c.value),
@@ -389,8 +424,7 @@ def outlook(site: SiteRows, design: Design, curve: Curve) -> Outlook:
 def class_outlook(sites: Sequence[SiteRows], classes: int, design: Design, curve: Curve) -> tuple[Range, Range] | None:
     """Return expected gain over the sites of a size class and the chance that it is clear, None of too few sites.
 
-    The gain is that of `size_classes.class_gain`, whose weights are test rows with the outcome times those without,
-    over all of them. Its variance is that of the sites' errors and of their spread about the curve.
+    The gain's interval is that of `intervals.class_gain` in such a study.
 
     Parameters
     ----------
@@ -400,41 +434,72 @@ def class_outlook(sites: Sequence[SiteRows], classes: int, design: Design, curve
     design : Design
     curve : Curve
     """
-    weights = [site.events * site.others / (site.events + site.others) for site in sites]
-    total = math.fsum(weights)
-    if len(sites) < LEAST_CLASS_SITES:
+
+    def measure(gains: Sequence[float], errors: Sequence[float]) -> ClassGain:
+        pairs = zip(sites, gains, strict=True)
+        return class_gain([WeightedGain(site.test_weight, site.test_weight * gain) for site, gain in pairs], classes)
+
+    if measure([0.0] * len(sites), ()).value is None:
         return None
-    freedom = total**2 / math.fsum(weight**2 for weight in weights) - 1
-    if freedom < LEAST_FREEDOM:
-        return None
-    quantile = student_t_bound(freedom) * widening(classes, freedom)
-    gains = []
-    chances = []
-    for d, c in curve.cases:
-        expected = [expected_gain(site, design, d) for site in sites]
-        errors = [error_at(site, design, design.auc - gain, c) for site, gain in zip(sites, expected, strict=True)]
-        gain = math.fsum(weight * of for weight, of in zip(weights, expected, strict=True)) / total
-        squares = [(weight * math.hypot(of, SPREAD)) ** 2 for weight, of in zip(weights, errors, strict=True)]
-        error = math.sqrt(math.fsum(squares)) / total
-        gains.append(gain)
-        chances.append(NORMAL.cdf((gain - design.worthwhile) / error - quantile))
-    return Range(*gains), Range(*chances)
+    return _outlook_over(measure, sites, design, curve)
 
 
 def mean_outlook(sites: Sequence[SiteRows], design: Design, curve: Curve) -> tuple[Range, Range] | None:
     """Return expected mean gain and the chance that it is clear, None of too few sites.
 
-    The mean is that of `intervals.mean_over_sites`, over sites with ten test rows of each outcome or more.
+    The mean is that of `intervals.mean_over_sites`, over sites with ten test rows of each outcome or more. The gain's
+    interval is that of the mean which such a study measures.
     """
     judged = [site for site in sites if min(site.events, site.others) >= LEAST_OF_A_CLASS]
     if len(judged) < LEAST_SITES:
         return None
-    gains = []
-    chances = []
+    return _outlook_over(mean_over_sites, judged, design, curve)
+
+
+def _outlook_over(measure: Measure, sites: Sequence[SiteRows], design: Design, curve: Curve) -> tuple[Range, Range]:
+    """Return the expected gain over some sites and the chance that it is clear, by the cases of a curve."""
+    drawn = []
     for d, c in curve.cases:
-        expected = [expected_gain(site, design, d) for site in judged]
-        errors = [error_at(site, design, design.auc - gain, c) for site, gain in zip(judged, expected, strict=True)]
-        _, weight, mean = inverse_variance_mean(expected, errors, SPREAD**2)
-        gains.append(mean)
-        chances.append(NORMAL.cdf((mean - design.worthwhile) * math.sqrt(weight) - student_t_bound(len(judged) - 1)))
-    return Range(*gains), Range(*chances)
+        expected = [expected_gain(site, design, d) for site in sites]
+        drawn.append(draw_mean(measure, sites, expected, design, c, SPREAD))
+    (middle, chance), (least, low), (most, high) = drawn
+    ends = least.mean - NORMAL_95 * least.stdev, most.mean + NORMAL_95 * most.stdev
+    return Range(middle.mean, *ends), Range(chance, low, high)
+
+
+def draw_mean(
+    measure: Measure,
+    sites: Sequence[SiteRows],
+    gains: Sequence[float],
+    design: Design,
+    unlikeness: float,
+    spread: float = 0.0,
+) -> tuple[NormalDist, float]:
+    """Return the gain over sites that a study would measure and the chance that it is clear, by draws.
+
+    The verdict's own rule decides which draws are clear. It estimates the spread between sites; a formula that takes
+    the spread as known has too high or too low a chance.
+
+    Parameters
+    ----------
+    measure : callable (gains, errors)
+        The rule, such as `intervals.mean_over_sites`.
+    sites : sequence of SiteRows, two or more
+    gains : sequence of float
+        Expected gain in AUC at each.
+    design : Design
+    unlikeness : float
+    spread : float, >= 0
+        Standard deviation of such sites' gains about the expected ones.
+    """
+    source = random.Random(0)  # the same draws each time: a page shows the same figure again
+    errors = [error_at(site, design, design.auc - gain, unlikeness) for site, gain in zip(sites, gains, strict=True)]
+    halves = [site.error_freedom / 2 for site in sites]
+    measured = []
+    for _ in range(MEAN_DRAWS):
+        drawn = [source.gauss(gain, math.hypot(error, spread)) for gain, error in zip(gains, errors, strict=True)]
+        factors = [source.gammavariate(half, 1 / half) for half in halves]
+        estimated = [max(error, LEAST_ERROR) * math.sqrt(of) for error, of in zip(errors, factors, strict=True)]
+        measured.append(measure(drawn, estimated))
+    clear = fmean(mean.low > design.worthwhile for mean in measured)
+    return NormalDist.from_samples([mean.value for mean in measured]), clear

@@ -37,11 +37,11 @@ def show() -> None:
     with st.expander(render("pages.prospect.more")):
         assumed = _read_number("auc", 0.75, LEAST_AUC, MOST_AUC)
         auc = st.slider(render("pages.prospect.auc"), LEAST_AUC, MOST_AUC, assumed, step=0.01)
-        inputs = int(st.number_input(render("pages.prospect.inputs"), 1, 1000, 30))
+        columns = int(st.number_input(render("pages.prospect.columns"), 1, 1000, 20))
         sites = int(st.number_input(render("pages.prospect.sites"), 2, 1000, _read_number("sites", 5, 2, 1000)))
         repeats = int(st.number_input(render("pages.prospect.repeats"), 1, 100, _read_number("repeats", 10, 1, 100)))
     design = Design(auc=auc, sites=sites, repeats=repeats)
-    curve = Curve.of_inputs(inputs)
+    curve = Curve.of_columns(columns)
     for line in in_words(rows, share / 100, design, curve):
         st.markdown(f"**{escape(line)}**")
     lines = curve_lines(share / 100, design, curve)
