@@ -38,7 +38,7 @@ from flfed.records.statistics.power import (
     of_one_study,
     own_auc,
 )
-from flfed.records.statistics.verdict import LEAST_OF_A_CLASS, LEAST_SITES
+from flfed.records.statistics.verdict import LEAST_OF_A_CLASS, LEAST_SITES, interval, number
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.study.study import Study
@@ -110,7 +110,7 @@ class SiteGain:
     error : float or None
         Root of the mean variance, by DeLong's method, of these re-splits.
     next_gain : float or None
-        Mean gain of the next ten; None where fewer than half of them have one.
+        Mean gain of the next ten; None where fewer than half of them have one, as of a site's gain in a report.
     trees : float
         Share of all re-splits in which the site's own model was boosted trees.
     """
@@ -146,7 +146,7 @@ class SiteGain:
 
 
 def measure(case: Case, series: str) -> list[SiteGain]:
-    """Return the sites of a recorded run of at least twenty re-splits."""
+    """Return the sites of a recorded run of twenty re-splits; of one of ten, these are the next ones, too."""
     study = case.load()
     schema = datasets.load(study.dataset.name).schema
     with RunReader.open() as reader:
@@ -158,18 +158,18 @@ def measure(case: Case, series: str) -> list[SiteGain]:
     facts["columns"] = len(schema.features(study.dataset.features))
     facts["auc"] = round(fmean(_sites_mean(halves[0])), 4)
     sites = []
-    for number, (name, site) in enumerate(found["sites"].items()):
+    for place, (name, site) in enumerate(found["sites"].items()):
         first = _gains(halves[0], name)
         known = [each[name] for each in counts if name in each]
         if not (first and site["rows"] and known):
             continue
         events = round(fmean(each["1"] for each in known), 2)
         others = round(fmean(each["0"] for each in known), 2)
-        following = _gains(halves[1], name)
+        following = _gains(halves[1], name) if len(runs) > HALF else first
         sites.append(
             SiteGain(
                 **facts,
-                site=number,
+                site=place,
                 training=round(site["rows"] - events - others, 2),
                 events=events,
                 others=others,
@@ -267,8 +267,8 @@ def fit(sites: Sequence[SiteGain]) -> Fit:
 
 
 def range_of(values: Sequence[float]) -> Range:
-    """Return the median of several tables' figures, with the least and the largest."""
-    return Range(median(values), min(values), max(values))
+    """Return the mean of several tables' figures, with the least and the largest."""
+    return Range(fmean(values), min(values), max(values))
 
 
 def is_linear(sites: Sequence[SiteGain]) -> bool:
@@ -371,7 +371,7 @@ def lines(cases: Mapping[str, Sequence[SiteGain]]) -> list[list[str]]:
         mean = "–"
         expected = judged.expected
         if expected is not None:
-            mean = f"{expected.value:.3f} ({expected.low:.3f} to {expected.high:.3f}); {judged.measured:.3f}"
+            mean = f"{number(expected.value)} ({interval(expected.low, expected.high, 3)}); {number(judged.measured)}"
         cells.append([name, str(cases[name][0].columns), f"{own.dimensions:.2f}", c, *figures(judged), mean])
     every = together([judged for name, judged in found.items() if fits[name].linear])
     return [*cells, ["all sites of linear models", "", "", "", *figures(every), ""]]

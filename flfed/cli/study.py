@@ -245,8 +245,7 @@ def study_power(
     lines = []
     for site, prospect in result.sites.items():
         rows, events = map(str, result.counts[site])
-        line = {"site": site, "rows": rows, "events": events}
-        lines.append(line | prospect_line(prospect))
+        lines.append({"site": site, "rows": rows, "events": events, **prospect_line(prospect)})
     cells = [list(line.values()) for line in lines]
     output.as_table(list(lines[0]), cells, study.name, more="sites: --all", whole=whole, spare=(NEEDED,))
     output.say_all([mean_in_words(result.mean), *map(class_in_words, result.classes)])

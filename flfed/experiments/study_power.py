@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from flfed import registry
 from flfed.federation.engines.engine import find_sites
 from flfed.records.objects import figure_of, run_of, site_of, write
 from flfed.records.reports.report import report
@@ -32,8 +31,7 @@ from flfed.records.statistics.power import (
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.features.summarise import outcomes
-from flfed.rows.models.linear import Linear
-from flfed.rows.study_model import study_layout, study_schema
+from flfed.rows.study_model import is_linear, study_layout, study_schema
 from flfed.study.former_names import parsed_study
 from flfed.study.study import Study
 from flfed.words import usage_error
@@ -78,14 +76,13 @@ class StudyPower:
             sites[name] = dict(zip(("rows", "events"), self.counts[name], strict=True))
             if prospect is not None:
                 sites[name] |= write(prospect)
-        design = self.design
         return {
             "study": self.study,
             "columns": self.columns,
             "linear": self.linear,
-            "auc": design.auc,
-            "minimum-gain": design.worthwhile,
-            "repeats": design.repeats,
+            "auc": self.design.auc,
+            "minimum-gain": self.design.worthwhile,
+            "repeats": self.design.repeats,
             "sites": sites,
             "mean": _write(self.mean),
             "size-classes": [{"rows": rows, "sites": sites, "gain": _write(of)} for rows, sites, of in self.classes],
@@ -93,9 +90,7 @@ class StudyPower:
 
 
 def _write(outlook: tuple[Range, Range] | None) -> dict[str, Any] | None:
-    if outlook is None:
-        return None
-    return {"expected": write(outlook[0]), "power": write(outlook[1])}
+    return None if outlook is None else {"expected": write(outlook[0]), "power": write(outlook[1])}
 
 
 def study_power(
@@ -129,15 +124,11 @@ def study_power(
     schema = study_schema(study)
     if study.is_statistic or not study.train or schema.task != "binary" or study.compare.primary not in ("", AUC):
         raise usage_error("experiments.power.metric", study=study.name)
-    first = None
-    if run:
-        first = _report_of(run, study)
-    if auc is None:
-        auc = _auc_of(first)
+    first = _report_of(run, study) if run else None
+    auc = _auc_of(first) if auc is None else auc
     if not 0.5 < auc < 1:
         raise usage_error("experiments.power.auc", auc=auc)
-    if counts is None:
-        counts = _count(study)
+    counts = _count(study) if counts is None else counts
     _check_counts(study, counts)
     columns = len(schema.features(study.dataset.features))
     share = Holdout().share
@@ -154,13 +145,12 @@ def study_power(
     enough = {name: each for name, each in counts.items() if min(each[1], each[0] - each[1]) >= LEAST_EVENTS}
     together = of_one_study([site_rows(rows, events, share) for rows, events in enough.values()])
     judged = dict(zip(enough, together, strict=True))
-    sites = {name: outlook(judged[name], design, curve) if name in judged else None for name in counts}
     return StudyPower(
         study=study.name,
         columns=columns,
-        linear=issubclass(registry.load("model", study.model.name), Linear),
+        linear=is_linear(study),
         design=design,
-        sites=sites,
+        sites={name: outlook(judged[name], design, curve) if name in judged else None for name in counts},
         counts=counts,
         mean=mean_outlook(list(judged.values()), design, curve),
         classes=_classes(study, counts, judged, design, curve),
@@ -240,9 +230,7 @@ def _measured(design: Design, entry: Mapping[str, Any]) -> MeasuredSite | None:
     gain = figure_of(site.difference, AUC)
     error = None
     if gain.low is not None and gain.high is not None and gain.high > gain.low:
-        quantile = NORMAL_95
-        if gain.freedom is not None:
-            quantile = student_t_bound(gain.freedom)
+        quantile = NORMAL_95 if gain.freedom is None else student_t_bound(gain.freedom)
         error = (gain.high - gain.low) / (2 * quantile * design.shrinkage)
     return MeasuredSite(SiteRows(site.rows - events - others, events, others), error)
 

@@ -119,6 +119,5 @@ def curve_lines(share: float, design: Design, curve: Curve) -> list[dict[str, An
     lines = []
     for rows in SIZES:
         prospect = outlook(alike_site(rows, share, design), design, curve)
-        least = prospect.least.value if prospect.least else None
-        lines.append({"Rows": rows, EXPECTED: prospect.expected.value, LEAST: least})
+        lines.append({"Rows": rows, EXPECTED: prospect.expected.value, LEAST: prospect.least and prospect.least.value})
     return lines

@@ -59,11 +59,11 @@ class Range:
         return Range(factor * self.value, factor * self.low, factor * self.high)
 
 
-STUDIES = 6
-"""Number of tables on real data of which the next figures are (`benchmarks.predicted_gains`, docs/methods.md)."""
-DIMENSIONS_A_COLUMN = Range(0.5, 0.0, 0.75)
+STUDIES = 5
+"""Tables of real data of which the next figures are the mean and the range (`benchmarks.predicted_gains`)."""
+DIMENSIONS_A_COLUMN = Range(0.25, 0.0, 0.75)
 """`d` for each column of the model."""
-UNLIKENESS_A_COLUMN = Range(1.5, 0.4, 1.9)
+UNLIKENESS_A_COLUMN = Range(1.6, 1.3, 1.9)
 """`c` for each column."""
 SPREAD = 0.015
 """Standard deviation of the sites' gains about the curve."""
@@ -294,8 +294,7 @@ def placement_covariance(auc: float, other: float, correlation: float) -> float:
 def _integral(function: Callable[[float], float], end: float, steps: int = 32) -> float:
     """Return the integral from 0 to `end` by Simpson's rule."""
     width = end / steps
-    weights = [1, *([4, 2] * (steps // 2))]
-    weights[-1] = 1
+    weights = [1, *([4, 2] * (steps // 2 - 1)), 4, 1]
     return width / 3 * math.fsum(weight * function(number * width) for number, weight in enumerate(weights))
 
 
@@ -389,35 +388,25 @@ class Outlook:
     test_rows: int
 
 
-def gains_by_curve(site: SiteRows, design: Design, curve: Curve) -> Range:
-    """Return a site's expected gain by the `d` of a curve, by its least and by its largest."""
-    d = curve.dimensions
-    return Range(*(expected_gain(site, design, each) for each in (d.value, d.low, d.high)))
-
-
 def measured_range(site: SiteRows, design: Design, curve: Curve) -> Range:
-    """Return a site's expected gain, with the 95 % interval of the figure that a study measures there."""
-    gains = gains_by_curve(site, design, curve)
-    error = error_at(site, design, design.auc - gains.value, curve.unlikeness.value)
-    reach = NORMAL_95 * math.hypot(error, SPREAD)
-    return Range(gains.value, gains.low - reach, gains.high + reach)
+    """Return a site's expected gain, with the 95 % interval of the figure that a study measures there.
+
+    The range of the curve and the error of the figure are independent, so their squares add.
+    """
+    gain, low, high = (expected_gain(site, design, d) for d, _ in curve.cases)
+    reach = NORMAL_95 * math.hypot(error_at(site, design, design.auc - gain, curve.unlikeness.value), SPREAD)
+    return Range(gain, gain - math.hypot(gain - low, reach), gain + math.hypot(high - gain, reach))
 
 
 def outlook(site: SiteRows, design: Design, curve: Curve) -> Outlook:
     """Return the gains that a study could show at a site."""
-    c = curve.unlikeness
-    gains = gains_by_curve(site, design, curve)
-    least = [least_gain(site, design, each) for each in (c.value, c.low, c.high)]
-    chances = (
-        power(site, design, gains.value, c.value, SPREAD),
-        power(site, design, gains.low, c.high, SPREAD),
-        power(site, design, gains.high, c.low, SPREAD),
-    )
+    unlikeness = curve.unlikeness
+    least = [least_gain(site, design, c) for c in (unlikeness.value, unlikeness.low, unlikeness.high)]
     return Outlook(
         expected=measured_range(site, design, curve),
         least=None if None in least else Range(*(each or 0.0 for each in least)),
-        power=Range(*chances),
-        test_rows=count_test_rows(site, design, 2 * design.worthwhile or 0.01, c.value),
+        power=Range(*(power(site, design, expected_gain(site, design, d), c, SPREAD) for d, c in curve.cases)),
+        test_rows=count_test_rows(site, design, 2 * design.worthwhile or 0.01, curve.unlikeness.value),
     )
 
 
@@ -463,17 +452,12 @@ def _outlook_over(measure: Measure, sites: Sequence[SiteRows], design: Design, c
         expected = [expected_gain(site, design, d) for site in sites]
         drawn.append(draw_mean(measure, sites, expected, design, c, SPREAD))
     (middle, chance), (least, low), (most, high) = drawn
-    ends = least.mean - NORMAL_95 * least.stdev, most.mean + NORMAL_95 * most.stdev
-    return Range(middle.mean, *ends), Range(chance, low, high)
+    down, up = (math.hypot(end.mean - middle.mean, NORMAL_95 * end.stdev) for end in (least, most))
+    return Range(middle.mean, middle.mean - down, middle.mean + up), Range(chance, low, high)
 
 
 def draw_mean(
-    measure: Measure,
-    sites: Sequence[SiteRows],
-    gains: Sequence[float],
-    design: Design,
-    unlikeness: float,
-    spread: float = 0.0,
+    measure: Measure, sites: Sequence[SiteRows], gains: Sequence[float], design: Design, c: float, spread: float
 ) -> tuple[NormalDist, float]:
     """Return the gain over sites that a study would measure and the chance that it is clear, by draws.
 
@@ -488,18 +472,18 @@ def draw_mean(
     gains : sequence of float
         Expected gain in AUC at each.
     design : Design
-    unlikeness : float
+    c : float
     spread : float, >= 0
         Standard deviation of such sites' gains about the expected ones.
     """
     source = random.Random(0)  # the same draws each time: a page shows the same figure again
-    errors = [error_at(site, design, design.auc - gain, unlikeness) for site, gain in zip(sites, gains, strict=True)]
+    cases = zip(sites, gains, strict=True)
+    errors = [max(error_at(site, design, design.auc - gain, c), LEAST_ERROR) for site, gain in cases]
     halves = [site.error_freedom / 2 for site in sites]
     measured = []
     for _ in range(MEAN_DRAWS):
         drawn = [source.gauss(gain, math.hypot(error, spread)) for gain, error in zip(gains, errors, strict=True)]
-        factors = [source.gammavariate(half, 1 / half) for half in halves]
-        estimated = [max(error, LEAST_ERROR) * math.sqrt(of) for error, of in zip(errors, factors, strict=True)]
-        measured.append(measure(drawn, estimated))
+        factors = [math.sqrt(source.gammavariate(half, 1 / half)) for half in halves]
+        measured.append(measure(drawn, [error * factor for error, factor in zip(errors, factors, strict=True)]))
     clear = fmean(mean.low > design.worthwhile for mean in measured)
     return NormalDist.from_samples([mean.value for mean in measured]), clear
