@@ -27,7 +27,6 @@ from flfed.records.statistics.power import (
     LEAST_EVENTS,
     Curve,
     Design,
-    MeasuredSite,
     Range,
     SiteRows,
     error_at,
@@ -251,10 +250,12 @@ def fit(sites: Sequence[SiteGain]) -> Fit:
     pairs = beside_each_other(sites)
     weight = math.fsum(rows.test_weight for _, rows in pairs)
     gain = math.fsum(rows.test_weight * site.gain for site, rows in pairs) / weight
-    measured = [MeasuredSite(rows, site.error if site.is_judged else None) for site, rows in pairs]
+    errors = [site.error if site.is_judged else None for site, _ in pairs]
     none = Range(math.nan, math.nan, math.nan)
     columns = sites[0].columns
-    curve = fit_curve(measured, Range(gain, gain, gain), Design(sites[0].auc), Curve(none, none))
+    curve = fit_curve(
+        [rows for _, rows in pairs], errors, Range(gain, gain, gain), Design(sites[0].auc), Curve(none, none)
+    )
     c = curve.unlikeness.value / columns
     judged = sum(site.is_judged for site in sites)
     return Fit(

@@ -240,8 +240,8 @@ def study_power(
     facts = {"columns": result.columns, "repeats": counted(repeats, "split")}
     least = format_as_written(result.design.worthwhile)
     output.say(render("experiments.power.assumed", auc=number(result.design.auc), least=least, **facts))
-    if not result.linear:
-        output.say(render("experiments.power.not-linear", model=study.model.name))
+    if study.model.name != "logistic":
+        output.say(render("experiments.power.kinds", model=study.model.name))
     lines = []
     for site, prospect in result.sites.items():
         rows, events = map(str, result.counts[site])

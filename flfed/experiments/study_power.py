@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,6 @@ from flfed.records.statistics.power import (
     LEAST_EVENTS,
     Curve,
     Design,
-    MeasuredSite,
     Outlook,
     Range,
     SiteRows,
@@ -31,7 +30,7 @@ from flfed.records.statistics.power import (
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.features.summarise import outcomes
-from flfed.rows.study_model import is_linear, study_layout, study_schema
+from flfed.rows.study_model import study_layout, study_schema
 from flfed.study.former_names import parsed_study
 from flfed.study.study import Study
 from flfed.words import usage_error
@@ -48,8 +47,6 @@ class StudyPower:
     study : str
     columns : int
         Of the model.
-    linear : bool
-        Whether the shared model is a linear one, for which the curve is.
     design : Design
     sites : dict of name to Outlook, or None
         None where a site has too few rows of an outcome.
@@ -62,24 +59,23 @@ class StudyPower:
 
     study: str
     columns: int
-    linear: bool
     design: Design
     sites: dict[str, Outlook | None]
     counts: Mapping[str, tuple[int, int]]
     mean: tuple[Range, Range] | None
-    classes: Sequence[tuple[list[int | None], int, tuple[Range, Range] | None]] = ()
+    classes: Sequence[tuple[list[int | None], int, tuple[Range, Range] | None]]
 
     def as_object(self) -> dict[str, Any]:
         """Return the object for JSON."""
         sites: dict[str, Any] = {}
         for name, prospect in self.sites.items():
-            sites[name] = dict(zip(("rows", "events"), self.counts[name], strict=True))
+            rows, events = self.counts[name]
+            sites[name] = {"rows": rows, "events": events}
             if prospect is not None:
                 sites[name] |= write(prospect)
         return {
             "study": self.study,
             "columns": self.columns,
-            "linear": self.linear,
             "auc": self.design.auc,
             "minimum-gain": self.design.worthwhile,
             "repeats": self.design.repeats,
@@ -148,7 +144,6 @@ def study_power(
     return StudyPower(
         study=study.name,
         columns=columns,
-        linear=is_linear(study),
         design=design,
         sites={name: outlook(judged[name], design, curve) if name in judged else None for name in counts},
         counts=counts,
@@ -191,7 +186,7 @@ def _auc_of(run: Mapping[str, Any] | None) -> float:
     if run is None:
         return DEFAULT_AUC
     value = figure_of(run_of(run).sites_mean, AUC).value
-    if value is None or not 0.5 < value < 1:
+    if value is None:
         raise usage_error("experiments.power.run", run=run_of(run).run)
     return float(value)
 
@@ -214,13 +209,12 @@ def curve_of_run(run: Mapping[str, Any], prior: Curve, worthwhile: float) -> Cur
     measured = [site for site in map(partial(_measured, design), opened.sites.values()) if site is not None]
     if not measured:
         raise usage_error("experiments.power.run", run=opened.run)
-    together = of_one_study([site.rows for site in measured])
-    measured = [replace(site, rows=rows) for site, rows in zip(measured, together, strict=True)]
-    return fit_curve(measured, Range(mean.value, mean.low, mean.high), design, prior)
+    sites, errors = zip(*measured, strict=True)
+    return fit_curve(of_one_study(sites), errors, Range(mean.value, mean.low, mean.high), design, prior)
 
 
-def _measured(design: Design, entry: Mapping[str, Any]) -> MeasuredSite | None:
-    """Return a site of a report; None where its rows are not counted by outcome."""
+def _measured(design: Design, entry: Mapping[str, Any]) -> tuple[SiteRows, float | None] | None:
+    """Return a site of a report and the error of its gain on one split; None where its rows are not counted."""
     site = site_of(entry)
     classes = site.holdout_classes
     if not classes or not site.rows or min(classes.values()) < LEAST_EVENTS:
@@ -232,7 +226,7 @@ def _measured(design: Design, entry: Mapping[str, Any]) -> MeasuredSite | None:
     if gain.low is not None and gain.high is not None and gain.high > gain.low:
         quantile = NORMAL_95 if gain.freedom is None else student_t_bound(gain.freedom)
         error = (gain.high - gain.low) / (2 * quantile * design.shrinkage)
-    return MeasuredSite(SiteRows(site.rows - events - others, events, others), error)
+    return SiteRows(site.rows - events - others, events, others), error
 
 
 def _check_counts(study: Study, counts: Mapping[str, tuple[int, int]]) -> None:

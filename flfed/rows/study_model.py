@@ -15,7 +15,6 @@ from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import input_names
 from flfed.rows.features.summarise import layout_of
-from flfed.rows.models.linear import Linear
 from flfed.rows.training.functional import layers_of, outputs_of
 from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, Layout
@@ -36,11 +35,6 @@ def study_layout(study: Study, schema: Schema) -> Layout:
     model = registry.load("model", study.model.name)
     layout = layout_of(schema, features, missing_indicator=study.encode.missing_indicator)
     return replace(layout, plain=getattr(model, "plain", False))
-
-
-def is_linear(study: Study) -> bool:
-    """Return whether a study's model is linear in its inputs."""
-    return issubclass(registry.load("model", study.model.name), Linear)
 
 
 def study_trainable(study: Study, schema: Schema, model: Any, *, seed: int, site: str = "") -> Trainable:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +11,7 @@ from flfed.records.objects import figure_of, run_of, site_of
 from flfed.records.reports.size_classes import rows_in_words
 from flfed.records.statistics import verdict
 from flfed.records.statistics.odd_sites import AUC
-from flfed.records.statistics.power import STUDIES, Curve, Design, Outlook, Range, SiteRows, outlook, site_rows
+from flfed.records.statistics.power import STUDIES, Curve, Design, Outlook, Range, outlook, site_rows
 from flfed.words import render
 
 CHANCE = "chance of a clear gain"
@@ -27,15 +25,9 @@ MOST_AUC = 0.95
 """AUC of the shared model, as the page offers it."""
 
 
-def alike_site(rows: float, share: float, design: Design) -> SiteRows:
-    """Return the rows of a site beside others of the same size."""
-    site = site_rows(rows, share * rows)
-    return replace(site, elsewhere=max(design.sites - 1, 1) * site.weight)
-
-
 def in_words(rows: float, share: float, design: Design, curve: Curve) -> list[str]:
     """Return the gains that a study could show at a site, in sentences."""
-    prospect = outlook(alike_site(rows, share, design), design, curve)
+    prospect = outlook(site_rows(rows, share * rows), design, curve)
     sentences = [render("pages.prospect.none")]
     if prospect.least is not None:
         sentences = [render("pages.prospect.least", gain=number(prospect.least.value), interval=_span(prospect.least))]
@@ -83,21 +75,19 @@ def class_in_words(of: tuple[Sequence[int | None], int, tuple[Range, Range] | No
 
 
 def prospect_of_site(report: Mapping[str, Any], site: str) -> dict[str, str]:
-    """Return a site's numbers as the page *Before you join* takes them; nothing where outcomes are not counted."""
+    """Return a site's numbers as the page *Before you join* takes and limits them; nothing where none are counted."""
     of = site_of(report["sites"][site])
     shared = figure_of(of.global_, AUC).value
     classes = of.holdout_classes
     if not classes or not of.rows or not sum(classes.values()) or shared is None:
         return {}
     share = min(classes.values()) / sum(classes.values())
-    logarithm = math.log(of.rows)
-    rows = min(SIZES, key=lambda size: abs(math.log(size) - logarithm))
     run = run_of(report)
     return {
-        "rows": str(rows),
-        "share": f"{max(1, round(100 * share))}",
-        "auc": f"{min(max(shared, LEAST_AUC), MOST_AUC):.2f}",
-        "sites": str(max(2, len(run.sites))),
+        "rows": str(of.rows),
+        "share": f"{100 * share:.0f}",
+        "auc": f"{shared:.2f}",
+        "sites": str(len(run.sites)),
         "repeats": str(run.repeats),
     }
 
@@ -115,9 +105,9 @@ def _chance(chance: Range) -> str:
 
 
 def curve_lines(share: float, design: Design, curve: Curve) -> list[dict[str, Any]]:
-    """Return expected gain and least gain shown by a site's number of rows, beside others of the same size."""
+    """Return expected gain and least gain shown by a site's number of rows."""
     lines = []
     for rows in SIZES:
-        prospect = outlook(alike_site(rows, share, design), design, curve)
+        prospect = outlook(site_rows(rows, share * rows), design, curve)
         lines.append({"Rows": rows, EXPECTED: prospect.expected.value, LEAST: prospect.least and prospect.least.value})
     return lines

@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import mul
 from statistics import NormalDist, fmean, quantiles
 from typing import Any
 
@@ -29,8 +30,6 @@ from flfed.records.statistics.intervals import (
 from flfed.records.statistics.verdict import LEAST_OF_A_CLASS, LEAST_SITES
 
 NORMAL = NormalDist()
-Measure = Callable[[Sequence[float], Sequence[float]], Any]
-"""Rule of a gain over sites by gains and errors: an object with its `value` and `low`."""
 POWER = 0.8
 """Power with which the least gain is shown."""
 HALVINGS = 60
@@ -40,8 +39,8 @@ LEAST_FITTED = 4
 """Fewest sites with an error from which `c` is estimated."""
 MEAN_DRAWS = 400
 """Draws of all sites' gains for the chance that their mean is clear."""
-LEAST_ERROR = 1e-6
-"""Of a site's gain where both models are as good as equal."""
+LEAST_VARIANCE = 1e-12
+"""Of the difference of two models' placement values, where they are as good as equal."""
 LEAST_EVENTS = 2
 """Fewest rows of either outcome at a site with a prediction."""
 
@@ -89,15 +88,9 @@ class Curve:
         return (d.value, c.value), (d.low, c.high), (d.high, c.low)
 
 
-@dataclass(frozen=True)
-class MeasuredSite:
-    """A site of a run: its rows, and the error of its gain on one split, None where it is not known."""
-
-    rows: SiteRows
-    error: float | None
-
-
-def fit_curve(sites: Sequence[MeasuredSite], gain: Range, design: Design, prior: Curve) -> Curve:
+def fit_curve(
+    sites: Sequence[SiteRows], errors: Sequence[float | None], gain: Range, design: Design, prior: Curve
+) -> Curve:
     """Return the curve of a run.
 
     `d` makes the expected gain, weighted as a size class, that of the run; its range comes from the interval of the
@@ -105,7 +98,9 @@ def fit_curve(sites: Sequence[MeasuredSite], gain: Range, design: Design, prior:
 
     Parameters
     ----------
-    sites : sequence of MeasuredSite
+    sites : sequence of SiteRows
+    errors : sequence of float or None
+        Of each site's gain on one split.
     gain : Range
         Mean gain over these sites with its interval.
     design : Design
@@ -113,18 +108,18 @@ def fit_curve(sites: Sequence[MeasuredSite], gain: Range, design: Design, prior:
     prior : Curve
         Whose `c` is kept where fewer than four sites have an error.
     """
-    weight = math.fsum(site.rows.test_weight for site in sites)
+    weight = math.fsum(site.test_weight for site in sites)
 
     def mean_gain(d: float) -> float:
-        return math.fsum(site.rows.test_weight * expected_gain(site.rows, design, d) for site in sites) / weight
+        return math.fsum(site.test_weight * expected_gain(site, design, d) for site in sites) / weight
 
     ends = [_solve(mean_gain, of) for of in (gain.value, gain.low, gain.high)]
     single = replace(design, repeats=1)
     fitted = []
-    for site in sites:
-        if site.error is not None:
-            own = own_auc(design.auc, site.rows.effective, ends[0])
-            fitted.append(_solve(partial(error_at, site.rows, single, own), site.error))
+    for site, error in zip(sites, errors, strict=True):
+        if error is not None:
+            own = own_auc(design.auc, site.effective, ends[0])
+            fitted.append(_solve(partial(error_at, site, single, own), error))
     unlikeness = prior.unlikeness
     if len(fitted) >= LEAST_FITTED:
         low, middle, high = quantiles(fitted, n=4)
@@ -156,8 +151,7 @@ class SiteRows:
     @property
     def weight(self) -> float:
         """Training rows with the outcome times those without, over all."""
-        share = self.events / (self.events + self.others)
-        return self.training * share * (1 - share)
+        return self.training * self.test_weight / (self.events + self.others)
 
     @property
     def test_weight(self) -> float:
@@ -179,10 +173,8 @@ class SiteRows:
 
 def of_one_study(sites: Sequence[SiteRows]) -> list[SiteRows]:
     """Return sites of which each knows the weight of all others; of a single site nothing is known."""
-    if len(sites) == 1:
-        return list(sites)
     total = math.fsum(site.weight for site in sites)
-    return [replace(site, elsewhere=total - site.weight) for site in sites]
+    return [replace(site, elsewhere=total - site.weight or math.inf) for site in sites]
 
 
 def site_rows(rows: float, events: float, test_share: float = TEST_SHARE) -> SiteRows:
@@ -213,14 +205,6 @@ class Design:
     sites: int = 1
     repeats: int = 1
     ratio: float = 0.25
-
-    @property
-    def quantile(self) -> float:
-        """Errors between a gain and the lower end of its interval."""
-        if self.repeats < 2:
-            return NORMAL_95 * widening(self.sites)
-        freedom = self.repeats - 1
-        return student_t_bound(freedom) * widening(self.sites, freedom)
 
     @property
     def shrinkage(self) -> float:
@@ -281,6 +265,8 @@ def placement_covariance(auc: float, other: float, correlation: float) -> float:
     >>> round(placement_covariance(0.5, 0.5, 1.0), 8)  # uniform on 0 to 1: 1/12
     0.08333333
     """
+    from scipy.integrate import quad  # here, as the record is read without it
+
     a = NORMAL.inv_cdf(auc)
     b = NORMAL.inv_cdf(other)
 
@@ -288,14 +274,7 @@ def placement_covariance(auc: float, other: float, correlation: float) -> float:
         rest = 1 - r * r
         return math.exp(-(a * a - 2 * r * a * b + b * b) / (2 * rest)) / (2 * math.pi * math.sqrt(rest))
 
-    return _integral(density, correlation / 2)
-
-
-def _integral(function: Callable[[float], float], end: float, steps: int = 32) -> float:
-    """Return the integral from 0 to `end` by Simpson's rule."""
-    width = end / steps
-    weights = [1, *([4, 2] * (steps // 2 - 1)), 4, 1]
-    return width / 3 * math.fsum(weight * function(number * width) for number, weight in enumerate(weights))
+    return float(quad(density, 0, correlation / 2)[0])
 
 
 def gain_error(auc: float, own: float, correlation: float, events: float, others: float) -> float:
@@ -311,7 +290,7 @@ def gain_error(auc: float, own: float, correlation: float, events: float, others
     """
     apart = placement_covariance(auc, auc, 1.0) + placement_covariance(own, own, 1.0)
     apart -= 2 * placement_covariance(auc, own, correlation)
-    return math.sqrt(max(apart, 0.0) * (1 / events + 1 / others))
+    return math.sqrt(max(apart, LEAST_VARIANCE) * (1 / events + 1 / others))
 
 
 def error_at(site: SiteRows, design: Design, own: float, unlikeness: float) -> float:
@@ -347,9 +326,8 @@ def quantile_at(site: SiteRows, design: Design) -> float:
 
     With few events the error by DeLong's method varies itself, as that of two means does: Student's t.
     """
-    if design.repeats > 1:
-        return design.quantile
-    return student_t_bound(site.error_freedom) * widening(design.sites, site.error_freedom)
+    freedom = design.repeats - 1 or site.error_freedom
+    return student_t_bound(freedom) * widening(design.sites, freedom)
 
 
 def least_gain(site: SiteRows, design: Design, unlikeness: float) -> float | None:
@@ -425,8 +403,8 @@ def class_outlook(sites: Sequence[SiteRows], classes: int, design: Design, curve
     """
 
     def measure(gains: Sequence[float], errors: Sequence[float]) -> ClassGain:
-        pairs = zip(sites, gains, strict=True)
-        return class_gain([WeightedGain(site.test_weight, site.test_weight * gain) for site, gain in pairs], classes)
+        weights = [site.test_weight for site in sites]
+        return class_gain(list(map(WeightedGain, weights, map(mul, weights, gains))), classes)
 
     if measure([0.0] * len(sites), ()).value is None:
         return None
@@ -445,7 +423,9 @@ def mean_outlook(sites: Sequence[SiteRows], design: Design, curve: Curve) -> tup
     return _outlook_over(mean_over_sites, judged, design, curve)
 
 
-def _outlook_over(measure: Measure, sites: Sequence[SiteRows], design: Design, curve: Curve) -> tuple[Range, Range]:
+def _outlook_over(
+    measure: Callable[..., Any], sites: Sequence[SiteRows], design: Design, curve: Curve
+) -> tuple[Range, Range]:
     """Return the expected gain over some sites and the chance that it is clear, by the cases of a curve."""
     drawn = []
     for d, c in curve.cases:
@@ -457,7 +437,12 @@ def _outlook_over(measure: Measure, sites: Sequence[SiteRows], design: Design, c
 
 
 def draw_mean(
-    measure: Measure, sites: Sequence[SiteRows], gains: Sequence[float], design: Design, c: float, spread: float
+    measure: Callable[..., Any],
+    sites: Sequence[SiteRows],
+    gains: Sequence[float],
+    design: Design,
+    c: float,
+    spread: float,
 ) -> tuple[NormalDist, float]:
     """Return the gain over sites that a study would measure and the chance that it is clear, by draws.
 
@@ -477,13 +462,13 @@ def draw_mean(
         Standard deviation of such sites' gains about the expected ones.
     """
     source = random.Random(0)  # the same draws each time: a page shows the same figure again
-    cases = zip(sites, gains, strict=True)
-    errors = [max(error_at(site, design, design.auc - gain, c), LEAST_ERROR) for site, gain in cases]
-    halves = [site.error_freedom / 2 for site in sites]
+    places = []
+    for site, gain in zip(sites, gains, strict=True):
+        places += [(gain, error_at(site, design, design.auc - gain, c), site.error_freedom / 2)]
     measured = []
     for _ in range(MEAN_DRAWS):
-        drawn = [source.gauss(gain, math.hypot(error, spread)) for gain, error in zip(gains, errors, strict=True)]
-        factors = [math.sqrt(source.gammavariate(half, 1 / half)) for half in halves]
-        measured.append(measure(drawn, [error * factor for error, factor in zip(errors, factors, strict=True)]))
+        drawn = [source.gauss(gain, math.hypot(error, spread)) for gain, error, _ in places]
+        estimated = [error * math.sqrt(source.gammavariate(half, 1 / half)) for _, error, half in places]
+        measured.append(measure(drawn, estimated))
     clear = fmean(mean.low > design.worthwhile for mean in measured)
     return NormalDist.from_samples([mean.value for mean in measured]), clear
