@@ -58,11 +58,11 @@ class Range:
         return Range(factor * self.value, factor * self.low, factor * self.high)
 
 
-STUDIES = 5
+STUDIES = 6
 """Tables of real data of which the next figures are the mean and the range (`benchmarks.predicted_gains`)."""
-DIMENSIONS_A_COLUMN = Range(0.25, 0.0, 0.75)
+DIMENSIONS_A_COLUMN = Range(0.28, 0.0, 0.75)
 """`d` for each column of the model."""
-UNLIKENESS_A_COLUMN = Range(1.6, 1.3, 1.9)
+UNLIKENESS_A_COLUMN = Range(1.45, 0.9, 1.9)
 """`c` for each column."""
 SPREAD = 0.015
 """Standard deviation of the sites' gains about the curve."""
