@@ -234,6 +234,8 @@ class Tasks:
             for ready in wait(list(by_connection)):
                 for outcome in self._receive(by_connection[ready]):  # type: ignore[index]  # all - of these are connections
                     over += 1
+                    # The process goes on before anybody looks at its outcome.
+                    self._deal()
                     yield outcome
 
     def finish(self, done: Callable[[int, Any], None]) -> None:

@@ -146,10 +146,9 @@ def _alone(request: Request) -> Any:
         return Failed(error)
 
 
-def _train_models(requests: Sequence[ModelRequest], answer: Compute) -> list[Any]:
+def _train_models(requests: Sequence[ModelRequest], answer: Compute) -> Any:
     """Return the model of each request; fits that they ask for at a time train as one stack."""
-    models: list[Any] = run_client_by(together([request.handler() for request in requests]), answer)
-    return models
+    return run_client_by(together([request.handler() for request in requests]), answer)
 
 
 def train_stacks(requests: Sequence[ShadowsRequest], jobs: Jobs = 1) -> list[Any]:
@@ -325,9 +324,11 @@ class ModelsAhead:
         models = [request for request in requests if isinstance(request, AHEAD)]
         models.sort(key=lambda request: (isinstance(request, ModelRequest), -len(request.rows)))
         self._keys = [_key_of(request) for request in models]
-        is_stacked = self._answer is not compute_one_by_one
+        import sklearn.ensemble  # noqa: F401 - once, and not again in each process that is forked
+
+        run = partial(_answer_ahead, is_stacked=self._answer is not compute_one_by_one)
         try:
-            self._tasks = Tasks(partial(_answer_ahead, is_stacked=is_stacked), models, self._jobs)
+            self._tasks = Tasks(run, models, self._jobs)
         except NotShareable:
             return
         self._outcomes = iter(self._tasks)
