@@ -17,11 +17,11 @@ from flfed.records.reports.calibration import calibration_of_sites
 from flfed.records.reports.catalogue import note_in_words, notes_of
 from flfed.records.reports.privacy import epsilon_in_words, power_of_ten, private_of
 from flfed.records.reports.privacy_tables import charged_lines, describe_outcome_disclosure
+from flfed.records.reports.recorded_run import INCUMBENT
 from flfed.records.reports.report import metrics_of, primary_of, purpose_in_words
 from flfed.records.reports.site_verdict import best_arm, best_gain, site_verdict
 from flfed.records.reports.size_classes import KEY
 from flfed.records.section import Section
-from flfed.records.sections.gains import score_in_use
 from flfed.records.statistics import verdict
 from flfed.records.statistics.importances import largest_gains
 from flfed.records.statistics.left_out import KEY as LEFT_OUT
@@ -64,8 +64,7 @@ def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
         joining = [narrative.joining_in_words(report, metric), narrative.tally(report, metric)]
         output.say_all([*first, *joining, narrative.describe_mean_beside_sites(report, metric)])
         _print_sites(report, headers, rows, every=whole or len(report["sites"]) <= MANY)
-        _print_size_classes(report, metric)
-        _print_section(score_in_use(report))
+        _print_gains(report, metric)
         _print_section(calibration_of_sites(report))
     print_left_out(report)
     _print_validation(report)
@@ -149,13 +148,14 @@ def _print_sites(report: dict[str, Any], headers: Sequence[str], rows: Sequence[
         _print_references(rows[many:], names[:gain], verdict.metric_name(metric))
 
 
-def _print_size_classes(report: dict[str, Any], metric: str) -> None:
-    """Print the gains over all sites of a size class, where the study names classes."""
-    if not report.get(KEY):
+def _print_gains(report: dict[str, Any], metric: str) -> None:
+    """Print the gains over all sites of a size class, and on the score in use, where the study has them."""
+    if not report.get(KEY) and INCUMBENT not in report:
         return
-    from flfed.records.sections.gains import by_size  # with charts, and so pandas
+    from flfed.records.sections.gains import by_size, score_in_use  # with charts, and so pandas
 
     _print_section(by_size(report, metric))
+    _print_section(score_in_use(report))
 
 
 def print_left_out(report: dict[str, Any]) -> None:

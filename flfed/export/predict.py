@@ -239,7 +239,6 @@ def _first_error(finding: Finding, dataset: str) -> UsageError | TableError:
     # A table to predict has no mapping, so that advice for a mapping is replaced.
     for mapped, plain in ADVICE.items():
         rule = rule.replace(mapped, plain)
-    rule = rule.replace("does not allow", render("export.errors.allowed"))
     if rule == NO_COLUMN:
         return usage_error("export.errors.columns", dataset=dataset, hint=finding.hint)
     if finding.hint:

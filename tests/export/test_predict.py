@@ -195,11 +195,8 @@ WRONG = {
     "column missing": (lambda t: t.drop(columns="x1"), "'x1' is not in the table (add it"),
     "out of range": (lambda t: t.assign(x1=1e6), "'x1' is outside the schema's range 0 to 100 mm in 6 rows"),
     "no number": (lambda t: t.assign(x2=CELL), "'x2' is not a number in 6 rows"),
-    "unknown category": (
-        lambda t: t.assign(colour=[CELL] + ["red"] * 5),
-        "not allow (the model's schema.toml has the allowed ones) in fewer than 5 rows",
-    ),
-    "unknown class": (lambda t: t.assign(y=CELL), "'y' has a value that the schema does not allow"),
+    "unknown category": (lambda t: t.assign(colour=[CELL] + ["red"] * 5), "not allow in fewer than 5 rows"),
+    "unknown class": (lambda t: t.assign(y=CELL), "'y' has a value that the schema does not allow in 6 rows"),
     "no flag": (lambda t: t.assign(flag=CELL), "'flag' is not a flag"),
     "no rows": (lambda t: t.iloc[:0], "has no rows"),
     "column twice": (lambda t: t.assign(again=1).rename(columns={"again": "x1"}), "more than once"),

@@ -16,7 +16,6 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from flfed.errors import UsageError
-from flfed.federation.client.protection import mechanism_of
 from flfed.study.study import Study
 from flfed.updates.accounting import (
     COARSE,
@@ -35,6 +34,7 @@ from flfed.updates.accounting import (
     quick_epsilon,
     training_releases,
 )
+from flfed.updates.mechanism import mechanism_of
 from flfed.updates.privacy.site_dp import site_epsilon
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]

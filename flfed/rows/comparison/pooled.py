@@ -216,7 +216,8 @@ def first_searches(sessions: Sequence[SiteSession]) -> list[Request]:
     for handler in (*[w.local_model() for w in sessions], _pooled(sessions, exact)):
         with suppress(FlfedError, StopIteration):
             requests += listed(next(handler))
-    return requests
+    linear = sessions[0].trainable().model.linear
+    return [request for request in requests if not (isinstance(request, ModelRequest) and request.is_quick(linear))]
 
 
 def union_scores(sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder) -> Asking[np.ndarray]:

@@ -324,6 +324,8 @@ class ModelsAhead:
         models = [request for request in requests if isinstance(request, AHEAD)]
         models.sort(key=lambda request: (isinstance(request, ModelRequest), -len(request.rows)))
         self._keys = [_key_of(request) for request in models]
+        if not models:
+            return
         import sklearn.ensemble  # noqa: F401 - once, and not again in each process that is forked
 
         run = partial(_answer_ahead, is_stacked=self._answer is not compute_one_by_one)

@@ -220,6 +220,10 @@ class TreesRequest(_OfRowsAlone):
     """
 
 
+FEW_ROWS = 200
+"""Fewer rows have no trees."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelRequest:
     """A request for a whole model, whose own requests are answered apart from all others.
@@ -239,6 +243,10 @@ class ModelRequest:
     kind: str
     handler: Callable[[], Asking[Any]]
     source: None = None
+
+    def is_quick(self, linear: bool) -> bool:
+        """Return whether the model takes less time than a process: of few rows, or `linear` and of the study's kind."""
+        return len(self.rows) < FEW_ROWS or (linear and self.kind == "same")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
