@@ -132,8 +132,10 @@ def test_own_and_pooled_models_of_other_processes_are_the_same(home, taiwan, tmp
     assert processes.read_text().split() == both
     processes.unlink()
     forked = run(study, jobs=2)
-    assert len(processes.read_text().split()) == 2
-    assert not set(both) & set(processes.read_text().split())
+    others = processes.read_text().split()
+    assert len(others) == 2
+    # A linear model of the study's kind takes less time than a process.
+    assert others.count(both[0]) == (name == "breast-cancer" and not model)
     assert arrays_of(forked.run) == arrays_of(alone.run)
     assert without_names(forked.report) == without_names(alone.report)
 
