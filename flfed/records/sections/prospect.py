@@ -109,5 +109,6 @@ def curve_lines(share: float, design: Design, curve: Curve) -> list[dict[str, An
     lines = []
     for rows in SIZES:
         prospect = outlook(site_rows(rows, share * rows), design, curve)
-        lines.append({"Rows": rows, EXPECTED: prospect.expected.value, LEAST: prospect.least and prospect.least.value})
+        least = prospect.least.value if prospect.least else None
+        lines.append({"Rows": rows, EXPECTED: prospect.expected.value, LEAST: least})
     return lines

@@ -326,7 +326,7 @@ def quantile_at(site: SiteRows, design: Design) -> float:
 
     With few events the error by DeLong's method varies itself, as that of two means does: Student's t.
     """
-    freedom = design.repeats - 1 or site.error_freedom
+    freedom = site.error_freedom if design.repeats < 2 else design.repeats - 1
     return student_t_bound(freedom) * widening(design.sites, freedom)
 
 
@@ -384,7 +384,7 @@ def outlook(site: SiteRows, design: Design, curve: Curve) -> Outlook:
         expected=measured_range(site, design, curve),
         least=None if None in least else Range(*(each or 0.0 for each in least)),
         power=Range(*(power(site, design, expected_gain(site, design, d), c, SPREAD) for d, c in curve.cases)),
-        test_rows=count_test_rows(site, design, 2 * design.worthwhile or 0.01, curve.unlikeness.value),
+        test_rows=count_test_rows(site, design, 2 * design.worthwhile or 0.01, unlikeness.value),
     )
 
 
@@ -401,9 +401,9 @@ def class_outlook(sites: Sequence[SiteRows], classes: int, design: Design, curve
     design : Design
     curve : Curve
     """
+    weights = [site.test_weight for site in sites]
 
     def measure(gains: Sequence[float], errors: Sequence[float]) -> ClassGain:
-        weights = [site.test_weight for site in sites]
         return class_gain(list(map(WeightedGain, weights, map(mul, weights, gains))), classes)
 
     if measure([0.0] * len(sites), ()).value is None:

@@ -34,6 +34,7 @@ from flfed.rows.training.requests import (
     Request,
     RivalRequest,
     ScoreRequest,
+    SearchRequest,
     ShadowsRequest,
     TreesRequest,
     TuneRequest,
@@ -291,10 +292,6 @@ def _fit_stack(requests: list[FitRequest], cache: PackCache, room: BufferPool) -
     return stack.results([plan.steps_a_round(n) for n in sizes])
 
 
-AHEAD = (RivalRequest, TreesRequest, ModelRequest)
-"""Requests that take long, and are answered for themselves."""
-
-
 class ModelsAhead:
     """Answers requests, some of which other processes have begun before.
 
@@ -321,7 +318,7 @@ class ModelsAhead:
 
     def begin(self, requests: Sequence[Request]) -> None:
         """Begin the models among some requests: sites' own first, which are needed first, and those of most rows."""
-        models = [request for request in requests if isinstance(request, AHEAD)]
+        models = [request for request in requests if isinstance(request, SearchRequest)]
         models.sort(key=lambda request: (isinstance(request, ModelRequest), -len(request.rows)))
         self._keys = [_key_of(request) for request in models]
         if not models:
@@ -339,7 +336,7 @@ class ModelsAhead:
         """Return the result of each request, in order."""
         begun = {}
         for place, request in enumerate(requests):
-            if isinstance(request, AHEAD) and _key_of(request) in self._keys:
+            if isinstance(request, SearchRequest) and _key_of(request) in self._keys:
                 begun[place] = _key_of(request)
         self._wait_for(set(begun.values()))
         begun = {place: key for place, key in begun.items() if key in self._ready}
@@ -372,7 +369,7 @@ def _answer_ahead(request: Request, driver: Driver, *, is_stacked: bool) -> Any:
     return result
 
 
-def _key_of(request: RivalRequest | TreesRequest | ModelRequest) -> Hashable:
+def _key_of(request: SearchRequest) -> Hashable:
     """Return a key by which requests are equal: what they draw, and their rows."""
     rows = request.rows
     draws = request.kind if isinstance(request, ModelRequest) else str(request.source.state)

@@ -19,7 +19,7 @@ from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
 from flfed.rows.features.encode import Encoded, input_names, input_slices
-from flfed.rows.training.requests import Predictor, RivalRequest, TreesRequest
+from flfed.rows.training.requests import LEAST_ROWS, Predictor, RivalRequest, TreesRequest
 from flfed.rows.training.tuned_linear import (
     Fold,
     LinearPredictor,
@@ -41,9 +41,8 @@ PENALTIES = np.array([1e-4, 3e-3, 3e-2, 3e-1])
 TREES = {4: (60, 180), 12: (40, 100)}
 """Numbers of trees by most leaves of a tree: four settings. The few trees are the first of the many."""
 LEARNING_RATE = 0.06
-LEAST_ROWS = 200
 LEAST_OF_A_CLASS = 9
-"""Rows, and people (or rows, where each is its own) of each class, below which no trees are grown: three a fold."""
+"""People (or rows, where each is its own) of each class, below which no trees are grown: three a fold."""
 MEAN, LAST, COLUMN = NAIVE_FAMILIES
 ORIGINS = 10
 """Blocks, twice as many at most, from which on a last value is tried."""

@@ -220,8 +220,8 @@ class TreesRequest(_OfRowsAlone):
     """
 
 
-FEW_ROWS = 200
-"""Fewer rows have no trees."""
+LEAST_ROWS = 200
+"""Rows below which no trees are grown."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -246,7 +246,7 @@ class ModelRequest:
 
     def is_quick(self, linear: bool) -> bool:
         """Return whether the model takes less time than a process: of few rows, or `linear` and of the study's kind."""
-        return len(self.rows) < FEW_ROWS or (linear and self.kind == "same")
+        return len(self.rows) < LEAST_ROWS or (linear and self.kind == "same")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -317,17 +317,9 @@ def packed(requests: Sequence[PackRequest]) -> list[Packed]:
     return replies
 
 
-Request = (
-    FitRequest
-    | ScoreRequest
-    | MeasureRequest
-    | TuneRequest
-    | RivalRequest
-    | TreesRequest
-    | ModelRequest
-    | ShadowsRequest
-    | PackRequest
-)
+SearchRequest = RivalRequest | TreesRequest | ModelRequest
+"""A request that takes long, and is answered for itself."""
+Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | SearchRequest | ShadowsRequest | PackRequest
 ComputeRequest = Request | list[Request]
 Result = TypeVar("Result")
 Asking = Generator[ComputeRequest, Any, Result]
