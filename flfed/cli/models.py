@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flfed.export.predictions import Predictions
 
 MODEL = typer.Argument(..., help="Exported model folder.")
-TABLE = typer.Argument(None, help="CSV or Parquet with the columns of the model's schema.")
+TABLE = typer.Argument(None, help="CSV, Parquet or Excel with the columns of the model's schema.")
 SITE = typer.Option("", metavar="NAME", help="Site whose own table and mapping are used instead.")
 SIGNED_BY = typer.Option(
     "",

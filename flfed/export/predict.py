@@ -18,11 +18,11 @@ from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.findings.oddities import oddities
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import MAP_IT, NO_COLUMN, Field, Finding, with_text_names
-from flfed.rows.data.sources import Csv, Parquet
 from flfed.rows.evaluation.calibration import Calibration, calibrate
 from flfed.rows.evaluation.intervals import compare
 from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.features.encode import codes, encode
+from flfed.rows.proposals.own_tables import read_named, source_of
 from flfed.seeds import generator
 from flfed.words import render, usage_error
 
@@ -31,7 +31,7 @@ Rows = tuple[pd.DataFrame, Mapping[str, str | Field | None], tuple[str, ...]]
 
 
 def predict_table(model: SharedModel, path: Path) -> Predictions:
-    """Return predictions for a CSV or Parquet file with the schema's columns.
+    """Return predictions for a CSV, Parquet or Excel file with the schema's columns.
 
     Raises
     ------
@@ -44,21 +44,16 @@ def predict_table(model: SharedModel, path: Path) -> Predictions:
 
 
 def read_table(model: SharedModel, path: Path) -> Rows:
-    """Read a CSV or Parquet file with the schema's columns; a column that the model does not read may be absent.
+    """Read a file with the schema's columns, in any form that `source_of` knows.
+
+    A column that the model does not read may be absent.
 
     Raises
     ------
     UsageError
         If the file is not there or cannot be read.
     """
-    if not path.is_file():
-        raise UsageError(f"table {path}: there is no such file")
-    kind = Parquet if path.suffix.lower() in (".parquet", ".pq") else Csv
-    raw = kind(str(path.resolve())).read(())
-    # A file with semicolons reads as one wide column, and would fail less clearly.
-    if raw.shape[1] == 1 < len(model.layout.features):
-        raise usage_error("export.errors.commas", file=path)
-    return _read_frame(model, raw)
+    return _read_frame(model, read_named(source_of(path)))
 
 
 def _read_frame(model: SharedModel, table: pd.DataFrame) -> Rows:

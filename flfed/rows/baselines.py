@@ -16,7 +16,6 @@ from flfed.rows.evaluation.bootstrap import units_of
 from flfed.rows.features.encode import MOST_ROWS, Encoded, one_hot_basis, scaled_of
 from flfed.rows.own_parts import INTERCEPT_SD
 from flfed.rows.training.best_model import Rival, column_forecasts, naive_forecasts, suffice_for_trees
-from flfed.rows.training.fit import score
 from flfed.rows.training.functional import loss_of_rows, outputs_of
 from flfed.rows.training.requests import (
     Asking,
@@ -259,6 +258,8 @@ def network_predictor(model: Any, arrays: Arrays) -> Predictor:
 
 
 def _network_outputs(model: Any, arrays: Arrays, x: np.ndarray) -> np.ndarray:
+    from flfed.rows.training.fit import score  # it needs torch
+
     return score(ScoreRequest(model=model, arrays=arrays, x=x))
 
 

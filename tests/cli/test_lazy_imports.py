@@ -149,3 +149,11 @@ def test_other_commands_that_read_no_table_load_none_of_it_either(lived_in: Path
     found, said, _ = call(lived_in, command)
     assert (found["code"], bool(said.strip())) == (0, True)
     assert (HEAVY | {"pandas"}) & set(found["modules"]) == set()
+
+
+def test_an_approval_describes_a_study_without_what_trains_it(lived_in: Path):
+    found, said, _ = call(
+        lived_in, f"site approve preterm-birth --site new-york-clinic --with {SITE},minnesota-clinic --yes"
+    )
+    assert found["code"] == 0 and "site withdraw preterm-birth" in said
+    assert HEAVY & set(found["modules"]) == {"flwr"}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from flfed.summaries.summary import Arrays, Layout
 from flfed.trees.cut_points import CODES, codes_in, empty_cuts, widths_of
 from flfed.trees.forest import empty_forest, forest_of, forest_shapes, margins
 from flfed.words import usage_error
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DEEPEST = 10
 MOST_BINS = 256
@@ -57,6 +58,8 @@ class BoostedTrees:
 
     def outputs(self, arrays: dict[str, Any], x: Tensor) -> Tensor:
         """Return scores [rows, outputs] of plain inputs [rows, columns]."""
+        import torch
+
         own = {name: np.asarray(value, dtype=float) for name, value in arrays.items()}
         scores = margins(forest_of(own), codes_in(np.asarray(x), own), widths_of(own) - 1)
         # Without any tree margins do not show how many outputs there are.

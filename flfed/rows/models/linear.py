@@ -9,7 +9,6 @@ import math
 from typing import Literal
 
 import numpy as np
-import torch
 
 from flfed.rows.training.functional import layered_outputs
 from flfed.seeds import seed_of
@@ -62,6 +61,8 @@ def _as_torch_starts(inputs: int, outputs: int, seed: int) -> Arrays:
 
     They are those after `torch.manual_seed(seed)`; torch's own state is left alone.
     """
+    import torch
+
     # A generator of its own: the global one belongs to the caller.
     rng = torch.Generator().manual_seed(seed)
     weight = torch.empty(outputs, inputs)

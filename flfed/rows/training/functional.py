@@ -1,16 +1,18 @@
 """Outputs of layered models, and losses of each task.
 
-They are functions of arrays alone, as those of `torch.nn.functional` are.
+They are functions of arrays alone, as those of `torch.nn.functional` are. Those that compute import torch: who only
+describes a study need not wait for it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, nll_loss
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -27,7 +29,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     One call where nothing is stacked: a step of a small model costs its calls, not its products.
     """
     if x.dim() == weight.dim() == 2:
-        return torch.addmm(bias, x, weight)
+        return bias.addmm(x, weight)
     return x @ weight + bias.unsqueeze(-2)
 
 
@@ -71,6 +73,8 @@ def outputs_of(task: str, classes: int) -> int:
 
 def target_dtype(task: str, dtype: torch.dtype) -> torch.dtype:
     """Return the type of a target: whole numbers for classes, else that of the inputs."""
+    import torch
+
     return torch.int64 if task == "multi-class" else dtype
 
 
@@ -90,11 +94,13 @@ def row_losses(task: str, outputs: Tensor, y: Tensor) -> Tensor:
     Negative log-likelihood in nats; half the squared error for a regression, whose minimiser with
     penalty `l2` is scikit-learn's ridge with `alpha = l2 * rows`.
     """
+    from torch.nn.functional import binary_cross_entropy_with_logits, nll_loss
+
     if task == "regression":
         return 0.5 * (outputs.squeeze(-1) - y).square()
     if task == "binary":
         return binary_cross_entropy_with_logits(outputs.squeeze(-1), y.to(outputs.dtype), reduction="none")
-    likely = torch.log_softmax(outputs, -1).flatten(0, -2)
+    likely = outputs.log_softmax(-1).flatten(0, -2)
     return nll_loss(likely, y.flatten().long(), reduction="none").reshape(y.shape)
 
 
@@ -105,6 +111,8 @@ def batch_loss(task: str, outputs: Tensor, y: Tensor, weight: Tensor | None = No
 
     Parameters as in `row_losses`, and `weight`, tensor [rows].
     """
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
     if weight is not None:
         return (weight * row_losses(task, outputs, y)).sum() / len(y)
     if task == "binary":  # the mean within the one call: same bits, fewer calls to differentiate
@@ -119,6 +127,8 @@ def expected(task: str, outputs: Tensor, out: Tensor) -> Tensor:
 
     The derivative of `row_losses` by the outputs is this minus `as_expected(y)`, for every task.
     """
+    import torch
+
     if task == "regression":
         return outputs
     if task == "binary":
@@ -131,6 +141,8 @@ def as_expected(task: str, y: Tensor, outputs: int, dtype: torch.dtype) -> Tenso
 
     Targets [..., rows] become [..., rows, outputs]; a class code becomes its indicator.
     """
+    import torch
+
     if task != "multi-class":
         return y.unsqueeze(-1)
     return torch.zeros((*y.shape, outputs), dtype=dtype).scatter_(-1, y.unsqueeze(-1), 1)
@@ -141,6 +153,8 @@ def loss_of_rows(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
 
     Class weights and penalties are not in it.
     """
+    import torch
+
     losses = row_losses(task, torch.from_numpy(np.ascontiguousarray(outputs)), torch.from_numpy(y))
     return float(losses.mean())
 
@@ -152,6 +166,8 @@ def probabilities(task: str, outputs: np.ndarray) -> np.ndarray:
     """
     if task == "regression":
         return outputs[..., 0]
+    import torch
+
     logits = torch.from_numpy(np.ascontiguousarray(outputs, dtype=float))
     if task == "binary":
         return torch.sigmoid(logits[..., 0]).numpy()

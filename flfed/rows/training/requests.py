@@ -13,10 +13,9 @@ from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from torch import Tensor
 
 from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded, EncodedBlocks
@@ -25,7 +24,10 @@ from flfed.rows.training.private_noise import NoiseSource, UnitCounts
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.summaries.summary import Arrays
 
-Term = Callable[[Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Term = Callable[["Tensor", "Tensor"], "Tensor"]
 """A client-side term of a strategy: gradient `(w, anchor) → g` on any leading dimension."""
 Predictor = Callable[[np.ndarray], np.ndarray]
 """A function from inputs [rows, inputs] to outputs [rows, outputs]."""
