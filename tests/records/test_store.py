@@ -3,6 +3,7 @@
 import grp
 import math
 import os
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -24,7 +25,7 @@ from flfed.records.store.database import newest_revision, store_url
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SentRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Base
-from flfed.records.store.takeover import Writer, is_gone, this_process
+from flfed.records.store.takeover import Writer, is_gone, start_of, this_process
 from flfed.records.store.writer import RunStore
 from tests.another_account import NOBODY, account
 
@@ -222,6 +223,19 @@ def test_a_process_number_used_again_is_not_taken_for_the_writer():
     assert is_gone(Writer(mine.host, mine.boot, mine.pid, "1"))
     assert is_gone(Writer(mine.host, "another boot", mine.pid, mine.process))
     assert not is_gone(Writer("another-host", mine.boot, 1, "1"))
+
+
+def test_a_killed_writer_is_gone_before_its_parent_has_waited_for_it():
+    mine = this_process()
+    child = os.fork()
+    if not child:
+        signal.pause()
+    writer = Writer(mine.host, mine.boot, child, start_of(child))
+    assert writer.process and not is_gone(writer)
+    os.kill(child, signal.SIGKILL)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
+    assert is_gone(writer)
+    os.waitpid(child, 0)
 
 
 def test_migrations_make_exactly_the_tables_that_are_declared(store, url):

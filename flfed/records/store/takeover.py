@@ -46,7 +46,7 @@ class Writer:
 def this_process() -> Writer:
     """Return the identity of the calling process."""
     pid = os.getpid()
-    return Writer(socket.gethostname(), _boot(), pid, _start_of(pid))
+    return Writer(socket.gethostname(), _boot(), pid, start_of(pid))
 
 
 def is_gone(writer: Writer) -> bool:
@@ -66,7 +66,7 @@ def is_gone(writer: Writer) -> bool:
     if not _exists(writer.pid):
         return True
     # Process numbers are reused: an equal start proves that it is the same process.
-    return bool(writer.process) and _start_of(writer.pid) != writer.process
+    return bool(writer.process) and start_of(writer.pid) != writer.process
 
 
 def _exists(pid: int) -> bool:
@@ -86,16 +86,17 @@ def _boot() -> str:
     return file.read_text().strip() if file.exists() else ""
 
 
-def _start_of(pid: int) -> str:
+def start_of(pid: int) -> str:
     """Return a process's start in clock ticks, field 22 of `/proc/PID/stat`.
 
-    The command in field 2 may have spaces and brackets.
+    The command in field 2 may have spaces and brackets. A zombie, state Z, has ended, and has "".
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
-    return stat.rpartition(")")[2].split()[19]
+    state, *others = stat.rpartition(")")[2].split()
+    return "" if state == "Z" else others[18]
 
 
 OF_THE_ROUND = ("fit", "clock")
