@@ -237,11 +237,6 @@ def _zeros(dtype: str) -> Arrays:
     return {name: np.zeros_like(value) for name, value in _arrays(dtype).items()}
 
 
-def _tiny(dtype: str) -> Arrays:
-    """Return an update of one entry, the fewest that there are."""
-    return {"mean": np.array([0.3], dtype)}
-
-
 def _uneven(dtype: str) -> Arrays:
     """Return an update whose entries differ by five powers of ten, some of them zeros, in arrays of unlike sizes."""
     scales = np.array([1.0, 1e-5, 0.0, -1e-3, 1e-2, 1e-5, -1e-4, 1e-5])
@@ -252,7 +247,8 @@ def _uneven(dtype: str) -> Arrays:
 def _updates() -> Iterator[Arrays]:
     """Yield an update of each kind, in both precisions."""
     for dtype in DTYPES:
-        yield from (_arrays(dtype), _zeros(dtype), _tiny(dtype), _uneven(dtype))
+        one_entry = {"mean": np.array([0.3], dtype)}
+        yield from (_arrays(dtype), _zeros(dtype), one_entry, _uneven(dtype))
 
 
 def _packed(subject: Subject) -> Arrays:

@@ -211,7 +211,7 @@ class CheckpointWriter:
             self._write(self._pending.round, self._pending.arrays, strategy, common)
         if protected:
             self.run.privacy.count_round(record, trained=trained)
-        due = trained and self._is_due(record)
+        due = trained and (time.monotonic() >= self._due_at or record.round == self.last_round)
         self._pending = record if trained and not due else None
         if due:
             self._write(record.round, record.arrays, strategy, common)
@@ -221,10 +221,6 @@ class CheckpointWriter:
             self.run.privacy.goes_on(record, trained=trained)
         self.observer("round" if trained else "evaluation", record.round)
         return trained and self._ends_run(record)
-
-    def _is_due(self, record: RoundRecord) -> bool:
-        """Return whether a round needs a checkpoint."""
-        return time.monotonic() >= self._due_at or record.round == self.last_round
 
     def _ends_run(self, record: RoundRecord) -> bool:
         """Pass a round's figures to the callback, and return whether it ends the run."""

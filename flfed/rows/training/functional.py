@@ -141,11 +141,9 @@ def as_expected(task: str, y: Tensor, outputs: int, dtype: torch.dtype) -> Tenso
 
     Targets [..., rows] become [..., rows, outputs]; a class code becomes its indicator.
     """
-    import torch
-
     if task != "multi-class":
         return y.unsqueeze(-1)
-    return torch.zeros((*y.shape, outputs), dtype=dtype).scatter_(-1, y.unsqueeze(-1), 1)
+    return y.new_zeros((*y.shape, outputs), dtype=dtype).scatter_(-1, y.unsqueeze(-1), 1)
 
 
 def loss_of_rows(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
