@@ -181,7 +181,7 @@ def check_study(name: str = STUDY, changes: list[str] = SET, whole: bool = outpu
     """Check a study and all that it names, and print its privacy guarantee; no table is read."""
     study = study_of(name, changes)
     from flfed.deployment.operator.study_description import bytes_in_words, bytes_of_runs
-    from flfed.federation.engines.engine import find_sites
+    from flfed.federation.engines.engine import list_sites
     from flfed.federation.recording.privacy_recorder import promised
     from flfed.federation.recording.source_model import source_in_words
     from flfed.federation.server.preflight import check
@@ -190,7 +190,7 @@ def check_study(name: str = STUDY, changes: list[str] = SET, whole: bool = outpu
     from flfed.rows.statistics.of_study import visits_in_words
 
     facts = check(study)
-    study_sites = find_sites(study)
+    study_sites = list_sites(study)
     sites = [site.name for site in study_sites]
     parties = study.is_vertical
     kind = without_model(is_trained=not study.is_statistic, one_answer=study.analysis is not None, parties=parties)

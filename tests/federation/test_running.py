@@ -267,6 +267,11 @@ def test_absent_downloads_are_named_with_the_command_that_fetches_them(home: Pat
     assert not (home / "runs.db").exists()
 
 
+def test_a_study_is_checked_where_no_table_is(home: Path, flfed):
+    code, out, _ = flfed("study", "check", "heart-disease")
+    assert code == 0 and "Sites: cleveland, hungary, long-beach, switzerland" in out
+
+
 def test_sites_of_another_dataset_and_sites_of_one_name_are_refused(small_sites, study: Study, home: Path):
     sites = small_sites(2)
     with pytest.raises(UsageError, match="site 'site-02' has dataset 'wine', the study needs 'small'"):

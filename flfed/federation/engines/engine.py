@@ -180,15 +180,31 @@ class Engine(ABC):
 
 
 def find_sites(study: Study, selection: SiteSelection = None) -> list[Site]:
-    """Return the sites that take part.
+    """Return the sites that take part, as `list_sites`; their tables are here.
+
+    Raises
+    ------
+    UsageError
+        Also if their dataset's files are not fetched yet.
+    """
+    sites = list_sites(study, selection)
+    # Only the files that these sites read: an institution's own table needs no public ones.
+    read = {getattr(site.source, "path", "") for site in sites}
+    absent = [file.name for file in datasets.load(study.dataset.name).absent() if file.name in read]
+    if absent:
+        raise usage_error("run.sites.files", dataset=study.dataset.name, files=", ".join(absent))
+    return sites
+
+
+def list_sites(study: Study, selection: SiteSelection = None) -> list[Site]:
+    """Return the sites that take part, whether or not their tables are here.
 
     They are those of the `selection`, those the study names, or all of its dataset.
 
     Raises
     ------
     UsageError
-        If there are none, their dataset's files are not fetched yet, or the study cuts its own sites and others are
-        passed.
+        If there are none, or the study cuts its own sites and others are passed.
     """
     # Research sites are cut from one public table, so an institution cannot be among them.
     if study.dataset.partition is not None:
@@ -203,21 +219,10 @@ def find_sites(study: Study, selection: SiteSelection = None) -> list[Site]:
             served = " and ".join(repr(name) for name in site.datasets)
             facts = {"site": site.name, "served": served, "dataset": study.dataset.name}
             raise usage_error("run.sites.dataset", **facts)
-    sites = [site.serving(study.dataset.name) for site in sites]
     if not sites:
         example = "{ by = 'iid', sites = 3 }"
         raise usage_error("run.sites.absent", dataset=study.dataset.name, example=example)
-    _check_fetched(study.dataset.name, sites)
-    return sites
-
-
-def _check_fetched(dataset: str, sites: Sequence[Site]) -> None:
-    """Refuse sites whose public files are not fetched yet; raises UsageError."""
-    # Only the files that these sites read: an institution's own table needs no public ones.
-    read = {getattr(site.source, "path", "") for site in sites}
-    absent = [file.name for file in datasets.load(dataset).absent() if file.name in read]
-    if absent:
-        raise usage_error("run.sites.files", dataset=dataset, files=", ".join(absent))
+    return [site.serving(study.dataset.name) for site in sites]
 
 
 @contextmanager
