@@ -124,7 +124,7 @@ def test_the_hash_is_of_the_text_itself():
     ("lr = 1", "learning-rate = 1", "[plan]: key 'learning-rate' is not known"),
     ("lr = 1", "schedule = 'plateau'", "[plan]: schedule 'plateau' reads validation rows"),
     ("batch = 16", "batch = 1.5", "[plan]: batch=1.5 must be a whole number"),
-    ("batch = 16", "validation = 1.0", "[plan]: validation=1.0 must be in [0, 1)"),
+    ("batch = 16", "validation = 1.0", "[plan]: validation=1.0 must be >= 0 and < 1"),
     ("batch = 16", "momentum = 0.9", "[plan]: momentum is for optimiser 'sgd', not 'adam'"),
     ("resamples = 500", "resamples = 199", "[compare]: resamples=199 must be 200 to 100,000"),
     ('primary = "log_loss"', "primary = 1", "[compare]: primary=1 must be a text"),
@@ -146,7 +146,7 @@ def test_a_table_that_is_none_is_refused(table: str):
 @pytest.mark.parametrize(("text", "said"), [
     (with_line("privacy", "epsilon = 3.0"), "[privacy]: epsilon needs name; known: re"),
     (TEXT.replace('"off"', '"yes"'), "[privacy]: secure-aggregation='yes' must be one of 'off', 'auto', 'on'"),
-    (with_line("privacy", "largest-entry = 0"), "[privacy]: largest-entry=0.0 must be in (0, "),
+    (with_line("privacy", "largest-entry = 0"), "[privacy]: largest-entry=0.0 must be > 0 and <= "),
     (
         "privacy = 1\n" + TEXT.replace('[privacy]\nsecure-aggregation = "off"\n', ""),
         "study: privacy must be a table",
@@ -282,7 +282,7 @@ def test_a_name_that_could_not_be_a_key_everywhere_is_refused(name):
     (with_line("encode", "rows = 3"), "[encode]: rows=3 must be one of 'all', 'complete'"),
     (with_line("compare", "pooled = 5"), "[compare]: pooled=5 must be a table"),
     (with_line("compare", "pooled = { lr = -1 }"), "[plan]: lr=-1.0 must be > 0"),
-    (with_line("compare", "alert-budget = 1.5"), "[compare]: alert-budget=1.5 must be in (0, 1)"),
+    (with_line("compare", "alert-budget = 1.5"), "[compare]: alert-budget=1.5 must be > 0 and < 1"),
     (with_line("compare", "minimum-gain = -0.1"), "[compare]: minimum-gain=-0.1 must be 0 or more"),
     (TEXT + "[split]\nfixed = 'flamby-44'", "[split]: fixed='flamby-44' is not known"),
     (TEXT + "[split]\nredraw = true", "[split]: redraw needs fixed"),

@@ -7,6 +7,7 @@ one sentence.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -29,6 +30,10 @@ WORDS = {
     "tuple": "a list",
 }
 """What a value must be, by pydantic's name of the type that it is not."""
+PARSED = re.compile("_(type|parsing|from_float)$")
+"""How pydantic's name of an error ends where the value has another type."""
+SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+"""Limits of a number, by pydantic's names."""
 
 
 @dataclass_transform(kw_only_default=True)
@@ -153,46 +158,43 @@ def _checked(target: Callable[..., Any], settings: Mapping[str, Any], where: str
         try:
             checked[name] = check(value)
         except ValidationError as error:
-            raise UsageError(f"{where}: {kebab(name)}{_describe_error(hint, settings[name], error)}") from None
+            limit = getattr(hint, "__metadata__", [""])[-1]
+            raise UsageError(f"{where}: {kebab(name)}{describe_error(error, settings[name], limit)}") from None
     return checked
 
 
-def _describe_error(hint: Any, value: Any, refused: ValidationError) -> str:
-    """Return a wrong value and the allowed ones, in words."""
-    error = refused.errors(include_url=False)[0]
-    kind = error["type"].removesuffix("_type")
-    if kind == "literal_error":
-        allowed = error["ctx"]["expected"].replace(" or ", ", ")
-        return render("study.settings.literal", value=value, allowed=allowed)
-    if kind in WORDS:
-        # Of a list, one of its values is named.
-        wrong = error["input"] if error["loc"] else value
-        return render("study.settings.kind", value=wrong, kind=WORDS[kind])
-    limit = getattr(hint, "__metadata__", [error["msg"]])[-1]
-    return render("study.settings.range", value=value, range=_in_words(limit))
+def describe_error(refused: ValidationError, value: Any = None, limit: str | FieldInfo = "") -> str:
+    """Return a wrong value and the allowed ones, in words.
 
-
-def _in_words(limit: str | FieldInfo) -> str:
-    """Return a range in words.
-
-    Examples
-    --------
-    >>> from pydantic import Field
-    >>> _in_words(Field(gt=0)), _in_words(Field(ge=1)), _in_words(Field(ge=0, lt=1))
-    ('> 0', '>= 1', 'in [0, 1)')
+    Parameters
+    ----------
+    refused : ValidationError
+        Its first broken rule is described.
+    value : object, optional
+        The whole value; default: the part that is wrong.
+    limit : str or FieldInfo, optional
+        The allowed range of the whole value; default: the limit that is broken.
     """
-    if isinstance(limit, str):
-        return limit
-    ends: dict[str, Any] = {}
-    for one in limit.metadata:
-        ends |= asdict(one)
-    if ends.keys() == {"gt"}:
-        return f"> {ends['gt']}"
-    if ends.keys() == {"ge"}:
-        return f">= {ends['ge']}"
-    low = f"({ends['gt']}" if "gt" in ends else f"[{ends['ge']}"
-    high = f"{ends['lt']})" if "lt" in ends else f"{ends['le']}]"
-    return f"in {low}, {high}"
+    error = refused.errors(include_url=False)[0]
+    kind = PARSED.sub("", error["type"])
+    facts = error.get("ctx", {})
+    if value is None or (kind in WORDS and error["loc"]):  # of a list, one of its values is named
+        value = error["input"]
+    if kind == "literal_error":
+        return render("study.settings.literal", value=value, allowed=facts["expected"].replace(" or ", ", "))
+    if kind in WORDS:
+        return render("study.settings.kind", value=value, kind=WORDS[kind])
+    allowed = limit if limit and isinstance(limit, str) else _ends_in_words(limit, facts)
+    if allowed:
+        return render("study.settings.range", value=value, range=allowed)
+    return ": " + error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+
+
+def _ends_in_words(limit: str | FieldInfo, ends: Mapping[str, Any]) -> str:
+    """Return the ends of a range in words, of a limit or else as they are given."""
+    for one in getattr(limit, "metadata", ()):
+        ends = {**ends, **asdict(one)}
+    return " and ".join(f"{sign} {ends[name]}" for name, sign in SIGNS.items() if name in ends)
 
 
 def check_table(value: object, where: str, example: str) -> None:

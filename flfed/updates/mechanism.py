@@ -427,8 +427,7 @@ def noise_of_site(study: Study, least: int) -> SiteNoise | None:
     least : int
         The threshold of the pinned sites.
     """
-    mechanism = acting_mechanism(study)
-    return mechanism.site_noise(study.rounds, least)
+    return acting_mechanism(study).site_noise(study.rounds, least)
 
 
 def largest_entry(study: Study, least: int) -> float:

@@ -133,7 +133,7 @@ def test_the_check_says_what_they_are_and_counts_what_breaks_their_rules(marked)
     ({"kind": "category", "values": ("a", "b"), "range": (0, 1)}, "a category has no range"),
     ({"kind": "flag", "values": ("a", "b")}, "a flag has no values"),
     ({"kind": "id"}, "kind='id' must be 'number', 'flag' or 'category'"),
-    ({"kind": "number", "range": (0, 1), "transform": "sqrt"}, "Input should be 'none' or 'log1p'"),
+    ({"kind": "number", "range": (0, 1), "transform": "sqrt"}, "transform='sqrt' must be one of 'none', 'log1p'"),
 ])  # fmt: skip
 def test_a_declaration_that_says_too_little_is_refused(given: dict, said: str):
     with pytest.raises(UsageError, match=said):

@@ -51,8 +51,7 @@ class LedgerCopy:
 
     def path(self, original: Path) -> Path:
         """Return the copy of a file of the gate."""
-        name = original.relative_to(self.site.gate)
-        return self.folder / f"{self.site.site}-{name}"
+        return self.folder / f"{self.site.site}-{original.relative_to(self.site.gate)}"
 
     def begin(self) -> None:
         """Bring the copies up to date, and make them where there was no copy so far.

@@ -168,5 +168,4 @@ def validation_text(
         "compare": {"calibration": True} if task == "binary" else {},
     }
     written = {key: value for key, value in tables.items() if value}
-    comment = render("study.template.scored")
-    return f"# {comment}\n{tomli_w.dumps(written)}"
+    return f"# {render('study.template.scored')}\n{tomli_w.dumps(written)}"

@@ -408,8 +408,7 @@ class LabelParty(PartyRun):
     @cached_property
     def outcome(self) -> np.ndarray:
         """Outcome of the training rows in common, as the model has it."""
-        training = self.table.iloc[self.places()[0]]
-        return encode(training, self.layout, self.rows.encoder).y
+        return encode(self.table.iloc[self.places()[0]], self.layout, self.rows.encoder).y
 
     def _residuals(self, round: int, parcels: Parcels) -> Parcels:
         """Take a step, and return the encrypted residuals; after the last round keep the scores of the holdout."""
@@ -424,8 +423,7 @@ class LabelParty(PartyRun):
         following = self.steps.stepped(weights, self.rows.training.T @ residual, round)
         self.own.state.keep(round, following.arrays())
         # The key under which column parties encrypt their masks goes once.
-        parcel = joined(*self.residual_key.encrypt(residual))
-        return dict.fromkeys(self.others, parcel)
+        return dict.fromkeys(self.others, joined(*self.residual_key.encrypt(residual)))
 
     def _partial(self, parcels: Parcels, rows: int) -> np.ndarray:
         """Return the sum of the other parties' scores; float64 array [rows]."""

@@ -159,8 +159,7 @@ class Facts:
 
     def text(self, sheet: str, item: Item) -> str:
         """Return the text for an item of a sheet, empty where nobody wrote it."""
-        own = self.tables.get(sheet, {}).get(item.number, "").strip()
-        return own or self.person(item.fact)
+        return self.tables.get(sheet, {}).get(item.number, "").strip() or self.person(item.fact)
 
 
 def list_keys(sheets: Sequence[Sheet]) -> dict[str, list[str]]:

@@ -20,6 +20,7 @@ from pydantic import Field as PydanticField
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml, read_text
 from flfed.rows.data.parsing.fields import Field, has_control
+from flfed.study.settings import describe_error
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
@@ -291,11 +292,11 @@ def parse_settings(kind: type[Settings], path: Path) -> Settings:
         # Of several broken rules, the first is reported with its place in the file.
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
-        rule = first["msg"].removeprefix("Value error, ")
+        rule = describe_error(error)
         if first["type"] == "extra_forbidden":
             keys = [str(field.alias) for field in kind.model_fields.values()]
-            rule = f"this key is not known{nearest(place, keys)}"
-        raise UsageError(f"{path}: {place}: {rule}") from None
+            rule = f": this key is not known{nearest(place, keys)}"
+        raise UsageError(f"{path}: {place}{rule}") from None
     return settings
 
 
@@ -361,8 +362,8 @@ class OwnColumn:
         try:
             meaning = Column.model_validate(declaration)
         except ValidationError as error:
-            rule = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise UsageError(f"own column: {rule}") from None
+            place = ".".join(map(str, error.errors()[0]["loc"]))
+            raise UsageError(f"own column: {place}{describe_error(error)}") from None
         object.__setattr__(self, "meaning", meaning)
 
 
