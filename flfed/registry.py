@@ -73,8 +73,7 @@ def names(kind: str) -> list[str]:
     >>> "fedavg" in names("strategy"), "roc_auc_score" in names("metric")
     (True, True)
     """
-    lent = {name for of, name in _LENT if of == kind}
-    return sorted({*installed(kind), *lent})
+    return sorted({*installed(kind), *(name for of, name in _LENT if of == kind)})
 
 
 def installed(kind: str) -> set[str]:

@@ -299,21 +299,10 @@ def _name_column_cells(column: ColumnLayout, movement: Movement | None) -> str:
     names = [column.cells[cell] for cell in cells]
     if column.kind == "number":
         edges = np.expm1(column.edges) if column.transform == "log1p" else np.array(column.edges)
-        names = [f"{_digits(edges[low])} to {_digits(edges[high + 1])}" for low, high in _runs(cells)]
+        names = [f"{number(edges[low])} to {number(edges[high + 1])}" for low, high in _runs(cells)]
     if last in movement.cells:
         names.append(MISSING)
     return _shortened(", ".join(names))
-
-
-def _digits(number: float) -> str:
-    """Return a number with its first four digits, and not as a power of ten.
-
-    Examples
-    --------
-    >>> _digits(15624.4), _digits(0.123456)
-    ('15,620', '0.1235')
-    """
-    return f"{float(f'{number:.4g}'):,.12g}"
 
 
 def _name_score_cells(bins: ScoreBins, movement: Movement | None) -> str:

@@ -22,7 +22,7 @@ from flfed.rows.evaluation.calibration import Calibration, calibrate
 from flfed.rows.evaluation.intervals import compare
 from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.features.encode import codes, encode
-from flfed.rows.proposals.own_tables import read_named, source_of
+from flfed.rows.proposals.own_tables import read_file
 from flfed.seeds import generator
 from flfed.words import render, usage_error
 
@@ -44,7 +44,7 @@ def predict_table(model: SharedModel, path: Path) -> Predictions:
 
 
 def read_table(model: SharedModel, path: Path) -> Rows:
-    """Read a file with the schema's columns, in any form that `source_of` knows.
+    """Read a file with the schema's columns, in any form that `read_file` knows.
 
     A column that the model does not read may be absent.
 
@@ -53,7 +53,7 @@ def read_table(model: SharedModel, path: Path) -> Rows:
     UsageError
         If the file is not there or cannot be read.
     """
-    return _read_frame(model, read_named(source_of(path)))
+    return _read_frame(model, read_file(path))
 
 
 def _read_frame(model: SharedModel, table: pd.DataFrame) -> Rows:

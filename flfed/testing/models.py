@@ -173,8 +173,7 @@ MODEL_RULES: tuple[Rule, ...] = (
 
 def _rows(task: str, rows: int = 40) -> Encoded:
     """Return rows whose target follows from their inputs."""
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=(rows, INPUTS))
+    x = np.random.default_rng(2).normal(size=(rows, INPUTS))
     y = x @ np.arange(1.0, INPUTS + 1)
     if task != "regression":
         y = np.digitize(y, [-1.0, 2.0][: CLASSES[task] - 1])

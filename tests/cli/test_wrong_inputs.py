@@ -109,11 +109,6 @@ FILES = {
     "a longer line": (lambda f: f.write_text(f.read_text() + "1,2,3,4,5,6,7,8,9\n"), "cannot be read as CSV"),
     "another kind of file": (lambda f: f.write_bytes(bytes(range(256)) * 9), "cannot be read as CSV"),
 }  # fmt: skip
-UNREAD = {
-    "an empty file": "it is empty",
-    "a longer line": "cannot be read as CSV",
-    "another kind of file": "it is neither in UTF-8 nor in cp1252",
-}
 
 
 @pytest.mark.studies
@@ -365,11 +360,11 @@ def test_a_table_that_breaks_the_schema_gets_no_predictions(refused, flfed, ward
         said = refused("predict", str(model), str(broken))
         assert says.partition(" in ")[0].partition(":")[0] in said, name
     # Another separator or encoding is found: such a file is read.
-    for name, says in UNREAD.items():
+    for name in ("an empty file", "a longer line", "another kind of file"):
+        file, says = FILES[name]
         shutil.copy(sound, broken)
-        FILES[name][0](broken)
-        code, _, err = flfed("predict", str(model), str(broken))
-        assert code == 2 and f"broken.csv: {says}" in err, name
+        file(broken)
+        assert says in refused("predict", str(model), str(broken)), name
     assert "nowhere" in refused("predict", "/nowhere/model", str(sound))
     assert "nowhere.csv" in refused("predict", str(model), "/tmp/nowhere.csv")
     (model / "schema.toml").unlink(missing_ok=True)

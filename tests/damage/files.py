@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from tests.damage.tables import Case, Damage, as_parquet, content, frame, typed
+from tests.damage.tables import FOUND, Case, Damage, as_parquet, content, frame, typed
 
 
 def zipped(*names: str, body: bytes | None = None) -> Damage:
@@ -114,13 +114,13 @@ PACKED = [
 ]  # fmt: skip
 
 ENCODINGS = [
-    Case("UTF-16 with a mark", encoded("utf-16"), "refused", "it is in utf-16"),
-    Case("UTF-16, big end first", lambda text: b"\xfe\xff" + text.encode("utf-16-be"), "refused", "it is in utf-16"),
+    Case("UTF-16 with a mark", encoded("utf-16"), "refused", "it is in utf-16", predicted=FOUND),
+    Case("UTF-16, big end first", lambda text: b"\xfe\xff" + text.encode("utf-16-be"), "refused", "it is in utf-16", predicted=FOUND),
     Case("UTF-16 without a mark", encoded("utf-16-le"), "refused", "NUL bytes"),
-    Case("UTF-32", encoded("utf-32"), "refused", "it is in utf-32"),
+    Case("UTF-32", encoded("utf-32"), "refused", "it is in utf-32", predicted=FOUND),
     Case("UTF-16, and the package says so", encoded("utf-16"), "read", source='Csv("rows.csv", encoding="utf-16")', predicted=None),
     Case("UTF-8, and the package says UTF-16", encoded("utf-8"), "refused", "not in that encoding", source='Csv("rows.csv", encoding="utf-16")', predicted=None),
-    Case("of Windows (cp1252)", encoded("cp1252"), "refused", "it is not in UTF-8"),
+    Case("of Windows (cp1252)", encoded("cp1252"), "refused", "it is not in UTF-8", predicted=FOUND),
     Case("of Windows, and the package says so", encoded("cp1252"), "read", source='Csv("rows.csv", encoding="cp1252")', predicted=None),
     Case("UTF-8, and the package says latin-1", encoded("utf-8"), "refused", "it is in UTF-8", source='Csv("rows.csv", encoding="latin-1")', predicted=None),
     Case("an encoding that is none", encoded("utf-8"), "refused", "no such encoding is known", source='Csv("rows.csv", encoding="utf-9")', predicted=None),

@@ -1,6 +1,6 @@
 """Lines that are too short, too long or cut, other separators, and lines of names that are not the ones asked for."""
 
-from tests.damage.tables import Case, as_csv, frame, line, lines, renamed, separated, table
+from tests.damage.tables import FOUND, Case, as_csv, frame, line, lines, renamed, separated, table
 
 COLUMNS = 'columns=("person", "seen", "age", "chol", "income", "visits", "smokes", "sex", "ward", "outcome")'
 EMPTY = "," * 9
@@ -57,10 +57,10 @@ ABOVE = [
 ]  # fmt: skip
 
 SEPARATORS = [
-    Case("semicolons", separated(";"), "refused", "separated by ';'"),
-    Case("tabs", separated("\t"), "refused", r"separated by '\t'"),
-    Case("upright bars", separated("|"), "refused", "separated by '|'"),
-    Case("semicolons and decimal commas", lambda text: separated(";")(text).replace(b".", b","), "refused", "separated by ';'"),
+    Case("semicolons", separated(";"), "refused", "separated by ';'", predicted=FOUND),
+    Case("tabs", separated("\t"), "refused", r"separated by '\t'", predicted=FOUND),
+    Case("upright bars", separated("|"), "refused", "separated by '|'", predicted=FOUND),
+    Case("semicolons and decimal commas", lambda text: separated(";")(text).replace(b".", b","), "refused", "separated by ';'", predicted="'income' is not a number"),
     Case("commas, and the package says semicolons", lambda text: text.encode(), "refused", "separated by ','", source='Csv("rows.csv", separator=";")', predicted=None),
     Case("semicolons, and the package says so", separated(";"), "read", source='Csv("rows.csv", separator=";")', predicted=None),
     Case("tabs, and the package says so", separated("\t"), "read", source=r'Csv("rows.csv", separator="\t")', predicted=None),

@@ -62,6 +62,10 @@ values = ["no", "yes"]
 """
 
 
+FOUND = "found"
+"""Separator or encoding are found by looking."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One damaged table and what must be said of it.
@@ -80,8 +84,8 @@ class Case:
     source, mapping : str
         As the site's package has them.
     predicted : str or None
-        What `flfed predict` says of the same file instead; None where it cannot be given that file, or reads it
-        without a mapping.
+        What `flfed predict` says of the same file instead; `FOUND` where it reads the sound rows; None where it
+        cannot be given that file, or reads it without a mapping.
     base : {"clinic", "patients"}
         The sound table that was damaged, which is the name of its dataset.
     extra : str

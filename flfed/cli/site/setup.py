@@ -56,8 +56,7 @@ def set_up_site(
     site = name or _site_of(kit)
     own, folder = rows.opened(site)
     output.passed_over(site)
-    status = _status(folder, own)
-    _check(own, status)
+    _check(own, _status(folder, own))
     if not _join(folder, kit, to):
         return
     _say("key")
@@ -145,8 +144,7 @@ def _join(folder: SiteFolder, kit: Path | None, to: Path) -> bool:
     """Join with the kit, or with a new one in place of the earlier; return whether the site has joined."""
     from flfed.deployment.operator.join import joined
 
-    is_joined = folder.join.exists()
-    if kit is None and not is_joined:
+    if kit is None and not folder.join.exists():
         kit = _ask_kit()
         if kit is None:
             output.say(render("setup.waits.kit", site=folder.site))

@@ -119,8 +119,7 @@ def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
     key = coordinator_key(folder)
     if receipt.site != folder.site or not coordinator_signed(receipt.facts(), signature, key):
         raise RefusedReceipt(render("gate.ledger.unsigned", site=folder.site))
-    ledger = ledger_of(folder)
-    is_missing = ledger.hash_at(receipt.n) != receipt.head
+    is_missing = ledger_of(folder).hash_at(receipt.n) != receipt.head
     if is_missing and receipt.n == 0:
         raise RefusedReceipt(render("gate.ledger.foreign", site=folder.site))
     if is_missing and _was_restarted_since(folder, receipt):

@@ -395,7 +395,7 @@ def _within_range(numbers: np.ndarray, column: Column, field: Field, broken: Bro
     slack = 1e-9 * (high - low)
     outside = (numbers < low - slack) | (numbers > high + slack)
     if outside.any():
-        broken.append((f"is outside the schema's range {low:,.12g} to {high:,.12g} {column.unit}".rstrip(), outside))
+        broken.append((f"is outside the schema's range {low:.12g} to {high:.12g} {column.unit}".rstrip(), outside))
         numbers = np.where(outside, np.nan, numbers)
     return np.asarray(np.clip(numbers, low, high))
 

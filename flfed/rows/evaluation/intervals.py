@@ -228,8 +228,7 @@ class Areas:
 
     def rank_alike(self, i: int, j: int) -> bool:
         """Return whether two models put the rows in one order, by their places."""
-        order = np.argsort(self.scores[i])
-        steps = np.diff(self.scores[[i, j]][:, order], axis=1)
+        steps = np.diff(self.scores[[i, j]][:, np.argsort(self.scores[i])], axis=1)
         return bool((steps >= 0).all() and np.array_equal(steps[0] > 0, steps[1] > 0))
 
     def difference(self, a: str, b: str) -> Difference:

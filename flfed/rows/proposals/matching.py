@@ -267,8 +267,7 @@ class Matching:
                 self._recognised[i, j] = alike == 1 or likeness.recognised
                 best = max(alike, likeness.score)
                 if best > 0.3:
-                    fit = self._fit(i, j)
-                    self._score[i, j] = NAME_WEIGHT * best + (1 - NAME_WEIGHT) * fit.quality
+                    self._score[i, j] = NAME_WEIGHT * best + (1 - NAME_WEIGHT) * self._fit(i, j).quality
                 elif len(column.values) > 2 and self._fit(i, j).telling:
                     self._score[i, j] = TELLING
 

@@ -210,6 +210,17 @@ def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
     return Csv(whole, columns=columns, separator=separator, encoding=encoding)
 
 
+def read_file(path: Path) -> pd.DataFrame:
+    """Return a file's table as `source_of` finds it, or as Csv reads it, whose error names the rule that it breaks."""
+    try:
+        source = source_of(path)
+    except UsageError:
+        if not path.is_file():
+            raise
+        source = Csv(str(path.resolve()))
+    return source.read(())
+
+
 def read_named(source: Source) -> pd.DataFrame:
     """Return a table whose first line holds names.
 

@@ -162,8 +162,7 @@ class ResidualKey:
         residuals : float64 array [rows]
             Those beyond `LARGEST_RESIDUAL` are cut off.
         """
-        api = _api()
-        encryptor = api.Encryptor(_context(), self._key())
+        encryptor = _api().Encryptor(_context(), self._key())
         bounded = np.clip(residuals, -LARGEST_RESIDUAL, LARGEST_RESIDUAL)
         ciphertexts = []
         for values in _slots_of(np.tile(bounded, _columns_each(len(bounded)))):

@@ -216,8 +216,7 @@ def _bytes(arrays: Iterable[np.ndarray]) -> bytes:
 
 def releases_of(study: Study) -> dict[str, Release]:
     """Return the cost of a study's noised answers beside the updates, by name."""
-    mechanism = acting_mechanism(study)
-    answers = mechanism.answer_releases(study.plan, study.rounds)
+    answers = acting_mechanism(study).answer_releases(study.plan, study.rounds)
     return {name: answer.release for name, answer in answers.items()}
 
 

@@ -202,9 +202,8 @@ def exchanged_days(present_cells: pd.Series, people: pd.Series | None = None) ->
     (0, 33)
     """
     days = present_cells.dt.day.to_numpy()
-    months = present_cells.dt.month.to_numpy()
     # Where day and month are equal, an exchange changes nothing.
-    either = (days <= 12) & (days != months)
+    either = (days <= 12) & (days != present_cells.dt.month.to_numpy())
     certain = days > 12
     if either.sum() < LEAST_EITHER or certain.sum() < CERTAIN * len(present_cells):
         return 0
