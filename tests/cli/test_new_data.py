@@ -82,6 +82,15 @@ def test_files_with_other_decimal_marks_are_read_each_by_its_own(folder: Path, f
             np.testing.assert_allclose(np.sort(read[name]), np.sort(rows[name]), atol=1e-9)
 
 
+def test_a_column_of_lists_in_a_parquet_file_is_read_as_texts(folder: Path, flfed: Command):
+    table = clinics()
+    for name, rows in {"north": table[:200], "south": table[200:]}.items():
+        rows.assign(doses=[[place % 3, 2] for place in range(200)]).to_parquet(f"{name}.parquet")
+    code, out, err = flfed("data", "new", "north.parquet", "south.parquet", "--target", "died", "--json")
+    assert code == 0, err
+    assert datasets.load(json.loads(out)["dataset"]).schema.columns["doses"].kind == "category"
+
+
 def test_amounts_are_thousands_at_all_sites_and_a_word_between_them_is_counted(folder: Path, flfed: Command):
     table = clinics()[["age", "sex", "died"]]
     table["cost"] = [f"{amount:,}".replace(",", ".") for amount in np.linspace(200, 4999, 400).astype(int)]
