@@ -188,7 +188,7 @@ class AnalysisLayout:
 def _means(column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> dict[str, Interval | None]:
     """Return the mean of a number, or the shares of a category's values: of two, the last one's."""
     counts = parts[f"counts {column.name}"]
-    present_rows = float(parts[ROWS]) - float(counts[-1])
+    present_rows = float(parts[ROWS] - counts[-1])
     if column.edges:
         return {"mean": moments_of(column, parts, present_rows, deviation).mean()}
     shares: dict[str, Interval | None] = {
