@@ -253,7 +253,7 @@ def test_a_key_of_several_tables_must_name_its_table():
 def test_a_study_is_loaded_by_its_shipped_name_or_from_a_file(tmp_path: Path):
     path = tmp_path / "mine.toml"
     path.write_text(TEXT)
-    assert Study.load(path) == Study.load(str(path)) == Study.parse(TEXT)
+    assert Study.load(path) == Study.load(str(path)) == Study.load(path.with_suffix("")) == Study.parse(TEXT)
     assert Study.load("wine").name == "wine"
     with pytest.raises(UsageError, match="study 'wines' is neither shipped nor a file; did you mean 'wine'?"):
         Study.load("wines")

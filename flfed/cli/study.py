@@ -178,10 +178,10 @@ def _list_counted(schema: Any) -> list[str]:
 @app.command("check", epilog="my-study.toml")
 @output.with_json
 def check_study(name: str = STUDY, changes: list[str] = SET, whole: bool = output.ALL) -> output.Shown:
-    """Check a study and all that it names, and print its privacy guarantee; no table is read."""
+    """Check a study and all that it names, and print its privacy guarantee; no site's table is read."""
     study = study_of(name, changes)
     from flfed.deployment.operator.study_description import bytes_in_words, bytes_of_runs
-    from flfed.federation.engines.engine import list_sites
+    from flfed.federation.engines.engine import absent_files, list_sites
     from flfed.federation.recording.privacy_recorder import promised
     from flfed.federation.recording.source_model import source_in_words
     from flfed.federation.server.preflight import check
@@ -203,10 +203,14 @@ def check_study(name: str = STUDY, changes: list[str] = SET, whole: bool = outpu
     if exchanges:
         shown["exchanges"] = exchanges
     shown["bytes"] = sizes
+    if absent := absent_files(study.dataset.name, study_sites):
+        shown["absent"] = absent
     if began:
         shown["warm-start"] = began[1]
     yield shown
     output.say_all(can_be_run(study, facts))
+    if absent:
+        output.say(render("run.sites.files", dataset=study.dataset.name, files=", ".join(absent)))
     if began:
         output.say(began[0])
     output.say_sites(sites, {site: bytes_in_words(size) for site, size in sizes.items()}, whole=whole)

@@ -424,8 +424,7 @@ class GateCard:
             Whether characters are light on a dark ground, as on most terminals; on paper they are
             dark.
         """
-        code = "\n".join(draw_code(self._code(), light=light))
-        return "\n".join([*self.lines(), "", code])
+        return "\n".join([*self.lines(), "", *draw_code(self._code(), light=light)])
 
     def svg(self) -> str:
         """Return the card as a drawing with its QR code, 90 mm wide."""

@@ -299,10 +299,14 @@ def _name_column_cells(column: ColumnLayout, movement: Movement | None) -> str:
     names = [column.cells[cell] for cell in cells]
     if column.kind == "number":
         edges = np.expm1(column.edges) if column.transform == "log1p" else np.array(column.edges)
-        names = [f"{number(edges[low])} to {number(edges[high + 1])}" for low, high in _runs(cells)]
+        names = [f"{_edge(edges[low])} to {_edge(edges[high + 1])}" for low, high in _runs(cells)]
     if last in movement.cells:
         names.append(MISSING)
     return _shortened(", ".join(names))
+
+
+def _edge(edge: float) -> str:
+    return f"{edge:.4g}" if abs(edge) < 10_000 else number(edge)
 
 
 def _name_score_cells(bins: ScoreBins, movement: Movement | None) -> str:

@@ -57,9 +57,8 @@ def read_table(model: SharedModel, path: Path) -> Rows:
 
 
 def _read_frame(model: SharedModel, table: pd.DataFrame) -> Rows:
-    table = with_text_names(table)
     unread = set(model.schema.features()) - {column.name for column in model.layout.features}
-    return table, dict.fromkeys(unread - set(table.columns)), ()
+    return with_text_names(table), dict.fromkeys(unread), ()
 
 
 def predict_frame(

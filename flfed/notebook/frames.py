@@ -118,7 +118,7 @@ def describe_columns(workspace: Workspace) -> list[str]:
         lines.append(render("notebook.columns.infinite", column=name, cells=count_in_words(many)))
     if twice := at_several(tables.values()):
         lines.append(render("notebook.columns.duplicates", rows=count_in_words(twice)))
-    return lines + _describe_doubts(workspace)
+    return [*lines, *map("check {}".format, workspace.notes), *_describe_doubts(workspace)]
 
 
 def _describe_doubts(workspace: Workspace) -> list[str]:

@@ -357,9 +357,12 @@ class Model:
     def _values(self, table: pd.DataFrame) -> np.ndarray:
         from flfed.export.predict import predict_frame
 
-        predictions = predict_frame(self.shared, table, self._mapping(table))
+        mapping = self._mapping(table)
+        predictions = predict_frame(self.shared, table, mapping)
         for sentence in predictions.clipped:
             warnings.warn(sentence, stacklevel=3)
+        if absent := [name for name in self.shared.schema.features() if mapping.get(name, "") is None]:
+            warnings.warn(render("notebook.result.absent", columns=", ".join(absent)), stacklevel=3)
         return predictions.values
 
     def __repr__(self) -> str:

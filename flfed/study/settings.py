@@ -23,8 +23,10 @@ from flfed.words import render, usage_error
 
 WORDS = {
     "bool": "true or false",
+    "dict": "a table",
     "float": "a number",
     "int": "a whole number",
+    "model": "a table",
     "sequence_str": "a list",
     "string": "a text",
     "tuple": "a list",

@@ -156,18 +156,17 @@ class Study(StudyKind, Crossing, metaclass=_FromKeywords):
 
     @classmethod
     def load(cls, name: str | Path) -> Study:
-        """Return the shipped study, or the one in a file.
+        """Return the shipped study, or the one in a file, whose name may lack its ".toml".
 
         Raises
         ------
         UsageError
             If there is neither, or the file breaks a rule.
         """
-        path = FOLDER / f"{name}.toml"
-        is_shipped = path.is_file()
-        path = path if is_shipped else Path(name)
-        if not path.is_file():
-            if path.suffix == ".toml" or path.name != str(name):
+        shipped = FOLDER / f"{name}.toml"
+        path = next((file for file in (shipped, Path(name), Path(f"{name}.toml")) if file.is_file()), None)
+        if path is None:
+            if Path(name).suffix == ".toml" or Path(name).name != str(name):
                 raise usage_error("study.reading.absent", name=str(name))
             choices = names()
             close = nearest(str(name), choices)
@@ -180,7 +179,7 @@ class Study(StudyKind, Crossing, metaclass=_FromKeywords):
             return cls.parse(text)
         # A file's own name goes before the error; a shipped study is known by its name.
         except UsageError as error:
-            if is_shipped:
+            if path == shipped:
                 raise
             raise UsageError(f"{path}: {error}") from None
 

@@ -202,8 +202,7 @@ def quantile(share: float, counts: np.ndarray, edges: np.ndarray, deviation: flo
 def rising(below: np.ndarray) -> np.ndarray:
     """Return a curve that nowhere falls: the mean of the nearest from above and below; as `below`."""
     from_left = np.maximum.accumulate(below)
-    from_right = np.minimum.accumulate(below[::-1])[::-1]
-    return (from_left + from_right) / 2
+    return (from_left + np.minimum.accumulate(below[::-1])[::-1]) / 2
 
 
 def independence(table: np.ndarray, deviation: float) -> tuple[float, int, float] | None:

@@ -10,12 +10,13 @@ HEAD = """# Damaged tables, and what flfed reports
 A table can come damaged, or be written otherwise than expected. These are {many} such ways, and what `flfed site check` reports of each.
 
 Each line is a test. It makes the file, runs the command, and compares what the command prints. The output must have these words, no
-traceback, and no cell of the table. `flfed predict` reads the same files by the same rules, where it accepts them.
+traceback, and no cell of the table. `flfed predict` reads the same files by the same rules, where it accepts them;
+it finds separator and encoding of a file itself, and its decimal mark not.
 
 The first tables have 60 rows. Those "of 900 rows" are two visits each of 450 people, with amounts and dates. Notes rest on counts:
 in a small table some of them do not appear.
 
-- **refused**: exit code 2. No study can run on the table, and nothing is predicted for it.
+- **refused**: exit code 2. No study can run on the table. Nothing is predicted for it, but for files whose separator or encoding `predict` finds.
 - **noted**: the table breaks no rule, and something in it is odd. The check passes and shows a line marked *note*.
 - **read**: the rows are those of the sound table.
 - **sound**: the rows are others, and nothing is odd in them. No line is marked.

@@ -295,8 +295,18 @@ def test_files_of_any_form_give_the_same_predictions_and_unread_columns_may_be_a
     narrow = small_study.replace('name = "small"\n[model]', 'name = "small"\nfeatures = ["x1", "flag"]\n[model]')
     model = model_of(narrow, ROWS.assign(person="p"))
     assert len(predict_table(model, written(ROWS[["x1", "flag"]])).values) == 6
-    with pytest.raises(FlfedError, match="'x2' is not a number"):  # one that is there keeps the schema
-        predict_table(model, written(ROWS.assign(x2="?")))
+    # A comma at the end of every third line is no other separator.
+    names, *lines = written(pd.concat([ROWS] * 5).assign(seen="2020-01-01 10:00")).read_text().splitlines()
+    lines = [f"{line}," if place % 3 == 0 else line for place, line in enumerate(lines)]
+    (tmp_path / "ends.csv").write_text("\n".join([names, *lines, ""]))
+    np.testing.assert_allclose(predict_table(small_model, tmp_path / "ends.csv").values[:6], first, atol=1e-12)
+    with pd.ExcelWriter(tmp_path / "two.xlsx") as writer:
+        for year in ("2024", "2025"):
+            ROWS.to_excel(writer, sheet_name=year, index=False)
+    with pytest.raises(UsageError, match=r"has several sheets \(2024, 2025\): save the one to read"):
+        predict_table(small_model, tmp_path / "two.xlsx")
+    # Nor is one that is there looked at.
+    assert len(predict_table(model, written(ROWS.assign(x2="?"))).values) == 6
 
 
 def test_a_row_with_a_gap_gets_no_prediction_where_the_study_trained_on_complete_rows(

@@ -309,7 +309,9 @@ def test_the_verdicts_of_gains_follow_from_their_intervals_which_are_the_widened
 def test_a_column_that_one_site_lacks_is_not_known_there():
     tables = {"north": FRAMES["north"].drop(columns=["age", "smoker"]), "south": FRAMES["south"]}
     tables["east"] = FRAMES["east"].assign(extra=np.arange(150) * 1.5)
-    found = federate(tables, "died", rounds=2, say=lambda line: None)
+    lines: list[str] = []
+    found = federate(tables, "died", rounds=2, say=lines.append)
+    assert "check north has no column age, smoker, extra: every row there is missing it" in "\n".join(lines)
     sites = {site.name: site for site in found.workspace.sites}
     assert [sites["north"].mapping[name] for name in ("age", "smoker", "extra")] == [None] * 3
     assert sites["south"].mapping["extra"] is None and "age" not in sites["south"].mapping
@@ -318,7 +320,8 @@ def test_a_column_that_one_site_lacks_is_not_known_there():
     assert schema.columns["age"].range == pytest.approx((20, 100), abs=12)
     assert sites["north"].read().training["age"].isna().all()
     assert sites["south"].read().training["age"].between(20, 110).all()
-    assert found.model.predict_proba(FRAMES["north"]).shape == (300, 2)
+    with pytest.warns(UserWarning, match="the table has no column extra: all rows"):
+        assert found.model.predict_proba(FRAMES["north"]).shape == (300, 2)
 
 
 @pytest.mark.parametrize(("option", "column"), [("target", "died"), ("group", "patient"), ("time", "admitted")])

@@ -12,7 +12,8 @@ import pytest
 from flfed.rows.data import datasets
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import Field
-from flfed.rows.data.schema import Schema
+from flfed.rows.data.schema import Column, Schema
+from flfed.rows.proposals.fits import describe_quantity
 from flfed.rows.proposals.matching import UNKNOWN, Match, mapping_of, name_likeness, propose_mapping
 from flfed.rows.proposals.tables import propose_schema
 from tests.rows.test_proposed_kinds import TABLES
@@ -176,3 +177,9 @@ def test_a_range_tells_thousands_from_decimals():
         assert not found.sure and "could be one of" in found.why
         mapped, findings = map_table(table, schema, mapping_of([found]) | {"y": None}, outcome=False)
         assert findings == [] and mapped["amount"][0] == pytest.approx(first)
+
+
+def test_a_column_without_a_unit_is_converted_from_none():
+    assert describe_quantity(Column(kind="number", range=(0, 5)), {"creatinine"}).conversions == ()
+    percent = describe_quantity(Column(kind="number", range=(0, 5), unit="%"), {"share"}).conversions
+    assert "basis points" in [conversion.unit for conversion in percent]

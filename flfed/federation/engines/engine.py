@@ -188,18 +188,22 @@ def find_sites(study: Study, selection: SiteSelection = None) -> list[Site]:
         Also if their dataset's files are not fetched yet.
     """
     sites = list_sites(study, selection)
-    # Only the files that these sites read: an institution's own table needs no public ones.
-    read = {getattr(site.source, "path", "") for site in sites}
-    absent = [file.name for file in datasets.load(study.dataset.name).absent() if file.name in read]
-    if absent:
+    if absent := absent_files(study.dataset.name, sites):
         raise usage_error("run.sites.files", dataset=study.dataset.name, files=", ".join(absent))
     return sites
+
+
+def absent_files(dataset: str, sites: Sequence[Site]) -> list[str]:
+    """Return a dataset's public files that are not fetched yet; an institution's own table needs none."""
+    read = {getattr(site.source, "path", "") for site in sites}
+    return [file.name for file in datasets.load(dataset).absent() if file.name in read]
 
 
 def list_sites(study: Study, selection: SiteSelection = None) -> list[Site]:
     """Return the sites that take part, whether or not their tables are here.
 
-    They are those of the `selection`, those the study names, or all of its dataset.
+    They are those of the `selection`, those the study names, or all of its dataset. Only where the study cuts its
+    dataset itself the table is read.
 
     Raises
     ------

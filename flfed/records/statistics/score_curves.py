@@ -224,9 +224,8 @@ def calibration(counts: ScoreCounts) -> list[Group]:
     rows = counts.negative + counts.positive
     for place in range(len(rows)):
         groups[-1].append(place)
-        left = rows[place + 1 :].sum()
         # A last group that would be too small stays part of the one before.
-        if rows[groups[-1]].sum() >= least and left >= LEAST_ROWS:
+        if rows[groups[-1]].sum() >= least and rows[place + 1 :].sum() >= LEAST_ROWS:
             groups.append([])
     return [_group(counts, np.array(places)) for places in groups if places]
 

@@ -111,8 +111,7 @@ def _mean_loss(session: SiteSession, arrays: Arrays, rows: Encoded, place: slice
 
 
 def _loss(session: SiteSession, arrays: Arrays, rows: Encoded, x: np.ndarray) -> Asking[float]:
-    outputs = yield from session.outputs(arrays, x)
-    return loss_of_rows(session.task, outputs, rows.y)
+    return loss_of_rows(session.task, (yield from session.outputs(arrays, x)), rows.y)
 
 
 def _reasons(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> dict[str, str]:

@@ -419,8 +419,7 @@ class HoldoutByOrder:
         if share is None:
             return np.datetime64(until) if isinstance(until, str) else until
         # 0.7 of 10 rows are 7, which may be slightly more in floating point.
-        place = max(1, math.ceil(share * len(values) - 1e-9))
-        return np.sort(values)[place - 1]
+        return np.sort(values)[max(1, math.ceil(share * len(values) - 1e-9)) - 1]
 
 
 AnyHoldout = Holdout | HoldoutByTime | HoldoutByOrder

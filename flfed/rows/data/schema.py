@@ -294,7 +294,8 @@ def parse_settings(kind: type[Settings], path: Path) -> Settings:
         place = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
         rule = describe_error(error)
         if first["type"] == "extra_forbidden":
-            keys = [str(field.alias) for field in kind.model_fields.values()]
+            # Keys of a table within the file are not known here.
+            keys = [str(field.alias) for field in kind.model_fields.values() if len(first["loc"]) == 1]
             rule = f": this key is not known{nearest(place, keys)}"
         raise UsageError(f"{path}: {place}{rule}") from None
     return settings
@@ -362,8 +363,8 @@ class OwnColumn:
         try:
             meaning = Column.model_validate(declaration)
         except ValidationError as error:
-            place = ".".join(map(str, error.errors()[0]["loc"]))
-            raise UsageError(f"own column: {place}{describe_error(error)}") from None
+            place = "".join(f": {part}" for part in error.errors()[0]["loc"])
+            raise UsageError(f"own column{place}{describe_error(error)}") from None
         object.__setattr__(self, "meaning", meaning)
 
 

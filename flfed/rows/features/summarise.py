@@ -174,8 +174,8 @@ def _leak_sums(rows: ColumnArrays, layout: Layout) -> np.ndarray:
 def _ranked(y: np.ndarray) -> np.ndarray:
     """Return mid-ranks [rows, 1], even from -1 to 1."""
     _, place, equal = np.unique(y[:, 0], return_inverse=True, return_counts=True)
-    ranks = np.cumsum(equal) - (equal - 1) / 2
-    return (2 * ranks - len(y) - 1)[place, None] / len(y)
+    # Two times the mean rank, less the number of rows and 1.
+    return (2 * np.cumsum(equal) - equal - len(y))[place, None] / len(y)
 
 
 def _strength(

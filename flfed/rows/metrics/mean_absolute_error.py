@@ -23,4 +23,4 @@ class MeanAbsoluteError(SumMetric):
 
         The weighted sums make the metric.
         """
-        return np.asarray(np.abs(score.astype(float) - y))[:, None]
+        return np.abs(score.astype(float) - y)[:, None]

@@ -434,7 +434,7 @@ _ID_END = re.compile(r"[a-z]{2}id$")
 _NO_ID = re.compile(
     r"([ps]aid|laid|acid|fluid|liquid|lipid|covid|rapid|solid|grid|void|valid|hybrid|humid|bid|mid|otid|oid|recid)$"
 )
-_NUMBER_WORD = re.compile(r"(^|[^a-z])index($|[^a-z])|[a-z].*[^a-z](nr|nbr|no|number|key)$|[a-z]{3}num$")
+_NUMBER_WORD = re.compile(r"(^|[^a-z])index($|[^a-z])|[a-z].*[^a-z](nr|nbr|no|number|key)$|[a-z]{3}(num|nummer|nr)$")
 _AMOUNT_WORD = re.compile(
     r"(^|[^a-z])(age|year|weight|height|length|day|hour|month|amount|score|rate|price)s?($|[^a-z])"
 )
@@ -500,8 +500,8 @@ def is_identifier_name(words: str, *, amounts: bool = False) -> bool:
     --------
     >>> is_identifier_name("place at index"), is_identifier_name("place at index", amounts=True)
     (True, False)
-    >>> is_identifier_name("age at index"), is_identifier_name("age id")
-    (False, True)
+    >>> is_identifier_name("age at index"), is_identifier_name("age id"), is_identifier_name("patientennummer")
+    (False, True, True)
     """
     if _ID_WORD.search(words):
         return True

@@ -81,7 +81,8 @@ def describe_quantity(column: Column, concepts: AbstractSet[str]) -> Quantity:
     others = []
     for entry in content["units"]:
         conversion = _conversion(entry, unit)
-        if conversion is None:
+        # A unit without letters, such as %, has the plain name of none at all.
+        if conversion is None or not column.unit:
             continue
         substance = entry.get("of")
         if substance is None:

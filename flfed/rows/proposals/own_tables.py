@@ -211,14 +211,29 @@ def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
 
 
 def read_file(path: Path) -> pd.DataFrame:
-    """Return a file's table as `source_of` finds it, or as Csv reads it, whose error names the rule that it breaks."""
+    """Return a file's table: as plain CSV where it is that, else in the form that `source_of` finds.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, or has several sheets.
+    """
+    broken = None
+    if path.suffix.lower() not in (*PARQUET, *EXCEL) and path.is_file():
+        try:
+            table = Csv(str(path.resolve())).read(())
+        except UsageError as error:
+            broken = error
+        else:
+            if table.shape[1] > 1:
+                return table
     try:
-        source = source_of(path)
-    except UsageError:
-        if not path.is_file():
-            raise
-        source = Csv(str(path.resolve()))
-    return source.read(())
+        table = source_of(path).read(())
+    except UsageError as error:
+        raise broken or error from None
+    if SHEETS in table.attrs:
+        raise usage_error("proposals.sites.sheets", path=path, sheets=", ".join(table.attrs[SHEETS]))
+    return table
 
 
 def read_named(source: Source) -> pd.DataFrame:

@@ -263,8 +263,14 @@ def new_workspace(
         raise usage_error("proposals.workspace.single")
     cut_at = _cut_date(parts, proposal, time, holdout)
     policy = Policy(disclosure="open", resplit=not time) if open_data else Policy()
-    sites = _sites(dict(zip(names, parts, strict=True)), proposal, policy, cut_at, holdout, salted=salted)
-    return Workspace(proposal, tuple(sites), title, left_out, rare_rows, tuple(notes))
+    sites = tuple(_sites(dict(zip(names, parts, strict=True)), proposal, policy, cut_at, holdout, salted=salted))
+    return Workspace(proposal, sites, title, left_out, rare_rows, (*notes, *_absent_columns(sites)))
+
+
+def _absent_columns(sites: Sequence[Site]) -> Iterator[str]:
+    for site in sites:
+        if absent := [name for name, reading in site.mapping.items() if reading is None]:
+            yield render("proposals.workspace.absent", site=site.name, columns=", ".join(absent))
 
 
 def _sites(
@@ -416,6 +422,8 @@ def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) ->
         before = _earlier(site, to, folders)
         if before is None or not _is_same_rule(site.holdout, before.holdout):
             sites.append(site)
+            if before is not None:
+                moved.append(site.name)
             continue
         sites.append(replace(site, holdout=before.holdout))
         earlier_holdouts.append(site.name)
@@ -444,15 +452,17 @@ def _path_of(site: Site) -> str:
 
 
 def left_behind(made: Workspace, to: Path) -> list[str]:
-    """Return the sites of the same dataset in a folder that are not among the new ones."""
+    """Return the sites of the same dataset in a folder that are not among the new ones and lack a file."""
     names = {site.name for site in made.sites}
+    read = {_path_of(site) for site in made.sites}
     orphans = []
     for path in sorted(to.glob("sites/*/__init__.py")):
         try:
             site = site_discovery.of_folder(path.parent)
         except FlfedError:
             continue
-        if site.name not in names and made.name in site.datasets:
+        is_orphan = _path_of(site) in read or not Path(_path_of(site)).is_file()
+        if is_orphan and site.name not in names and made.name in site.datasets:
             orphans.append(site.name)
     return orphans
 

@@ -195,8 +195,7 @@ def next_coefficients(visits: Sequence[Visit], names: Sequence[str], most: int =
     if len(visits) == most:
         moving = np.abs(newton.step) / np.maximum(np.abs(coefficients), 0.01)
         raise usage_error("study.regression.diverging", visits=MOST_VISITS, column=names[int(np.argmax(moving))])
-    halvings = len(visits) - 1 - good
-    return np.asarray(coefficients + newton.step / 2**halvings)
+    return np.asarray(coefficients + newton.step / 2 ** (len(visits) - 1 - good))
 
 
 def _rises(before: Visit, after: Visit) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -45,34 +45,15 @@ class FedAdagrad(FedAvg):
     tau: Annotated[float, Field(gt=0), "> 0"] = 1e-3
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
-        """Return `incoming + server_lr * m / (sqrt(v) + tau)` in its dtypes."""
-        return adaptive(self, incoming, mean_update(deltas, weights), np.add)
+        """Return `incoming + server_lr * m / (sqrt(v) + tau)` in its dtypes, and keep the moments."""
+        mean = mean_update(deltas, weights)
+        none = {name: np.zeros_like(value) for name, value in mean.items()}
+        first, second = (self.moments.get(name, none) for name in ("first", "second"))
+        m = {name: self.beta1 * first[name] + (1 - self.beta1) * value for name, value in mean.items()}
+        v = {name: self.second_moment(second[name], value**2) for name, value in mean.items()}
+        self.moments |= {"first": m, "second": v}
+        return moved_by({name: self.server_lr * m[name] / (np.sqrt(v[name]) + self.tau) for name in m}, incoming)
 
-
-class _Adaptive(Protocol):
-    """A strategy with an adaptive rule."""
-
-    server_lr: float
-    beta1: float
-    tau: float
-    moments: dict[str, Arrays]
-
-
-def adaptive(
-    rule: _Adaptive, incoming: Arrays, mean: Arrays, second_moment: Callable[[np.ndarray, np.ndarray], np.ndarray]
-) -> Arrays:
-    """Return the next model by an adaptive rule, and keep its moments.
-
-    Parameters
-    ----------
-    rule : strategy with `server_lr`, `beta1`, `tau` and `moments`
-    incoming, mean : dict of name to array
-        The model, and the sites' mean update.
-    second_moment : callable (second moment before, squared mean update) → second moment
-    """
-    none = {name: np.zeros_like(value) for name, value in mean.items()}
-    first, second = (rule.moments.get(name, none) for name in ("first", "second"))
-    m = {name: rule.beta1 * first[name] + (1 - rule.beta1) * value for name, value in mean.items()}
-    v = {name: second_moment(second[name], value**2) for name, value in mean.items()}
-    rule.moments |= {"first": m, "second": v}
-    return moved_by({name: rule.server_lr * m[name] / (np.sqrt(v[name]) + rule.tau) for name in m}, incoming)
+    def second_moment(self, before: np.ndarray, squares: np.ndarray) -> np.ndarray:
+        """Return the second moment of one array after a round, from the one before and the squared mean update."""
+        return np.asarray(before + squares)

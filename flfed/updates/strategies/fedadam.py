@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from flfed.updates.arrays import Arrays
-from flfed.updates.strategies.fedadagrad import adaptive
-from flfed.updates.strategies.fedavg import FedAvg, mean_update
+from flfed.updates.strategies.fedadagrad import FedAdagrad
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class FedAdam(FedAvg):
+class FedAdam(FedAdagrad):
     """Adam at the server, with the mean update in place of a gradient.
 
     As FedAdagrad, with `v = beta2 v + (1 - beta2) d^2`: the distant past is forgotten.
@@ -43,16 +40,8 @@ class FedAdam(FedAvg):
     Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 2 (FedAdam).
     """
 
-    server_lr: Annotated[float, Field(gt=0), "> 0"] = 0.01
-    beta1: Annotated[float, Field(ge=0, lt=1), "in [0, 1)"] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1), "in [0, 1)"] = 0.99
-    tau: Annotated[float, Field(gt=0), "> 0"] = 1e-3
-
-    def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
-        """Return `incoming + server_lr * m / (sqrt(v) + tau)` in its dtypes."""
-        return adaptive(self, incoming, mean_update(deltas, weights), self.second_moment)
 
     def second_moment(self, before: np.ndarray, squares: np.ndarray) -> np.ndarray:
         """Return the second moment of one array after a round, from the one before and the squared mean update."""
-        moment: np.ndarray = self.beta2 * before + (1 - self.beta2) * squares
-        return moment
+        return np.asarray(self.beta2 * before + (1 - self.beta2) * squares)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from flfed.updates.arrays import Arrays
-from flfed.updates.strategies.fedavg import FedAvg, moved_by
-from flfed.updates.strategies.median import stacked
+from flfed.updates.strategies.fedavg import moved_by
+from flfed.updates.strategies.median import Median, stacked
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class TrimmedMean(FedAvg):
+class TrimmedMean(Median):
     """Mean of updates without the extremes: a wrong site moves it little.
 
     It is taken entry by entry, and every site counts the same.
@@ -37,8 +37,6 @@ class TrimmedMean(FedAvg):
     """
 
     trim: Annotated[float, Field(ge=0, lt=0.5), "in [0, 0.5)"] = 0.25
-    sums: ClassVar[bool] = False  # it looks at each site's own update
-    parts: ClassVar[bool] = False  # zeros of sites that train a part would be the middle
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * mean` of the remaining deltas, in its dtypes."""
@@ -63,5 +61,4 @@ def trim_mean(values: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     sites = len(values)
     cut = int(share * sites)
     ordered = np.partition(values, (cut, sites - cut - 1), axis=0)
-    mean: NDArray[np.float64] = np.mean(ordered[cut : sites - cut], axis=0)
-    return mean
+    return np.asarray(np.mean(ordered[cut : sites - cut], axis=0))

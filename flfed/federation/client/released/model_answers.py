@@ -96,8 +96,7 @@ def count_scores(
 
 
 def _log_odds(session: SiteSession, arrays: Arrays, x: np.ndarray) -> Generator[ComputeRequest, Any, np.ndarray]:
-    outputs = yield from session.outputs(arrays, x)
-    return np.ravel(outputs).astype(np.float64)
+    return np.ravel((yield from session.outputs(arrays, x))).astype(np.float64)
 
 
 def _compared(request: ScoresRequest, session: SiteSession) -> Generator[ComputeRequest, Any, ScoresReply]:
