@@ -117,8 +117,7 @@ def shows(gain: Report, metric: str) -> str:
         return "inconclusive"
     if figure.low <= 0 <= figure.high:
         return "no difference shown"
-    rises = figure.low > 0
-    return "better" if rises == (better_of(metric) == "higher") else "worse"
+    return "better" if (figure.low > 0) == (better_of(metric) == "higher") else "worse"
 
 
 def _not_paired(base: Recorded, other: Recorded) -> str:

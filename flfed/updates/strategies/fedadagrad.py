@@ -12,6 +12,8 @@ from pydantic import Field
 from flfed.updates.arrays import Arrays
 from flfed.updates.strategies.fedavg import FedAvg, mean_update, moved_by
 
+Share = Annotated[float, Field(ge=0, lt=1), "in [0, 1)"]
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class FedAdagrad(FedAvg):
@@ -41,7 +43,7 @@ class FedAdagrad(FedAvg):
     """
 
     server_lr: Annotated[float, Field(gt=0), "> 0"] = 0.01
-    beta1: Annotated[float, Field(ge=0, lt=1), "in [0, 1)"] = 0.9
+    beta1: Share = 0.9
     tau: Annotated[float, Field(gt=0), "> 0"] = 1e-3
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:

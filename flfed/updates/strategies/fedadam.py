@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
-from flfed.updates.strategies.fedadagrad import FedAdagrad
+from flfed.updates.strategies.fedadagrad import FedAdagrad, Share
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -40,7 +38,7 @@ class FedAdam(FedAdagrad):
     Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 2 (FedAdam).
     """
 
-    beta2: Annotated[float, Field(ge=0, lt=1), "in [0, 1)"] = 0.99
+    beta2: Share = 0.99
 
     def second_moment(self, before: np.ndarray, squares: np.ndarray) -> np.ndarray:
         """Return the second moment of one array after a round, from the one before and the squared mean update."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from flfed.updates.strategies.fedadam import FedAdam
+from flfed.updates.strategies.fedadagrad import FedAdagrad, Share
 
 
-class FedYogi(FedAdam):
+@dataclass(kw_only=True, eq=False, repr=False)
+class FedYogi(FedAdagrad):
     """Yogi at the server, with the mean update in place of a gradient.
 
     As FedAdagrad, with `v = v - (1 - beta2) d^2 sign(v - d^2)`: after a large update it forgets slowly.
@@ -34,6 +37,8 @@ class FedYogi(FedAdam):
 
     Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 2 (FedYogi).
     """
+
+    beta2: Share = 0.99
 
     def second_moment(self, before: np.ndarray, squares: np.ndarray) -> np.ndarray:
         """Return the second moment of one array after a round, from the one before and the squared mean update."""
