@@ -155,8 +155,8 @@ def test_our_own_classes_inherit_at_most_twice():
         return 1 + max((depth(base) for base in bases[name] if base in bases and base != name), default=0)
 
     assert len(bases) > 50
-    # A streamed session is a site's session whose rows are read anew in each pass; Adam and Yogi are Adagrad with another
-    # second moment, and the median is the trimmed mean's limit.
+    # A streamed session is a site's session whose rows are read anew in each pass. Adam and Yogi are Adagrad with
+    # another second moment, and the median is the trimmed mean's limit.
     deep = {"StreamedSession": 3, "FedAdam": 3, "FedYogi": 3, "TrimmedMean": 3}
     assert {name: depth(name) for name in bases if depth(name) > 2} == deep
 
