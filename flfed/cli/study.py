@@ -203,13 +203,11 @@ def check_study(name: str = STUDY, changes: list[str] = SET, whole: bool = outpu
     if exchanges:
         shown["exchanges"] = exchanges
     shown["bytes"] = sizes
-    if absent := absent_files(study.dataset.name, study_sites):
-        shown["absent"] = absent
     if began:
         shown["warm-start"] = began[1]
     yield shown
     output.say_all(can_be_run(study, facts))
-    if absent:
+    if absent := absent_files(study.dataset.name, study_sites):
         output.say(render("run.sites.files", dataset=study.dataset.name, files=", ".join(absent)))
     if began:
         output.say(began[0])

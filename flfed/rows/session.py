@@ -351,4 +351,5 @@ class SiteSession(EncodedTable):
         arrays = self.own_arrays.at_site(arrays)
         if too_few(rows.y, self.task, self.classes, self.policy):
             return None
-        return own_offset((yield from self.outputs(arrays, rows.x)), rows.y, self.task)
+        outputs = yield from self.outputs(arrays, rows.x)
+        return own_offset(outputs, rows.y, self.task)

@@ -93,8 +93,8 @@ def start_of(pid: int) -> str:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
-    state, *others = stat.rpartition(")")[2].split()
-    return "" if state == "Z" else others[18]
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]
 
 
 OF_THE_ROUND = ("fit", "clock")

@@ -190,7 +190,8 @@ def attack(
         chosen = kind(**read_settings(kind, options, f"attack {name!r}"))
         requests.append(chosen.findings(attacked))
     # Attacks that train run side by side, so that an engine may stack their models.
-    return tuple(chain.from_iterable((yield from together(requests))))
+    findings = yield from together(requests)
+    return tuple(chain.from_iterable(findings))
 
 
 def nothing(attack: str, metric: str, why: str) -> Finding:

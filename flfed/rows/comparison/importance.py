@@ -111,7 +111,8 @@ def _mean_loss(session: SiteSession, arrays: Arrays, rows: Encoded, place: slice
 
 
 def _loss(session: SiteSession, arrays: Arrays, rows: Encoded, x: np.ndarray) -> Asking[float]:
-    return loss_of_rows(session.task, (yield from session.outputs(arrays, x)), rows.y)
+    outputs = yield from session.outputs(arrays, x)
+    return loss_of_rows(session.task, outputs, rows.y)
 
 
 def _reasons(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> dict[str, str]:

@@ -419,7 +419,8 @@ class HoldoutByOrder:
         if share is None:
             return np.datetime64(until) if isinstance(until, str) else until
         # 0.7 of 10 rows are 7, which may be slightly more in floating point.
-        return np.sort(values)[max(1, math.ceil(share * len(values) - 1e-9)) - 1]
+        place = max(1, math.ceil(share * len(values) - 1e-9))
+        return np.sort(values)[place - 1]
 
 
 AnyHoldout = Holdout | HoldoutByTime | HoldoutByOrder

@@ -195,7 +195,8 @@ def next_coefficients(visits: Sequence[Visit], names: Sequence[str], most: int =
     if len(visits) == most:
         moving = np.abs(newton.step) / np.maximum(np.abs(coefficients), 0.01)
         raise usage_error("study.regression.diverging", visits=MOST_VISITS, column=names[int(np.argmax(moving))])
-    return np.asarray(coefficients + newton.step / 2 ** (len(visits) - 1 - good))
+    halvings = len(visits) - 1 - good
+    return np.asarray(coefficients + newton.step / 2**halvings)
 
 
 def _rises(before: Visit, after: Visit) -> bool:

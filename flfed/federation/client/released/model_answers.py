@@ -96,7 +96,8 @@ def count_scores(
 
 
 def _log_odds(session: SiteSession, arrays: Arrays, x: np.ndarray) -> Generator[ComputeRequest, Any, np.ndarray]:
-    return np.ravel((yield from session.outputs(arrays, x))).astype(np.float64)
+    outputs = yield from session.outputs(arrays, x)
+    return np.ravel(outputs).astype(np.float64)
 
 
 def _compared(request: ScoresRequest, session: SiteSession) -> Generator[ComputeRequest, Any, ScoresReply]:
