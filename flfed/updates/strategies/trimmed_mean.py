@@ -55,8 +55,8 @@ def trim_mean(values: NDArray[np.float64], share: float) -> NDArray[np.float64]:
 
     Examples
     --------
-    >>> trim_mean(np.array([9.0, 1.0, 2.0, -50.0]), 0.25)
-    np.float64(1.5)
+    >>> trim_mean(np.array([[9.0], [1.0], [2.0], [-50.0]]), 0.25)
+    array([1.5])
     """
     sites = len(values)
     cut = int(share * sites)
