@@ -404,7 +404,8 @@ def _on_line(tried: Mapping[int, float]) -> float:
     if others:
         slope = (tried[nearest] - tried[others[0]]) / math.log(nearest / others[0])
     # A step of the grid is no slope.
-    return nearest * math.exp(min(max(-tried[nearest] / min(slope, -0.1), -0.7), 0.7))
+    move = -tried[nearest] / min(slope, -0.1)
+    return nearest * math.exp(min(max(move, -0.7), 0.7))
 
 
 # a person's account     histograms  sums   the rest

@@ -114,7 +114,8 @@ def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> tupl
 
 def _by_shares(place: np.ndarray, shares: np.ndarray, rows: int) -> np.ndarray:
     """Deal consecutive places to sites by shares, and return the site of each place 0..rows-1."""
-    return np.searchsorted(np.floor(np.cumsum(shares)[:-1] * rows), place, side="right")
+    bounds = np.floor(np.cumsum(shares)[:-1] * rows)
+    return np.searchsorted(bounds, place, side="right")
 
 
 def _labels(table: pd.DataFrame, dataset: Dataset) -> np.ndarray:

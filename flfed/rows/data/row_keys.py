@@ -131,7 +131,8 @@ def order_keys(keys: np.ndarray, *ties: np.ndarray) -> np.ndarray:
     first = keys[order, 0]
     if (first[1:] != first[:-1]).all():
         return order
-    halves = np.hstack([*ties[::-1], keys]).reshape(len(keys), -1, 2)[:, :, ::-1]
+    columns = np.hstack([*ties[::-1], keys])
+    halves = columns.reshape(len(keys), -1, 2)[:, :, ::-1]
     return np.lexsort(halves.reshape(len(keys), -1).T)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -30,8 +29,8 @@ class Median(FedAvg):
     statistical rates", definition 1.
     """
 
-    sums: ClassVar[bool] = False  # it looks at each site's own update
-    parts: ClassVar[bool] = False  # zeros of sites that train a part would be the middle
+    sums = False  # it looks at each site's own update
+    parts = False  # zeros of sites that train a part would be the middle
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * median(delta_k)` in its dtypes."""

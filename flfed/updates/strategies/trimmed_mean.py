@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from flfed.updates.arrays import Arrays
-from flfed.updates.strategies.fedavg import moved_by
-from flfed.updates.strategies.median import Median, stacked
+from flfed.updates.strategies.fedavg import FedAvg, moved_by
+from flfed.updates.strategies.median import stacked
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class TrimmedMean(Median):
+class TrimmedMean(FedAvg):
     """Mean of updates without the extremes: a wrong site moves it little.
 
     It is taken entry by entry, and every site counts the same.
@@ -37,6 +37,8 @@ class TrimmedMean(Median):
     """
 
     trim: Annotated[float, Field(ge=0, lt=0.5), "in [0, 0.5)"] = 0.25
+    sums = False  # it looks at each site's own update
+    parts = False  # zeros of sites that train a part would be the middle
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * mean` of the remaining deltas, in its dtypes."""
