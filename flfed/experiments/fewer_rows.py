@@ -5,7 +5,7 @@ The first shows the change of model and figures, the second the gain from joinin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -14,19 +14,19 @@ import pandas as pd
 
 from flfed.callbacks import Progress, no_progress
 from flfed.errors import unknown
+from flfed.experiments.left_out import closed_names, note_runs
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.run import Result, run
 from flfed.records.reports.report import primary_of
 from flfed.records.reports.site_verdict import gain_at
 from flfed.rows.data import datasets
-from flfed.rows.data.holdout import PublishedSplit
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.snapshots.opt_outs import Excluded
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.words import usage_error
+from flfed.words import people_in_words, usage_error
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Shares of a site's training rows in a learning curve."""
@@ -108,7 +108,6 @@ def run_without(
     sites = find_sites(study, sites)
     if closed := closed_names(sites):
         raise usage_error("experiments.subset.open", sites=closed)
-    whole = run(study, sites=sites_argument, progress=progress)
     if study.dataset.partition is not None:
         dataset = datasets.load(study.dataset.name)
         table = dataset.whole_table()
@@ -123,16 +122,14 @@ def run_without(
         counts = sum(of.rows for _, of in trimmed_sites), sum(of.found for _, of in trimmed_sites)
         _check_people_have_rows(*counts)
         left = run(study, sites=[site for site, _ in trimmed_sites], progress=progress)
+    note_runs(left.run, "--without", f"without the rows of {people_in_words(counts[1])}")
+    # The study's own run comes last: it is then the latest one.
+    whole = run(study, sites=sites_argument, progress=progress)
     largest, root = _moved(*(checkpoints.final(result.report["run"]).arrays for result in (whole, left)))
     figures = {
         metric: (of["value"], left.report["global"][metric]["value"]) for metric, of in whole.report["global"].items()
     }
     return Without(*counts, whole=whole, left=left, largest=largest, root_mean_square=root, figures=figures)
-
-
-def closed_names(sites: Iterable[Site]) -> str:
-    """Return the names of the sites whose policy is not open, with commas."""
-    return ", ".join(site.name for site in sites if not site.policy.is_open)
 
 
 def _check_people_have_rows(rows: int, people: int) -> None:
@@ -205,11 +202,9 @@ class FewerRows(Site):
             **{attribute.name: getattr(site, attribute.name) for attribute in fields(Site)}, share=share, seed=seed
         )
 
-    def read(
-        self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None
-    ) -> SiteTable:
+    def read(self, repeat: int = 0, **options: Any) -> SiteTable:
         """Read the table, and reduce it to a share of its training rows."""
-        table = super().read(repeat, complete=complete, published=published)
+        table = super().read(repeat, **options)
         rng = generator(self.seed + repeat, site=self.name, purpose="learning-curve")
         order = _random_order(table.training, table.schema.group, rng)
         # In their old order, so that batches are those of a table that never had other rows.
@@ -253,13 +248,16 @@ def run_curve(
     points = []
     for share in SHARES:
         cut = site_by_name | {site: FewerRows.of(site_by_name[site], share, study.seed)} if share < 1 else site_by_name
-        report = run(study, sites=list(cut.values()), repeats=repeats, progress=progress).report
+        result = run(study, sites=list(cut.values()), repeats=repeats, progress=progress)
+        report = result.report
         primary = primary_of(report)
         own = report["sites"].get(site, {})
         if primary is None:
             raise usage_error("experiments.subset.uncompared", study=study.name)
         gain = gain_at(own, primary)
         rows = _training_rows(own)
+        if share < 1:
+            note_runs(result.run, "--curve", f"{100 * share:g} % of the training rows of {site}")
         points.append(CurvePoint(share=share, rows=rows, run=report["run"], metric=primary, gain=gain))
     return tuple(points)
 

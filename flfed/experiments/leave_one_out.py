@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from flfed import registry
 from flfed.callbacks import Progress, no_progress
-from flfed.experiments.left_out import find_participants, open_sites, run_sites
+from flfed.experiments.left_out import find_participants, open_sites, run_sites, run_without_sites
 from flfed.export.run_folder import model_of
 from flfed.records.statistics.left_out import KEY, describe_left_out
 from flfed.records.store.reader import RunReader
@@ -43,19 +43,22 @@ def leave_one_site_out(study: Study, *, sites: Sequence[Site] | None = None, pro
     """
     _check_study(study)
     study, there = open_sites(study, sites, "--leave-one-site-out")
+    without = {}
+    for site in there:
+        without[site.name] = run_without_sites(study, there, {site.name}, "--leave-one-site-out", 1, progress)[0]
+    # The run of all sites comes last: it is then the latest one.
     everybody = run_sites(study, there, 1, progress)[0].run
     participants = find_participants(everybody)
     measured = {}
     for site in there:
         if site.name not in participants:
             continue
-        rest = [other for other in there if other is not site]
-        without = run_sites(study, rest, 1, progress)[0]
+        left_out = without[site.name]
         # Its predictions are those of `flfed predict`.
         with RunReader.open() as reader:
-            model = model_of(reader, without)
+            model = model_of(reader, left_out)
         figures = measure_all_rows(SiteSession(site, study), model.encoder, model.predictions)
-        measured[site.name] = {"run": without.run, **figures}
+        measured[site.name] = {"run": left_out.run, **figures}
     with RunStore.open() as store:
         store.added_to(everybody).summary(KEY, describe_left_out(measured))
     return everybody

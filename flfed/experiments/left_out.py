@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from flfed.callbacks import Progress
 from flfed.errors import RunStopped
-from flfed.experiments.fewer_rows import closed_names
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.run import run
+from flfed.records.reports.faults import some
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.words import render, usage_error
@@ -64,7 +65,28 @@ def run_sites(study: Study, sites: Sequence[Site], repeats: int, progress: Progr
         return reader.runs_of(result.run)
 
 
+def run_without_sites(
+    study: Study, sites: Sequence[Site], names: Collection[str], option: str, repeats: int, progress: Progress
+) -> list[RunEntry]:
+    """Run a study without the sites of some names, as `run_sites`, and note that it is one of an option's runs."""
+    rest = [site for site in sites if site.name not in names]
+    runs = run_sites(study, rest, repeats, progress)
+    note_runs(runs[0].series, option, f"without {some(sorted(names))}")
+    return runs
+
+
 def find_participants(run: str) -> set[str]:
     """Return the sites of a run that were not refused."""
     with RunReader.open() as reader:
         return {site.site for site in reader.sites(run) if site.status != "refused"}
+
+
+def closed_names(sites: Iterable[Site]) -> str:
+    """Return the names of the sites whose policy is not open, with commas."""
+    return ", ".join(site.name for site in sites if not site.policy.is_open)
+
+
+def note_runs(name: str, option: str, rows: str) -> None:
+    """Note in the list of runs that a run, or a series, is one of an option's, and which rows it has."""
+    with RunReader.open() as reader, RunStore.open() as store:
+        store.note([entry.run for entry in reader.runs_of(name)], f"{option}: {rows}", by=option)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from flfed.callbacks import Progress, no_progress
-from flfed.experiments.left_out import find_participants, open_sites, run_sites
+from flfed.experiments.left_out import find_participants, open_sites, run_sites, run_without_sites
 from flfed.records.objects import write
 from flfed.records.statistics.intervals import ClassGain, WeightedGain, class_gain, weigh_auc
 from flfed.records.statistics.odd_sites import AUC
@@ -107,18 +107,21 @@ def run_new_site(
         If a run ended before its last round.
     """
     study, sites = open_sites(study, sites, "--new-site")
+    groups = min(FOLDS, len(sites))
+    without = []
+    for group in range(groups):
+        names = {site.name for site in sites[group::groups]}
+        without.append((names, run_without_sites(study, sites, names, "--new-site", repeats, progress)))
+    # The run of all sites comes last: it is then the latest one.
     everybody = run_sites(study, sites, repeats, progress)
     measured = []
     for repeat, entry in enumerate(everybody):
         present = find_participants(entry.run)
         measured.append(_Measured(study, [site for site in sites if site.name in present], repeat))
         measured[repeat].score("with_rows", entry.run, present)
-    groups = min(FOLDS, len(sites))
-    for group in range(groups):
-        left_out = {site.name for site in sites[group::groups]}
-        rest = [site for site in sites if site.name not in left_out]
-        for repeat, entry in enumerate(run_sites(study, rest, repeats, progress)):
-            measured[repeat].score("without", entry.run, left_out)
+    for names, runs in without:
+        for repeat, entry in enumerate(runs):
+            measured[repeat].score("without", entry.run, names)
     for one in measured:
         one.score_single()
     figures = _figures_by_site(measured)

@@ -13,6 +13,7 @@ import pytest
 from flfed import Study, run
 from flfed.errors import UsageError
 from flfed.experiments.fewer_rows import SHARES, FewerRows, run_curve
+from flfed.records.reports.catalogue import notes_of
 from flfed.records.reports.site_verdict import gain_at
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.policy import Policy
@@ -67,6 +68,9 @@ def test_each_point_is_an_ordinary_run_and_that_of_all_rows_the_study_itself(sma
     assert points[-1].gain == gain_at(whole["sites"]["site-02"], "roc_auc_score")
     with RunReader.open() as reader:
         hashes = [reader.runs_of(point.run)[0].arrays_sha256 for point in points]
+        notes = notes_of(reader, [point.run for point in points])
+    shares = zip(points, ("12.5 %", "25 %", "50 %"), strict=False)
+    assert notes == {point.run: f"--curve: {share} of the training rows of site-02" for point, share in shares}
     assert hashes[-1] == whole["arrays-sha256"] and len(set(hashes)) == len(SHARES)
     # The other sites keep all rows.
     few = FewerRows.of(sites[1], SHARES[0], study.seed)

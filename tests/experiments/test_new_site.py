@@ -88,6 +88,14 @@ def test_the_command_leaves_groups_of_many_sites_out_together(flfed):
         mean = np.average([site[key] for site in found["sites"].values()], weights=weights)
         assert found["mean"][key] == pytest.approx(mean)
     assert found["gain"]["value"] == pytest.approx(found["mean"]["without"] - found["mean"]["single"])
+    # The run of all sites is the latest one; the others have a note in the list.
+    notes = {line["run"]: line["note"] for line in json.loads(flfed("run", "list", "--json")[1])["series"]}
+    assert list(notes)[0] == found["run"] and not notes.pop(found["run"])
+    assert set(notes.values()) == {
+        "--new-site: without breast-cancer-01, breast-cancer-11",
+        "--new-site: without breast-cancer-02, breast-cancer-12",
+        *(f"--new-site: without breast-cancer-{number:02}" for number in range(3, 11)),
+    }
 
 
 def test_too_few_sites_and_other_options_are_refused(flfed, small_sites, small_study):
