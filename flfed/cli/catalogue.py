@@ -221,11 +221,11 @@ def upgrade_run_store(
 
     done = upgrade_store(backed_up=backed_up)
     copy = None if done.copy is None else str(done.copy)
-    yield {"store": done.store, "before": done.before, "after": done.after, "copy": copy}
+    yield {**vars(done), "copy": copy}
     if done.before == done.after:
-        yield render("commands.store.newest", store=done.store, revision=done.after)
+        yield render("commands.store.newest", **vars(done))
         return
-    yield render("commands.store.upgraded", store=done.store, before=done.before, after=done.after)
+    yield render("commands.store.upgraded", **vars(done))
     if copy is not None:
         yield f"Copy: {copy}"
 

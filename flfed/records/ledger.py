@@ -476,7 +476,7 @@ class Receipt:
 
     def facts(self) -> dict[str, str | int]:
         """Return the signed facts."""
-        return {"site": self.site, "run": self.run, "n": self.n, "head": self.head}
+        return dict(vars(self))
 
 
 @dataclass

@@ -271,8 +271,7 @@ def _verified(
     head = None if last is None else last.hash
     signed = 0 if newest is None else newest.n
     shown = {"site": site, "lines": count, "head": head, "receipts": len(receipts.signed)}
-    shown |= {"receipts-of-other-keys": len(receipts.earlier), "signed-lines": signed}
-    shown |= {"repaired": inspection.repairs}
+    shown |= {"receipts-of-other-keys": len(receipts.earlier), "signed-lines": signed, "repaired": inspection.repairs}
     yield shown | {"problems": problems, "notes": inspection.notes}
     lines = 0
     if first is None or last is None:

@@ -102,19 +102,21 @@ class InProcessGrid(Grid):
 
     def site_states(self, round: int) -> dict[str, Arrays]:
         """Return each site's own arrays after a round, for a checkpoint."""
-        states = {str(context.node_config["site"]): NodeState(context.state) for context in self._contexts.values()}
-        return {site: arrays for site, state in states.items() if (arrays := state.before(round + 1))}
+        return {site: arrays for site, state in self._states() if (arrays := state.before(round + 1))}
 
     def site_parts(self) -> dict[str, Arrays]:
         """Return each site's part of a model whose columns stand at several sites."""
-        states = {str(context.node_config["site"]): NodeState(context.state) for context in self._contexts.values()}
-        return {site: arrays for site, state in states.items() if (arrays := state.read(PART)) is not None}
+        return {site: arrays for site, state in self._states() if (arrays := state.read(PART)) is not None}
 
     def restore_states(self, round: int, states: Mapping[str, Arrays]) -> None:
         """Restore each site's own arrays of a round."""
+        for site, state in self._states():
+            if arrays := states.get(site):
+                state.keep(round, arrays)
+
+    def _states(self) -> Iterator[tuple[str, NodeState]]:
         for context in self._contexts.values():
-            if arrays := states.get(str(context.node_config["site"])):
-                NodeState(context.state).keep(round, arrays)
+            yield str(context.node_config["site"]), NodeState(context.state)
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
@@ -122,34 +124,12 @@ class InProcessGrid(Grid):
         """Return a message to a node."""
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
-    def set_run(self, run: Any) -> None:
-        """Refuse a run from outside.
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        """Refuse what a SuperLink's grid does: there is no run of one here, and replies come at once."""
+        raise RuntimeError("use send_and_receive: an in-process grid answers at once, and has no SuperLink run")
 
-        An in-process run is not in any SuperLink.
-        """
-        raise RuntimeError("an in-process grid has no SuperLink run")
-
-    @property
-    def run(self) -> Any:
-        """Refuse to return a run.
-
-        An in-process run is not in any SuperLink.
-        """
-        raise RuntimeError("an in-process grid has no SuperLink run")
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Refuse to send without a reply.
-
-        Replies come at once, so nothing is pushed and pulled separately.
-        """
-        raise RuntimeError("use send_and_receive: an in-process grid answers at once")
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Refuse to fetch replies.
-
-        Replies come at once, so nothing is pushed and pulled separately.
-        """
-        raise RuntimeError("use send_and_receive: an in-process grid answers at once")
+    set_run = push_messages = pull_messages = _refuse
+    run = property(_refuse)
 
 
 class CohortGrid(InProcessGrid):

@@ -264,7 +264,7 @@ def as_object(sheet: Sheet, answers: Sequence[Answer]) -> Mapping[str, Any]:
             for finding in answer.findings
         ]
         item = answer.item
-        line = {"number": item.number, "title": item.title, "status": answer.status, "by": item.by}
-        lines.append(line | {"findings": findings, "text": answer.text})
-    source = {"source": sheet.source, "address": sheet.address, "version": sheet.version, "date": sheet.date}
-    return {"title": sheet.title} | source | {"items": lines}
+        named = {"number": item.number, "title": item.title, "by": item.by}
+        lines.append({**named, "status": answer.status, "findings": findings, "text": answer.text})
+    named = {"title": sheet.title, "source": sheet.source, "address": sheet.address}
+    return {**named, "version": sheet.version, "date": sheet.date, "items": lines}

@@ -89,7 +89,7 @@ def sheet_page(sheet: Sheet, answers: Sequence[Answer], record: RunRecord) -> st
     head = [
         paragraphs([render("dossier.pages.run", run=record.run.run, study=record.run.study)], class_="facts-line"),
         paragraphs([render("dossier.pages.reader", reader=sheet.reader)], class_="facts-line"),
-        paragraphs([render("dossier.pages.source", **_source(sheet))], class_="facts-line"),
+        paragraphs([render("dossier.pages.source", **vars(sheet))], class_="facts-line"),
         element(
             "div",
             paragraphs([render("dossier.pages.counts", items=len(answers), **counts._asdict())]),
@@ -98,10 +98,6 @@ def sheet_page(sheet: Sheet, answers: Sequence[Answer], record: RunRecord) -> st
         paragraphs([render("dossier.pages.meaning")], class_="note"),
     ]
     return _page(sheet.title, head, [*parts, _signature()])
-
-
-def _source(sheet: Sheet) -> dict[str, str]:
-    return {"source": sheet.source, "address": sheet.address, "version": sheet.version, "date": sheet.date}
 
 
 def _part(title: str, lines: Sequence[Mapping[str, object]]) -> list[Markup]:

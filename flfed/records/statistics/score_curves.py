@@ -405,8 +405,7 @@ def calibration_line(name: str, counts: ScoreCounts, report: Report) -> dict[str
     agreement = f"fewer than {LEAST_ROWS} rows"
     if groups:
         agreement = describe_calibration(groups)
-    line = {"Rows of": name, "Predicted, mean": predicted, "Observed share": observed}
-    line |= {"Predictions hold in": agreement}
+    line = {"Rows of": name, "Predicted, mean": predicted, "Observed share": observed, "Predictions hold in": agreement}
     return line | {"Brier score (lower is better)": _of_rows(name, report, "brier_score_loss")}
 
 

@@ -229,11 +229,7 @@ def row_texts(table: pd.DataFrame) -> list[str]:
     As `canonical_rows`, with the length before each text: no cell can look like two, and an empty text
     differs from a missing one. -0.0 is 0.0.
     """
-    return _joined(table, _after_length)
-
-
-def _after_length(text: str) -> str:
-    return f"{len(text)}:{text}"
+    return _joined(table, lambda text: f"{len(text)}:{text}")
 
 
 def _joined(table: pd.DataFrame, as_text: Callable[[Any], str]) -> list[str]:

@@ -360,10 +360,7 @@ class SimulatedTransactions:
     def __post_init__(self) -> None:
         """Refuse parameters out of range."""
         if self.issuer < 1 or self.customers < 1 or self.seed < 0 or not self.spending > 0:
-            raise usage_error(
-                    "rows.transactions.simulated", issuer=self.issuer, customers=self.customers, seed=self.seed,
-                    spending=self.spending,
-                )  # fmt: skip
+            raise usage_error("rows.transactions.simulated", **vars(self))
 
     def read(self, folders: tuple[Path, ...] = ()) -> pd.DataFrame:
         """Return a copy of the table, sorted by time; `folders` are not used."""
