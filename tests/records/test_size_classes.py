@@ -13,7 +13,7 @@ from flfed.records.reports.report import report
 from flfed.records.reports.site_verdict import too_few
 from flfed.records.reports.size_classes import class_lines, classes_in_words
 from flfed.records.sections.gains import by_size
-from flfed.records.statistics.intervals import LEAST_CLASS_SITES, WeightedGain, class_gain
+from flfed.records.statistics.intervals import LEAST_CLASS_SITES, WeightedGain, class_gain, weigh_auc
 from flfed.records.store.reader import RunReader
 from flfed.study.study import Study
 from flfed.words import render
@@ -198,3 +198,26 @@ def test_five_sums_over_three_sites_would_give_each_sites_gain_away():
     along = np.linalg.svd(system)[2][-1]
     roots = np.roots([(found**2 * along**2).sum(), 2 * (found**2 * point * along).sum(), found**2 @ point**2 - sums[4]])
     assert min(np.abs(point + root * along - gains).max() for root in roots) < 1e-9
+
+
+def test_over_eight_sites_two_of_the_five_sums_still_give_away_the_events_of_each():
+    """Half of the sites' possible weights are matched to the other half's, so that a laptop needs a second."""
+    rows = (24, 25, 26, 32, 34, 39, 43, 48)
+    weights = np.array([weigh_auc(n - events, events) for n, events in zip(rows, (9, 3, 11, 14, 6, 17, 20, 22))])
+    total, squares = weights.sum(), np.square(weights).sum()
+    halves = []
+    for half in (rows[::2], rows[1::2]):
+        axes = np.meshgrid(*([weigh_auc(n - events, events) for events in range(1, n // 2 + 1)] for n in half))
+        halves.append(np.stack([axis.ravel() for axis in axes]))
+    first, second = halves
+    second = second[:, np.argsort(second.sum(axis=0))]
+    rest = total - first.sum(axis=0)
+    starts, ends = (np.searchsorted(second.sum(axis=0), rest + reach) for reach in (-1e-9, 1e-9))
+    found = []
+    for i in np.flatnonzero(ends > starts):
+        for j in range(starts[i], ends[i]):
+            guess = [*first[:, i], *second[:, j]]
+            if abs(np.square(guess).sum() - squares) < 1e-7:
+                found.append(guess)
+    (guess,) = found
+    assert guess == pytest.approx([*weights[::2], *weights[1::2]])
