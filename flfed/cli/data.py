@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -14,7 +14,6 @@ from flfed.words import counted, render
 
 if TYPE_CHECKING:
     from flfed.rows.data.datasets import SourceDescription
-    from flfed.rows.data.schema import Task
     from flfed.rows.proposals.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch and create datasets.")
@@ -107,12 +106,16 @@ def new_data(
         [], metavar="VALUE", help="Value for missing cells, in every column, or in one as COLUMN=VALUE."
     ),
     name: str = typer.Option("", help="Name of the dataset; default: the first file's."),
-    task: str = typer.Option("", help="binary, multi-class or regression, if the target's values leave it open."),
+    task: Literal["binary", "multi-class", "regression"] | None = typer.Option(
+        None, help="If the target's values leave it open."
+    ),
     names: str = NAMES,
     sheet: str = SHEET,
     public: bool = PUBLIC,
     to: Path = TO,
-    replace: bool = typer.Option(False, "--replace", help="Replace dataset and sites, but not holdouts and policies."),
+    replace: bool = typer.Option(
+        False, "--replace", help="Replace dataset and sites, not holdouts and policies; copies of what changes stay."
+    ),
 ) -> output.Shown:
     """Write dataset, schema, sites and a first study for your own tables.
 
@@ -127,7 +130,7 @@ def new_data(
     tables = [OwnTable(path.name.split(".")[0], source, read_named(source)) for path, source in sources]
     made = new_workspace(
         tables, target, name=name or tables[0].title, by=by, group=group, time=time,
-        task=_task(task), open_data=public, keep=keep, drop=drop, missing=missing,
+        task=task, open_data=public, keep=keep, drop=drop, missing=missing,
     )  # fmt: skip
     made, holdouts = with_earlier_holdouts(made, to, [root for root in roots() if root != own_root()])
     left = left_behind(made, to)
@@ -137,17 +140,8 @@ def new_data(
     below = list(holdouts.lines())
     if left:
         below.append(render("commands.data.earlier", sites=", ".join(left)))
+    below += [render("commands.map.earlier", file=path) for path in written if ".before-" in path.name]
     _print_new(made, written, to, below)
-
-
-def _task(word: str) -> Task | None:
-    """Return the task of a word, or None for no word."""
-    if not word:
-        return None
-    tasks: tuple[Task, ...] = ("binary", "multi-class", "regression")
-    if word not in tasks:
-        raise UsageError(f"--task {word}: must be one of {', '.join(tasks)}")
-    return tasks[tasks.index(word)]
 
 
 def _lines(made: Workspace) -> list[dict[str, object]]:
@@ -201,13 +195,13 @@ def _print_new(made: Workspace, written: list[Path], to: Path, below: list[str])
     output.say_all([*made.notes, *below, *map(str, made.proposal.offers)])
     unconfirmed = counted(len(made.proposal.schema.unconfirmed), "column")
     output.say(render("commands.data.unconfirmed", columns=unconfirmed, file=written[0]))
-    study = next(path for path in written if path.suffix == ".toml" and path.parent == to)
+    study = f"{made.study().name}.toml"
     typer.echo(render("commands.data.written", files=counted(len(written), "file")))
     typer.echo("  " + render("commands.data.check", cd=cd(to), site=made.sites[0].name))
-    typer.echo("  " + render("commands.data.run", cd=cd(to), study=study.name))
+    typer.echo("  " + render("commands.data.run", cd=cd(to), study=study))
     # With real servers there must be two sites.
     if len(made.sites) > 1:
-        typer.echo("  " + render("commands.data.rehearse", cd=cd(to), study=study.name))
+        typer.echo("  " + render("commands.data.rehearse", cd=cd(to), study=study))
 
 
 def print_reasons(header: str, rows: list[list[str]], title: str) -> None:

@@ -269,7 +269,7 @@ def test_a_folder_that_is_a_file_is_told(folder: Path, flfed: Command):
     (["--target", "died", "--by", "clinic", "--group", "Clinic"], "column 'clinic' is named twice"),
     (["--target", "died", "--by", "sex", "--group", "died"], "column 'died' is named twice"),
     (["--target", "dies"], "no column 'dies'"), (["--target", "died", "--by", "ward"], "no column 'ward'"),
-    (["--target", "died"], "at least two sites"), (["--target", "died", "--task", "ordinal"], "must be one of"),
+    (["--target", "died"], "at least two sites"), (["--target", "died", "--task", "ordinal"], "is not one of"),
     (["--target", "clinic", "--by", "sex", "--task", "binary"], "which is multi-class"),
 ])  # fmt: skip
 def test_a_wrong_wish_is_refused_and_nothing_is_written(folder: Path, flfed: Command, words: list[str], said: str):

@@ -1,7 +1,7 @@
 """What `flfed data new` and `flfed site check` advise where a table is not as it should be, with counts and no cell."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,11 @@ def test_a_column_that_makes_no_two_sites_is_told_with_its_values(ward, flfed: C
     assert code == 2 and said in err and "name a column with one value for each institution" in err
 
 
-def sheets(table: pd.DataFrame, above: int = 0) -> None:
+def sheets(table: pd.DataFrame, above: int = 0, cover: Sequence[str] = ("made in May",)) -> None:
     """Write a workbook whose first sheet is a cover, and its table below some lines."""
     with pd.ExcelWriter("own.xlsx") as book:
         if not above:
-            pd.DataFrame({"Clinic export": ["made in May"]}).to_excel(book, sheet_name="cover", index=False)
+            pd.DataFrame({"Clinic export": list(cover)}).to_excel(book, sheet_name="cover", index=False)
         table.to_excel(book, sheet_name="rows", index=False, startrow=above)
         if above:
             book.sheets["rows"].cell(1, 1, "Clinic export")
@@ -62,6 +62,13 @@ def test_a_workbook_with_a_cover_is_read_once_its_sheet_is_named(ward, flfed: Co
     assert flfed("site", "check", "north")[0] == 0
     more = ("site", "new", "east", "--from", "own.xlsx", "--dataset", "own", "--sheet", "rows")
     assert flfed(*more)[0] == 0 and 'sheet="rows"' in Path("sites/east/__init__.py").read_text()
+    first = "the first sheet was read, of 'cover', 'rows': name the right one with --sheet"
+    code, _, err = flfed("site", "new", "west", *more[3:-2])
+    assert code == 2 and first in err and not Path("sites/west/__init__.py").exists()
+    sheets(ward, cover=[])
+    for command in (new, ("site", "new", "west", *more[3:-2])):
+        code, _, err = flfed(*command)
+        assert code == 2 and f"it has no rows: {first}" in err
     sheets(ward, above=3)
     for command in (new, ("site", "new", "west", *more[3:-2])):
         code, _, err = flfed(*command)

@@ -1,6 +1,7 @@
 """`flfed data new` over a dataset that is there: holdouts and policies stay, and sites take part again."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,23 @@ def test_a_dataset_that_is_written_again_keeps_its_holdouts_and_every_site_takes
     assert salts() == before and "autopsy" in datasets.load("own").schema.features()
     assert site_discovery.load("south").policy.cell_minimum == 12
     assert run(flfed)[0] == set(SITES)
+
+
+def test_a_range_that_a_person_wrote_stays_in_a_copy_beside_the_new_schema(ward, flfed: Command):
+    assert flfed(*NEW)[0] == 0
+    schema = Path("datasets/own/schema.toml")
+    drafted = schema.read_text()
+    edited = re.sub(r"range = .*", "range = [18, 110]  # of people", drafted, count=1)
+    schema.write_text(edited)
+    code, out, err = flfed(*NEW, "--replace", "--json")
+    copies = list(Path().rglob("*.before-*"))
+    assert code == 0 and list(map(str, copies)) == ["datasets/own/schema.toml.before-1"], err
+    assert copies[0].read_text() == edited and schema.read_text() == drafted
+    assert str(copies[0].resolve()) in [str(Path(path).resolve()) for path in json.loads(out)["files"]]
+    # Nothing changes, so there is no further copy.
+    assert "Earlier text" not in flfed(*NEW, "--replace")[1] and len(list(Path().rglob("*.before-*"))) == 1
+    schema.write_text(edited)
+    assert "Earlier text stays in datasets/own/schema.toml.before-2." in words(flfed(*NEW, "--replace")[1])
 
 
 @pytest.mark.studies

@@ -92,6 +92,23 @@ def test_a_dialogue_maps_a_table_and_shows_its_check(clinic: Path):
     assert (clinic / "sites/clinic/__init__.py.before-2").read_text() == text
 
 
+def test_a_code_among_numbers_is_proposed_and_asked_about(clinic: Path, flfed: Command):
+    table = pd.read_csv("clinic.csv", sep=";", dtype=str, keep_default_na=False)
+    pulse = table["Maximalpuls"].to_list()
+    table["Maximalpuls"] = ["999"] * 12 + pulse[12:]
+    table.to_csv("clinic.csv", sep=";", index=False)
+    (clinic / "answers.toml").write_text(COLUMNS.replace('thalach = "Maximalpuls"\n', ""))
+    code, out, err = flfed("site", "map", "clinic", "--answers", "answers.toml")
+    assert code == 2 and "questions are left, about columns (thalach)" in err
+    typed = JOINT + "1\n" + CP + SLOPE + "y\n"
+    code, lines = in_terminal("site", "map", "clinic", columns=400, typed=typed)
+    shown = "\n".join(lines)
+    assert code == 0 and 'which ten rows or more have, counts as "not known"' in shown and "999" not in shown
+    assert 'Field("Maximalpuls", missing=("999",))' in package(clinic).read_text() and "clinic fits" in shown
+    counts = re.search(r"^thalach +Maximalpuls +(\d+) +(\d+) +(\d+)", shown, re.M)
+    assert counts is not None and int(counts[2]) >= 12 and counts[3] == "0"
+
+
 def test_an_unwritten_mapping_leaves_the_package_and_holds_the_answers(clinic: Path):
     before = package(clinic).read_text()
     code, lines = in_terminal("site", "map", "clinic", columns=400, typed=JOINT + CP + SLOPE + "n\n")
@@ -209,8 +226,10 @@ def test_scripts_answer_by_a_file_and_are_told_what_is_left(clinic: Path, flfed:
     ('[columns]\nage = "Alter"\nca = "Alter"', "your column 'Alter' is read for 'ca' already"),
     ('[codes.cp]\n1 = "bad"', "1 of the typed values are none of column 'cp'"),
     ('[codes.cp]\nX = "asymptomatic"', "1 of the 1 typed codes do not occur in your column 'Brustschmerz'"),
-    ("[units.age]\nmultiply = 0", "units.age may have multiply"), ("[unit]", "key 'unit' is not known"),
-    ("columns = 3", "columns must be a table"), ("[columns]\nage = 3", "each value of columns must be a text"),
+    ('[columns]\nage = "Alter"\n[units.age]\nmultiply = 0', "multiply=0 would make every cell the same"),
+    ("[unit]", "unit cannot be read"), ("columns = 3", "columns cannot be read: columns has a text for each column"),
+    ("[columns]\nage = 3", "columns.age cannot be read"), ("[units.age]\nmultiply = true", "units.age cannot be read"),
+    ('[codes.cp]\n"Jane Roe" = 3', "codes.cp cannot be read"), ("[units.age]\nadd = inf", "units.age cannot be read"),
     ("[columns", "is not valid TOML"),
 ])  # fmt: skip
 def test_wrong_answers_are_refused_in_a_sentence(clinic: Path, flfed: Command, text: str, sentence: str):

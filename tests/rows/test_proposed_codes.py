@@ -55,6 +55,30 @@ def test_a_code_in_ages_is_proposed_as_missing(code: int, rows: int, missing: tu
     assert missing or str(code) not in found.why
 
 
+FAR, BELOW = "rows lie far from all others", "rows lie below 0"
+
+
+@pytest.mark.parametrize(("errors", "hints"), [
+    ([240], [FAR]), ([240, 260], [FAR]), ([-4], [BELOW]), ([240, -4], [FAR, BELOW]), ([999] * 9, [FAR]),
+    ([-9999], [FAR, BELOW]), ([97], []), ([], []),
+])  # fmt: skip
+def test_a_few_impossible_ages_are_counted_and_no_cell_is_named(errors: list[int], hints: list[str]):
+    found = propose_column("age", pd.Series(np.r_[AGES.clip(20, 96), errors].astype(int)).astype(str))
+    assert found.kind == "number" and found.sure is (not hints)
+    assert [hint for hint in (FAR, BELOW) if hint in found.why] == hints
+    assert not any(str(abs(error)) in found.why for error in errors if error != -4)
+    assert len(errors) == 9 or not hints or "fewer than 5 rows lie" in found.why
+
+
+@pytest.mark.parametrize("amounts", [
+    RNG.lognormal(7, 2, 5000), RNG.standard_t(2, 5000) + 1e4, RNG.pareto(1, 900), RNG.normal(0, 1, 900),
+    np.r_[np.zeros(800), RNG.exponential(1e4, 100)], np.repeat([10.0, 20.0, 30.0, 100.0], [300, 300, 290, 10]),
+])  # fmt: skip
+def test_amounts_with_a_long_tail_are_not_doubted(amounts: np.ndarray):
+    why = propose_column("amount", pd.Series(amounts)).why
+    assert FAR not in why and BELOW not in why
+
+
 ODD = ["35000 kr", "60+", "#DIV/0!", "1e400", "\uff14\uff12\uff10\uff10\uff10"]
 
 

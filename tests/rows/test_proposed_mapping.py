@@ -167,6 +167,22 @@ def test_no_word_of_few_rows_is_written_into_a_mapping_and_its_column_is_to_be_l
     ]
 
 
+@pytest.mark.parametrize(
+    ("code", "rows", "missing"), [("999", 12, ("999",)), ("-9", 12, ("-9",)), ("999", 9, ()), ("199", 12, ())]
+)
+def test_a_number_outside_the_range_is_proposed_as_not_known_where_ten_rows_have_it(code, rows, missing):
+    schema = datasets.load("heart-disease").schema
+    table = pd.concat([a_hospital(600), a_hospital(rows).assign(**{"Resting BP (trestbps)": code})], ignore_index=True)
+    table["Resting BP (trestbps)"] = [str(100 + int(cell) % 90) if cell != code else cell for cell in table.iloc[:, 4]]
+    match = next(match for match in propose_mapping(table, schema) if match.column == "trestbps")
+    assert match.own == "Resting BP (trestbps)" and match.field is not None and match.field.missing == missing
+    assert not match.sure and code not in match.why and ("counts as" in match.why) is bool(missing)
+    mapped, findings = map_table(table, schema, {"trestbps": match.field})
+    outside = [finding for finding in findings if finding.column == "trestbps"]
+    assert int(mapped["trestbps"].isna().sum()) == (0 if code == "199" else rows)
+    assert bool(outside) is (not missing and code != "199")
+
+
 def test_a_range_tells_thousands_from_decimals():
     written = [f"{1 + number / 1000:.3f}" for number in range(1, 300)]
     for low, high, first in ((0, 10, 1.001), (500, 3000, 1001)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -205,12 +204,7 @@ def _write(site: Site, package: Path, mapping: ColumnMapping) -> Path | None:
     text = texts.replace_mapping(before, mapped.mapping, describe_gaps(mapped))
     if text is None:
         raise usage_error("commands.map.computed", file=package)
-    if text == before:
-        return None
-    number = 1
-    while (copy := package.with_name(f"{package.name}.before-{number}")).exists():
-        number += 1
+    copy = texts.keep_copy(package, text.encode())
     mode = package.stat().st_mode & 0o777
-    shutil.copy2(package, copy)
     write_whole(package, text.encode(), mode=mode)
     return copy

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import tomli_w
+from pydantic import ConfigDict, StrictFloat, TypeAdapter, ValidationError, with_config
 
 from flfed.files import write_whole
 from flfed.parsers import parse_toml, read_text
 from flfed.words import usage_error
 
-TABLES = ("columns", "units", "codes")
 MISSING_CODE = ""
 """Value of a code for "not known"."""
+Factor = dict[Literal["multiply", "add"], StrictFloat]
+"""A conversion of numbers that a person typed."""
 
 
+@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass
 class Answers:
     """Decisions of a person.
@@ -27,13 +28,13 @@ class Answers:
     ----------
     columns : dict of schema column to own column
         "" where the site does not have it.
-    units : dict of schema column to {"multiply": number, "add": number}
+    units : dict of schema column to Factor
     codes : dict of schema column to {own code: schema value}
         "" for a code that means "not known". An empty table leaves the codes open.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
-    units: dict[str, dict[str, float]] = field(default_factory=dict)
+    units: dict[str, Factor] = field(default_factory=dict)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
@@ -46,39 +47,13 @@ class Answers:
             If it cannot be read, or has other tables or types.
         """
         content = parse_toml(read_text(path), str(path))
-        for key in content:
-            if key not in TABLES:
-                raise usage_error("proposals.answers.key", path=path, key=key, tables=", ".join(TABLES))
-        columns = _table(path, "columns", content.get("columns", {}))
-        answers = cls(columns=_texts(path, "columns", columns))
-        for name, unit in _table(path, "units", content.get("units", {})).items():
-            answers.units[name] = _numbers(path, f"units.{name}", unit)
-        for name, codes in _table(path, "codes", content.get("codes", {})).items():
-            answers.codes[name] = _texts(path, f"codes.{name}", codes)
-        return answers
+        try:
+            return TypeAdapter(cls).validate_python(content)
+        except ValidationError as error:
+            # The third part may be a code, which is a cell.
+            place = error.errors()[0]["loc"][:2]
+            raise usage_error("proposals.answers.wrong", path=path, place=".".join(map(str, place))) from None
 
     def write(self, path: Path) -> None:
         """Write them to a file of mode 600."""
         write_whole(path, tomli_w.dumps(vars(self)).encode())
-
-
-def _table(path: Path, key: str, content: object) -> Mapping[str, Any]:
-    if not isinstance(content, dict):
-        raise usage_error("proposals.answers.table", path=path, key=key)
-    return content
-
-
-def _texts(path: Path, key: str, content: object) -> dict[str, str]:
-    table = _table(path, key, content)
-    if not all(isinstance(value, str) for value in table.values()):
-        raise usage_error("proposals.answers.text", path=path, key=key)
-    return dict(table)
-
-
-def _numbers(path: Path, key: str, content: object) -> dict[str, float]:
-    table = _table(path, key, content)
-    for name, value in table.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if name not in ("multiply", "add") or not is_number or (name == "multiply" and not value):
-            raise usage_error("proposals.answers.unit", path=path, key=key)
-    return {name: float(value) for name, value in table.items()}

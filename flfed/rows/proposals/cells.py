@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, compress
 from typing import Literal
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import count_in_words
-from flfed.rows.data.findings.columns import FAR, LEAST, MOST, SHARE, WIDE, is_code
+from flfed.rows.data.findings.columns import FAR, MOST, WIDE, is_code
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.schema import Column
@@ -26,8 +26,10 @@ MOST_CODES = 3
 NEIGHBOURS = 5
 HEAPED = 5
 """A heap of nines has so many times the rows of each of so many values next to it."""
-FAR_VALUE = "far-value"
-"""Reason to suspect a value that is not read as a code."""
+FENCES = 3
+"""Number of interquartile ranges between the quartiles and Tukey's outer fences."""
+FEW_BELOW = 0.01
+"""Largest share of rows below 0 in a column whose other numbers are not."""
 LEAST_ROWS = 10
 """Values of fewer rows are never written down."""
 FEW_VALUES = 12
@@ -243,7 +245,7 @@ def read_numbers(entries: Cells) -> Numbers | None:
         # Every cell is a number, except for a few words.
         for read in chain([_with_either_mark(rest)], (_by(rest, reading) for reading in READINGS)):
             if read is not None:
-                return _doubted(read, render("proposals.cells.strays")) if rest.strays else read
+                return add_doubt(read, render("proposals.cells.strays")) if rest.strays else read
     return _read_most(entries)
 
 
@@ -282,10 +284,10 @@ def _read_most(entries: Cells) -> Numbers | None:
     if coded or zeros or len(rest.texts) <= FEW_VALUES or rest.n_present < MOST_NUMBERS * entries.n_present:
         return None
     read = _with_either_mark(rest) or _by(rest, best)
-    return read and _doubted(read, render("proposals.cells.words", cells=count_in_words(rest.strays)))
+    return read and add_doubt(read, render("proposals.cells.words", cells=count_in_words(rest.strays)))
 
 
-def _doubted(read: Numbers, doubt: str) -> Numbers:
+def add_doubt(read: Numbers, doubt: str) -> Numbers:
     """Return numbers with one more doubt."""
     return replace(read, doubt="; ".join(filter(None, (read.doubt, doubt))))
 
@@ -395,15 +397,33 @@ def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
         place, why = _suspect(amounts, rows, genuine)
         if place is None:
             break
-        if why == FAR_VALUE:
-            doubts.append(render("proposals.cells.far"))
-            break
         code = f"{amounts[place]:.15g}"
         reason = render(f"proposals.code.{why}")
         doubts.append(render("proposals.cells.taken", code=code, rows=rows[place], reason=reason))
         codes.append(float(amounts[place]))
         genuine[place] = False
+    doubts += _doubt_ends(amounts[genuine], rows[genuine])
     return Unknowns(tuple(codes), genuine[place_of], tuple(doubts))
+
+
+def _doubt_ends(values: np.ndarray, counts: np.ndarray) -> Iterator[str]:
+    """Yield why the least or greatest of sorted amounts may be errors.
+
+    They lie beyond Tukey's outer fences, and further from the amounts within these than half the span of those. Where
+    amounts lie in that gap, the distribution has a long tail, and none is doubted.
+    """
+    low, high = np.quantile(values, (0.25, 0.75), weights=counts, method="inverted_cdf")
+    reach = FENCES * (high - low)
+    start = np.searchsorted(values, low - reach)
+    end = np.searchsorted(values, high + reach, side="right")
+    gap = np.ptp(values[start:end]) / 2
+    steps = np.diff(values, prepend=values[:1], append=values[-1:])
+    far = counts[:start].sum() * (steps[start] > gap) + counts[end:].sum() * (steps[end] > gap)
+    if gap and far:
+        yield render("proposals.cells.far", rows=count_in_words(far))
+    below = counts[values < 0].sum()
+    if 0 < below <= FEW_BELOW * counts.sum():
+        yield render("proposals.cells.below", rows=count_in_words(below))
 
 
 def _suspect(values: np.ndarray, counts: np.ndarray, genuine: np.ndarray) -> tuple[int | None, str]:
@@ -417,36 +437,23 @@ def _suspect(values: np.ndarray, counts: np.ndarray, genuine: np.ndarray) -> tup
     for place, others, near in (last, first):
         value = float(values[place])
         count = int(counts[place])
-        if value == 0 and MOST * count > rows:
+        if count < LEAST_ROWS or (value == 0 and MOST * count > rows):
             continue
-        why = _why_unknown(value, count, values[others], counts[near], rows)
+        why = _why_unknown(value, count, values[others], counts[near])
         if why:
             return int(place), why
     return None, ""
 
 
-def _why_unknown(value: float, count: int, others: np.ndarray, near: np.ndarray, rows: int) -> str:
+def _why_unknown(value: float, count: int, others: np.ndarray, near: np.ndarray) -> str:
     """Return the key of why a value at the end is probably no amount; `near` counts its neighbours."""
-    below = _is_below(value, others)
-    far = below or _is_far(value, others)
-    enough = count >= LEAST_ROWS
-    if far and enough and _could_be_code(value):
-        return "below" if below else "far"
-    if far and count >= max(LEAST, SHARE * rows):
-        return FAR_VALUE
+    whole_below = value < 0 and value.is_integer()
+    if whole_below and others.min() >= 0:
+        return "below"
+    if (whole_below or is_code(value)) and _is_far(value, others):
+        return "far"
     heaped = len(others) >= FEW_VALUES and count > HEAPED * np.median(near)
-    if enough and heaped and value and is_code(value):
-        return "heap"
-    return ""
-
-
-def _could_be_code(value: float) -> bool:
-    return is_code(value) or (value < 0 and value.is_integer())
-
-
-def _is_below(value: float, others: np.ndarray) -> bool:
-    """Return whether a value is the only one below 0, and a whole number."""
-    return value < 0 <= float(others.min()) and value.is_integer()
+    return "heap" if heaped and value and is_code(value) else ""
 
 
 def _is_far(value: float, others: np.ndarray) -> bool:

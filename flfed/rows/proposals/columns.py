@@ -322,15 +322,19 @@ def _codes(entries: Cells, why: str) -> ColumnProposal:
 
 def _number(read: Numbers, why: str, *, sure: bool) -> ColumnProposal:
     entries = read.cells
-    unknown = find_unknowns(read.values, entries.counts)
-    doubts = [*unknown.doubts, *filter(None, [read.doubt])]
-    values = read.values[unknown.genuine]
-    low = float(values.min())
-    high = float(values.max())
-    column = Column(kind="number", unit=unit_of(entries.name), range=round_outward(low, high), missing=unknown.codes)
+    column, doubts = describe_amounts(read, "number")
     field = field_of(entries, read.reading)
     why = "; ".join([why, *entries.named, *doubts])
     return ColumnProposal(entries.name, "number", why, sure and not doubts, column, field, from_rows=True)
+
+
+def describe_amounts(read: Numbers, kind: Literal["number", "target"]) -> tuple[Column, list[str]]:
+    """Return numbers as a column of a schema, and why a person should check them."""
+    unknown = find_unknowns(read.values, read.cells.counts)
+    values = read.values[unknown.genuine]
+    limits = round_outward(float(values.min()), float(values.max()))
+    column = Column(kind=kind, unit=unit_of(read.cells.name), range=limits, missing=unknown.codes)
+    return column, [*unknown.doubts, *filter(None, [read.doubt])]
 
 
 def _as_date(entries: Cells) -> ColumnProposal | None:

@@ -15,7 +15,7 @@ from flfed.errors import SMALL, count_in_words
 from flfed.rows.data.mapping import map_table, plain_text
 from flfed.rows.data.parsing.fields import ColumnMapping, Field
 from flfed.rows.data.schema import Column, Schema
-from flfed.rows.proposals.answers import MISSING_CODE, Answers
+from flfed.rows.proposals.answers import MISSING_CODE, Answers, Factor
 from flfed.rows.proposals.cells import LEAST_ROWS
 from flfed.rows.proposals.fits import UNKNOWN
 from flfed.rows.proposals.matching import Candidate, Match, Matching, field_entry
@@ -602,10 +602,10 @@ def _read_places(places: Sequence[str], values: Sequence[str]) -> list[tuple[str
     return pairs
 
 
-def _read_factor(multiply: str, add: str | None) -> dict[str, float]:
+def _read_factor(multiply: str, add: str | None) -> Factor:
     """Return a typed conversion."""
     try:
-        numbers = {"multiply": float(multiply), "add": float(add or 0)}
+        numbers: Factor = {"multiply": float(multiply), "add": float(add or 0)}
     except ValueError:
         raise usage_error("proposals.dialogue.factor") from None
     if not numbers["multiply"] or not all(map(math.isfinite, numbers.values())):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,16 @@ import pandas as pd
 from flfed.rows.data.mapping import read_column
 from flfed.rows.data.parsing.fields import Field, plain_name
 from flfed.rows.data.schema import Column
-from flfed.rows.proposals.cells import DIGITS, FEW_VALUES, LEAST_ROWS, Cells, Numbers, read_numbers
+from flfed.rows.proposals.cells import (
+    DIGITS,
+    FEW_VALUES,
+    LEAST_ROWS,
+    Cells,
+    Numbers,
+    add_doubt,
+    find_unknowns,
+    read_numbers,
+)
 from flfed.rows.proposals.column_words import Reading, WordList
 from flfed.rows.proposals.columns import PAIRS, ColumnProposal, flags_by_text, propose_column, unit_of
 from flfed.words import render
@@ -271,6 +281,7 @@ def _fit_numbers(own: OwnColumn, unit: str, plain: Field, column: Column, quanti
     numbers = own.numbers
     if numbers is None or column.range is None:
         return Fit(0.0, plain, render("proposals.match.numbers"), "kind")
+    numbers = _without_codes(numbers, column, column.range)
     fit = _fit_reading(numbers, unit, column, quantity)
     # The range may distinguish decimals from thousands.
     if numbers.other and fit.share < FITTING:
@@ -281,6 +292,23 @@ def _fit_numbers(own: OwnColumn, unit: str, plain: Field, column: Column, quanti
         return fit
     doubt = "reading" if fit.doubt in ("", "scale") else fit.doubt
     return replace(fit, why="; ".join([fit.why, numbers.doubt]), doubt=doubt)
+
+
+def _without_codes(numbers: Numbers, column: Column, ends: tuple[float, float]) -> Numbers:
+    """Return numbers without those outside the range that stand for "not known", with a doubt about these."""
+    values = numbers.values
+    amounts = ((values >= ends[0]) & (values <= ends[1])) | _are_codes(values, column)
+    if not amounts.all():
+        amounts |= find_unknowns(values, numbers.cells.counts).genuine
+    if amounts.all():
+        return numbers
+    cells = numbers.cells.with_missing(list(compress(numbers.cells.texts, ~amounts)))
+    return add_doubt(replace(numbers, cells=cells, values=values[amounts]), render("proposals.match.missing"))
+
+
+def _are_codes(values: np.ndarray, column: Column) -> np.ndarray:
+    """Return which numbers are the schema's own codes for "not known" [values]."""
+    return np.isin(values, [code for code in column.missing if isinstance(code, float)])
 
 
 @dataclass(frozen=True)
@@ -334,7 +362,7 @@ AT_THE_ENDS = math.exp(-0.5) * (1 - 1e-9)
 def _fit_reading(numbers: Numbers, unit: str, column: Column, quantity: Quantity) -> Fit:
     """Return the fit of numbers to a column with a range."""
     field = replace(numbers.reading, column=numbers.cells.name, missing=numbers.cells.missing)
-    is_code = np.isin(numbers.values, [code for code in column.missing if isinstance(code, float)])
+    is_code = _are_codes(numbers.values, column)
     ends = column.range or (-math.inf, math.inf)
     values = _Values(numbers.values[~is_code], numbers.cells.counts[~is_code], ends, quantity.median)
     stated = [one for one in quantity.conversions if plain_name(one.unit) == plain_name(unit)]

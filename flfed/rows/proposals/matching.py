@@ -184,9 +184,9 @@ def propose_site(name: str, dataset: str, source: Source, *, title: str, open_da
     """
     schema = datasets.load(dataset).schema
     table = read_named(source)
-    refuse_lines_above(table, source, name, list(schema.columns), named=False)
     matches = propose_mapping(table, schema)
     used = {match.own for match in matches}
+    refuse_lines_above(table, source, name, list(schema.columns), named=used == {None})
     policy = Policy(disclosure="open", resplit=True) if open_data else Policy()
     site = Site(
         name=name, title=title, dataset=dataset, source=source, mapping=mapping_of(matches),

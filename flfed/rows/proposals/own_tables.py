@@ -252,7 +252,8 @@ def read_named(source: Source) -> pd.DataFrame:
     if isinstance(source, Csv) and source.columns is None and 2 * sum(numbers) > len(numbers):
         raise usage_error("proposals.sites.names", path=path, columns=len(numbers))
     if not len(table):
-        raise usage_error("proposals.sites.empty", path=path)
+        reason = where_names_stand(table, ()).replace("sheet=", "--sheet")
+        raise usage_error("proposals.sites.empty", path=path, reason=reason)
     if error := valueless_cells(table):
         raise error
     return table
@@ -275,7 +276,7 @@ def refuse_lines_above(
     words : sequence of str
         Expected columns.
     named : bool
-        Whether a person named them: else the table may well have others.
+        Whether one of them must be there: else the table may well have other names.
 
     Raises
     ------

@@ -26,7 +26,6 @@ from flfed.rows.proposals.cells import (
     Columns,
     Numbers,
     field_of,
-    find_unknowns,
     is_number_text,
     read_numbers,
 )
@@ -37,8 +36,7 @@ from flfed.rows.proposals.columns import (
     UNLISTED,
     Proposals,
     by_number,
-    round_outward,
-    unit_of,
+    describe_amounts,
 )
 from flfed.words import render, usage_error
 
@@ -129,13 +127,10 @@ def propose_target(
 def _amounts(numbers: Numbers) -> TargetProposal:
     """Return a number to be predicted; rows with a code for "not known" have none."""
     entries = numbers.cells
-    unknown = find_unknowns(numbers.values, entries.counts)
-    values = numbers.values[unknown.genuine]
-    limits = round_outward(float(values.min()), float(values.max()))
-    column = Column(kind="target", unit=unit_of(entries.name), range=limits, missing=unknown.codes)
-    doubts = [*unknown.doubts, *filter(None, [numbers.doubt])]
-    sure = len(values) > FEW_VALUES and not doubts
-    unlabelled = entries.rows - int(entries.counts[unknown.genuine].sum()) - entries.strays
+    column, doubts = describe_amounts(numbers, "target")
+    sure = len(numbers.values) > FEW_VALUES and not doubts
+    labelled = entries.counts[~np.isin(numbers.values, column.missing)]
+    unlabelled = entries.rows - int(labelled.sum()) - entries.strays
     why = "; ".join([render("proposals.why.numbers"), *entries.named, *doubts])
     return TargetProposal("regression", column, field_of(entries, numbers.reading), why, sure, unlabelled)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -274,28 +275,54 @@ def write_new(
     folder : Path
     content_by_path : mapping of str to str or bytes
     replace : bool
-        Whether existing files are replaced, except policies and descriptions of the source.
+        Whether existing files are replaced, except policies and descriptions of the source. A copy of each one that
+        changes stays beside it.
     hint : str
         Further advice if a file exists already.
+
+    Returns
+    -------
+    list of Path
+        Files that are written, then the copies.
 
     Raises
     ------
     UsageError
         If one of them exists already and is not to be replaced: nothing is written.
     """
-    files = {folder / path: content for path, content in content_by_path.items()}
+    files = {folder / path: as_bytes(content) for path, content in content_by_path.items()}
     try:
         there = [path for path in files if path.exists()]
         if there and not replace:
             raise usage_error("proposals.file.exists", path=there[0], hint=hint)
-        files = {path: content for path, content in files.items() if path not in there or path.name not in THEIRS}
+        for path in there:
+            if path.name in THEIRS:
+                del files[path]
+        copies = list(map(keep_copy, files, files.values()))
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
-            write_whole(path, as_bytes(content))
+            write_whole(path, content)
     except OSError as error:
         raise usage_error("proposals.file.unwritten", folder=folder, reason=error.strerror) from None
-    return list(files)
+    return [*files, *filter(None, copies)]
+
+
+def keep_copy(path: Path, content: bytes) -> Path | None:
+    """Copy a file to NAME.before-1 beside it, or the next free number, before `content` replaces it.
+
+    Returns
+    -------
+    Path or None
+        The copy; None where there is no such file, or the same content.
+    """
+    if not path.exists() or path.read_bytes() == content:
+        return None
+    number = 1
+    while (copy := path.with_name(f"{path.name}.before-{number}")).exists():
+        number += 1
+    shutil.copy2(path, copy)
+    return copy
 
 
 def site_files(site: Site, comments: Mapping[str, str]) -> dict[str, str]:
