@@ -83,7 +83,7 @@ def invite_site(
         return
     made = invite(CoordinatorFolder.default(), site, to=to, days=days or VALID_DAYS)
     yield _kit_facts(made)
-    yield render("commands.kit.file", file=made.file, site=made.site, expires=made.expires)
+    yield render("commands.kit.file", **vars(made))
     yield render("commands.kit.sha256", sha256=made.sha256)
     yield render("commands.kit.next", site=made.site)
 

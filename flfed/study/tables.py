@@ -540,7 +540,7 @@ class Expectation(Settings, where="[expected]", frozen=True):
         if (self.value is None) == (self.minimum is None):
             raise usage_error("study.expected.either", path=self.path)
         if self.value is not None and not self.tolerance > 0:
-            raise usage_error("study.expected.tolerance", path=self.path, tolerance=self.tolerance)
+            raise usage_error("study.expected.tolerance", **vars(self))
         if not self.source:
             raise usage_error("study.expected.source", path=self.path)
 

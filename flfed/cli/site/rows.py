@@ -176,7 +176,7 @@ def snapshot_rows(name: str = SITE_NAME, dataset: str = DATASET, exact: bool = E
     yield shown | {"excluded": gone, "withheld": resting}
     _say_excluded(gone)
     _say_resting(resting)
-    yield render("commands.snapshot.written", site=frozen.site, rows=frozen.rows, dataset=frozen.dataset)
+    yield render("commands.snapshot.written", **vars(frozen))
     yield f"SHA-256 of the rows: {frozen.sha256}"
 
 

@@ -128,14 +128,14 @@ class HoldoutByTime:
             raise usage_error("rows.holdout.gap", days=self.gap_days)
         limits = self._usable_ends()
         if limits is None:
-            raise usage_error("rows.holdout.dates", train_until=self.train_until, test_from=self.test_from)
+            raise usage_error("rows.holdout.dates", **vars(self))
         start, early, last, late, end = limits
         if late < early or (late == early and not self.gap_days):
-            raise usage_error("rows.holdout.test", test_from=self.test_from, train_until=self.train_until)
+            raise usage_error("rows.holdout.test", **vars(self))
         if start > last:
-            raise usage_error("rows.holdout.train", train_from=self.train_from)
+            raise usage_error("rows.holdout.train", **vars(self))
         if end <= late:
-            raise usage_error("rows.holdout.end", test_until=self.test_until, test_from=self.test_from)
+            raise usage_error("rows.holdout.end", **vars(self))
 
     def block_column(self, schema: Schema) -> str:
         """Return the column whose values define the blocks that intervals resample."""

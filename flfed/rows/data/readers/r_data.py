@@ -73,7 +73,7 @@ class RData:
         # Behind the header stand three versions of R.
         objects, _ = _Items(content, len(HEADER) + 12).read()
         if self.name not in (objects or {}):
-            raise usage_error("rows.reader.r-name", file=self.file, name=self.name)
+            raise usage_error("rows.reader.r-name", **vars(self))
         columns, attributes = objects[self.name]
         names, _ = attributes["names"]
         return pd.DataFrame(dict(zip(names, map(_column, columns), strict=True)))
