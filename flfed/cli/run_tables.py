@@ -260,16 +260,14 @@ def print_comparison(comparison: dict[str, Any], *, whole: bool) -> None:
     # Settings keep their digits: rounded, a delta would read as another one.
     rows += [_cells(change.values(), verdict.format_as_written) for change in comparison["settings"]]
     output.as_table(["", "A", "B"], rows)
-    words = {True: "equal", False: "different", None: "unknown"}
-    hashes = {name: words[both["equal"]] for name, both in comparison["hashes"].items()}
-    # Runs without a round, such as those of an analysis, have no arrays to compare.
-    trained = a["rounds"] or b["rounds"]
-    if not trained:
-        del hashes["arrays"]
-    output.say(", ".join(f"{name} {agreement}" for name, agreement in hashes.items()))
+    words = {True: "equal", False: "different"}
+    hashes = {name: both["equal"] for name, both in comparison["hashes"].items() if both["equal"] is not None}
+    output.say(", ".join(f"{name} {words[agreement]}" for name, agreement in hashes.items()))
+    output.say_all(comparison["warnings"])
     _print_compared_figures(comparison, whole=whole)
     apart = comparison["arrays-max-difference"]
-    if not trained:
+    # Runs without a round, such as those of an analysis, have no arrays to compare.
+    if not a["rounds"] and not b["rounds"]:
         typer.echo(render("commands.compare.untrained"))
     elif apart is None:
         output.say(render("commands.compare.unknown", reason=comparison["arrays-reason"]))

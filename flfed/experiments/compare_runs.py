@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from flfed.errors import FlfedError
+from flfed.records.reports.catalogue import comparison_warnings
 from flfed.records.reports.recorded_run import Recorded, paired
 from flfed.records.reports.report import REFERENCES, report
 from flfed.records.reports.site_verdict import SITE_ARMS
@@ -36,10 +37,12 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
     -------
     comparison : dict
         "a" and "b" (facts of each run), "primary", "settings" (keys of the study that differ), and "hashes" (each
-        with "equal"; null where one is unknown). Figures of each model over all sites and by site, each with "a", "b"
-        and "difference" = b - a. "arrays-max-difference": the largest |b - a| over all entries of the final arrays, of
-        all repeats; null with "arrays-reason" where it is unknown. "paired": b - a by metric, over all sites, with its
-        95 % interval over the random splits of both, or the reason why there is none (`recorded_run.paired`).
+        with "equal"; null where one is unknown; of repeats that differ, the hash of each, with blanks between).
+        "warnings": sentences on other datasets, metrics or test rows. Figures of each model over all sites and by
+        site, each with "a", "b" and "difference" = b - a. "arrays-max-difference": the largest |b - a| over all entries
+        of the final arrays, of all repeats; null with "arrays-reason" where it is unknown. "paired": b - a by metric,
+        over all sites, with its 95 % interval over the random splits of both, or the reason why there is none
+        (`recorded_run.paired`).
 
     Raises
     ------
@@ -54,11 +57,13 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
         base, other = (Recorded.read(reader, each) for each in runs)
     first, second = reports
     apart, reason = _arrays_apart(*runs)
+    sites = {name: [*of.runs[0][1].values()] for name, of in (("A", base), ("B", other))}
     return {
         "a": _head(first),
         "b": _head(second),
         "primary": {"a": runs[0][0].primary, "b": runs[1][0].primary},
         "settings": _settings(*texts),
+        "warnings": comparison_warnings([*zip(sites, reports, texts, strict=True)], sites),
         "hashes": {name: _equal(hashes[0][name], hashes[1][name]) for name in HASHES},
         **{arm: _figures(first[arm], second[arm]) for arm in REFERENCES},
         "paired": {metric: paired(base, other, (None, "global", metric)) for metric in first["global"]},
@@ -83,16 +88,15 @@ def _sites(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, dic
 
 
 def _hashes(reader: RunReader, runs: Sequence[RunEntry]) -> dict[str, str | None]:
-    """Return the hashes of a run, or those in which all repeats of a series agree."""
-    hashes_by_name: dict[str, set[Any]] = {name: set() for name in HASHES}
+    """Return the hashes of a run; of a series those of all repeats, or the one in which they agree."""
+    hashes_by_name: dict[str, dict[Any, None]] = {name: {} for name in HASHES}
     for run in runs:
         encoder = (reader.summary(run.run, "encoder") or {}).get("sha256")
         hashes = {**run.hashes, "encoder": encoder, "arrays": run.arrays_sha256}
         for name, several in hashes_by_name.items():
-            several.add(hashes.get(name))
-    return dict.fromkeys(HASHES) | {
-        name: several.pop() for name, several in hashes_by_name.items() if len(several) == 1
-    }
+            several[hashes.get(name)] = None
+    complete = {name: " ".join(several) for name, several in hashes_by_name.items() if None not in several}
+    return dict.fromkeys(HASHES) | complete
 
 
 def _equal(a: str | None, b: str | None) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def test_the_same_study_twice_differs_in_nothing(ran):
     found = compare_runs(ran.first, ran.again)
     assert found["arrays-max-difference"] == 0.0 and found["arrays-reason"] == ""
     assert [both["equal"] for both in found["hashes"].values()] == [True] * 5
-    assert found["settings"] == []
+    assert found["settings"] == [] and found["warnings"] == []
     assert found["primary"] == {"a": "roc_auc_score", "b": "roc_auc_score"}
     assert {both["difference"] for both in found["global"].values()} == {0.0}
 
@@ -217,7 +217,7 @@ def test_models_that_cannot_be_set_side_by_side_are_null_with_a_reason(ran, home
     assert "different names or shapes" in shapes["arrays-reason"]
     assert {"key": "model.name", "a": "logistic", "b": "mlp"} in shapes["settings"]
     repeats = compare_runs(ran.series, ran.first)
-    assert (repeats["arrays-max-difference"], repeats["hashes"]["arrays"]["equal"]) == (None, None)
+    assert (repeats["arrays-max-difference"], repeats["hashes"]["arrays"]["equal"]) == (None, False)
     assert repeats["arrays-reason"] == "one has 2 repeats, the other 1"
     assert compare_runs(ran.series, ran.series)["arrays-max-difference"] == 0.0
     store = f"sqlite:///{ran.home}/runs.db"
@@ -227,6 +227,19 @@ def test_models_that_cannot_be_set_side_by_side_are_null_with_a_reason(ran, home
     assert absent["hashes"]["arrays"]["equal"] is True
     with pytest.raises(UsageError, match="is not in the store"):
         compare_runs(ran.first, "no-such", store=store)
+
+
+def test_repeats_are_compared_by_the_hashes_of_each_and_other_test_rows_are_named(ran, flfed):
+    hashes = compare_runs(ran.series, ran.series)["hashes"]
+    assert [both["equal"] for both in hashes.values()] == [True] * 5
+    with RunReader.open() as reader:
+        assert hashes["arrays"]["a"].split() == [run.arrays_sha256 for run in reader.runs_of(ran.series)]
+    # Two repeats that drew a holdout each, beside one run.
+    warning = "Runs were not all evaluated on the same sites and test rows (A; B): part of a difference is chance."
+    assert compare_runs(ran.series, ran.first)["warnings"] == [warning]
+    _, shown, _ = flfed("run", "compare", ran.series, ran.first)
+    assert warning in shown and "unknown" not in shown.partition("over all sites")[0]
+    assert "encoder equal, arrays equal" in flfed("run", "compare", ran.series, ran.series)[1]
 
 
 def test_an_event_with_a_formula_is_exported_as_text(ran, tmp_path):

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from flfed.records.dashboard.panels.compare import MOST, differences, warnings
+from flfed.records.dashboard.panels.compare import MOST, differences
 from flfed.records.dashboard.panels.run_table import row_of
 from flfed.records.objects import figure_of, run_of
-from flfed.records.reports.catalogue import series_list
+from flfed.records.reports.catalogue import comparison_warnings, series_list
 from flfed.records.reports.faults import missing_in_words
 from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.site_verdict import code_of_mean, gain_at
 from flfed.records.statistics.noised_scores import released
 from flfed.records.statistics.verdict import interval, number
-from flfed.records.store.entries import EventRow, SiteRow
+from flfed.records.store.entries import EventRow, SiteEntry, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from tests.records.test_dashboard import listed_rows, overview, words
@@ -135,6 +135,10 @@ def test_more_runs_than_can_be_read_and_a_run_named_twice_are_cut_to_what_can_be
     assert "Side by side" in words(page)
 
 
+def warnings(runs: list[tuple[str, Any, str]], *redrawn: SiteEntry) -> list[str]:
+    return comparison_warnings(runs, {name: redrawn for name, *_ in runs})
+
+
 def test_runs_on_other_data_or_other_holdouts_are_not_compared_without_a_word(two):
     with RunReader.open() as reader:
         one, other = (report(reader, series) for series in two)
@@ -156,8 +160,19 @@ def test_each_run_is_warned_of_with_those_of_its_own_data_whatever_else_is_besid
     assert "(heart-disease: a, b and c; preterm: d)" in data
     assert rows.startswith("Dataset heart-disease: Runs were not all evaluated on") and "(b; c)" in rows
     # Two repeats that drew a holdout each are judged on other rows than one run, though there are as many of them.
-    again = [("a", one, study()), ("b", other, study())]
-    assert len(warnings(again, {"a": {"cleveland"}, "b": {"cleveland"}})) == 1
+    assert one["repeats"] != other["repeats"]
+    cleveland = SiteEntry("cleveland", "", "accepted", "", 303, 91, "open", "named", resplit=True)
+    assert len(warnings([("a", one, study()), ("b", other, study())], cleveland)) == 1
+
+
+@pytest.mark.parametrize("key", ["[dataset.partition]\nseed = 2", "[split]\nfixed = 'flamby-43'"])
+def test_rows_that_are_drawn_otherwise_are_other_rows_though_as_many(two, key):
+    with RunReader.open() as reader:
+        one = report(reader, two[0])
+    drawn = f"{study()}\n{key}\n"
+    (line,) = warnings([("a", one, study()), ("b", one, drawn)])
+    assert line.startswith("Runs were not all evaluated on the same sites and test rows (a; b)")
+    assert warnings([("a", one, drawn), ("b", one, drawn)]) == []
 
 
 def test_the_axis_of_runs_side_by_side_has_few_figures(two):

@@ -13,9 +13,9 @@ from typing import Any, Self
 from sqlalchemy import null, select
 
 from flfed.callbacks import stamp
-from flfed.records.objects import read, read_figure, run_of, write
+from flfed.records.objects import read, read_figure, run_of, site_of, write
 from flfed.records.reports.faults import SiteAttendance, missing_of
-from flfed.records.reports.report import CONCLUSION_OBJECTS, conclusion, head
+from flfed.records.reports.report import CONCLUSION_OBJECTS, conclusion, head, primary_of
 from flfed.records.reports.site_verdict import UNDERTRAINED
 from flfed.records.section import group
 from flfed.records.statistics import Report, intervals
@@ -28,10 +28,10 @@ from flfed.records.statistics.verdict import (
     metric_name,
     number,
 )
-from flfed.records.store.entries import PERSONS_NOTE, ComparisonRow, RunEntry, Status
+from flfed.records.store.entries import PERSONS_NOTE, ComparisonRow, RunEntry, SiteEntry, Status
 from flfed.records.store.reader import ManyRuns, RunReader
 from flfed.records.store.tables import Metric, Summary
-from flfed.study.former_names import parsed_study
+from flfed.study.former_names import parsed_study, study_values
 from flfed.words import render
 
 
@@ -282,3 +282,63 @@ class LogLine:
     site: str | None
     kind: str
     text: str
+
+
+DATASET = "dataset.name"
+"""Key of a study, with its table."""
+DRAWN = ("dataset.partition.seed", "dataset.partition.holdout", "split.fixed")
+"""Keys of a study that choose other test rows, also where their numbers stay the same."""
+
+
+def comparison_warnings(runs: Sequence[tuple[str, Report, str]], sites: Mapping[str, Sequence[SiteEntry]]) -> list[str]:
+    """Return a sentence for each reason why runs cannot be compared.
+
+    Parameters
+    ----------
+    runs : sequence of (name, report, text of the study)
+    sites : mapping of a run's name to its sites
+        Those that draw another holdout in each repeat have more test rows.
+    """
+    keys = {name: study_values(text) for name, _, text in runs}
+    datasets = group((str(keys[name].get(DATASET, "")), name) for name in keys)
+    lines = []
+    if len(datasets) > 1:
+        groups = _of_groups({dataset or "not known": names for dataset, names in datasets.items()})
+        lines.append(render("pages.compare.datasets", groups=groups))
+    metrics = {name: primary_of(report) for name, report, _ in runs}
+    judged = {name: _test_rows(report, keys[name], sites[name]) for name, report, _ in runs}
+    # Only runs on one dataset can be compared at all, so the rest is checked within it.
+    for dataset, names in datasets.items():
+        where = f"Dataset {dataset}: " if len(datasets) > 1 else ""
+        by_metric = group((metric_name(metric), name) for name in names if (metric := metrics[name]))
+        if len(by_metric) > 1:
+            lines.append(where + render("pages.compare.metrics", groups=_of_groups(by_metric)))
+        by_rows = group((judged[name], name) for name in names if judged[name])
+        if len(by_rows) > 1:
+            groups = "; ".join(map(_and, by_rows.values()))
+            lines.append(where + render("pages.compare.rows", groups=groups))
+    return lines
+
+
+def _test_rows(report: Report, keys: Mapping[str, Any], sites: Sequence[SiteEntry]) -> tuple[Any, ...]:
+    """Return what distinguishes the test rows of a run, () of a run without a comparison.
+
+    A site's holdout is the same in all runs, unless the site draws another in each repeat: the mean then covers as many
+    holdouts as repeats.
+    """
+    run = run_of(report)
+    rows = {name: site_of(site).holdout_rows or 0 for name, site in run.sites.items()}
+    if not any(rows.values()) or primary_of(report) is None:
+        return ()
+    # A fixed holdout is the same in each repeat, so that repeats do not count there.
+    repeats = dict.fromkeys(rows, 1) | {one.site: run.repeats for one in sites if one.resplit}
+    drawn = (str(keys.get(key)) for key in DRAWN)
+    return *drawn, *((name, rows[name], repeats[name]) for name in sorted(rows))
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _of_groups(groups: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{what}: {_and(names)}" for what, names in groups.items())

@@ -5,8 +5,7 @@ It shows each run's figures over all sites and at each, and differences between 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -15,11 +14,11 @@ from flfed.records.charts.by_site import interval_chart
 from flfed.records.dashboard.refresh import Opened, open_series
 from flfed.records.dashboard.sections import figure, table
 from flfed.records.objects import figure_of, run_of, site_of
+from flfed.records.reports.catalogue import comparison_warnings
 from flfed.records.reports.faults import STATUS_WORDS
 from flfed.records.reports.privacy import name_mechanism, private_of
 from flfed.records.reports.report import primary_of
 from flfed.records.reports.site_answer import shared_with_verdict
-from flfed.records.section import group
 from flfed.records.statistics import Report, verdict
 from flfed.records.text import describe_study, escape
 from flfed.study.former_names import study_values
@@ -27,8 +26,6 @@ from flfed.words import render
 
 MOST = 6
 """Most runs side by side; more columns cannot be read."""
-DATASET = "dataset.name"
-"""Key of a study, with its table."""
 Compared = dict[str, Opened]
 
 
@@ -41,10 +38,8 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
         opened_by_title[title] = opened
     st.markdown("## Side by side")
     runs = [(name, opened.report, opened.shown.study_text) for name, opened in opened_by_title.items()]
-    redrawn = {}
-    for name, opened in opened_by_title.items():
-        redrawn[name] = {site.site for site in opened.shown.sites if site.resplit}
-    for line in warnings(runs, redrawn):
+    sites = {name: opened.shown.sites for name, opened in opened_by_title.items()}
+    for line in comparison_warnings(runs, sites):
         st.warning(escape(line))
     metric = next(filter(None, (primary_of(report) for _, report, _ in runs)), None)
     if metric is not None:
@@ -57,60 +52,6 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
         table(differing)
     else:
         st.markdown(render("pages.compare.same"))
-
-
-def warnings(
-    runs: Sequence[tuple[str, Report, str]], redrawn: Mapping[str, Collection[str]] = MappingProxyType({})
-) -> list[str]:
-    """Return a sentence for each reason why runs cannot be compared.
-
-    Parameters
-    ----------
-    runs : sequence of (name, report, text of the study)
-    redrawn : mapping of name to sites
-        Those that draw another holdout in each repeat.
-    """
-    datasets = group((str(_keys(text).get(DATASET, "")), name) for name, _, text in runs)
-    lines = []
-    if len(datasets) > 1:
-        groups = _of_groups({dataset or "not known": names for dataset, names in datasets.items()})
-        lines.append(render("pages.compare.datasets", groups=groups))
-    metrics = {name: primary_of(report) for name, report, _ in runs}
-    judged = {name: _judged(report, redrawn.get(name, ())) for name, report, _ in runs}
-    # Only runs on one dataset can be compared at all, so the rest is checked within it.
-    for dataset, names in datasets.items():
-        where = f"Dataset {dataset}: " if len(datasets) > 1 else ""
-        by_metric = group((verdict.metric_name(metric), name) for name in names if (metric := metrics[name]))
-        if len(by_metric) > 1:
-            lines.append(where + render("pages.compare.metrics", groups=_of_groups(by_metric)))
-        by_rows = group((judged[name], name) for name in names if judged[name])
-        if len(by_rows) > 1:
-            groups = "; ".join(map(_and, by_rows.values()))
-            lines.append(where + render("pages.compare.rows", groups=groups))
-    return lines
-
-
-def _judged(report: Report, redrawn: Collection[str]) -> tuple[tuple[str, int, int], ...]:
-    """Return the test rows of a run, () of a run without a comparison; equal results mean the same rows.
-
-    A site's holdout is the same in all runs, unless the site draws another in each repeat: the mean then covers as many
-    holdouts as repeats.
-    """
-    run = run_of(report)
-    rows = {name: site_of(site).holdout_rows or 0 for name, site in run.sites.items()}
-    if not any(rows.values()) or primary_of(report) is None:
-        return ()
-    # A fixed holdout is the same in each repeat, so that repeats do not count there.
-    repeats = dict.fromkeys(rows, 1) | dict.fromkeys(redrawn, run.repeats)
-    return tuple((name, rows[name], repeats[name]) for name in sorted(rows))
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def _of_groups(groups: Mapping[str, Sequence[str]]) -> str:
-    return "; ".join(f"{what}: {_and(names)}" for what, names in groups.items())
 
 
 def _facts(opened_by_name: Compared) -> list[dict[str, str]]:
