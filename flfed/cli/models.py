@@ -11,9 +11,9 @@ from flfed.callbacks import loading
 from flfed.cli import arguments, output
 from flfed.cli.arguments import CLUSTER, JOBS
 from flfed.cli.progress import places_of, stoppable
-from flfed.errors import UsageError
+from flfed.errors import TableError, UsageError
 from flfed.paths import write_private
-from flfed.words import counted, render
+from flfed.words import counted, render, usage_error
 
 if TYPE_CHECKING:
     from flfed.deployment.model_signer import Whose
@@ -161,8 +161,12 @@ def _predicted(model: Path, table: Path | None, site: str, signed_by: str) -> tu
 
     shared = SharedModel.read(model)
     signed = whose(shared.signature, signed_by)
-    predictions = predict_table(shared, table) if table is not None else predict_site(shared, site)
-    return shared, signed, predictions
+    if table is None:
+        return shared, signed, predict_site(shared, site)
+    try:
+        return shared, signed, predict_table(shared, table)
+    except TableError as error:
+        raise usage_error("commands.predict.site", error=error) from None
 
 
 @output.tables

@@ -80,6 +80,8 @@ def test_wrong_use_of_a_model_is_one_sentence_and_exit_code_2(flfed, ended, rows
     (tmp_path / "empty").mkdir()
     bad = tmp_path / "bad.csv"
     bad.write_text("x1,x2,flag,colour\nJane Roe,0,1,red\n")
+    comma = tmp_path / "comma.csv"
+    comma.write_text("x1;x2;flag;colour\n40,5;0;1;red\n")
     altered = tmp_path / "altered"
     flfed("run", "export", ended, "--output", altered)
     (altered / "schema.toml").write_text((altered / "schema.toml").read_text().replace("100", "900"))
@@ -93,6 +95,8 @@ def test_wrong_use_of_a_model_is_one_sentence_and_exit_code_2(flfed, ended, rows
         (("predict", tmp_path / "m", rows, "--site", "cleveland"), "give either a table or --site NAME"),
         (("predict", tmp_path / "m", tmp_path / "absent.csv"), "there is no such file"),
         (("predict", tmp_path / "m", bad), "column 'x1' is not a number in fewer than 5 rows"),
+        (("predict", tmp_path / "m", comma), "as its package reads values, numbers and dates: --site NAME in place"),
+        (("monitor", tmp_path / "m", comma), "as its package reads values, numbers and dates: --site NAME in place"),
         (("predict", tmp_path / "m", "--site", "no-such"), "site 'no-such' is not known"),
         (("predict", altered, rows), "is not the file that was exported"),
     ]
