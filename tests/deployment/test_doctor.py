@@ -596,6 +596,14 @@ def test_without_a_name_the_only_part_is_examined(site: Scene, coordinator: Scen
     assert called(["doctor", "north", "--coordinator"], site.environment, tmp_path)[0] == 2
 
 
+@pytest.mark.parametrize(("name", "meant"), [("nort", "north"), ("coordinator", "--coordinator")])
+def test_a_mistyped_name_is_no_site_that_lost_its_files(site: Scene, name: str, meant: str):
+    # A user with the network alone has no package.
+    code, out, error = called(["doctor", name], {**site.environment, "FLFED_PATH": ""}, site.home)
+    assert (code, out) == (2, "") and f"site {name!r} is not known; did you mean {meant!r}?" in error
+    assert not (site.home / "sites" / name).exists()
+
+
 def test_each_of_two_users_has_the_findings_of_its_own_part(site: Scene):
     link = site.network.parent / "link"
     shutil.move(link, site.home / "link")

@@ -18,7 +18,8 @@ from flfed.deployment.operator.status import status_of
 from flfed.deployment.site_state.ledger_copy import copy_of
 from flfed.deployment.site_state.trusted_files import is_elsewhere, read_terms
 from flfed.errors import FlfedError
-from flfed.paths import SiteFolder
+from flfed.packages import unknown_name_error
+from flfed.paths import SiteFolder, joined_sites
 from flfed.rows.data import datasets, site_discovery
 from flfed.rows.data.sources import reach
 
@@ -33,12 +34,20 @@ def examine_site(name: str, *, now: datetime | None = None) -> list[Finding]:
     name : str
     now : datetime, optional
         By this machine's clock.
+
+    Raises
+    ------
+    UsageError
+        If no site of that name has a package or a folder here.
     """
     if wrong := machine.check_home():
         return wrong
     folder = SiteFolder(name)
     if wrong := machine.check_folders([folder.root.parent, folder.root, folder.network, folder.gate, folder.link]):
         return wrong
+    sites = [*dict.fromkeys([*joined_sites(), *site_discovery.names()])]
+    if name not in sites and not folder.root.exists():
+        raise unknown_name_error("site", name, [*sites, "--coordinator"])
     has_network = folder.join.exists() or not is_elsewhere(folder)
     has_data = not (is_elsewhere(folder) and folder.join.exists())
     findings = [*machine.check_units(name), *machine.check_disks(_folders(folder))]
