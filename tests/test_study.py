@@ -96,7 +96,7 @@ def test_the_hash_is_of_the_text_itself():
 
 
 @pytest.mark.parametrize(("old", "new", "said"), [
-    ("format = 1", "format = 2", "study: format=2 must be 1"), ("format = 1", "", "study: format=None must be 1"),
+    ("format = 1", "format = 2", "study: must have format = 1"), ("format = 1", "", "study: must have format = 1"),
     ('name = "trial"', "", "study: name must be a text that is not empty"),
     ('purpose = "Test"', 'purpose = " "', "study: purpose must be a text that is not empty"),
     ('legal-basis = "none needed"', "legal-basis = 3", "study: legal-basis must be a text that is not empty"),
@@ -120,13 +120,13 @@ def test_the_hash_is_of_the_text_itself():
     ("rounds = 7", "rounds = true", "[strategy]: rounds=True must be a whole number >= 1"),
     ("lr = 1", 'lr = "1"', "[plan]: lr='1' must be a number"),
     ("lr = 1", "lr = true", "[plan]: lr=True must be a number"), ("lr = 1", "lr = 0", "[plan]: lr=0.0 must be > 0"),
-    ("lr = 1", "lr = nan", "[plan]: lr=nan must be > 0"),
+    ("lr = 1", "lr = nan", "[plan]: lr=nan must be a finite number"),
     ("lr = 1", "learning-rate = 1", "[plan]: key 'learning-rate' is not known"),
     ("lr = 1", "schedule = 'plateau'", "[plan]: schedule 'plateau' reads validation rows"),
     ("batch = 16", "batch = 1.5", "[plan]: batch=1.5 must be a whole number"),
-    ("batch = 16", "validation = 1.0", "[plan]: validation=1.0 must be >= 0 and < 1"),
+    ("batch = 16", "validation = 1.0", "[plan]: validation=1.0 must be in [0, 1)"),
     ("batch = 16", "momentum = 0.9", "[plan]: momentum is for optimiser 'sgd', not 'adam'"),
-    ("resamples = 500", "resamples = 199", "[compare]: resamples=199 must be 200 to 100,000"),
+    ("resamples = 500", "resamples = 199", "[compare]: resamples=199 must be in [200, 100000]"),
     ('primary = "log_loss"', "primary = 1", "[compare]: primary=1 must be a text"),
     ("[encode]", "[encoding]", "study: key 'encoding' is not known; did you mean 'encode'?"),
 ])  # fmt: skip
@@ -146,7 +146,7 @@ def test_a_table_that_is_none_is_refused(table: str):
 @pytest.mark.parametrize(("text", "said"), [
     (with_line("privacy", "epsilon = 3.0"), "[privacy]: epsilon needs name; known: re"),
     (TEXT.replace('"off"', '"yes"'), "[privacy]: secure-aggregation='yes' must be one of 'off', 'auto', 'on'"),
-    (with_line("privacy", "largest-entry = 0"), "[privacy]: largest-entry=0.0 must be > 0 and <= "),
+    (with_line("privacy", "largest-entry = 0"), "[privacy]: largest-entry=0.0 must be in (0, 1048576"),
     (
         "privacy = 1\n" + TEXT.replace('[privacy]\nsecure-aggregation = "off"\n', ""),
         "study: privacy must be a table",
@@ -187,7 +187,7 @@ def test_a_partition_takes_the_place_of_sites():
 
 
 @pytest.mark.parametrize(("partition", "said"), [
-    ("'iid'", "partition='iid' must be a table"), ("{ sites = 1 }", "[dataset] partition: sites=1 must be at least 2"),
+    ("'iid'", "partition='iid' must be a table"), ("{ sites = 1 }", "[dataset] partition: sites=1 must be >= 2"),
     ("{ alpha = 0 }", "[dataset] partition: alpha=0.0 must be > 0"),
     ("{ seed = -1 }", "[dataset] partition: seed=-1 must be >= 0"),
     ("{ parts = 3 }", "[dataset] partition: key 'parts' is not known"),
@@ -282,13 +282,13 @@ def test_a_name_that_could_not_be_a_key_everywhere_is_refused(name):
     (with_line("encode", "rows = 3"), "[encode]: rows=3 must be one of 'all', 'complete'"),
     (with_line("compare", "pooled = 5"), "[compare]: pooled=5 must be a table"),
     (with_line("compare", "pooled = { lr = -1 }"), "[plan]: lr=-1.0 must be > 0"),
-    (with_line("compare", "alert-budget = 1.5"), "[compare]: alert-budget=1.5 must be > 0 and < 1"),
-    (with_line("compare", "minimum-gain = -0.1"), "[compare]: minimum-gain=-0.1 must be 0 or more"),
+    (with_line("compare", "alert-budget = 1.5"), "[compare]: alert-budget=1.5 must be in (0, 1)"),
+    (with_line("compare", "minimum-gain = -0.1"), "[compare]: minimum-gain=-0.1 must be >= 0"),
     (TEXT + "[split]\nfixed = 'flamby-44'", "[split]: fixed='flamby-44' is not known"),
     (TEXT + "[split]\nredraw = true", "[split]: redraw needs fixed"),
     (TEXT + "[sweep]\nlr = 1", "[sweep]: lr=1 must be a list of values to try"),
     (TEXT + "[expected]\nauc = 1", "[expected]: 'auc' must be a table"),
-    (TEXT + "[expected]\nrepeats = 0", "[expected]: repeats=0 must be a whole number >= 1"),
+    (TEXT + "[expected]\nrepeats = 0", "[expected]: repeats=0 must be >= 1"),
     (
         TEXT + "[expected]\n'a.b' = { source = 'x' }",
         "[expected] 'a.b': needs either value with tolerance, or minimum",

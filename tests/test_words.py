@@ -22,6 +22,7 @@ WHOLE = (
     "dossier.people.",
     "dossier.files.",
     "dossier.signature.",
+    "study.patterns.",
 )
 """Tables that code reads as a whole."""
 RENDERING = ("render", "usage_error", "flfed_error")

@@ -20,11 +20,10 @@ from pydantic.fields import FieldInfo
 
 from docs.make.docstrings import Entry, read
 from flfed.registry import kebab
-from flfed.study.settings import hints_of
+from flfed.study.settings import format_range, hints_of
 
 WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text", datetime.date: "date"}
 MANY = {bool: "flags", int: "whole numbers", float: "numbers", str: "texts"}
-ENDS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "multiple_of": "a multiple of {}"}
 REQUIRED = object()
 """Default of a key that must be given."""
 
@@ -225,20 +224,16 @@ def type_in_words(hint: Any) -> str:
     --------
     >>> from pydantic import Field
     >>> type_in_words(Annotated[float | None, Field(gt=0, lt=1)]), type_in_words(tuple[str, ...])
-    ('number, > 0 and < 1', 'list of texts')
+    ('number, in (0, 1)', 'list of texts')
     """
     extras = hint.__metadata__ if get_origin(hint) is Annotated else ()
     words = [extra for extra in extras if isinstance(extra, str)]
-    limits = [one for extra in extras for one in (extra.metadata if isinstance(extra, FieldInfo) else [extra])]
-    ends = [
-        ENDS[end].format(f"{value:,}" if isinstance(value, int) else f"{value:g}")
-        for limit in limits
-        if dataclasses.is_dataclass(limit)
-        for end, value in vars_of(limit).items()
-        if end in ENDS
-    ]
+    ends: dict[str, Any] = {}
+    for extra in extras:
+        for limit in extra.metadata if isinstance(extra, FieldInfo) else [extra]:
+            ends |= vars_of(limit) if dataclasses.is_dataclass(limit) else {}
     # Words of the definition have precedence over those made from its ends.
-    limits_in_words = words[-1:] or ([" and ".join(ends)] if ends else [])
+    limits_in_words = words[-1:] or list(filter(None, [format_range("", ends)]))
     return ", ".join([_plain_in_words(_without_none(_bare(hint))), *limits_in_words])
 
 

@@ -55,7 +55,7 @@ class Analysis(Settings, where=WHERE, frozen=True):
     groups: str = ""
     quantiles: tuple[float, ...] = (0.25, 0.5, 0.75)
     cross: tuple[tuple[str, ...], ...] = ()
-    bins: Annotated[int, Field(ge=LEAST_BINS, le=MOST_BINS), f"{LEAST_BINS} to {MOST_BINS}"] = 16
+    bins: Annotated[int, Field(ge=LEAST_BINS, le=MOST_BINS)] = 16
     bounds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -64,8 +64,8 @@ class Answers(Settings, where="[answers]", frozen=True):
         What has noise that protects single rows.
     """
 
-    sites: Annotated[int, Field(ge=LEAST["sites"]), f"at least {LEAST['sites']}"] = 4
-    rows: Annotated[int, Field(ge=LEAST["rows"]), f"at least {LEAST['rows']}"] = 1_000
+    sites: Annotated[int, Field(ge=LEAST["sites"])] = 4
+    rows: Annotated[int, Field(ge=LEAST["rows"])] = 1_000
     outcome: Outcome = "binary"
     visible: Literal["updates", "sums", "nothing"] = "sums"
     trusted: Literal["everybody", "coordinator", "partners", "nobody"] = "everybody"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, dataclass_transform, get_origin, get_type_hints
 
@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml
 from flfed.registry import kebab, snake
-from flfed.words import render, usage_error
+from flfed.words import render, sentences, usage_error
 
 WORDS = {
     "bool": "true or false",
@@ -36,6 +36,8 @@ PARSED = re.compile("_(type|parsing|from_float)$")
 """How pydantic's name of an error ends where the value has another type."""
 SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 """Limits of a number, by pydantic's names."""
+BRACKETS = {"gt": "(", "ge": "[", "lt": ")", "le": "]"}
+"""Ends of a range with two limits."""
 
 
 @dataclass_transform(kw_only_default=True)
@@ -186,17 +188,26 @@ def describe_error(refused: ValidationError, value: Any = None, limit: str | Fie
         return render("study.settings.literal", value=value, allowed=facts["expected"].replace(" or ", ", "))
     if kind in WORDS:
         return render("study.settings.kind", value=value, kind=WORDS[kind])
-    allowed = limit if limit and isinstance(limit, str) else _ends_in_words(limit, facts)
-    if allowed:
+    if (rule := kebab(kind)) in sentences("study", "rules"):
+        return render(f"study.rules.{rule}", value=value, **facts)
+    if kind == "string_pattern_mismatch":
+        limit = sentences("study", "patterns").get(facts["pattern"], facts["pattern"])
+    if allowed := format_range(limit, facts):
         return render("study.settings.range", value=value, range=allowed)
-    return ": " + error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return f": {error['msg'].removeprefix('Value error, ')}"
 
 
-def _ends_in_words(limit: str | FieldInfo, ends: Mapping[str, Any]) -> str:
-    """Return the ends of a range in words, of a limit or else as they are given."""
+def format_range(limit: str | FieldInfo, ends: Mapping[str, Any]) -> str:
+    """Return the range of a limit, or else of its ends by pydantic's names: "in (0, 1]", or ">= 0"."""
+    if limit and isinstance(limit, str):
+        return limit
     for one in getattr(limit, "metadata", ()):
-        ends = {**ends, **asdict(one)}
-    return " and ".join(f"{sign} {ends[name]}" for name, sign in SIGNS.items() if name in ends)
+        ends = {**ends, **{name: getattr(one, name) for name in SIGNS if hasattr(one, name)}}
+    names = [name for name in SIGNS if name in ends]
+    if len(names) == 2:
+        low, high = names
+        return f"in {BRACKETS[low]}{ends[low]}, {ends[high]}{BRACKETS[high]}"
+    return "".join(f"{SIGNS[name]} {ends[name]}" for name in names)
 
 
 def check_table(value: object, where: str, example: str) -> None:

@@ -480,7 +480,7 @@ def _check_keys(table: Mapping[str, Any]) -> None:
         if key not in choices:
             raise unknown_key("study", key, choices)
     if table.get("format") != 1:
-        raise usage_error("study.reading.format", format=table.get("format"))
+        raise usage_error("study.reading.format")
 
 
 def _rounds(strategy: dict[str, Any]) -> int:

@@ -87,7 +87,7 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
     """
 
     by: str = "iid"
-    sites: Annotated[int, Field(ge=2), "at least 2"] = 4
+    sites: Annotated[int, Field(ge=2)] = 4
     alpha: Annotated[float, Field(gt=0)] = 0.5
     seed: Annotated[int, Field(ge=0)] = 0
     widths: tuple[float, ...] = ()
@@ -370,7 +370,7 @@ class Compare(Settings, where="[compare]", frozen=True):
 
     primary: str = ""
     share_metrics: Sharing = "named"
-    resamples: Annotated[int, Field(ge=200, le=100_000), "200 to 100,000"] = (
+    resamples: Annotated[int, Field(ge=200, le=100_000)] = (
         2000  # the ends of a 95 % interval are then the fifth from either
     )
     pooled: Plan | None = None
@@ -381,13 +381,13 @@ class Compare(Settings, where="[compare]", frozen=True):
     false_positive_rates: tuple[float, ...] = ()
     rank_within: str = ""
     subgroups: tuple[str, ...] = ()
-    importance: Annotated[int, Field(ge=0, le=100), "0 to 100"] = 0
+    importance: Annotated[int, Field(ge=0, le=100)] = 0
     calibration: bool = False
     site_columns: bool = False
-    minimum_gain: Annotated[float | None, Field(ge=0), "0 or more"] = None
+    minimum_gain: Annotated[float | None, Field(ge=0)] = None
     site_model: SiteModelKind = "best"
     naive_forecasts: tuple[str, ...] = ()
-    own_rows: Annotated[int | None, Field(ge=100), "100 or more"] = None
+    own_rows: Annotated[int | None, Field(ge=100)] = None
     incumbent: Incumbent | None = None
     size_classes: tuple[int, ...] = ()
 
@@ -555,7 +555,7 @@ class Expected(Settings, where="[expected]", frozen=True):
     figures : tuple of Expectation
     """
 
-    repeats: Annotated[int, Field(ge=1), "a whole number >= 1"] = 1
+    repeats: Annotated[int, Field(ge=1)] = 1
     figures: tuple[Expectation, ...] = ()
 
     @classmethod
@@ -614,8 +614,8 @@ class WarmStart(Settings, where="[model]", frozen=True):
     """
 
     warm_start: str = ""
-    start_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$"), "64 digits of 0-9 and a-f"] = ""
-    frozen_layers: Annotated[int, Field(ge=0), ">= 0"] = 0
+    start_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
+    frozen_layers: Annotated[int, Field(ge=0)] = 0
     train: bool = True
 
     def check(self) -> None:

@@ -104,8 +104,8 @@ def test_answers_without_a_study_are_one_sentence_and_exit_code_1(flfed, folder:
 
 
 @pytest.mark.parametrize(("answers", "says"), [
-    ({"sites": 1}, "sites=1 must be at least 2"),
-    ({"rows": 0}, "rows=0 must be at least 1"),
+    ({"sites": 1}, "sites=1 must be >= 2"),
+    ({"rows": 0}, "rows=0 must be >= 1"),
     ({"rows": 1.5}, "rows=1.5 must be a whole number"),
     ({"site": 3}, "key 'site' is not known; did you mean 'sites'?"),
     ({"visible": "all"}, "visible='all' must be one of 'updates', 'sums', 'nothing'"),

@@ -93,7 +93,7 @@ class WithoutExample(Plan, where="[plan]", frozen=True):
 def test_a_new_key_makes_the_page_stale_until_it_is_written_anew(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(studies._TABLES, "plan", Warm)
     assert reference.stale() == ["study.md"]
-    row = "| `warmup` | whole number, ≥ 0 | `0` | Rounds in which the learning rate rises. | `warmup = 3` |"
+    row = "| `warmup` | whole number, >= 0 | `0` | Rounds in which the learning rate rises. | `warmup = 3` |"
     assert row in reference.study_page()
 
 
@@ -172,7 +172,7 @@ def test_the_defaults_of_the_top_keys_are_those_of_a_study_without_them():
 
 
 def test_types_and_ranges_are_told_in_words():
-    assert type_in_words(Annotated[float | None, Field(gt=0, lt=1)]) == "number, > 0 and < 1"
+    assert type_in_words(Annotated[float | None, Field(gt=0, lt=1)]) == "number, in (0, 1)"
     assert type_in_words(tuple[str, ...] | None) == "list of texts"
     lr, batch = (next(key for key in keys_of(Plan) if key.name == name) for name in ("lr", "batch"))
     assert (lr.row()[1], lr.row()[2], batch.row()[1]) == (

@@ -187,16 +187,16 @@ def test_who_looks_at_its_own_rows_claims_nothing(small_sites, asking):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("thresholds = [0.5, 1.0]", "thresholds=[0.5, 1.0] must be different numbers between 0 and 1"),
-        ("alert-budgets = [0.1, 0.1]", "alert-budgets=[0.1, 0.1] must be different numbers between 0 and 1"),
+        ("thresholds = [0.5, 1.0]", "thresholds=[0.5, 1.0] must be different numbers in (0, 1)"),
+        ("alert-budgets = [0.1, 0.1]", "alert-budgets=[0.1, 0.1] must be different numbers in (0, 1)"),
         (f"thresholds = {[round(0.01 * k, 2) for k in range(1, 12)]}", "thresholds has 11 numbers; at most 10"),
         ('thresholds = "half"', "thresholds='half' must be a list"),
         (
             'thresholds = [0.5]\n[privacy]\nname = "record-dp"\nepsilon = 3.0',
             "request exact counts of rows without noise, and [privacy] name='record-dp'",
         ),
-        ("importance = -1", "importance=-1 must be 0 to 100"),
-        ("importance = 101", "importance=101 must be 0 to 100"),
+        ("importance = -1", "importance=-1 must be in [0, 100]"),
+        ("importance = 101", "importance=101 must be in [0, 100]"),
         ("importance = 2.5", "importance=2.5 must be a whole number"),
         (
             'importance = 5\n[privacy]\nname = "record-dp"\nepsilon = 3.0\nclip = 1.0',

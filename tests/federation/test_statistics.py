@@ -140,7 +140,7 @@ def test_what_belongs_to_a_model_is_refused_beside_a_statistic(added: str, said:
     (STOCK.replace('forecast = "x1"', ""), "a setting is missing; it needs forecast, by, until"),
     (ODDS.replace('by = "flag"', ""), "it needs by"), (f"{STOCK}step = inf\n", "step must be above 0 and finite"),
     (STOCK.replace("2020-06-30", "June"), "until='June' must be a date"),
-    (f"{STOCK}service = 0.4\n", "service=0.4 must lie between 0.5 and 1"),
+    (f"{STOCK}service = 0.4\n", "service=0.4 must be in (0.5, 1)"),
     (f"{STOCK}last = [0]\n", "last must have numbers from 1"),
 ])  # fmt: skip
 def test_a_column_that_the_statistic_cannot_be_of_is_refused_before_anything_runs(small_sites, text, said):

@@ -238,7 +238,7 @@ def test_the_command_says_plainly_where_the_prediction_does_not_hold(flfed):
         (["breast-cancer", "--site", "a=20"], "write it as NAME=ROWS,EVENTS"),
         (["breast-cancer", "--site", "a=20,30"], "30 events of 20 rows"),
         (["breast-cancer", "--site", "a=20,3", "--site", "a=20,3"], "is there twice"),
-        (["breast-cancer", "--auc", "0.4"], "between 0.5 and 1"),
+        (["breast-cancer", "--auc", "0.4"], "must be in (0.5, 1)"),
         (["wine"], "not judged by AUC"),
     ],
 )

@@ -114,6 +114,20 @@ def test_a_folder_and_its_schema_must_agree_on_the_name(remote):
         datasets.load("other")
 
 
+@pytest.mark.parametrize(("old", "new", "says"), [
+    ('name = "t.csv"', 'name = "../t.csv"', "files.0.name='../t.csv' must be a file's name, without a folder"),
+    ('sha256 = "', 'sha256 = "x', " must be 64 digits of 0-9 and a-f"),
+    ("bytes =", "byte =", "files.0.byte: this key is not known; did you mean 'bytes'?"),
+    ('citation = "none"', "", "source.toml: citation is missing"),
+])  # fmt: skip
+def test_what_is_wrong_in_a_source_is_told_in_a_sentence(remote, old, new, says):
+    source = remote.folder / "source.toml"
+    source.write_text(source.read_text().replace(old, new))
+    with pytest.raises(UsageError) as error:
+        datasets.load("remote")
+    assert says in str(error.value)
+
+
 def test_a_dataset_of_several_sites_has_no_table_to_cut(remote):
     with pytest.raises(UsageError, match="is not one table"):
         remote.whole_table()

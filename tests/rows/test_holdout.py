@@ -138,7 +138,7 @@ def test_a_known_customer_is_in_both_periods_only_where_the_holdout_says_so():
 
 @pytest.mark.parametrize("share", [1.0, -0.1, float("nan")])
 def test_a_share_that_leaves_no_training_rows_is_refused(share):
-    with pytest.raises(UsageError, match="must be >= 0 and < 1"):
+    with pytest.raises(UsageError, match=r"must be in \[0, 1\)"):
         Holdout(share=share)
 
 

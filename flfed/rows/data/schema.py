@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeVar, get_args
 
@@ -289,14 +290,16 @@ def parse_settings(kind: type[Settings], path: Path) -> Settings:
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     except ValidationError as error:
-        # Of several broken rules, the first is reported with its place in the file.
-        first = error.errors()[0]
+        # Of several broken rules, the first is reported with its place in the file, or a misspelt key before all.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
-        rule = describe_error(error)
+        rule = describe_error(error, limit=kind.model_fields.get(place.replace("-", "_"), ""))
         if first["type"] == "extra_forbidden":
-            # Keys of a table within the file are not known here.
-            keys = [str(field.alias) for field in kind.model_fields.values() if len(first["loc"]) == 1]
-            rule = f": this key is not known{nearest(place, keys)}"
+            described = kind.model_json_schema()
+            # A key within a table is looked for in all tables that stand within the file's own.
+            tables = described["$defs"].values() if len(first["loc"]) > 1 else [described]
+            keys = [*chain.from_iterable(table["properties"] for table in tables)]
+            rule = f": this key is not known{nearest(str(first['loc'][-1]), keys)}"
         raise UsageError(f"{path}: {place}{rule}") from None
     return settings
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from flfed.updates.arrays import Arrays
 from flfed.updates.strategies.fedavg import FedAvg, mean_update, moved_by
 
-Share = Annotated[float, Field(ge=0, lt=1), "in [0, 1)"]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -42,9 +42,9 @@ class FedAdagrad(FedAvg):
     Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 2 (FedAdagrad).
     """
 
-    server_lr: Annotated[float, Field(gt=0), "> 0"] = 0.01
+    server_lr: Annotated[float, Field(gt=0)] = 0.01
     beta1: Share = 0.9
-    tau: Annotated[float, Field(gt=0), "> 0"] = 1e-3
+    tau: Annotated[float, Field(gt=0)] = 1e-3
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * m / (sqrt(v) + tau)` in its dtypes, and keep the moments."""

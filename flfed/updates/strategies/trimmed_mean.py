@@ -36,7 +36,7 @@ class TrimmedMean(FedAvg):
     statistical rates", definition 2.
     """
 
-    trim: Annotated[float, Field(ge=0, lt=0.5), "in [0, 0.5)"] = 0.25
+    trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.25
     sums = False  # it looks at each site's own update
     parts = False  # zeros of sites that train a part would be the middle
 
