@@ -11,10 +11,12 @@ import typer
 
 from flfed.cli import arguments, output
 from flfed.cli.arguments import SET, STUDY, TO, study_of
+from flfed.errors import UsageError
 from flfed.records.statistics.verdict import format_as_written, number
 from flfed.words import counted, render, usage_error
 
 if TYPE_CHECKING:
+    from flfed.rows.data.datasets import Dataset
     from flfed.study.study import Study
 
 app = typer.Typer(no_args_is_help=True, help="List, check and run studies.")
@@ -120,13 +122,15 @@ def new_study(
     from flfed.study.study import Study
     from flfed.study.template import MODELS, StudyTemplate
 
-    schema = datasets.load(dataset).schema
+    table = datasets.load(dataset)
+    schema = table.schema
     sites = site_discovery.of_dataset(dataset)
     # Only open sites refit on their validation rows; sites cut from one table are open.
     opened = all(site.policy.is_open for site in sites)
     columns = {"of": of, "by": by, "time": time, "event": event, "outcome": outcome}
     choices: dict[str, Any] = {"model": model, "private": private, "sums": True}
     suffix = "study"
+    note = ""
     if estimate or any(columns.values()):
         others = {"model": model, "private": private, "covers": covers != "updates", "summary": summary}
         choices = {"estimate": choose_estimate(estimate, schema, columns, others), "sums": not opened}
@@ -136,7 +140,7 @@ def new_study(
         suffix = estimate
     elif summary:
         suffix = "table"
-        choices["columns"] = _list_counted(schema)
+        choices["columns"], note = _list_counted(table)
     else:
         choices["model"] = model or MODELS[schema.task]
         if not all(site.has_outcome for site in sites):
@@ -151,7 +155,8 @@ def new_study(
     path = write_new(to, {f"{named}.toml": text})[0]
     typer.echo(render("commands.study.written", file=path))
     if estimate and not opened:
-        output.say(render("study.estimate.sums"))
+        note = render("study.estimate.sums")
+    output.say_all([note])
 
 
 def _new_validation(model: Path, dataset: str, name: str, purpose: str, to: Path) -> None:
@@ -167,18 +172,27 @@ def _new_validation(model: Path, dataset: str, name: str, purpose: str, to: Path
     output.say(render("commands.study.validates", sha256=study.start_sha256))
 
 
-def _list_counted(schema: Any) -> list[str]:
-    """Return the columns that a new study counts: those that somebody has confirmed."""
+def _list_counted(dataset: Dataset) -> tuple[list[str], str]:
+    """Return the columns that a new study counts, which somebody has confirmed, and how many others there are."""
     from flfed.rows.statistics.noised_counts import COUNTED
 
-    confirmed = [name for name in schema.columns if name not in schema.unconfirmed]
-    return [name for name in confirmed if schema.columns[name].kind in COUNTED]
+    schema = dataset.schema
+    countable = [name for name, column in schema.columns.items() if column.kind in COUNTED]
+    confirmed = [name for name in countable if name not in schema.unconfirmed]
+    others = counted(len(countable) - len(confirmed), "column")
+    note = render("commands.study.unconfirmed", columns=others, file=dataset.folder / "schema.toml")
+    if not confirmed:
+        raise UsageError(note)
+    return confirmed, note if confirmed != countable else ""
 
 
 @app.command("check", epilog="my-study.toml")
 @output.with_json
 def check_study(name: str = STUDY, changes: list[str] = SET, whole: bool = output.ALL) -> output.Shown:
-    """Check a study and all that it names, and print its privacy guarantee; no site's table is read."""
+    """Check a study and all that it names, and print its privacy guarantee.
+
+    No site's table is read. Only a table that the study itself cuts into sites is, for their names and numbers of rows.
+    """
     study = study_of(name, changes)
     from flfed.deployment.operator.study_description import bytes_in_words, bytes_of_runs
     from flfed.federation.engines.engine import absent_files, list_sites

@@ -380,6 +380,24 @@ def test_a_first_study_under_one_epsilon_is_written_of_a_model_and_of_counts(fol
     assert "must be one of 'updates', 'study'" in flfed("study", "new", *words)[2]
 
 
+def test_a_study_of_counts_names_the_columns_that_nobody_confirmed(small_sites, tmp_path, flfed: Command):
+    small_sites(2)
+    schema = tmp_path / "root" / "datasets" / "small" / "schema.toml"
+    text = schema.read_text()
+    words = ("study", "new", "--dataset", "small", "--summary", "--output", tmp_path / "made")
+    schema.write_text(text.replace('target = "y"', 'target = "y"\nunconfirmed = ["x1", "colour"]', 1))
+    code, out, _ = flfed(*words)
+    assert code == 0 and f"2 columns left out, which nobody has confirmed: check them in {schema}, and remove" in out
+    table = Study.parse((tmp_path / "made" / "small-table.toml").read_text())
+    assert table.analysis is not None and table.analysis.columns == ("x2", "flag", "y")
+    # Without a column, nothing is counted, and no study of a model is written in its place.
+    schema.write_text(text.replace('target = "y"', 'target = "y"\nunconfirmed = ["x1", "x2", "flag", "colour", "y"]', 1))
+    code, out, err = flfed(*words, "--name", "another")
+    assert (code, out) == (2, "") and "5 columns left out" in err
+    schema.write_text(text)
+    assert "left out" not in flfed(*words, "--name", "whole")[1]
+
+
 @pytest.mark.parametrize(("dataset", "options", "settings"), [
     ("heart-flamby", "glm --of age,sex,age*sex", {"family": "binomial", "of": ["age", "sex", "age*sex"]}),
     ("heart-flamby", "glm --of sex --outcome oldpeak", {"family": "gaussian", "of": ["sex"], "outcome": "oldpeak"}),
