@@ -391,7 +391,9 @@ def test_a_study_of_counts_names_the_columns_that_nobody_confirmed(small_sites, 
     table = Study.parse((tmp_path / "made" / "small-table.toml").read_text())
     assert table.analysis is not None and table.analysis.columns == ("x2", "flag", "y")
     # Without a column, nothing is counted, and no study of a model is written in its place.
-    schema.write_text(text.replace('target = "y"', 'target = "y"\nunconfirmed = ["x1", "x2", "flag", "colour", "y"]', 1))
+    schema.write_text(
+        text.replace('target = "y"', 'target = "y"\nunconfirmed = ["x1", "x2", "flag", "colour", "y"]', 1)
+    )
     code, out, err = flfed(*words, "--name", "another")
     assert (code, out) == (2, "") and "5 columns left out" in err
     schema.write_text(text)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from flfed.records.store.entries import AuditRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from flfed.rows.data import datasets
+from flfed.rows.data.holdout import Holdout
+from flfed.rows.data.policy import Policy
 from flfed.study.study import Study
 from flfed.summaries.score_bins import ScoreBins
 from tests.boosting import trees_study
@@ -288,6 +291,22 @@ def test_importances_are_the_records_where_the_study_asks(small_sites, small_stu
     ]
     assert "nothing about the cause of the outcome" in found.words()
     assert "Which columns the shared model needs" not in titles(read(document(three["run"])))
+
+
+def test_a_figure_that_a_site_withholds_has_the_reason_below_its_table(small_sites, small_study):
+    sites = small_sites(3, rows=200, policy=Policy(disclosure="institution"))
+    few = Holdout(share=0.04, salt="few")
+    sites[1:] = [replace(site, holdout=few) for site in sites[1:]]
+    result = run(Study.parse(small_study).replace({"rounds": 2}), sites=sites).report
+    assert [result["sites"]["site-01"][arm]["accuracy_score"]["value"] is None for arm in ("global", "local-only")] == [
+        False, True,
+    ]  # fmt: skip
+    found = section(read(document(result["run"])), "Further figures")
+    by_title = {div.all("h3")[0].words(): div for div in found.all("div")}
+    why = "site-01: This site withholds accuracy: it would say how many rows two models call differently."
+    assert why in by_title["Accuracy (higher is better)"].all("ul")[0].words()
+    assert result["global"]["accuracy_score"]["value"] is None
+    assert f"n/a: {result['global']['accuracy_score']['reason']}" in found.words()
 
 
 @pytest.mark.studies

@@ -37,7 +37,7 @@ from flfed.records.sections.statistic import estimates, survival
 from flfed.records.sections.unseen_sites import advised_updates, unseen_sites, validated_sites
 from flfed.records.statistics import importances, noised_scores
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
-from flfed.records.statistics.verdict import sentence_case, with_interval
+from flfed.records.statistics.verdict import ABSENT, sentence_case, with_interval
 from flfed.records.store.visibility import Viewer
 from flfed.records.text import moment, seconds_in_words
 from flfed.words import render
@@ -179,14 +179,20 @@ def further(content: Content) -> Markup:
     # Figures from counts with noise stand with the counts.
     if metric is None or not others or noised_scores.noised_scores(report) is not None:
         return Markup()
-    parts = [table([line for name in others if (line := _metric_line(content, name))])]
+    whole = (figure_of(content.shown.run.global_, name).reason for name in others)
+    reasons = dict.fromkeys(f"{ABSENT}: {reason}" for reason in whole if reason)
+    lines = [line for name in others if (line := _metric_line(content, name))]
+    parts = [table(lines), bullets(reasons, class_="notes")]
     order = _sites(content, metric)
     if len(order) > MANY_SITES:
         hint = render("document.document.sites", run=content.shown.run.run, sites=len(order))
         return section("Further figures", *parts, paragraphs([hint]))
+    earlier_lines = {*site_answer.untold_at(report, metric, order)}
     for name in others:
         title = element("h3", sentence_case(axis_title(name)))
-        parts.append(element("div", title, _site_table(content, name, order), class_="whole"))
+        why = [line for line in site_answer.untold_at(report, name, order) if line not in earlier_lines]
+        site_table = _site_table(content, name, order)
+        parts.append(element("div", title, site_table, bullets(why, class_="notes"), class_="whole"))
     return section("Further figures", *parts)
 
 
