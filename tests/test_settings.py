@@ -76,10 +76,10 @@ def test_python_names_are_no_keys():
     (Encode, {"rows": "some"}, "[encode]: rows='some' must be one of 'all', 'complete'"),
     (Encode, {"missing_indicator": 1}, "[encode]: missing-indicator=1 must be true or false"),
     (Partition, {"sites": 2.5}, "[dataset] partition: sites=2.5 must be a whole number"),
-    (Partition, {"alpha": float("inf")}, "[dataset] partition: alpha=inf must be > 0"),
-    (Compare, {"minimum_gain": float("nan")}, "[compare]: minimum-gain=nan must be 0 or more"),
+    (Partition, {"alpha": float("inf")}, "[dataset] partition: alpha=inf must be a finite number"),
+    (Compare, {"minimum_gain": float("nan")}, "[compare]: minimum-gain=nan must be a finite number"),
     (RecordDp, {"unit": "site"}, "[privacy]: unit='site' must be one of 'person', 'row'"),
-    (RecordDp, {"sampling": 0.0}, "[privacy]: sampling=0.0 must be > 0 and <= 1"),
+    (RecordDp, {"sampling": 0.0}, "[privacy]: sampling=0.0 must be in (0, 1]"),
 ])  # fmt: skip
 def test_what_is_made_in_python_is_checked_as_what_a_study_says(kind, given, said):
     with pytest.raises(UsageError) as caught:
@@ -115,7 +115,7 @@ class Wide(Settings, where="[wide]", frozen=True):
 
 
 @pytest.mark.parametrize(("key", "value", "said"), [
-    ("above", 1.0, "> 1"), ("least", 2, ">= 3"), ("closed", 1.5, ">= 0 and <= 1"), ("half", 0.0, "> 0 and < 1"),
+    ("above", 1.0, "> 1"), ("least", 2, ">= 3"), ("closed", 1.5, "in [0, 1]"), ("half", 0.0, "in (0, 1)"),
     ("worded", -1, ">= 0; 0 means none"),
 ])  # fmt: skip
 def test_a_range_is_told_as_it_stands_beside_the_type_or_in_the_words_after_it(key, value, said):

@@ -16,7 +16,6 @@ from flfed.records.statistics.verdict import format_as_written, number
 from flfed.words import counted, render, usage_error
 
 if TYPE_CHECKING:
-    from flfed.rows.data.datasets import Dataset
     from flfed.study.study import Study
 
 app = typer.Typer(no_args_is_help=True, help="List, check and run studies.")
@@ -140,7 +139,12 @@ def new_study(
         suffix = estimate
     elif summary:
         suffix = "table"
-        choices["columns"], note = _list_counted(table)
+        choices["columns"] = _list_counted(schema)
+        if schema.unconfirmed:
+            others = counted(len(schema.unconfirmed), "column")
+            note = render("commands.study.unconfirmed", columns=others, file=table.folder / "schema.toml")
+        if not choices["columns"]:
+            raise UsageError(note)
     else:
         choices["model"] = model or MODELS[schema.task]
         if not all(site.has_outcome for site in sites):
@@ -172,18 +176,12 @@ def _new_validation(model: Path, dataset: str, name: str, purpose: str, to: Path
     output.say(render("commands.study.validates", sha256=study.start_sha256))
 
 
-def _list_counted(dataset: Dataset) -> tuple[list[str], str]:
-    """Return the columns that a new study counts, which somebody has confirmed, and how many others there are."""
+def _list_counted(schema: Any) -> list[str]:
+    """Return the columns that a new study counts: those that somebody has confirmed."""
     from flfed.rows.statistics.noised_counts import COUNTED
 
-    schema = dataset.schema
-    countable = [name for name, column in schema.columns.items() if column.kind in COUNTED]
-    confirmed = [name for name in countable if name not in schema.unconfirmed]
-    others = counted(len(countable) - len(confirmed), "column")
-    note = render("commands.study.unconfirmed", columns=others, file=dataset.folder / "schema.toml")
-    if not confirmed:
-        raise UsageError(note)
-    return confirmed, note if confirmed != countable else ""
+    confirmed = [name for name in schema.columns if name not in schema.unconfirmed]
+    return [name for name in confirmed if schema.columns[name].kind in COUNTED]
 
 
 @app.command("check", epilog="my-study.toml")

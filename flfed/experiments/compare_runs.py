@@ -14,7 +14,8 @@ from flfed.records.reports.report import REFERENCES, report
 from flfed.records.reports.site_verdict import SITE_ARMS
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
-from flfed.study.former_names import study_values
+from flfed.records.store.tables import plain
+from flfed.study.former_names import differing_values
 from flfed.updates.arrays import is_encrypted
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.words import render
@@ -57,12 +58,13 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
         base, other = (Recorded.read(reader, each) for each in runs)
     first, second = reports
     apart, reason = _arrays_apart(*runs)
+    differing = differing_values(dict(zip("ab", texts, strict=True)))
     sites = {name: [*of.runs[0][1].values()] for name, of in (("A", base), ("B", other))}
     return {
         "a": _head(first),
         "b": _head(second),
         "primary": {"a": runs[0][0].primary, "b": runs[1][0].primary},
-        "settings": _settings(*texts),
+        "settings": plain([{"key": key, **values} for key, values in differing.items()]),
         "warnings": comparison_warnings([*zip(sites, reports, texts, strict=True)], sites),
         "hashes": {name: _equal(hashes[0][name], hashes[1][name]) for name in HASHES},
         **{arm: _figures(first[arm], second[arm]) for arm in REFERENCES},
@@ -102,23 +104,6 @@ def _hashes(reader: RunReader, runs: Sequence[RunEntry]) -> dict[str, str | None
 def _equal(a: str | None, b: str | None) -> dict[str, Any]:
     equal = None if a is None or b is None else a == b
     return {"a": a, "b": b, "equal": equal}
-
-
-def _settings(a: str, b: str) -> list[dict[str, Any]]:
-    """Return the keys in which two studies differ, each with both values; None for an absent key."""
-    first, second = map(study_values, (a, b))
-    settings = []
-    # In the order of the texts, where a person looks for the keys.
-    for key in first | second:
-        values = {"a": _plain(first.get(key)), "b": _plain(second.get(key))}
-        if values["a"] != values["b"]:
-            settings.append({"key": key, **values})
-    return settings
-
-
-def _plain(value: Any) -> Any:
-    """Return a value for JSON; a date becomes its text."""
-    return value if isinstance(value, (bool, int, float, str, list, type(None))) else str(value)
 
 
 def _figures(a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -21,17 +21,6 @@ from flfed.parsers import parse_toml
 from flfed.registry import kebab, snake
 from flfed.words import render, sentences, usage_error
 
-WORDS = {
-    "bool": "true or false",
-    "dict": "a table",
-    "float": "a number",
-    "int": "a whole number",
-    "model": "a table",
-    "sequence_str": "a list",
-    "string": "a text",
-    "tuple": "a list",
-}
-"""What a value must be, by pydantic's name of the type that it is not."""
 PARSED = re.compile("_(type|parsing|from_float)$")
 """How pydantic's name of an error ends where the value has another type."""
 SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -180,21 +169,20 @@ def describe_error(refused: ValidationError, value: Any = None, limit: str | Fie
         The allowed range of the whole value; default: the limit that is broken.
     """
     error = refused.errors(include_url=False)[0]
-    kind = PARSED.sub("", error["type"])
+    rule = kebab(PARSED.sub("", error["type"]))
     facts = error.get("ctx", {})
-    if value is None or (kind in WORDS and error["loc"]):  # of a list, one of its values is named
+    is_listed = rule in sentences("study", "rules")
+    if value is None or (is_listed and error["loc"]):  # of a list, one of its values is named
         value = error["input"]
-    if kind == "literal_error":
-        return render("study.settings.literal", value=value, allowed=facts["expected"].replace(" or ", ", "))
-    if kind in WORDS:
-        return render("study.settings.kind", value=value, kind=WORDS[kind])
-    if (rule := kebab(kind)) in sentences("study", "rules"):
+    if rule == "literal-error":
+        facts = {"expected": facts["expected"].replace(" or ", ", ")}
+    if is_listed:
         return render(f"study.rules.{rule}", value=value, **facts)
-    if kind == "string_pattern_mismatch":
+    if rule == "string-pattern-mismatch":
         limit = sentences("study", "patterns").get(facts["pattern"], facts["pattern"])
     if allowed := format_range(limit, facts):
         return render("study.settings.range", value=value, range=allowed)
-    return f": {error['msg'].removeprefix('Value error, ')}"
+    return ": " + error["msg"].removeprefix("Value error, ")
 
 
 def format_range(limit: str | FieldInfo, ends: Mapping[str, Any]) -> str:

@@ -45,9 +45,9 @@ def examine_site(name: str, *, now: datetime | None = None) -> list[Finding]:
     folder = SiteFolder(name)
     if wrong := machine.check_folders([folder.root.parent, folder.root, folder.network, folder.gate, folder.link]):
         return wrong
-    sites = [*dict.fromkeys([*joined_sites(), *site_discovery.names()])]
-    if name not in sites and not folder.root.exists():
-        raise unknown_name_error("site", name, [*sites, "--coordinator"])
+    choices = sorted({*joined_sites(), *site_discovery.names(), "--coordinator"})
+    if name not in choices and not folder.root.exists():
+        raise unknown_name_error("site", name, choices)
     has_network = folder.join.exists() or not is_elsewhere(folder)
     has_data = not (is_elsewhere(folder) and folder.join.exists())
     findings = [*machine.check_units(name), *machine.check_disks(_folders(folder))]

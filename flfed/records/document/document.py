@@ -37,7 +37,7 @@ from flfed.records.sections.statistic import estimates, survival
 from flfed.records.sections.unseen_sites import advised_updates, unseen_sites, validated_sites
 from flfed.records.statistics import importances, noised_scores
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
-from flfed.records.statistics.verdict import ABSENT, sentence_case, with_interval
+from flfed.records.statistics.verdict import sentence_case, with_interval
 from flfed.records.store.visibility import Viewer
 from flfed.records.text import moment, seconds_in_words
 from flfed.words import render
@@ -179,10 +179,7 @@ def further(content: Content) -> Markup:
     # Figures from counts with noise stand with the counts.
     if metric is None or not others or noised_scores.noised_scores(report) is not None:
         return Markup()
-    whole = (figure_of(content.shown.run.global_, name).reason for name in others)
-    reasons = dict.fromkeys(f"{ABSENT}: {reason}" for reason in whole if reason)
-    lines = [line for name in others if (line := _metric_line(content, name))]
-    parts = [table(lines), bullets(reasons, class_="notes")]
+    parts = [table([line for name in others if (line := _metric_line(content, name))])]
     order = _sites(content, metric)
     if len(order) > MANY_SITES:
         hint = render("document.document.sites", run=content.shown.run.run, sites=len(order))
@@ -203,7 +200,7 @@ def _metric_line(content: Content, metric: str) -> dict[str, str]:
     for title, figures in arms.items():
         if (figures or {}).get(metric):
             figure = figure_of(figures, metric)
-            cells[title] = with_interval(figure.value, figure.low, figure.high)
+            cells[title] = figure.reason or with_interval(figure.value, figure.low, figure.high)
     return cells if len(cells) > 1 else {}
 
 

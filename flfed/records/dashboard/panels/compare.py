@@ -6,7 +6,6 @@ It shows each run's figures over all sites and at each, and differences between 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import streamlit as st
 
@@ -21,7 +20,7 @@ from flfed.records.reports.report import primary_of
 from flfed.records.reports.site_answer import shared_with_verdict
 from flfed.records.statistics import Report, verdict
 from flfed.records.text import describe_study, escape
-from flfed.study.former_names import study_values
+from flfed.study.former_names import differing_values
 from flfed.words import render
 
 MOST = 6
@@ -103,18 +102,9 @@ def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     >>> differences([("a", "seed = 1\nname = 'x'"), ("b", "seed = 2\nname = 'x'")])
     [{'Key': 'seed', 'a': '1', 'b': '2'}]
     """
-    keys_by_name = {name: _keys(text) for name, text in studies}
-    keys = dict.fromkeys(key for study_keys in keys_by_name.values() for key in study_keys)
     lines = []
-    for key in keys:
-        values = {name: str(study_keys.get(key, "not given")) for name, study_keys in keys_by_name.items()}
-        # A key that some study does not have counts as a difference too.
-        if len(set(values.values())) > 1:
-            lines.append({"Key": key} | values)
+    for key, values in differing_values(dict(studies), "not given").items():
+        # Expected figures are no settings.
+        if not key.startswith("expected."):
+            lines.append({"Key": key} | {name: str(value) for name, value in values.items()})
     return lines
-
-
-def _keys(text: str) -> dict[str, Any]:
-    """Return the values of a study by whole keys, without its expected figures."""
-    flat = study_values(text)
-    return {key: value for key, value in flat.items() if not key.startswith("expected.")}
