@@ -284,7 +284,7 @@ def test_a_name_that_could_not_be_a_key_everywhere_is_refused(name):
     (with_line("compare", "pooled = { lr = -1 }"), "[plan]: lr=-1.0 must be > 0"),
     (with_line("compare", "alert-budget = 1.5"), "[compare]: alert-budget=1.5 must be in (0, 1)"),
     (with_line("compare", "minimum-gain = -0.1"), "[compare]: minimum-gain=-0.1 must be >= 0"),
-    (TEXT + "[split]\nfixed = 'flamby-44'", "[split]: fixed='flamby-44' is not known"),
+    (TEXT + "[split]\nfixed = 'flamby-44'", "[split]: fixed 'flamby-44' is not known"),
     (TEXT + "[split]\nredraw = true", "[split]: redraw needs fixed"),
     (TEXT + "[sweep]\nlr = 1", "[sweep]: lr=1 must be a list of values to try"),
     (TEXT + "[expected]\nauc = 1", "[expected]: 'auc' must be a table"),

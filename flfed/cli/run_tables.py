@@ -261,8 +261,8 @@ def print_comparison(comparison: dict[str, Any], *, whole: bool) -> None:
     rows += [_cells(change.values(), verdict.format_as_written) for change in comparison["settings"]]
     output.as_table(["", "A", "B"], rows)
     words = {True: "equal", False: "different"}
-    hashes = {name: both["equal"] for name, both in comparison["hashes"].items() if both["equal"] is not None}
-    output.say(", ".join(f"{name} {words[agreement]}" for name, agreement in hashes.items()))
+    hashes = comparison["hashes"].items()
+    output.say(", ".join(f"{name} {words[both['equal']]}" for name, both in hashes if both["equal"] in words))
     output.say_all(comparison["warnings"])
     _print_compared_figures(comparison, whole=whole)
     apart = comparison["arrays-max-difference"]

@@ -121,15 +121,13 @@ def new_study(
     from flfed.study.study import Study
     from flfed.study.template import MODELS, StudyTemplate
 
-    table = datasets.load(dataset)
-    schema = table.schema
+    schema = datasets.load(dataset).schema
     sites = site_discovery.of_dataset(dataset)
     # Only open sites refit on their validation rows; sites cut from one table are open.
     opened = all(site.policy.is_open for site in sites)
     columns = {"of": of, "by": by, "time": time, "event": event, "outcome": outcome}
     choices: dict[str, Any] = {"model": model, "private": private, "sums": True}
     suffix = "study"
-    note = ""
     if estimate or any(columns.values()):
         others = {"model": model, "private": private, "covers": covers != "updates", "summary": summary}
         choices = {"estimate": choose_estimate(estimate, schema, columns, others), "sums": not opened}
@@ -139,12 +137,7 @@ def new_study(
         suffix = estimate
     elif summary:
         suffix = "table"
-        choices["columns"] = _list_counted(schema)
-        if schema.unconfirmed:
-            others = counted(len(schema.unconfirmed), "column")
-            note = render("commands.study.unconfirmed", columns=others, file=table.folder / "schema.toml")
-        if not choices["columns"]:
-            raise UsageError(note)
+        choices["columns"] = _list_counted(datasets.load(dataset))
     else:
         choices["model"] = model or MODELS[schema.task]
         if not all(site.has_outcome for site in sites):
@@ -159,8 +152,7 @@ def new_study(
     path = write_new(to, {f"{named}.toml": text})[0]
     typer.echo(render("commands.study.written", file=path))
     if estimate and not opened:
-        note = render("study.estimate.sums")
-    output.say_all([note])
+        output.say(render("study.estimate.sums"))
 
 
 def _new_validation(model: Path, dataset: str, name: str, purpose: str, to: Path) -> None:
@@ -176,12 +168,20 @@ def _new_validation(model: Path, dataset: str, name: str, purpose: str, to: Path
     output.say(render("commands.study.validates", sha256=study.start_sha256))
 
 
-def _list_counted(schema: Any) -> list[str]:
-    """Return the columns that a new study counts: those that somebody has confirmed."""
+def _list_counted(dataset: Any) -> list[str]:
+    """Return the columns that a new study counts, which somebody has confirmed, and print how many others there are."""
     from flfed.rows.statistics.noised_counts import COUNTED
 
+    schema = dataset.schema
     confirmed = [name for name in schema.columns if name not in schema.unconfirmed]
-    return [name for name in confirmed if schema.columns[name].kind in COUNTED]
+    columns = [name for name in confirmed if schema.columns[name].kind in COUNTED]
+    others = counted(len(schema.unconfirmed), "column")
+    note = render("commands.study.unconfirmed", columns=others, file=dataset.folder / "schema.toml")
+    if not columns:
+        raise UsageError(note)
+    if schema.unconfirmed:
+        output.say(note)
+    return columns
 
 
 @app.command("check", epilog="my-study.toml")

@@ -59,14 +59,14 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
     first, second = reports
     apart, reason = _arrays_apart(*runs)
     differing = differing_values(dict(zip("ab", texts, strict=True)))
-    sites = {name: [*of.runs[0][1].values()] for name, of in (("A", base), ("B", other))}
+    sites = (of.runs[0][1].values() for of in (base, other))
     return {
         "a": _head(first),
         "b": _head(second),
         "primary": {"a": runs[0][0].primary, "b": runs[1][0].primary},
         "settings": plain([{"key": key, **values} for key, values in differing.items()]),
-        "warnings": comparison_warnings([*zip(sites, reports, texts, strict=True)], sites),
-        "hashes": {name: _equal(hashes[0][name], hashes[1][name]) for name in HASHES},
+        "warnings": comparison_warnings(zip("AB", reports, texts, sites, strict=True)),
+        "hashes": {name: _equal(hashes[0].get(name), hashes[1].get(name)) for name in HASHES},
         **{arm: _figures(first[arm], second[arm]) for arm in REFERENCES},
         "paired": {metric: paired(base, other, (None, "global", metric)) for metric in first["global"]},
         "sites": _sites(first["sites"], second["sites"]),
@@ -89,16 +89,15 @@ def _sites(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, dic
     return sites
 
 
-def _hashes(reader: RunReader, runs: Sequence[RunEntry]) -> dict[str, str | None]:
-    """Return the hashes of a run; of a series those of all repeats, or the one in which they agree."""
+def _hashes(reader: RunReader, runs: Sequence[RunEntry]) -> dict[str, str]:
+    """Return the hashes of a run that are known; of a series those of all repeats, or the one in which they agree."""
     hashes_by_name: dict[str, dict[Any, None]] = {name: {} for name in HASHES}
     for run in runs:
         encoder = (reader.summary(run.run, "encoder") or {}).get("sha256")
         hashes = {**run.hashes, "encoder": encoder, "arrays": run.arrays_sha256}
         for name, several in hashes_by_name.items():
             several[hashes.get(name)] = None
-    complete = {name: " ".join(several) for name, several in hashes_by_name.items() if None not in several}
-    return dict.fromkeys(HASHES) | complete
+    return {name: " ".join(several) for name, several in hashes_by_name.items() if None not in several}
 
 
 def _equal(a: str | None, b: str | None) -> dict[str, Any]:

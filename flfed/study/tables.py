@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self, cast, get_args
 from pydantic import Field
 
 from flfed import registry
-from flfed.errors import nearest
+from flfed.errors import unknown
 from flfed.study.plan import Plan
 from flfed.study.settings import Settings, are_shares, check_table, read_settings
 from flfed.words import usage_error
@@ -269,8 +269,7 @@ class Split(Settings, where="[split]", frozen=True):
         super().__post_init__()
         choices = registry.names("split")
         if self.fixed and self.fixed not in choices:
-            close = nearest(self.fixed, choices)
-            raise usage_error("study.dataset.fixed", fixed=self.fixed, close=close, choices=", ".join(choices))
+            raise unknown("[split]: fixed", self.fixed, choices)
         if self.redraw and not self.fixed:
             raise usage_error("study.dataset.redraw")
 

@@ -136,7 +136,7 @@ def test_more_runs_than_can_be_read_and_a_run_named_twice_are_cut_to_what_can_be
 
 
 def warnings(runs: list[tuple[str, Any, str]], *redrawn: SiteEntry) -> list[str]:
-    return comparison_warnings(runs, {name: redrawn for name, *_ in runs})
+    return comparison_warnings([(*run, redrawn) for run in runs])
 
 
 def test_runs_on_other_data_or_other_holdouts_are_not_compared_without_a_word(two):

@@ -122,8 +122,8 @@ def test_several_rows_of_one_person_are_one():
 
 
 @pytest.mark.parametrize(("by", "said"), [
-    (["color"], "subgroups names no column 'color'; did you mean 'colour'?"),
-    (["person"], "subgroups names no column 'person'"),
+    (["color"], "subgroups: column 'color' is not known; did you mean 'colour'?"),
+    (["person"], "subgroups: column 'person' is not known"),
     (["x1"], "subgroups='x1' needs the beginnings of bands, such as subgroups = [\"x1 at 50, 65\"]"),
     (["x1 at 60, 50"], "needs rising numbers within 0 to 100"),
     (["x1 at 0, 50"], "needs rising numbers within 0 to 100"), (["x1 at nan"], "needs rising numbers within 0 to 100"),

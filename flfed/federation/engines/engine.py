@@ -21,7 +21,7 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from flfed.callbacks import Clock, Jobs, Progress
-from flfed.errors import nearest
+from flfed.errors import unknown
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
 from flfed.rows.data import datasets
@@ -253,8 +253,7 @@ def engine_of(name: str) -> Engine:
         If there is none.
     """
     if name not in ENGINES:
-        facts = {"name": name, "hint": nearest(name, tuple(ENGINES)), "engines": ", ".join(ENGINES)}
-        raise usage_error("run.sites.engine", **facts)
+        raise unknown("engine", name, tuple(ENGINES))
     module, _, kind = ENGINES[name].partition(":")
     return cast(Engine, getattr(importlib.import_module(module), kind)())
 

@@ -188,8 +188,8 @@ def further(content: Content) -> Markup:
     for name in others:
         title = element("h3", sentence_case(axis_title(name)))
         why = [line for line in site_answer.untold_at(report, name, order) if line not in earlier_lines]
-        site_table = _site_table(content, name, order)
-        parts.append(element("div", title, site_table, bullets(why, class_="notes"), class_="whole"))
+        notes = bullets(why, class_="notes")
+        parts.append(element("div", title, _site_table(content, name, order), notes, class_="whole"))
     return section("Further figures", *parts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
@@ -290,23 +290,24 @@ DRAWN = ("dataset.partition.seed", "dataset.partition.holdout", "split.fixed")
 """Keys of a study that choose other test rows, also where their numbers stay the same."""
 
 
-def comparison_warnings(runs: Sequence[tuple[str, Report, str]], sites: Mapping[str, Sequence[SiteEntry]]) -> list[str]:
+def comparison_warnings(runs: Iterable[tuple[str, Report, str, Iterable[SiteEntry]]]) -> list[str]:
     """Return a sentence for each reason why runs cannot be compared.
 
     Parameters
     ----------
-    runs : sequence of (name, report, text of the study)
-    sites : mapping of a run's name to its sites
-        Those that draw another holdout in each repeat have more test rows.
+    runs : iterable of (name, report, text of the study, sites)
     """
-    keys = {name: study_values(text) for name, _, text in runs}
-    datasets = group((str(keys[name].get(DATASET, "")), name) for name in keys)
+    datasets: dict[str, list[str]] = {}
+    metrics = {}
+    judged = {}
+    for name, report, text, sites in runs:
+        keys = study_values(text)
+        datasets.setdefault(str(keys.get(DATASET, "not known")), []).append(name)
+        metrics[name] = primary_of(report)
+        judged[name] = _test_rows(report, keys, sites)
     lines = []
     if len(datasets) > 1:
-        groups = _of_groups({dataset or "not known": names for dataset, names in datasets.items()})
-        lines.append(render("pages.compare.datasets", groups=groups))
-    metrics = {name: primary_of(report) for name, report, _ in runs}
-    judged = {name: _test_rows(report, keys[name], sites[name]) for name, report, _ in runs}
+        lines.append(render("pages.compare.datasets", groups=_of_groups(datasets)))
     # Only runs on one dataset can be compared at all, so the rest is checked within it.
     for dataset, names in datasets.items():
         where = f"Dataset {dataset}: " if len(datasets) > 1 else ""
@@ -320,7 +321,7 @@ def comparison_warnings(runs: Sequence[tuple[str, Report, str]], sites: Mapping[
     return lines
 
 
-def _test_rows(report: Report, keys: Mapping[str, Any], sites: Sequence[SiteEntry]) -> tuple[Any, ...]:
+def _test_rows(report: Report, keys: Mapping[str, Any], sites: Iterable[SiteEntry]) -> tuple[Any, ...]:
     """Return what distinguishes the test rows of a run, () of a run without a comparison.
 
     A site's holdout is the same in all runs, unless the site draws another in each repeat: the mean then covers as many
@@ -331,9 +332,9 @@ def _test_rows(report: Report, keys: Mapping[str, Any], sites: Sequence[SiteEntr
     if not any(rows.values()) or primary_of(report) is None:
         return ()
     # A fixed holdout is the same in each repeat, so that repeats do not count there.
-    repeats = dict.fromkeys(rows, 1) | {one.site: run.repeats for one in sites if one.resplit}
+    repeats = {one.site: run.repeats for one in sites if one.resplit}
     drawn = (str(keys.get(key)) for key in DRAWN)
-    return *drawn, *((name, rows[name], repeats[name]) for name in sorted(rows))
+    return *drawn, *((name, rows[name], repeats.get(name, 1)) for name in sorted(rows))
 
 
 def _and(names: Sequence[str]) -> str:

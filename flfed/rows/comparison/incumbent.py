@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from flfed.errors import nearest
+from flfed.errors import unknown
 from flfed.refusals import decline
 from flfed.rows.comparison.subgroups import few_people
 from flfed.rows.data.schema import Schema
@@ -59,8 +59,7 @@ def check_incumbent(study: Study, schema: Schema) -> None:
     name = incumbent.column
     choices = [name for name, column in schema.columns.items() if column.kind in KINDS]
     if name not in schema.columns:
-        close = nearest(name, choices)
-        raise usage_error("study.incumbent.column", column=name, close=close, choices=", ".join(choices))
+        raise unknown("[compare] incumbent: column", name, choices)
     if name not in choices:
         raise usage_error("study.incumbent.kind", column=name, kind=schema.columns[name].kind)
     if name in schema.features(study.dataset.features):

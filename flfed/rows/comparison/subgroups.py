@@ -13,7 +13,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from flfed.errors import nearest
+from flfed.errors import unknown
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.evaluation.intervals import NAN, Estimate, estimate
@@ -85,8 +85,7 @@ def _grouping(words: str, schema: Schema) -> Grouping:
     column, cut, ends = words.partition(CUT)
     choices = [name for name, of in schema.columns.items() if of.kind in ("category", "flag", "number")]
     if column not in choices:
-        close = nearest(column, choices)
-        raise usage_error("study.compare.column", column=column, close=close, choices=", ".join(choices))
+        raise unknown("[compare] subgroups: column", column, choices)
     kind = schema.columns[column].kind
     if kind != "number":
         if cut:

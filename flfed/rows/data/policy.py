@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from flfed import registry
-from flfed.errors import nearest
+from flfed.errors import unknown
 from flfed.refusals import Refusal
 from flfed.rows.data.schema import Strict
 from flfed.study.tables import Sharing, in_sums_only, strictest
@@ -316,10 +316,7 @@ def _check_names(policy: Policy) -> None:
         for name in getattr(policy, word) or ():
             choices = _with_none(kind, registry.names(kind))
             if name not in choices:
-                hint = nearest(name, choices)
-                raise ValueError(
-                    render("rows.policy.unknown", kind=kind, name=name, hint=hint, known=", ".join(choices))
-                )
+                raise ValueError(unknown(kind, name, choices))
 
 
 def width_in_words(width: float) -> str:

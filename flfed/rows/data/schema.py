@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 from pydantic import Field as PydanticField
 
-from flfed.errors import UsageError, nearest
+from flfed.errors import UsageError, nearest, unknown
 from flfed.parsers import parse_toml, read_text
 from flfed.rows.data.parsing.fields import Field, has_control
 from flfed.study.settings import describe_error
@@ -176,7 +176,7 @@ class Schema(Strict):
         if isinstance(task, str) and task not in tasks:
             if task in LATER_TASKS:
                 raise ValueError(render("rows.schema.later", task=task))
-            raise ValueError(render("rows.schema.task", task=task, hint=nearest(task, tasks).rstrip(".")))
+            raise ValueError(unknown("task", task, tasks))
         return task
 
     @field_validator("columns")
@@ -292,7 +292,7 @@ def parse_settings(kind: type[Settings], path: Path) -> Settings:
     except ValidationError as error:
         # Of several broken rules, the first is reported with its place in the file, or a misspelt key before all.
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        place = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
+        place = ".".join(map(str, first["loc"])) or kind.__name__.lower()
         rule = describe_error(error, limit=kind.model_fields.get(place.replace("-", "_"), ""))
         if first["type"] == "extra_forbidden":
             described = kind.model_json_schema()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target, undefined
+from flfed.rows.evaluation.weighted_metrics import Drawn, Floats, RankMetric, Score, Target
 from flfed.words import render
 
 ROUNDING = 1e-12
 
 
-class RankCorrelation:
+class RankCorrelation(RankMetric):
     """Mean over steps of Spearman's rank correlation of predictions and outcomes within a step.
 
     A step, such as a month, counts by its rows; one whose predictions or outcomes are all alike has none and is left
@@ -26,10 +24,8 @@ class RankCorrelation:
     Management", 2nd edition, chapter 6.
     """
 
-    tasks: tuple[str, ...] = ("regression",)
-    better: Literal["higher", "lower"] = "higher"
-    unit: str = ""
-    label: str = "rank correlation within a step of time"
+    tasks = ("regression",)
+    label = "rank correlation within a step of time"
 
     _steps: NDArray[np.intp] | None = None
 
@@ -53,24 +49,22 @@ class RankCorrelation:
             return ""
         return render("figures.methods.outcome")
 
-    def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
-        """Return the metric [draws] under weights [draws, n], which stand for so many equal rows."""
-        if self.defined(y) or np.isnan(score).any():
-            return undefined(weights)
-        total = np.zeros(len(weights))
-        denominator = np.zeros(len(weights))
-        for rows in self._rows(len(y)):
-            own = weights[:, rows]
-            correlation = _correlation(_ranks(y[rows], own), _ranks(score[rows], own), own)
-            has = np.isfinite(correlation)
-            total += np.where(has, correlation, 0.0) * own.sum(axis=1)
-            denominator += has * own.sum(axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return total / denominator
+    def drawn(self, y: Target, score: Score) -> Drawn:
+        """Return the function from weights, which stand for so many equal rows, to the metric."""
 
-    def value(self, y: Target, score: Score) -> float:
-        """Return the metric on `y` [n], NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
+        def drawn(weights: Floats) -> Floats:
+            total = np.zeros(len(weights))
+            denominator = np.zeros(len(weights))
+            for rows in self._rows(len(y)):
+                own = weights[:, rows]
+                correlation = _correlation(_ranks(y[rows], own), _ranks(score[rows], own), own)
+                has = np.isfinite(correlation)
+                total += np.where(has, correlation, 0.0) * own.sum(axis=1)
+                denominator += has * own.sum(axis=1)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return total / denominator
+
+        return drawn
 
     def _rows(self, count: int) -> list[NDArray[np.intp]]:
         """Return the places of each step's rows."""

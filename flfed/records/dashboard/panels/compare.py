@@ -36,16 +36,17 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
         title = f"{describe_study(opened.runs[0].study)} {opened.runs[0].series[-4:]}"
         opened_by_title[title] = opened
     st.markdown("## Side by side")
-    runs = [(name, opened.report, opened.shown.study_text) for name, opened in opened_by_title.items()]
-    sites = {name: opened.shown.sites for name, opened in opened_by_title.items()}
-    for line in comparison_warnings(runs, sites):
+    runs = [
+        (name, opened.report, opened.shown.study_text, opened.shown.sites) for name, opened in opened_by_title.items()
+    ]
+    for line in comparison_warnings(runs):
         st.warning(escape(line))
-    metric = next(filter(None, (primary_of(report) for _, report, _ in runs)), None)
+    metric = next(filter(None, (primary_of(report) for _, report, *_ in runs)), None)
     if metric is not None:
         _figures(opened_by_title, metric, only)
     # A record that is read for one site does not have the number of sites.
     table([line for line in _facts(opened_by_title) if only is None or line[""] != "Sites"])
-    differing = differences([(name, text) for name, _, text in runs])
+    differing = differences([(name, text) for name, _, text, _ in runs])
     st.markdown("### Differences between studies")
     if differing:
         table(differing)
