@@ -134,7 +134,7 @@ def test_a_planted_better_score_wins_and_a_worse_one_does_not(small_sites, small
 
 
 @pytest.mark.parametrize(("column", "reason"), [
-    ("x1", "'x1' is a feature of the study"), ("x9", "[compare] incumbent: column 'x9' is not known"),
+    ("x1", "'x1' is a feature of the study"), ("x9", "incumbent: column 'x9' is not known"),
     ("y", "'y' is of kind 'target'"), ("person", "'person' is of kind 'id'"),
 ])  # fmt: skip
 def test_a_score_that_cannot_be_compared_is_refused(small_sites, small_study, column: str, reason: str):
