@@ -233,6 +233,9 @@ def test_ctrl_c_beside_both_apps_is_the_end_that_was_meant_and_a_real_ledger_is_
     os.killpg(rehearsing.process.pid, signal.SIGINT)
     assert (rehearsing.wait(), rehearsing.left(), rehearsing.place.exists()) == (0, {}, False), rehearsing.said
     assert len(addresses) == 2 and len(rehearsing.seen) >= 12  # both apps; server, Caddy, nodes and gates
+    # The run is removed at the end: all is printed, and no command names it.
+    out = "".join(rehearsing.out)
+    assert "Not covered, since" in out and "flfed run show" not in out
     assert digest(home) == before
 
 

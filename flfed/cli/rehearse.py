@@ -164,7 +164,8 @@ def _rehearse(consortium: Rehearsal, lines: StepLines, *, apps: bool, as_json: b
         if as_json:
             output.print_json(object_of(result.run) | {"rehearsal": consortium.homes()})
         else:
-            print_report(result.report)
+            # Nothing can be looked up later: the record ends with the rehearsal.
+            print_report(result.report, whole=True)
         # A stopped run is neither success nor failure, as in study run.
         if result.status == "stopped":
             raise typer.Exit(3)
