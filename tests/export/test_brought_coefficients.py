@@ -14,6 +14,7 @@ from flfed import Study, run
 from flfed.errors import UsageError
 from flfed.export.brought.validation_study import bring_model
 from flfed.export.model_folder import SharedModel
+from flfed.export.monitor import monitor
 from flfed.export.predict import predict_frame, predict_site
 from flfed.export.run_folder import export
 from flfed.rows.data import datasets
@@ -130,6 +131,8 @@ def test_probabilities_are_those_of_the_coefficients_and_a_row_with_a_gap_has_no
     found = predict_frame(model, TABLE)
     np.testing.assert_allclose(found.values[:3, 0], expit(SCORES), rtol=0, atol=1e-15)
     assert np.isnan(found.values[3:, 0]).all() and any("fewer than 5 rows have a gap" in note for note in found.notes)
+    with pytest.raises(UsageError, match=r"no counts of training rows .* made of a file of coefficients or trees"):
+        monitor(model, found)
 
 
 def test_a_column_without_a_coefficient_may_be_missing(written, tmp_path: Path):

@@ -155,7 +155,7 @@ def test_wrong_input_is_a_sentence_and_exit_code_2(exported, flfed, tmp_path: Pa
     replace(model, references=None).write(bare)
     assert not (bare / MONITOR).exists()
     wrong = [
-        (bare, table, "the model folder has no monitor.json"),
+        (bare, table, "the model folder has no counts of training rows (monitor.json)"),
         (folder, table.drop(columns="x1"), "column 'x1' is not in the table"),
         (folder, table.iloc[:0], "no rows"),
         (folder, table.assign(colour="Jane Roe"), "column 'colour' has a value that the schema does not allow"),
@@ -264,7 +264,7 @@ def test_a_run_whose_counts_all_have_noise_has_no_groups(small_sites, small_stud
     assert not (folder / MONITOR).exists()
     assert SharedModel.read(folder).references is None
     code, _, err = flfed("monitor", folder, written(small_table(50, seed=1), folder))
-    assert code == 2 and "its run recorded no counts of training rows that are free of noise" in err
+    assert code == 2 and "its run recorded none that are free of noise" in err
 
 
 def test_groups_under_secure_aggregation_are_those_over_all_sites(exported) -> None:
