@@ -93,15 +93,15 @@ def percent_of(events: int, rows: int) -> str:
     return number(share, int(0 < share < 10))
 
 
-def heading(title: str, repeat: int | None) -> str:
-    """Return a heading, with the number of the repeat where there are several.
+def heading(title: str, which: str = "") -> str:
+    """Return a heading, with the repeats whose figures are below it where there are several.
 
     Examples
     --------
-    >>> heading("Calibration", 2), heading("Calibration", None)
+    >>> heading("Calibration", "in repeat 2"), heading("Calibration")
     ('## Calibration, in repeat 2', '## Calibration')
     """
-    return f"## {title}" + ("" if repeat is None else f", in repeat {repeat}")
+    return f"## {title}, {which}" if which else f"## {title}"
 
 
 def escape(text: str) -> str:

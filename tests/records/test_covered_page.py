@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import re
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ import pyarrow as pa
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from flfed.records.charts.chart import picture
 from flfed.records.charts.curves import scores_chart
 from flfed.records.dashboard.run_page import seen_in_words
 from flfed.records.document.document import document
 from flfed.records.reports.privacy_tables import charged_lines
 from flfed.records.reports.report import report
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.noised_scores import figure_lines
+from flfed.records.statistics.noised_scores import NOISE, figure_lines
 from flfed.records.statistics.verdict import number
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer, of_summary
@@ -32,6 +34,8 @@ GAIN_NOT_RELEASED = render("report.noised.gain")
 NO_CURVES = render("report.noised.curves")
 NO_ROUNDS = render("report.noised.rounds")
 NO_SUMS = render("report.noised.sums")
+LETTER = 5.5
+"""Pixels of a digit of an axis, at least."""
 PAGES = ("p20_overview", "p30_sites", "p40_curves", "p50_rounds", "p55_methods", "p60_data", "p70_privacy")
 OF_JOINING = re.compile(
     r"[Jj]oining improves AUC at \d|[Ii]nconclusive|Largest clear gain|not checked for leaks|needs the counts"
@@ -109,6 +113,22 @@ def test_curves_are_noised_counts_with_their_noise_of_whom_the_reader_picks(foun
         assert spec["layer"][0]["encoding"]["x"]["axis"]["labelExpr"].startswith("['0', ")
         slope = one["slope"]
         assert f"Calibration slope {number(slope['value'])} (95 % CI {number(slope['low'])} to" in words(opened)
+
+
+def test_probabilities_of_many_digits_do_not_overlap_on_a_phone():
+    small = [0, 0.00032, 0.000421, 0.000689, 0.0012, 0.00259, 0.0032, 0.00457, 0.0211]
+    ends = [*small, 0.0871, 0.2, 0.525, 0.9, 0.999989, 1]
+    lines = [
+        {"Predicted, from": low, "Predicted, to": high, "Without the outcome": 9.0, "With the outcome": 5.0, NOISE: 2.0}
+        for low, high in zip(ends, ends[1:])
+    ]  # fmt: skip
+    svg = picture(scores_chart(lines, "rows"), 300)
+    axis = re.search(r'role-axis-label">(.*?)</g>', svg)[1]
+    # One that is left out has an opacity of 0 behind its colour.
+    labels = re.findall(r'translate\(([\d.]+),\d+\)"[^>]* fill="#\w+">([\d.]+)<', axis)
+    assert len(labels) >= 4
+    for (left, text), (right, other) in pairwise(labels):
+        assert float(right) - float(left) > LETTER * (len(text) + len(other)) / 2, (text, other)
 
 
 def test_a_count_below_nobody_is_drawn_as_its_noise_alone():

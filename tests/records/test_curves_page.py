@@ -180,11 +180,27 @@ def test_repeats_are_not_added_up(small_sites, small_study):
         assert shown[ALL]["AUC, from rows"] == figure_of(each[place]["global"][AUC])
         assert int(shown[ALL]["Test rows"]) == sum(site["holdout-rows"] for site in each[place]["sites"].values())
         alone, several = words(page), place == 0
-        assert [f"**Repeat {place + 1} of 2 alone**" in info.value for info in page.info] == [True] * several
+        assert [f"**in repeat {place + 1} of 2 alone**" in info.value for info in page.info] == [True] * several
         assert ("Overview and Sites show means." in alone) == several
         headings = [block.value for block in page.markdown if block.value.startswith("## ")]
         assert [heading.endswith(", in repeat 1") for heading in headings] == [*[several] * 3, False]
-        assert headings[-1] == "## What the shared model goes by"  # the one part that is of all repeats
+        # The one part that is of all repeats.
+        assert headings[-1] == f"## What the shared model goes by{', mean over 2 repeats' if several else ''}"
+
+
+def test_means_over_repeats_stand_below_the_figures_of_one_and_say_so(small_sites, small_study):
+    study = Study.parse(small_study).replace({"compare.calibration": True, "compare.thresholds": [0.3]})
+    result = run(study, sites=small_sites(3, rows=200), repeats=2)
+    page = curves(result.report["run"])
+    headings = [block.value.removeprefix("## ") for block in page.markdown if block.value.startswith("## ")]
+    assert headings[-3:] == [
+        "Flagged rows at the study's own thresholds, in repeat 1",
+        "Calibration at each site, mean over 2 repeats",
+        "What the shared model goes by, mean over 2 repeats",
+    ]
+    slope = result.report["sites"]["site-01"]["calibration"]["slope"]["value"]
+    (shown,) = (of.value["Slope (95 % CI)"] for of in page.table if "Test rows of" in of.value)
+    assert shown[0].replace("\\", "").startswith(f"{slope:.2f} (")
 
 
 def test_who_is_flagged_at_a_threshold_or_a_budget_is_that_of_scikit_learn(three):

@@ -76,7 +76,7 @@ def _axis(field: str, title: str, top: float = 1.0, *, stretched: bool = False) 
         scale |= {"type": "pow", "exponent": 1 / STRETCH}
         values = stretched_ticks(top)
         # Vega omits every other one of more values than the count of ticks.
-        axis |= {"labelExpr": "'' + datum.value", "values": values, "tickCount": len(values), "labelOverlap": False}
+        axis |= {"labelExpr": "'' + datum.value", "values": values, "tickCount": len(values), "labelOverlap": "greedy"}
     return quantitative(field, axis=axis, scale=scale)
 
 
@@ -423,8 +423,15 @@ def scores_chart(lines: Sequence[Line], unit: str) -> Chart | None:
             drawn.append(row | {"from": line[FROM], "to": line[TO], "recorded": count})
     bins = len(lines)
     places = [format_as_written(end) for end in (*(line[FROM] for line in lines), lines[-1][TO])]
-    axis = {"title": "predicted probability", "grid": False, "labelFlush": False, "labelOverlap": False}
-    axis |= {"values": list(range(0, bins + 1, -(-bins // MOST_ENDS))), "labelExpr": f"{places}[datum.value]"}
+    axis = {
+        "title": "predicted probability",
+        "grid": False,
+        "labelFlush": False,
+        "labelOverlap": "greedy",
+        "labelSeparation": 6,
+        "values": list(range(0, bins + 1, -(-bins // MOST_ENDS))),
+        "labelExpr": f"{places}[datum.value]",
+    }
     scale = {"domain": [WITHOUT, WITH], "range": [BLUE, ORANGE]}
     ends = {
         "x": quantitative("start", scale={"domain": [0, bins], "nice": False}, axis=axis),
@@ -439,7 +446,7 @@ def scores_chart(lines: Sequence[Line], unit: str) -> Chart | None:
 GAP = 0.06
 """Gap left and right of each pair of bars, as a share of a bin."""
 MOST_ENDS = 8
-"""Most ends of bins that the axis names: more would overlap on a phone."""
+"""Most ends of bins that the axis names; a phone omits those that would overlap."""
 
 
 def log_ticks(low: float, high: float) -> list[float]:

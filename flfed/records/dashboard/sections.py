@@ -119,12 +119,11 @@ def bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def csv_of(lines: Iterable[Line]) -> str:
+def csv_of(lines: Sequence[Line]) -> str:
     """Return lines as CSV, with all their names in the heading."""
-    there = list(lines)
     # A line may lack a name that others have, and has an empty cell there.
-    names = names_of(there)
-    return csv_text(names, ([line.get(name) for name in names] for line in there))
+    names = names_of(lines)
+    return csv_text(names, ([line.get(name) for name in names] for line in lines))
 
 
 def scrolled(lines: Sequence[Line], *, key: str | None = None, height: int | Literal["auto"] = "auto") -> None:
@@ -163,14 +162,14 @@ BESIDE = 2
 """Charts side by side."""
 
 
-def show(section: Section | None, *, repeat: int | None = None, titled: bool = True) -> None:
+def show(section: Section | None, *, which: str = "", titled: bool = True) -> None:
     """Show a section's sentences, charts, tables and notes in a place of its own; nothing of None.
 
     Parameters
     ----------
     section : Section or None
-    repeat : int, optional
-        Number of the repeat of its figures, of several.
+    which : str
+        The repeats whose figures it has, where there are several.
     titled : bool
         Whether it has its title.
     """
@@ -178,7 +177,7 @@ def show(section: Section | None, *, repeat: int | None = None, titled: bool = T
         if section is None:
             return
         if titled:
-            st.markdown(heading(section.title, repeat))
+            st.markdown(heading(section.title, which))
         for line in section.lead:
             st.caption(with_code(line))
         _show_charts(section.charts)
@@ -192,11 +191,11 @@ def show(section: Section | None, *, repeat: int | None = None, titled: bool = T
             st.caption(EMPHASIS.sub(r"*\1*", with_code(line)))
 
 
-def show_all(*of: Section | None, repeat: int | None = None) -> None:
+def show_all(*of: Section | None) -> None:
     """Show sections, and those without content in one line at the end, with the reasons folded in it."""
     there, absent = divide(of)
     for one in there:
-        show(one, repeat=repeat)
+        show(one)
     with st.container():
         if absent:
             names = "; ".join(one.title for one in absent)

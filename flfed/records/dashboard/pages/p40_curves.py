@@ -27,8 +27,8 @@ def parts(opened: Opened) -> None:
     if not opened.shown.run.is_validation and overview.trains_nothing(opened):
         return
     if noised := _first_with(opened, SCORES):
-        repeat = _show_repeat(opened, noised[0])
-        sections.contained(curves.noised, noised[0].report, repeat)
+        which = _show_repeat(opened, noised[0])
+        sections.contained(curves.noised, noised[0].report, which)
         _more(opened)
     elif counted := _first_with(opened, "score-histograms"):
         _curves(opened, *counted)
@@ -48,7 +48,7 @@ def _curves(opened: Opened, one: Opened, payload: dict[str, Any]) -> None:
     # Colours follow from all sites of the run, so that a site has the same one on every page.
     looks = site_looks(site.site for site in shown.sites)
     with st.container():
-        repeat = _show_repeat(opened, one)
+        which = _show_repeat(opened, one)
         for line in says_whose(payload, shown.compared_sites, only=opened.only):
             st.caption(escape(line))
         counts_by_name = read_score_counts(payload)
@@ -56,9 +56,9 @@ def _curves(opened: Opened, one: Opened, payload: dict[str, Any]) -> None:
             st.info(render("pages.curves.none"))
             return
         chosen = curves.choose(counts_by_name)
-    sections.contained(curves.ranking, chosen, looks, shown.report, repeat)
-    sections.contained(curves.calibrated, counts_by_name, chosen, shown.report, looks, repeat)
-    sections.contained(curves.operating_points, counts_by_name, chosen, repeat)
+    sections.contained(curves.ranking, chosen, looks, shown.report, which)
+    sections.contained(curves.calibrated, counts_by_name, chosen, shown.report, looks, which)
+    sections.contained(curves.operating_points, counts_by_name, chosen, which)
     _more(opened)
     sections.contained(curves.how_to_read)
 
@@ -74,29 +74,32 @@ def _first_with(opened: Opened, name: str) -> tuple[Opened, dict[str, Any]] | No
 
 
 def _more(opened: Opened) -> None:
-    """Show calibration, exact counts, groups and importances of the study; coefficients, trees' gains."""
-    sections.show(calibration_of_sites(opened.report))
+    """Show exact counts and groups of one repeat; means of calibration, coefficients, trees' gains and importances."""
     if points := _first_with(opened, "operating-points"):
-        sections.contained(curves.exact_counts, points[1], _repeat_of(opened, points[0]))
+        sections.contained(curves.exact_counts, points[1], _which(opened, points[0]))
     if groups := _first_with(opened, "subgroups"):
-        sections.show(within_groups(groups[1], only=opened.only), repeat=_repeat_of(opened, groups[0]))
+        sections.show(within_groups(groups[1], only=opened.only), which=_which(opened, groups[0]))
+    which = ""
+    if opened.is_repeated:
+        which = render("report.curves.mean", repeats=opened.shown.run.repeats)
+    sections.show(calibration_of_sites(opened.report), which=which)
     if repeats := [payload for payload in opened.summaries("coefficients") if payload is not None]:
-        sections.show(coefficients(repeats))
-    sections.show(split_columns(opened.report))
-    sections.show(needed_columns(opened.report))
+        sections.show(coefficients(repeats), which=which)
+    sections.show(split_columns(opened.report), which=which)
+    sections.show(needed_columns(opened.report), which=which)
 
 
-def _repeat_of(opened: Opened, one: Opened) -> int | None:
-    """Return the number of a repeat, None where there is only one."""
-    return one.runs[0].repeat + 1 if opened.is_repeated else None
+def _which(opened: Opened, one: Opened) -> str:
+    """Return which repeat is shown, "" where there is only one."""
+    return f"in repeat {one.runs[0].repeat + 1}" if opened.is_repeated else ""
 
 
-def _show_repeat(opened: Opened, one: Opened) -> int | None:
-    """Return the number of a repeat, and show it on the page."""
-    repeat = _repeat_of(opened, one)
-    if repeat is not None:
-        st.info(render("report.curves.shown", repeat=repeat, repeats=one.runs[0].repeats))
-    return repeat
+def _show_repeat(opened: Opened, one: Opened) -> str:
+    """Return which repeat is shown, and say so on the page."""
+    which = _which(opened, one)
+    if which:
+        st.info(render("report.curves.shown", which=which, repeats=one.runs[0].repeats))
+    return which
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ They show discrimination, calibration, and flagged rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -26,15 +26,15 @@ THRESHOLD = "a threshold"
 BUDGET = "an alert budget"
 
 
-def noised(report: Report, repeat: int | None = None) -> None:
+def noised(report: Report, which: str) -> None:
     """Show noised counts by score, for the rows that the reader picks.
 
-    `report` is of one repeat; `repeat` is its number where there are several.
+    `report` is of one repeat; `which` is which one, where there are several.
     """
     recorded = noised_scores(report) or NoisedScores()
     names = list(recorded.whose)
     whose = ""
-    st.markdown(heading(scores.SCORED, repeat))
+    st.markdown(heading(scores.SCORED, which))
     if len(names) > 1:
         whose = str(st.selectbox("Rows of", names, key="noised-of", width=320))
     sections.show(scores.noised(report, whose), titled=False)
@@ -54,10 +54,10 @@ def choose(counts_by_name: CountsByName) -> CountsByName:
     return {name: counts for name, counts in counts_by_name.items() if is_together(name) or name in chosen}
 
 
-def ranking(counts_by_name: CountsByName, looks: Looks, report: Report, repeat: int | None = None) -> None:
+def ranking(counts_by_name: CountsByName, looks: Looks, report: Report, which: str) -> None:
     """Show the ROC and precision-recall curves of sites with rows of both classes, and their areas."""
     shown, looks = _in_colour({name: counts for name, counts in counts_by_name.items() if counts.has_both}, looks)
-    sections.show(scores.ranking(counts_by_name, shown, looks, report), repeat=repeat)
+    sections.show(scores.ranking(counts_by_name, shown, looks, report), which=which)
 
 
 def _in_colour(counts_by_name: CountsByName, looks: Looks) -> tuple[CountsByName, Looks]:
@@ -71,11 +71,9 @@ def _in_colour(counts_by_name: CountsByName, looks: Looks) -> tuple[CountsByName
     return {name: counts_by_name[name] for name in order}, looks | one_in_colour(sites, chosen)
 
 
-def calibrated(
-    counts_by_name: CountsByName, chosen: CountsByName, report: Report, looks: Looks, repeat: int | None = None
-) -> None:
+def calibrated(counts_by_name: CountsByName, chosen: CountsByName, report: Report, looks: Looks, which: str) -> None:
     """Show observed against predicted probability: the chosen sites in words, one drawn with intervals."""
-    st.markdown(heading(scores.CALIBRATED, repeat))
+    st.markdown(heading(scores.CALIBRATED, which))
     sites = [name for name, counts in counts_by_name.items() if not is_together(name) and counts.rows >= LEAST_ROWS]
     drawn = [name for name in counts_by_name if is_together(name)]
     label = f"Draw {drawn[0]}, and this site" if drawn else "Draw this site"
@@ -85,7 +83,7 @@ def calibrated(
     sections.show(scores.calibrated(beside, report, looks, [drawn]), titled=False)
 
 
-def operating_points(counts_by_name: CountsByName, chosen: CountsByName, repeat: int | None = None) -> None:
+def operating_points(counts_by_name: CountsByName, chosen: CountsByName, which: str) -> None:
     """Show the confusion tables at one threshold or alert budget.
 
     Thresholds on offer are the edges of the bins of `counts_by_name`: between two edges the counts do not change.
@@ -94,46 +92,42 @@ def operating_points(counts_by_name: CountsByName, chosen: CountsByName, repeat:
     ----------
     counts_by_name, chosen : dict of name to ScoreCounts
         Those of the page, and the reader's choice of them.
-    repeat : int, optional
-        Number of the repeat shown, of several.
+    which : str
+        Which repeat is shown, of several.
     """
-    st.markdown(heading(scores.FLAGGED, repeat))
+    st.markdown(heading(scores.FLAGGED, which))
     share = points.share_with_outcome(counts_by_name)
     # Where the outcome is rare, hardly any probability is near a half.
     ways = [BUDGET, THRESHOLD] if share < points.RARE else [THRESHOLD, BUDGET]
     if st.radio("Flag rows by", ways, horizontal=True, key=f"points-way-{ways[0]}") == BUDGET:
         first = 100 * points.first_budget(share)
-        label = render("pages.flagged.budget")
         key = f"points-budget-{first}"
-        typed = st.number_input(label, 0.01, 99.0, first, 0.5, format="%g", key=key, width=320)
+        typed = st.number_input(render("pages.flagged.budget"), 0.01, 99.0, first, 0.5, format="%g", key=key, width=320)
         point = ("alert-budget", float(typed) / 100)
     else:
         offered = points.edges(counts_by_name.values())
         # At first one near the share with the outcome.
         place = offered.index(points.first_threshold(offered, share))
-        label = render("pages.flagged.least")
         key = f"points-threshold-{len(offered)}-{offered[0]:.6g}"
-        edge = st.selectbox(label, offered, place, format_func=points.probability, key=key, width=320)
+        edge = st.selectbox(
+            render("pages.flagged.least"), offered, place, format_func=points.probability, key=key, width=320
+        )
         point = ("threshold", float(edge))
     sections.show(scores.flagged(chosen, point), titled=False)
-    with st.expander(render("pages.flagged.title")):
-        st.markdown(render("pages.flagged.threshold"))
-        st.markdown(render("pages.flagged.alerts"))
-        st.markdown(render("pages.flagged.rates"))
-        st.markdown(render("pages.flagged.benefit", benefit=render("report.points.benefit")))
+    _explain("flagged", ("threshold", "alerts", "rates", "benefit"), benefit=render("report.points.benefit"))
 
 
-def exact_counts(payload: Mapping[str, Any], repeat: int | None = None) -> None:
+def exact_counts(payload: Mapping[str, Any], which: str) -> None:
     """Show the counts at one of the thresholds and alert budgets that the study names.
 
     Parameters
     ----------
     payload : dict
         The object "operating-points" of a run.
-    repeat : int, optional
-        Number of the repeat shown, of several.
+    which : str
+        Which repeat is shown, of several.
     """
-    st.markdown(heading(render("pages.flagged.exact"), repeat))
+    st.markdown(heading(render("pages.flagged.exact"), which))
     labels = {point: points.point_in_words(*point) for point in points.list_operating_points(payload)}
     picked = st.selectbox("Operating point", labels, format_func=labels.__getitem__, key="points-exact", width=320)
     sections.show(scores.exactly_flagged(payload, picked), titled=False)
@@ -141,9 +135,13 @@ def exact_counts(payload: Mapping[str, Any], repeat: int | None = None) -> None:
 
 def how_to_read() -> None:
     """Explain the curves, folded away."""
-    with st.expander(render("pages.reading.title")):
-        st.markdown(render("pages.reading.auc"))
-        st.markdown(render("pages.reading.precision"))
-        st.markdown(render("pages.reading.calibration", rows=LEAST_ROWS))
-        st.markdown(render("pages.reading.bins"))
-        st.markdown(render("pages.reading.limits", limits=render("report.curves.limits")))
+    keys = ("auc", "precision", "calibration", "bins", "limits")
+    _explain("reading", keys, rows=LEAST_ROWS, limits=render("report.curves.limits"))
+
+
+def _explain(part: str, keys: Sequence[str], **facts: object) -> None:
+    """Explain a part of the page, folded away: title and sentences from its table of templates."""
+    title, *sentences = (render(f"pages.{part}.{key}", **facts) for key in ("title", *keys))
+    with st.expander(title):
+        for sentence in sentences:
+            st.markdown(sentence)
