@@ -28,7 +28,6 @@ from flfed.records.statistics.power import (
     site_rows,
 )
 from flfed.records.store.reader import RunReader
-from flfed.rows.data.holdout import Holdout
 from flfed.rows.features.summarise import outcomes
 from flfed.rows.study_model import study_layout, study_schema
 from flfed.study.former_names import parsed_study
@@ -127,19 +126,17 @@ def study_power(
     counts = _count(study) if counts is None else counts
     _check_counts(study, counts)
     columns = len(schema.features(study.dataset.features))
-    share = Holdout().share
     design = Design(
         auc=auc,
         worthwhile=study.compare.least_gain(AUC, AUC),
         sites=len(counts),
         repeats=repeats,
-        ratio=share / (1 - share),
     )
     curve = Curve.of_columns(columns)
     if first is not None:
         curve = curve_of_run(first, curve, design.worthwhile)
     enough = {name: each for name, each in counts.items() if min(each[1], each[0] - each[1]) >= LEAST_EVENTS}
-    together = of_one_study([site_rows(rows, events, share) for rows, events in enough.values()])
+    together = of_one_study([site_rows(*each) for each in enough.values()])
     judged = dict(zip(enough, together, strict=True))
     return StudyPower(
         study=study.name,

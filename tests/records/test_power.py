@@ -10,13 +10,15 @@ from streamlit.testing.v1 import AppTest
 from flfed.records.charts.by_site import chart_of_gains
 from flfed.records.charts.chart import picture
 from flfed.records.dashboard import page_files
-from flfed.records.sections.prospect import curve_lines, in_words, prospect_of_site
+from flfed.records.objects import read
+from flfed.records.sections.prospect import curve_lines, in_words, number, prospect_of_site
 from flfed.records.statistics.intervals import NORMAL_95, WeightedGain, class_gain, widening
 from flfed.records.statistics.power import (
     POWER,
     SPREAD,
     Curve,
     Design,
+    Outlook,
     Range,
     SiteRows,
     class_outlook,
@@ -36,6 +38,7 @@ from flfed.records.statistics.power import (
     site_rows,
 )
 from flfed.rows.evaluation.delong import delong
+from tests.records.one_answer import words
 
 CURVE = Curve.of_columns(20)
 
@@ -209,8 +212,8 @@ def test_the_chart_shades_what_no_site_could_see():
 
 def test_the_page_says_what_can_be_shown_and_what_cannot():
     design = Design(auc=0.75, sites=5, repeats=10)
-    assert in_words(2000, 0.2, design, CURVE)[0].startswith("With your rows, this can show a gain in AUC of ")
-    assert "no gain in AUC can be shown" in in_words(20, 0.2, design, CURVE)[0]
+    assert in_words(2000, 0.2, design, CURVE)[0].startswith("With your rows, a study can show a gain in AUC of ")
+    assert "can show no gain in AUC" in in_words(20, 0.2, design, CURVE)[0]
 
 
 def test_the_command_predicts_for_sites_that_are_named_and_counts_those_of_a_study(flfed):
@@ -223,6 +226,23 @@ def test_the_command_predicts_for_sites_that_are_named_and_counts_those_of_a_stu
     assert sum(site["rows"] for site in counted["sites"].values()) == 569
     shown = flfed("study", "power", "breast-cancer", "--site", "a=2000,400", "--site", "b=9,1")[1]
     assert "chance of a clear gain" in shown and "There is no mean over the sites" in shown
+    assert "30 % of the rows for tests" in shown
+    # Of a study's own tables only the outcomes of training rows are read.
+    assert "estimated" not in shown and "events, estimated" in flfed(*words[:3])[1]
+
+
+def test_page_and_command_have_the_same_figures_for_the_same_numbers(flfed):
+    named = [word for site in "abcde" for word in ("--site", f"{site}=500,100")]
+    counted = json.loads(flfed("study", "power", "breast-cancer", "--json", "--repeats", "10", *named)[1])
+    page = AppTest.from_file(str(page_files()["before-you-join"]), default_timeout=60).run()
+    page.number_input[0].set_value(counted["columns"]).run()
+    assert [box.value for box in page.number_input] == [30, 5, 10]
+    prospect = read(Outlook, counted["sites"]["a"])
+    shown = words(page)
+    for of in (prospect.least, prospect.expected):
+        assert f"{number(of.value)} " in shown and f"{number(of.low)} to {number(of.high)}" in shown
+    assert f"clear is {100 * prospect.power.value:.0f} %" in shown
+    assert "with 30 % of the rows for tests" in page.caption[-1].value
 
 
 def test_the_command_says_plainly_where_the_prediction_does_not_hold(flfed):

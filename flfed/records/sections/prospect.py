@@ -11,7 +11,7 @@ from flfed.records.objects import figure_of, run_of, site_of
 from flfed.records.reports.size_classes import rows_in_words
 from flfed.records.statistics import verdict
 from flfed.records.statistics.odd_sites import AUC
-from flfed.records.statistics.power import STUDIES, Curve, Design, Outlook, Range, outlook, site_rows
+from flfed.records.statistics.power import STUDIES, Curve, Design, Outlook, Range, of_one_study, outlook, site_rows
 from flfed.words import render
 
 CHANCE = "chance of a clear gain"
@@ -27,12 +27,18 @@ MOST_AUC = 0.95
 
 def in_words(rows: float, share: float, design: Design, curve: Curve) -> list[str]:
     """Return the gains that a study could show at a site, in sentences."""
-    prospect = outlook(site_rows(rows, share * rows), design, curve)
-    sentences = [render("pages.prospect.none")]
+    prospect = _outlook_at(rows, share, design, curve)
+    shown = render("pages.prospect.none")
     if prospect.least is not None:
-        sentences = [render("pages.prospect.least", gain=number(prospect.least.value), interval=_span(prospect.least))]
-    facts = {"gain": number(prospect.expected.value), "interval": _span(prospect.expected)}
-    return [*sentences, render("pages.prospect.expected", chance=_percent(prospect.power.value), **facts)]
+        shown = render("pages.prospect.least", **_facts(prospect.least))
+    chance = _percent(prospect.power.value)
+    return [shown, render("pages.prospect.expected", chance=chance, **_facts(prospect.expected))]
+
+
+def _outlook_at(rows: float, share: float, design: Design, curve: Curve) -> Outlook:
+    """Return the gains that a study of sites with so many rows each could show at one of them."""
+    alike = of_one_study([site_rows(rows, share * rows)] * design.sites)
+    return outlook(alike[0], design, curve)
 
 
 def prospect_line(prospect: Outlook | None) -> dict[str, str]:
@@ -55,7 +61,7 @@ def mean_in_words(mean: tuple[Range, Range] | None) -> str:
     if mean is None:
         return render("experiments.power.fewer", least=verdict.LEAST_SITES, rows=verdict.LEAST_OF_A_CLASS)
     gain, clear = mean
-    return render("experiments.power.mean", gain=number(gain.value), interval=_span(gain), chance=_chance(clear))
+    return render("experiments.power.mean", chance=_chance(clear), **_facts(gain))
 
 
 def limits_in_words() -> str:
@@ -70,8 +76,7 @@ def class_in_words(of: tuple[Sequence[int | None], int, tuple[Range, Range] | No
     if outlook_of_class is None:
         return render("experiments.power.class-few", **facts)
     gain, clear = outlook_of_class
-    facts |= {"gain": number(gain.value), "interval": _span(gain), "chance": _chance(clear)}
-    return render("experiments.power.class", **facts)
+    return render("experiments.power.class", chance=_chance(clear), **facts, **_facts(gain))
 
 
 def prospect_of_site(report: Mapping[str, Any], site: str) -> dict[str, str]:
@@ -92,6 +97,11 @@ def prospect_of_site(report: Mapping[str, Any], site: str) -> dict[str, str]:
     }
 
 
+def _facts(gain: Range) -> dict[str, str]:
+    """Return a gain and its interval, as sentences name them."""
+    return {"gain": number(gain.value), "interval": _span(gain)}
+
+
 def _span(values: Range) -> str:
     return verdict.interval(values.low, values.high, 3)
 
@@ -108,7 +118,7 @@ def curve_lines(share: float, design: Design, curve: Curve) -> list[dict[str, An
     """Return expected gain and least gain shown by a site's number of rows."""
     lines = []
     for rows in SIZES:
-        prospect = outlook(site_rows(rows, share * rows), design, curve)
+        prospect = _outlook_at(rows, share, design, curve)
         least = prospect.least.value if prospect.least else None
         lines.append({"Rows": rows, EXPECTED: prospect.expected.value, LEAST: least})
     return lines

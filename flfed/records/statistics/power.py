@@ -28,13 +28,12 @@ from flfed.records.statistics.intervals import (
     widening,
 )
 from flfed.records.statistics.verdict import LEAST_OF_A_CLASS, LEAST_SITES
+from flfed.study.tables import HOLDOUT_SHARE
 
 NORMAL = NormalDist()
 POWER = 0.8
 """Power with which the least gain is shown."""
 HALVINGS = 60
-TEST_SHARE = 0.2
-"""Share of a site's rows that is held out."""
 LEAST_FITTED = 4
 """Fewest sites with an error from which `c` is estimated."""
 MEAN_DRAWS = 400
@@ -177,9 +176,9 @@ def of_one_study(sites: Sequence[SiteRows]) -> list[SiteRows]:
     return [replace(site, elsewhere=total - site.weight or math.inf) for site in sites]
 
 
-def site_rows(rows: float, events: float, test_share: float = TEST_SHARE) -> SiteRows:
-    """Return the rows of a site, of which a share is held out; `events` of them have the outcome."""
-    return SiteRows((1 - test_share) * rows, test_share * events, test_share * (rows - events))
+def site_rows(rows: float, events: float) -> SiteRows:
+    """Return the rows of a site, of which the usual share is held out; `events` of them have the outcome."""
+    return SiteRows((1 - HOLDOUT_SHARE) * rows, HOLDOUT_SHARE * events, HOLDOUT_SHARE * (rows - events))
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,7 @@ class Design:
     worthwhile: float = 0.005
     sites: int = 1
     repeats: int = 1
-    ratio: float = 0.25
+    ratio: float = HOLDOUT_SHARE / (1 - HOLDOUT_SHARE)
 
     @property
     def shrinkage(self) -> float:

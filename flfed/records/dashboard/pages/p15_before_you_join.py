@@ -11,6 +11,7 @@ from flfed.records.dashboard import sections
 from flfed.records.sections.prospect import LEAST_AUC, MOST_AUC, SIZES, curve_lines, in_words
 from flfed.records.statistics.power import Curve, Design
 from flfed.records.text import escape
+from flfed.study.tables import HOLDOUT_SHARE
 from flfed.words import render
 
 Number = TypeVar("Number", int, float)
@@ -47,7 +48,7 @@ def show() -> None:
     lines = curve_lines(share / 100, design, curve)
     title = render("pages.prospect.title")
     sections.figure(st, title, chart_of_gains(lines), lines, key="prospect", says=render("pages.prospect.says"))
-    st.caption(escape(render("pages.prospect.legend")))
+    st.caption(escape(render("pages.prospect.legend", share=100 * HOLDOUT_SHARE)))
 
 
 if __name__ == "__main__":
