@@ -237,10 +237,7 @@ def study_power(
     changes: list[str] = SET,
     auc: float | None = typer.Option(None, help="AUC of the shared model; default: 0.75, or that of --run."),
     sites: list[str] = typer.Option(
-        [],
-        "--site",
-        metavar="NAME=ROWS,EVENTS",
-        help="Rows and events of a site; default: of the study's own tables, events by the share of training rows.",
+        [], "--site", metavar="NAME=ROWS,EVENTS", help="Rows and events of a site; default: the study's own tables."
     ),
     repeats: int = typer.Option(1, min=1, help="Random splits of each site's rows, as of `flfed study run`."),
     run: str = typer.Option("", metavar="RUN", help="A first run, whose figures take the place of other studies'."),
@@ -249,13 +246,12 @@ def study_power(
     """Predict which gain a study can show at each site, and which is to be expected, before anybody trains."""
     from flfed.experiments import study_power as experiment
     from flfed.records.sections.prospect import NEEDED, class_in_words, limits_in_words, mean_in_words, prospect_line
-    from flfed.study.tables import HOLDOUT_SHARE
 
     study = study_of(name, changes)
     counts = _sites_as_counts(sites) or None
     result = experiment.study_power(study, auc=auc, counts=counts, repeats=repeats, run=run)
     yield result.as_object()
-    facts = {"columns": result.columns, "share": 100 * HOLDOUT_SHARE, "repeats": counted(repeats, "split")}
+    facts = {"columns": result.columns, "share": 100 * result.design.test_share, "repeats": counted(repeats, "split")}
     least = format_as_written(result.design.worthwhile)
     output.say(render("experiments.power.assumed", auc=number(result.design.auc), least=least, **facts))
     if study.model.name != "logistic":

@@ -423,15 +423,8 @@ def scores_chart(lines: Sequence[Line], unit: str) -> Chart | None:
             drawn.append(row | {"from": line[FROM], "to": line[TO], "recorded": count})
     bins = len(lines)
     places = [format_as_written(end) for end in (*(line[FROM] for line in lines), lines[-1][TO])]
-    axis = {
-        "title": "predicted probability",
-        "grid": False,
-        "labelFlush": False,
-        "labelOverlap": "greedy",
-        "labelSeparation": 6,
-        "values": list(range(0, bins + 1, -(-bins // MOST_ENDS))),
-        "labelExpr": f"{places}[datum.value]",
-    }
+    axis = {"title": "predicted probability", "grid": False, "labelFlush": False, "labelExpr": f"{places}[datum.value]"}
+    axis |= {"labelOverlap": "greedy", "labelSeparation": 6, "values": list(range(0, bins + 1, -(-bins // MOST_ENDS)))}
     scale = {"domain": [WITHOUT, WITH], "range": [BLUE, ORANGE]}
     ends = {
         "x": quantitative("start", scale={"domain": [0, bins], "nice": False}, axis=axis),

@@ -31,8 +31,10 @@ def in_words(rows: float, share: float, design: Design, curve: Curve) -> list[st
     shown = render("pages.prospect.none")
     if prospect.least is not None:
         shown = render("pages.prospect.least", **_facts(prospect.least))
-    chance = _percent(prospect.power.value)
-    return [shown, render("pages.prospect.expected", chance=chance, **_facts(prospect.expected))]
+    return [
+        shown,
+        render("pages.prospect.expected", chance=_percent(prospect.power.value), **_facts(prospect.expected)),
+    ]
 
 
 def _outlook_at(rows: float, share: float, design: Design, curve: Curve) -> Outlook:

@@ -206,13 +206,17 @@ class Design:
     ratio: float = HOLDOUT_SHARE / (1 - HOLDOUT_SHARE)
 
     @property
+    def test_share(self) -> float:
+        """Test rows over all rows."""
+        return self.ratio / (1 + self.ratio)
+
+    @property
     def shrinkage(self) -> float:
         """Error of the mean of all repeats over that of one.
 
         Source: Nadeau and Bengio 2003, equations 7 and 8.
         """
-        shared = self.ratio / (1 + self.ratio)
-        return math.sqrt(shared + (1 - shared) / self.repeats)
+        return math.sqrt(self.test_share + (1 - self.test_share) / self.repeats)
 
 
 def own_auc(auc: float, effective: float, dimensions: float) -> float:

@@ -11,7 +11,6 @@ from flfed.records.dashboard import sections
 from flfed.records.sections.prospect import LEAST_AUC, MOST_AUC, SIZES, curve_lines, in_words
 from flfed.records.statistics.power import Curve, Design
 from flfed.records.text import escape
-from flfed.study.tables import HOLDOUT_SHARE
 from flfed.words import render
 
 Number = TypeVar("Number", int, float)
@@ -48,7 +47,7 @@ def show() -> None:
     lines = curve_lines(share / 100, design, curve)
     title = render("pages.prospect.title")
     sections.figure(st, title, chart_of_gains(lines), lines, key="prospect", says=render("pages.prospect.says"))
-    st.caption(escape(render("pages.prospect.legend", share=100 * HOLDOUT_SHARE)))
+    st.caption(escape(render("pages.prospect.legend", share=100 * design.test_share)))
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def operating_points(counts_by_name: CountsByName, chosen: CountsByName, which: 
     ways = [BUDGET, THRESHOLD] if share < points.RARE else [THRESHOLD, BUDGET]
     if st.radio("Flag rows by", ways, horizontal=True, key=f"points-way-{ways[0]}") == BUDGET:
         first = 100 * points.first_budget(share)
-        key = f"points-budget-{first}"
+        key = f"budget-{first}"
         typed = st.number_input(render("pages.flagged.budget"), 0.01, 99.0, first, 0.5, format="%g", key=key, width=320)
         point = ("alert-budget", float(typed) / 100)
     else:
