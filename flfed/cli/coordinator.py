@@ -413,7 +413,7 @@ def coordinator_status(whole: bool = output.ALL) -> output.Shown:
     overview = status(CoordinatorFolder.default())
     yield overview.as_json()
     state = "up" if overview.serving else "down"
-    yield render(f"commands.serving.{state}", title=overview.title, address=overview.address)
+    yield render(f"commands.serving.{state}", **vars(overview))
     yield render("commands.coordinator.valid", days=counted(overview.server_days, "day"))
     if overview.server_days < RENEWED_DAYS:
         yield render("commands.coordinator.renew")

@@ -176,7 +176,7 @@ class Monitoring:
             if one.reason:
                 sentences.append(render("export.monitor.absent", name=one.title, reason=one.reason))
         if 0 < self.sites < self.requested:
-            sentences.append(render("export.monitor.partial", sites=self.sites, requested=self.requested))
+            sentences.append(render("export.monitor.partial", **vars(self)))
         return sentences
 
 

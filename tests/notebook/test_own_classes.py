@@ -271,7 +271,15 @@ class OtherNames(flfed.FedAvg):
         return {"other": np.zeros(1)}
 
 
+class OtherType(flfed.FedAvg):
+    """FedAvg that rounds the model. Source: none, as it is wrong."""
+
+    def combine(self, incoming: Any, deltas: Any, weights: Any) -> Any:
+        return {name: value.astype(int) for name, value in super().combine(incoming, deltas, weights).items()}
+
+
 @pytest.mark.parametrize(("strategy", "rounds", "words"), [
+    (OtherType, 0, "round 1: strategy OtherType returned array .* of dtype int64, which must be float64"),
     (NoNumbers, 1, "round 2: strategy NoNumbers returned values of .* that are not finite numbers"),
     (OtherShapes, 0, "round 1: strategy OtherShapes returned array .* of shape .0,., which must be"),
     (OtherNames, 0, "round 1: strategy OtherNames returned no arrays under the names of the model .*weight"),
@@ -282,6 +290,28 @@ def test_a_strategy_that_combines_wrongly_is_named_and_no_site_is(strategy: type
     assert re.search(words, repr(found)) and re.search(words, found._repr_html_())
     assert not any(site in found.report["reason"] for site in FRAMES) and found.report["faults"] == []
     assert all(np.isfinite(value).all() for value in found.model.arrays.values())
+
+
+class MedianOfSites(flfed.FedAvg):
+    """Median of the updates, of which one, the mean, would be the mean. Source: Yin et al. 2018, definition 1."""
+
+    def combine(self, incoming: Any, deltas: Any, weights: Any) -> Any:
+        stack = {name: np.stack([delta[name] for delta in deltas.values()]) for name in incoming}
+        return {name: value + np.median(stack[name], axis=0) for name, value in incoming.items()}
+
+
+class Momentum(MedianOfSites):
+    """FedAvg in other words: it takes the mean. Source: none."""
+
+    sums = True
+    combine = flfed.FedAvg.combine
+
+
+def test_a_rule_that_does_not_say_that_a_mean_will_do_is_refused_under_secure_sums():
+    sums = {"secure-aggregation": "on"}
+    with pytest.raises(flfed.UsageError, match="median-of-sites: needs the sites. single updates"):
+        federated(strategy=MedianOfSites, privacy=sums)
+    assert federated(strategy=MedianOfSites).status == federated(strategy=Momentum, privacy=sums).status == "completed"
 
 
 def test_a_stage_that_takes_long_is_shown_on_one_line_and_a_short_call_shows_none(capsys: pytest.CaptureFixture[str]):

@@ -206,7 +206,7 @@ def refresh_rows(
         output.print_json(_refreshed(difference, frozen, exact))
     elif frozen is not None:
         _say_excluded(_excluded(frozen, exact))
-        typer.echo(render("commands.snapshot.rewritten", site=frozen.site, sha256=frozen.sha256))
+        typer.echo(render("commands.snapshot.rewritten", **vars(frozen)))
     elif difference.changes:
         typer.echo(render("commands.snapshot.unwritten", site=site.name))
 

@@ -115,7 +115,7 @@ def _line(answer: Answer) -> dict[str, object]:
         words = render("dossier.pages.text", by=item.by, text=answer.text)
         cells.append(element("p", words))
     elif answer.status == "record" and item.rest:
-        cells.append(element("p", render("dossier.pages.rest", by=item.by, rest=item.rest), class_="small"))
+        cells.append(element("p", render("dossier.pages.rest", **vars(item)), class_="small"))
     shown = element("span", status, class_=f"status-{answer.status}")
     return {"Item": item.number, "Asks for": item.title, "Status": shown, "Answer": element("div", *cells)}
 
@@ -137,7 +137,7 @@ def cover_page(
     """Return the first page: sheets with their counts, open questions, files, and lines for a signature."""
     run = record.run
     head = [
-        paragraphs([render("dossier.pages.run", run=run.run, study=run.study)], class_="facts-line"),
+        paragraphs([render("dossier.pages.run", **vars(run))], class_="facts-line"),
         paragraphs([render("dossier.pages.begun", started=moment(record.entry.started), status=run.status)]),
     ]
     if record.content.shown.note:
@@ -205,7 +205,7 @@ def describe_crate(record: RunRecord, facts: Facts, files: Iterable[str]) -> Map
         parts[name] = crate.add_file(dest_path=name, properties=properties)
     root = {
         "name": render("dossier.pages.title", study=run.study),
-        "description": render("dossier.pages.run", run=run.run, study=run.study),
+        "description": render("dossier.pages.run", **vars(run)),
         "license": _licence(crate, facts),
         "author": agent,
         "conformsTo": profile,
@@ -238,7 +238,7 @@ def _action(crate: Any, record: RunRecord, parts: Mapping[str, Any], agent: Any)
     status = ENDED.get(record.run.status, "FailedActionStatus")
     action = {
         "name": render("dossier.crate.run", run=entry.run),
-        "description": render("dossier.pages.run", run=entry.run, study=entry.study),
+        "description": render("dossier.pages.run", **vars(entry)),
         "startTime": _whole_seconds(entry.started),
         "actionStatus": f"http://schema.org/{status}",
         "instrument": tool,

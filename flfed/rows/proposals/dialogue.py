@@ -422,7 +422,7 @@ def _describe_choice(match: Match, column: Column, candidates: Sequence[Candidat
     """Return the lines of the question about one column."""
     lines = [render("proposals.dialogue.column", column=match.column, description=describe_column(column))]
     if match.own is not None and match.standing == "unsure":
-        lines.append("  " + render("proposals.dialogue.doubt", own=match.own, why=match.why))
+        lines.append("  " + render("proposals.dialogue.doubt", **vars(match)))
     for number, candidate in enumerate(candidates, start=1):
         lines.append(describe_candidate(number, candidate))
     if column.is_number():

@@ -46,6 +46,8 @@ class FedAdagrad(FedAvg):
     beta1: Share = 0.9
     tau: Annotated[float, Field(gt=0)] = 1e-3
 
+    sums = True
+
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * m / (sqrt(v) + tau)` in its dtypes, and keep the moments."""
         mean = mean_update(deltas, weights)

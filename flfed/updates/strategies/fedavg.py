@@ -76,12 +76,12 @@ class FedAvg(FlowerFedAvg):
     replies nor node ids change a bit of it.
 
     A subclass may override `combine`, `weight`, `cohort`, `client_settings` and `client_terms`, and add to `check`,
-    `state` and `restore`. It may read `run`, `selection` and `round`, and keep arrays by name in `moments`. One that
-    needs the sites' own updates, not their weighted mean, sets `sums = False`: under secure aggregation there is only
-    the mean. One that weighs updates by the steps that sites say they took sets `by_steps = True`: the guard refuses
-    other steps than the plan's. One whose sites are sent arrays beside the model, send some back or keep some names
-    them in `extra_shapes` and makes them in `client_arrays` and `client_extra`. What came back is
-    `round.result.accepted[site].extra`.
+    `state` and `restore`. It may read `run`, `selection` and `round`, and keep arrays by name in `moments`. One with a
+    `combine` of its own that takes the weighted mean in place of the sites' updates sets `sums = True`: under secure
+    aggregation there is only the mean, and others are refused. One that weighs updates by the steps that sites say they
+    took sets `by_steps = True`: the guard refuses other steps than the plan's. One whose sites are sent arrays beside
+    the model, send some back or keep some names them in `extra_shapes` and makes them in `client_arrays` and
+    `client_extra`. What came back is `round.result.accepted[site].extra`.
 
     Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from
     decentralized data", algorithm 1.
@@ -114,6 +114,12 @@ class FedAvg(FlowerFedAvg):
     stopped: str = field(default="", init=False)
     rounds_done: int = field(default=0, init=False)
     best_round: int = field(default=0, init=False)
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Take a class for one that needs the sites' own updates where it combines them, and says nothing else."""
+        super().__init_subclass__(**keywords)
+        if "combine" in vars(cls) and "sums" not in vars(cls):
+            cls.sums = False
 
     def __post_init__(self) -> None:
         """Refuse settings out of their range."""
@@ -457,7 +463,9 @@ def combined_defect(combined: object, incoming: Arrays) -> str:
         array = np.asarray(combined[name])
         if array.shape != value.shape:
             return render("study.strategies.shape", name=name, shape=array.shape, expected=value.shape)
-        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        if array.dtype != value.dtype:
+            return render("study.strategies.dtype", name=name, dtype=array.dtype, expected=value.dtype)
+        if not np.isfinite(array).all():
             return render("study.strategies.finite", name=name)
     return ""
 

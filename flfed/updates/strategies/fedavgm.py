@@ -36,6 +36,8 @@ class FedAvgM(FedAvg):
 
     momentum: Annotated[float, Field(ge=0, lt=1), "in [0, 1); 0 is plain averaging"] = 0.9
 
+    sums = True
+
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * v` in its dtypes."""
         mean = mean_update(deltas, weights)

@@ -34,7 +34,6 @@ class FedNova(FedAvg):
     equation 6 and section 4.
     """
 
-    sums: ClassVar[bool] = False  # it needs each site's own update and steps
     by_steps: ClassVar[bool] = True  # a site with false ones would weigh as much as it likes
 
     def check(self, plan: Plan) -> None:

@@ -29,7 +29,6 @@ class Median(FedAvg):
     statistical rates", definition 1.
     """
 
-    sums = False  # it looks at each site's own update
     parts = False  # zeros of sites that train a part would be the middle
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:

@@ -48,7 +48,6 @@ class Scaffold(FedAvg):
     with option II; there all sites count the same.
     """
 
-    sums: ClassVar[bool] = False  # it needs each site's own control variate
     parts: ClassVar[bool] = False  # of units that a site does not train it knows no gradient
 
     def check(self, plan: Plan) -> None:

@@ -37,7 +37,6 @@ class TrimmedMean(FedAvg):
     """
 
     trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.25
-    sums = False  # it looks at each site's own update
     parts = False  # zeros of sites that train a part would be the middle
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
