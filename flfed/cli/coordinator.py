@@ -310,7 +310,7 @@ def site_ledger(
     yield {**receipt.facts(), "restarted": bool(restart)}
     if receipt.n:
         lines = counted(receipt.n, "line")
-        yield render("commands.signed.lines", site=site, lines=lines, run=receipt.run, head=receipt.head)
+        yield render("commands.signed.lines", lines=lines, **vars(receipt))
     else:
         yield render("commands.signed.none", site=site)
     if restart:

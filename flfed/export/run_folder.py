@@ -219,7 +219,7 @@ def shared_model(run: RunEntry, series: SeriesEntry, run_report: Mapping[str, An
     """
     # Only a run that ended by its own rules has a final model.
     if run.status in WITHOUT_MODEL:
-        raise usage_error("export.absent.unfinished", run=run.run, status=run.status)
+        raise usage_error("export.absent.unfinished", **vars(run))
     if not run.rounds_planned:
         raise usage_error("export.absent.untrained", run=run.run, reason=_why_untrained(series.study_text))
     if why := _why_at_sites(run.run, series.study_text):

@@ -69,14 +69,14 @@ def _joined_in_words(enrolment: Joined) -> output.Shown:
     from flfed.deployment.site_state.trusted_files import open_folder
 
     site = enrolment.site
-    yield render("commands.join.joins", site=site, coordinator=enrolment.coordinator, address=enrolment.address)
+    yield render("commands.join.joins", **vars(enrolment))
     yield render("commands.join.send", file=enrolment.admission, expires=enrolment.expires)
     yield render("commands.join.kit", sha256=enrolment.kit_sha256)
     yield describe_key(enrolment.key)
     if enrolment.gate_key:
         yield render("commands.join.gate", fingerprint=enrolment.gate_key)
     else:
-        yield render("commands.join.keyless", site=site)
+        yield render("commands.join.keyless", **vars(enrolment))
     if not _has_package(site):
         yield render("commands.join.package", site=site)
     if why := open_folder(SiteFolder(site)):

@@ -319,8 +319,10 @@ class StudyMessages:
 
 def _enrolled(site: Site) -> Plain:
     """Return the section of an enrolment."""
-    width = site.policy.width
-    more = {"width": equal(width)} if width < 1 else {}
+    policy = site.policy
+    more = {"width": equal(policy.width)} if policy.width < 1 else {}
+    if policy.minimum_cohort:
+        more["minimum-cohort"] = equal(policy.minimum_cohort)
     fields = {
         "site": equal(site.name),
         # A site that refuses before it opens its table has the name alone.

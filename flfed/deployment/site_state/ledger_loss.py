@@ -314,7 +314,7 @@ class Continuity:
                 return lost_refusal(self.folder)
         # Where the clock is behind the last line, no further line would be in order of time.
         if last is not None and self.ledger.is_ahead(last):
-            LOG.error(render("gate.log.ahead", n=last.n, at=last.at))
+            LOG.error(render("gate.log.ahead", **vars(last)))
             return ahead(last, self.folder.site)
         self._seen = (last.n, last.hash) if last is not None else (0, ledger_line.START)
         self._receipts = receipts

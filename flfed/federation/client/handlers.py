@@ -101,6 +101,7 @@ def enrol(request: EnrolRequest, open_session: Callable[[], SiteSession], own: S
         epsilon_spent=spent,
         statement=statement,
         width=session.width,
+        minimum_cohort=policy.minimum_cohort or 0,
     )
     yield  # a handler is a generator, also one without requests
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 import flfed
 from flfed.federation.recording.source_model import UNCOVERED, source_facts, source_of
 from flfed.federation.server.parts.server_part import ServerPart
-from flfed.federation.server.run_setting import Answers, RunSetting, ask_enrolment, nodes_of
+from flfed.federation.server.run_setting import LEAST_SITES, Answers, RunSetting, ask_enrolment, nodes_of
 from flfed.federation.server.source_rows import EnrolledCheck
 from flfed.refusals import NO_ANSWER, Refusal, path_of
 from flfed.summaries.stability import training_references
@@ -106,7 +106,7 @@ def enrol(
     run.recorder.events("fault", not_there)
     # Below their threshold sums stop by themselves, and may continue later.
     if not cohort:
-        _check_enough(run, participants, absent)
+        _check_enough(run, [replies[site] for site in participants], absent)
     check(nodes_of(participants))
     return participants
 
@@ -161,11 +161,14 @@ def _absent(run: RunSetting, answers: Answers[EnrolReply], replies: Mapping[str,
     )
 
 
-def _check_enough(run: RunSetting, participants: Participants, absent: Absent) -> None:
-    """Refuse too few sites.
+def _check_enough(run: RunSetting, replies: Sequence[EnrolReply], absent: Absent) -> None:
+    """Refuse fewer sites than a run needs, or than one of those allows that take part.
 
     Raises UsageError where a person can change that, else FlfedError.
     """
+    # Gates know whom a run asks, and only the server who takes part. Parties with other columns send no sums.
+    has_gates = hasattr(run.grid, "nodes") and not run.study.is_vertical
+    least = max((reply.least_sites for reply in replies if has_gates), default=LEAST_SITES)
     paths = {path_of(reason) for reason in absent.own.values()}
     todo = render("run.sites.check") if paths and paths.isdisjoint(SAYS_WHERE) else ""
     if "complete-rows" in paths:
@@ -173,10 +176,11 @@ def _check_enough(run: RunSetting, participants: Participants, absent: Absent) -
     elif "statistic-exact" in paths:
         todo = render("run.sites.exact")
     run.check_enough(
-        participants,
+        len(replies),
         [*(f"{site}: {why}" for site, why in absent.reasons.items()), *absent.unnamed],
         refused=bool(absent.own or absent.refused),
         todo=todo,
+        least=least,
     )
 
 

@@ -158,21 +158,19 @@ class RunSetting:
         return replace(answers, replies=good, faults=faults)
 
     def check_enough(
-        self, participants: Mapping[str, object], reasons: Sequence[str], *, refused: bool = False, todo: str = ""
+        self, sites: int, reasons: Sequence[str], *, refused: bool = False, todo: str = "", least: int = LEAST_SITES
     ) -> None:
         """Refuse to continue with too few sites, and add what to do.
 
         The input is at fault where sites `refused`, or where no others were asked.
         """
-        if len(participants) >= LEAST_SITES:
+        if sites >= least:
             return
-        shown_reasons = list(reasons)
         if len(reasons) > FEW_SITES:
-            shown_reasons = [*reasons[:SITES_NAMED], f"{len(reasons) - SITES_NAMED} more"]
-        why = f" ({'; '.join(shown_reasons)})" if reasons else ""
-        facts = {"least": LEAST_SITES, "why": why, "todo": todo}
-        few = "one" if participants else "none"
-        sentence = self.recorder.shared_as.text(render(f"run.few.{few}", **facts))
+            reasons = [*reasons[:SITES_NAMED], f"{len(reasons) - SITES_NAMED} more"]
+        why = f" ({'; '.join(reasons)})" if reasons else ""
+        few = ("none", "one", "some")[min(sites, 2)]
+        sentence = self.recorder.shared_as.text(render(f"run.few.{few}", sites=sites, least=least, why=why, todo=todo))
         if refused or not reasons:
             raise UsageError(sentence)
         raise FlfedError(sentence)
@@ -186,7 +184,7 @@ class RunSetting:
 
     def check_answers(self, answers: Answers[Any]) -> None:
         """Refuse to continue where too few sites sent a usable reply."""
-        self.check_enough(answers.replies, [f"{site}: {why}" for site, why in answers.faults.items()])
+        self.check_enough(len(answers.replies), [f"{site}: {why}" for site, why in answers.faults.items()])
 
 
 def ask(

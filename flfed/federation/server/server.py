@@ -162,7 +162,7 @@ class FederatedRun(RunSetting):
         now = self.enrol(tuple(bands))
         participants = {site: replace(now[site], rows_high=bands[site]) for site in sorted(set(bands) & set(now))}
         gone = [f"{site}: did not come back" for site in sorted(set(bands) - set(now))]
-        self.check_enough(participants, gone)
+        self.check_enough(len(participants), gone)
         for part in self.parts:
             part.enrolled(participants, participants)
         return participants, replace(checkpoint, left=tuple(sorted(set(before) - set(participants))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flfed.records.objects import CalibrationReport, read, write
@@ -113,24 +113,17 @@ def _mean(figures: Sequence[Mapping[str, Any]], name: str) -> MeanLeftOut:
     if len(there) < LEAST_SITES:
         return MeanLeftOut(sites=len(there), reason=render("report.left-out.few", sites=len(there), least=LEAST_SITES))
     mean = mean_over_sites([value for value, _ in there], [error for _, error in there])
-    ends: tuple[float | None, float | None] = (None, None)
-    if len(there) >= LEAST_PREDICTED:
-        ends = prediction_interval(mean, len(there))
-    return MeanLeftOut(
-        value=mean.value,
-        low=mean.low,
-        high=mean.high,
-        prediction_low=ends[0],
-        prediction_high=ends[1],
-        i2=mean.i2,
-        sites=len(there),
-    )
+    averaged = MeanLeftOut(value=mean.value, low=mean.low, high=mean.high, i2=mean.i2, sites=len(there))
+    if len(there) < LEAST_PREDICTED:
+        return averaged
+    low, high = prediction_interval(mean, len(there))
+    return replace(averaged, prediction_low=low, prediction_high=high)
 
 
 def _from_logit(mean: MeanLeftOut) -> MeanLeftOut:
     """Return a mean of logits as a mean of probabilities."""
-    ends = {}
+    ends: dict[str, Any] = {}
     for name in ("value", "low", "high", "prediction_low", "prediction_high"):
         end = getattr(mean, name)
         ends[name] = None if end is None else 1 / (1 + math.exp(-end))
-    return MeanLeftOut(**ends, i2=mean.i2, sites=mean.sites, reason=mean.reason)
+    return replace(mean, **ends)

@@ -547,7 +547,7 @@ def describe_candidate(number: int, candidate: Candidate) -> str:
     """Return the line of a candidate, with the factor that its values would need."""
     is_converted = (candidate.field.multiply, candidate.field.add) != (1.0, 0.0)
     factor = f" * {candidate.field.multiply:g}" if is_converted else ""
-    line = render("proposals.dialogue.candidate", number=number, own=candidate.own, factor=factor, why=candidate.why)
+    line = render("proposals.dialogue.candidate", number=number, factor=factor, **vars(candidate))
     return f"  {line}"
 
 

@@ -81,13 +81,17 @@ class EnrolReply(PlainMessage):
         The site's key of the run for secure sums, as its gate signed it; crosses only where the site approved sums.
     width : float
         Share of the model's hidden units that the site trains; crosses only where it is not all of them.
+    minimum_cohort : int
+        Fewest sites of a run; crosses only where its policy names a number. 0 stands for 3 under "institution", 2
+        under "open".
 
     Reveals: the site's name and versions, and its number of training rows as a band of one power of ten. An analysis
     does without the band. The reply has no count, but for one in the reason of a refusal. A reason is a fixed phrase of
     flfed: a column, a rule, and a count that is "fewer than 5" when small. Where the study asks for record-level
     differential privacy, the reply has the site's budget of epsilon for the dataset. It also has the epsilon that all
     studies there have spent (NaN: no budget, or none counted). These show how much was computed with the rows, and
-    nothing of what is in them. A site that trains a part of the model names the part, a setting of its policy.
+    nothing of what is in them. A site that trains a part of the model names the part, and one whose policy names the
+    fewest sites of a run names their number: settings of its policy.
     """
 
     site: fields.SiteName
@@ -104,6 +108,12 @@ class EnrolReply(PlainMessage):
     epsilon_spent: float = math.nan
     statement: bytes = b""
     width: float = 1.0
+    minimum_cohort: int = 0
+
+    @property
+    def least_sites(self) -> int:
+        """Fewest sites of a run, by the site's policy."""
+        return self.minimum_cohort or (2 if self.disclosure == "open" else 3)
 
     def __post_init__(self) -> None:
         """Refuse a share that is none."""
@@ -113,7 +123,7 @@ class EnrolReply(PlainMessage):
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         # Earlier versions refuse fields that they do not know.
-        left_out = {"statement": b"", "width": 1.0}
+        left_out = {"statement": b"", "width": 1.0, "minimum_cohort": 0}
         plain = {key: value for key, value in fields.fields_of(self).items() if left_out.get(key) != value}
         return record_of({"config": kebab_record(protocol=PROTOCOL, **plain)})
 
