@@ -146,8 +146,7 @@ def join(file: Path, *, to: Path, now: datetime | None = None) -> Joined:
         with locked(folder.network):
             _check_unused(folder, read)
             if folder.join.exists():
-                coordinator = joined(folder)["coordinator"]
-                raise usage_error("join.site.present", site=folder.site, coordinator=coordinator)
+                raise usage_error("join.site.present", **joined(folder))
             membership = _written(folder, read, to, now, earlier=())
     except FlfedError as error:
         # What was refused is logged as well: somebody may have sent a false kit.
@@ -176,8 +175,7 @@ def _made(site: str) -> SiteFolder:
 def _check_unused(folder: SiteFolder, read: Read) -> None:
     # A code is for one key: used twice, it would belong to the first one.
     if folder.join.exists() and joined(folder)["invitation-sha256"] == read.kit.invitation_sha256:
-        facts = {"site": folder.site, "joined": joined(folder)["joined"], "admission": folder.admission}
-        raise usage_error("join.site.used", **facts)
+        raise usage_error("join.site.used", **joined(folder), admission=folder.admission)
 
 
 def _written(folder: SiteFolder, read: Read, to: Path, now: datetime, *, earlier: tuple[str, ...]) -> Joined:
@@ -194,9 +192,10 @@ def _written(folder: SiteFolder, read: Read, to: Path, now: datetime, *, earlier
     if gate_key:
         facts["gate-key"] = gate_key
     admission = signatures.canonical({**facts, "signature": signatures.sign_as_node(facts, key)}) + b"\n"
-    # Checked before the key is written, so that a failed try leaves nothing behind.
+    # Checked before the key is written, so that a failed try leaves nothing behind. A site that joins anew replaces the
+    # admission of its earlier key.
     out = to / folder.admission.name
-    if out.exists():
+    if out.exists() and not folder.join.exists():
         raise usage_error("join.site.out", file=out)
     check_folder(to)
     write_whole(folder.node_key, signatures.private_text(key))
