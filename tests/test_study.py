@@ -243,10 +243,17 @@ def test_a_replacement_that_fits_nothing_is_refused(changes: dict[str, object], 
     assert said in str(answer.value)
 
 
+def test_the_name_of_a_table_is_answered_with_its_key_name():
+    with pytest.raises(UsageError, match="--set strategy: the key is not known; did you mean 'strategy.name'"):
+        Study.load("wine").replace({"strategy": "fedadam"})
+
+
 def test_a_key_of_several_tables_must_name_its_table():
     # `seed` is the study's; a model with a setting `seed` makes the bare key ambiguous.
     study = Study.parse(with_line("model", "seed = 3"))
-    with pytest.raises(UsageError, match=r"--set seed: the key stands in several tables. Write it as table.key"):
+    with pytest.raises(
+        UsageError, match=r"--set seed: the key stands in several tables .model, seed.. Write it as table.key"
+    ):
         study.replace({"seed": 1})
 
 

@@ -114,7 +114,7 @@ def study_page() -> str:
     )
     parts = [f"## Top of the file\n\n{keys_table(top_keys())}"]
     parts += [_table_section(name) for name in studies._TABLES]
-    parts += [listed_section(name) for name in studies._LISTED]
+    parts += [listed_section(name) for name in studies.KINDS]
     parts += [expected_section(), sweep_section()]
     return page(
         "The study file", intro, *parts,
@@ -158,7 +158,7 @@ def _table_section(name: str) -> str:
 
 def listed_section(name: str) -> str:
     """Return the section of a table that names a listed thing, with the settings of each."""
-    kind = studies._LISTED[name]
+    kind = studies.KINDS[name]
     known = [one for one in studies.listed_names(kind) if one not in registry.others(kind)]
     default = "none" if kind in ("mechanism", "codec") else REQUIRED
     rows = [Key("name", Literal[tuple(known)], default, meaning_of(Named, "name"), f'name = "{known[0]}"')]

@@ -256,14 +256,14 @@ def verify_study(
 
         with places_of(jobs, cluster, as_json) as places:
             verification = verify(study, engine=engine, **places)
-    output.show(_verified(verification), as_json)
+    output.show(_verified(verification, changes), as_json)
     # All figures are printed before the error ends the command.
     if error := verification.error():
         raise error
 
 
-def _verified(verification: Verified) -> output.Shown:
-    yield verification.as_json()
+def _verified(verification: Verified, changes: list[str]) -> output.Shown:
+    yield verification.as_json() | {"changed": changes}
     rows = []
     for figure in verification.figures:
         ours = number(figure.ours, figure.decimals)
@@ -290,6 +290,8 @@ def _verified(verification: Verified) -> output.Shown:
             output.as_table(columns, lines, title=f"{figure.expected.path} by repeat")
     if verification.holds:
         yield render("commands.verify.holds")
+    if changes:
+        yield render("commands.verify.changed", changes=", ".join(changes))
 
 
 def _published(figure: Compared) -> str:

@@ -140,7 +140,8 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         try:
             with datasets.in_memory(dataset):
                 made = _sites(table, labels, dataset.name)
-                study = self._study(dataset.name, chosen)
+                template = StudyTemplate(name="fit", dataset=dataset.name, model=self.model)
+                study = Study.parse(template.text()).replace(chosen)
                 self.arrays_, encoder = train(study, made)
         except FlfedError as error:
             raise FitError(str(error)) from None
@@ -160,7 +161,8 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each row [rows]."""
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        best = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
     def __sklearn_tags__(self) -> Any:
         """Return scikit-learn's tags: missing values are allowed."""
@@ -192,9 +194,6 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if parameters["model"] == "mlp":
             keys["model.hidden"] = list(parameters["hidden"])
         return keys
-
-    def _study(self, dataset: str, chosen: dict[str, Any]) -> Study:
-        return Study.parse(StudyTemplate(name="fit", dataset=dataset, model=self.model).text()).replace(chosen)
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:

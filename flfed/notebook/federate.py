@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flfed.callbacks import READING, Notify, Progress, is_watched, loading, no_progress, progress_line
+from flfed.callbacks import READING, Notify, Progress, is_watched, loading, no_observer, no_progress, progress_line
 from flfed.cluster import opened_jobs
 from flfed.errors import UsageError
 from flfed.study.study import Study, keys_of, plain_value
@@ -47,6 +48,7 @@ def federate(
     drop: Sequence[str] = (),
     missing: Sequence[str] = (),
     name: str = "",
+    resume: str = "",
     store: str | None = None,
     say: Notify = print,
     progress: Progress | None = None,
@@ -91,6 +93,9 @@ def federate(
         Values for missing cells, in every column, or in one as `COLUMN=VALUE`.
     name : str
         Name of the dataset and of the study, by which runs are listed. Default: the study is named by target and time.
+    resume : str, optional
+        Id of a run of `federate` that stopped. It goes on under its own settings, repeats too; the arguments about
+        tables and columns, and a class or module, are those of the call that stopped.
     store : str, optional
         Database URL of the run store.
     say : callable
@@ -146,23 +151,21 @@ def federate(
         sentences = frames.describe_columns(workspace)
     for sentence in sentences:
         say(sentence)
-    own_keys = keys_of(changes)
-    study = frames.study_of(
-        workspace, model, plain_value(rounds), own_keys, changes.get("privacy", {}), name=name
-    )  # fmt: skip
+    own_keys = frames.keys_of_call(changes, strategy)
+    study = frames.study_of(workspace, model, plain_value(rounds), own_keys, name=name)
     if not isinstance(model, str | type | None):
         say(render("notebook.module.time"))
-    if strategy:
-        own_keys |= frames.keys_of_strategy(strategy)
     with registry.lending("metric", metrics):
         study = study.replace(own_keys, "keyword") if own_keys else study
         # Studies find the schema by name; the reading of the data frames is beside it.
         workspace.reading().keep(workspace.name, workspace.files())
         with _shown(progress) as show_progress, opened_jobs(jobs, cluster, show_progress) as places:
-            result = server.run(
-                study, repeats=plain_value(repeats), sites=list(workspace.sites), store=store, progress=show_progress,
-                callback=callback, jobs=places,
-            )  # fmt: skip
+            start = partial(server.run, study, repeats=plain_value(repeats))
+            if resume:
+                start = partial(server.resume, resume)
+            result = start(
+                sites=list(workspace.sites), store=store, progress=show_progress, callback=callback, jobs=places
+            )
     return with_model(result, workspace)
 
 
@@ -223,7 +226,6 @@ def run(
     ['wine-1', 'wine-2', 'wine-3']
     """
     with _shown(progress) as show_progress, loading(show_progress):
-        from flfed.callbacks import no_observer
         from flfed.federation.server import run as server
         from flfed.notebook.result import with_model
     chosen = study if isinstance(study, Study) else Study.load(study)
@@ -265,7 +267,6 @@ def resume(
     'completed'
     """
     with _shown(progress) as show_progress, loading(show_progress):
-        from flfed.callbacks import no_observer
         from flfed.federation.server import run as server
         from flfed.notebook.result import with_model
     jobs = read_jobs(n_jobs, cluster)

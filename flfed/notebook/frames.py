@@ -16,51 +16,53 @@ import torch
 
 from flfed import registry
 from flfed.callbacks import Now, now_utc
-from flfed.errors import UsageError, count_in_words
+from flfed.errors import count_in_words
 from flfed.notebook.own_model import Builder, model_sizes, name_of_model
 from flfed.rows.data.sources import Frame
 from flfed.rows.proposals.own_tables import LONGEST_NAME, OwnTable, name_signs
 from flfed.rows.proposals.workspace import Workspace, new_workspace, summary_of
-from flfed.study.study import Study, keys_of, protects_rows
+from flfed.study.study import KINDS, Study, keys_of, protects_rows
+from flfed.updates.codec import Codec
+from flfed.updates.mechanism import Mechanism
 from flfed.updates.strategies.fedavg import FedAvg
 from flfed.words import render, usage_error
 
 INPUT_KEYS = ("features", "missing-indicator")
 """Keys of a study that say which inputs a model has."""
+BASES = {"strategy": FedAvg, "codec": Codec, "privacy": Mechanism}
+"""Tables of a study that may name a class of the program, with the class that it inherits."""
 
 
-def keys_of_strategy(strategy: str | type | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of a study for a strategy, and list its class in this process.
+def keys_of_call(changes: Mapping[str, Any], strategy: str | type | Mapping[str, Any]) -> dict[str, Any]:
+    """Return a call's strategy and other keywords as keys of a study, and list their classes in this process.
 
     Raises
     ------
     UsageError
-        If it is no strategy.
+        If strategy, codec or mechanism is neither a name nor a class of its kind.
     """
-    keys = dict(strategy) if isinstance(strategy, Mapping) else {"name": strategy}
-    chosen = keys.get("name", "fedavg")
-    if isinstance(chosen, type) and issubclass(chosen, FedAvg):
-        chosen = registry.lend("strategy", chosen)
-    if not isinstance(chosen, str):
-        raise usage_error("notebook.federate.strategy", value=repr(chosen))
-    keys["name"] = chosen
+    keys = keys_of({**changes, "strategy": strategy or {}})
+    for table, base in BASES.items():
+        chosen = keys.get(f"{table}.name", "fedavg")
+        if isinstance(chosen, type) and issubclass(chosen, base):
+            keys[f"{table}.name"] = registry.lend(KINDS[table], chosen)
+        elif not isinstance(chosen, str):
+            raise usage_error("notebook.federate.listed", table=table, value=repr(chosen), base=base.__name__)
     # The proposed study has a quorum, which a class need not have.
-    lacks = "quorum" not in inspect.signature(registry.load("strategy", chosen)).parameters
-    strategy_keys = keys_of({"strategy": keys})
-    return {"strategy.quorum": None} | strategy_keys if lacks else strategy_keys
+    rule = registry.load("strategy", keys.get("strategy.name", "fedavg"))
+    return keys if "quorum" in inspect.signature(rule).parameters else {"strategy.quorum": None} | keys
 
 
 def study_of(
     workspace: Workspace, model: str | type | torch.nn.Module | Builder, rounds: Any, keys: Mapping[str, Any],
-    privacy: Any, *, name: str = "",
+    *, name: str = "",
 ) -> Study:  # fmt: skip
-    """Return a first study of data frames; `privacy` is the mechanism, by its name or its keys.
+    """Return a first study of data frames.
 
-    Of the call's `keys`, only those that say how many inputs a module has are used.
+    Of the call's `keys`, only the mechanism and those that say how many inputs a module has are used.
     """
     choices: dict[str, Any] = {"rounds": rounds, "name": study_name(workspace, name)}
-    mechanism = privacy.get("name") if isinstance(privacy, Mapping) else privacy
-    choices["private"] = protects_rows({"name": mechanism})
+    choices["private"] = protects_rows({"name": keys.get("privacy.name")})
     if model is not None and model != "":
         plain = Study.parse(workspace.study(**choices).text())
         encoding = {key: value for key, value in keys.items() if key.rpartition(".")[2] in INPUT_KEYS}
@@ -86,10 +88,12 @@ def workspace_of(
     tables: Mapping[str, pd.DataFrame] | pd.DataFrame, target: str, *, name: str = "", **options: Any
 ) -> Workspace:
     """Return the dataset and the sites of data frames."""
-    if isinstance(tables, pd.DataFrame) and options.get("by"):
+    if options.get("by"):
+        if isinstance(tables, Mapping):
+            raise usage_error("notebook.federate.by", by=options["by"])
         tables = {"table": tables}
     if not isinstance(tables, Mapping) or not all(isinstance(table, pd.DataFrame) for table in tables.values()):
-        raise UsageError('federate takes a data frame for each site: {"north": df1, "south": df2}')
+        raise usage_error("notebook.federate.tables")
     own = [OwnTable(str(site), Frame(table), table) for site, table in tables.items()]
     made = new_workspace(own, target, name=name or "frames", open_data=True, salted=False, **options)
     if name:
@@ -104,26 +108,20 @@ def describe_columns(workspace: Workspace) -> list[str]:
     proposal = workspace.proposal
     target = proposal.target
     lines = [f"{summary_of(workspace)}; target {proposal.schema.target!r}: {target.why}"]
-    if workspace.left_out:
-        lines.append(render("notebook.columns.siteless", rows=count_in_words(workspace.left_out)))
+    tables = {site.name: site.source.table for site in workspace.sites if isinstance(site.source, Frame)}
+    counts = {
+        "siteless": workspace.left_out, "unlabelled": target.unlabelled, "classless": workspace.of_no_class,
+        "duplicates": at_several(tables.values()),
+    }  # fmt: skip
+    for key, rows in counts.items():
+        if rows:
+            lines.append(render(f"notebook.rows.{key}", rows=count_in_words(rows)))
     left = [column.name for column in proposal.columns.values() if column.kind in ("left-out", "id", "date")]
-    if target.unlabelled:
-        lines.append(render("notebook.columns.unlabelled", rows=count_in_words(target.unlabelled)))
-    if workspace.of_no_class:
-        lines.append(render("notebook.columns.classless", rows=count_in_words(workspace.of_no_class)))
     if left:
         lines.append(f"not learnt from: {', '.join(left)}")
-    tables = {site.name: site.source.table for site in workspace.sites if isinstance(site.source, Frame)}
     for name, many in infinite(tables.values()).items():
         lines.append(render("notebook.columns.infinite", column=name, cells=count_in_words(many)))
-    if twice := at_several(tables.values()):
-        lines.append(render("notebook.columns.duplicates", rows=count_in_words(twice)))
-    return [*lines, *map("check {}".format, workspace.notes), *_describe_doubts(workspace)]
-
-
-def _describe_doubts(workspace: Workspace) -> list[str]:
-    proposal = workspace.proposal
-    lines = []
+    lines += map("check {}".format, workspace.notes)
     for column in proposal.columns.values():
         if not column.sure:
             lines.append(render("notebook.columns.unsure", column=column.name, kind=column.kind, reason=column.why))
@@ -139,7 +137,7 @@ def infinite(tables: Iterable[pd.DataFrame]) -> dict[str, int]:
         for name in table.columns:
             if table[name].dtype.kind == "f":
                 counts[str(name)] += int(np.isinf(table[name].to_numpy(dtype=float, na_value=np.nan)).sum())
-    return {name: many for name, many in counts.items() if many}
+    return +counts  # those above 0
 
 
 def at_several(tables: Iterable[pd.DataFrame]) -> int:

@@ -27,7 +27,7 @@ from flfed.records.statistics.verdict import Difference, decimals_for, describe_
 from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.rows.proposals.own_tables import FrameReading
 from flfed.rows.proposals.workspace import Workspace
-from flfed.study.study import Study
+from flfed.study.study import KINDS, Study
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
@@ -193,14 +193,15 @@ class Result(server.Result):
         Raises
         ------
         UsageError
-            If the result is not of data frames, a file is already there, a table cannot be stored, or the model or
-            strategy belongs to this program: those need a package (docs/extend.md). Nothing is written then.
+            If the result is not of data frames, a file is already there, a table cannot be stored, or model, strategy,
+            codec or mechanism belong to this program: they need a package (docs/extend.md). Nothing is written then.
         """
         if self.workspace is None:
             raise usage_error("notebook.result.frames")
-        for kind, named in (("model", self.study.model), ("strategy", self.study.strategy)):
-            if named.name not in registry.installed(kind):
-                raise usage_error("notebook.result.own", kind=kind, name=named.title)
+        for table in ("model", "strategy", "codec", "privacy"):
+            named = getattr(self.study, table)
+            if named.name not in {"none", *registry.installed(KINDS[table])}:
+                raise usage_error("notebook.result.own", kind=KINDS[table], name=named.title)
         return self.workspace.save(Path(folder), self.study, institutions=institutions)
 
     def __repr__(self) -> str:

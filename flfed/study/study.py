@@ -49,6 +49,7 @@ FOLDER = Path(__file__).parents[1] / "studies"
 OTHERS_CALL = {
     "learning-rate": "lr", "batch-size": "batch", "optimizer": "optimiser", "local-epochs": "epochs",
     "num-rounds": "rounds", "alpha": "l2", "hidden-layer-sizes": "hidden", "random-state": "seed",
+    "model": "model.name", "strategy": "strategy.name", "codec": "codec.name", "privacy": "privacy.name",
 }  # fmt: skip
 """Keys by the names that scikit-learn, PyTorch or Flower have for them."""
 LARGEST_SEED = 2**63 - 10**6 - 1
@@ -311,7 +312,7 @@ def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
                 keys[f"{outer[0]}.{key}"] = inner
             else:
                 keys |= {f"{key}.{name}": one for name, one in inner.items()}
-        elif key in _LISTED and isinstance(value, str):
+        elif key in KINDS:
             keys[f"{key}.name"] = plain_value(value)
         else:
             keys[key] = plain_value(value)
@@ -366,7 +367,7 @@ def names() -> list[str]:
 
 _TABLES = {"dataset": Dataset, "split": Split, "encode": Encode, "plan": Plan, "compare": Compare}
 _NESTED = {("dataset", "partition"): Partition, ("compare", "pooled"): Plan, ("compare", "incumbent"): Incumbent}
-_LISTED = {TABLE_OF.get(kind, kind): kind for kind in ("model", "strategy", "mechanism", "codec", "statistic")}
+KINDS = {TABLE_OF.get(kind, kind): kind for kind in ("model", "strategy", "mechanism", "codec", "statistic")}
 """Tables that name a listed thing, with its kind."""
 _EXAMPLES = {
     "partition": "{ by = 'iid', sites = 4 }",
@@ -390,7 +391,8 @@ def _path(key: str, table: Mapping[str, Any], option: str = "--set") -> list[str
         paths.append([key])
     # A bare key of several tables would set one of them by chance.
     if len(paths) > 1:
-        raise usage_error("study.reading.several", option=option, key=key)
+        tables = ", ".join(path[0] for path in paths)
+        raise usage_error("study.reading.several", option=option, key=key, tables=tables)
     if not paths:
         if now := bare_name(key):
             raise UsageError(f"{option} {key}: the key is now {now}")
@@ -411,12 +413,12 @@ def _keys_by_table(table: Mapping[str, Any]) -> dict[str, set[str]]:
         "privacy": _field_keys(Sums),
         "model": _field_keys(WarmStart),
     }
-    for place, kind in _LISTED.items():
+    for place, kind in KINDS.items():
         name = table.get(place, {}).get("name", "")
         if name in registry.names(kind):
             keys = inspect.signature(registry.load(kind, name)).parameters
             keys_by_table[place] = keys_by_table.get(place, set()) | {registry.kebab(key) for key in keys}
-    for name in (*_TABLES, *_LISTED):
+    for name in (*_TABLES, *KINDS):
         keys_by_table[name] = keys_by_table.get(name, set()) | set(table.get(name, {})) - {"name"}
     return keys_by_table
 
@@ -431,7 +433,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
     Every error names its place.
     """
     _check_keys(table)
-    parts = {name: _table(table, name) for name in (*_TABLES, *_LISTED, *_LOOSE)}
+    parts = {name: _table(table, name) for name in (*_TABLES, *KINDS, *_LOOSE)}
     asks_sums = without_model(parts, analysis=has_analysis(table))
     analysis = None
     if has_analysis(table):
@@ -452,7 +454,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
     start.check()
     sums.check(parts)
     download = parse_download(parts["codec"].pop("download", "none"))
-    listed: dict[str, Any] = {name: _listed(kind, parts[name]) for name, kind in _LISTED.items()}
+    listed: dict[str, Any] = {name: _listed(kind, parts[name]) for name, kind in KINDS.items()}
     made["compare"].check_privacy(listed["privacy"].name)
     return Study(
         name=_name(table),
@@ -475,7 +477,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
 
 def _check_keys(table: Mapping[str, Any]) -> None:
     """Refuse unknown keys: a mistyped table would otherwise be left out in silence."""
-    choices = [*_TOP, *_TABLES, *_LISTED, *_LOOSE]
+    choices = [*_TOP, *_TABLES, *KINDS, *_LOOSE]
     for key in table:
         if key not in choices:
             raise unknown_key("study", key, choices)

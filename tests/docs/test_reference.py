@@ -27,7 +27,7 @@ from flfed.study.plan import Plan
 from flfed.study.study import Study
 from flfed.study.tables import Expectation, Expected
 
-LISTED = [registry.load(kind, name) for kind in studies._LISTED.values() for name in registry.names(kind)]
+LISTED = [registry.load(kind, name) for kind in studies.KINDS.values() for name in registry.names(kind)]
 FILES = (
     *studies._TABLES.values(), *studies._NESTED.values(), *LISTED, Analysis, Policy, Schema, Column, SourceDescription,
     SourceFile, Table, Windows, Window, Calendar, Roles,

@@ -163,6 +163,10 @@ def test_an_altered_expectation_ends_with_1_and_says_which_figure_and_by_how_muc
     code, out, err = verified(TINY + LOOSE + SITE)
     assert (code, err) == (0, "")
     assert "Every expected figure holds." in out and "global.r2_score by repeat" in out
+    assert "changed settings" not in out
+    _, out, _ = verified(TINY + LOOSE, "--set", "rounds=1")
+    assert "The study was run with changed settings (rounds=1)" in " ".join(out.split())
+    assert json.loads(verified(TINY + LOOSE, "--set", "rounds=1", "--json")[1])["changed"] == ["rounds=1"]
     code, out, err = verified(TINY + LOOSE + WRONG, "--json")
     found = json.loads(out)
     assert (code, found["holds"]) == (1, False)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import sklearn
 from sklearn.datasets import load_breast_cancer, load_iris
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, RandomizedSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -89,6 +90,12 @@ def test_errors_are_value_errors(settings: dict, sites: np.ndarray, words: str):
     with pytest.raises(ValueError, match=words) as error:
         FederatedClassifier(**settings).fit(X, Y, sites=sites)
     assert isinstance(error.value, FlfedError) or words == "inconsistent"
+
+
+@pytest.mark.parametrize("ask", ["predict", "predict_proba"])
+def test_an_unfitted_classifier_says_so(ask: str):
+    with pytest.raises(NotFittedError):
+        getattr(FederatedClassifier(), ask)(X)
 
 
 def test_numbers_of_numpy_are_taken_as_they_come_from_a_search():

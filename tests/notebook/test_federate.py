@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import flfed
-from flfed.errors import UsageError
+from flfed.errors import RunStopped, UsageError
 from flfed.notebook.frames import study_name, workspace_of
 from flfed.notebook.result import Result
 from flfed.records.reports.narrative import verdict_in_words
@@ -393,10 +393,13 @@ def test_a_plan_is_proposed_by_the_task():
 @pytest.mark.parametrize(("change", "words"), [
     ({"tables": {"north": FRAMES["north"]}}, "give two tables, or the column that names them .by."),
     ({"tables": {"A": FRAMES["north"], "a": FRAMES["south"]}}, "two sites would have the name 'a' .'A' and 'a'.:"),
+    ({"by": "ward"}, "by='ward' cuts one data frame into sites, and a mapping names the site of each"),
     ({"tables": FRAMES | {"": FRAMES["north"]}}, "site '': its name must have 1 to 60 letters"),
     ({"tables": FRAMES | {"x" * 200: FRAMES["north"]}}, "site 'x{40}': its name must have 1 to 60 letters"),
     ({"privacy": "record-dp"}, "nobody has confirmed the ranges"),
     ({"learning_rate": 0.1}, "learning-rate: the key is not known; did you mean 'lr'."),
+    ({"hidden": [8]}, "hidden: the key is not known.* such as hidden with model.name = 'mlp'"),
+    ({"strategy": "fedavgm", "momentum": 0.5}, r'.plan, strategy.. .* strategy=dict.name=..., momentum=....'),
 ])  # fmt: skip
 def test_errors_of_python_speak_of_python(change: dict[str, Any], words: str):
     given = {"tables": FRAMES, "rounds": 1, "say": lambda line: None} | change
@@ -415,3 +418,24 @@ def test_a_site_that_is_not_there_and_what_is_no_table_are_named(tmp_path: Path)
     for table in (FRAMES["north"].to_numpy(), FRAMES["north"].iloc[0], [1, 2]):
         with pytest.raises(UsageError, match=f"needs a DataFrame .* not {type(table).__name__}"):
             found.model.predict_proba(table)
+
+
+def test_a_stopped_call_names_the_call_that_resumes_it_to_the_same_arrays():
+    def stop(figures: dict[str, Any]) -> None:
+        if figures["round"] == 3:
+            raise KeyboardInterrupt
+
+    given = {"target": "died", "rounds": 6, "say": lambda line: None}
+    with pytest.raises(RunStopped, match=r"resume it from Python, by federate\(..., resume=") as stopped:
+        federate(FRAMES, callback=stop, **given)
+    run = re.search("resume='(.*?)'", str(stopped.value))[1]
+    assert "flfed study resume" not in str(stopped.value)
+    for sites in (None, FRAMES):
+        with pytest.raises(UsageError, match=rf"federate\(..., resume='{run}'\) with the same arguments"):
+            flfed.resume(run, sites=sites)
+    heard = []
+    resumed = federate(FRAMES, resume=run, callback=lambda figures: heard.append(figures["round"]), **given)
+    assert (resumed.run, resumed.status, set(heard)) == (run, "completed", {4, 5, 6})
+    whole = federate(FRAMES, **given)
+    for name, value in whole.model.arrays.items():
+        np.testing.assert_array_equal(resumed.model.arrays[name], value)

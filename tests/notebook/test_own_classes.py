@@ -17,6 +17,7 @@ from flfed.callbacks import progress_line
 from flfed.errors import UsageError
 from flfed.rows.baselines import first_arrays
 from flfed.rows.study_model import study_trainable
+from flfed.updates.codec import Shapes, entries_of, flattened, unflattened
 from tests.notebook.test_federate import FRAMES, federate
 
 INPUTS = 10
@@ -161,6 +162,37 @@ def test_a_strategy_class_is_used_as_it_is_given():
     assert own.study.strategy.name == "half-step"
     for name, value in listed.model.arrays.items():
         np.testing.assert_array_equal(own.model.arrays[name], value)
+
+
+class Rounded(flfed.Codec):
+    """Entries as float32. Reveals: all entries. It protects nothing. Source: IEEE 754."""
+
+    def shapes(self, model: Shapes) -> Shapes:
+        return {"entries": ((entries_of(model),), np.dtype(np.float32))}
+
+    def encode(self, arrays: flfed.Arrays, rng: np.random.Generator) -> flfed.Arrays:
+        return {"entries": flattened(arrays).astype(np.float32)}
+
+    def decode(self, packed: flfed.Arrays, model: Shapes) -> flfed.Arrays:
+        return unflattened(packed["entries"], model)
+
+    def largest_error(self, arrays: flfed.Arrays) -> dict[str, float]:
+        return {name: 1e-5 * float(np.abs(value).max()) + 1e-12 for name, value in arrays.items()}
+
+
+class Nothing(flfed.Mechanism):
+    """No noise. Source: none."""
+
+
+@pytest.mark.parametrize(("table", "own"), [("codec", Rounded), ("privacy", Nothing)])
+def test_a_codec_and_a_mechanism_are_used_as_they_are_given_and_not_saved(table: str, own: type, tmp_path: Path):
+    for value in (own, {"name": own}):
+        result = federated(**{table: value})
+        assert getattr(result.study, table).name == own.__name__.lower() and result.status == "completed"
+    with pytest.raises(UsageError, match="is defined in this program and cannot be saved"):
+        result.save(tmp_path)
+    with pytest.raises(UsageError, match=f"{table}=<class 'dict'> must be a name, a class that inherits flfed"):
+        federated(**{table: {"name": dict}})
 
 
 def test_a_callback_hears_the_figures_of_each_round_and_may_end_the_run():

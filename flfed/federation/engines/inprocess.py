@@ -29,6 +29,13 @@ from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints.site_state import PART, NodeState
 
 
+def new_message(
+    _: Grid, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+) -> Message:
+    """Return a message to a node, as each grid makes it."""
+    return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+
 class InProcessGrid(Grid):
     """Grid that calls the client app directly.
 
@@ -118,16 +125,11 @@ class InProcessGrid(Grid):
         for context in self._contexts.values():
             yield str(context.node_config["site"]), NodeState(context.state)
 
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Return a message to a node."""
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
-
     def _refuse(self, *_: Any, **__: Any) -> Any:
         """Refuse what a SuperLink's grid does: there is no run of one here, and replies come at once."""
         raise RuntimeError("use send_and_receive: an in-process grid answers at once, and has no SuperLink run")
 
+    create_message = new_message
     set_run = push_messages = pull_messages = _refuse
     run = property(_refuse)
 

@@ -26,7 +26,7 @@ from queue import Empty, Queue
 from typing import Any
 
 import torch
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
@@ -34,6 +34,7 @@ from flfed.errors import require_extra
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.federation.engines.engine import Engine, RunConfig, RunResources, RunSites, StartedGrid, silence_flower
+from flfed.federation.engines.inprocess import new_message
 from flfed.flower_names import telemetry
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
@@ -292,11 +293,7 @@ class RayGrid(Grid):
                 time.sleep(POLL_SECONDS)
         return replies
 
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Return a message to a node."""
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+    create_message = new_message
 
     def set_run(self, run: Any) -> None:
         """Refuse any run but the simulation's own."""

@@ -251,6 +251,8 @@ class Series:
             writer, checkpoint = self._again(entry)
         began = way.clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
         hint = render("run.stops.resume", run=writer.run)
+        if self.options.get("given"):
+            hint = render("run.stops.given", run=writer.run)
         with bad_end_written(writer, began, resume_hint=hint, clock=way.clock):
             if entry is None:
                 writer.summary("asked", self.options)

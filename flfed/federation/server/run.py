@@ -196,6 +196,7 @@ def resume(
     store: str | None = None,
     progress: Progress = no_progress,
     observer: RunObserver = no_observer,
+    callback: RoundCallback | None = None,
     jobs: Jobs = 1,
 ) -> Result:
     """Resume a run that died, stopped or failed.
@@ -210,8 +211,8 @@ def resume(
     run : str
         Id of a run or of its series, or "latest".
     sites : sequence of names, import paths or Site, optional
-        Needed only where a program passed Site objects to the run.
-    store, progress, observer, jobs
+        Needed only where a program passed Site objects to the run. A run of `federate` is resumed by `federate`.
+    store, progress, observer, callback, jobs
         As for `run`.
 
     Raises
@@ -223,7 +224,6 @@ def resume(
     """
     # The record alone shows the missing repeats, their engine and their sites.
     with RunReader.open(store) as reader:
-        entries = reader.runs_of(run)
         series = reader.series(run)
         entries = reader.runs_of(series.series)
         options = reader.summary(entries[0].run, "asked") or {}
@@ -239,8 +239,8 @@ def resume(
     if facts["schema"] != entries[0].hashes.get("schema"):
         raise usage_error("run.resume.schema", run=run, dataset=study.dataset.name)
     # Site objects of a program cannot be found by name again.
-    if sites is None and options.get("given"):
-        raise usage_error("run.resume.objects", run=run, command="resume")
+    if options.get("given") and isinstance(sites, Mapping | None):
+        raise usage_error("run.resume.frames", run=run)
     wanted = options.get("sites") if sites is None else sites
     resolved_sites = engine.sites(study, wanted)
     first = options.get("names", [site.name for site in resolved_sites])
@@ -250,7 +250,7 @@ def resume(
         early = [site for site in resolved_sites if site.name in first]
         Series(
             opened, series.series, series.repeats, study, facts, engine, path, early, options, progress, observer,
-            jobs=jobs,
+            callback, jobs,
         ).go_on({entry.repeat: entry for entry in entries})  # fmt: skip
     return _result(series.series, store)
 
@@ -270,5 +270,5 @@ def _run_options(sites: Sequence[str | Site] | None, resolved_sites: Sequence[Si
     The names of the chosen sites are among them.
     """
     words = None if sites is None else [item for item in sites if isinstance(item, str)]
-    has_objects = words is not None and len(words) < len(sites or ())
+    has_objects = len(words or ()) < len(sites or ())
     return {"sites": words, "given": has_objects, "names": [site.name for site in resolved_sites]}
