@@ -71,4 +71,4 @@ def _shown(site: str, findings: Sequence[Finding]) -> output.Shown:
     if not findings:
         yield render("doctor.command.healthy", whose=whose)
     for each in findings:
-        yield render("doctor.command.line", text=each.text, remedy=each.remedy)
+        yield render("doctor.command.line", **vars(each))

@@ -143,7 +143,7 @@ def _print_joined(part: SharedModel, own: PartyScores, others: list[Path], out: 
         return
     if out is None:
         typer.echo(joined.as_csv(), nl=False)
-    line = render("commands.predict.joined", rows=count, only_here=joined.only_here, only_there=joined.only_there)
+    line = render("commands.predict.joined", rows=count, **vars(joined))
     typer.echo(line, err=out is None)
 
 

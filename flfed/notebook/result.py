@@ -453,7 +453,7 @@ def load(
     Raises
     ------
     UsageError
-        If there is no such run.
+        If there is no such run, or `model` is not its model.
 
     Examples
     --------
@@ -467,7 +467,11 @@ def load(
             from flfed.notebook.own_model import name_of_model, recorded_sizes
 
             first = reader.runs_of(run)[0].run
-            name_of_model(model, partial(recorded_sizes, first, reader.series(first).study_text))
+            text = reader.series(first).study_text
+            name = name_of_model(model, partial(recorded_sizes, first, text))
+            # The run's own model may be listed already, so that only the name shows another one.
+            if name != Study.parse_recorded(text).model.name:
+                raise usage_error("notebook.result.another", name=name, run=first)
         return Result(CallableReport(report(reader, run), store), store)
 
 

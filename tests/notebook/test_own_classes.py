@@ -127,6 +127,8 @@ class BalancedAccuracyScore:
 def test_the_run_of_a_module_is_opened_with_that_module_and_with_no_other(monkeypatch: pytest.MonkeyPatch):
     result = federated(model=Net(INPUTS))
     theirs = result.model.predict_proba(FRAMES["north"])
+    with pytest.raises(UsageError, match="has another model than module"):
+        flfed.load(result.run, model=Bent(INPUTS))
     monkeypatch.setattr(registry, "_LENT", {})  # another process
     federated(model=Bent(INPUTS), rounds=1)
     with pytest.raises(UsageError, match=r"a program gave this model as a module"):
@@ -321,7 +323,22 @@ def test_a_strategy_that_combines_wrongly_is_named_and_no_site_is(strategy: type
     assert (found.status, found.report["rounds"]) == ("stopped", rounds)
     assert re.search(words, repr(found)) and re.search(words, found._repr_html_())
     assert not any(site in found.report["reason"] for site in FRAMES) and found.report["faults"] == []
+    assert found.overall.query("arm == 'global'").columns[:3].tolist() == ["arm", "metric", "value"]
+    assert {"site", "arm", "metric", "value", "low", "high"} <= {*found.sites}
     assert all(np.isfinite(value).all() for value in found.model.arrays.values())
+
+
+class FlatMoments(flfed.FedAvg):
+    """FedAvg that keeps arrays where moments belong. Source: none, as it is wrong."""
+
+    def combine(self, incoming: Any, deltas: Any, weights: Any) -> Any:
+        self.moments |= super().combine(incoming, deltas, weights)
+        return incoming
+
+
+def test_arrays_in_place_of_moments_are_refused_by_the_strategys_name():
+    with pytest.raises(flfed.UsageError, match="strategy FlatMoments: moments.* must be arrays by name"):
+        federated(strategy=FlatMoments)
 
 
 class MedianOfSites(flfed.FedAvg):

@@ -141,7 +141,7 @@ def _checked(checked: Checked, whole: bool) -> output.Shown:
     below = [row[1] != "pass" for row in rows]
     if rows:
         output.as_table(["column", "", "counts"], rows, title=title, cut="counts", below=below)
-    features = render("findings.check.features", mapped=checked.mapped, features=checked.features)
+    features = render("findings.check.features", **vars(checked))
     yield _last_words(checked, features)
 
 

@@ -74,7 +74,7 @@ class Result:
         for site, site_report in self.report["sites"].items():
             gains = {metric: gain_at(site_report, metric) for metric in self.report["verdict-rule"]["minimum-gain"]}
             lines += _lines({"site": site, "arm": "gain"}, gains)
-        return pd.DataFrame(lines)
+        return _table(lines, "site", "arm")
 
     @cached_property
     def overall(self) -> pd.DataFrame:
@@ -82,10 +82,13 @@ class Result:
 
         It is over all sites: shared model, pooled model and the other models.
         """
-        lines: list[dict[str, Any]] = []
-        for arm in REFERENCES:
-            lines += _lines({"arm": arm}, self.report[arm])
-        return pd.DataFrame(lines)
+        lines = [line for arm in REFERENCES for line in _lines({"arm": arm}, self.report[arm])]
+        return _table(lines, "arm")
+
+
+def _table(lines: Sequence[Mapping[str, Any]], *of: str) -> pd.DataFrame:
+    """Return lines as a table, which has its columns without a line too."""
+    return pd.DataFrame(lines) if lines else pd.DataFrame(columns=[*of, "metric", "value", "low", "high"])
 
 
 def _lines(of: Mapping[str, str], figures: Mapping[str, Any] | None) -> list[dict[str, Any]]:

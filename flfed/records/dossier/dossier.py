@@ -87,7 +87,7 @@ def sheet_page(sheet: Sheet, answers: Sequence[Answer], record: RunRecord) -> st
     parts += _part(title, lines)
     counts = count_answers(answers)
     head = [
-        paragraphs([render("dossier.pages.run", run=record.run.run, study=record.run.study)], class_="facts-line"),
+        paragraphs([render("dossier.pages.run", **vars(record.run))], class_="facts-line"),
         paragraphs([render("dossier.pages.reader", reader=sheet.reader)], class_="facts-line"),
         paragraphs([render("dossier.pages.source", **vars(sheet))], class_="facts-line"),
         element(

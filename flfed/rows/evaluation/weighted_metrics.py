@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,13 @@ def add_up(rows: Floats) -> Floats:
     return rows
 
 
+def lacks_events(y: Target) -> str:
+    """Return "" or why a metric of the events has no figure on rows with targets `y` [n]."""
+    if (y == 1).any():
+        return ""
+    return render("figures.methods.positive") if len(y) else "no rows"
+
+
 class RowMetric(Protocol):
     """Interface of metrics of weighted rows.
 
@@ -87,6 +94,11 @@ class RowMetric(Protocol):
 
     def value(self, y: Target, score: Score) -> float:
         """Return the metric on `y` [n], NaN if undefined."""
+
+
+def value_of(metric: Any, y: Target, score: Score) -> float:
+    """Return a metric on `y` [n], NaN if undefined."""
+    return float(metric.weighted(y, score, np.ones((1, len(y))))[0])
 
 
 class SumMetric(ABC):
@@ -132,9 +144,7 @@ class SumMetric(ABC):
         with np.errstate(invalid="ignore"):  # of infinite scores
             return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
 
-    def value(self, y: Target, score: Score) -> float:
-        """Return the metric on `y` [n], NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
+    value = value_of
 
 
 class RankMetric(ABC):
@@ -183,6 +193,4 @@ class RankMetric(ABC):
         """
         return self.ranked(y, score)(weights)
 
-    def value(self, y: Target, score: Score) -> float:
-        """Return the metric on `y` [n], NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
+    value = value_of

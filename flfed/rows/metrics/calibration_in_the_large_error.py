@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
-from flfed.words import render
+from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target, lacks_events
 
 
 class CalibrationInTheLargeError(SumMetric):
@@ -27,16 +26,7 @@ class CalibrationInTheLargeError(SumMetric):
     better = "lower"
     label = "calibration in the large (size of the log of expected over observed events)"
 
-    def defined(self, y: Target) -> str:
-        """Return "" or why there is no ratio.
-
-        The rows have targets `y` [n].
-        """
-        if len(y) == 0:
-            return "no rows"
-        if (y == 1).any():
-            return ""
-        return render("figures.methods.positive")
+    defined = staticmethod(lacks_events)
 
     def columns(self, y: Target, score: Score) -> Floats:
         """Return each row's expectation and observation [n, 2].

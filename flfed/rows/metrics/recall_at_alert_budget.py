@@ -10,9 +10,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from flfed.rows.evaluation.weighted_metrics import Drawn, Floats, RankMetric, Score, Target, add_up
+from flfed.rows.evaluation.weighted_metrics import Drawn, Floats, RankMetric, Score, Target, add_up, lacks_events
 from flfed.study.settings import Settings
-from flfed.words import render
 
 
 class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
@@ -39,16 +38,7 @@ class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
 
     alert_budget: Annotated[float, Field(gt=0, lt=1)] = 0.01
 
-    def defined(self, y: Target) -> str:
-        """Return "" or why there is no recall.
-
-        The rows have targets `y` [n].
-        """
-        if len(y) == 0:
-            return "no rows"
-        if (y == 1).any():
-            return ""
-        return render("figures.methods.positive")
+    defined = staticmethod(lacks_events)
 
     def behind(self, y: Target, score: Score) -> tuple[float, ...]:
         """Return how many events are found, and how many are missed."""

@@ -76,7 +76,8 @@ class FedAvg(FlowerFedAvg):
     replies nor node ids change a bit of it.
 
     A subclass may override `combine`, `weight`, `cohort`, `client_settings` and `client_terms`, and add to `check`,
-    `state` and `restore`. It may read `run`, `selection` and `round`, and keep arrays by name in `moments`. One with a
+    `state` and `restore`. It may read `run`, `selection` and `round`, and keep arrays from round to round in `moments`,
+    by the name of a moment and then by that of an array: `self.moments["velocity"] = {"weight": array}`. One with a
     `combine` of its own that takes the weighted mean in place of the sites' updates sets `sums = True`: under secure
     aggregation there is only the mean, and others are refused. One that weighs updates by the steps that sites say they
     took sets `by_steps = True`: the guard refuses other steps than the plan's. One whose sites are sent arrays beside
@@ -179,7 +180,11 @@ class FedAvg(FlowerFedAvg):
         `restore`.
         """
         arrays, facts = self.selection.state()
-        return {**arrays, **{f"{MOMENT}{name}": moment for name, moment in self.moments.items()}}, facts
+        for name, moment in self.moments.items():
+            if not isinstance(moment, Mapping):
+                raise usage_error("study.strategies.moments", strategy=type(self).__name__, name=name)
+            arrays[f"{MOMENT}{name}"] = moment
+        return arrays, facts
 
     def restore(self, round: int, arrays: Mapping[str, Arrays], facts: Mapping[str, Any]) -> None:
         """Resume after `round` rounds with the state of then."""
