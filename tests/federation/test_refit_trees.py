@@ -187,7 +187,7 @@ def test_all_that_does_not_fit_is_told_at_once_and_each_once(small_sites, trees)
     with pytest.raises(UsageError) as error:
         check(study)
     told = str(error.value).split(". Also: ")
-    assert [words.partition(":")[0] for words in told] == ["[encode]", "[strategy]", "[compare]"]
+    assert [words.partition(":")[0] for words in told] == ["[encode]", "[strategy]", "[compare] subgroups"]
     assert ["cannot be combined with boosted-trees" in told[0], "refit" in told[1], "nowhere" in told[2]] == [True] * 3
 
 

@@ -60,7 +60,7 @@ def test_a_run_that_was_ended_goes_on_to_the_same_arrays_and_the_same_record(nam
     study, sites = Study.parse(small_study).replace(STRATEGIES[name]), small_sites(4 if name == "half" else 2)
     whole = run(study, sites=sites)
     for stage, round in (("round", 1), ("checkpoint", 3)):
-        with pytest.raises(RunStopped, match="flfed study resume"):
+        with pytest.raises(RunStopped, match="federate"):
             run(study, sites=sites, observer=killer(stage, round))
         ended = newest()
         assert resume(ended, sites=sites).report["arrays-sha256"] == whole.report["arrays-sha256"]
@@ -309,7 +309,7 @@ def test_sites_that_a_program_gave_must_be_given_again(small_sites, small_study)
     sites = small_sites(2)
     with pytest.raises(RunStopped):
         run(Study.parse(small_study), sites=sites, observer=killer("round", 2))
-    with pytest.raises(UsageError, match=r"resume\(run, sites=\.\.\.\)"):
+    with pytest.raises(UsageError, match=r"resume\(.latest., sites=\[\.\.\.\]\)"):
         resume("latest")
 
 

@@ -26,7 +26,7 @@ def estimates(statistic: Mapping[str, Any]) -> Section | None:
         text = number(value, effect_decimals(value, low, high))
         lines.append({"name": name, "value": value, "low": low, "high": high, "shown": text})
     is_ratio = model.family in RATIOS
-    title = render("charts.axes.effect", **vars(model))
+    title = render("charts.axes.effect", effect=model.effect, outcome=model.outcome)
     draw = partial(effect_chart, lines, title, is_ratio=is_ratio)
     says = render("charts.axes.effect-says", effect=model.effect, columns=len(lines))
     table = coefficient_lines(statistic)
