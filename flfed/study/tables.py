@@ -121,6 +121,8 @@ def _date_text(value: object) -> object:
     return value.isoformat() if isinstance(value, datetime.date) else value
 
 
+LEAST_COHORT = {"open": 2, "institution": 3}
+"""Fewest sites of a run by the disclosure of a policy, where it names no number itself."""
 Sharing = Literal["named", "pseudonym", "aggregate-only"]
 """How a site's own figures may be written down: under its name, under another, or in sums over sites only."""
 Download = Literal["none", "float16", "int8"]

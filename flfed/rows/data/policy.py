@@ -14,7 +14,7 @@ from flfed import registry
 from flfed.errors import unknown
 from flfed.refusals import Refusal
 from flfed.rows.data.schema import Strict
-from flfed.study.tables import Sharing, in_sums_only, strictest
+from flfed.study.tables import LEAST_COHORT, Sharing, in_sums_only, strictest
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -175,8 +175,7 @@ class Policy(Strict):
 
     def least_cohort(self) -> int:
         """Return the fewest sites of a run, this one counted."""
-        fewest = 2 if self.is_open else 3
-        return self.minimum_cohort or fewest
+        return self.minimum_cohort or LEAST_COHORT[self.disclosure]
 
     def not_allowed(self, *, strategy: str, model: str, codec: str, mechanism: str, rounds: int) -> Refusal | None:
         """Return the refusal of a study's settings, or None.

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from flwr.app import RecordDict
 
 from flfed.refusals import Refusal, recorded, unmarked
-from flfed.study.tables import Sharing
+from flfed.study.tables import LEAST_COHORT, Sharing
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import PROTOCOL, TITLE, MalformedMessage, PlainMessage
 from flfed.updates.messages.in_memory import kebab_record, record_of
@@ -113,7 +113,7 @@ class EnrolReply(PlainMessage):
     @property
     def least_sites(self) -> int:
         """Fewest sites of a run, by the site's policy."""
-        return self.minimum_cohort or (2 if self.disclosure == "open" else 3)
+        return self.minimum_cohort or LEAST_COHORT[self.disclosure]
 
     def __post_init__(self) -> None:
         """Refuse a share that is none."""
