@@ -12,7 +12,7 @@ from flfed.updates.messages.fields import recorded_words
 from tests.test_words import places, templates
 
 ROOT = Path(__file__).resolve().parents[2]
-OF_FIGURES = {"defined", "reason", "too_few", "withheld"}
+OF_FIGURES = {"defined", "lacks_events", "reason", "too_few", "withheld"}
 """Functions that return why there is no figure."""
 HERE = {
     "flfed/deployment/coordinator", "flfed/deployment/engine.py", "flfed/federation/engines", "flfed/records",
@@ -87,7 +87,7 @@ MEMBER = (
 @pytest.mark.studies
 def test_every_reason_for_want_of_a_figure_is_known():
     reasons = [list(texts(node)) for _, node in sentences(OF_FIGURES)]
-    assert sum(map(any, reasons)) > 15
+    assert sum(map(any, reasons)) >= 15
     for found in filter(any, reasons):
         assert any(
             recorded_words(f"{before}{one}{after}", "metric") == f"{before}{one}{after}"
