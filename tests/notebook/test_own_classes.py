@@ -341,6 +341,41 @@ def test_arrays_in_place_of_moments_are_refused_by_the_strategys_name():
         federated(strategy=FlatMoments)
 
 
+class MeanPull(flfed.FedAvg):
+    """FedAvg with a pull by one number. Source: none, as it is wrong."""
+
+    @classmethod
+    def client_terms(cls, settings: Any) -> Any:
+        return (lambda w, anchor: (w - anchor).mean(),)
+
+
+class ShortPull(flfed.FedAvg):
+    """FedAvg with a constant gradient of one number. Source: none, as it is wrong."""
+
+    @classmethod
+    def client_terms(cls, settings: Any) -> Any:
+        return ({"weight": np.ones(1)},)
+
+
+class StrangePull(flfed.FedAvg):
+    """FedAvg with a gradient of no array of the model. Source: none, as it is wrong."""
+
+    @classmethod
+    def client_terms(cls, settings: Any) -> Any:
+        return ({"other": np.ones(1)},)
+
+
+@pytest.mark.parametrize(("strategy", "words"), [
+    (MeanPull, r"array 'weight' of shape \(\), which must be \(10, 1\)"),
+    (ShortPull, r"array 'weight' of shape \(1,\), which must be \(10, 1\)"),
+    (StrangePull, "no arrays under the names of the model .weight, bias."),
+])  # fmt: skip
+def test_a_gradient_that_sites_would_broadcast_is_refused_by_the_strategys_name(strategy: type, words: str):
+    with pytest.raises(flfed.UsageError, match=f"strategy {strategy.__name__}: client_terms gave {words}") as refused:
+        federated(strategy=strategy)
+    assert not any(site in str(refused.value) for site in FRAMES)
+
+
 class MedianOfSites(flfed.FedAvg):
     """Median of the updates, of which one, the mean, would be the mean. Source: Yin et al. 2018, definition 1."""
 

@@ -23,7 +23,7 @@ from flfed.updates.aggregation.guard import GuardResult, guard, guard_scores, we
 from flfed.updates.aggregation.rounds import Round, RunContext, rarely_collected, why_unsummed
 from flfed.updates.aggregation.selection import Selection, check_selection
 from flfed.updates.arrays import Arrays, Shapes, entries_of, is_encrypted, shapes_of
-from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays
+from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays, client_terms
 from flfed.updates.messages.in_memory import array_record, immutable
 from flfed.updates.messages.train import EVALUATE, TRAIN, Offset, Replies, TrainReply, TrainRequest
 from flfed.words import render, usage_error
@@ -354,6 +354,7 @@ def _trained(
     # A site that restarts stops no run: the second time an engine of institutions waits for it, up to the deadline.
     for ask in (now.further.send, now.further.wait):
         messages = list(strategy.configure_train(number, arrays, config, grid))
+        _check_terms(strategy)
         updated, _ = strategy.aggregate_train(number, now.exchange(ask, messages, strategy.deadline, clock))
         if updated is not None or strategy.stopped:
             model = arrays if updated is None else updated
@@ -428,6 +429,25 @@ def messages_of(strategy: FedAvg, kind: str, server_round: int, arrays: ArrayRec
         extra=immutable(extra),
     )
     return now.messages(request, run, offsets)
+
+
+def _check_terms(strategy: FedAvg) -> None:
+    """Refuse gradients of other names or shapes than the model's: sites would broadcast them; raises UsageError."""
+    incoming = strategy.round.incoming
+    # Only the sites can open a model that stands encrypted.
+    if is_encrypted(incoming):
+        return
+    arrays = SiteArrays(received=strategy.client_arrays())
+    terms, constant = client_terms(type(strategy), strategy.client_settings(), arrays)
+    gradients = [{**incoming, **constant}] if constant else []
+    for term in terms:
+        import torch  # a strategy without functions does without
+
+        tensors = {name: torch.tensor(value) for name, value in incoming.items()}
+        gradients.append({name: term(w, w) for name, w in tensors.items()})
+    for gradient in gradients:
+        if defect := combined_defect(gradient, incoming):
+            raise usage_error("study.strategies.terms", strategy=type(strategy).__name__, defect=defect)
 
 
 def combine_all(strategy: FedAvg, good: Replies, merged: Arrays | None) -> tuple[Arrays, MetricRecord]:
