@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from flfed.errors import UsageError, unknown
+from flfed.errors import FlfedError, UsageError, unknown
 from flfed.words import usage_error
 
 FOLDERS = {
@@ -38,11 +38,11 @@ FOLDERS = {
 
 MADE_SMALL = ("_loss", "_error", "_deviance")
 """Endings of metrics of which less is better: scikit-learn's rule, which verdicts use."""
-_BROKEN = (
-    ArithmeticError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError, SyntaxError,
+BROKEN = (
+    ArithmeticError, AttributeError, FlfedError, ImportError, LookupError, NameError, OSError, RuntimeError, SyntaxError,
     TypeError, ValueError,
 )  # fmt: skip
-"""Errors that another package may raise at its import."""
+"""Errors that another author's code may raise."""
 
 
 def kebab(name: str) -> str:
@@ -103,7 +103,7 @@ def lend(kind: str, thing: type) -> str:
     name = _key(kind, re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", thing.__name__).lower())
     if name in _modules(kind) or any(point.name == name for point in _entry_points(kind)):
         raise UsageError(f"{kind} {name!r} is listed already: give the class {thing.__name__} another name")
-    _check_direction(kind, name, thing, f"{kind} {name!r}")
+    _check_metric(kind, name, thing, f"{kind} {name!r}")
     _LENT[kind, name] = thing
     return name
 
@@ -220,18 +220,20 @@ def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:
     # Any error of the other package becomes one sentence, and never a trace.
     try:
         plugin = point.load()
-    except _BROKEN as error:
+    except BROKEN as error:
         raise UsageError(f"{where}: cannot be imported ({type(error).__name__}: {error})") from None
     # An entry point may name a module or the class itself.
     plugin = public_class(plugin) if inspect.ismodule(plugin) else plugin
     if not inspect.isclass(plugin):
         raise UsageError(f"{where}: {point.value} is no class")
-    _check_direction(kind, point.name, plugin, where)
+    _check_metric(kind, point.name, plugin, where)
     return plugin
 
 
-def _check_direction(kind: str, name: str, plugin: type, where: str) -> None:
-    """Refuse a metric whose direction does not fit its name."""
+def _check_metric(kind: str, name: str, plugin: type, where: str) -> None:
+    """Refuse a metric without tasks, or whose direction does not fit its name."""
+    if kind == "metric" and not getattr(plugin, "tasks", ()):
+        raise usage_error("commands.plugins.tasks", where=where)
     # Verdicts use the name only: with another direction they would call a loss a gain.
     better = getattr(plugin, "better", None)
     wrong = "higher" if name.endswith(MADE_SMALL) else "lower"

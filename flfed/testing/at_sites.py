@@ -17,6 +17,7 @@ from flfed.rows.comparison.attack_runner import Attacked, Finding
 from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site, SiteTable
+from flfed.rows.evaluation.scoring import example
 from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import run_client
 from flfed.testing.rules import LISTED, Rule, Subject, are_same, check, hold, hold_paragraph
@@ -244,27 +245,6 @@ METRIC_RULES: tuple[Rule, ...] = (
     a_score_that_is_nan_gives_nan,
     a_better_score_moves_it_to_its_better_side,
 )
-
-
-def example(task: str, n: int = 60, seed: int = 3) -> tuple[Rows, Rows]:
-    """Return targets [n] and scores ([n], or [n, 3]) of a task, with equal scores among them.
-
-    Parameters
-    ----------
-    task : {"binary", "multi-class", "regression"}
-    n : int
-    seed : int
-    """
-    rng = np.random.default_rng(seed)
-    if task == "regression":
-        y = rng.normal(50, 10, n)
-        return y, np.round(y + rng.normal(0, 5, n))
-    if task == "binary":
-        codes = rng.permutation(np.arange(n) % 2)
-        return codes, np.round(np.clip(0.3 * codes + rng.uniform(0, 0.7, n), 0.01, 0.99), 1)
-    codes = rng.permutation(np.arange(n) % 3)
-    odds = rng.integers(1, 5, (n, 3))
-    return codes, odds / odds.sum(axis=1, keepdims=True)
 
 
 def _examples(subject: Subject) -> Iterator[tuple[Rows, Rows]]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 
 from flfed.errors import FlfedError
-from flfed.registry import kebab
+from flfed.registry import BROKEN, kebab
 from flfed.study.settings import hints_of, read_settings
 from flfed.words import render
 
@@ -41,10 +41,6 @@ class Subject:
         return self.kind(**self.settings or {})
 
 
-_BROKEN = (
-    ArithmeticError, AttributeError, FlfedError, LookupError, NameError, OSError, RuntimeError, TypeError, ValueError,
-)  # fmt: skip
-"""Errors that a thing under a rule may raise."""
 Rule = Callable[[Any], None]
 """Checks one subject; its name is the rule, its docstring why there is one."""
 
@@ -68,7 +64,7 @@ def keep(rule: Rule, subject: Any) -> None:
         rule(subject)
     except RuleBroken as error:
         raise RuleBroken(f"{title}: {error}") from None
-    except _BROKEN as error:
+    except BROKEN as error:
         raise RuleBroken(f"{title}: {type(error).__name__}: {error}") from error
 
 

@@ -159,6 +159,54 @@ def test_a_metric_class_is_computed_also_in_the_second_run_of_a_process():
     assert 0.5 < found[name] < 0.9 and found["roc_auc_score"] == listed.overall.set_index("metric")["value"].iloc[0]
 
 
+class Faulty(BalancedAccuracyScore):
+    """A metric that fails where it is computed. Source: none, as it is wrong."""
+
+    def weighted(self, y: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return weights @ self.absent
+
+
+class Whole(Faulty):
+    """A metric with one figure for all draws. Source: none, as it is wrong."""
+
+    def value(self, y: np.ndarray, score: np.ndarray) -> float:
+        return 1.0
+
+    def weighted(self, y: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.ones(1)
+
+
+class OfNumbers(Faulty):
+    """A metric of another task. Source: none, as it is wrong."""
+
+    tasks = ("regression",)
+
+
+class OfAlerts(BalancedAccuracyScore):
+    """A metric of a share of rows. Source: none, as it is wrong."""
+
+    def __init__(self, *, alert_budget: float) -> None:
+        self.alert_budget = alert_budget
+
+
+class OfNothing:
+    """No metric. Source: none, as it is wrong."""
+
+
+@pytest.mark.parametrize(("metric", "words"), [
+    (Faulty, "metric 'faulty' fails on example rows .AttributeError: .* no attribute 'absent'"),
+    (Whole, "metric 'whole' fails on example rows .weighted.. returned shape .1,."),
+    (OfNumbers, "metric OfNumbers is for regression; the dataset's task is binary"),
+    (OfAlerts, "metric 'OfAlerts' needs alert-budget"),
+    (OfNothing, "metric 'of_nothing': tasks must name what the metric is for"),
+])  # fmt: skip
+def test_a_metric_that_fails_or_is_of_another_task_is_named_before_any_training(metric: type, words: str):
+    rounds: list[Any] = []
+    with pytest.raises(UsageError, match=words):
+        federated(metrics=[metric], callback=rounds.append)
+    assert rounds == []
+
+
 def test_a_strategy_class_is_used_as_it_is_given():
     own, listed = federated(strategy=HalfStep), federated(server_lr=0.5)
     assert own.study.strategy.name == "half-step"

@@ -256,7 +256,7 @@ def test_recall_at_an_alert_budget_is_there_only_where_a_study_names_one():
     assert metrics_of("binary", 0.02)["recall_at_alert_budget"].alert_budget == 0.02
     assert set(metrics_of("binary", 0.02)) == {*metrics_of("binary"), "recall_at_alert_budget"}
     assert set(metrics_of("regression", 0.02)) == set(metrics_of("regression"))
-    with pytest.raises(UsageError, match="primary='recall_at_alert_budget' needs alert-budget"):
+    with pytest.raises(UsageError, match="metric 'recall_at_alert_budget' needs alert-budget"):
         primary_of("binary", "recall_at_alert_budget")
     assert primary_of("binary", "recall_at_alert_budget", 0.02) == "recall_at_alert_budget"
 

@@ -11,7 +11,7 @@ from flfed.rows.comparison.incumbent import check_incumbent
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
 from flfed.rows.data.site import start_refusal
-from flfed.rows.evaluation.scoring import primary_of
+from flfed.rows.evaluation.scoring import check_metrics, primary_of
 from flfed.rows.statistics.of_study import statistic_of, unconfirmed_columns
 from flfed.rows.study_model import model_shapes
 from flfed.rows.training.functional import layers_of
@@ -59,6 +59,7 @@ def check(study: Study) -> dict[str, str]:
     if facts.protects_rows:
         checks.append(partial(_check_confirmed, study, dataset))
     checks += [
+        partial(check_metrics, schema.task, study.compare),
         partial(_check_points, study, dataset),
         partial(_check_steps, study, dataset),
         partial(groupings, study.compare.subgroups, schema),

@@ -107,6 +107,32 @@ def _is_count(metric: str, task: str, alert_budget: float | None, lent: tuple[ty
     return follows_from_counts(metrics_of(task, alert_budget)[metric], task)
 
 
+def check_metrics(task: str, compare: Compare) -> None:
+    """Call each metric on example rows, so that none fails only once a study has trained.
+
+    Raises
+    ------
+    UsageError
+        If a metric fails, or one that a program gave is not for the task or lacks its share of rows.
+    """
+    for kind in registry.lent("metric"):
+        name = kind.__name__
+        if task not in kind.tasks:
+            raise usage_error("study.compare.tasks", name=name, tasks=" or ".join(kind.tasks), task=task)
+        if compare.alert_budget is None and "alert_budget" in inspect.signature(kind).parameters:
+            raise usage_error("study.compare.budget", primary=name)
+    y, score = example(task)
+    for name, metric in metrics_of(task, compare.alert_budget).items():
+        try:
+            metric.defined(y)
+            float(metric.value(y, score))
+            why = f"weighted() returned shape {np.shape(metric.weighted(y, score, np.ones((2, len(y)))))}"
+        except registry.BROKEN as error:
+            why = f"{type(error).__name__}: {error}"
+        if not why.endswith("shape (2,)"):
+            raise usage_error("study.compare.metric", name=name, why=why)
+
+
 def follows_from_counts(metric: Any, task: str) -> bool:
     """Return whether a metric is made of counts of rows, whoever wrote it.
 
@@ -116,15 +142,33 @@ def follows_from_counts(metric: Any, task: str) -> bool:
         return False
     if hasattr(metric, "behind"):
         return True
-    rng = np.random.default_rng(1)
-    y = rng.integers(0, 3, 300)
-    score = rng.dirichlet(np.ones(3), 300)
-    sure = np.eye(3)[score.argmax(axis=1)] * 0.9 + 0.1 / 3
+    y, score = example(task, 300)
     if task == "binary":
-        y = np.minimum(y, 1)
-        score = rng.uniform(size=300)
         sure = np.where(score > 0.5, 0.9, 0.1)
+    else:
+        sure = np.eye(3)[score.argmax(axis=1)] * 0.9 + 0.1 / 3
     return bool(np.isclose(metric.value(y, score), metric.value(y, sure), rtol=1e-9))
+
+
+def example(task: str, n: int = 60, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Return targets [n] and scores ([n], or [n, 3]) of a task, with equal scores among them.
+
+    Parameters
+    ----------
+    task : {"binary", "multi-class", "regression"}
+    n : int
+    seed : int
+    """
+    rng = np.random.default_rng(seed)
+    if task == "regression":
+        y = rng.normal(50, 10, n)
+        return y, np.round(y + rng.normal(0, 5, n))
+    if task == "binary":
+        codes = rng.permutation(np.arange(n) % 2)
+        return codes, np.round(np.clip(0.3 * codes + rng.uniform(0, 0.7, n), 0.01, 0.99), 1)
+    codes = rng.permutation(np.arange(n) % 3)
+    odds = rng.integers(1, 5, (n, 3))
+    return codes, odds / odds.sum(axis=1, keepdims=True)
 
 
 def smallest_count(metric: Any, y: np.ndarray, score: np.ndarray) -> float:
