@@ -136,12 +136,16 @@ def replace_whole(path: Path, content: Content, *, mode: int = 0o600) -> None:
     except BaseException:  # removed also after Ctrl-C, since it may have sums of sites
         Path(part).unlink(missing_ok=True)
         raise
-    # The rename survives a power cut once the folder is on the disk.
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder to the disk: a new name in it survives a power cut only then."""
+    file = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(file)
     finally:
-        os.close(folder)
+        os.close(file)
 
 
 def give(file: int | Path, folder: Path) -> None:

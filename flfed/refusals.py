@@ -27,37 +27,10 @@ LONGEST = 2000
 NAMES = 2
 """Most names of a site before its text."""
 
-SLOTS = {
-    "n": r"[0-9][0-9.e+-]{0,23}",
-    "s": "s?",
-    "word": r"[A-Za-z0-9._+-]{1,60}",
-    "sites": r"[a-z0-9-]{1,60}(?:, [a-z0-9-]{1,60}){0,2}",
-    "members": r"[a-z0-9-]{1,100}(?:, [a-z0-9-]{1,100}){1,98}",
-    "fields": r"[a-z_]{1,40}(?:, [a-z_]{1,40}){0,30}",
-    "words": r"(?:none at all|[A-Za-z0-9._+-]{1,60}(?:, [A-Za-z0-9._+-]{1,60}){0,30})",
-    "quoted": r"'[a-z0-9.-]{1,60}'(?: and '[a-z0-9.-]{1,60}'){0,9}",
-    "column": r"[\w .-]{1,60}",
-    "at": r"[0-9TZ:.+ -]{10,32}",
-    "day": r"\d{4}-\d\d-\d\d",
-    "parts": r"(?:training|holdout|validation|scored)(?: (?:and|or) (?:training|holdout|validation)){0,2}",
-    "part": r"[a-z0-9_ -]{1,60}",
-    "question": r"(?:train from|evaluate|compare|audit)",
-    "disk": r"[A-Za-z -]{1,60}",
-    "decision": r"(?:refused|withdrawn)",
-    "epsilon": r"(?:[0-9][0-9.e+-]{0,23}|beyond any number)",
-    "protocol": r"(?:[0-9][0-9.e+-]{0,23}|of no number)",
-    "item": r"(?:value|list|array)",
-    "shape": r"\([0-9, ]{0,60}\)",
-    "name": r"(?:[a-z0-9]+(?:-[a-z0-9]+)*|node [0-9]{1,20})",
-    "limit": r"[0-9.,e:TZinf+-]{1,20}",
-    "unit": r"[A-Za-z0-9/%^ ]{1,30}",
-    "rows": r"(?:fewer than )?[0-9]{1,16}",
-    "rest": r"(?s:.*)",
-}
+_TABLES: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+SLOTS = _TABLES.pop("slots")
 """Slots of a sentence: a number, a name of ours, a column's name, a day, parts of the rows. `s` is the plural of the
 number before it, and `rest` is only for sentences of this side."""
-
-_TABLES: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 TABLE = _TABLES["table"]
 """Defects of a table: a column, a rule and a count."""
 DEFECTS = _TABLES["defects"]

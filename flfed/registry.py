@@ -39,8 +39,8 @@ FOLDERS = {
 MADE_SMALL = ("_loss", "_error", "_deviance")
 """Endings of metrics of which less is better: scikit-learn's rule, which verdicts use."""
 BROKEN = (
-    ArithmeticError, AttributeError, FlfedError, ImportError, LookupError, NameError, OSError, RuntimeError, SyntaxError,
-    TypeError, ValueError,
+    ArithmeticError, AttributeError, FlfedError, ImportError, LookupError, NameError, OSError, RuntimeError,
+    SyntaxError, TypeError, ValueError,
 )  # fmt: skip
 """Errors that another author's code may raise."""
 

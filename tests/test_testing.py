@@ -415,7 +415,7 @@ WRONG_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
         "client_arrays(): array 'weight' has dtype float32",
     ),
     "no array of the model": (
-        {"client_terms": classmethod(lambda c, s, a: ({"w": np.ones(2)},))}, "a constant gradient is for ['w']",
+        {"client_terms": classmethod(lambda c, s, a: ({"w": np.ones(2)},))}, "constant gradient: names of arrays",
     ),
     "silent": (
         {"__doc__": "Says nothing of what it reveals. Source: none.\n\nReveal: nothing."},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -279,12 +279,17 @@ def _print_compared_figures(comparison: dict[str, Any], *, whole: bool) -> None:
     """Print the figures of two runs over all sites, and the primary metric of each site."""
     primary = comparison["primary"].values()
     headers = ["metric", "A", "B", "B - A"]
+    paired = comparison["paired"]
     lines = []
     for arm in ("global", "sites-mean", "pooled"):
         metrics = comparison[arm] or {}
-        lines += _metric_lines([verdict.ARM_NAMES[arm]], metrics, metrics if whole or arm == "global" else primary)
+        is_global = arm == "global"
+        only = metrics if whole or is_global else primary
+        lines += _metric_lines([verdict.ARM_NAMES[arm]], metrics, only, paired if is_global else {})
     if lines:
-        output.as_table(["over all sites", *headers], lines)
+        output.as_table(["over all sites", *headers[:-1], "B - A (95 % CI)"], lines)
+    for reason in {pair["reason"]: None for pair in paired.values() if pair["reason"]}:
+        output.say(render("commands.compare.unpaired", reason=reason))
     lines = []
     for site, arms in comparison["sites"].items():
         for arm, metrics in arms.items():
@@ -294,12 +299,17 @@ def _print_compared_figures(comparison: dict[str, Any], *, whole: bool) -> None:
         output.as_table(headers, lines, spare=("metric",), more="lines: --all", whole=whole, most=12)
 
 
-def _metric_lines(of: list[str], metrics: dict[str, Any], only: Iterable[str]) -> list[list[str]]:
-    """Return a line for each wanted metric of two runs, which begins with `of`."""
+def _metric_lines(
+    of: list[str], metrics: dict[str, Any], only: Iterable[str], paired: Mapping[str, Any] | None = None
+) -> list[list[str]]:
+    """Return a line for each wanted metric of two runs, which begins with `of`; `paired` has intervals."""
     lines = []
     for metric in [metric for metric in metrics if metric in {*only}]:
         a, b, difference = (metrics[metric][key] for key in ("a", "b", "difference"))
         apart = "–" if difference is None else verdict.number(difference, signed=True)
+        pair = (paired or {}).get(metric)
+        if pair and pair["value"] is not None:
+            apart = verdict.gain_in_brackets(verdict.Difference(pair["value"], pair["low"], pair["high"]))
         lines.append([*of, verdict.metric_name(metric), *_cells([a, b]), apart])
     return lines
 

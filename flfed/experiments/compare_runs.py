@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,9 @@ from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.words import render
 
 HEAD = ("run", "study", "status", "reason", "engine", "rounds", "repeats", "seconds")
-HASHES = ("study", "schema", "code", "encoder", "arrays")
+HASHES = ("study", "schema", "code", "training-sums", "encoder", "arrays")
+INPUTS = ("dataset.", "encode.", "plan.validation")
+"""Keys of a study on which sums over the same rows depend."""
 
 
 def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
     comparison : dict
         "a" and "b" (facts of each run), "primary", "settings" (keys of the study that differ), and "hashes" (each
         with "equal"; null where one is unknown; of repeats that differ, the hash of each, with blanks between).
-        "warnings": sentences on other datasets, metrics or test rows. Figures of each model over all sites and by
+        "warnings": sentences on other datasets, metrics or rows. Figures of each model over all sites and by
         site, each with "a", "b" and "difference" = b - a. "arrays-max-difference": the largest |b - a| over all entries
         of the final arrays, of all repeats; null with "arrays-reason" where it is unknown. "paired": b - a by metric,
         over all sites, with its 95 % interval over the random splits of both, or the reason why there is none
@@ -60,19 +62,32 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
     apart, reason = _arrays_apart(*runs)
     differing = differing_values(dict(zip("ab", texts, strict=True)))
     sites = (of.runs[0][1].values() for of in (base, other))
+    warnings = comparison_warnings(zip("AB", reports, texts, sites, strict=True))
+    hashes_by_name = {name: _equal(hashes[0].get(name), hashes[1].get(name)) for name in HASHES}
+    pairs = {metric: paired(base, other, (None, "global", metric)) for metric in first["global"]}
+    if hashes_by_name["training-sums"]["equal"] is False and _have_same_inputs(differing):
+        why = render("experiments.compare.rows")
+        warnings = warnings or [render("experiments.compare.chance", why=why)]
+        for pair in pairs.values():
+            pair |= {"value": None, "low": None, "high": None, "p": None, "reason": why}
     return {
         "a": _head(first),
         "b": _head(second),
         "primary": {"a": runs[0][0].primary, "b": runs[1][0].primary},
         "settings": plain([{"key": key, **values} for key, values in differing.items()]),
-        "warnings": comparison_warnings(zip("AB", reports, texts, sites, strict=True)),
-        "hashes": {name: _equal(hashes[0].get(name), hashes[1].get(name)) for name in HASHES},
+        "warnings": warnings,
+        "hashes": hashes_by_name,
         **{arm: _figures(first[arm], second[arm]) for arm in REFERENCES},
-        "paired": {metric: paired(base, other, (None, "global", metric)) for metric in first["global"]},
+        "paired": pairs,
         "sites": _sites(first["sites"], second["sites"]),
         "arrays-max-difference": apart,
         "arrays-reason": reason,
     }
+
+
+def _have_same_inputs(differing: Iterable[str]) -> bool:
+    """Return whether sums over the same rows would be equal, for all that differs in two studies."""
+    return not any(key.startswith(INPUTS) for key in differing)
 
 
 def _head(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +109,8 @@ def _hashes(reader: RunReader, runs: Sequence[RunEntry]) -> dict[str, str]:
     hashes_by_name: dict[str, dict[Any, None]] = {name: {} for name in HASHES}
     for run in runs:
         encoder = (reader.summary(run.run, "encoder") or {}).get("sha256")
-        hashes = {**run.hashes, "encoder": encoder, "arrays": run.arrays_sha256}
+        [sums, *_] = (reader.summary(run.run, "training-sums") or {}).get("rounded", [None])
+        hashes = {**run.hashes, "training-sums": sums, "encoder": encoder, "arrays": run.arrays_sha256}
         for name, several in hashes_by_name.items():
             several[hashes.get(name)] = None
     return {name: " ".join(several) for name, several in hashes_by_name.items() if None not in several}

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flfed.callbacks import READING, Notify, Progress, is_watched, loading, no_observer, no_progress, progress_line
 from flfed.cluster import opened_jobs
 from flfed.errors import UsageError
-from flfed.study.study import Study, keys_of, plain_value
+from flfed.study.study import Study, plain_value
 from flfed.study.tables import HOLDOUT_SHARE
 from flfed.tasks import read_jobs
 from flfed.words import render, usage_error
@@ -38,7 +37,7 @@ def federate(
     model: str | type | torch.nn.Module | Builder = "",
     strategy: str | type | Mapping[str, Any] = "",
     metrics: Sequence[type] = (),
-    rounds: int = 40,
+    rounds: int | None = None,
     repeats: int = 1,
     group: str = "",
     time: str = "",
@@ -76,7 +75,8 @@ def federate(
     metrics : sequence of classes
         Further metrics, as in docs/extend.md, for this call only. Classes of models and strategies remain listed in
         this process.
-    rounds : int, >= 1
+    rounds : int, >= 1, optional
+        Default: 40.
     repeats : int, >= 1
         Runs, each with its own seed and holdout.
     group : str
@@ -94,8 +94,8 @@ def federate(
     name : str
         Name of the dataset and of the study, by which runs are listed. Default: the study is named by target and time.
     resume : str, optional
-        Id of a run of `federate` that stopped. It goes on under its own settings, repeats too; the arguments about
-        tables and columns, and a class or module, are those of the call that stopped.
+        Id of a run of `federate` that stopped. It goes on under its own settings, repeats too, and another setting is
+        refused; the arguments about tables and columns, and a class or module, are those of the call that stopped.
     store : str, optional
         Database URL of the run store.
     say : callable
@@ -141,7 +141,6 @@ def federate(
     chosen = {"holdout": share, "task": task, "keep": keep, "drop": drop, "missing": missing}
     with _shown(progress) as show_progress, loading(show_progress):
         from flfed import registry
-        from flfed.federation.server import run as server
         from flfed.notebook import frames
         from flfed.notebook.result import with_model
     with _shown(progress) as show_progress:
@@ -151,8 +150,10 @@ def federate(
         sentences = frames.describe_columns(workspace)
     for sentence in sentences:
         say(sentence)
+    if rounds is not None:
+        changes["rounds"] = rounds
     own_keys = frames.keys_of_call(changes, strategy)
-    study = frames.study_of(workspace, model, plain_value(rounds), own_keys, name=name)
+    study = frames.study_of(workspace, model, own_keys, name=name)
     if not isinstance(model, str | type | None):
         say(render("notebook.module.time"))
     with registry.lending("metric", metrics):
@@ -160,9 +161,7 @@ def federate(
         # Studies find the schema by name; the reading of the data frames is beside it.
         workspace.reading().keep(workspace.name, workspace.files())
         with _shown(progress) as show_progress, opened_jobs(jobs, cluster, show_progress) as places:
-            start = partial(server.run, study, repeats=plain_value(repeats))
-            if resume:
-                start = partial(server.resume, resume)
+            start = frames.starter(study, model, own_keys, plain_value(repeats), resume, store)
             result = start(
                 sites=list(workspace.sites), store=store, progress=show_progress, callback=callback, jobs=places
             )
@@ -209,7 +208,8 @@ def run(
         Ray cluster whose nodes run `n_jobs` processes, or all cores where that is None: `"auto"`, or
         `"ray://HOST:PORT"`. They see the rows (docs/scale.md).
     **changes
-        Keys of the study, as for `--set`: `rounds=5`, or `encode={"scaler": "per-site"}`.
+        Keys of the study, as for `--set`: `rounds=5`, or `encode={"scaler": "per-site"}`. A strategy, codec or
+        mechanism may be a class, as for `federate`.
 
     Raises
     ------
@@ -227,9 +227,10 @@ def run(
     """
     with _shown(progress) as show_progress, loading(show_progress):
         from flfed.federation.server import run as server
+        from flfed.notebook import frames
         from flfed.notebook.result import with_model
     chosen = study if isinstance(study, Study) else Study.load(study)
-    chosen = chosen.replace(keys_of(changes), "keyword") if changes else chosen
+    chosen = chosen.replace(frames.named_keys(changes), "keyword") if changes else chosen
     jobs = read_jobs(n_jobs, cluster)
     with _shown(progress) as show_progress, opened_jobs(jobs, cluster, show_progress) as places:
         result = server.run(

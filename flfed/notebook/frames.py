@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,13 @@ import torch
 from flfed import registry
 from flfed.callbacks import Now, now_utc
 from flfed.errors import count_in_words
+from flfed.federation.server import run as server
 from flfed.notebook.own_model import Builder, model_sizes, name_of_model
+from flfed.records.store.reader import RunReader
 from flfed.rows.data.sources import Frame
 from flfed.rows.proposals.own_tables import LONGEST_NAME, OwnTable, name_signs
 from flfed.rows.proposals.workspace import Workspace, new_workspace, summary_of
+from flfed.study.former_names import differing_values
 from flfed.study.study import KINDS, Study, keys_of, protects_rows
 from flfed.updates.codec import Codec
 from flfed.updates.mechanism import Mechanism
@@ -34,34 +37,64 @@ BASES = {"strategy": FedAvg, "codec": Codec, "privacy": Mechanism}
 
 
 def keys_of_call(changes: Mapping[str, Any], strategy: str | type | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a call's strategy and other keywords as keys of a study, and list their classes in this process.
+    """Return a call's strategy and other keywords as keys of a study, as `named_keys` does."""
+    keys = named_keys({**changes, "strategy": strategy or {}})
+    # The proposed study has a quorum, which a class need not have.
+    rule = registry.load("strategy", keys.get("strategy.name", "fedavg"))
+    return keys if "quorum" in inspect.signature(rule).parameters else {"strategy.quorum": None} | keys
+
+
+def named_keys(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keywords as keys of a study, and list their classes in this process.
 
     Raises
     ------
     UsageError
         If strategy, codec or mechanism is neither a name nor a class of its kind.
     """
-    keys = keys_of({**changes, "strategy": strategy or {}})
+    keys = keys_of(changes)
     for table, base in BASES.items():
         chosen = keys.get(f"{table}.name", "fedavg")
         if isinstance(chosen, type) and issubclass(chosen, base):
             keys[f"{table}.name"] = registry.lend(KINDS[table], chosen)
         elif not isinstance(chosen, str):
             raise usage_error("notebook.federate.listed", table=table, value=repr(chosen), base=base.__name__)
-    # The proposed study has a quorum, which a class need not have.
-    rule = registry.load("strategy", keys.get("strategy.name", "fedavg"))
-    return keys if "quorum" in inspect.signature(rule).parameters else {"strategy.quorum": None} | keys
+    return keys
+
+
+def starter(
+    study: Study, model: object, keys: Mapping[str, Any], repeats: Any, resume: str, store: str | None
+) -> Callable[..., server.Result]:
+    """Return what runs a study, or resumes a run whose id `resume` is.
+
+    Raises
+    ------
+    UsageError
+        If a setting of the call that resumes has another value than the run.
+    """
+    if not resume:
+        return partial(server.run, study, repeats=repeats)
+    with RunReader.open(store) as reader:
+        series = reader.series(resume)
+    recorded = Study.parse_recorded(series.study_text)
+    own_model = {"model.name": study.model.name} if model else {}
+    wanted = recorded.replace({**keys, **own_model}, "keyword")
+    differing = [*differing_values({"run": recorded.text, "call": wanted.text})]
+    if repeats not in (1, series.repeats):
+        differing.append("repeats")
+    if differing:
+        raise usage_error("notebook.federate.resumed", run=resume, settings=", ".join(differing))
+    return partial(server.resume, resume)
 
 
 def study_of(
-    workspace: Workspace, model: str | type | torch.nn.Module | Builder, rounds: Any, keys: Mapping[str, Any],
-    *, name: str = "",
-) -> Study:  # fmt: skip
+    workspace: Workspace, model: str | type | torch.nn.Module | Builder, keys: Mapping[str, Any], *, name: str = ""
+) -> Study:
     """Return a first study of data frames.
 
     Of the call's `keys`, only the mechanism and those that say how many inputs a module has are used.
     """
-    choices: dict[str, Any] = {"rounds": rounds, "name": study_name(workspace, name)}
+    choices: dict[str, Any] = {"name": study_name(workspace, name)}
     choices["private"] = protects_rows({"name": keys.get("privacy.name")})
     if model is not None and model != "":
         plain = Study.parse(workspace.study(**choices).text())

@@ -26,7 +26,7 @@ from typing import Any
 
 from flfed.callbacks import Now, now_utc, stamp
 from flfed.errors import FlfedError
-from flfed.paths import SiteFolder
+from flfed.paths import SiteFolder, give, sync_folder
 from flfed.records.ledger_line import FORMAT, LONGEST, REPAIRED, START, Line, is_object, new_line, read_line
 from flfed.words import render
 
@@ -374,7 +374,8 @@ class Ledger:
             except FileExistsError:
                 file = os.open(self.path, flags)
             else:
-                _begin(file, self.path.parent)
+                give(file, self.path.parent)
+                sync_folder(self.path.parent)
         except OSError as error:
             raise LedgerError(f"{self.path}: cannot be opened ({error.strerror}), so nothing may leave") from None
         state = os.fstat(file)
@@ -419,19 +420,6 @@ def _number(last: Line | None) -> int:
 
 def _hash(last: Line | None) -> str:
     return START if last is None else last.hash
-
-
-def _begin(made: int, folder: Path) -> None:
-    """Give a new file of root its folder's owner, and sync the folder."""
-    owner = folder.stat()
-    if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
-        os.fchown(made, owner.st_uid, owner.st_gid)
-    # A new file's name is lost in a crash unless its folder is synced too.
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _ties(line: Line, after: Line | None) -> bool:

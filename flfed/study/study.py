@@ -43,14 +43,10 @@ from flfed.study.tables import (
     parse_sweep,
 )
 from flfed.study.template import StudyTemplate
-from flfed.words import render, usage_error
+from flfed.words import render, sentences, usage_error
 
 FOLDER = Path(__file__).parents[1] / "studies"
-OTHERS_CALL = {
-    "learning-rate": "lr", "batch-size": "batch", "optimizer": "optimiser", "local-epochs": "epochs",
-    "num-rounds": "rounds", "alpha": "l2", "hidden-layer-sizes": "hidden", "random-state": "seed",
-    "model": "model.name", "strategy": "strategy.name", "codec": "codec.name", "privacy": "privacy.name",
-}  # fmt: skip
+OTHERS_CALL = sentences("names", "keys")
 """Keys by the names that scikit-learn, PyTorch or Flower have for them."""
 LARGEST_SEED = 2**63 - 10**6 - 1
 """Repeats count on from the seed, and a run's record keeps it in 64 bits."""

@@ -207,9 +207,7 @@ def arrays_beside_the_model_are_as_declared(subject: Subject) -> None:
         arrays_before = _unwritable(state) if has_state else {}
         arrays = SiteArrays(received=_unwritable(received), kept=arrays_before)
         _, constant = client_terms(kind, settings, arrays)
-        unknown = sorted(constant.keys() - model.keys())
-        hold(not unknown, "constant-gradient", names=unknown)
-        _hold_like("constant gradient", constant, {name: model[name] for name in constant})
+        _hold_like("constant gradient", _start() | constant, model)
         update = LocalUpdate(delta=_unwritable(_deltas()["beta"]), steps=3, lr=0.1, plan=strategy.run.plan)
         made = kind.client_extra(settings, arrays, update)
         _hold_like("client_extra().returned", made.returned, declared.returned)

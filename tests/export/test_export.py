@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flfed import load
 from flfed.errors import FlfedError, UsageError
 from flfed.experiments.compare_runs import compare_runs
 from flfed.export.model_folder import SharedModel
@@ -18,7 +19,9 @@ from flfed.records.statistics.verdict import better_of
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import EventRow, RunStore
 from flfed.rows.data import datasets
+from flfed.rows.data.holdout import HoldoutByOrder
 from flfed.study.study import Study
+from flfed.study.tables import OrderedHoldout
 from flfed.updates.checkpoints import checkpoint
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 
@@ -185,7 +188,7 @@ def test_a_model_file_that_is_not_the_runs_and_a_schema_that_changed_are_refused
 def test_the_same_study_twice_differs_in_nothing(ran):
     found = compare_runs(ran.first, ran.again)
     assert found["arrays-max-difference"] == 0.0 and found["arrays-reason"] == ""
-    assert [both["equal"] for both in found["hashes"].values()] == [True] * 5
+    assert [both["equal"] for both in found["hashes"].values()] == [True] * 6
     assert found["settings"] == [] and found["warnings"] == []
     assert found["primary"] == {"a": "roc_auc_score", "b": "roc_auc_score"}
     assert {both["difference"] for both in found["global"].values()} == {0.0}
@@ -198,7 +201,7 @@ def test_two_runs_differ_by_what_was_set_and_what_came_out(ran):
     apart = max(np.abs(second[name] - first[name]).max() for name in first)
     assert found["arrays-max-difference"] == pytest.approx(apart, abs=1e-15) and apart > 0.01
     assert {name: both["equal"] for name, both in found["hashes"].items()} == {
-        "study": False, "schema": True, "code": True, "encoder": True, "arrays": False,
+        "study": False, "schema": True, "code": True, "training-sums": True, "encoder": True, "arrays": False,
     }  # fmt: skip
     with RunReader.open() as reader:
         one, other = (report(reader, name) for name in (ran.first, ran.faster))
@@ -209,6 +212,28 @@ def test_two_runs_differ_by_what_was_set_and_what_came_out(ran):
     turned = compare_runs(ran.faster, ran.first)
     assert turned["global"]["log_loss"]["difference"] == -found["global"]["log_loss"]["difference"]
     assert turned["arrays-max-difference"] == found["arrays-max-difference"]
+
+
+def test_other_rows_in_equal_numbers_are_not_taken_for_the_same(small_sites, small_study, flfed):
+    study = Study.parse(small_study).replace({"rounds": 1})
+    by_order = HoldoutByOrder(OrderedHoldout(by="x1", train_share=0.7))
+    changes = (None, lambda _, table: table.assign(x2=table["x2"].to_numpy()[::-1]))
+    sites, others = (
+        [replace(site, holdout=by_order) for site in small_sites(2, rows=100, change=change)] for change in changes
+    )
+    one, other = (run(study, sites=own).run for own in (sites, others))
+    found = compare_runs(one, other)
+    rows = [[site["holdout-rows"] for site in load(name).report["sites"].values()] for name in (one, other)]
+    assert rows[0] == rows[1] and min(rows[0]) > 0
+    why = "the sums over their training rows differ"
+    [warning] = found["warnings"]
+    assert f"({why}): part of a difference is chance." in warning
+    assert {pair["reason"] for pair in found["paired"].values()} == {why}
+    shown = flfed("run", "compare", one, other)[1]
+    assert warning in " ".join(shown.split()) and "training-sums different" in shown
+    # Of other columns nothing is known by their sums.
+    fewer = run(study.replace({"features": ["x1"]}), sites=sites).run
+    assert compare_runs(one, fewer)["warnings"] == []
 
 
 def test_models_that_cannot_be_set_side_by_side_are_null_with_a_reason(ran, home, monkeypatch):
@@ -231,7 +256,7 @@ def test_models_that_cannot_be_set_side_by_side_are_null_with_a_reason(ran, home
 
 def test_repeats_are_compared_by_the_hashes_of_each_and_other_test_rows_are_named(ran, flfed):
     hashes = compare_runs(ran.series, ran.series)["hashes"]
-    assert [both["equal"] for both in hashes.values()] == [True] * 5
+    assert [both["equal"] for both in hashes.values()] == [True] * 6
     with RunReader.open() as reader:
         assert hashes["arrays"]["a"].split() == [run.arrays_sha256 for run in reader.runs_of(ran.series)]
     # Two repeats that drew a holdout each, beside one run.

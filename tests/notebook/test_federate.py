@@ -433,6 +433,15 @@ def test_a_stopped_call_names_the_call_that_resumes_it_to_the_same_arrays():
     for sites in (None, FRAMES):
         with pytest.raises(UsageError, match=rf"federate\(..., resume='{run}'\) with the same arguments"):
             flfed.resume(run, sites=sites)
+    other = ({"rounds": 8}, {"lr": 0.5}, {"strategy": "fedprox"}, {"repeats": 2}, {"model": "mlp"}, {"codec": "int8"})
+    for change, key in zip(
+        other, ("strategy.rounds", "plan.lr", "strategy.name", "repeats", "model.name", "codec.name")
+    ):
+        with pytest.raises(UsageError, match=rf"{run} goes on under its own settings, .* has others \({key}\)"):
+            federate(FRAMES, resume=run, **(given | change))
+    # Rows of the rounds before would be test rows.
+    with pytest.raises(UsageError, match=f"{run}: the training rows of .* are not those of its earlier rounds"):
+        federate(FRAMES, resume=run, holdout=0.5, **given)
     heard = []
     resumed = federate(FRAMES, resume=run, callback=lambda figures: heard.append(figures["round"]), **given)
     assert (resumed.run, resumed.status, set(heard)) == (run, "completed", {4, 5, 6})

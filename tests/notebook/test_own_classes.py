@@ -239,6 +239,8 @@ def test_a_codec_and_a_mechanism_are_used_as_they_are_given_and_not_saved(table:
     for value in (own, {"name": own}):
         result = federated(**{table: value})
         assert getattr(result.study, table).name == own.__name__.lower() and result.status == "completed"
+    listed = flfed.run("wine", rounds=1, **{table: own})
+    assert getattr(listed.study, table).name == own.__name__.lower() and listed.status == "completed"
     with pytest.raises(UsageError, match="is defined in this program and cannot be saved"):
         result.save(tmp_path)
     with pytest.raises(UsageError, match=f"{table}=<class 'dict'> must be a name, a class that inherits flfed"):

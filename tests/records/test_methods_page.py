@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -11,11 +12,13 @@ import flfed
 from flfed import Study
 from flfed.experiments.compare_runs import compare_runs
 from flfed.records.reports.recorded_run import Recorded, methods_of, paired, shows
+from flfed.records.statistics.verdict import Difference, gain_in_brackets
 from flfed.records.store.reader import RunReader
 from flfed.words import render
 
 PAGE = Path(flfed.__file__).parent / "records" / "dashboard" / "pages" / "p55_methods.py"
 REPEATS = 3
+RUNS = ((2, "fedavg"), (2, "median"), (1, "median"))
 T_TWO = 4.302652730  # of Student's t with 2 degrees of freedom: P(|T| <= 4.303) = 0.95
 AUC = "roc_auc_score"
 
@@ -98,6 +101,17 @@ def test_the_page_says_in_words_what_an_interval_shows():
     assert lines[0]["Finding"] == "plain averaging"
     assert lines[1]["Method"] == "fedadam, server-lr 0.02"
     assert lines[1]["Finding"].endswith("log loss worse")
+
+
+@pytest.mark.usefixtures("home")
+def test_run_compare_prints_the_interval_of_two_series_or_why_there_is_none(flfed: Any):
+    plain, other, few = (series(n, rounds=3, **{"strategy.name": name}) for n, name in RUNS)
+    pair = compare_runs(plain, other)["paired"][AUC]
+    gain = gain_in_brackets(Difference(pair["value"], pair["low"], pair["high"]))
+    lines = flfed("run", "compare", plain, other)[1].splitlines()
+    [line] = [line for line in lines if line.startswith("shared model ") and " AUC " in line]
+    assert line.rstrip().endswith(f"  {gain}") and "has no interval" not in "\n".join(lines)
+    assert "B - A has no interval: both need the same repeats, 2 or more." in flfed("run", "compare", plain, few)[1]
 
 
 def test_an_interval_that_holds_0_shows_no_difference():

@@ -344,7 +344,7 @@ def auc_cells(place: Place, *, primary: bool) -> Iterator[str]:
             yield " ".join(ends)
         for name, cell in line.items():
             by_column = name.startswith("AUC")
-            by_line = of_auc and name in ("A", "B", "B - A", *AUDITED)
+            by_line = of_auc and name in ("A", "B", "B - A", "B - A (95 % CI)", *AUDITED)
             by_model = primary and (name in SITE_ARMS or not ends and name.lower().startswith("gain"))
             if by_column or by_line or by_model:
                 yield re.sub(r", of \d+ figures", "", cell)

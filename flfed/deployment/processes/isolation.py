@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,62 +49,11 @@ TIOCSTI = 0x5412
 TIOCLINUX = 0x541C
 """Requests of `ioctl` that type into another user's terminal."""
 
-REFUSED: dict[str, tuple[int, int]] = {
-    # another process: its memory, its registers, its open files
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "process_madvise": (440, 440),
-    "pidfd_getfd": (438, 438),
-    "kcmp": (312, 272),
-    # sockets by another way, and sockets that others could reach
-    "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    "bind": (49, 200),
-    "listen": (50, 201),
-    "accept": (43, 202),
-    "accept4": (288, 242),
-    # another namespace, another root, a file by its number
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "pivot_root": (155, 41),
-    "chroot": (161, 51),
-    "open_tree": (428, 428),
-    "move_mount": (429, 429),
-    "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "fspick": (433, 433),
-    "mount_setattr": (442, 442),
-    "open_by_handle_at": (304, 265),
-    "fanotify_init": (300, 262),
-    # the kernel itself
-    "bpf": (321, 280),
-    "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282),
-    "init_module": (175, 105),
-    "finit_module": (313, 273),
-    "delete_module": (176, 106),
-    "kexec_load": (246, 104),
-    "kexec_file_load": (320, 294),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "keyctl": (250, 219),
-}
+_CALLS: dict[str, dict[str, list[int]]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+REFUSED = _CALLS["refused"]
 """Refused whatever the arguments, with EPERM: the numbers on x86-64 and on arm64."""
-CONNECT = {"connect": (42, 203)}
-LOOKED_AT = {
-    "clone3": (435, 435),
-    "clone": (56, 220),
-    "socket": (41, 198),
-    "socketpair": (53, 199),
-    "sendto": (44, 206),
-    "ioctl": (16, 29),
-    "seccomp": (317, 277),
-}
+CONNECT = _CALLS["connect"]
+LOOKED_AT = _CALLS["looked-at"]
 """Calls of which only some arguments are refused, and `seccomp` itself, which is allowed."""
 
 Line = tuple[int, int, int, int]
@@ -159,7 +109,7 @@ def refuse_calls(*, connecting: bool = False) -> str:
     return render("processes.isolation.filter", why=os.strerror(ctypes.get_errno()))
 
 
-def program(machine: Machine, refused: dict[str, tuple[int, int]]) -> list[Line]:
+def program(machine: Machine, refused: dict[str, list[int]]) -> list[Line]:
     """Return the instructions of the filter.
 
     They check the architecture, then each refused call, then the calls with checked arguments.

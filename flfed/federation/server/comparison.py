@@ -259,6 +259,16 @@ def requested_columns(run: RunSetting) -> list[str]:
     return [column.name for column in run.layout.features] if run.study.compare.importance else []
 
 
+def record_replies(run: RunSetting, answers: Answers[CompareReply]) -> dict[str, CompareReply]:
+    """Record and return the sites' figures of a model that is compared with no pooled one; raises FlfedError."""
+    if not answers.replies:
+        raise flfed_error("run.failures.compared")
+    groups = requested_groups(run)
+    replies = {site: select_requested(run, reply, groups) for site, reply in answers.replies.items()}
+    run.recorder.comparison(replies, None)
+    return replies
+
+
 def requested_groups(run: RunSetting) -> set[tuple[str, str]]:
     """Return the groups, by column and label, whose figures a study requests."""
     groups: set[tuple[str, str]] = set()

@@ -6,8 +6,9 @@ training rows.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import flfed
 from flfed.federation.recording.source_model import UNCOVERED, source_facts, source_of
@@ -31,6 +32,9 @@ from flfed.updates.aggregation.rounds import Participant, Participants
 from flfed.updates.messages.enrol import ENROL, EnrolReply, sharing_of
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.words import flfed_error, render, usage_error
+
+if TYPE_CHECKING:
+    from flfed.rows.session import SiteSession  # which a coordinator does not load
 
 SAYS_WHERE = ("policy-unreadable", "table-unopened")
 """Codes of refusals that name `flfed site check` themselves."""
@@ -206,6 +210,15 @@ def summarise(run: RunSetting, participants: Participants) -> dict[str, Summary]
     answers = run.ask_checked(SUMMARISE, SummariseRequest(), participants, SummariseReply.from_record, defect)
     run.check_answers(answers)
     return {site: reply.summary for site, reply in answers.replies.items() if reply.summary is not None}
+
+
+def check_rows(run: RunSetting, before: Mapping[str, Summary], sessions: Iterable[SiteSession]) -> None:
+    """Refuse training rows other than those of the rounds before; raises UsageError."""
+    for session in sessions:
+        site = session.site.name
+        # A row of an earlier round must not become a test row.
+        if site in before and set(sums_sha256(before[site])).isdisjoint(sums_sha256(session.summary())):
+            raise usage_error("run.resume.rows", run=run.name, site=run.recorder.shared_as.name(site))
 
 
 def record_beginnings(run: RunSetting, participants: Participants, merged: Summary) -> None:

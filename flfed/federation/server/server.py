@@ -163,6 +163,9 @@ class FederatedRun(RunSetting):
         participants = {site: replace(now[site], rows_high=bands[site]) for site in sorted(set(bands) & set(now))}
         gone = [f"{site}: did not come back" for site in sorted(set(bands) - set(now))]
         self.check_enough(len(participants), gone)
+        if self.tables is not None:
+            sessions = self.tables.sessions(list(participants))
+            enrolment.check_rows(self, checkpoints.summaries_of(self.name, checkpoint.start), sessions)
         for part in self.parts:
             part.enrolled(participants, participants)
         return participants, replace(checkpoint, left=tuple(sorted(set(before) - set(participants))))

@@ -10,7 +10,7 @@ from flfed.errors import FlfedError
 from flfed.federation.recording.pooled_figures import calibrations
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.recording.source_model import source_facts, source_of
-from flfed.federation.server.comparison import requested_groups, select_requested
+from flfed.federation.server.comparison import record_replies
 from flfed.federation.server.server import FederatedRun
 from flfed.records.statistics.left_out import VALIDATION, describe_left_out
 from flfed.records.statistics.odd_sites import AUC
@@ -18,7 +18,6 @@ from flfed.records.store.tables import finite
 from flfed.refusals import Refusal
 from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.messages.compare import COMPARE, CompareReplies, CompareReply, CompareRequest, Figure
-from flfed.words import flfed_error
 
 
 def conduct_validation(run: FederatedRun) -> Outcome:
@@ -43,11 +42,7 @@ def conduct_validation(run: FederatedRun) -> Outcome:
     request = CompareRequest(arrays=source.arrays, encoder=source.encoder, sites=looked_at["sites"])
     with run.privacy.during(participants):
         answers = run.ask_checked(COMPARE, request, participants, CompareReply.from_record, _defect)
-    if not answers.replies:
-        raise flfed_error("run.failures.compared")
-    groups = requested_groups(run)
-    replies = {site: select_requested(run, reply, groups) for site, reply in answers.replies.items()}
-    run.recorder.comparison(replies, None)
+    replies = record_replies(run, answers)
     _record(run, replies)
     run.recorder.progress("compare", 1, 1)
     return replace(outcome, sites=tuple(replies), seconds=run.writer.seconds())

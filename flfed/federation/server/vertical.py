@@ -10,7 +10,7 @@ import numpy as np
 
 from flfed.errors import UsageError
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.server.comparison import requested_groups, select_requested
+from flfed.federation.server.comparison import record_replies
 from flfed.federation.server.server import FederatedRun
 from flfed.records.statistics.own_models import PARTIES
 from flfed.study.kinds import MOST_PARTIES
@@ -37,7 +37,7 @@ from flfed.updates.messages.vertical import (
     PartialRequest,
     Party,
 )
-from flfed.words import flfed_error, usage_error
+from flfed.words import usage_error
 
 UNFIT_TABLES = ("identifier-missing", "identifier-twice", "overlap-small", "overlap-columns")
 """Codes of refusals that people mend in a table."""
@@ -201,9 +201,5 @@ def _compare(run: FederatedRun, label: Participants, outcome: Outcome) -> None:
     answers = run.ask_checked(
         COMPARE, request, label, CompareReply.from_record, lambda site, reply: comparison_defect(reply)
     )
-    if not answers.replies:
-        raise flfed_error("run.failures.compared")
-    groups = requested_groups(run)
-    replies = {site: select_requested(run, reply, groups) for site, reply in answers.replies.items()}
-    run.recorder.comparison(replies, None)
+    record_replies(run, answers)
     run.recorder.progress("compare", 1, 1)

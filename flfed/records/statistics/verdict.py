@@ -27,24 +27,7 @@ RAN_AWAY = 1e9  # a model with such a figure diverged, and its digits mean nothi
 MOST_MORE = 3
 """Most decimals that a figure gets in addition, so that a bound near 0 does not read as 0."""
 
-ARM_NAMES = {
-    "global": "shared model",
-    "local-only": "site model",
-    "local-only-same": "site model of the shared one's kind",
-    "local-only-own-columns": "site model with the site's own columns",
-    "site-mean": "mean of the site's training rows",
-    "last-value": "the site's last training value",
-    "named-column": "column that the study names",
-    "personalised": "shared model adjusted to the site",
-    "incumbent": "score in use",
-    "warm-start": "model that the run began with",
-    "warm-start-tuned": "site model drawn to the one that the run began with",
-    "pooled": "all rows in one place (pooled)",
-    "pooled-same": "pooled, of the shared model's kind",
-    "own-model-everywhere": "a site's model used at all sites (mean)",
-    "sites-mean": "shared model, mean of the sites",
-    "personalised-sites-mean": "adjusted to the site, mean of the sites",
-}
+ARM_NAMES = sentences("names", "arms")
 """Names of models and comparators, by arm."""
 
 

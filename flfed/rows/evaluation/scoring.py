@@ -115,7 +115,8 @@ def check_metrics(task: str, compare: Compare) -> None:
     UsageError
         If a metric fails, or one that a program gave is not for the task or lacks its share of rows.
     """
-    for kind in registry.lent("metric"):
+    lent: tuple[Any, ...] = registry.lent("metric")
+    for kind in lent:
         name = kind.__name__
         if task not in kind.tasks:
             raise usage_error("study.compare.tasks", name=name, tasks=" or ".join(kind.tasks), task=task)

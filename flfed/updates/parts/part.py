@@ -139,6 +139,32 @@ class Exclusion:
         return render(f"study.exclusions.{self.key}", other=self.other, **words)
 
 
+_IS_SET: dict[str, Callable[[StudyFacts], bool]] = {
+    "[privacy]: name": lambda facts: facts.study.privacy.name != "none",
+    "[privacy]: secure-aggregation": lambda facts: facts.study.aggregation.sums_updates,
+    "[plan]: validation": lambda facts: bool(facts.study.plan.validation),
+    "[codec]": lambda facts: facts.packs,
+    "[dataset]: partition": lambda facts: facts.study.dataset.partition is not None,
+    "[split]": lambda facts: bool(facts.study.split.fixed),
+    "[model]: warm-start": lambda facts: bool(facts.study.warm_start),
+    "[model]: frozen-layers": lambda facts: facts.study.frozen_layers > 0,
+    "[encode]: scaler": lambda facts: facts.study.encode.scaler != "global",
+    "[encode]: rows": lambda facts: facts.study.encode.rows != "all",
+    "[compare]: incumbent": lambda facts: facts.study.compare.incumbent is not None,
+    "[compare]: site-columns": lambda facts: facts.study.compare.site_columns,
+    "[compare]: pooled": lambda facts: facts.study.compare.pooled is not None,
+    "[compare]: importance": lambda facts: bool(facts.study.compare.importance),
+    "[compare]: own-rows": lambda facts: facts.study.compare.own_rows is not None,
+    "[compare]: false-positive-rates": lambda facts: bool(facts.study.compare.false_positive_rates),
+}
+"""Whether a study sets a key, by the key."""
+
+
+def left_out(key: str, *others: str) -> tuple[Exclusion, ...]:
+    """Return the exclusions of keys of a study, with one sentence for all of them."""
+    return tuple(Exclusion(key, other, _IS_SET[other]) for other in others)
+
+
 class Part(ABC):
     """A feature of a study.
 

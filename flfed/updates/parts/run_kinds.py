@@ -5,7 +5,7 @@ Of a model some layers may stay as they came, and sites may train a part of a mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import get_args
 
 from flfed import registry
@@ -39,6 +39,7 @@ from flfed.updates.parts.part import (
     Text,
     Wanted,
     histogram_section,
+    left_out,
 )
 from flfed.updates.sections import (
     SENTENCE,
@@ -203,27 +204,16 @@ def _points(border: Border) -> tuple[Text, ...]:
     return tuple(texts)
 
 
-_LEFT_OUT: dict[str, Callable[[StudyFacts], bool]] = {
-    "[privacy]: name": lambda facts: facts.study.privacy.name != "none",
-    "[privacy]: secure-aggregation": lambda facts: facts.study.aggregation.sums_updates,
-    "[codec]": lambda facts: facts.packs,
-    "[plan]: validation": lambda facts: bool(facts.study.plan.validation),
-    "[split]": lambda facts: bool(facts.study.split.fixed),
-    "[model]: frozen-layers": lambda facts: facts.study.frozen_layers > 0,
-    "[encode]: scaler": lambda facts: facts.study.encode.scaler != "global",
-    "[compare]: incumbent": lambda facts: facts.study.compare.incumbent is not None,
-    "[compare]: site-columns": lambda facts: facts.study.compare.site_columns,
-    "[compare]: pooled": lambda facts: facts.study.compare.pooled is not None,
-    "[compare]: false-positive-rates": lambda facts: bool(facts.study.compare.false_positive_rates),
-}
-"""Keys of a study that have no place where nothing is trained."""
-
-
 class Validation(Part):
     """A model that sites score, and nobody trains."""
 
     title = "[model]: train = false"
-    exclusions = tuple(Exclusion("validation-without", other, applies) for other, applies in _LEFT_OUT.items())
+    # Keys of a study that have no place where nothing is trained.
+    exclusions = left_out(
+        "validation-without", "[privacy]: name", "[privacy]: secure-aggregation", "[codec]", "[plan]: validation",
+        "[split]", "[model]: frozen-layers", "[encode]: scaler", "[compare]: incumbent", "[compare]: site-columns",
+        "[compare]: pooled", "[compare]: false-positive-rates",
+    )  # fmt: skip
 
     def is_in_study(self, facts: StudyFacts) -> bool:
         """Return whether a study validates a model."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from flfed.study.kinds import MOST_PARTIES
@@ -24,6 +22,7 @@ from flfed.updates.parts.part import (
     StudyFacts,
     Text,
     Wanted,
+    left_out,
 )
 from flfed.updates.sections import (
     ArrayField,
@@ -45,35 +44,23 @@ BESIDE = 1024
 """Bytes of a sealed parcel beside its content, at most."""
 STATEMENT = 4096
 """Bytes of a party's key, at most."""
-_LEFT_OUT: dict[str, Callable[[StudyFacts], bool]] = {
-    "[privacy]: name": lambda facts: facts.study.privacy.name != "none",
-    "[privacy]: secure-aggregation": lambda facts: facts.study.aggregation.sums_updates,
-    "[codec]": lambda facts: facts.packs,
-    "[dataset]: partition": lambda facts: facts.study.dataset.partition is not None,
-    "[split]": lambda facts: bool(facts.study.split.fixed),
-    "[model]: warm-start": lambda facts: bool(facts.study.warm_start),
-    "[model]: frozen-layers": lambda facts: facts.study.frozen_layers > 0,
-    "[encode]: scaler": lambda facts: facts.study.encode.scaler != "global",
-    "[encode]: rows": lambda facts: facts.study.encode.rows != "all",
-    "[compare]: incumbent": lambda facts: facts.study.compare.incumbent is not None,
-    "[compare]: site-columns": lambda facts: facts.study.compare.site_columns,
-    "[compare]: pooled": lambda facts: facts.study.compare.pooled is not None,
-    "[compare]: importance": lambda facts: bool(facts.study.compare.importance),
-    "[compare]: own-rows": lambda facts: facts.study.compare.own_rows is not None,
-    "[compare]: false-positive-rates": lambda facts: bool(facts.study.compare.false_positive_rates),
-}
-"""Keys of a study that have no place where parties have different columns."""
 
 
 class Vertical(Part):
     """A linear model whose columns stand at several parties."""
 
     title = "strategy 'vertical'"
+    # Keys of a study that have no place where parties have different columns come first.
     exclusions = (
-        *(Exclusion("vertical-without", other, applies) for other, applies in _LEFT_OUT.items()),
+        *left_out(
+            "vertical-without", "[privacy]: name", "[privacy]: secure-aggregation", "[codec]", "[dataset]: partition",
+            "[split]", "[model]: warm-start", "[model]: frozen-layers", "[encode]: scaler", "[encode]: rows",
+            "[compare]: incumbent", "[compare]: site-columns", "[compare]: pooled", "[compare]: importance",
+            "[compare]: own-rows", "[compare]: false-positive-rates",
+        ),
         Exclusion("vertical-model", "another model", lambda facts: facts.study.model.name not in MODELS),
         Exclusion("vertical-task", "several classes", lambda facts: facts.task == "multi-class"),
-    )
+    )  # fmt: skip
 
     def is_in_study(self, facts: StudyFacts) -> bool:
         """Return whether the strategy is of parties with different columns."""
