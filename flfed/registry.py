@@ -9,12 +9,13 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import pkgutil
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def lend(kind: str, thing: type) -> str:
     name = _key(kind, re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", thing.__name__).lower())
     if name in _modules(kind) or any(point.name == name for point in _entry_points(kind)):
         raise UsageError(f"{kind} {name!r} is listed already: give the class {thing.__name__} another name")
-    _check_metric(kind, name, thing, f"{kind} {name!r}")
+    _check_direction(kind, name, thing, f"{kind} {name!r}")
     _LENT[kind, name] = thing
     return name
 
@@ -179,19 +180,24 @@ def load(kind: str, name: str) -> Any:
 
 
 def describe(kind: str, name: str) -> str:
-    """Return the first line of the docstring of a class of flfed, without an import; "" for any other.
+    """Return the first line of the docstring of a listed class, without an import of its file; "" without one.
 
     Examples
     --------
     >>> describe("metric", "root_mean_squared_error")
     'Root of the mean squared error.'
     """
-    if name not in _modules(kind):
-        return ""
-    module = Path(__file__).parents[1].joinpath(*_modules(kind)[name].split("."))
-    tree = ast.parse(module.with_suffix(".py").read_text("utf-8"))
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
-    return (ast.get_docstring(classes[0]) or "").partition("\n")[0]
+    places = {point.name: (point.module, point.attr) for point in _entry_points(kind)}
+    places |= {ours: (module, "") for ours, module in _modules(kind).items()}
+    module, class_name = places.get(name, ("", ""))
+    # Another package may be broken, which only its use answers.
+    with suppress(*BROKEN):
+        spec = importlib.util.find_spec(module)
+        tree = ast.parse(Path(spec.origin).read_text("utf-8") if spec and spec.origin else "")
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and node.name == (class_name or node.name.lstrip("_")):
+                return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
 
 
 def others(kind: str) -> dict[str, str]:
@@ -226,14 +232,12 @@ def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:
     plugin = public_class(plugin) if inspect.ismodule(plugin) else plugin
     if not inspect.isclass(plugin):
         raise UsageError(f"{where}: {point.value} is no class")
-    _check_metric(kind, point.name, plugin, where)
+    _check_direction(kind, point.name, plugin, where)
     return plugin
 
 
-def _check_metric(kind: str, name: str, plugin: type, where: str) -> None:
-    """Refuse a metric without tasks, or whose direction does not fit its name."""
-    if kind == "metric" and not getattr(plugin, "tasks", ()):
-        raise usage_error("commands.plugins.tasks", where=where)
+def _check_direction(kind: str, name: str, plugin: type, where: str) -> None:
+    """Refuse a metric whose direction does not fit its name."""
     # Verdicts use the name only: with another direction they would call a loss a gain.
     better = getattr(plugin, "better", None)
     wrong = "higher" if name.endswith(MADE_SMALL) else "lower"

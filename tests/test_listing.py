@@ -82,6 +82,16 @@ def test_an_installed_package_adds_a_strategy_by_entry_point(plugin):
     assert load("strategy", "theirs").__name__ == "Theirs"
 
 
+def test_a_class_of_another_package_has_its_description_in_the_list_without_an_import(tmp_path, monkeypatch, flfed):
+    text = "import no_such\nclass _Own: pass\nclass Whole:\n    '''Counts whole rows.\n\n    Source: 1.'''\n"
+    points = "[flfed.codec]\nby-class = whole_rows:Whole\nby-file = whole_rows\nabsent = no_such_file:Whole\n"
+    install(tmp_path, "whole-rows", points, whole_rows=text)
+    monkeypatch.syspath_prepend(tmp_path)
+    described = {name: registry.describe("codec", name) for name in ("by-class", "by-file", "absent")}
+    assert described == {"by-class": "Counts whole rows.", "by-file": "Counts whole rows.", "absent": ""}
+    assert "by-class (whole-rows 1.0)  Counts whole rows." in " ".join(flfed("study", "list")[1].split("\n"))
+
+
 def test_an_installed_package_cannot_take_the_name_of_one_of_ours(plugin):
     assert names("strategy").count("fedavg") == 1
     assert load("strategy", "fedavg").__name__ == "FedAvg"

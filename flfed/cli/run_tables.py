@@ -29,7 +29,7 @@ from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import over_all_rows, released
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.store.reader import RunReader
-from flfed.words import counted, render
+from flfed.words import counted, render, sentences
 
 if TYPE_CHECKING:
     from flfed.experiments.audit import Audited
@@ -110,8 +110,7 @@ def _print_statistic(report: dict[str, Any], *, whole: bool) -> list[str]:
 
 def _events_in_words(events: Sequence[Any], *, above: Collection[str]) -> list[str]:
     """Return the events that people should know, alike ones of several sites together."""
-    words = {"refused": "Refused", "fault": "Fault", "flag": "Odd", "leak": "Possible leak", "note": "Note"}
-    words["update rejected"] = "Rejected"
+    words = sentences("names", "events")
     rounds_by_event: dict[tuple[str, str, str], list[int | None]] = {}
     for event in events:
         kind: str = event.kind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,8 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
     warnings = comparison_warnings(zip("AB", reports, texts, sites, strict=True))
     hashes_by_name = {name: _equal(hashes[0].get(name), hashes[1].get(name)) for name in HASHES}
     pairs = {metric: paired(base, other, (None, "global", metric)) for metric in first["global"]}
-    if hashes_by_name["training-sums"]["equal"] is False and _have_same_inputs(differing):
+    are_alike = len(runs[0]) == len(runs[1]) and not any(key.startswith(INPUTS) for key in differing)
+    if are_alike and hashes_by_name["training-sums"]["equal"] is False:
         why = render("experiments.compare.rows")
         warnings = warnings or [render("experiments.compare.chance", why=why)]
         for pair in pairs.values():
@@ -83,11 +84,6 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
         "arrays-max-difference": apart,
         "arrays-reason": reason,
     }
-
-
-def _have_same_inputs(differing: Iterable[str]) -> bool:
-    """Return whether sums over the same rows would be equal, for all that differs in two studies."""
-    return not any(key.startswith(INPUTS) for key in differing)
 
 
 def _head(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,27 +13,13 @@ from typing import Any
 
 from flfed.errors import UsageError
 from flfed.parsers import parse_toml
+from flfed.words import sentences
 
 STATISTIC = "statistic"
 SUMMARY = "summary"
 ANALYSIS = "analysis"
 """The table and the name that stand in place of the former table `[analysis]`."""
-NAMES = {
-    "compare.own": "site-model",
-    "compare.declared-columns": "site-columns",
-    "compare.worthwhile": "minimum-gain",
-    "compare.draws": "resamples",
-    "compare.by": "subgroups",
-    "compare.naive": "naive-forecasts",
-    "dataset.partition.least-rows": "min-rows",
-    "model.frozen": "frozen-layers",
-    "model.codes": "max-bins",
-    "strategy.least-hessian": "min-child-weight",
-    "statistic.of": "columns",
-    "statistic.within": "bounds",
-    "privacy.comparison=own-model": "site-model",
-    "expected.*.least": "minimum",
-}
+NAMES = sentences("names", "former-keys")
 """Names of now, by the former keys with their tables; after "=", a key's value."""
 ONLY_OF = {
     "model.codes": "boosted-trees",

@@ -21,7 +21,7 @@ from flfed.records.reports.privacy_tables import KINDS as NAMES
 from flfed.records.text import escape, size_in_words
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.site import Site
-from flfed.words import render
+from flfed.words import render, sentences
 
 LOOK_SECONDS = 2.0
 """Seconds between two checks of the site's folder, which only read its files' times."""
@@ -120,14 +120,7 @@ def _body(name: str, parts: Callable[[Opened], None]) -> None:
 
 KINDS = {kind.rpartition(".")[2]: (name, KIND_COLOURS.get(kind, OTHER_COLOUR)) for kind, name in NAMES.items()}
 """Name and colour of a kind of line that is a message, as on the coordinator's page Privacy."""
-OTHERS = {
-    "refused": "refusals",
-    "error": "errors",
-    "withheld": "withheld replies",
-    "spent": "privacy spent",
-    "released": "released rows",
-    "compared-added": "added comparisons",
-}
+OTHERS = sentences("names", "lines")
 MOST_DAYS = 60
 HEIGHT = 320
 

@@ -346,13 +346,7 @@ def _in_range(reasons: Sequence[str]) -> str:
     return NUMBER.sub(format_range, reasons[0])
 
 
-STATUS_WORDS = {
-    "running": "running",
-    "interrupted": "interrupted: its program ended",
-    "completed": "completed",
-    "stopped": "stopped early",
-    "failed": "failed",
-}
+STATUS_WORDS = sentences("names", "statuses")
 COLUMNS_NAMED = 3
 """Columns named in a notice."""
 

@@ -34,24 +34,7 @@ COUNTED = "query.statistic"
 """Kind of counts before training."""
 SCORED = "query.scores"
 """Kind of counts of test rows by score, only under a budget that covers all releases."""
-KINDS = {
-    "train": "updates of training",
-    "query.compare": "comparison on test rows",
-    "query.summarise": "sums over rows",
-    CELLS: "rows by bin, for the cut points of trees",
-    "evaluate": "figures of a round",
-    COUNTED: "statistic of a study without a model",
-    SCORED: "counts of test rows by score, with noise",
-    "query.enrol": "enrolment",
-    "query.seal": "ledger head",
-    "query.sealed": "stored receipt",
-    "query.audit": "figures of an audit",
-    "query.unmask": "openings of secure sums",
-    "query.list": "confirmed lists of secure sums",
-    "query.keys": "keys of secure sums",
-    "query.align": "search for the rows in common",
-    "query.partial": "scores, and encrypted residuals and sums",
-}
+KINDS = sentences("names", "messages")
 """Names of the kinds of message."""
 
 

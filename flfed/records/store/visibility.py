@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
@@ -26,28 +28,7 @@ Fetch = Callable[[Query], Fetched]
 Role = Literal["coordinator", "analyst", "site"]
 """`coordinator` sees the operation of the consortium, too; `analyst` all results; `site` one institution's own."""
 ANOTHER = "another site"
-VISIBLE_KEYS = {
-    "table-1": (),
-    "columns": (),
-    "own-parts": ("arrays", "beside"),
-    "own-models": (),
-    "looked-at": ("sites",),
-    "training": ("enough", "by", "fall", "rounds"),
-    "score-histograms": ("bins", "limit", "centre", "spread", "combined-sites", "requested-sites"),
-    "operating-points": ("rows", "requested-sites"),
-    "subgroups": ("metric", "rows", "requested-sites"),
-    "calibration": ("rows", "requested-sites"),
-    "validation": ("model-sha256",),
-    "revealed-outcomes": (),
-    "trained-test-rows": ("source", "why"),
-    "importances": ("loss", "permutations", "rows", "requested-sites"),
-    "codec": ("update", "download", "saved-to-site", "saved-to-server"),
-    "secure-sums": ("kind", "least"),
-    "privacy": (
-        "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "excludes-encoder",
-        "trusts-server", "uncharged", "covers", "answers", "unspent",
-    ),
-}  # fmt: skip
+VISIBLE_KEYS: dict[str, list[str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 """Keys by named object that no row of a site affects: settings, and sentences that follow from the study."""
 OF_SITES = (
     "score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models", "revealed-outcomes",

@@ -52,6 +52,8 @@ def _listed(task: str, alert_budget: float | None, lent: tuple[type, ...]) -> di
     budgeted = {}
     for name in registry.names("metric"):
         kind = registry.load("metric", name)
+        if not hasattr(kind, "tasks"):
+            raise usage_error("study.compare.taskless", name=name)
         if "alert_budget" not in inspect.signature(kind).parameters:
             plain[name] = kind()
         elif alert_budget is not None:
@@ -116,6 +118,8 @@ def check_metrics(task: str, compare: Compare) -> None:
         If a metric fails, or one that a program gave is not for the task or lacks its share of rows.
     """
     lent: tuple[Any, ...] = registry.lent("metric")
+    # Each metric of the process is loaded, and one without tasks is refused.
+    metrics = metrics_of(task, compare.alert_budget)
     for kind in lent:
         name = kind.__name__
         if task not in kind.tasks:
@@ -123,7 +127,7 @@ def check_metrics(task: str, compare: Compare) -> None:
         if compare.alert_budget is None and "alert_budget" in inspect.signature(kind).parameters:
             raise usage_error("study.compare.budget", primary=name)
     y, score = example(task)
-    for name, metric in metrics_of(task, compare.alert_budget).items():
+    for name, metric in metrics.items():
         try:
             metric.defined(y)
             float(metric.value(y, score))
