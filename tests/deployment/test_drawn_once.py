@@ -4,9 +4,10 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from threading import Barrier
+from pathlib import Path
+from threading import Barrier, Event
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ import pytest
 from flwr.app import Message
 
 from flfed.deployment.operator.budget import budget_as_json, describe_account
-from flfed.deployment.site_state.ledger_loss import restart
+from flfed.deployment.site_state.ledger_loss import loss, restart
 from flfed.federation.client import protection
 from flfed.federation.client.privacy_budget import PrivacyAccount
+from flfed.federation.client.released import accounts, rows
 from flfed.federation.client.released.accounts import SPENT as LINE
-from flfed.records.ledger import ledger_of
-from flfed.records.ledger_line import Line
+from flfed.files import write_whole
+from flfed.records.ledger import Ledger, ledger_of
+from flfed.records.ledger_line import START, Line
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
@@ -144,21 +147,71 @@ def test_runs_whose_updates_stay_are_counted_by_what_they_spent(small_sites: Sma
     assert asking.trained() == [1]
 
 
+def asking_again(asking: Asking) -> Asking:
+    """Return a coordinator that asks gates of their own, as another process has them."""
+    gated = Consortium.__new__(Consortium)
+    vars(gated).update(vars(asking.gated), gates=dict(asking.gated.gates))
+    gated.restart(SITE)
+    return Asking(gated)
+
+
 def test_two_processes_that_are_asked_for_one_round_at_once_draw_its_noise_once(small_sites: Small):
     asking = three(small_sites, PLAIN, epsilon=8.0)
-    others = [Consortium.__new__(Consortium) for _ in range(4)]
-    together = Barrier(len(others))
+    together = Barrier(4)
 
-    def ask(gated: Consortium) -> bytes:
-        vars(gated).update(vars(asking.gated), gates=dict(asking.gated.gates))
-        gated.restart(SITE)  # a gate of its own, as another process has
+    def ask(other: Asking) -> bytes:
         together.wait()
-        return update(Asking(gated).round(1))
+        return update(other.round(1))
 
-    with ThreadPoolExecutor(len(others)) as threads:
-        found = list(threads.map(ask, others))
+    with ThreadPoolExecutor(together.parties) as threads:
+        found = list(threads.map(ask, [asking_again(asking) for _ in range(together.parties)]))
     assert len(set(found)) == 1
     assert asking.trained() == [1]
+
+
+def test_a_site_whose_first_rows_are_still_hashed_elsewhere_has_not_lost_its_ledger(small_sites, monkeypatch):
+    asking = three(small_sites, PLAIN, epsilon=8.0)
+    other = asking_again(asking)
+    hashing, answered = Event(), Event()
+    parts_of = rows.parts_of
+
+    def paused(*args: Any) -> Any:
+        if not hashing.is_set():  # the first process stops between the key and the first line that needs it
+            hashing.set()
+            assert answered.wait(60)
+        return parts_of(*args)
+
+    monkeypatch.setattr(rows, "parts_of", paused)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(asking.round, 1)
+        assert hashing.wait(60)
+        second = update(other.round(1))
+        answered.set()
+        assert update(first.result()) == second
+    assert asking.trained() == [1]
+
+
+class LookedAtBefore(Ledger):
+    """A ledger whose signed lines were looked at before another process had its lock."""
+
+    def hash_at(self, n: int) -> str:
+        return START
+
+
+def test_between_the_key_of_rows_and_the_first_line_no_other_process_looks(small_sites, monkeypatch):
+    asking = three(small_sites, PLAIN, disclosure="open", resplit=True)
+    folder = asking.gated.folders[SITE]
+    looks: list[Any] = []
+    with ThreadPoolExecutor(1) as threads:
+
+        def write(path: Path, content: bytes) -> None:
+            write_whole(path, content)
+            looks.append(threads.submit(loss, folder, LookedAtBefore(folder.ledger)))
+            wait(looks, timeout=1)  # an early look ends here, before the line is written
+
+        monkeypatch.setattr(accounts, "write_whole", write)
+        update(asking.round(1))
+        assert [look.result() for look in looks] == [""]
 
 
 class KillingNoise(SystemNoise):

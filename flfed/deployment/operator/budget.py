@@ -23,7 +23,6 @@ from flfed.federation.client.released.accounts import (
     names_in,
     names_now,
     release_of,
-    rule_of,
     side_of,
 )
 from flfed.federation.client.released.accounts import SPENT as LINE
@@ -160,7 +159,8 @@ class Account:
         if line.kind == LINE:
             texts: dict[str, Any] = {name: str(line.facts.get(kebab(name), "")) for name in TEXTS}
             named = bool(names_in(line.facts))
-            new = RunSpent(**texts, first=line.at, named=named, side=side_of(line), rule=rule_of(line))
+            texts["rule"] = line.text("holdout-sha256")
+            new = RunSpent(**texts, first=line.at, named=named, side=side_of(line))
             self.runs.setdefault(new.key, new).add(line)
             return
         charged = line.facts.get("charged-bytes", 0)

@@ -250,7 +250,8 @@ def loss(folder: SiteFolder, ledger: Ledger) -> str:
     has_row_sets = any(HASH.fullmatch(path.name) for path in (folder.gate / "released").glob("*/*"))
     if has_row_sets and not any(line.kind in (RELEASED, ledger_line.RESTARTED) for line in ledger.lines()):
         return render("gate.ledger.lineless")
-    if (folder.gate / "rows.key").exists() and ledger.first() is None:
+    # Behind its lock: another process may have the key since a moment, and its first line only now.
+    if (folder.gate / "rows.key").exists() and ledger.last() is None:
         return render("gate.ledger.absent")
     return ""
 

@@ -31,6 +31,7 @@ from flfed.federation.client.released.accounts import (
     Side,
     Tally,
     charged_sides,
+    keep_rows_key,
     may_have_several_rows,
     named,
     names_in,
@@ -251,7 +252,7 @@ class PrivacyAccount:
         """
         if self._origin is None:
             return {}
-        return named(self._origin, rows_key(self.folder, make=not self._seen.accounts.groups))
+        return named(self._origin, keep_rows_key(self.folder, make=not self._seen.accounts.groups))
 
     def _names(self) -> frozenset[str] | None:
         """Return the row names, None where they are unknown."""

@@ -138,7 +138,8 @@ class ReplyCache:
             self.make_folder()
             replace_whole(folder / _reply_name(request.round), file_content(arrays, metadata))
             # By distance: a server may name any round, and each must not leave a file for ever.
-            rounds = sorted(_list_rounds(folder), key=lambda round: abs(round - request.round))
+            rounds = [int(path.stem.removeprefix("round-")) for path in folder.glob("round-*.safetensors")]
+            rounds.sort(key=lambda round: abs(round - request.round))
             for round in rounds[LARGEST_REPLY_CACHE:]:
                 (folder / _reply_name(round)).unlink(missing_ok=True)
         except OSError as error:
@@ -184,10 +185,6 @@ def open_reply_cache(site: str, run: object) -> ReplyCache | None:
 
 def _reply_name(round: int) -> str:
     return f"round-{round:06d}.safetensors"
-
-
-def _list_rounds(folder: Path) -> list[int]:
-    return [int(path.stem.removeprefix("round-")) for path in folder.glob("round-*.safetensors")]
 
 
 def digest_of(request: TrainRequest, *, under: str) -> str:

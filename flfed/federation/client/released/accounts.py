@@ -68,16 +68,14 @@ Kinds = Counter[tuple[Side, float, float]]
 
 
 def rows_key(gate: Path, *, make: bool = False) -> bytes:
-    """Return a site's key of row hashes.
-
-    It never leaves the site and is made once.
+    """Return a site's key of row hashes, which never leaves the site.
 
     Parameters
     ----------
     gate : Path
         The folder of the site's ledger.
     make : bool
-        Whether it may be made: only while no line and no file depends on one.
+        Whether to return a new one where there is none: only while no line and no file depends on one.
 
     Raises
     ------
@@ -91,12 +89,22 @@ def rows_key(gate: Path, *, make: bool = False) -> bytes:
         # A new key would not match the old hashes, so that all would seem unreleased.
         if not make or any((gate / RELEASED_FOLDER).glob("*/*")):
             raise usage_error("gate.rows.key", file=path) from None
-        write_whole(path, secrets.token_bytes(KEY_BYTES))
-        return read_private(path, rows=True)
+        key = secrets.token_bytes(KEY_BYTES)
     except OSError as error:
         raise usage_error("gate.rows.unread", file=path, why=error.strerror) from None
     if len(key) != KEY_BYTES:
         raise usage_error("gate.rows.damaged", file=path)
+    return key
+
+
+def keep_rows_key(gate: Path, *, make: bool) -> bytes:
+    """Return a site's key of row hashes, and write one where there is none.
+
+    The first line that depends on it follows under the same lock of the ledger: a key without one shows a lost ledger.
+    """
+    key = rows_key(gate, make=make)
+    if not (gate / KEY).exists():
+        write_whole(gate / KEY, key)
     return key
 
 
@@ -326,7 +334,7 @@ class Tally:
         self.runs.add(line.text("run"))
         self.rows |= line.facts.get("unit") == "row"
         if side_of(line) in SIDES:
-            self.rules.add(rule_of(line))
+            self.rules.add(line.text("holdout-sha256"))
 
     @property
     def moved(self) -> bool:
@@ -421,14 +429,6 @@ def side_of(line: Line) -> Side:
     It is both sides' where the line names none, as in earlier versions, or names one that is unknown to this version.
     """
     return next((side for side in SIDES if side == line.facts.get("side")), BOTH)
-
-
-def rule_of(line: Line) -> str:
-    """Return the hash of the holdout in a line.
-
-    It assigned people to the side that the line names.
-    """
-    return line.text("holdout-sha256")
 
 
 def charged_sides(side: Side) -> tuple[Side, ...]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
 from typing import Any
@@ -24,6 +24,7 @@ from weakref import WeakKeyDictionary
 from flfed.errors import FlfedError
 from flfed.federation.client.released.accounts import RowAccounts, identifying_origin, named, names_in, rows_of
 from flfed.federation.client.released.sets import RELEASED, RowSets
+from flfed.files import write_whole
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, LockedLedger
 from flfed.records.ledger_line import ASKS, Line, Run, run_of
@@ -58,11 +59,12 @@ class Part:
 class Parts:
     """Sets of rows that a study has sums over.
 
-    They are of one site, each once, with the origin of the rows.
+    They are of one site, each once, with the origin of the rows and the key of their hashes.
     """
 
     all: list[Part]
     origin: Origin | None
+    key: bytes
 
 
 def parts_of(session: SiteSession, key: bytes) -> Parts:
@@ -87,7 +89,7 @@ def parts_of(session: SiteSession, key: bytes) -> Parts:
         if source is not None and (places := find_rows(row_keys(table), keys)) is not None:
             persons = SourceSet.of(source, places.tolist(), key, grouped=bool(schema.group))
         parts.append(Part(Chosen(part, complete, share, seed), RowSet.of(table, schema, key), persons))
-    return Parts(parts, None if source is None else identifying_origin(source.origin))
+    return Parts(parts, None if source is None else identifying_origin(source.origin), key)
 
 
 class Releases:
@@ -149,11 +151,10 @@ class Releases:
         """
         row_sets = self._sets(session)
         try:
-            key = row_sets.key()
-            parts = self._parts[session]
+            parts = self._hashed(session, row_sets.key())
             with row_sets.ledger.lock() as locked_ledger:
-                facts = _facts(session, run or self._here, parts, key)
-                return _claim_counts(row_sets, locked_ledger, parts, facts, key, claim=claim)
+                facts = _facts(session, run or self._here, parts)
+                return _claim_counts(row_sets, locked_ledger, parts, facts, claim=claim)
         except FlfedError as error:
             LOG.error("%s", error)
             return False
@@ -167,20 +168,25 @@ class Releases:
             If ledger, key or a set cannot be read or written.
         """
         row_sets = self._sets(session)
-        key = self._key(row_sets)
-        parts = parts_of(session, key)
-        facts = _facts(session, run, parts, key)
+        parts = parts_of(session, self._key(row_sets))
+        facts = _facts(session, run, parts)
         with row_sets.ledger.lock() as locked_ledger:
-            _record(row_sets, locked_ledger, parts.all, (), facts)
+            _record(row_sets, locked_ledger, parts, (), facts)
         holdout = next(part for part in parts.all if part.chosen.part in TESTED)
         chosen = holdout.chosen.facts()
         row_sets.ledger.append(kind=RELEASED, **facts, rows_sha256=holdout.rows.id, chosen=chosen, **{COUNTED: True})
 
     def _key(self, row_sets: RowSets) -> bytes:
-        """Return the key of row hashes, made only where no line and no set can depend on another one."""
+        """Return the key of row hashes, a new one only where no line and no set can depend on another one."""
         with row_sets.ledger.lock() as locked_ledger:
             named_before = any(line.kind == RELEASED or names_in(line.facts) for line in locked_ledger.backwards())
             return row_sets.key(make=not named_before)
+
+    def _hashed(self, session: SiteSession, key: bytes) -> Parts:
+        """Return the session's sets of rows by a key."""
+        if session not in self._parts or self._parts[session].key != key:
+            self._parts[session] = parts_of(session, key)
+        return self._parts[session]
 
     def _sets(self, session: SiteSession) -> RowSets:
         site = session.site
@@ -189,34 +195,33 @@ class Releases:
     def _decided(self, session: SiteSession, run: str, leaves: bool) -> Refusal | None:
         SiteFolder(session.site.name).make()
         row_sets = self._sets(session)
-        key = self._key(row_sets)
-        if session not in self._parts:
-            self._parts[session] = parts_of(session, key)  # slow, so it runs without the ledger's lock
-        parts = self._parts[session]
+        parts = self._hashed(session, self._key(row_sets))  # slow, so it runs without the ledger's lock
         with row_sets.ledger.lock() as locked_ledger:
             accounts, released = _released(locked_ledger)
             lines = row_sets.lines(released)
-            facts = _facts(session, run, parts, key)
-            before = row_sets.all(lines, key)
+            if row_sets.key_file.exists():
+                parts = self._hashed(session, row_sets.key())  # another process may have made the key meanwhile
+            facts = _facts(session, run, parts)
+            before = row_sets.all(lines, parts.key)
             for part in parts.all:
                 if part.rows.id in before:
                     row_sets.write(part.rows, part.source)  # an earlier version stored no persons for other names
             # Checked and written under one lock, so that no other process releases in between.
             refusal = _refusal(parts.all, before, lines, facts, session.site)
             same = accounts.datasets(row_sets.dataset, names_in(facts))
-            refusal = refusal or _refusal_of_names(parts, Names(row_sets, released, same, key), facts, session.site)
+            refusal = refusal or _refusal_of_names(parts, row_sets, released, same, facts, session.site)
             if leaves and not refusal:
-                _record(row_sets, locked_ledger, parts.all, lines, facts)
+                _record(row_sets, locked_ledger, parts, lines, facts)
         return refusal
 
 
-def _facts(session: SiteSession, run: str, parts: Parts, key: bytes) -> dict[str, Any]:
+def _facts(session: SiteSession, run: str, parts: Parts) -> dict[str, Any]:
     """Return the facts of each line of a run's releases."""
     study = session.study
     facts: dict[str, Any] = {"study": study.name, "study-sha256": study.sha256(), "dataset": study.dataset.name}
     facts |= {ASKS: asks_sha256(study.text), "run": run, "repeat": session.seed - study.seed}
     if parts.origin is not None:
-        facts |= named(parts.origin, key)
+        facts |= named(parts.origin, parts.key)
     return facts
 
 
@@ -235,7 +240,7 @@ def _released(locked_ledger: LockedLedger) -> tuple[RowAccounts, list[Line]]:
 
 
 def _claim_counts(
-    row_sets: RowSets, locked_ledger: LockedLedger, parts: Parts, facts: Mapping[str, Any], key: bytes, *, claim: bool
+    row_sets: RowSets, locked_ledger: LockedLedger, parts: Parts, facts: Mapping[str, Any], *, claim: bool
 ) -> bool:
     """Return whether exact counts may leave, and record it with `claim`.
 
@@ -250,7 +255,7 @@ def _claim_counts(
     # Rows under another dataset's name cannot be compared with these one by one.
     if any(line.facts.get("dataset") != row_sets.dataset for line in counted):
         return False
-    before = row_sets.all(counted, key)
+    before = row_sets.all(counted, parts.key)
     holdout = next(part for part in parts.all if part.chosen.part in TESTED)
     if any(before[str(line.facts["rows-sha256"])].shares(holdout.rows) for line in counted):
         return False
@@ -292,53 +297,33 @@ def _too_many(runs: set[Run], facts: Mapping[str, Any], site: Site) -> Refusal |
     return Refusal("too-many-queries", most=site.policy.queries, had=had) if had >= site.policy.queries else None
 
 
-@dataclass(frozen=True, eq=False)
-class Names:
-    """Releases under the names of all datasets.
-
-    Attributes
-    ----------
-    row_sets : RowSets
-        Of the dataset's own name.
-    lines : sequence of Line
-        Those about released sets, of all names.
-    same : collection of str
-        Datasets that are known to be of the same rows.
-    key : bytes
-    """
-
-    row_sets: RowSets
-    lines: Sequence[Line]
-    same: Collection[str]
-    key: bytes
-
-    def others(self) -> Iterator[tuple[str, list[Line], dict[str, list[SourceSet]]]]:
-        """Yield each other name and its released persons.
-
-        Its lines are returned too, and a set has no persons where they are unknown.
-        """
-        for other in self.row_sets.others(self.lines):
-            lines = other.lines(self.lines)
-            persons = other.sources(self.key)
-            yield other.dataset, lines, {id: persons.get(id, []) for id in other.all(lines, self.key)}
-
-
-def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], site: Site) -> Refusal | None:
+def _refusal_of_names(
+    parts: Parts,
+    row_sets: RowSets,
+    released: Sequence[Line],
+    same: Collection[str],
+    facts: Mapping[str, Any],
+    site: Site,
+) -> Refusal | None:
     """Return why other names forbid a release, or None.
 
-    The sums would leave beside those under other datasets' names.
+    The sums would leave beside those under other datasets' names, of which some are of the same rows.
     """
     sources = [part.source for part in parts.all if part.source is not None]
     others: list[SourceSet] = []
     runs = defaultdict[str, set[Run]](set)
-    for name, lines, sets in names.others():
+    for other in row_sets.others(released):
+        lines = other.lines(released)
+        persons = other.sources(parts.key)
+        # A set has no persons where they are unknown.
+        sets = {id: persons.get(id, []) for id in other.all(lines, parts.key)}
         source_sets = [*chain.from_iterable(sets.values())]
         alike = _of_same_columns(source_sets, sources)
         # Sets of an earlier version have no persons; those of the same rows may be identified by other columns.
-        untold = not all(sets.values()) or (name in names.same and len(alike) < len(source_sets))
+        untold = not all(sets.values()) or (other.dataset in same and len(alike) < len(source_sets))
         if sets and (untold or len(sources) < len(parts.all)):
-            LOG.error(render("gate.rows.incomparable", dataset=names.row_sets.dataset, other=name))
-            return Refusal("other-people-untold", dataset=name)
+            LOG.error(render("gate.rows.incomparable", dataset=row_sets.dataset, other=other.dataset))
+            return Refusal("other-people-untold", dataset=other.dataset)
         others += alike
         for line in lines:
             for one in sets.get(str(line.facts.get("rows-sha256")), ()):
@@ -347,10 +332,11 @@ def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], site
         return None
     for part in parts.all:
         elsewhere = set[Run]() if part.source is None else runs[part.source.id]
-        refused = _too_many(elsewhere | _runs_over(part, names.lines), facts, site)
+        refused = _too_many(elsewhere | _runs_over(part, released), facts, site)
         if refused is not None:
             return refused
-    return Refusal("too-close", least=site.policy.cell_minimum) if _closes_in(sources, others, names, site) else None
+    own = _of_same_columns(chain.from_iterable(row_sets.sources(parts.key).values()), sources)
+    return Refusal("too-close", least=site.policy.cell_minimum) if _closes_in(sources, others, own, site) else None
 
 
 def _of_same_columns(source_sets: Iterable[SourceSet], sources: Sequence[SourceSet]) -> list[SourceSet]:
@@ -361,12 +347,11 @@ def _of_same_columns(source_sets: Iterable[SourceSet], sources: Sequence[SourceS
     return [one for one in source_sets if sources and one.columns == sources[0].columns]
 
 
-def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names: Names, site: Site) -> bool:
+def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], own: list[SourceSet], site: Site) -> bool:
     """Return whether persons are too close to released ones.
 
     Those released under this name and under others count together.
     """
-    own = _of_same_columns(chain.from_iterable(names.row_sets.sources(names.key).values()), sources)
     if not any(one.meets(other) for one, other in product((*own, *sources), others)):
         return False
     for one in sources:
@@ -379,15 +364,13 @@ def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names:
 
 
 def _record(
-    row_sets: RowSets,
-    locked_ledger: LockedLedger,
-    parts: Sequence[Part],
-    lines: Sequence[Line],
-    facts: Mapping[str, Any],
+    row_sets: RowSets, locked_ledger: LockedLedger, parts: Parts, lines: Sequence[Line], facts: Mapping[str, Any]
 ) -> None:
-    """Record each part that this run newly releases, first its file, then its line."""
+    """Record each part that this run newly releases, first the key, then its file, then its line."""
+    if not row_sets.key_file.exists():
+        write_whole(row_sets.key_file, parts.key)
     there = [(run_of(line.facts), line.facts.get("rows-sha256"), line.facts.get("chosen")) for line in lines]
-    for part in parts:
+    for part in parts.all:
         chosen = part.chosen.facts()
         if (run_of(facts), part.rows.id, chosen) not in there:
             row_sets.write(part.rows, part.source)

@@ -56,9 +56,7 @@ class RowSets:
         self.key_file: Path = folder.gate / KEY
 
     def key(self, *, make: bool = False) -> bytes:
-        """Return the site's key of row hashes.
-
-        It never leaves the site and is made once.
+        """Return the site's key of row hashes, or a new one where there is none (`rows_key`).
 
         Raises
         ------
@@ -160,11 +158,9 @@ class RowSets:
         FlfedError
             If ledger, key or a set cannot be read.
         """
-        # Nothing was ever released here, and a look makes no key.
-        if not self.ledger.path.exists() and not self.folder.is_dir():
-            return [], b""
-        with self.ledger.lock() as locked_ledger:
-            lines = self.lines(locked_ledger.backwards())
+        with self.ledger.reading() as ledger:
+            lines = [] if ledger is None else self.lines(ledger.backwards())
+        # Nothing was ever released here.
         if not lines and not self.folder.is_dir():
             return [], b""
         key = self.key()
