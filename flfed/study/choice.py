@@ -209,14 +209,9 @@ EXCLUSIONS: Mapping[str, Callable[[Answers], bool]] = {
     "few-test-rows": lambda answers: answers.protects_all and answers.rows < LEAST_PROTECTED,
     "everything-summed": lambda answers: answers.protects_all and answers.hides_updates,
     "everything-outcome": lambda answers: answers.protects_all and answers.outcome != "binary",
-    "coordinator-lies": lambda answers: _is_exposed(answers),
+    "coordinator-lies": lambda answers: not (answers.trusts_coordinator or answers.has_noise or answers.hides_model),
 }
 """Answers that no study serves, by the key of the reason; the first that holds is given."""
-
-
-def _is_exposed(answers: Answers) -> bool:
-    """Return whether a coordinator that lies could read updates without noise."""
-    return not answers.trusts_coordinator and not answers.has_noise and not answers.hides_model
 
 
 def choose_study(answers: Answers, dataset: DatasetFacts) -> Choice:

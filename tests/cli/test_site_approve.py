@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from flfed.cli.site.approve import approve_study, pause_site, site_status, withd
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.operator.study_description import reveals
 from flfed.deployment.site_state import approval
+from flfed.deployment.site_state.freeze import freeze_first
 from flfed.errors import FlfedError, UsageError
 from flfed.export.run_folder import export
 from flfed.federation.recording.source_model import named_start
@@ -146,6 +148,37 @@ def test_a_lost_ledger_is_told_by_status_and_approval(run: Run, monkeypatch: pyt
     status = json.loads(run("status", "cleveland", "--json").stdout)
     assert (status["problems"], status["comparisons"]) == ([lost], [])
     assert [one["reason"] for one in status["studies"]] == [lost]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_table_that_the_run_would_refuse_is_not_approved(run: Run, monkeypatch: pytest.MonkeyPatch, frozen: bool):
+    cleveland = sites.load("cleveland")
+    if frozen:
+        freeze_first(SiteFolder("cleveland"), cleveland)
+    # About 90 of 303 rows are held out.
+    small = replace(cleveland, policy=Policy(cell_minimum=120))
+    monkeypatch.setattr(sites, "load", lambda name: small)
+    said = run("approve", "heart-disease", "--site", "cleveland", *WITH, "--yes", raises=UsageError)
+    assert str(said.exception) == (
+        "site 'cleveland' would not answer this study: it has fewer than 120 holdout rows; see: flfed site check "
+        "cleveland --dataset heart-disease"
+    )
+    assert approval.approvals(SiteFolder("cleveland")) == [] and "Released" not in said.output
+
+
+def test_a_site_with_few_of_the_features_is_warned(run: Run, monkeypatch: pytest.MonkeyPatch):
+    cleveland = sites.load("cleveland")
+    gone = dict.fromkeys(["trestbps", "chol", "fbs", "thalach", "exang", "oldpeak", "ca"])
+    poor = replace(cleveland, mapping={**cleveland.mapping, **gone})
+    for site, words in (
+        (cleveland, ""),
+        (poor, "has only 6 of the study's 13 features"),
+        (replace(poor, partial=True), ""),
+    ):
+        monkeypatch.setattr(sites, "load", lambda name, site=site: site)
+        said = run("approve", "heart-disease", "--site", "cleveland", *WITH, "--yes").stderr
+        assert words in said if words else said == ""
+        shutil.rmtree(SiteFolder("cleveland").root)
 
 
 def test_a_study_whose_model_would_need_74_gigabytes_is_not_approved(run: Run, tmp_path: Path):

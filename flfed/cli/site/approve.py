@@ -107,12 +107,13 @@ def approve_study(
     if compared:
         check_counted(own, loaded_study)
     source = read_start_folder(folder, loaded_study, start)
-    agreement = agreed(folder, loaded_study, sites, _named(without))
+    agreement = agreed(folder, loaded_study, sites, list(filter(None, map(str.strip, without.split(",")))))
     # The model is made for the description, which needs torch.
     from flfed.deployment.operator.proposal import Proposal, count_single_outcomes, read_site_facts
     from flfed.deployment.site_state.trusted_files import coordinator_of
 
     proposal = Proposal.of(loaded_study, own, others, coordinator_of(folder), agreement)
+    _check_rows(folder, proposal)
     facts = count_single_outcomes(folder, proposal, read_site_facts(folder, proposal))
     decision = _decision(_text(proposal, facts, compared=compared, every=every), yes, as_json)
     if decision == "approve":
@@ -127,10 +128,6 @@ def approve_study(
         typer.echo(f"{loaded_study.name}: no decision, so {own.name} does not reply to it.")
         return
     output.show(_decided(folder, decided), as_json)
-
-
-def _named(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",")] if names else []
 
 
 def _others(sites: dict[str, str], site: Site) -> tuple[str, ...]:
@@ -282,7 +279,27 @@ def check_answering(study: Study, site: Site, others: tuple[str, ...]) -> None:
     refused = study_policy_refusal(study, site)
     refused = refused or cohort_refusal([site.name, *others], site, others, least_sites(study, site))
     if refused:
-        raise UsageError(f"site {site.name!r} would not answer this study: {refused}")
+        raise usage_error("commands.decision.unanswered", site=site.name, reason=refused)
+
+
+def _check_rows(folder: SiteFolder, proposal: Proposal) -> None:
+    """Refuse to approve what the site would refuse in a run by its rows, and warn of few features; raises UsageError."""
+    from flfed.federation.client.client import open_checked
+    from flfed.refusals import NotTakingPart
+    from flfed.rows.snapshots import snapshot
+
+    site = proposal.serving
+    if snapshot.read_facts(site, folder.frozen) is not None:
+        site = snapshot.load(site, folder.frozen)
+    try:
+        open_checked(site, proposal.study)
+    except NotTakingPart as error:
+        facts = {"site": site.name, "reason": error, "dataset": site.dataset}
+        raise usage_error("commands.decision.unfit", **facts) from None
+    features = proposal.features
+    mapped = sum(site.mapping.get(name, name) is not None for name in features)
+    if 2 * mapped < len(features) and not (site.partial or proposal.study.is_statistic):
+        typer.echo(render("commands.decision.few", site=site.name, mapped=mapped, features=len(features)), err=True)
 
 
 def _approved(folder: SiteFolder, proposal: Proposal, by: str) -> Approval:

@@ -223,7 +223,7 @@ class SiteClient:
             decline("expired", day=study.expires.isoformat())
         if opened is None:
             draws = self._draws_of(study.seed + key[2])
-            opened = self.sessions[key] = _opened(self._find_site(name, study), study, key[2], draws)
+            opened = self.sessions[key] = open_checked(self._find_site(name, study), study, key[2], draws)
         run = run_of(context)
         opened.counts_may_leave = _always
         if self._releases is not None and checks_history(study, opened.site):
@@ -254,10 +254,13 @@ def _whole(message: Message, state: RunState) -> Message:
     return message if is_in_memory(message.content) else whole_message(message, state)
 
 
-def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
+def open_checked(site: Site, study: Study, repeat: int = 0, draws: Draws | None = None) -> SiteSession:
     """Open a site's session for a study.
 
-    An error states why the site does not take part.
+    Raises
+    ------
+    NotTakingPart
+        By the site's policy, or by its rows: as in a run, so before an approval.
     """
     site = willing_site(site, study)
     try:

@@ -249,10 +249,6 @@ class Schema(Strict):
         # In the schema's order, whatever the order of `chosen`: inputs must be the same everywhere.
         return tuple(name for name in allowed if name in set(chosen))
 
-    def unconfirmed_features(self, chosen: Sequence[str] | None = None) -> list[str]:
-        """Return the features and target that no person has confirmed."""
-        return [name for name in (*self.features(chosen), self.target) if name in self.unconfirmed]
-
     def sha256(self) -> str:
         """Return the hash of the schema's meaning: all keys but titles, descriptions and `unconfirmed`."""
         meaning = self.model_dump(mode="json", by_alias=True, exclude={"title", "description", "unconfirmed"})

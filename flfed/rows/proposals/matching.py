@@ -414,7 +414,7 @@ class Matching:
         is_near = self._has_rival(i, j)
         why = self._reason(i, j, fit, is_near=is_near)
         same = bool(self._same[i, j])
-        if is_near or _has_misfit(fit, same=same):
+        if is_near or fit.doubt in MISFITS or (fit.doubt == "scale" and not same):
             return "unsure", why
         is_special = self._is_special(i)
         # The word list knows the name, and the values are not those of another column too.
@@ -506,11 +506,6 @@ class Matching:
         most = FEW_VALUES
         texts = {own: len(self._own[left[own]].entries.texts) for own in named}
         return [own for own in named if column.values and len(column.values) <= texts[own] <= most]
-
-
-def _has_misfit(fit: Fit, *, same: bool) -> bool:
-    """Return whether the values of a pair, whose names may be the `same`, need a person's look."""
-    return fit.doubt in MISFITS or (fit.doubt == "scale" and not same)
 
 
 def _is_outcome_name(own: str, target: str) -> bool:

@@ -54,9 +54,10 @@ def visits_in_words(study: Study, schema: Schema) -> list[str]:
 
 def unconfirmed_columns(study: Study, schema: Schema) -> list[str]:
     """Return the columns that a study reads and nobody has confirmed."""
-    if study.analysis is None:
-        return schema.unconfirmed_features(study.dataset.features)
-    return [name for name in statistic_of(study).columns(schema) if name in schema.unconfirmed]
+    columns = (*schema.features(study.dataset.features), schema.target)
+    if study.analysis is not None:
+        columns = statistic_of(study).columns(schema)
+    return [name for name in columns if name in schema.unconfirmed]
 
 
 def choose_estimate(

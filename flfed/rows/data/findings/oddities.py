@@ -76,7 +76,8 @@ def oddities(
         Its missing cells, where they were counted before.
     """
     missing = missing or missing_cells(table, schema)
-    candidates = _alike_but_for_class(table, schema, mapping)
+    # Rows that equal another one in the columns of both searches.
+    candidates = rows_alike(table[[name for name in _compared_columns(schema) if _is_compared(name, mapping)]])
     notes = _notes("table", _of_the_whole(raw, table, mapping, candidates))
     fields = {name: mapping.get(name, name) for name in schema.columns}
     read = set(map(own_name, fields.values())) & set(raw.columns)
@@ -105,11 +106,6 @@ def _notes(place: str, texts: Iterable[str]) -> list[Note]:
 def _of_names(own: str | None, unread: Sequence[object]) -> Iterator[str]:
     if own is not None and (others := alike(own, unread)):
         yield render("findings.column.similar", others=", ".join(map(repr, others)), own=own)
-
-
-def _alike_but_for_class(table: pd.DataFrame, schema: Schema, mapping: ColumnMapping) -> np.ndarray:
-    """Return the places of rows that equal another one in the columns of both searches, int [rows that do]."""
-    return rows_alike(table[[name for name in _compared_columns(schema) if _is_compared(name, mapping)]])
 
 
 def _is_compared(name: object, mapping: ColumnMapping) -> bool:
