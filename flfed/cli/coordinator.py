@@ -273,14 +273,24 @@ def write_cards(
 
 
 @output.with_json
-def revoke_site(site: str = SITE) -> output.Shown:
+def revoke_site(
+    site: str = SITE, yes: bool = typer.Option(False, "--yes", help="Do not ask at the terminal.")
+) -> output.Shown:
     """Revoke a site's invitation or admission; its key is never admitted again, under any name.
 
-    Its earlier replies remain in the run records.
-    """
-    from flfed.deployment.coordinator.admission import revoke
+    It cannot be undone. A site comes back with another key: invite it again, let it join with the new kit (flfed site
+    join --renew), and admit it. Its ledger and approvals remain, as do its earlier replies in the run records.
 
-    already = revoke(_initialised(), site)
+    Only a terminal asks before.
+    """
+    from flfed.deployment.coordinator.admission import check_invited, revoke
+
+    folder = _initialised()
+    check_invited(folder, site)
+    question = render("commands.coordinator.revoke", site=site)
+    if sys.stdin.isatty() and not yes and not typer.confirm(question, err=True):
+        raise usage_error("commands.coordinator.unrevoked", site=site)
+    already = revoke(folder, site)
     yield {"site": site, "already": already}
     done = "was revoked already" if already else "is revoked"
     yield f"{site} {done}."

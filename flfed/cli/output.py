@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import inspect
 import json
 import os
+import pwd
 import re
 import shutil
 import sys
@@ -396,8 +396,8 @@ def _lines(cells: Sequence[str], width: int) -> int:
 def who() -> str:
     """Return the name of the user that runs the command."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user has a number only
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user has a number only
         return f"user {os.getuid()}"
 
 

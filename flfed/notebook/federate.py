@@ -136,7 +136,7 @@ def federate(
     share = plain_value(holdout)
     if isinstance(share, bool) or not isinstance(share, (int, float)):
         raise UsageError(f"holdout={share!r} must be a number in [0, 1)")
-    if not (isinstance(metrics, (list, tuple)) and all(isinstance(metric, type) for metric in metrics)):
+    if not _are_classes(metrics):
         raise usage_error("notebook.federate.metrics", value=repr(metrics))
     chosen = {"holdout": share, "task": task, "keep": keep, "drop": drop, "missing": missing}
     with _shown(progress) as show_progress, loading(show_progress):
@@ -166,6 +166,10 @@ def federate(
                 sites=list(workspace.sites), store=store, progress=show_progress, callback=callback, jobs=places
             )
     return with_model(result, workspace)
+
+
+def _are_classes(metrics: object) -> bool:
+    return isinstance(metrics, (list, tuple)) and all(isinstance(metric, type) for metric in metrics)
 
 
 def _shown(progress: Progress | None) -> AbstractContextManager[Progress]:

@@ -93,8 +93,11 @@ class EncodedTable:
         """Return which part of the rows is too small to be counted for others, or None.
 
         The exact number of rows of each part crosses with updates and figures, and an update
-        from few rows gives them away.
+        from few rows gives them away. A statistic is of all rows, and has no parts. A party with columns alone has
+        none before the rows in common are known.
         """
+        if self.study.is_statistic or not self.site.has_outcome:
+            return None
         parts = {"training": len(self.table.training) - self._validation_rows, "holdout": self.table.holdout_rows}
         if not self.study.train:
             parts = {"scored": self.table.holdout_rows}

@@ -259,7 +259,7 @@ class StreamedSession(SiteSession):
         return models
 
 
-def open_session(site: Site, study: Study, repeat: int, draws: Draws | None) -> SiteSession:
+def open_session(site: Site, study: Study, repeat: int = 0, draws: Draws | None = None) -> SiteSession:
     """Return a site's session of a study, which reads its rows at once, or block by block where they are streamed."""
     kind = StreamedSession if site.is_streamed else SiteSession
     return kind(site, study, repeat, draws=draws)

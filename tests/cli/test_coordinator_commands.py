@@ -89,10 +89,36 @@ def test_programs_read_the_same_as_json(call: Call):
     assert read("revoke", "a") == {"site": "a", "already": True}
 
 
+def test_a_revoked_site_comes_back_with_a_new_kit_and_another_key(made: Call, tmp_path: Path):
+    def join_and_admit(*options: str) -> str:
+        made("invite", "a")
+        key = json.loads(made("join", *options, "a.kit.zip", "--json"))
+        joined = key["joined"] if options else key
+        made("admit", "a.admission", "--fingerprint", f"a={joined['node-key']}")
+        return str(joined["node-key"])
+
+    first = join_and_admit()
+    code, lines = in_terminal("coordinator", "revoke", "a", columns=200, typed="n\n")
+    assert code == 2 and "its key never admitted again. Revoke a [y/N]: " in "".join(lines)
+    assert lines[-1].endswith("flfed: a was not revoked; to revoke it: flfed coordinator revoke a --yes")
+    made("admit", "a.admission", "--fingerprint", f"a={first}")
+    code, lines = in_terminal("coordinator", "revoke", "a", columns=300, typed="y\n")
+    assert code == 0 and "flfed site join --renew a.kit.zip" in lines[-1]
+    with pytest.raises(UsageError, match="was revoked"):
+        made("admit", "a.admission", "--fingerprint", f"a={first}")
+    second = join_and_admit("--renew")
+    assert second != first
+    # With --yes, and without a terminal, nothing is asked.
+    assert "a is revoked." in in_terminal("coordinator", "revoke", "a", "--yes")[1]
+    assert "a was revoked already." in made("revoke", "a")
+
+
 def test_a_site_whose_package_is_not_here_joins_and_is_told(made: Call):
     made("invite", "new-clinic"), made("invite", "hungary")
     said = made("join", "new-clinic.kit.zip").splitlines()[-1]
-    assert said.startswith("There is no site package 'new-clinic' here yet")
+    assert said.startswith(
+        "There is no site package 'new-clinic' here yet; joined here: new-clinic. If this is the kit"
+    )
     assert said.endswith("Once it is there: flfed site check new-clinic")
     assert json.loads(made("join", "hungary.kit.zip", "--json"))["package"] is True
 

@@ -248,7 +248,7 @@ def test_a_refusal_is_a_decision_too_and_needs_no_rows(run: Run):
 
 
 @pytest.mark.parametrize(("words", "expected"), [
-    (("heart-disease", *WITH, "--yes"), "no site has joined here: name one with --site NAME"),
+    (("heart-disease", *WITH, "--yes"), "sites that have joined here: none; name one with --site NAME"),
     (("heart-disease", "--site", "cleveland", "--yes"), "say who else may take part with --with A,B,C"),
     (("heart-disease", "--site", "cleveland", "--with", "Hungary", "--yes"), "a site's name is of a-z, 0-9"),
     (

@@ -177,7 +177,10 @@ def test_what_is_wrong_with_a_kit_is_a_sentence(flfed: Flfed, folder: Coordinato
     assert f"the kit is of site 'minnesota-clinic', not of '{SITE}'" in refused(flfed, SITE, "--kit", "other.kit.zip")
     assert "it is not a zip, or a damaged one" in refused(flfed, SITE, "--kit", "cut.kit.zip")
     assert "is not a file" in refused(flfed, SITE, "--kit", "absent.kit.zip")
-    assert "is not known" in refused(flfed, "kentuky-clinic", "--kit", "other.kit.zip")
+    assert "is not known" in refused(flfed, "kentuky-clinic")
+    invite(folder, "st-mary", to=tmp_path)
+    said = refused(flfed, "--kit", "st-mary.kit.zip")
+    assert "the kit is of site 'st-mary', of which no package is here; no site has joined here." in said
     assert "name the site, or the coordinator's kit" in refused(flfed)
     assert not SiteFolder(SITE).join.exists()
 

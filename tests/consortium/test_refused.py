@@ -213,4 +213,4 @@ def test_rows_that_changed_after_the_approval(serving: Any, refused: Callable[..
     file.write_text("\n".join(lines[:-1]) + "\n")  # one patient fewer
     assert "small" in beta.run("site refresh beta --yes")
     said = refused(serving.study(), by="beta")
-    assert said == "its frozen rows changed after the approval: the study needs a new one"
+    assert said == "its frozen rows changed after the approval; for a new one, at the site: flfed site approve STUDY"

@@ -41,6 +41,9 @@ def test_people_who_opt_out_after_the_freezing_stop_the_answers_until_the_rows_a
     admission = StudyAdmission(site.folder, site.site, today=lambda: site.today, expected_bundle=site.bundle)
     assert admission.standing(site.approve()) == said
     refresh(site.folder, site.site).write()
-    assert site.refusal(site.trained()) == "its frozen rows changed after the approval: the study needs a new one"
+    assert (
+        site.refusal(site.trained())
+        == "its frozen rows changed after the approval; for a new one, at the site: flfed site approve STUDY"
+    )
     site.approve()
     assert site.refusal(site.trained()) is None

@@ -83,7 +83,7 @@ def test_another_bundle_is_refused_before_anything_else(gated):
     (lambda site: site.approve(schema_sha256="0" * 64), "its schema of 'small' changed after the approval"),
     (
         lambda site: site.approve(rows_sha256="0" * 64),
-        "its frozen rows changed after the approval: the study needs a new one",
+        "its frozen rows changed after the approval; for a new one, at the site: flfed site approve STUDY",
     ),
     (lambda site: (site.approve(), approval.pause(site.folder, by="B")), "the site is paused by its operator"),
 ])  # fmt: skip
@@ -139,7 +139,10 @@ def test_rows_that_are_frozen_anew_or_gone_need_a_new_approval(gated):
     site.site.source.table.loc[0, "x1"] += 1.0
     assert site.refusal(message) is None  # the source is not looked at: the frozen rows are served
     site.freeze()
-    assert site.refusal(message) == "its frozen rows changed after the approval: the study needs a new one"
+    assert (
+        site.refusal(message)
+        == "its frozen rows changed after the approval; for a new one, at the site: flfed site approve STUDY"
+    )
     site.approve()
     assert site.refusal(message) is None
     shutil.rmtree(site.folder.frozen)

@@ -287,7 +287,10 @@ def test_rows_that_are_frozen_between_the_look_and_the_answer_are_not_served(gat
     site.site.source.table.loc[:, "x1"] = 0.0
     site.freeze()
     reply = SiteClient(site.gate.find_site, today=lambda: site.today).app()(site.trained(), site.context())
-    assert reply.error.reason == "its frozen rows changed after the approval: the study needs a new one"
+    assert (
+        reply.error.reason
+        == "its frozen rows changed after the approval; for a new one, at the site: flfed site approve STUDY"
+    )
     assert may_leave(reply.error.reason, site.site)
     assert len(site.site.source.reads) == 2  # by the freezing
 

@@ -59,7 +59,9 @@ def test_a_class_without_rows_counts_as_small_also_where_it_is_the_last_of_three
     assert withheld("log_loss", classes(20, 10, 10), score, "multi-class", INSTITUTION) == ""
 
 
-@pytest.mark.parametrize(("wrong", "why"), [(9, "fewer than 10 rows behind it"), (10, "")])
+@pytest.mark.parametrize(
+    ("wrong", "why"), [(9, "fewer than 10 rows behind a share of right or wrong predictions"), (10, "")]
+)
 def test_an_accuracy_leaves_only_where_ten_rows_are_wrong_and_ten_right(wrong: int, why: str):
     # an accuracy of 0.775 over 40 rows says that 9 were wrong
     y = classes(20, 20)
@@ -262,7 +264,13 @@ def test_recall_at_an_alert_budget_is_there_only_where_a_study_names_one():
 
 
 @pytest.mark.parametrize(
-    ("found", "why"), [(9, "fewer than 10 rows behind it"), (10, ""), (30, ""), (31, "fewer than 10 rows behind it")]
+    ("found", "why"),
+    [
+        (9, "fewer than 10 rows behind a share of right or wrong predictions"),
+        (10, ""),
+        (30, ""),
+        (31, "fewer than 10 rows behind a share of right or wrong predictions"),
+    ],
 )
 def test_a_recall_from_which_a_small_count_follows_stays_at_an_institution(found, why):
     # 40 events and 360 others; of the 40 rows looked at `found` are events.

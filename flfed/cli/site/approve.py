@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -248,10 +247,7 @@ def _opened(name: str) -> tuple[Site, SiteFolder]:
     joined = joined_sites()
     # With one site joined its name need not be typed.
     if not name and len(joined) != 1:
-        many = "no site has joined here"
-        if joined:
-            many = f"{len(joined)} sites have joined here ({', '.join(joined)})"
-        raise UsageError(f"{many}: name one with --site NAME")
+        raise usage_error("commands.decision.nameless", joined=", ".join(joined) or "none")
     site, folder = opened(name or joined[0])
     output.passed_over(site.name)
     return site, folder
@@ -270,35 +266,31 @@ def _check_answering(folder: SiteFolder) -> None:
 
 def check_answering(study: Study, site: Site, others: tuple[str, ...]) -> None:
     """Refuse to approve what the gate would then refuse; raises UsageError."""
-    from flfed.deployment.gate.study_policy import cohort_refusal, least_sites, study_policy_refusal
+    from flfed.deployment.gate.study_policy import cohort_refusal, study_policy_refusal
     from flfed.federation.recording.source_model import required_hash
     from flfed.federation.server.preflight import check
 
     check(study)
     required_hash(study)
     refused = study_policy_refusal(study, site)
-    refused = refused or cohort_refusal([site.name, *others], site, others, least_sites(study, site))
+    refused = refused or cohort_refusal([site.name, *others], site, others, study)
     if refused:
         raise usage_error("commands.decision.unanswered", site=site.name, reason=refused)
 
 
 def _check_rows(folder: SiteFolder, proposal: Proposal) -> None:
-    """Refuse to approve what the site would refuse in a run by its rows, and warn of few features; raises UsageError."""
-    from flfed.federation.client.client import open_checked
-    from flfed.refusals import NotTakingPart
+    """Refuse to approve what the site would refuse in a run by its rows; warn of few features. Raises UsageError."""
+    from flfed.deployment.gate.study_policy import table_refusal
     from flfed.rows.snapshots import snapshot
 
-    site = proposal.serving
+    site, study = proposal.serving, proposal.study
     if snapshot.read_facts(site, folder.frozen) is not None:
         site = snapshot.load(site, folder.frozen)
-    try:
-        open_checked(site, proposal.study)
-    except NotTakingPart as error:
-        facts = {"site": site.name, "reason": error, "dataset": site.dataset}
-        raise usage_error("commands.decision.unfit", **facts) from None
+    if refused := table_refusal(study, site):
+        raise usage_error("commands.decision.unfit", site=site.name, reason=refused, dataset=site.dataset)
     features = proposal.features
     mapped = sum(site.mapping.get(name, name) is not None for name in features)
-    if 2 * mapped < len(features) and not (site.partial or proposal.study.is_statistic):
+    if 2 * mapped < len(features) and not (site.partial or study.is_statistic):
         typer.echo(render("commands.decision.few", site=site.name, mapped=mapped, features=len(features)), err=True)
 
 
@@ -354,10 +346,7 @@ def _who(person: str) -> str:
     # A line break in a name would forge another line of the log.
     if person.strip():
         return "".join(letter if letter.isprintable() else " " for letter in person).strip()[:LONGEST_NAME]
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        user = f"user {os.getuid()}"
+    user = output.who()
     # Under sudo the name has both accounts.
     other = os.environ.get("SUDO_USER", "")
     if other and other.isprintable():

@@ -11,7 +11,7 @@ import typer
 from flfed.cli import output
 from flfed.cli.arguments import JOINED_SITE
 from flfed.errors import UsageError
-from flfed.paths import SiteFolder
+from flfed.paths import SiteFolder, joined_sites
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
@@ -59,10 +59,11 @@ def join_site(
 
 
 def _facts(enrolment: Joined) -> dict[str, object]:
-    facts = {"site": enrolment.site, "coordinator": enrolment.coordinator, "address": enrolment.address}
-    facts |= {"admission": str(enrolment.admission), "node-key": enrolment.key, "kit-sha256": enrolment.kit_sha256}
-    more = {"expires": enrolment.expires, "gate-key": enrolment.gate_key, "package": _has_package(enrolment.site)}
-    return facts | more
+    from flfed.registry import kebab_keys
+
+    facts = kebab_keys(vars(enrolment)) | {"admission": str(enrolment.admission)}
+    facts["node-key"] = facts.pop("key")
+    return facts | {"package": has_package(enrolment.site)}
 
 
 def _joined_in_words(enrolment: Joined) -> output.Shown:
@@ -77,8 +78,8 @@ def _joined_in_words(enrolment: Joined) -> output.Shown:
         yield render("commands.join.gate", fingerprint=enrolment.gate_key)
     else:
         yield render("commands.join.keyless", **vars(enrolment))
-    if not _has_package(site):
-        yield render("commands.join.package", site=site)
+    if not has_package(site):
+        yield render("commands.join.package", site=site, joined=", ".join(joined_sites()))
     if why := open_folder(SiteFolder(site)):
         typer.echo(f"WARNING: {why}", err=True)
 
@@ -126,7 +127,7 @@ def show_key(
         yield render("commands.card.drawn", file=out)
 
 
-def _has_package(site: str) -> bool:
+def has_package(site: str) -> bool:
     """Return whether a site package of this name is here; it is not imported."""
     from flfed.rows.data.site_discovery import names
 

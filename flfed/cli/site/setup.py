@@ -53,7 +53,7 @@ def set_up_site(
         Study.load(study)
     if not name and kit is None:
         name, kit = _only_site()
-    site = name or _site_of(kit)
+    site = name if kit is None else _site_of(kit, name)
     own, folder = rows.opened(site)
     output.passed_over(site)
     _check(own, _status(folder, own))
@@ -110,11 +110,17 @@ def _ask_kit() -> Path | None:
     return None
 
 
-def _site_of(kit: Path | None) -> str:
+def _site_of(kit: Path, name: str) -> str:
+    """Return the site of a kit; raise where it is not the one named, or has no package here."""
     from flfed.deployment.operator.join import open_kit
 
-    # One of the two is named here: else `_only_site` has asked, or refused.
-    return "" if kit is None else open_kit(kit).kit.site
+    site = open_kit(kit).kit.site
+    if name not in ("", site):
+        raise usage_error("setup.refused.other-kit", site=name, other=site)
+    if not join.has_package(site):
+        here = ", ".join(joined_sites()) or "no site"
+        raise usage_error("setup.refused.packageless", site=site, joined=here)
+    return site
 
 
 def _status(folder: SiteFolder, own: Site) -> dict[str, Any]:
@@ -162,9 +168,8 @@ def _use_kit(folder: SiteFolder, kit: Path, to: Path) -> bool:
     """Join with a kit; return False where the site has joined with this kit already."""
     from flfed.deployment.operator.join import joined, open_kit
 
+    _site_of(kit, folder.site)
     read = open_kit(kit)
-    if read.kit.site != folder.site:
-        raise usage_error("setup.refused.other-kit", site=folder.site, other=read.kit.site)
     if not folder.join.exists():
         _say("join")
         join.join_site(kit, renew=False, site="", to=to)

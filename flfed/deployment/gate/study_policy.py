@@ -19,11 +19,11 @@ from flfed.deployment.site_state import approval as decided
 from flfed.deployment.site_state.approval import Approval, has_start
 from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.trusted_files import open_folder, other_coordinator, own_fingerprint, signing_key
-from flfed.errors import FlfedError, UsageError
-from flfed.federation.client.protection import privacy_refusal
+from flfed.errors import FlfedError, TableError, UsageError
+from flfed.federation.client.protection import privacy_refusal, rows_refusal
 from flfed.parsers import parse_toml
 from flfed.paths import NAME, RUN, SiteFolder
-from flfed.refusals import CONTROL, Refusal, refusal_of
+from flfed.refusals import CONTROL, NotTakingPart, Refusal, refusal_of, refuse
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
@@ -60,17 +60,21 @@ def study_policy_refusal(study: Study, site: Site, *, noise: bool = True) -> Ref
         return Refusal("privacy-unusable", error=error)
 
 
-def least_sites(study: Study, site: Site) -> int:
-    """Return the fewest sites of a run of a study, by a site's policy.
+def table_refusal(study: Study, site: Site) -> str:
+    """Return why a site refuses a study by its rows, which are read as in a run; "" where it does not."""
+    from flfed.rows.comparison.incumbent import refuse_without_score
+    from flfed.rows.streamed import open_session
 
-    What parties with different columns send each other is no sum, from which one could subtract its own.
-    """
-    return LEAST_PARTIES if study.is_vertical else site.policy.least_cohort()
+    try:
+        session = open_session(site, study)
+        refuse(rows_refusal(study, session.table.training, session.too_small()))
+        refuse_without_score(session)
+    except (NotTakingPart, TableError) as error:
+        return str(error)
+    return ""
 
 
-def cohort_refusal(
-    names: Sequence[str], site: Site, co_sites: Sequence[str] | None, least: int | None = None
-) -> Refusal | None:
+def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | None, study: Study) -> Refusal | None:
     """Return why a site refuses to compute with these sites, or None.
 
     Parameters
@@ -80,12 +84,12 @@ def cohort_refusal(
     site : Site
     co_sites : sequence of str or None
         The others that the approval names; None where the policy needs no approval, and there is none.
-    least : int, optional
-        Fewest sites of a run; default: by the policy.
+    study : Study
     """
     # A name that occurs twice would make a cohort look larger than it is.
     cohort = set(names)
-    least = least or site.policy.least_cohort()
+    # What parties with different columns send each other is no sum, from which one could subtract its own.
+    least = LEAST_PARTIES if study.is_vertical else site.policy.least_cohort()
     if len(cohort) < len(names) or site.name not in cohort:
         return Refusal("site-unlisted")
     if len(cohort) < least:
@@ -339,7 +343,7 @@ class StudyAdmission:
             reject("sites-unnamed")
         # Approval and policy may each name the sites that may take part.
         named = None if approval is None else approval.co_sites
-        if refused := cohort_refusal(names, self.site, named, least_sites(study, self.site)):
+        if refused := cohort_refusal(names, self.site, named, study):
             raise Refused(refused)
         return study, approval
 

@@ -157,7 +157,7 @@ def find_rehearsal_sites(study: Study) -> list[Site]:
         If the study cuts its dataset itself, or fewer than two sites are here.
     """
     if study.dataset.partition is not None:
-        raise usage_error("coordinator.sites.partition")
+        raise usage_error("rehearsal.refused.partition")
     sites = find_sites(study)
     if len(sites) < LEAST_SITES:
         raise usage_error("rehearsal.refused.sites", sites=", ".join(site.name for site in sites), least=LEAST_SITES)

@@ -223,9 +223,9 @@ class SiteClient:
             decline("expired", day=study.expires.isoformat())
         if opened is None:
             draws = self._draws_of(study.seed + key[2])
-            opened = self.sessions[key] = open_checked(self._find_site(name, study), study, key[2], draws)
+            opened = self.sessions[key] = _opened(self._find_site(name, study), study, key[2], draws)
         run = run_of(context)
-        opened.counts_may_leave = _always
+        opened.counts_may_leave = lambda *, claim: True
         if self._releases is not None and checks_history(study, opened.site):
             opened.row_refusal = partial(self._releases.refusal, run=run, leaves=kind != ENROL)
             opened.counts_may_leave = never
@@ -242,10 +242,6 @@ class SiteClient:
         return opened
 
 
-def _always(*, claim: bool) -> bool:
-    return True
-
-
 def _whole(message: Message, state: RunState) -> Message:
     """Return a message with its encoder.
 
@@ -254,13 +250,10 @@ def _whole(message: Message, state: RunState) -> Message:
     return message if is_in_memory(message.content) else whole_message(message, state)
 
 
-def open_checked(site: Site, study: Study, repeat: int = 0, draws: Draws | None = None) -> SiteSession:
+def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
     """Open a site's session for a study.
 
-    Raises
-    ------
-    NotTakingPart
-        By the site's policy, or by its rows: as in a run, so before an approval.
+    An error states why the site does not take part.
     """
     site = willing_site(site, study)
     try:
@@ -268,6 +261,6 @@ def open_checked(site: Site, study: Study, repeat: int = 0, draws: Draws | None 
     except TableError as error:
         least = max(CROSSING, site.policy.cell_minimum)
         raise NotTakingPart(of_table(table_error(study, error), least)) from None
-    refuse(rows_refusal(study, session.table.training, run_kind(study).too_small(session)))
+    refuse(rows_refusal(study, session.table.training, session.too_small()))
     refuse_without_score(session)
     return session

@@ -52,10 +52,6 @@ class RunKind:
         """
         decline("kind-of-another-study")
 
-    def too_small(self, session: SiteSession) -> Refusal | None:
-        """Return a refusal if a part of the rows is too small, else None."""
-        return session.too_small()
-
     def count_rows(self, session: SiteSession) -> int:
         """Return how many rows the run is about."""
         return len(session.table.training)
@@ -111,10 +107,6 @@ class Validation(RunKind):
 
 class StatisticKind(RunKind):
     """A run with one request for sums over all rows, and no training."""
-
-    def too_small(self, session: SiteSession) -> Refusal | None:
-        """Return None: a statistic is of all rows, and has no parts."""
-        return None
 
     def count_rows(self, session: SiteSession) -> int:
         """Return how many rows there are, held-out ones too."""

@@ -22,7 +22,7 @@ from flfed.federation.client.outbound_figures import redact_comparison
 from flfed.federation.client.run_keys import KEY, RunKeys, stated
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.training import RunKind
-from flfed.refusals import Refusal, decline, or_refuse, refuse
+from flfed.refusals import decline, or_refuse, refuse
 from flfed.rows.comparison.compare import compare
 from flfed.rows.data.row_keys import row_keys
 from flfed.rows.data.site import SiteTable
@@ -76,10 +76,6 @@ Parcels = dict[str, bytes]
 
 class Vertical(RunKind):
     """A run over different columns of the same people."""
-
-    def too_small(self, session: SiteSession) -> Refusal | None:
-        """Return a refusal if the label party's parts are too small; the rows in common are counted later."""
-        return session.too_small() if session.site.has_outcome else None
 
     def count_rows(self, session: SiteSession) -> int:
         """Return how many people the table has."""

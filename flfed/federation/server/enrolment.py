@@ -36,8 +36,8 @@ from flfed.words import flfed_error, render, usage_error
 if TYPE_CHECKING:
     from flfed.rows.session import SiteSession  # which a coordinator does not load
 
-SAYS_WHERE = ("policy-unreadable", "table-unopened")
-"""Codes of refusals that name `flfed site check` themselves."""
+SAYS_WHERE = ("policy-unreadable", "table-unopened", "rows-changed", "rows-unserved", "opt-outs-changed")
+"""Codes of refusals that name the command of their cure themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +186,16 @@ def _check_enough(run: RunSetting, replies: Sequence[EnrolReply], absent: Absent
         todo=todo,
         least=least,
     )
+    if has_gates and run.study.rounds:
+        _check_rounds(run, len(replies), least)
+
+
+def _check_rounds(run: RunSetting, sites: int, least: int) -> None:
+    """Refuse a study whose rounds may be of fewer sites than a policy allows; raises UsageError."""
+    strategy = run.study.strategy.build("strategy")
+    fewest = strategy.needed(max(1, round(strategy.fraction * sites)))
+    if fewest < least:
+        raise usage_error("run.few.rounds", fewest=fewest, sites=sites, least=least)
 
 
 def absence(why: str, *, stays: bool) -> Refusal:

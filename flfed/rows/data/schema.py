@@ -288,7 +288,9 @@ def parse_settings(kind: type[Settings], path: Path) -> Settings:
     except ValidationError as error:
         # Of several broken rules, the first is reported with its place in the file, or a misspelt key before all.
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        place = ".".join(map(str, first["loc"])) or kind.__name__.lower()
+        # People count the values of a list from 1.
+        names = [f" value {part + 1}" if isinstance(part, int) else f".{part}" for part in first["loc"]]
+        place = "".join(names).removeprefix(".") or kind.__name__.lower()
         rule = describe_error(error, limit=kind.model_fields.get(place.replace("-", "_"), ""))
         if first["type"] == "extra_forbidden":
             described = kind.model_json_schema()

@@ -101,16 +101,21 @@ def value_of(metric: Any, y: Target, score: Score) -> float:
     return float(metric.weighted(y, score, np.ones((1, len(y))))[0])
 
 
-class SumMetric(ABC):
-    """Base of metrics that follow from weighted sums.
-
-    The sums are over rows, as in a mean loss.
-    """
+class WeightedMetric(ABC):
+    """Base of metrics of weighted rows."""
 
     tasks: tuple[str, ...]
     better: Literal["higher", "lower"] = "higher"
     unit: str = ""
     label: str
+    value = value_of
+
+
+class SumMetric(WeightedMetric):
+    """Base of metrics that follow from weighted sums.
+
+    The sums are over rows, as in a mean loss.
+    """
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no figure.
@@ -144,19 +149,12 @@ class SumMetric(ABC):
         with np.errstate(invalid="ignore"):  # of infinite scores
             return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
 
-    value = value_of
 
-
-class RankMetric(ABC):
+class RankMetric(WeightedMetric):
     """Base of metrics of a ranking.
 
     The rows are put in order once, and weights added up in that order.
     """
-
-    tasks: tuple[str, ...]
-    better: Literal["higher", "lower"] = "higher"
-    unit: str = ""
-    label: str
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no figure.
@@ -192,5 +190,3 @@ class RankMetric(ABC):
         Weights are >= 0. NaN where it is not defined.
         """
         return self.ranked(y, score)(weights)
-
-    value = value_of

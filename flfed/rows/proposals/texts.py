@@ -161,7 +161,7 @@ def replace_mapping(text: str, mapping: ColumnMapping, comments: Mapping[str, st
     """
     tree = ast.parse(text)
     before = _replaced_keyword(tree)
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "flfed"]
+    imports = _read_imports(tree)
     if before is None or not imports:
         return None
     lines = text.split("\n")
@@ -184,6 +184,11 @@ def replace_mapping(text: str, mapping: ColumnMapping, comments: Mapping[str, st
 def _imported_names(imports: Sequence[ast.ImportFrom]) -> set[str]:
     """Return the names that are imported."""
     return {alias.name for node in imports for alias in node.names}
+
+
+def _read_imports(tree: ast.Module) -> list[ast.ImportFrom]:
+    """Return the imports from flfed."""
+    return [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "flfed"]
 
 
 def _replaced_keyword(tree: ast.Module) -> ast.keyword | None:

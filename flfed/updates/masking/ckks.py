@@ -233,9 +233,7 @@ class PublicContext:
     def defect(self, chunks: Sequence[bytes], entries: int) -> Refusal | None:
         """Return why a vector's ciphertexts cannot be added, None where they can."""
         ciphertexts = _vectors(self.context, chunks, chunks_of(entries))
-        if isinstance(ciphertexts, Refusal):
-            return ciphertexts
-        return None
+        return ciphertexts if isinstance(ciphertexts, Refusal) else None
 
     def add(self, vectors: Iterable[Sequence[bytes]], entries: int) -> tuple[bytes, ...] | Refusal:
         """Return the ciphertexts of a sum, or that one of the vectors is none.
