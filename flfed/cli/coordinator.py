@@ -283,14 +283,12 @@ def revoke_site(
 
     Only a terminal asks before.
     """
-    from flfed.deployment.coordinator.admission import check_invited, revoke
+    from flfed.deployment.coordinator.admission import revoke
 
-    folder = _initialised()
-    check_invited(folder, site)
-    question = render("commands.coordinator.revoke", site=site)
-    if sys.stdin.isatty() and not yes and not typer.confirm(question, err=True):
+    asks = sys.stdin.isatty() and not yes
+    if asks and not typer.confirm(render("commands.coordinator.revoke", site=site), err=True):
         raise usage_error("commands.coordinator.unrevoked", site=site)
-    already = revoke(folder, site)
+    already = revoke(_initialised(), site)
     yield {"site": site, "already": already}
     done = "was revoked already" if already else "is revoked"
     yield f"{site} {done}."

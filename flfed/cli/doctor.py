@@ -62,7 +62,7 @@ def _only_site() -> str:
         return sites[0]
     if not sites and CoordinatorFolder.default().settings.exists():
         return ""
-    raise usage_error("doctor.command.unnamed", sites=", ".join(sites) or "none")
+    raise usage_error("doctor.command.unnamed", count=len(sites))
 
 
 def _shown(site: str, findings: Sequence[Finding]) -> output.Shown:

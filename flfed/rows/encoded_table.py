@@ -92,9 +92,8 @@ class EncodedTable:
     def too_small(self) -> Refusal | None:
         """Return which part of the rows is too small to be counted for others, or None.
 
-        The exact number of rows of each part crosses with updates and figures, and an update
-        from few rows gives them away. A statistic is of all rows, and has no parts. A party with columns alone has
-        none before the rows in common are known.
+        The exact number of rows of each part crosses, and an update from few rows gives them away. A statistic has no
+        parts, and a party with columns alone none before the rows in common are known.
         """
         if self.study.is_statistic or not self.site.has_outcome:
             return None

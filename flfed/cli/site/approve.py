@@ -279,19 +279,15 @@ def check_answering(study: Study, site: Site, others: tuple[str, ...]) -> None:
 
 
 def _check_rows(folder: SiteFolder, proposal: Proposal) -> None:
-    """Refuse to approve what the site would refuse in a run by its rows; warn of few features. Raises UsageError."""
+    """Refuse to approve what the site would refuse in a run by its rows. Raises UsageError."""
     from flfed.deployment.gate.study_policy import table_refusal
     from flfed.rows.snapshots import snapshot
 
-    site, study = proposal.serving, proposal.study
+    site = proposal.serving
     if snapshot.read_facts(site, folder.frozen) is not None:
         site = snapshot.load(site, folder.frozen)
-    if refused := table_refusal(study, site):
+    if refused := table_refusal(proposal.study, site):
         raise usage_error("commands.decision.unfit", site=site.name, reason=refused, dataset=site.dataset)
-    features = proposal.features
-    mapped = sum(site.mapping.get(name, name) is not None for name in features)
-    if 2 * mapped < len(features) and not (site.partial or study.is_statistic):
-        typer.echo(render("commands.decision.few", site=site.name, mapped=mapped, features=len(features)), err=True)
 
 
 def _approved(folder: SiteFolder, proposal: Proposal, by: str) -> Approval:

@@ -115,11 +115,10 @@ def _site_of(kit: Path, name: str) -> str:
     from flfed.deployment.operator.join import open_kit
 
     site = open_kit(kit).kit.site
-    if name not in ("", site):
+    if name and site != name:
         raise usage_error("setup.refused.other-kit", site=name, other=site)
     if not join.has_package(site):
-        here = ", ".join(joined_sites()) or "no site"
-        raise usage_error("setup.refused.packageless", site=site, joined=here)
+        raise usage_error("setup.refused.packageless", site=site, joined=", ".join(joined_sites()) or "no site")
     return site
 
 

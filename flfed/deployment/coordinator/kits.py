@@ -295,15 +295,12 @@ def invite_all(
     check_folder(to)
     check_days(days)
     everyone = members(folder)
-    skipped = [everyone[site] for site in sites if site in everyone and not _is_expired(everyone[site], now)]
+    earlier = [everyone[site] for site in sites if site in everyone]
+    # An invitation that expired unused is renewed.
+    skipped = [one for one in earlier if one.status != "invited" or now < moment("expires", one.expires)]
     names = {member.site for member in skipped}
     invited = [invite(folder, site, to=to, days=days, now=now) for site in sites if site not in names]
     return invited, skipped
-
-
-def _is_expired(member: Membership, now: datetime) -> bool:
-    """Return whether an invitation expired unused."""
-    return member.status == "invited" and now >= moment("expires", member.expires)
 
 
 def check_folder(to: Path) -> None:

@@ -93,11 +93,9 @@ class Proposal:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Features of the study that the site reads: where parties have different columns, those that it maps."""
-        features = tuple(self.schema.features(self.study.dataset.features))
-        if not self.study.is_vertical:
-            return features
+        """Features of the study that the site reads: those that it maps."""
         mapping = self.serving.mapping
+        features = self.schema.features(self.study.dataset.features)
         return tuple(name for name in features if mapping.get(name, name) is not None)
 
     @cached_property

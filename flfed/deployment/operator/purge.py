@@ -146,12 +146,10 @@ def _chosen(target: str, entries: set[_Entry]) -> tuple[set[str], list[str]]:
     hashes = {entry.study_sha256 for entry in entries if entry.run == target}
     if hashes:
         return hashes, [target]
-    hashes = {entry.study_sha256 for entry in entries if _is_study(target, entry)}
+    # A study's name, or eight or more of the first digits of its hash.
+    named = [one for one in entries if target == one.study or one.study_sha256.startswith(target.ljust(8))]
+    hashes = {entry.study_sha256 for entry in named}
     return hashes, sorted({entry.run for entry in entries if entry.run and entry.study_sha256 in hashes})
-
-
-def _is_study(target: str, entry: _Entry) -> bool:
-    return target == entry.study or (len(target) >= 8 and entry.study_sha256.startswith(target))
 
 
 def _refuse_under_way(folder: SiteFolder, entries: list[_Entry], decisions: list[Approval]) -> None:

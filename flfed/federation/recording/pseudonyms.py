@@ -96,15 +96,11 @@ class SharedAs:
 
     def named(self, by_site: Mapping[str, T]) -> Mapping[str, T]:
         """Return facts without those of pseudonymous sites, whose size could reveal a site's name."""
-        if not self._pseudonyms:
-            return by_site
         return {site: fact for site, fact in by_site.items() if site not in self._pseudonyms}
 
     def own(self, by_site: Mapping[str, T]) -> Mapping[str, T]:
         """Return the figures that may be stored, by name, without those of aggregate-only sites."""
-        if self.in_sums_only:
-            by_site = {site: figure for site, figure in by_site.items() if site not in self.in_sums_only}
-        return self.under_names(by_site)
+        return self.under_names({site: one for site, one in by_site.items() if site not in self.in_sums_only})
 
     def text(self, sentence: str) -> str:
         """Return a sentence with pseudonyms for names.

@@ -170,9 +170,7 @@ def _check_enough(run: RunSetting, replies: Sequence[EnrolReply], absent: Absent
 
     Raises UsageError where a person can change that, else FlfedError.
     """
-    # Gates know whom a run asks, and only the server who takes part. Parties with other columns send no sums.
-    has_gates = hasattr(run.grid, "nodes") and not run.study.is_vertical
-    least = max((reply.least_sites for reply in replies if has_gates), default=LEAST_SITES)
+    strictest = _strictest(run, replies)
     paths = {path_of(reason) for reason in absent.own.values()}
     todo = render("run.sites.check") if paths and paths.isdisjoint(SAYS_WHERE) else ""
     if "complete-rows" in paths:
@@ -184,10 +182,17 @@ def _check_enough(run: RunSetting, replies: Sequence[EnrolReply], absent: Absent
         [*(f"{site}: {why}" for site, why in absent.reasons.items()), *absent.unnamed],
         refused=bool(absent.own or absent.refused),
         todo=todo,
-        least=least,
+        least=strictest or LEAST_SITES,
     )
-    if has_gates and run.study.rounds:
-        _check_rounds(run, len(replies), least)
+    if run.study.rounds:
+        _check_rounds(run, len(replies), strictest)
+
+
+def _strictest(run: RunSetting, replies: Sequence[EnrolReply]) -> int:
+    """Return the fewest sites of a run by the policies of those that take part, 0 where no gate has one."""
+    # Gates know whom a run asks, and only the server who takes part. Parties with other columns send no sums.
+    has_gates = hasattr(run.grid, "nodes") and not run.study.is_vertical
+    return max((reply.least_sites for reply in replies if has_gates), default=0)
 
 
 def _check_rounds(run: RunSetting, sites: int, least: int) -> None:
@@ -195,7 +200,7 @@ def _check_rounds(run: RunSetting, sites: int, least: int) -> None:
     strategy = run.study.strategy.build("strategy")
     fewest = strategy.needed(max(1, round(strategy.fraction * sites)))
     if fewest < least:
-        raise usage_error("run.few.rounds", fewest=fewest, sites=sites, least=least)
+        raise usage_error("run.failures.rounds", fewest=fewest, sites=sites, least=least)
 
 
 def absence(why: str, *, stays: bool) -> Refusal:

@@ -288,9 +288,12 @@ def parse_settings(kind: type[Settings], path: Path) -> Settings:
     except ValidationError as error:
         # Of several broken rules, the first is reported with its place in the file, or a misspelt key before all.
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        # People count the values of a list from 1.
-        names = [f" value {part + 1}" if isinstance(part, int) else f".{part}" for part in first["loc"]]
-        place = "".join(names).removeprefix(".") or kind.__name__.lower()
+        place = ""
+        for part in first["loc"]:
+            # People count the values of a list from 1.
+            word = f" value {part + 1}" if isinstance(part, int) else f".{part}"
+            place += word
+        place = place.removeprefix(".") or kind.__name__.lower()
         rule = describe_error(error, limit=kind.model_fields.get(place.replace("-", "_"), ""))
         if first["type"] == "extra_forbidden":
             described = kind.model_json_schema()

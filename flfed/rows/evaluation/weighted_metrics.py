@@ -45,6 +45,10 @@ def undefined(weights: Floats) -> Floats:
     return np.full(len(weights), np.nan)
 
 
+FEW = 1000
+"""Numbers that numpy adds up without torch."""
+
+
 def add_up(rows: Floats) -> Floats:
     """Return the running sums down the rows.
 
@@ -56,7 +60,7 @@ def add_up(rows: Floats) -> Floats:
     array([[1., 5.],
            [3., 5.]])
     """
-    if rows.shape[1] == 1:  # one value: not worth the import
+    if rows.size < FEW:  # not worth the import
         return np.cumsum(rows, axis=0)
     import torch  # four times as fast as numpy, which adds down the rows entry by entry
 
@@ -101,21 +105,16 @@ def value_of(metric: Any, y: Target, score: Score) -> float:
     return float(metric.weighted(y, score, np.ones((1, len(y))))[0])
 
 
-class WeightedMetric(ABC):
-    """Base of metrics of weighted rows."""
+class SumMetric(ABC):
+    """Base of metrics that follow from weighted sums.
+
+    The sums are over rows, as in a mean loss.
+    """
 
     tasks: tuple[str, ...]
     better: Literal["higher", "lower"] = "higher"
     unit: str = ""
     label: str
-    value = value_of
-
-
-class SumMetric(WeightedMetric):
-    """Base of metrics that follow from weighted sums.
-
-    The sums are over rows, as in a mean loss.
-    """
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no figure.
@@ -149,12 +148,19 @@ class SumMetric(WeightedMetric):
         with np.errstate(invalid="ignore"):  # of infinite scores
             return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
 
+    value = value_of
 
-class RankMetric(WeightedMetric):
+
+class RankMetric(ABC):
     """Base of metrics of a ranking.
 
     The rows are put in order once, and weights added up in that order.
     """
+
+    tasks: tuple[str, ...]
+    better: Literal["higher", "lower"] = "higher"
+    unit: str = ""
+    label: str
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no figure.
@@ -190,3 +196,5 @@ class RankMetric(WeightedMetric):
         Weights are >= 0. NaN where it is not defined.
         """
         return self.ranked(y, score)(weights)
+
+    value = value_of

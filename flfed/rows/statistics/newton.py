@@ -14,7 +14,7 @@ from scipy.special import stdtr, stdtrit
 
 from flfed.errors import UsageError
 from flfed.refusals import NotTakingPart, decline
-from flfed.rows.statistics.statistic import Shapes, Statistic, Sums, Visit, VisitedStatistic
+from flfed.rows.statistics.statistic import REAL, Shapes, Statistic, Sums, Visit, VisitedStatistic
 from flfed.summaries.summary import Arrays
 from flfed.words import usage_error
 
@@ -72,7 +72,7 @@ def fit_shapes(statistic: Statistic, schema: Schema) -> Shapes:
     """Return the names, shapes and types of a site's own fit; none of a statistic without."""
     if not has_own_fits(statistic):
         return {}
-    shape = statistic.first(schema)[COEFFICIENTS].shape, np.dtype(float)
+    shape = statistic.first(schema)[COEFFICIENTS].shape, REAL
     return {COEFFICIENTS: shape, VARIANCES: shape}
 
 

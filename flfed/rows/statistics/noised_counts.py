@@ -27,7 +27,7 @@ from flfed.rows.data.schema import Column, Schema
 from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.features.encode import codes
 from flfed.rows.features.summarise import column_layout
-from flfed.rows.statistics.statistic import Shapes, Sums, added
+from flfed.rows.statistics.statistic import REAL, Shapes, Sums, added
 from flfed.rows.training.private_noise import NoiseSource, PublicGrid
 from flfed.study.analysis import Analysis
 from flfed.study.study import Study
@@ -167,10 +167,9 @@ def persons_of(table: pd.DataFrame, schema: Schema) -> np.ndarray | None:
 def shapes_of_cells(layout: Layout) -> Shapes:
     """Return names, shapes and types of the counts of numbers by cell, and of all other columns by value."""
     numbers, others = counted_columns(layout)
-    real = np.dtype(float)
     return {
-        HISTOGRAMS: ((len(numbers), CELLS + 1), real),
-        VALUES: ((sum(len(column.cells) for column in others),), real),
+        HISTOGRAMS: ((len(numbers), CELLS + 1), REAL),
+        VALUES: ((sum(len(column.cells) for column in others),), REAL),
     }
 
 
@@ -386,7 +385,7 @@ class NoisedAnalysis:
 
     def shapes(self, schema: Schema) -> Shapes:
         """Return what a site sends: one array."""
-        return {ANSWER: ((self.layout(schema).entries,), np.dtype(float))}
+        return {ANSWER: ((self.layout(schema).entries,), REAL)}
 
     def largest(self, schema: Schema) -> Sums:
         """Return the most that one row adds to each number."""

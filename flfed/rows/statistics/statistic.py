@@ -21,6 +21,9 @@ ROWS_EACH = 10
 Sums = dict[str, np.ndarray]
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """Names, shapes and types of a statistic's sums."""
+WHOLE = np.dtype(np.uint64)
+REAL = np.dtype(float)
+"""Types of the arrays of sums."""
 
 
 class Statistic(Protocol):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flfed.rows.statistics.statistic import Shapes, Sums, added, column_of
+from flfed.rows.statistics.statistic import REAL, WHOLE, Shapes, Sums, added, column_of
 from flfed.words import usage_error
 
 if TYPE_CHECKING:
@@ -53,9 +53,8 @@ class Covariance:
     def shapes(self, schema: Schema) -> Shapes:
         """Return rows, sums [columns] and products [columns, columns], and the rows that are left out."""
         count = len(self.names)
-        real = np.dtype(float)
-        whole = ((1,), np.dtype(np.uint64))
-        return {"rows": whole, "missing": whole, "sum": ((count,), real), "product": ((count, count), real)}
+        whole = ((1,), WHOLE)
+        return {"rows": whole, "missing": whole, "sum": ((count,), REAL), "product": ((count, count), REAL)}
 
     def largest(self, schema: Schema) -> Sums:
         """Return half of each range, and products of these."""

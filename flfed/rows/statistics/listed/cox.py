@@ -20,7 +20,7 @@ from flfed.rows.statistics.newton import (
     next_coefficients,
     triangle,
 )
-from flfed.rows.statistics.statistic import Shapes, Sums, Visit, added, column_of
+from flfed.rows.statistics.statistic import REAL, WHOLE, Shapes, Sums, Visit, added, column_of
 from flfed.summaries.summary import Arrays
 from flfed.words import usage_error
 
@@ -99,8 +99,8 @@ class Cox(NewtonStatistic):
         count = len(self._design(schema).names)
         lengths = {"gradient": count, "hessian": count * (count + 1) // 2, "deviance": 1}
         counts = ("rows", "missing", "events")
-        shapes: Shapes = {name: ((1,), np.dtype(np.uint64)) for name in counts}
-        return shapes | {name: ((length,), np.dtype(float)) for name, length in lengths.items()}
+        shapes: Shapes = dict.fromkeys(counts, ((1,), WHOLE))
+        return shapes | {name: ((length,), REAL) for name, length in lengths.items()}
 
     def largest(self, schema: Schema) -> Sums:
         """Return the most that rows add to a sum on average; a site with more sends none of its sums."""

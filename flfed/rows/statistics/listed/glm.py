@@ -21,7 +21,7 @@ from flfed.rows.statistics.newton import (
     symmetric,
 )
 from flfed.rows.statistics.regression import Regression
-from flfed.rows.statistics.statistic import Shapes, Sums, Visit, added
+from flfed.rows.statistics.statistic import REAL, WHOLE, Shapes, Sums, Visit, added
 from flfed.summaries.summary import Arrays
 from flfed.words import usage_error
 
@@ -132,8 +132,8 @@ class Glm(NewtonStatistic):
         counts = ["rows", "missing"]
         if model.has_site_intercept:
             counts += ["intercepts", "one-outcome"]
-        shapes: Shapes = {name: ((1,), np.dtype(np.uint64)) for name in counts}
-        return shapes | {name: ((length,), np.dtype(float)) for name, length in lengths.items()}
+        shapes: Shapes = dict.fromkeys(counts, ((1,), WHOLE))
+        return shapes | {name: ((length,), REAL) for name, length in lengths.items()}
 
     def largest(self, schema: Schema) -> Sums:
         """Return the most that rows add to a sum on average; a site with more sends none of its sums."""

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import chdtrc
 
 from flfed.rows.statistics.listed.odds_ratio import OddsRatio, ratio_of
-from flfed.rows.statistics.statistic import Shapes, Sums, added
+from flfed.rows.statistics.statistic import REAL, Shapes, Sums, added
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class MantelHaenszel(OddsRatio):
 
     def shapes(self, schema: Schema) -> Shapes:
         """Return the table [group, outcome], the rows without a group, and the terms."""
-        return super().shapes(schema) | {"terms": ((TERMS,), np.dtype(float))}
+        return super().shapes(schema) | {"terms": ((TERMS,), REAL)}
 
     def largest(self, schema: Schema) -> Sums:
         """Return 1: no term is larger than the number of rows."""

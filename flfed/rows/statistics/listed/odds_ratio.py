@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flfed.rows.statistics.statistic import Shapes, Sums, added, column_of
+from flfed.rows.statistics.statistic import WHOLE, Shapes, Sums, added, column_of
 from flfed.summaries.drift import NORMAL_975
 from flfed.words import render, usage_error
 
@@ -56,7 +56,7 @@ class OddsRatio:
 
     def shapes(self, schema: Schema) -> Shapes:
         """Return the table [group, outcome], and the rows without a group."""
-        return {"table": ((2, 2), np.dtype(np.uint64)), "missing": ((1,), np.dtype(np.uint64))}
+        return {"table": ((2, 2), WHOLE), "missing": ((1,), WHOLE)}
 
     def largest(self, schema: Schema) -> Sums:
         """Return nothing: all sums are counts."""

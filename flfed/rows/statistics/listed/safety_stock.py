@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flfed.rows.statistics.statistic import Shapes, Sums, added, column_of
+from flfed.rows.statistics.statistic import REAL, WHOLE, Shapes, Sums, added, column_of
 from flfed.words import usage_error
 
 if TYPE_CHECKING:
@@ -97,16 +97,14 @@ class SafetyStock:
 
     def shapes(self, schema: Schema) -> Shapes:
         """Return rows and squares [the last few..., all], absolute errors, and later rows by error [bins]."""
-        whole = np.dtype(np.uint64)
-        real = np.dtype(float)
         sets = len(self.last) + 1
         bins = 2 * self._most(schema) + 1
         return {
-            "rows": ((sets,), whole),
-            "square": ((sets,), real),
-            "absolute": ((1,), real),
-            "later": ((bins,), whole),
-            "missing": ((1,), whole),
+            "rows": ((sets,), WHOLE),
+            "square": ((sets,), REAL),
+            "absolute": ((1,), REAL),
+            "later": ((bins,), WHOLE),
+            "missing": ((1,), WHOLE),
         }
 
     def largest(self, schema: Schema) -> Sums:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import chdtrc
 
 from flfed.rows.statistics.listed.odds_ratio import cells_of, values_of
-from flfed.rows.statistics.statistic import Shapes, Sums, added, column_of
+from flfed.rows.statistics.statistic import REAL, WHOLE, Shapes, Sums, added, column_of
 from flfed.summaries.drift import NORMAL_975
 from flfed.words import usage_error
 
@@ -89,17 +89,15 @@ class Survival:
 
     def shapes(self, schema: Schema) -> Shapes:
         """Return events and censored rows [group, step], other counts, and the terms of the test."""
-        whole = np.dtype(np.uint64)
-        real = np.dtype(float)
         groups = len(self._groups(schema))
         cells = (groups, self._steps(schema))
         return {
-            "events": (cells, whole),
-            "censored": (cells, whole),
-            "fractions": ((1,), whole),
-            "missing": ((1,), whole),
-            "difference": ((groups,), real),
-            "variance": ((groups, groups), real),
+            "events": (cells, WHOLE),
+            "censored": (cells, WHOLE),
+            "fractions": ((1,), WHOLE),
+            "missing": ((1,), WHOLE),
+            "difference": ((groups,), REAL),
+            "variance": ((groups, groups), REAL),
         }
 
     def largest(self, schema: Schema) -> Sums:
