@@ -64,13 +64,11 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
     sites = (of.runs[0][1].values() for of in (base, other))
     warnings = comparison_warnings(zip("AB", reports, texts, sites, strict=True))
     hashes_by_name = {name: _equal(hashes[0].get(name), hashes[1].get(name)) for name in HASHES}
-    pairs = {metric: paired(base, other, (None, "global", metric)) for metric in first["global"]}
+    why = ""
     are_alike = len(runs[0]) == len(runs[1]) and not any(key.startswith(INPUTS) for key in differing)
     if are_alike and hashes_by_name["training-sums"]["equal"] is False:
         why = render("experiments.compare.rows")
         warnings = warnings or [render("experiments.compare.chance", why=why)]
-        for pair in pairs.values():
-            pair |= {"value": None, "low": None, "high": None, "p": None, "reason": why}
     return {
         "a": _head(first),
         "b": _head(second),
@@ -79,7 +77,7 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
         "warnings": warnings,
         "hashes": hashes_by_name,
         **{arm: _figures(first[arm], second[arm]) for arm in REFERENCES},
-        "paired": pairs,
+        "paired": {metric: paired(base, other, (None, "global", metric), why) for metric in first["global"]},
         "sites": _sites(first["sites"], second["sites"]),
         "arrays-max-difference": apart,
         "arrays-reason": reason,

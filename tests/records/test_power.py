@@ -235,8 +235,8 @@ def test_page_and_command_have_the_same_figures_for_the_same_numbers(flfed):
     named = [word for site in "abcde" for word in ("--site", f"{site}=500,100")]
     counted = json.loads(flfed("study", "power", "breast-cancer", "--json", "--repeats", "10", *named)[1])
     page = AppTest.from_file(str(page_files()["before-you-join"]), default_timeout=60).run()
-    page.number_input[0].set_value(counted["columns"]).run()
-    assert [box.value for box in page.number_input] == [30, 5, 10]
+    page.number_input[1].set_value(counted["columns"]).run()
+    assert [box.value for box in page.number_input] == [500, 30, 5, 10]
     prospect = read(Outlook, counted["sites"]["a"])
     shown = words(page)
     for of in (prospect.least, prospect.expected):
@@ -286,9 +286,11 @@ def test_the_page_takes_the_numbers_of_a_link():
         page.query_params[key] = value
     page.run()
     assert not page.exception
-    assert page.select_slider[0].value == 100
+    # The rows are as many as the link says, and any number can be typed.
     assert [slider.value for slider in page.slider] == [7, 0.83]
-    assert [number.value for number in page.number_input] == [20, 12, 10]
+    assert [number.value for number in page.number_input] == [120, 20, 12, 10]
+    page.number_input[0].set_value(137).run()
+    assert not page.exception and page.number_input[0].value == 137
 
 
 def test_a_link_has_the_numbers_of_the_site():

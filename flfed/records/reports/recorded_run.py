@@ -74,13 +74,15 @@ TELLING = ("better", "worse")
 """Conclusive results of `shows`."""
 
 
-def paired(base: Recorded, other: Recorded, place: Place) -> Report:
+def paired(base: Recorded, other: Recorded, place: Place, why: str = "") -> Report:
     """Return the gain of another run on the base, on the same random splits of the same rows.
 
     Parameters
     ----------
     base, other : Recorded
     place : (site or None, arm, metric)
+    why : str
+        Why there is no such difference, where the caller knows.
 
     Returns
     -------
@@ -89,7 +91,7 @@ def paired(base: Recorded, other: Recorded, place: Place) -> Report:
         "repeats" are None, with a "reason".
     """
     none = {"value": None, "low": None, "high": None, "p": None, "repeats": len(base.runs)}
-    if why := _not_paired(base, other):
+    if why := why or _not_paired(base, other):
         return none | {"reason": why}
     pairs = list(zip(base.figures.get(place, []), other.figures.get(place, []), strict=False))
     values = [b.value - a.value for a, b in pairs if a.value is not None and b.value is not None]

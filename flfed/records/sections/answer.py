@@ -156,7 +156,7 @@ def _steps(shown: ShownRun, metric: str | None) -> list[str]:
 def _step(shown: ShownRun, metric: str) -> str:
     """Return the step that the comparison asks for."""
     run = shown.run
-    command = _command(shown)
+    command = rerun_command(shown)
     of_frames = is_of_frames(shown)
     if training_in_words(run.training):
         rounds = 2 * shown.planned
@@ -188,7 +188,7 @@ def is_of_frames(shown: ShownRun) -> bool:
     return is_alike or dataset.startswith("frames-")
 
 
-def _command(shown: ShownRun) -> str:
+def rerun_command(shown: ShownRun) -> str:
     """Return the command that runs the study again."""
     return f"flfed {'coordinator' if shown.runs[0].at_institutions else 'study'} run {_study_file(shown)}"
 

@@ -49,6 +49,8 @@ def promised(privacy: private.Private, audit: audits.Audit, run: RunEntry, *, on
     lines = private.promise_in_words(privacy)
     if privacy["mechanism"] not in (None, "none") or audit:
         lines.append(sentence)
+    # Here the run is known, for which a sentence of the terminal has a word.
+    lines = [line.replace("RUN", run.series) for line in lines]
     trained = privacy.get(private.TRAINED, True)
     limits = audits.unpromised_in_words(len(privacy["uncharged"]), audit, only=only, trained=trained)
     return Promise(code, lines, limits)

@@ -10,6 +10,7 @@ from flfed.records.dashboard.refresh import Opened, read_methods, where
 from flfed.records.dashboard.sections import table
 from flfed.records.objects import read_all
 from flfed.records.reports.recorded_run import Method, method_lines
+from flfed.records.sections.answer import is_of_frames, rerun_command
 from flfed.words import render
 
 
@@ -25,7 +26,10 @@ def parts(opened: Opened) -> None:
         return
     methods = read_all(Method, read_methods(where(), opened.name, opened.mark))
     if not methods:
-        st.info(render("pages.methods.alone"))
+        if is_of_frames(opened.shown):
+            st.info(render("pages.methods.frames"))
+        else:
+            st.info(render("pages.methods.alone", command=rerun_command(opened.shown)))
         return
     # Without plain averaging the run's own method is the reference.
     if not methods[0].plain:
