@@ -344,8 +344,11 @@ def test_a_column_that_one_table_lacks_is_missing_there_and_other_classes_are_re
 
 
 def test_a_new_study_is_one_that_can_be_run(folder: Path, flfed: Command):
-    code, _, err = flfed("study", "new", "--dataset", "wine", "--model", "logistic", "--not-private", "--name", "mine")
+    code, out, err = flfed(
+        "study", "new", "--dataset", "wine", "--model", "logistic", "--not-private", "--name", "mine"
+    )
     assert code == 0, err
+    assert "flfed study run mine.toml" in out and "flfed coordinator run mine.toml" in out
     assert tomllib.loads(Path("mine.toml").read_text())["dataset"] == {"name": "wine"}
     three = ("--set", "dataset.partition={by='iid', sites=3}", "--set")
     assert flfed("study", "check", "mine.toml", *three[:2])[0] == 0

@@ -67,7 +67,7 @@ def packages(tmp_path: Path, small_study: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["breast-cancer"], "the study cuts its dataset into research sites"),
+        (["breast-cancer"], "needs a table for each site, as in: flfed rehearse preterm-birth"),
         (["loan-default", *ALONE], "needs at least 2 sites; here is: midwest-lender"),
         (["loan-default", *UNKNOWN], "site 'north-lender' is not known"),
         (["loan-defalt"], "loan-defalt"),

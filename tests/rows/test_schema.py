@@ -81,6 +81,7 @@ def test_a_study_cannot_choose_what_is_no_feature(tmp_path, name, why):
     ('kind = "date"', 'knid = "date"', "columns.seen.knid: this key is not known; did you mean 'kind'?"),
     ('kind = "date"', "", "schema.toml: columns.seen.kind is missing"), ('target = "y"', "", "toml: target is missing"),
     ('name = "small"', 'name = "So small"', "toml: name='So small' must be of a-z, 0-9 and single hyphens"),
+    ("range = [0, 120]", "range = [0]", "columns.age.range value 2 is missing"),
     ("range = [0, 120]", "range = [0, 9, 120]", "columns.age.range=[0, 9, 120] may have 2 values at most"),
     ('["red", "green"]', '["red", "gre\\nen"]', "columns.colour: allowed value 2 has a line break"),
     ('["red", "green"]', '["red", "gre\\u2028en"]', "allowed value 2 has a line break"),
