@@ -292,21 +292,21 @@ def _print_compared_figures(comparison: dict[str, Any], *, whole: bool) -> None:
     lines = []
     for site, arms in comparison["sites"].items():
         for arm, metrics in arms.items():
-            lines += _metric_lines([site, SHORT[arm]], metrics or {}, primary)
+            lines += _metric_lines([site, SHORT[arm]], metrics or {}, primary, {})
     if lines:
         headers = ["site", "model", *headers]
         output.as_table(headers, lines, spare=("metric",), more="lines: --all", whole=whole, most=12)
 
 
 def _metric_lines(
-    of: list[str], metrics: dict[str, Any], only: Iterable[str], paired: Mapping[str, Any] | None = None
+    of: list[str], metrics: dict[str, Any], only: Iterable[str], paired: Mapping[str, Any]
 ) -> list[list[str]]:
     """Return a line for each wanted metric of two runs, which begins with `of`; `paired` has intervals."""
     lines = []
     for metric in [metric for metric in metrics if metric in {*only}]:
         a, b, difference = (metrics[metric][key] for key in ("a", "b", "difference"))
         apart = "–" if difference is None else verdict.number(difference, signed=True)
-        pair = (paired or {}).get(metric)
+        pair = paired.get(metric)
         if pair and pair["value"] is not None:
             apart = verdict.gain_in_brackets(verdict.Difference(pair["value"], pair["low"], pair["high"]))
         lines.append([*of, verdict.metric_name(metric), *_cells([a, b]), apart])

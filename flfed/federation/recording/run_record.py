@@ -31,10 +31,10 @@ from flfed.updates.arrays import Arrays
 
 @cache
 def code_sha256() -> str:
-    """Return the hash of flfed's own code, over each file's path and bytes, in path order."""
+    """Return the hash of flfed's own code and its tables, over each file's path and bytes, in path order."""
     package = Path(flfed.__file__).parent
     digest = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
+    for file in sorted([*package.rglob("*.py"), *package.rglob("*.toml")]):
         digest.update(f"{file.relative_to(package).as_posix()}\x1e".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
