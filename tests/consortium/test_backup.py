@@ -57,6 +57,7 @@ def moved(machine: Machine, folder: Path, packages: Path) -> Machine:
     return made
 
 
+@pytest.mark.proof
 def test_site_and_coordinator_come_back_elsewhere_and_the_next_run_is_signed(consortium: Any, tmp_path: Path):
     study = consortium.study()
     for name in (*THREE, "delta"):

@@ -125,6 +125,7 @@ def places(root: Path) -> Iterator[tuple[Path, bytes]]:
             yield path, path.read_bytes()
 
 
+@pytest.mark.proof
 def test_a_site_behind_a_proxy_trains_the_arrays_of_a_direct_run(
     consortium: Any, network: str, tinyproxy: str, password_file: Path, wait_until: Callable[..., None]
 ):

@@ -11,7 +11,7 @@ from tests.consortium.test_packed_bytes import THREE
 from tests.consortium.test_secure_sums import command, words
 from tests.federation.test_compared_privately import COMPARED as COVERED
 
-pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
 
 PIECE = 64
 
