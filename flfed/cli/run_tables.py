@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -254,8 +253,8 @@ def print_comparison(comparison: dict[str, Any], *, whole: bool) -> None:
     """Print two runs side by side, for people."""
     a = comparison["a"]
     b = comparison["b"]
-    keys = ("run", "study", "status", "engine", "rounds", "repeats", "seconds")
-    rows = [_cells([key, a[key], b[key]], partial(verdict.number, decimals=1)) for key in keys]
+    keys = ("run", "study", "status", "engine", "rounds", "repeats")
+    rows = [_cells([key, a[key], b[key]]) for key in keys]
     # Settings keep their digits: rounded, a delta would read as another one.
     rows += [_cells(change.values(), verdict.format_as_written) for change in comparison["settings"]]
     output.as_table(["", "A", "B"], rows)

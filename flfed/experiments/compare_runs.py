@@ -21,7 +21,7 @@ from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.words import render
 
 HEAD = ("run", "study", "status", "reason", "engine", "rounds", "repeats", "seconds")
-HASHES = ("study", "schema", "code", "training-sums", "encoder", "arrays")
+HASHES = ("study", "schema", "code", "sums", "encoder", "arrays")
 INPUTS = ("dataset.", "encode.", "plan.validation")
 """Keys of a study on which sums over the same rows depend."""
 
@@ -66,7 +66,7 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
     hashes_by_name = {name: _equal(hashes[0].get(name), hashes[1].get(name)) for name in HASHES}
     why = ""
     are_alike = len(runs[0]) == len(runs[1]) and not any(key.startswith(INPUTS) for key in differing)
-    if are_alike and hashes_by_name["training-sums"]["equal"] is False:
+    if are_alike and hashes_by_name["sums"]["equal"] is False:
         why = render("experiments.compare.rows")
         warnings = warnings or [render("experiments.compare.chance", why=why)]
     return {
@@ -103,8 +103,8 @@ def _hashes(reader: RunReader, runs: Sequence[RunEntry]) -> dict[str, str]:
     hashes_by_name: dict[str, dict[Any, None]] = {name: {} for name in HASHES}
     for run in runs:
         encoder = (reader.summary(run.run, "encoder") or {}).get("sha256")
-        [sums, *_] = (reader.summary(run.run, "training-sums") or {}).get("rounded", [None])
-        hashes = {**run.hashes, "training-sums": sums, "encoder": encoder, "arrays": run.arrays_sha256}
+        sums = (reader.summary(run.run, "training-sums") or {}).get("rounded", [None])
+        hashes = {**run.hashes, "sums": sums[0], "encoder": encoder, "arrays": run.arrays_sha256}
         for name, several in hashes_by_name.items():
             several[hashes.get(name)] = None
     return {name: " ".join(several) for name, several in hashes_by_name.items() if None not in several}

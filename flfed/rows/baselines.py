@@ -228,7 +228,11 @@ def local_model(
     )
     if trainable.model.linear and rival.family in LINEAR_FAMILIES:
         return LocalModel(encoder, (yield from tuned(rows, trainable, basis)), rival.family)
-    return LocalModel(encoder, lambda x: rival.outputs(scaled_of(x, layout, encoder)), rival.family)
+    return LocalModel(encoder, partial(_rival_outputs, rival, layout, encoder), rival.family)
+
+
+def _rival_outputs(rival: Rival, layout: Layout, encoder: Encoder, x: np.ndarray) -> np.ndarray:
+    return rival.outputs(scaled_of(x, layout, encoder))
 
 
 def naive_outputs(

@@ -10,6 +10,7 @@ from flfed.deployment.operator.run_budget import counted_comparisons, describe_c
 from flfed.deployment.site_state import comparisons
 from flfed.deployment.site_state.comparisons import add_comparisons
 from flfed.deployment.site_state.ledger_loss import restart
+from flfed.federation.client.released.accounts import keep_rows_key
 from flfed.federation.client.released.sets import NewPeople, RowSets
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
@@ -200,7 +201,7 @@ def kept_sets() -> tuple[RowSets, bytes]:
     folder = SiteFolder("site-01")
     folder.make()
     kept = RowSets(folder, "small")
-    return kept, kept.key(make=True)
+    return kept, keep_rows_key(folder.gate, kept.key(make=True))
 
 
 def people(*numbers: int) -> list[bytes]:

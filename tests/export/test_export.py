@@ -201,7 +201,7 @@ def test_two_runs_differ_by_what_was_set_and_what_came_out(ran):
     apart = max(np.abs(second[name] - first[name]).max() for name in first)
     assert found["arrays-max-difference"] == pytest.approx(apart, abs=1e-15) and apart > 0.01
     assert {name: both["equal"] for name, both in found["hashes"].items()} == {
-        "study": False, "schema": True, "code": True, "training-sums": True, "encoder": True, "arrays": False,
+        "study": False, "schema": True, "code": True, "sums": True, "encoder": True, "arrays": False,
     }  # fmt: skip
     with RunReader.open() as reader:
         one, other = (report(reader, name) for name in (ran.first, ran.faster))
@@ -230,7 +230,7 @@ def test_other_rows_in_equal_numbers_are_not_taken_for_the_same(small_sites, sma
     assert f"({why}): part of a difference is chance." in warning
     assert {pair["reason"] for pair in found["paired"].values()} == {why}
     shown = flfed("run", "compare", one, other)[1]
-    assert warning in " ".join(shown.split()) and "training-sums different" in shown
+    assert warning in " ".join(shown.split()) and "sums different" in shown
     # Of other columns nothing is known by their sums.
     fewer = run(study.replace({"features": ["x1"]}), sites=sites).run
     assert compare_runs(one, fewer)["warnings"] == []

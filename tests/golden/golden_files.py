@@ -53,7 +53,7 @@ COMMANDS = (
 )
 VOLATILE = {
     "seconds", "started", "at", "code", "code-sha256", "version", "mapping", "arrays-sha256", "arrays", "encoder",
-    "training-sums",
+    "sums",
 }  # fmt: skip
 """Keys whose values are of one run, one place, one version or one kind of processor (see `arrays`)."""
 MARKS = (

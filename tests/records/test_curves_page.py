@@ -408,7 +408,7 @@ def test_counts_of_some_sites_stand_beside_no_figure_of_all(writer):
     page = curves(compared(run, {"sites": sites, "all": together, "combined-sites": 2, "requested-sites": 4}, OF_A))
     part = "2 of 4 sites together"
     # A validation scores all rows, so the page calls them test rows in no sentence of its head.
-    assert "The model on rows that this run trained no model on. The counts of 2 of 4" in page.caption[1].value
+    assert "The model on the rows that score it. The counts of 2 of 4" in page.caption[1].value
     ranks, holds = table(page, "AUC, from rows"), table(page, "Predicted, mean")
     assert list(ranks) == list(holds) == [part, "a", "b"]
     assert ranks[part]["Test rows"] == "29"

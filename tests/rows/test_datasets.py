@@ -115,9 +115,9 @@ def test_a_folder_and_its_schema_must_agree_on_the_name(remote):
 
 
 @pytest.mark.parametrize(("old", "new", "says"), [
-    ('name = "t.csv"', 'name = "../t.csv"', "files.0.name='../t.csv' must be a file's name, without a folder"),
+    ('name = "t.csv"', 'name = "../t.csv"', "files value 1.name='../t.csv' must be a file's name, without a folder"),
     ('sha256 = "', 'sha256 = "x', " must be 64 digits of 0-9 and a-f"),
-    ("bytes =", "byte =", "files.0.byte: this key is not known; did you mean 'bytes'?"),
+    ("bytes =", "byte =", "files value 1.byte: this key is not known; did you mean 'bytes'?"),
     ('citation = "none"', "", "source.toml: citation is missing"),
 ])  # fmt: skip
 def test_what_is_wrong_in_a_source_is_told_in_a_sentence(remote, old, new, says):

@@ -16,7 +16,7 @@ from flfed.deployment.site_state.ledger_loss import Restarted, restart
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.protection import RoundCharge, charge_of, checks_history, run_charges
-from flfed.federation.client.released.accounts import keep_rows_key, origin_of
+from flfed.federation.client.released.accounts import keep_rows_key, origin_of, rows_key
 from flfed.federation.client.released.rows import Releases
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger
@@ -123,7 +123,7 @@ class LostRuns:
     def _origin(self, site: Site) -> Origin | None:
         """Return the origin of the rows; None where no line can name them, so that it counts on every account."""
         try:
-            keep_rows_key(self._folder.gate, make=True)
+            keep_rows_key(self._folder.gate, rows_key(self._folder.gate, make=True))
         except FlfedError:
             return None
         return origin_of(site) if isinstance(site, FrozenSite) else None

@@ -252,7 +252,8 @@ class PrivacyAccount:
         """
         if self._origin is None:
             return {}
-        return named(self._origin, keep_rows_key(self.folder, make=not self._seen.accounts.groups))
+        key = rows_key(self.folder, make=not self._seen.accounts.groups)
+        return named(self._origin, keep_rows_key(self.folder, key))
 
     def _names(self) -> frozenset[str] | None:
         """Return the row names, None where they are unknown."""

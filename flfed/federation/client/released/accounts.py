@@ -97,12 +97,11 @@ def rows_key(gate: Path, *, make: bool = False) -> bytes:
     return key
 
 
-def keep_rows_key(gate: Path, *, make: bool) -> bytes:
-    """Return a site's key of row hashes, and write one where there is none.
+def keep_rows_key(gate: Path, key: bytes) -> bytes:
+    """Write a site's key of row hashes where there is none, and return it.
 
     The first line that depends on it follows under the same lock of the ledger: a key without one shows a lost ledger.
     """
-    key = rows_key(gate, make=make)
     if not (gate / KEY).exists():
         write_whole(gate / KEY, key)
     return key

@@ -22,7 +22,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from flfed.errors import FlfedError
-from flfed.federation.client.released.accounts import RowAccounts, identifying_origin, named, names_in, rows_of
+from flfed.federation.client.released.accounts import (
+    RowAccounts,
+    identifying_origin,
+    keep_rows_key,
+    named,
+    names_in,
+    rows_of,
+)
 from flfed.federation.client.released.sets import RELEASED, RowSets
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, LockedLedger
@@ -366,7 +373,7 @@ def _record(
     row_sets: RowSets, locked_ledger: LockedLedger, parts: Parts, lines: Sequence[Line], facts: Mapping[str, Any]
 ) -> None:
     """Record each part that this run newly releases, first the key, then its file, then its line."""
-    row_sets.keep_key(parts.key)
+    keep_rows_key(row_sets.key_file.parent, parts.key)
     there = [(run_of(line.facts), line.facts.get("rows-sha256"), line.facts.get("chosen")) for line in lines]
     for part in parts.all:
         chosen = part.chosen.facts()

@@ -65,11 +65,6 @@ class RowSets:
         """
         return rows_key(self._site.gate, make=make)
 
-    def keep_key(self, key: bytes) -> None:
-        """Write a new key where there is none."""
-        if not self.key_file.exists():
-            write_whole(self.key_file, key)
-
     def all(self, lines: Sequence[Line], key: bytes) -> dict[str, RowSet]:
         """Return every released set by its id.
 
