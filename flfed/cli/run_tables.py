@@ -285,7 +285,7 @@ def _print_compared_figures(comparison: dict[str, Any], *, whole: bool) -> None:
         only = metrics if whole or is_global else primary
         lines += _metric_lines([verdict.ARM_NAMES[arm]], metrics, only, paired if is_global else {})
     if lines:
-        output.as_table(["over all sites", *headers[:-1], "B - A (95 % CI)"], lines)
+        output.as_table(["over all sites", "metric", "A", "B", "B - A (95 % CI)"], lines)
     for reason in {pair["reason"]: None for pair in paired.values() if pair["reason"]}:
         output.say(render("commands.compare.unpaired", reason=reason))
     lines = []

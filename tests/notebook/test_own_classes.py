@@ -176,6 +176,15 @@ class Whole(Faulty):
         return np.ones(1)
 
 
+class Filled(Whole):
+    """A metric that numpy cannot broadcast. Source: none, as it is wrong."""
+
+    def weighted(self, y: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        figures = np.empty(len(weights))
+        figures[:] = score
+        return figures
+
+
 class OfNumbers(Faulty):
     """A metric of another task. Source: none, as it is wrong."""
 
@@ -196,6 +205,7 @@ class OfNothing:
 @pytest.mark.parametrize(("metric", "words"), [
     (Faulty, "metric 'faulty' fails on example rows .AttributeError: .* no attribute 'absent'"),
     (Whole, "metric 'whole' fails on example rows .weighted.. returned shape .1,."),
+    (Filled, "metric 'filled' fails on example rows .ValueError: could not broadcast .* into shape .2,."),
     (OfNumbers, "metric OfNumbers is for regression; the dataset's task is binary"),
     (OfAlerts, "metric 'OfAlerts' needs alert-budget"),
     (OfNothing, "metric 'of_nothing': tasks must name what the metric is for"),

@@ -123,7 +123,8 @@ class LostRuns:
     def _origin(self, site: Site) -> Origin | None:
         """Return the origin of the rows; None where no line can name them, so that it counts on every account."""
         try:
-            keep_rows_key(self._folder.gate, rows_key(self._folder.gate, make=True))
+            gate = self._folder.gate
+            keep_rows_key(gate, rows_key(gate, make=True))
         except FlfedError:
             return None
         return origin_of(site) if isinstance(site, FrozenSite) else None
