@@ -56,6 +56,12 @@ def network() -> Iterator[str]:
         subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
+def is_listening(host: str, port: int) -> bool:
+    """Return whether someone answers at a port."""
+    with socket.socket() as asking:
+        return asking.connect_ex((host, port)) == 0
+
+
 @pytest.fixture(scope="module")
 def tinyproxy(network: str, tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., None]) -> Iterator[str]:
     """The URL of a real proxy that wants a password."""
@@ -66,13 +72,8 @@ def tinyproxy(network: str, tmp_path_factory: pytest.TempPathFactory, wait_until
     lines += [f'LogFile "{folder}/log"', "LogLevel Connect", f"BasicAuth ann {PASSWORD}"]
     (folder / "conf").write_text("\n".join(lines) + "\n")
     process = subprocess.Popen(["tinyproxy", "-d", "-c", str(folder / "conf")], stdout=subprocess.DEVNULL)
-
-    def listening() -> bool:
-        with socket.socket() as asking:
-            return asking.connect_ex((HOST, port)) == 0
-
     try:
-        wait_until("tinyproxy", listening, process=process)
+        wait_until("tinyproxy", lambda: is_listening(HOST, port), process=process)
         yield f"http://{HOST}:{port}"
     finally:
         process.kill()
@@ -173,7 +174,10 @@ def test_a_site_behind_a_proxy_trains_the_arrays_of_a_direct_run(
         assert SiteFolder("alpha").proxy.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_proxy_changes_no_check_of_name_and_certificate(consortium: Any, tinyproxy: str):
+def test_the_proxy_changes_no_check_of_name_and_certificate(
+    consortium: Any, tinyproxy: str, wait_until: Callable[..., None]
+):
+    wait_until("the coordinator's server", lambda: is_listening("127.0.0.1", consortium.port))
     proxy = OutboundProxy(tinyproxy.removeprefix("http://"), "ann", PASSWORD)
     trusted = ssl.create_default_context(cafile=str(consortium.coordinator.home / "coordinator/keys/ca.crt"))
     with _client_through(proxy, trusted) as client:
