@@ -100,15 +100,13 @@ def _invite_all(file: Path, days: int | None, to: Path) -> output.Shown:
         rows = [[made.site, str(made.file), made.expires, made.sha256] for made in invited]
         output.as_table(["site", "kit", "valid until", "SHA-256 of the kit"], rows, spare=("valid until", "kit"))
     for member in skipped:
-        facts = {"site": member.site, "admitted": member.admitted, "expires": member.expires}
-        yield render(f"commands.skipped.{member.status}", **facts)
+        yield render(f"commands.skipped.{member.status}", **vars(member))
     if invited:
         yield render("commands.kit.all")
 
 
 def _kit_facts(invited: Invited) -> dict[str, object]:
-    facts = {"site": invited.site, "kit": str(invited.file), "expires": invited.expires}
-    return {**facts, "kit-sha256": invited.sha256}
+    return {"site": invited.site, "kit": str(invited.file), "expires": invited.expires, "kit-sha256": invited.sha256}
 
 
 def _initialised() -> CoordinatorFolder:
@@ -283,12 +281,14 @@ def revoke_site(
 
     Only a terminal asks before.
     """
-    from flfed.deployment.coordinator.admission import revoke
+    from flfed.deployment.coordinator.admission import check_invited, revoke
 
+    folder = _initialised()
+    check_invited(folder, site)
     asks = sys.stdin.isatty() and not yes
     if asks and not typer.confirm(render("commands.coordinator.revoke", site=site), err=True):
         raise usage_error("commands.coordinator.unrevoked", site=site)
-    already = revoke(_initialised(), site)
+    already = revoke(folder, site)
     yield {"site": site, "already": already}
     done = "was revoked already" if already else "is revoked"
     yield f"{site} {done}."

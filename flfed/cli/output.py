@@ -78,7 +78,7 @@ def say_sites(sites: Sequence[str], texts: Mapping[str, str], *, whole: bool) ->
     listed = ", ".join if whole else some
     named = listed(sites)
     more = "" if named.count(",") + 1 >= len(sites) else " (--all names them)"
-    typer.echo(f"Sites: {named}{more}")
+    typer.echo(f"Sites on this machine: {named}{more}")
     # Sites with one policy differ only by the length of their names.
     by_words = group((text, site) for site, text in texts.items())
     for text, alike in by_words.items():

@@ -98,6 +98,8 @@ def test_a_revoked_site_comes_back_with_a_new_kit_and_another_key(made: Call, tm
         return str(joined["node-key"])
 
     first = join_and_admit()
+    code, lines = in_terminal("coordinator", "revoke", "b", columns=200)
+    assert code == 2 and "[y/N]" not in "".join(lines) and "was never invited" in lines[-1]
     code, lines = in_terminal("coordinator", "revoke", "a", columns=200, typed="n\n")
     assert code == 2 and "its key never admitted again. Revoke a [y/N]: " in "".join(lines)
     assert lines[-1].endswith("flfed: a was not revoked; to revoke it: flfed coordinator revoke a --yes")

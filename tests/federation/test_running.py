@@ -269,7 +269,7 @@ def test_absent_downloads_are_named_with_the_command_that_fetches_them(home: Pat
 
 def test_a_study_is_checked_where_no_table_is(home: Path, flfed):
     code, out, _ = flfed("study", "check", "heart-disease")
-    assert code == 0 and "Sites: cleveland, hungary, long-beach, switzerland" in out
+    assert code == 0 and "Sites on this machine: cleveland, hungary, long-beach, switzerland" in out
     assert "is not here yet (processed.cleveland.data," in out
 
 

@@ -7,6 +7,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ def with_summary(**fields: Any) -> Callable[[Message], Message]:
     return change
 
 
-def failing(reply: Message) -> Message:
-    answered = Message(Error(code=1, reason="ValueError: see the site's log"), reply_to=reply)
+def failing(reply: Message, reason: str = "ValueError: see the site's log") -> Message:
+    answered = Message(Error(code=1, reason=reason), reply_to=reply)
     answered.metadata.__dict__.update(
         _src_node_id=reply.metadata.src_node_id, _message_type=reply.metadata.message_type
     )
@@ -110,6 +111,12 @@ def test_one_site_alone_is_too_few_and_the_reason_says_why(small_sites, small_st
     done = conduct(sites, small_study)
     assert str(done.error).startswith("only one site takes part, at least 2 are needed (site-02: it cannot open its")
     assert len(done.sent(SUMMARISE, "to-site")) == 0
+
+
+@pytest.mark.parametrize("reason", ["ValueError: see the site's log", "site-02: ValueError: see the site's log"])
+def test_where_too_few_sites_answer_each_ones_name_stands_once(small_sites, small_study, conduct: Conduct, reason: str):
+    done = conduct(small_sites(2), small_study, change=tampering(SUMMARISE, 2, partial(failing, reason=reason)))
+    assert str(done.error).endswith("are needed (site-02: ValueError: see the site's log)")
 
 
 def test_two_nodes_of_one_name_end_the_run(small_sites, small_study, conduct: Conduct):

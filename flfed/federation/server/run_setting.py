@@ -184,7 +184,9 @@ class RunSetting:
 
     def check_answers(self, answers: Answers[Any]) -> None:
         """Refuse to continue where too few sites sent a usable reply."""
-        self.check_enough(len(answers.replies), [f"{site}: {why}" for site, why in answers.faults.items()])
+        # What a gate says begins with its site's name.
+        reasons = [f"{site}: " + why.removeprefix(f"{site}: ") for site, why in answers.faults.items()]
+        self.check_enough(len(answers.replies), reasons)
 
 
 def ask(
