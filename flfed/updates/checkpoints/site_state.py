@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class ReplyCache:
     site: str
     run: str
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Folder of the replies."""
         return SiteFolder(self.site).states / self.run
