@@ -40,6 +40,7 @@ def test_a_fault_of_one_theme_alone_is_found():
         assert len(faults) >= 1 and all(fault.startswith("dark: color-contrast at ") for fault in faults)
 
 
+@pytest.mark.proof
 def test_what_reaches_beyond_the_edge_is_found_at_the_width_at_which_it_does():
     with opened("http://localhost") as window:
         window.page.set_content(SOUND)

@@ -182,6 +182,7 @@ def test_a_round_of_the_scale_curve_is_measured_after_the_first(monkeypatch):
     assert held["arrays-mb"] == found["arrays-mb"] == pytest.approx(found["rows"] * (4 + 2) * 8 / 2**20)
 
 
+@pytest.mark.proof
 def test_a_round_of_the_bare_loop_grows_with_its_steps():
     with at_work(replace(TINY, rows=400, rounds=2)) as (chosen, taking_part):
         job = run_ours(chosen, taking_part, stacked=True).job

@@ -105,6 +105,7 @@ def stored_objects() -> float:
     return ray.cluster_resources()["object_store_memory"] - ray.available_resources()["object_store_memory"]
 
 
+@pytest.mark.proof
 def test_repeats_and_points_have_the_same_arrays_on_two_nodes_and_no_row_is_in_an_object_store(home):
     wine = Study.load("wine").replace({"rounds": 3})
     points = points_of(wine.replace({"validation": 0.2}), {"lr": [0.1, 0.3, 0.5]})

@@ -155,6 +155,7 @@ RESULTS = "search.html?q=secure+aggregation"
 LOOKS = [(width, scheme) for scheme in ("light", "dark") for width in (390, 768, 1440)]
 
 
+@pytest.mark.proof
 @pytest.mark.browser
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's chromium is not here")
 def test_a_sample_of_pages_fits_every_width_and_has_no_serious_fault(site, browser, tmp_path: Path):

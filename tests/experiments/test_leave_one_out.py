@@ -50,6 +50,7 @@ def measured(site):
     return [site["roc_auc_score"]["value"], figures["slope"]["value"], figures["intercept"]["value"]]
 
 
+@pytest.mark.proof
 @pytest.mark.studies
 def test_heart_disease_has_the_figures_of_runs_by_hand(heart, test_data, tmp_path, flfed):
     code, out, _ = flfed("study", "run", "heart-disease", "--leave-one-site-out", "--json")

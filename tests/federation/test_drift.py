@@ -193,6 +193,7 @@ class Slow(FedNova):
 STEPS = {"cleveland": 5, "hungary": 10, "switzerland": 20, "long-beach": 60}
 
 
+@pytest.mark.proof
 @pytest.mark.studies
 def test_normalised_updates_stay_near_the_optimum_whatever_the_sites_steps(hospitals: Hospitals):
     best = hospitals.optimum()

@@ -184,6 +184,7 @@ def long() -> tuple[list[str], StudyText]:
     return ["study", "run", "wine", "--repeats", "12", "--jobs", "2", *words], Study.load("wine").replace(changes)
 
 
+@pytest.mark.proof
 def test_a_killed_process_is_replaced_and_its_repeats_go_on(home, long):
     words, study = long
     with begin(*words) as ran:
@@ -200,6 +201,7 @@ def test_a_killed_process_is_replaced_and_its_repeats_go_on(home, long):
     assert arrays_of(name) == arrays_of(run(study, repeats=12).run)
 
 
+@pytest.mark.proof
 def test_ctrl_c_ends_all_within_two_seconds_and_resume_goes_on(home, long):
     words, study = long
     with begin(*words) as ran:

@@ -199,11 +199,7 @@ OWN_LAYER = CHANGES | {"strategy.name": "fedper", "strategy.select": "last"}
 OWN_MODEL = CHANGES | {"strategy.name": "ditto"}
 
 
-@pytest.fixture(params=[
-    pytest.param(TOP_K, id="top-k"), pytest.param(VARIATES, id="scaffold", marks=pytest.mark.proof),
-    pytest.param(OWN_LAYER, id="fedper", marks=pytest.mark.proof),
-    pytest.param(OWN_MODEL, id="ditto", marks=pytest.mark.proof),
-])  # fmt: skip
+@pytest.fixture(params=[TOP_K, VARIATES, OWN_LAYER, OWN_MODEL], ids=["top-k", "scaffold", "fedper", "ditto"])
 def children_with_feedback(home: Path, request: pytest.FixtureRequest) -> Iterator[Children]:
     made = Children(request.param)
     with threadpool_limits(1):
@@ -211,6 +207,7 @@ def children_with_feedback(home: Path, request: pytest.FixtureRequest) -> Iterat
     made.close()
 
 
+@pytest.mark.proof
 @pytest.mark.servers
 def test_what_sites_keep_is_there_after_a_kill_and_without_it_the_arrays_are_others(
     children_with_feedback: Children, record: Record, monkeypatch: pytest.MonkeyPatch

@@ -90,6 +90,7 @@ def test_every_page_shows_every_kind_of_run_on_every_screen_in_both_themes(every
     look(everywhere, runs, kind, eyes.WIDTHS, pictures=True)
 
 
+@pytest.mark.proof
 def test_runs_side_by_side_fit_every_screen(everywhere: str, runs: Runs):
     with opened(everywhere) as window:
         window.page.goto(f"{everywhere}/?compare={runs.series['demo']},{runs.series['protected']}")

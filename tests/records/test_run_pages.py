@@ -99,6 +99,7 @@ def test_the_overview_begins_with_its_forest_plot_and_has_no_fault(everywhere: S
     assert look(everywhere, runs.series["demo"], "demo", ["overview"]) == {}
 
 
+@pytest.mark.proof
 def test_no_chart_or_grid_keeps_a_wide_screens_width_and_a_phone_shows_each_site(everywhere: Served, runs: Runs):
     with opened(everywhere) as window:
         for page in ("curves", "sites"):

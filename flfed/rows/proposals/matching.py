@@ -574,12 +574,12 @@ def name_likeness(one: str, other: str) -> float:
     >>> name_likeness("age", "AGE"), name_likeness("sex", "Gender"), name_likeness("chol", "ward")
     (1.0, 0.9, 0.0)
     """
-    plain = [plain_name(re.sub(r"[\[(].*", "", name) or name) for name in (one, other)]
-    if plain[0] == plain[1] and plain[0]:
+    first, second = [plain_name(re.sub(r"[\[(].*", "", name) or name) for name in (one, other)]
+    if first == second and first:
         return 1.0
     parts = [set(_words(name).split()) for name in (one, other)]
     likeness = 0.85 * len(parts[0] & parts[1]) / max(1, min(map(len, parts)))
-    ratio = difflib.SequenceMatcher(None, plain[0], plain[1]).ratio()
+    ratio = difflib.SequenceMatcher(None, first, second).ratio()
     if ratio >= 0.75:
         likeness = max(likeness, ratio)
     readings = [word_list().read(name) for name in (one, other)]

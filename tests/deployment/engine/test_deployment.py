@@ -89,6 +89,7 @@ def test_a_run_ends_in_flower_as_completed_and_an_error_in_it_as_failed(world: A
     assert b"ConfigRecord" not in stored(world)
 
 
+@pytest.mark.proof
 def test_a_deadline_is_kept_and_who_was_slow_answers_the_next_message(world: Any):
     with deployed(world.folder, SITES, CONFIG) as grid:
         nodes = list(grid.get_node_ids())

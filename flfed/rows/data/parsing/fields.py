@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -176,6 +177,7 @@ _UNSHOWN = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories of control characters, halves of characters, and ends of lines."""
 
 
+@lru_cache(4096, typed=True)
 def plain_name(name: object) -> str:
     """Return the letters and digits of a name, without case, blanks and all other signs.
 
@@ -253,7 +255,7 @@ def where_names_stand(raw: pd.DataFrame, wanted: Sequence[str]) -> str:
     """Return the likely place of the names, of a table without any of them in its first line."""
     plain = {plain_name(name) for name in wanted}
     for number, row in enumerate(raw.head(ROWS_LOOKED_AT).itertuples(index=False), start=1):
-        if 2 * len({plain_name(cell) for cell in row} & plain) > len(plain):
+        if 2 * len({plain_name(str(cell)) for cell in row} & plain) > len(plain):
             return render("findings.names.below", lines=counted(number, "line"))
     if sheets := raw.attrs.get(SHEETS):
         return render("findings.names.sheet", sheets=", ".join(map(repr, sheets)))
