@@ -9,7 +9,7 @@ import numpy as np
 
 from flfed.errors import FlfedError
 from flfed.records.reports.catalogue import comparison_warnings
-from flfed.records.reports.recorded_run import Recorded, paired
+from flfed.records.reports.recorded_run import Recorded, are_of_other_rows, paired
 from flfed.records.reports.report import REFERENCES, report
 from flfed.records.reports.site_verdict import SITE_ARMS
 from flfed.records.store.entries import RunEntry
@@ -22,8 +22,6 @@ from flfed.words import render
 
 HEAD = ("run", "study", "status", "reason", "engine", "rounds", "repeats", "seconds")
 HASHES = ("study", "schema", "code", "sums", "encoder", "arrays")
-INPUTS = ("dataset.", "encode.", "plan.validation")
-"""Keys of a study on which sums over the same rows depend."""
 
 
 def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
@@ -58,21 +56,19 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
         texts = [reader.series(name).study_text for name in (a, b)]
         hashes = [_hashes(reader, each) for each in runs]
         base, other = (Recorded.read(reader, each) for each in runs)
+        why = render("experiments.compare.rows") if are_of_other_rows(reader, base, other) else ""
     first, second = reports
     apart, reason = _arrays_apart(*runs)
-    differing = differing_values(dict(zip("ab", texts, strict=True)))
+    differing = differing_values(dict(zip("ab", texts)))
     sites = (of.runs[0][1].values() for of in (base, other))
-    warnings = comparison_warnings(zip("AB", reports, texts, sites, strict=True))
+    warnings = comparison_warnings(zip("AB", reports, texts, sites))
     hashes_by_name = {name: _equal(hashes[0].get(name), hashes[1].get(name)) for name in HASHES}
-    why = ""
-    are_alike = len(runs[0]) == len(runs[1]) and not any(key.startswith(INPUTS) for key in differing)
-    if are_alike and hashes_by_name["sums"]["equal"] is False:
-        why = render("experiments.compare.rows")
+    if why:
         warnings = warnings or [render("experiments.compare.chance", why=why)]
     return {
         "a": _head(first),
         "b": _head(second),
-        "primary": {"a": runs[0][0].primary, "b": runs[1][0].primary},
+        "primary": {"a": base.first.primary, "b": other.first.primary},
         "settings": plain([{"key": key, **values} for key, values in differing.items()]),
         "warnings": warnings,
         "hashes": hashes_by_name,

@@ -21,11 +21,11 @@ T = TypeVar("T")
 def read(kind: type[T], payload: Any) -> T:
     """Return an object of a record as a dataclass, without keys that it does not name.
 
-    An object of this class is returned unchanged.
+    An object of this class is returned unchanged, and None is an object without keys.
     """
     if isinstance(payload, kind):
         return payload
-    return _converter().structure(payload, kind)
+    return _converter().structure(payload or {}, kind)
 
 
 def read_all(kind: type[T], payloads: Sequence[Any]) -> list[T]:
@@ -258,7 +258,7 @@ def run_of(report: Any) -> RunReport:
 
 def read_figure(entry: Any) -> FigureReport:
     """Return a figure of a report as a dataclass, without a value where there is none."""
-    return read(FigureReport, entry or {})
+    return read(FigureReport, entry)
 
 
 def site_of(entry: Any) -> SiteReport:

@@ -1,6 +1,7 @@
 """Page Methods: differences over the same random splits, against the formula by hand."""
 
 import math
+import sqlite3
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -112,6 +113,21 @@ def test_run_compare_prints_the_interval_of_two_series_or_why_there_is_none(flfe
     [line] = [line for line in lines if line.startswith("shared model ") and " AUC " in line]
     assert line.rstrip().endswith(f"  {gain}") and "has no interval" not in "\n".join(lines)
     assert "B - A has no interval: both need the same repeats, 2 or more." in flfed("run", "compare", plain, few)[1]
+
+
+def test_a_series_on_other_rows_of_the_same_number_is_no_other_method(home: Path):
+    first, other = (series(2, rounds=3, **{"strategy.name": name}) for name in ("fedavg", "median"))
+    with RunReader.open() as reader:
+        assert [method["series"] for method in methods_of(reader, first)] == [first, other]
+        runs = [run.run for run in reader.runs_of(other)]
+    with sqlite3.connect(home / "runs.db") as store:
+        store.execute(
+            "UPDATE summary SET payload = json_set(payload, '$.rounded', json('[\"0\", \"1\"]'))"
+            " WHERE name = 'training-sums' AND run_id IN (?, ?)", runs,
+        )  # fmt: skip
+    with RunReader.open() as reader:
+        assert methods_of(reader, first) == []
+    assert "training rows differ" in compare_runs(first, other)["paired"][AUC]["reason"]
 
 
 @pytest.mark.usefixtures("home")

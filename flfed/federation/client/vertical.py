@@ -261,8 +261,8 @@ class PartyRun(ABC):
 
     def over_common(self, training: np.ndarray, holdout: np.ndarray) -> SiteSession:
         """Return a session over the rows in common, by their places in the table."""
-        parts = [self.table.iloc[places].reset_index(drop=True) for places in (training, holdout)]
-        return self.session_over(SiteTable(parts[0], self.session.schema, parts[1]))
+        to_train, to_test = [self.table.iloc[places].reset_index(drop=True) for places in (training, holdout)]
+        return self.session_over(SiteTable(to_train, self.session.schema, to_test))
 
     def session_over(self, table: SiteTable) -> SiteSession:
         """Return a session of the study over other rows of the party."""

@@ -163,7 +163,7 @@ def penalty(record: RunRecord) -> Finding | None:
 
 def trained_enough(record: RunRecord) -> Finding | None:
     """Return whether the shared model was trained enough, None where not known."""
-    state = read(TrainingState, record.run.training or {})
+    state = read(TrainingState, record.run.training)
     if state.enough is None:
         return None
     finding = Finding("trained-enough", {"rounds": record.run.rounds}, "", ["report.training.enough", "report.rounds"])

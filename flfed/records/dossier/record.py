@@ -103,7 +103,7 @@ class RunRecord:
         """
         content = Content.read(reader, name, Viewer())
         first = content.shown.names[0]
-        columns = read(Columns, reader.summary(first, "columns") or {})
+        columns = read(Columns, reader.summary(first, "columns"))
         return cls(content, columns, content.shown.leaks, reader.summary(first, "encoder"), members)
 
     @property
@@ -158,7 +158,7 @@ class RunRecord:
     @cached_property
     def encoder_sha256(self) -> str:
         """Hash of the encoder, empty where the run has none."""
-        return read(_Encoder, self.encoder or {}).sha256
+        return read(_Encoder, self.encoder).sha256
 
     @cached_property
     def code_sha256(self) -> str:
@@ -173,7 +173,7 @@ class RunRecord:
     @cached_property
     def table_lines(self) -> int:
         """Number of lines of Table 1."""
-        return len(read(_Table, self.content.table_1 or {}).rows)
+        return len(read(_Table, self.content.table_1).rows)
 
     def setting(self, path: str) -> Any:
         """Return a key of the study by its path, such as "plan.l2"; None where the study does not set it."""

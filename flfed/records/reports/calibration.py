@@ -100,7 +100,7 @@ def calibration_of_sites(report: Mapping[str, Any]) -> Section | None:
     if not sites:
         return None
     lines = [_line(site, of) for site, of in sites.items()]
-    means = read(CalibrationReport, report.get(KEY) or {})
+    means = read(CalibrationReport, report.get(KEY))
     differing = [_spread(name, read_figure(getattr(means, name))) for name in FIGURES]
     if read_figure(means.slope).value is not None or read_figure(means.intercept).value is not None:
         lines.append(_line(render("report.calibration.mean"), means))

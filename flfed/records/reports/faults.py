@@ -161,7 +161,7 @@ def taking_part_in_words(report: Mapping[str, Any]) -> list[str]:
     shown = len({*run.sites} - {*absent})
     if not absent or not shown:
         return []
-    took_part = shown + objects.read(_SumsOnly, run.sums_only or {}).sites
+    took_part = shown + objects.read(_SumsOnly, run.sums_only).sites
     return [render("faults.absent.present", sites=took_part, of=took_part + len(absent))]
 
 
@@ -476,7 +476,7 @@ class _Leak:
 
 def leaking_columns(payload: Mapping[str, Any] | None) -> list[str]:
     """Return the columns that may reveal the outcome, each once, by the object "leaks" of a run."""
-    leaks = objects.read(_Leaks, payload or {})
+    leaks = objects.read(_Leaks, payload)
     return list(dict.fromkeys(str(leak.column) for leak in objects.read_all(_Leak, leaks.found)))
 
 
@@ -491,7 +491,7 @@ def leak_lines(events: Sequence[EventEntry], payload: Mapping[str, Any] | None) 
     """
     reasons = list(dict.fromkeys(event.reason for event in events if event.kind == "leak"))
     # Without an event of a leak the summary has the warnings.
-    return reasons or [str(warning) for warning in objects.read(_Leaks, payload or {}).warnings]
+    return reasons or [str(warning) for warning in objects.read(_Leaks, payload).warnings]
 
 
 def leaks_in_words(payload: Mapping[str, Any] | None) -> list[str]:

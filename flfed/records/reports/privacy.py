@@ -162,7 +162,7 @@ class PrivacyReport(Released):
 
     def sums(self) -> SumsReport:
         """Return how updates were added up; a study's promise does not depend on it."""
-        return read(SumsReport, self.secure_sums or {})
+        return read(SumsReport, self.secure_sums)
 
 
 PrivateFacts = PrivacyReport | Mapping[str, Any]

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from flfed.records.objects import figure_of
+from flfed.records.objects import figure_of, read
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
 from flfed.records.statistics.verdict import ABSENT, Difference, better_of, gain_in_brackets, metric_name, number
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader, RunsReader
-from flfed.study.former_names import study_values
+from flfed.study.former_names import differing_values, study_values
 from flfed.words import render
 
 Place = tuple[str | None, str, str]
@@ -41,6 +41,11 @@ class Recorded:
     runs: list[tuple[RunEntry, dict[str, SiteEntry]]] = field(default_factory=list)
     figures: dict[Place, list[ComparisonRow]] = field(default_factory=dict)
     differences: dict[Place, list[tuple[DifferenceRow, float | None]]] = field(default_factory=dict)
+
+    @property
+    def first(self) -> RunEntry:
+        """The run of the first repeat."""
+        return self.runs[0][0]
 
     def values(self, place: Place) -> list[float | None]:
         """Return the figures of a place, by repeat."""
@@ -100,8 +105,8 @@ def paired(base: Recorded, other: Recorded, place: Place, why: str = "") -> Repo
     if any(a.n != b.n for a, b in pairs):
         return none | {"reason": render("report.pairs.holdouts")}
     mean, low, high, p = resplit_interval(values, _ratio_of_all(base))
-    bounds = [possible(place[2], bound, difference=True) for bound in (low, high)]
-    return {"value": mean, "low": bounds[0], "high": bounds[1], "p": p, "repeats": len(values), "reason": ""}
+    lower, upper = [possible(place[2], bound, difference=True) for bound in (low, high)]
+    return {"value": mean, "low": lower, "high": upper, "p": p, "repeats": len(values), "reason": ""}
 
 
 def shows(gain: Report, metric: str) -> str:
@@ -142,10 +147,34 @@ def _not_paired(base: Recorded, other: Recorded) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class _TrainingSums:
+    """Hashes of the sums over a run's training rows: those of the same rows have one in common."""
+
+    rounded: list[str] = field(default_factory=list)
+
+
+def are_of_other_rows(reader: RunReader, base: Recorded, other: Recorded) -> bool:
+    """Return whether two series are not of the same rows, by the sums over the training rows of each repeat.
+
+    False where that is unknown, such as of studies that prepare their rows in other ways.
+    """
+    texts = {series: reader.series(series).study_text for series in (base.first.series, other.first.series)}
+    if any(key.startswith(INPUTS) for key in differing_values(texts)):
+        return False
+    for pair in zip(base.runs, other.runs):
+        first, second = [set(read(_TrainingSums, reader.summary(run.run, "training-sums")).rounded) for run, _ in pair]
+        if first and second and first.isdisjoint(second):
+            return True
+    return False
+
+
 def _rows(sites: dict[str, SiteEntry]) -> dict[str, tuple[int | None, int | None]]:
     return {name: (entry.rows, entry.holdout_rows) for name, entry in sites.items() if entry.status != "refused"}
 
 
+INPUTS = ("dataset.", "encode.", "plan.validation")
+"""Keys of a study on which sums over the same rows depend."""
 STRATEGY = "strategy.name"
 """Key of a study, with its table."""
 PLAIN = "fedavg"
@@ -176,9 +205,9 @@ def methods_of(reader: RunReader, name: str) -> list[Report]:
     alike = _on_same_splits(reader, opened)
     if len(alike) < 2:
         return []
-    texts = [study_values(reader.series(one.runs[0][0].series).study_text) for one in alike]
+    texts = [study_values(reader.series(one.first.series).study_text) for one in alike]
     plain = next((place for place, text in enumerate(texts) if text.get(STRATEGY) == PLAIN), 0)
-    metrics = (opened.runs[0][0].primary, LOSS)
+    metrics = (opened.first.primary, LOSS)
     methods = []
     for place in [plain, *(other for other in range(len(alike)) if other != plain)]:
         method = alike[place]
@@ -186,10 +215,10 @@ def methods_of(reader: RunReader, name: str) -> list[Report]:
         if place != plain:
             gain = {metric: paired(alike[plain], method, (None, "global", metric)) for metric in metrics}
         line = {
-            "series": method.runs[0][0].series,
+            "series": method.first.series,
             "method": _in_words(texts[place], texts[plain]),
             "plain": texts[place].get(STRATEGY) == PLAIN,
-            "rounds": method.runs[0][0].rounds,
+            "rounds": method.first.rounds,
             "value": {metric: mean_of(method.values((None, "global", metric))) for metric in metrics},
             "gain": gain,
         }
@@ -203,13 +232,13 @@ def _on_same_splits(reader: RunReader, opened: Recorded) -> list[Recorded]:
     newest = dict.fromkeys(run.series for run in reader.runs(limit=SAME_SERIES * max(1, len(opened.runs))))
     for series in newest:
         runs = reader.runs_of(series)
-        if series == opened.runs[0][0].series or any(run.status != "completed" for run in runs):
+        if series == opened.first.series or any(run.status != "completed" for run in runs):
             continue
         # Series that cannot be paired are left out before their figures are read.
         sites = Recorded()
         for run in runs:
             sites.runs.append((run, {entry.site: entry for entry in reader.sites(run.run)}))
-        if not _not_paired(opened, sites):
+        if not _not_paired(opened, sites) and not are_of_other_rows(reader, opened, sites):
             alike.append(Recorded.read(reader, runs))
     return alike
 

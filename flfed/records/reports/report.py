@@ -114,7 +114,7 @@ class _Opened:
         metrics = sorted(names, key=lambda metric: (metric != primary, metric))
         rule = verdict_rule(reader, runs, metrics)
         counted = [reader.summary(run.run, "score-histograms") or {} for run in runs]
-        own = [read(OwnModels, reader.summary(run.run, "own-models") or {}) for run in runs]
+        own = [read(OwnModels, reader.summary(run.run, "own-models")) for run in runs]
         return cls(reader, runs, recorded, metrics, rule, counted, [count_classes(each) for each in counted], own)
 
     def of_each(self, name: str) -> list[Report | None]:
@@ -336,7 +336,7 @@ def verdict_rule(reader: RunsReader, runs: Sequence[RunEntry], metrics: Sequence
     if isinstance(worthwhile_gain, (int, float)) and runs[0].primary in worthwhile:
         worthwhile[runs[0].primary] = float(worthwhile_gain)
     # As many as the run stated to its sites; else those that share figures.
-    counts = [read(_LookedAt, reader.summary(run.run, "looked-at") or {}).sites for run in runs]
+    counts = [read(_LookedAt, reader.summary(run.run, "looked-at")).sites for run in runs]
     sites = max(counts, default=0) or reader.looked_at([run.run for run in runs])
     return {"sites": max(sites, 1), "level": intervals.LEVEL, "minimum-gain": worthwhile}
 

@@ -202,7 +202,7 @@ class SummedFigures:
 def together(report: Report, metric: str) -> list[str]:
     """Return the figures over all aggregate-only sites; none without a sum."""
     run = run_of(report)
-    summed = read(SummedFigures, run.sums_only or {})
+    summed = read(SummedFigures, run.sums_only)
     if not summed.figures:
         return []
     # A metric that cannot be added up has another one in its place.

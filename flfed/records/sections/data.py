@@ -186,7 +186,7 @@ LETTER_PIXELS = 7
 def sites_of(table_1: Payload | None, columns: Payload | None) -> list[str]:
     """Return the sites in either table."""
     sites = set(table_1_sites(table_1))
-    for column in read(Columns, columns or {}).columns:
+    for column in read(Columns, columns).columns:
         sites |= set(column.sites)
     return sorted(sites - {"column", "statistic", "all sites"})
 
@@ -201,7 +201,7 @@ class TableOne:
 
 def table_1_sites(payload: Payload | None) -> list[str]:
     """Return the sites that have a column in a Table 1."""
-    return [name for name in names_of(read(TableOne, payload or {}).rows) if name not in FIRST_COLUMNS]
+    return [name for name in names_of(read(TableOne, payload).rows) if name not in FIRST_COLUMNS]
 
 
 def _text(cell: Any) -> str:
@@ -225,7 +225,7 @@ def table_1(
     note : sequence of str
         Sentences below it beside its own notes.
     """
-    of = read(TableOne, payload or {})
+    of = read(TableOne, payload)
     if not of.rows:
         return Section(title=TABLE_1, lead=(why_none,))
     names = [name for name in names_of(of.rows) if name not in hidden]
@@ -240,7 +240,7 @@ def table_1(
 
 def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> Section:
     """Return each site's share of missing values, of columns with any; the run has `of` sites."""
-    columns = read(Columns, payload or {})
+    columns = read(Columns, payload)
     if not columns.columns:
         return Section(title=MISSING, lead=(why_none,))
     gappy = [column for column in columns.columns if any(of.missing != 0 for of in column.sites.values())]
@@ -268,7 +268,7 @@ def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none:
 
 def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> Section:
     """Return the differences between each site and the others, by column; the run has `of` sites."""
-    columns = read(Columns, payload or {})
+    columns = read(Columns, payload)
     if not columns.columns:
         return Section(title=APART, lead=(why_none,))
     entries = [entry for _, _, entry in _entries(columns.columns)]

@@ -230,7 +230,7 @@ def _cell(figures: Report, metric: str) -> dict[str, str]:
 
 
 def _recorded(report: Report) -> LeftOut | None:
-    recorded = read(LeftOut, report.get(VALIDATION, {}))
+    recorded = read(LeftOut, report.get(VALIDATION))
     return recorded if recorded.sites else None
 
 

@@ -141,7 +141,7 @@ class Released:
 
 def released(report: ReportMapping) -> Released:
     """Return how sites release the figures of a run; `report` is its report."""
-    return read(Released, run_of(report).privacy or {})
+    return read(Released, run_of(report).privacy)
 
 
 def is_covered(report: ReportMapping) -> bool:

@@ -78,7 +78,7 @@ def apart(payload: Mapping[str, Any] | None) -> list[dict[str, Any]]:
         The object "columns" of a run.
     """
     lines: list[Apart] = []
-    for column in read(Columns, payload or {}).columns:
+    for column in read(Columns, payload).columns:
         lines += _far_in(column)
     return [write(line) for line in sorted(lines, key=_closeness)]
 

@@ -188,7 +188,7 @@ def training_in_words(state: Report | None) -> str:
     >>> training_in_words(training_state(Fall(0.1, 1))).partition(". ")[2]
     'Its loss still fell by 10 % in the last round.'
     """
-    training = read(TrainingState, state or {})
+    training = read(TrainingState, state)
     if training.enough is not False:
         return ""
     if training.by == "loss":
@@ -210,7 +210,7 @@ def unknown_training(state: Report | None) -> str:
 
 def not_enough(state: Report | None) -> bool:
     """Return whether the shared model was found not to be trained enough."""
-    return read(TrainingState, state or {}).enough is False
+    return read(TrainingState, state).enough is False
 
 
 TRAINED_TEST_ROWS = "trained-test-rows"
@@ -313,7 +313,7 @@ def trained_at_site(payload: Mapping[str, Any] | None, site: str) -> list[str]:
     >>> trained_at_site({"sites": {"x": {"rows": 0, "of": 8}}}, "x"), trained_at_site(None, "x")
     ([], [])
     """
-    counts = read(TrainedTestRows, payload or {}).sites.get(site, TrainedRows())
+    counts = read(TrainedTestRows, payload).sites.get(site, TrainedRows())
     if not counts.rows:
         return []
     return [render("report.training.here", rows=counts.rows, test_rows=counted(counts.of, "test row"))]

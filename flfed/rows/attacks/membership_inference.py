@@ -241,8 +241,8 @@ def likelihood_ratio(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray
         squares = np.where(chosen, np.square(shadows - mean), 0.0).sum() / max(int((count - 1).sum()), 1)
         means.append(mean)
         deviations.append(max(float(np.sqrt(squares)), LEAST_SPREAD))
-    apart = [(target - mean) / deviation for mean, deviation in zip(means, deviations)]
+    apart_inside, apart_outside = [(target - mean) / deviation for mean, deviation in zip(means, deviations)]
     if not online:
-        return np.asarray(log_ndtr(apart[1]))
+        return np.asarray(log_ndtr(apart_outside))
     # The difference of two normal log densities.
-    return np.asarray((apart[1] ** 2 - apart[0] ** 2) / 2 + np.log(deviations[1] / deviations[0]))
+    return np.asarray((apart_outside**2 - apart_inside**2) / 2 + np.log(deviations[1] / deviations[0]))

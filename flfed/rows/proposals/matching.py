@@ -582,8 +582,8 @@ def name_likeness(one: str, other: str) -> float:
     ratio = difflib.SequenceMatcher(None, first, second).ratio()
     if ratio >= 0.75:
         likeness = max(likeness, ratio)
-    readings = [word_list().read(name) for name in (one, other)]
-    if readings[0].parts and readings[0].parts == readings[1].parts and not readings[0].rest + readings[1].rest:
+    reading, another = [word_list().read(name) for name in (one, other)]
+    if reading.parts and reading.parts == another.parts and not reading.rest + another.rest:
         likeness = max(likeness, 0.9)
     return round(likeness, 3)
 

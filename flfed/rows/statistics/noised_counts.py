@@ -303,8 +303,8 @@ def _pairs_won(scores: np.ndarray, events: np.ndarray, weights: np.ndarray) -> n
     for rows, others in ((events, ~events), (~events, events)):
         order = np.argsort(ranked[others])
         sums = np.concatenate([[0.0], np.cumsum(weights[others][order])])
-        ends = [np.searchsorted(ranked[others][order], ranked[rows], side) for side in ("left", "right")]
-        below[rows] = (sums[ends[0]] + sums[ends[1]]) / 2
+        lower, upper = [np.searchsorted(ranked[others][order], ranked[rows], side) for side in ("left", "right")]
+        below[rows] = (sums[lower] + sums[upper]) / 2
     return np.where(events, below, weights[events].sum() - below)
 
 

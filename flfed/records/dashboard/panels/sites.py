@@ -268,7 +268,7 @@ def _models_in_words(report: Report) -> list[str]:
     """Return the meanings of the models in the charts."""
     # Where a part of the model, or a whole model, is a site's own, the names stand for others.
     lines = list(filter(None, [own_parts_in_words(report)]))
-    beside = read(OwnParts, run_of(report).own_parts or {}).beside
+    beside = read(OwnParts, run_of(report).own_parts).beside
     return lines + [
         render("pages.models.site"),
         render("pages.models.shared"),

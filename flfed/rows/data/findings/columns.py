@@ -461,8 +461,8 @@ def _distance(one: np.ndarray, other: np.ndarray) -> float:
     """Return the largest difference of two distributions."""
     # One number written in two units differs in the last bits.
     at = np.sort(np.concatenate([one, other])) + 1e-9
-    shares = [np.searchsorted(np.sort(part), at, side="right") / len(part) for part in (one, other)]
-    return float(np.abs(shares[0] - shares[1]).max())
+    first, second = [np.searchsorted(np.sort(part), at, side="right") / len(part) for part in (one, other)]
+    return float(np.abs(first - second).max())
 
 
 CHANCE = 1e-5
