@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.export.model_folder import SharedModel
-from flfed.records.statistics.verdict import interval, metric_name, number
+from flfed.records.statistics.verdict import decimals_beside, interval, metric_name, number
 from flfed.records.store.tables import finite
 from flfed.rows.evaluation.calibration import LEAST_EVENTS, Calibration
 from flfed.rows.evaluation.intervals import Estimate
@@ -127,8 +127,9 @@ def _describe(name: str, estimate: Estimate, calibrated: float, words: tuple[str
     elif estimate.low > calibrated:
         word = above
     signed = name == "intercept"
-    span = interval(estimate.low, estimate.high, signed=signed)
-    figure = f"{number(estimate.value, signed=signed)} (95 % CI {span})"
+    decimals = decimals_beside((estimate.low, estimate.high), 3, [calibrated])
+    span = interval(estimate.low, estimate.high, decimals, signed=signed)
+    figure = f"{number(estimate.value, decimals, signed=signed)} (95 % CI {span})"
     return render(f"export.calibration.{name}-{word}", figure=figure)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from flfed.paths import write_private
 from flfed.rows.comparison.pooled import union_scores
 from flfed.rows.data import datasets
 from flfed.rows.data.mapping import map_table
+from flfed.rows.evaluation.intervals import Estimate
 from flfed.rows.features.encode import encode, input_names
 from flfed.rows.features.summarise import summarise
 from flfed.rows.model_files import INDEX, MODEL, seal
@@ -251,6 +253,10 @@ def test_calibration_equals_statsmodels(small_model, written):
     # The joint fit's intercept is another.
     assert abs(np.asarray(joint.params)[0] - shown["intercept"]["value"]) > 0.05
     slope, intercept = found.describe_calibration()
+    # An end that is not 1 does not read as 1 beside what follows from it.
+    near = Estimate(1.1, 1.0003, 1.2, 0.01, "Wald")
+    narrow = replace(found, calibration=replace(found.calibration, slope=near)).describe_calibration()[0]
+    assert narrow.startswith("Calibration slope 1.1000 (95 % CI 1.0003 to 1.2000): predictions are not extreme enough")
     assert "predictions are too extreme. High ones are too high, and low ones too low." in slope
     assert intercept.startswith("Calibration intercept ") and "95 % CI" in intercept
 

@@ -22,7 +22,7 @@ from flfed.federation.server import comparison
 from flfed.federation.server.parts.own_part import SITE_OFFSETS, offset_deviation
 from flfed.federation.server.run import resume
 from flfed.federation.server.server import FederatedRun
-from flfed.records.reports.narrative import comparison_rows
+from flfed.records.reports.narrative import comparison_rows, unadjusted_in_words
 from flfed.records.reports.report import arms_shown
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
@@ -93,6 +93,9 @@ def test_where_adjusting_cannot_change_a_figure_no_column_shows_it_twice(told):
     (same,) = [line for line in lines if "no column shows it" in line]
     assert same.startswith("Adjusted to a site, the shared model has the same AUC there, so no column shows it. ")
     assert same.endswith("Over all test rows, ranked together, it may differ.")
+    # A model that nothing adjusts, as of several classes, is the same over all rows, too.
+    (same,) = unadjusted_in_words({**found, "personalised": found["global"]}, AUC)
+    assert same.endswith("so no column shows it.")
     # Over all sites together it ranks rows of different sites otherwise: that figure has a line of its own.
     by_name = {row[0]: row for row in rows}
     over_all = [by_name[f"all test rows, {what}"][2] for what in ("shared model", "adjusted to each site")]

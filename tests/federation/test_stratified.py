@@ -14,7 +14,7 @@ from statsmodels.stats.contingency_tables import StratifiedTable, Table2x2
 
 from flfed import Study, run
 from flfed.errors import UsageError
-from flfed.records.statistics.recorded_statistic import statistic_in_words
+from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut
@@ -146,6 +146,15 @@ def test_secure_sums_give_the_same_ratio_and_no_test_of_the_sites_tables(small_s
     # A site compares with its own rows alone: pooled rows would give another ratio.
     pooled = run(Study.parse(ODDS), sites=sites).report["statistics"]["odds-ratio"]["value"]
     assert abs(pooled - plain["odds-ratio"]["value"]) > 1e-4
+
+
+def test_a_ratio_near_1_reads_the_same_in_table_and_sentence_and_shows_its_side():
+    groups = [{"group": group, "rows": 500, "events": events} for group, events in (("old", 200), ("new", 230))]
+    figures = {"odds-ratio": {"value": 1.28, "low": 1.0003, "high": 1.63}, "p": {"value": 0.04997}}
+    odds = {"name": "odds-ratio", "sites": 2, "by": "drug", "groups": groups, **figures, "by-site": {}}
+    sentence = statistic_in_words(odds)[0]
+    assert "odds ratio 1.2800 (95 % CI 1.0003 to 1.6300; p = 0.04997); more than chance explains" in sentence
+    assert statistic_tables(odds)[0].lines[-1]["Odds ratio (95 % CI)"] == "1.2800 (1.0003 to 1.6300)"
 
 
 @pytest.mark.parametrize("statistic", [MantelHaenszel(by="flag")], ids=["mantel-haenszel"])

@@ -64,6 +64,15 @@ def test_figures_of_repeats_are_means_and_rest_on_half_of_them():
     assert over_repeats([None]) == ({}, None)
 
 
+def test_an_end_near_a_calibrated_figure_shows_on_which_side_it_lies():
+    slope = {"value": 0.9, "low": 0.801, "high": 0.9996}
+    figures = {"slope": slope, "intercept": {"value": 0.47, "low": 0.0046, "high": 0.94}, "few-events": False}
+    (line,) = calibration_of_sites({"sites": {"a": {"calibration": figures}}}).tables[0].lines
+    assert line["Slope (95 % CI)"] == "0.9000 (0.8010 to 0.9996)"
+    assert line["Intercept (95 % CI)"] == "+0.470 (+0.005 to +0.940)"
+    assert line["Finding"] == "predicted risk too low; too extreme"
+
+
 def test_gate_lets_only_slope_and_intercept_out(small_sites, asking):
     site = small_sites(1, rows=100, policy=Policy())[0]
     study = Study.parse(asking)

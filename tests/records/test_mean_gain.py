@@ -244,7 +244,8 @@ def test_of_a_hundred_sites_alike_the_common_gain_is_told_and_the_luckiest_is_no
 @pytest.mark.parametrize(
     ("values", "error", "start"),
     [
-        ((0.2, 0.0, -0.1, 0.1), 0.02, "The gain is clear at a site and not on average:"),
+        ((0.2, 0.0, -0.1, 0.1), 0.02, "A gain or loss is clear at a site but not on average:"),
+        ((-0.2, 0.0, 0.02, 0.1), 0.06, "A gain or loss is clear at a site but not on average:"),
         ((0.2, 0.21, 0.19, 0.2), 0.02, ""),
         ((0.02, 0.021, 0.019, 0.02), 0.05, ""),
         ((0.08, 0.081, 0.079, 0.08), 0.04, "The mean rests on the test rows of 4 sites. A site's interval"),

@@ -10,6 +10,7 @@ from flfed.records.statistics.operating_points import (
     at_threshold,
     edges,
     in_words,
+    net_benefit_line,
     point_in_words,
 )
 from flfed.records.statistics.score_curves import ScoreCounts
@@ -50,6 +51,13 @@ def test_net_benefit_and_shares_are_those_by_hand():
     assert point.net_benefit_of_all == pytest.approx(0.0)
     shares = (point.sensitivity, point.specificity, point.ppv, point.npv, point.alerts_per_1000)
     assert shares == pytest.approx((0.75, 0.75, 3 / 7, 12 / 13, 350))
+
+
+def test_the_best_way_has_another_figure_than_the_others():
+    # (261 - 1072 o) / 1382 and (264 - 1118 o) / 1382 with o = 0.0725 / 0.9275 are 0.0004 apart, and 0.128 both.
+    line = net_benefit_line("all", OperatingPoint(0.0725, tp=261, fp=1072, fn=3, tn=46), exact=False)
+    assert line["Best"] == "the model"
+    assert (line["The model"], line["Flagging everybody"]) == ("0.1282", "0.1278")
 
 
 def test_what_is_undefined_has_no_figure():

@@ -243,8 +243,7 @@ def mean_gain(record: RunRecord) -> Finding | None:
     figure = figure_of(record.run.mean_gain, metric or "")
     if metric is None or figure.value is None or figure.low is None:
         return None
-    ends = interval(figure.low, figure.high, signed=True)
-    gain = f"{number(figure.value, signed=True)} ({ends})"
+    gain = f"{number(figure.value, signed=True)} ({interval(figure.low, figure.high, signed=True)})"
     facts = {"metric": metric_name(metric), "figure": gain, "sites": figure.sites}
     return Finding("mean-gain", facts, "Forest plot: gains by joining", [f"report.mean-gain.{metric}"])
 

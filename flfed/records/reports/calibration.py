@@ -11,7 +11,7 @@ from flfed.records.objects import CalibrationReport, FigureReport, read, read_fi
 from flfed.records.section import Section, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of, mean_over_sites, standard_error
-from flfed.records.statistics.verdict import LEAST_SITES, UNLIKE, interval, number
+from flfed.records.statistics.verdict import LEAST_SITES, UNLIKE, decimals_beside, interval, number
 from flfed.words import render
 
 KEY = "calibration"
@@ -128,7 +128,9 @@ def _line(name: str, of: CalibrationReport) -> dict[str, str]:
 def _in_words(of: FigureReport, *, signed: bool) -> str:
     if of.value is None:
         return of.reason
-    return f"{number(of.value, DECIMALS, signed=signed)} ({interval(of.low, of.high, DECIMALS, signed=signed)})"
+    # The finding beside it says on which side of 0 or 1 an end lies.
+    decimals = decimals_beside((of.low, of.high), DECIMALS, (0.0, 1.0))
+    return f"{number(of.value, decimals, signed=signed)} ({interval(of.low, of.high, decimals, signed=signed)})"
 
 
 def describe_finding(slope: FigureReport, intercept: FigureReport) -> str:

@@ -121,7 +121,7 @@ def _rows_over_all(report: Report, metric: str, *, beside: bool) -> list[list[st
     rows = []
     for arm in ("global", "personalised", "sites-mean", "pooled", "pooled-same", "own-model-everywhere"):
         is_shown_elsewhere = arm == "personalised" and beside
-        is_same = arm == "pooled-same" and is_pooled_itself(report, metric)
+        is_same = arm == "pooled-same" and are_equal(report, metric, arm, "pooled")
         if is_shown_elsewhere or is_same or not (report[arm] or {}).get(metric):
             continue
         label = _OVER_ALL.get(arm) or reference_name(report, arm)
@@ -133,10 +133,9 @@ def _rows_over_all(report: Report, metric: str, *, beside: bool) -> list[list[st
     return rows
 
 
-def is_pooled_itself(report: Report, metric: str) -> bool:
-    """Return whether the pooled model of the study's kind is the best pooled one, as in many linear studies."""
-    run = run_of(report)
-    return bool((run.pooled_same or {}).get(metric) == (run.pooled or {}).get(metric))
+def are_equal(report: Report, metric: str, one: str, other: str) -> bool:
+    """Return whether two models have one figure over all sites, as the best pooled one of many linear studies."""
+    return bool((report[one] or {}).get(metric) == (report[other] or {}).get(metric))
 
 
 def _with_gains(
@@ -351,7 +350,10 @@ def unadjusted_in_words(report: Report, metric: str) -> list[str]:
     """Return why adjusted models have no column, or nothing."""
     if not released(report).is_exact or run_of(report).is_of_parties or "personalised" in arms_shown(report, metric):
         return []
-    return [render("report.run.unadjusted", metric=metric_name(metric))]
+    same = render("report.run.unadjusted", metric=metric_name(metric))
+    if are_equal(report, metric, *_OVER_ALL):
+        return [same]
+    return [f"{same} {render('report.run.reordered')}"]
 
 
 def reference_name(report: Report, arm: str) -> str:
@@ -431,16 +433,14 @@ def _reach(report: Report, metric: str) -> list[str]:
     if remarks:
         figure += f" ({remarks})"
     facts = {"metric": name, "figure": figure, "better": better_of(metric), "where": where}
-    if released(report).trained:
-        lines = [render("report.reach.shared", **facts)]
-    else:
-        lines = [render("report.reach.validated", **facts)]
+    key = "shared" if released(report).trained else "validated"
+    lines = [render(f"report.reach.{key}", **facts)]
     family = pooled_in_words(report)
     if family:
         family = f"; {family}"
     for arm in ("pooled", "pooled-same", "own-model-everywhere"):
         other = figure_of(report[arm], metric).value
-        if other is not None and not (arm == "pooled-same" and is_pooled_itself(report, metric)):
+        if other is not None and not (arm == "pooled-same" and are_equal(report, metric, arm, "pooled")):
             distance = apart(other, entry.value, metric)
             lines.append(render(f"report.references.{arm}", figure=number(other), distance=distance, family=family))
     return lines

@@ -231,10 +231,7 @@ def site_line(report: Report, name: str, metric: str, arms: Sequence[str] = verd
     cells = {}
     for arm in arms:
         figure = figure_of(site[arm], metric)
-        span = f" ({verdict.interval(figure.low, figure.high)})"
-        cells[MODELS[arm]] = verdict.ABSENT
-        if figure.value is not None:
-            cells[MODELS[arm]] = verdict.number(figure.value) + _unbroken(span)
+        cells[MODELS[arm]] = _unbroken(verdict.with_interval(figure.value, figure.low, figure.high))
     if not how.is_compared:
         return start | cells
     gain = {f"Gain, + is better ({interval_name(report)})": _unbroken(gain_in_words(site, metric))}

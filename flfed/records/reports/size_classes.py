@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from flfed.records.objects import FigureReport, figure_of, read_all, site_of, write
+from flfed.records.objects import FigureReport, figure_of, read_all, run_of, site_of, write
 from flfed.records.reports.recorded_run import LOSS, Recorded
 from flfed.records.reports.site_verdict import code_of_mean
 from flfed.records.statistics import Report, verdict
@@ -214,14 +214,14 @@ def classes_in_words(report: Report, metric: str) -> list[str]:
     classes = [of for of in classes_of(report) if metric in of.gains]
     for of in classes:
         gain = figure_of(of.gains, metric)
-        facts = {"sites": gain.sites, "rows": rows_in_words(of.rows), "metric": verdict.metric_name(metric)}
-        if gain.value is None:
-            sentences.append(render("report.size-classes.absent", reason=gain.reason, **facts))
-        else:
-            size, span = verdict.size_and_span(Difference(gain.value, gain.low, gain.high), gain.minimum_gain or 0.0)
-            sentences.append(render("report.size-classes.gain", gain=size, interval=span, **facts))
+        facts = vars(gain) | {"rows": rows_in_words(of.rows), "metric": verdict.metric_name(metric)}
+        size, span = verdict.size_and_span(Difference(gain.value, gain.low, gain.high), gain.minimum_gain or 0.0)
+        key = "absent" if gain.value is None else "gain"
+        sentences.append(render(f"report.size-classes.{key}", gain=size, interval=span, **facts))
     if constant := sum(of.constant for of in classes):
         sentences.append(render("report.size-classes.constant", sites=counted(constant, "site")))
-    if absent := sum(of.not_shared for of in classes):
+    # A site of unknown size is in no class.
+    unknown = sum(site_of(site).rows is None for site in run_of(report).sites.values())
+    if absent := unknown + sum(of.not_shared for of in classes):
         sentences.append(render("report.size-classes.not-shared", sites=counted(absent, "site")))
     return sentences

@@ -11,8 +11,8 @@ from flfed.records.charts.curves import survival_chart
 from flfed.records.objects import read
 from flfed.records.section import Drawing, Section
 from flfed.records.statistics.recorded_statistic import LIFE_TABLE, SURVIVAL, Survival
-from flfed.records.statistics.regression import RATIOS, Coefficients, coefficient_lines, effect_decimals
-from flfed.records.statistics.verdict import number, sentence_case
+from flfed.records.statistics.regression import RATIOS, Coefficients, coefficient_lines, effect_in_words
+from flfed.records.statistics.verdict import sentence_case
 from flfed.words import render
 
 
@@ -23,7 +23,7 @@ def estimates(statistic: Mapping[str, Any]) -> Section | None:
     model = read(Coefficients, statistic)
     lines = []
     for name, (value, low, high) in model.effects().items():
-        text = number(value, effect_decimals(value, low, high))
+        text = effect_in_words(value, low, high)["value"]
         lines.append({"name": name, "value": value, "low": low, "high": high, "shown": text})
     is_ratio = model.family in RATIOS
     title = render("charts.axes.effect", effect=model.effect, outcome=model.outcome)

@@ -22,7 +22,7 @@ from flfed.records.statistics.left_out import (
     figures_of,
 )
 from flfed.records.statistics.odd_sites import AUC
-from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number, sentence_case
+from flfed.records.statistics.verdict import ABSENT, decimals_beside, interval, metric_name, number, sentence_case
 from flfed.summaries.score_bins import RecalibrationFigure
 from flfed.words import render
 
@@ -113,8 +113,7 @@ def _with_interval(of: FigureReport | MeanLeftOut, key: str) -> str:
     """Return a figure with its interval, all figures of a column with equally many decimals."""
     if of.value is None:
         return ABSENT
-    value = number(of.value, DECIMALS[key])
-    return f"{value} ({interval(of.low, of.high, DECIMALS[key])})"
+    return f"{number(of.value, DECIMALS[key])} ({interval(of.low, of.high, DECIMALS[key])})"
 
 
 def _percent(share: float | None) -> str:
@@ -238,14 +237,14 @@ def _advise(site: str, update: RecalibrationFigure) -> str:
     """Return what to change at a site."""
     intercept = number(update.intercept, UPDATE_DECIMALS, signed=True)
     losses = {"before": number(update.before, LOSS_DECIMALS), "after": number(update.after, LOSS_DECIMALS)}
-    if update.name == "intercept":
-        return render("report.validation.due-intercept", site=site, intercept=intercept, **losses)
     slope = number(update.slope, UPDATE_DECIMALS)
-    return render("report.validation.due-slope", site=site, intercept=intercept, slope=slope, **losses)
+    return render(f"report.validation.due-{update.name}", site=site, intercept=intercept, slope=slope, **losses)
 
 
 def _line(site: str, update: RecalibrationFigure) -> dict[str, str]:
-    gain = f"{number(update.value, LOSS_DECIMALS, signed=True)} ({interval(update.low, update.high, LOSS_DECIMALS)})"
+    # An update is due where this interval lies above 0.
+    decimals = decimals_beside([update.low], LOSS_DECIMALS)
+    gain = f"{number(update.value, decimals, signed=True)} ({interval(update.low, update.high, decimals, signed=True)})"
     slope = ABSENT
     # A record has None where a figure is undefined.
     if update.slope_after is not None:

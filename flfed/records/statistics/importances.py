@@ -257,10 +257,9 @@ def importance_lines(importances: Importances) -> list[dict[str, str]]:
     if not importances.columns:
         own = [of for columns in importances.sites.values() for of in columns]
         return [{"Column": of.column, grows: _increase(of.increase)} for of in sorted(own, key=_rank)]
-    ranked = sorted(importances.columns, key=_rank)
-    several = any(of.low is not None for of in ranked)
+    several = any(of.low is not None for of in importances.columns)
     lines = []
-    for of in ranked:
+    for of in sorted(importances.columns, key=_rank):
         line = {"Column": of.column, grows: _increase(of.increase)}
         line |= {"Least, at": _at(of.least), "Most, at": _at(of.greatest)}
         if several:
@@ -348,12 +347,10 @@ def _share(columns: Sequence[Gain], place: int) -> float | None:
 
 def gain_lines(gains: Gains) -> list[dict[str, str]]:
     """Return the lines of a table of gains, the column with most first."""
-    ranked = sorted(gains.columns, key=lambda of: -(of.share or 0))
-    several = any(of.low is not None for of in ranked)
     lines = []
-    for of in ranked:
+    for of in sorted(gains.columns, key=lambda of: -(of.share or 0)):
         line = {"Column": of.column, "Share of the gain": _percent(of.share)}
-        if several:
+        if of.low is not None:
             line["In the repeats"] = f"{_percent(of.low)} to {_percent(of.high)}"
         lines.append(line)
     return lines

@@ -11,7 +11,7 @@ import numpy as np
 
 from flfed.records.objects import read
 from flfed.records.statistics.score_curves import ALL, TOGETHER, ScoreCounts, is_together
-from flfed.records.statistics.verdict import ABSENT, format_as_written, number, sentence_case, shown
+from flfed.records.statistics.verdict import ABSENT, decimals_beside, format_as_written, number, sentence_case, shown
 from flfed.words import render
 
 RARE = 0.1
@@ -363,14 +363,17 @@ def choose_thresholds(counts_by_name: Mapping[str, ScoreCounts]) -> list[float]:
 def net_benefit_line(name: str, point: OperatingPoint, *, exact: bool) -> dict[str, str]:
     """Return the net benefit of a model, of flagging everybody and nobody, for a table of several."""
     ways = {"the model": point.net_benefit, "flagging everybody": point.net_benefit_of_all, "flagging nobody": 0.0}
-    most = max(value for value in ways.values() if value is not None)
+    benefits = {way: value for way, value in ways.items() if value is not None}
+    most = max(benefits.values())
     # Net benefit is at most the share with the outcome.
     decimals = 5 if point.events < RARE * point.rows else 3
+    # Two that are 10 to the power of minus d apart differ in d decimals.
+    decimals = decimals_beside([(most - value) / 2 for value in benefits.values()], decimals)
     return {
         "Rows of": name,
         "Threshold": shown(point.threshold, probability),
         **{sentence_case(way): number(value, decimals) for way, value in ways.items()},
-        "Best": ", ".join(way for way, value in ways.items() if value is not None and value >= most - 1e-12),
+        "Best": ", ".join(way for way, value in benefits.items() if value >= most - 1e-12),
         "Counts": "exact" if exact else "from bins",
     }
 

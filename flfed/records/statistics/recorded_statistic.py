@@ -13,15 +13,21 @@ from flfed.records.section import Lines, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.analysis import Analysis, analysis_in_words, analysis_tables
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.regression import averaging_lines, coefficient_lines, coefficients_in_words, with_ends
+from flfed.records.statistics.regression import (
+    averaging_lines,
+    coefficient_lines,
+    coefficients_in_words,
+    effect_in_words,
+    with_ends,
+)
 from flfed.records.statistics.verdict import (
     ABSENT,
+    UNLIKE,
     Figure,
     decimals_beside,
     decimals_of,
     format_as_written,
     format_p,
-    interval,
     number,
     shown,
     with_interval,
@@ -37,8 +43,6 @@ COEFFICIENTS = ("cox", "glm")
 """Statistics with coefficients."""
 NOT_REACHED = "not reached"
 """A median time that a curve, or an end of its interval, never falls to."""
-SIGNIFICANT = 0.05
-"""Below this p, the ratios of sites, or the curves of groups, are said to differ."""
 
 
 def statistic_tables(statistic: StatisticObject) -> list[Table]:
@@ -142,8 +146,8 @@ def _odds_in_words(statistic: StatisticObject) -> list[str]:
     if odds.pearson is not None:
         chi2 = number(odds.pearson.chi2.value)
         tests.append(render("report.statistic.pearson", chi2=chi2, p=format_p(odds.pearson.p.value or 0.0)))
-    limits = f"{render('report.statistic.unadjusted')} {render('report.statistic.pooled')}"
-    return [*_ratio_in_words(odds), *tests, limits]
+    tests.append(f"{render('report.statistic.unadjusted')} {render('report.statistic.pooled')}")
+    return _ratio_in_words(odds) + tests
 
 
 def _stratified_in_words(statistic: StatisticObject) -> list[str]:
@@ -151,7 +155,7 @@ def _stratified_in_words(statistic: StatisticObject) -> list[str]:
     tests = [render("report.statistic.stratified")]
     if odds.homogeneity is not None:
         p = odds.homogeneity.p.value or 0.0
-        key = "alike" if p >= SIGNIFICANT else "unlike"
+        key = "alike" if p >= UNLIKE else "unlike"
         tests.append(render(f"report.homogeneity.{key}", p=format_p(p)))
     return [*_ratio_in_words(odds), *tests, render("report.statistic.unadjusted")]
 
@@ -160,13 +164,13 @@ def _ratio_in_words(odds: Odds) -> list[str]:
     """Return the odds ratio, and the rows left out."""
     first, second = (group_name(odds.by, of.group) for of in odds.groups)
     ratio = odds.odds_ratio
-    if ratio is None or ratio.value is None or ratio.low is None or ratio.high is None or odds.p is None:
+    if ratio is None or ratio.value is None or odds.p is None:
         return [render("report.statistic.inconclusive", reason=odds.why)]
-    direction = "lower" if ratio.value < 1 else "higher"
-    conclusion = "no difference is shown" if ratio.low <= 1 <= ratio.high else "more than chance explains"
+    value, low, high = ratio.ends
+    direction = "lower" if value < 1 else "higher"
+    conclusion = "no difference is shown" if low <= 1 <= high else "more than chance explains"
     facts = {"first": first, "second": second, "direction": direction, "conclusion": conclusion}
-    facts |= {"ratio": number(ratio.value), "interval": interval(ratio.low, ratio.high)}
-    facts["p"] = format_p(odds.p.value or 0.0)
+    facts |= {**effect_in_words(value, low, high), "p": format_p(odds.p.value or 0.0)}
     return [render("report.statistic.odds", **facts), *_left_out(odds.rows_without_a_group, "a group")]
 
 
@@ -279,7 +283,7 @@ def _stock_in_words(statistic: StatisticObject) -> list[str]:
     chance = NORMAL_95 * math.sqrt(of.service * (1 - of.service) / rows)
     beside = _misses_beside(of, missed, chance / math.sqrt(of.sites))
     target = f"{format_as_written(round(100 * of.service, 9))} %"
-    facts = {"until": of.until, "covered": _percent(covered), "missed": number(missed), "sites": of.sites}
+    facts = vars(of) | {"covered": _percent(covered), "missed": number(missed)}
     basis = {"rows": number(rows, 0), "chance": number(chance), "forecast": of.forecast}
     return [
         render("report.statistic.service", target=target, beside=beside, **facts),
@@ -402,7 +406,7 @@ def _survival_in_words(statistic: StatisticObject) -> list[str]:
     difference = ""
     if of.log_rank is not None:
         p = of.log_rank.p.value or 0.0
-        key = "differ" if p < SIGNIFICANT else "agree"
+        key = "differ" if p < UNLIKE else "agree"
         chi2 = number(of.log_rank.chi2.value)
         difference = " " + render(f"report.log-rank.{key}", chi2=chi2, p=format_p(p))
     rows = counted(sum(group.rows for group in of.groups), "row")

@@ -207,16 +207,16 @@ def coefficients_in_words(statistic: Mapping[str, Any]) -> list[str]:
         return [render("report.regression.units")]
     name = next(iter(effects))
     one = model.coefficients[name]
-    value, _, ends = with_ends(*effects[name]).partition(" (")
-    facts = {"effect": model.effect, "outcome": model.outcome, "column": name, "value": value}
-    facts |= {"interval": ends.rstrip(")"), "p": format_p(one.p), "conclusion": one.conclusion}
-    first = render("report.regression.effect", **facts)
-    basis = {"rows": counted(model.rows, "row"), "sites": counted(model.sites, "site"), "visits": model.visits}
-    basis |= {"deviance": number(model.deviance, 2), "freedom": model.degrees_of_freedom, "aic": number(model.aic, 2)}
-    key = "basis"
-    if model.family == "cox":
-        key = "hazards"
-        basis["events"] = counted(model.events, "event")
+    facts = {"effect": model.effect, "column": name, **effect_in_words(*effects[name]), "conclusion": one.conclusion}
+    first = render("report.regression.effect", outcome=model.outcome, p=format_p(one.p), **facts)
+    basis = vars(model) | {
+        "rows": counted(model.rows, "row"),
+        "sites": counted(model.sites, "site"),
+        "events": counted(model.events, "event"),
+        "deviance": number(model.deviance, 2),
+        "aic": number(model.aic, 2),
+    }
+    key = "hazards" if model.family == "cox" else "basis"
     lines = [first, render(f"report.regression.{key}", **basis)]
     if model.rows_left_out:
         lines.append(render("report.regression.omitted", rows=counted(model.rows_left_out, "row")))
@@ -274,12 +274,12 @@ def _averaging_in_words(model: Coefficients) -> list[str]:
     return lines
 
 
-def effect_decimals(value: float, low: float, high: float) -> int:
-    """Return the decimals of an effect and its interval, of which none reads as 0 or 1 that is neither."""
-    return decimals_beside((value, low, high), decimals_of(value, low, high), marks=(0.0, 1.0))
+def effect_in_words(value: float, low: float, high: float) -> dict[str, str]:
+    """Return an effect and its interval, of which none reads as 0 or 1 that is neither."""
+    decimals = decimals_beside((value, low, high), decimals_of(value, low, high), marks=(0.0, 1.0))
+    return {"value": number(value, decimals), "interval": interval(low, high, decimals)}
 
 
 def with_ends(value: float, low: float, high: float) -> str:
     """Return an effect with its interval."""
-    decimals = effect_decimals(value, low, high)
-    return f"{number(value, decimals)} ({interval(low, high, decimals)})"
+    return "{value} ({interval})".format(**effect_in_words(value, low, high))

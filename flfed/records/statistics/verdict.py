@@ -175,16 +175,16 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
 
 
 def format_p(p: float) -> str:
-    """Return a p-value with three decimals, or that it is smaller.
+    """Return a p-value with three decimals, with more where it would read as 0.05, or that it is smaller.
 
     Examples
     --------
-    >>> format_p(0.0053), format_p(0.2), format_p(0.0004)
-    ('p = 0.005', 'p = 0.200', 'p < 0.001')
+    >>> format_p(0.0053), format_p(0.2), format_p(0.0004), format_p(0.04996)
+    ('p = 0.005', 'p = 0.200', 'p < 0.001', 'p = 0.04996')
     """
     if p < 0.0005:
         return f"p < {number(0.001)}"
-    return f"p = {number(p)}"
+    return f"p = {number(p, decimals_beside([p], 3, [UNLIKE]))}"
 
 
 def better_or_worse(gain: float, digits: int) -> str:
@@ -570,9 +570,15 @@ def _sentence(
         against = f"{number(own, digits)} alone"
         if alone:
             against += f" ({alone})"
-    facts = {"metric": name, "figure": number(with_, digits), "model": ARM_NAMES[arm], "against": against}
-    span = describe_interval(gain, worthwhile)
-    return render("report.verdict.gain", gain=size_and_span(gain, worthwhile)[0], interval=span, **facts)
+    return render(
+        "report.verdict.gain",
+        metric=name,
+        figure=number(with_, digits),
+        model=ARM_NAMES[arm],
+        against=against,
+        gain=size_and_span(gain, worthwhile)[0],
+        interval=describe_interval(gain, worthwhile),
+    )
 
 
 FEW_SITES = 4
@@ -582,4 +588,4 @@ LEAST_OF_A_CLASS = 10
 LEAST_SITES = 3
 """Fewest sites from which the interval of a mean is of use."""
 UNLIKE = 0.05
-"""Below this p-value of Cochran's test, the gains of the sites differ."""
+"""Below this p-value the gains or ratios of sites, or the curves of groups, differ by more than chance explains."""
