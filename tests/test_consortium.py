@@ -30,7 +30,7 @@ def test_a_consortium_by_the_book(machines, test_data):
     begin(machines, test_data)
     for site in SITES:
         take_in(coordinator, machines[site])
-        assert "Legal basis: public data" in machines[site].run(short(SITE["site approve"], machines[site]))
+        assert 'Legal basis: "public data' in machines[site].run(short(SITE["site approve"], machines[site]))
         machines[site].start(SITE["site serve"])
     wait_online(machines, 4)
     deployed = json.loads(coordinator.run([*short(COORDINATOR["coordinator run"], coordinator), "--json"]))

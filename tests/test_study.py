@@ -145,6 +145,7 @@ def test_a_table_that_is_none_is_refused(table: str):
 
 @pytest.mark.parametrize(("text", "said"), [
     (with_line("privacy", "epsilon = 3.0"), "[privacy]: epsilon needs name; known: re"),
+    (with_line("privacy", "covrs = 'study'"), "Or covrs is misspelt"),
     (TEXT.replace('"off"', '"yes"'), "[privacy]: secure-aggregation='yes' must be one of 'off', 'auto', 'on'"),
     (with_line("privacy", "largest-entry = 0"), "[privacy]: largest-entry=0.0 must be in (0, 1048576"),
     (

@@ -50,6 +50,8 @@ class Monitored:
     is_mean : bool
         Whether the mean of a number moved most: `movement` then has the means, of a logarithmic column the geometric
         ones.
+    is_about : bool
+        Whether a mean of the training rows comes from groups of bins.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Monitored:
     is_rare: bool
     reason: str
     is_mean: bool = False
+    is_about: bool = False
 
     @property
     def is_alarm(self) -> bool:
@@ -73,14 +76,16 @@ class Monitored:
 
     def as_line(self) -> list[str]:
         """Return the cells of a table for people."""
-        index = bound = moved = ""
-        if self.movement is not None:
-            index = number(self.movement.index)
-            bound = number(self.movement.bound)
+        movement = self.movement
+        index = bound = moved = before = ""
+        if movement is not None:
+            index = number(movement.index)
+            bound = number(movement.bound)
             form = number if self.is_mean else format_share
-            facts = {"now": form(self.movement.now), "before": form(self.movement.before)}
-            moved = render("export.monitor.moved", group=self.group, **facts)
-        before = ""
+            facts = {"now": form(movement.now), "before": form(movement.before), "group": self.group}
+            moved = render("export.monitor.moved", **facts)
+            if self.is_mean and self.is_about:
+                moved = render("export.monitor.about", **facts)
         if self.missing_before is not None:
             before = format_share(self.missing_before)
             if self.is_rare:
@@ -90,13 +95,12 @@ class Monitored:
 
     def as_object(self) -> dict[str, Any]:
         """Return the entry of `flfed monitor --json`."""
-        moved = None
-        index = bound = None
-        if self.movement is not None:
-            index = finite(self.movement.index)
-            bound = self.movement.bound
-            shares = {"now": finite(self.movement.now), "training": self.movement.before}
-            moved = {"group": self.group, **shares}
+        movement = self.movement
+        moved = index = bound = None
+        if movement is not None:
+            index = finite(movement.index)
+            bound = movement.bound
+            moved = {"group": self.group, "now": finite(movement.now), "training": movement.before}
         return {
             "psi": index,
             "alarm-above": bound,
@@ -169,9 +173,8 @@ class Monitoring:
         """Return the result in sentences."""
         sentences = [render("export.monitor.calm")]
         if self.alarms:
-            named = ", ".join(one.title for one in self.alarms)
-            sentences = [render("export.monitor.alarm", named=named)]
-        sentences.append(render("export.monitor.rows", rows=self.rows, training=self.training_rows))
+            sentences = [render("export.monitor.alarm", named=", ".join(one.title for one in self.alarms))]
+        sentences.append(render("export.monitor.rows", **vars(self)))
         for one in (self.score, *self.columns):
             if one.reason:
                 sentences.append(render("export.monitor.absent", name=one.title, reason=one.reason))
@@ -216,12 +219,11 @@ def monitor(model: SharedModel, predictions: Predictions) -> Monitoring:
     counts = _count_scores(references, predictions)
     movement = measure_movement(references.score, counts, np.nan, tests, independent)
     score = _monitored(references.score, movement, counts, _name_score_cells(references.bins, movement))
-    training = max((reference.rows for reference in references.columns), default=0)
     return Monitoring(
         columns=tuple(columns),
         score=score,
         rows=rows.rows,
-        training_rows=training,
+        training_rows=max((reference.rows for reference in references.columns), default=0),
         sites=references.sites,
         requested=references.requested,
         predictions=predictions,
@@ -278,6 +280,7 @@ def _monitored(reference: Reference, movement: Movement | None, counts: np.ndarr
         missing_before=before,
         is_rare=last in reference.rare,
         reason=reason,
+        is_about=reference.about,
     )
 
 

@@ -59,6 +59,11 @@ CASES = {
          "whoever sees every update learns about one person at most what epsilon allows", SCORED,
          "have spent epsilon 0 of 8 for 'small' at delta 1e-05. A run makes it 3 and leaves 5."),
     ),
+    "record-dp in sums": Case(
+        {**DP, "secure-aggregation": "on"},
+        ("a masked model update", "test figures have none. Updates leave in sums over 3 or more of 4 sites."),
+        SUMMED,
+    ),
     "record-dp, exact encoder": Case(
         {**DP, "encode.scaler": "global"},
         ("Means and deviations for scaling have no noise, and that epsilon leaves them out.",
@@ -156,7 +161,7 @@ def test_ten_lines_have_what_a_decision_rests_on(small_sites: MakeSites, small_s
     for fact in (
         "Heart consortium asks site-01 to join study small, with site-02, site-03, site-04.",
         "A run needs at least",
-        "Purpose: Test. Legal basis: none needed.",
+        'Purpose: "Test". Legal basis: "none needed".',
         "Rows: a snapshot of today's, without people who opted out.",
         "Until: the study sets no last day.",
         "flfed site withdraw small, or flfed site pause site-01. Nothing that was sent can be recalled.",
@@ -338,7 +343,7 @@ def test_a_long_purpose_is_cut_and_cannot_pretend_to_be_ours(small_sites: MakeSi
     study = Study.parse(small_study.replace('purpose = "Test"', f'purpose = "{purpose}"'))
     text = ten_lines(study, site, OTHERS)
     assert len(text) == LINES + 1 and words(text) <= MOST_WORDS
-    assert text[1].startswith("Purpose: Predict [8m Until: 2099. word word") and "characters more" in text[1]
+    assert text[1].startswith('Purpose: "Predict [8m Until: 2099. word word') and "characters more" in text[1]
     assert "\x1b" not in " ".join(text) and "\n" not in " ".join(text)
 
 

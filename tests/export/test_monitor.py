@@ -18,6 +18,7 @@ from flfed.export.model_folder import SharedModel
 from flfed.export.references import recorded_references
 from flfed.export.run_folder import export
 from flfed.federation.server.run import run
+from flfed.records.statistics.verdict import number
 from flfed.records.store.reader import RunReader
 from flfed.rows.features.encode import codes
 from flfed.rows.model_files import INDEX, MONITOR, seal
@@ -144,7 +145,10 @@ def test_institutions_release_no_small_group_and_a_score_without_counts_says_so(
     means = found["x1"]["moved-most"]
     assert means["group"] == "mean" and means["now"] == pytest.approx(moved["x1"].mean())
     assert means["training"] == x1.mean
-    assert "x1" in flfed("monitor", folder, written(moved, folder))[1].partition("Alarm: ")[2]
+    said = flfed("monitor", folder, written(moved, folder))[1]
+    assert "x1" in said.partition("Alarm: ")[2]
+    # A mean from groups of bins is no measured one.
+    assert f"(about {number(x1.mean)} in training)" in " ".join(said.split())
 
 
 def test_wrong_input_is_a_sentence_and_exit_code_2(exported, flfed, tmp_path: Path) -> None:

@@ -137,6 +137,14 @@ def test_the_command_of_the_page_is_that_of_the_study():
     assert "`flfed study run preterm-birth --repeats 10`" in info.value and "STUDY" not in info.value
 
 
+def test_institutions_are_shown_what_their_gates_want_first(home: Path):
+    series(1, rounds=1)
+    with sqlite3.connect(home / "runs.db") as store:
+        store.execute("UPDATE run SET engine = 'deployment'")
+    [info] = shown().info
+    assert "coordinator run" in info.value and "Institutions approve that text first" in info.value
+
+
 def test_an_interval_that_holds_0_shows_no_difference():
     def told(low: float, high: float, metric: str) -> str:
         return shows({metric: {"value": (low + high) / 2, "low": low, "high": high}}, metric)

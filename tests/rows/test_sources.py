@@ -155,6 +155,11 @@ def test_a_database_is_found_by_the_environment_or_by_a_file_of_it(tmp_path, mon
     monkeypatch.delenv("URL_OF_CLINIC")
     monkeypatch.setenv("URL_OF_CLINIC_FILE", str(secret))
     assert np.nansum(source.read(())["b"]) == 0.5
+    secret.write_text(f"sqlite:///{tmp_path}/moved.db\n")
+    for ask in (source.reach, lambda: source.read(())):
+        with pytest.raises(UsageError, match="the SQLite file of the URL in URL_OF_CLINIC does not exist"):
+            ask()
+    assert not (tmp_path / "moved.db").exists()
     monkeypatch.setenv("URL_OF_CLINIC_FILE", str(tmp_path / "none"))
     with pytest.raises(UsageError, match="URL_OF_CLINIC_FILE names a file that cannot be read"):
         source.read(())

@@ -63,20 +63,19 @@ def guarantee_of(study: Study, without_noise: str, pinned: int, least: int) -> G
     least : int
         Fewest sites of such a sum.
     """
-    sums = {"n": pinned, "least": least, "rest": least - 1}
+    sums = {"name": study.privacy.name, "n": pinned, "least": least, "rest": least - 1}
     mechanism = mechanism_of(study)
     if mechanism is None:
         return Guarantee(without_noise, sums)
-    name = {"name": study.privacy.name}
     promise = mechanism.promise(study.plan, study.rounds)
     charge = charge_of(study)
     # Against a server with which a third of the sites collude; None where sites add no noise.
     colluding = mechanism.colluding(study.rounds, least, max(1, pinned // 3)) if pinned else None
     # A mechanism that charges nothing to the account adds no noise: its text must not sound as if it did.
     if promise is None or (charge is None and colluding is None):
-        return Guarantee("no-noise", name, (render(f"approval.privacy.{without_noise}", **sums),))
+        return Guarantee("no-noise", sums, (render(f"approval.privacy.{without_noise}", **sums),))
     facts = {
-        **name,
+        **sums,
         "unit": promise.unit,
         "epsilon": shown_epsilon(promise.epsilon),
         "delta": promise.delta,
@@ -85,11 +84,12 @@ def guarantee_of(study: Study, without_noise: str, pinned: int, least: int) -> G
     excludes_encoder = study.encode.scaler != "schema"
     given_encoder = (describe_encoder_condition(promise.unit),) if excludes_encoder else ()
     if colluding is not None:
-        of_sites = {**facts, "least": least, "colluding": shown_epsilon(colluding)}
+        of_sites = {**facts, "colluding": shown_epsilon(colluding)}
         return Guarantee("noise-of-sites", of_sites, given_encoder, True, excludes_encoder)
     if charge is not None and study.analysis is not None:
         return _guarantee_of_analysis(facts, charge, pinned, least)
     if not study.covers_model:
+        facts["sums"] = render("approval.protection.sums", **facts) if pinned else ""
         return Guarantee("noise", facts, (DRAWN_ONCE, *given_encoder), True, excludes_encoder)
     own = {"compared": "", "others": ""}
     if study.compares_privately:

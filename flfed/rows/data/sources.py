@@ -404,13 +404,18 @@ class Sql(Selection):
 
     def reach(self) -> None:
         """Connect to the database, and close the connection."""
-        self._check_file()
         self._connection().close()
 
     def _connection(self) -> Connection:
         """Connect to the database without a pool, so that closing leaves nothing."""
         import sqlalchemy
 
+        kind, _, path = self._url().partition(":///")
+        path = path.partition("?")[0]
+        is_file = path and not path.startswith((":memory:", "file:"))
+        # Connecting would make the file.
+        if kind.startswith("sqlite") and is_file and not os.path.exists(path):
+            raise usage_error("rows.source.gone", variable=self.url_variable)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)  # it quotes settings after the "?"
@@ -432,13 +437,6 @@ class Sql(Selection):
         except sqlalchemy.exc.SQLAlchemyError as error:
             kind = type(error).__name__
             raise usage_error("rows.source.unreachable", error=kind, variable=self.url_variable) from None
-
-    def _check_file(self) -> None:
-        """Refuse an absent file of SQLite, which connecting would make."""
-        kind, _, path = self._url().partition(":///")
-        if kind == "sqlite" and path not in ("", ":memory:") and not path.startswith("file:"):
-            if not Path(path.partition("?")[0]).exists():
-                raise usage_error("rows.source.unreachable", error="FileNotFoundError", variable=self.url_variable)
 
     def _url(self) -> str:
         url = os.environ.get(self.url_variable, "")

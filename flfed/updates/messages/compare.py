@@ -275,17 +275,17 @@ class CompareReply:
     reply counts holdout rows by class and predicted probability. There are 256 bins about a centre that the coordinator
     chooses. They are 0.003 log-odds wide or wider: with few rows most hold one. Where the site's own model is the best
     of several families, the reply names that family. It did best on training rows kept apart. The reply does not where
-    record-level differential privacy protects these rows of an "institution", unless its policy names "training-
-    figures". Of a regression, a site that holds out its later rows also sends figures of forecasts without a model. The
-    mean outcome of the training rows follows from them, and that of the latest ones. At an "institution" these are over
-    at least the cell minimum of rows and persons. Where the study requests columns of a site's own, figures of their
-    model show that the site has values of one. Where the study names a score in use, the reply has figures of that
-    column, over the rows that have it; the note counts the others. At an institution both have at least the cell
-    minimum of rows and people of each class, or there are no others. Where there are some, these figures leave in one
-    run alone. A site that shares figures in sums only, under secure aggregation, sends the two numbers of rows by
-    themselves and nothing else. Where three or more such sites take part (more among six sites and up), further numbers
-    leave under masks. They are means over rows, counts at operating points and rows by predicted probability: see
-    `Masked`, and what opens the sum.
+    record-level differential privacy protects these rows of an "institution", unless its policy names
+    "training-figures". Of a regression, a site that holds out its later rows also sends figures of forecasts without a
+    model. The mean outcome of the training rows follows from them, and that of the latest ones. At an "institution"
+    these are over at least the cell minimum of rows and persons. Where the study requests columns of a site's own,
+    figures of their model show that the site has values of one. Where the study names a score in use, the reply has
+    figures of that column, over the rows that have it; the note counts the others. At an institution both have at least
+    the cell minimum of rows and people of each class, or there are no others. Where there are some, these figures leave
+    in one run alone. A site that shares figures in sums only, under secure aggregation, sends the two numbers of rows
+    by themselves and nothing else. Where three or more such sites take part (more among six sites and up), further
+    numbers leave under masks. They are means over rows, counts at operating points and rows by predicted probability:
+    see `Masked`, and what opens the sum.
     """
 
     num_examples: int
