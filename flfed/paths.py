@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from flfed.errors import FlfedError, UsageError
@@ -266,7 +265,7 @@ class SiteFolder:
         if not NAME.fullmatch(self.site):
             raise UsageError(f"site name {self.site!r} must be of a-z, 0-9 and single hyphens")
 
-    @cached_property
+    @property
     def root(self) -> Path:
         """The folder of the site."""
         return home() / "sites" / self.site

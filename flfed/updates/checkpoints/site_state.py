@@ -21,7 +21,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ class ReplyCache:
     site: str
     run: str
 
-    @cached_property
+    @property
     def folder(self) -> Path:
         """Folder of the replies."""
         return SiteFolder(self.site).states / self.run
