@@ -254,7 +254,7 @@ def test_an_approval_shows_what_was_signed_and_what_it_allows(ran: Any):
     site, _ = ran
     opened = page("approvals")
     said = words(opened)
-    for word in ("Purpose: Test", "Approved by Dr Kim", site.study.sha256(), "site-02, site-03", bundle_sha256()):
+    for word in ('Purpose: "Test"', "Approved by Dr Kim", site.study.sha256(), "site-02, site-03", bundle_sha256()):
         assert word in said.replace("**", "")
     key = site.study.sha256()
     opened.session_state[f"text-{key}"] = True

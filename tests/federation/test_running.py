@@ -218,7 +218,11 @@ def test_an_error_of_the_program_is_in_the_store_as_failed_without_its_text(smal
 
 
 @pytest.mark.parametrize(("options", "said"), [
-    ({"engine": "deployment"}, "not admitted: site-01, site-02; admitted: none (see: flfed coordinator status)"),
+    (
+        {"engine": "deployment"},
+        "not admitted: site-01, site-02; admitted: none (see: flfed coordinator status); of several sites: "
+        "--site A --site B",
+    ),
     (
         {"engine": "inproces"},
         "engine 'inproces' is not known; did you mean 'inprocess'? Known: inprocess, ray, deployment",
@@ -279,7 +283,7 @@ def test_sites_of_another_dataset_and_sites_of_one_name_are_refused(small_sites,
         run(study, sites=[sites[0], replace(sites[1], dataset="wine")])
     with pytest.raises(UsageError, match="a site's name must be unique"):
         run(study, sites=[sites[0], sites[0]])
-    with pytest.raises(UsageError, match="no site has dataset 'small'"):
+    with pytest.raises(UsageError, match="no site on this machine has dataset 'small'"):
         run(study)
     assert not (home / "runs.db").exists()
 

@@ -375,7 +375,9 @@ def test_the_studies_of_the_docstring_run_and_a_dataset_without_sites_is_told_to
         told = "".join(part for part in (flfed.Study.__doc__ or "").split("`") if study.dataset.name in part)
         assert told.startswith("Study(dataset=")
         assert flfed.run(study, repeats=np.int64(1)).status == "completed"
-    with pytest.raises(UsageError, match="no site has dataset 'wine'.*cut into sites by .dataset. partition = "):
+    with pytest.raises(
+        UsageError, match="no site on this machine has dataset 'wine'.*cut into sites by .dataset. partition = "
+    ):
         flfed.run(flfed.Study(dataset="wine", model="mlp", rounds=1))
     assert flfed.run("wine", model="mlp", rounds=1).study.model.name == "mlp"
 

@@ -34,6 +34,7 @@ site = Site(
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "own.db"
+    path.touch()
     monkeypatch.setenv("FLFED_SITE_URL", f"sqlite:///{path}")
     return path
 

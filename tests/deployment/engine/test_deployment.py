@@ -123,7 +123,8 @@ def test_a_site_that_is_not_admitted_is_not_asked(world: Any):
     with pytest.raises(UsageError) as error, deployed(world.folder, ["site-1", "nobody"], CONFIG):
         pass
     assert str(error.value) == (
-        "not admitted: nobody; admitted: site-1, site-2, site-3 (see: flfed coordinator status)"
+        "not admitted: nobody; admitted: site-1, site-2, site-3 (see: flfed coordinator status); "
+        "of several sites: --site A --site B"
     )
     assert error.value.exit_code == 2
 
