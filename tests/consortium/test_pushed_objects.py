@@ -126,7 +126,7 @@ def serving(consortium: Any) -> Iterator[Serving]:
     try:
         with Heartbeat(made.task):
             yield made
-        made.task.end("completed", "")
+        made.task.end()
     finally:
         made.close()
 
