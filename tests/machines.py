@@ -178,6 +178,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def is_listening(host: str, port: int) -> bool:
+    """Return whether someone answers at a port."""
+    with socket.socket() as asking:
+        return asking.connect_ex((host, port)) == 0
+
+
 def until(
     what: str,
     ready: Callable[[], object],

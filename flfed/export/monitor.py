@@ -83,9 +83,8 @@ class Monitored:
             bound = number(movement.bound)
             form = number if self.is_mean else format_share
             facts = {"now": form(movement.now), "before": form(movement.before), "group": self.group}
-            moved = render("export.monitor.moved", **facts)
-            if self.is_mean and self.is_about:
-                moved = render("export.monitor.about", **facts)
+            key = "about" if self.is_mean and self.is_about else "moved"
+            moved = render(f"export.monitor.{key}", **facts)
         if self.missing_before is not None:
             before = format_share(self.missing_before)
             if self.is_rare:

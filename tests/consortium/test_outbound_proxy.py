@@ -18,6 +18,7 @@ import pytest
 from flfed.deployment.operator.outbound_proxy import OutboundProxy, read_proxy
 from flfed.deployment.processes.node import _client_through, reason_of
 from flfed.paths import SiteFolder
+from tests.machines import is_listening
 
 pytestmark = [
     pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(600),
@@ -54,12 +55,6 @@ def network() -> Iterator[str]:
     finally:
         # The cable goes with the network.
         subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
-
-
-def is_listening(host: str, port: int) -> bool:
-    """Return whether someone answers at a port."""
-    with socket.socket() as asking:
-        return asking.connect_ex((host, port)) == 0
 
 
 @pytest.fixture(scope="module")

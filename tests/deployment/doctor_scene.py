@@ -18,7 +18,7 @@ from flfed.deployment.doctor.coordinator import examine_coordinator
 from flfed.deployment.doctor.site import examine_site
 from flfed.paths import CoordinatorFolder
 from tests.consortium.conftest import Consortium
-from tests.machines import at, called, free_port, until
+from tests.machines import at, called, free_port, is_listening, until
 
 CADDY = """
 {
@@ -78,7 +78,7 @@ def running(words: Sequence[str], folder: Path, port: int, bind: str = "127.0.0.
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
     try:
-        until("caddy", lambda: _listens(bind, port), said=(folder / "log").read_text)
+        until("caddy", lambda: is_listening(bind, port), said=(folder / "log").read_text)
         yield
     finally:
         process.terminate()
@@ -113,11 +113,6 @@ def front(scene: Scene, folder: Path, bind: str) -> Iterator[int]:
     proxy.write_caddyfile(scene.folder, inside, bind=bind, port=port)
     with running(proxy.command(scene.folder), folder, port, bind):
         yield port
-
-
-def _listens(bind: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((bind, port)) == 0
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int, int, int]]:

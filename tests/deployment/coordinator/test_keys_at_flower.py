@@ -16,6 +16,7 @@ from flfed.deployment.coordinator.admission import admit, admitted
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.operator.join import join, renew
 from flfed.paths import CoordinatorFolder, SiteFolder
+from tests.machines import is_listening
 
 BIN = Path(sys.executable).parent
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -114,7 +115,7 @@ def test_an_admitted_site_connects_through_a_change_of_authority_and_nobody_else
         "--disable-runtime-dependency-installation", "--database", tmp_path / "state.db", "--isolation", "process",
         home="server",
     )  # fmt: skip
-    assert until(lambda: reachable(port)), (tmp_path / "server.log").read_text()
+    assert until(lambda: is_listening("127.0.0.1", port)), (tmp_path / "server.log").read_text()
     assert server.poll() is None
     control = Control(tmp_path / "control", port, keys / "ca.crt")
     public = tmp_path / "cleveland.pub"
@@ -127,8 +128,3 @@ def test_an_admitted_site_connects_through_a_change_of_authority_and_nobody_else
     joined = node(start, SiteFolder("cleveland"), port)
     assert until(lambda: control.online() == 1), (tmp_path / "node-cleveland.log").read_text()
     assert joined.poll() is None
-
-
-def reachable(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -39,6 +38,7 @@ from flfed.deployment.processes.relay import relaying
 from flfed.files import write_whole
 from flfed.paths import CoordinatorFolder, SiteFolder
 from flfed.signatures import new_node_key, private_text, public_text
+from tests.machines import is_listening
 
 RUN, NODE = 77, 4711
 BUNDLE = b"a bundle that nobody opens"
@@ -198,8 +198,7 @@ class Consortium:
 
     def _listening(self) -> bool:
         assert self.server.poll() is None, (self.root / "superlink.log").read_text()[-2000:]
-        with socket.socket() as asking:
-            return asking.connect_ex(("127.0.0.1", self.port)) == 0
+        return is_listening("127.0.0.1", self.port)
 
     def start(self, words: list[str], log: str, **environment: str) -> subprocess.Popen[str]:
         """Start a process that is ended with the consortium; its output goes to a file of this name."""
