@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,13 +33,12 @@ print(json.dumps({"code": code, "modules": sorted(sys.modules)}))
 """
 
 
-def loaded(code: str, home: Path) -> dict:
+def loaded(code: str, home: Path) -> Any:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "FLFED_HOME": str(home)}
     )
     assert done.returncode == 0, done.stderr
-    found: dict = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.studies
@@ -60,3 +60,12 @@ def test_no_module_imports_scipy_stats():
         path.name for path, text in sources.items() if re.search(r"^\s*(?:from|import) scipy\.stats", text, re.M)
     ]
     assert len(sources) > 400 and imports == []
+
+
+@pytest.mark.parametrize("code", [
+    "from flfed.federation.engines.engine import list_sites; from flfed.federation.server.preflight import check",
+    "import flfed.deployment.gate.gate",
+])  # fmt: skip
+def test_a_check_of_a_study_and_a_gate_that_waits_load_no_torch(code: str, home: Path):
+    modules = loaded(f"import json, sys; {code}; print(json.dumps(sorted(sys.modules)))", home)
+    assert "numpy" in modules and "torch" not in modules

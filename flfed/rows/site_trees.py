@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from flfed.rows.comparison.single_rows import holds_models, outputs_refusal
 from flfed.rows.features.encode import ColumnArrays, Encoded, plain_inputs
@@ -20,6 +18,9 @@ from flfed.summaries.score_bins import RowScores
 from flfed.summaries.summary import Arrays, Encoder, arrays_sha256
 from flfed.trees.cut_points import chosen_cuts, codes_in, counted_columns, widths_of
 from flfed.trees.forest import depth_of, forest_of, trees_of, without_trees
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,7 +102,7 @@ class _Scored:
     layers: tuple[tuple[str, str], ...] = ()
 
     def outputs(self, arrays: dict[str, Any], x: Tensor) -> Tensor:
-        return x.to(torch.float64)
+        return x.double()
 
 
 SCORED = _Scored()

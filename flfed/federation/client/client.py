@@ -28,7 +28,6 @@ from flfed.rows.comparison.incumbent import refuse_without_score
 from flfed.rows.data.site import Site
 from flfed.rows.session import FIT, SiteSession, never
 from flfed.rows.streamed import open_session
-from flfed.rows.training.answer import compute_one_by_one, run_client
 from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, run_client_by
 from flfed.rows.warm_start import FindSource, no_source
 from flfed.seeds import Draws
@@ -78,7 +77,7 @@ class SiteClient:
     source : callable (study) → Source or None
         The site's copy of the earlier run's model that a study begins from: no message brings it.
     compute : callable
-        Answers the requests of a message that is answered alone.
+        Answers the requests of a message that is answered alone; by default one by one.
 
     Notes
     -----
@@ -96,7 +95,7 @@ class SiteClient:
         releasing: bool = True,
         approval: Approving | None = None,
         source: FindSource = no_source,
-        compute: Compute = compute_one_by_one,
+        compute: Compute | None = None,
     ) -> None:
         self._compute = compute
         self._find_site = find_site
@@ -149,14 +148,16 @@ class SiteClient:
         own = self._run_of(context, run_state(str(context.node_config["site"]), context))
         try:
             request = read(CompareRequest, message.content)
-            figures: tuple[Figure, ...] = run_client(later_figures(request, self.session(context, COMPARE), own))
+            figures: tuple[Figure, ...] = self._run(later_figures(request, self.session(context, COMPARE), own))
         except FlfedError as error:
             LOG.warning(render("gate.log.noised", why=error))
             return ()
         return figures
 
     def _run(self, handler: ClientGenerator) -> Any:
-        return run_client_by(handler, self._compute)
+        from flfed.rows.training.answer import compute_one_by_one  # it needs torch, and a gate that waits does without
+
+        return run_client_by(handler, self._compute or compute_one_by_one)
 
     def _answer(self, message: Message, context: Context) -> Message:
         site = str(context.node_config["site"])

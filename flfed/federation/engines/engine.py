@@ -28,7 +28,6 @@ from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites_listing
 from flfed.rows.data.partition import cut
 from flfed.rows.data.site import Site
-from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import Compute
 from flfed.rows.warm_start import Source, SourceRows
@@ -278,6 +277,8 @@ def answer_of(path: str, jobs: Jobs = 1) -> Compute | None:
 
     It answers those of all sites together, or is None for one by one.
     """
+    from flfed.rows.training.answer import stacked_compute  # it needs torch, and a check of a study does without
+
     return stacked_compute(jobs) if path == "stacked" else None
 
 

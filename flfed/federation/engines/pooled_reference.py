@@ -10,7 +10,6 @@ from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import compares_models
 from flfed.rows.comparison.pooled import Reference, first_searches, reference, union_scores
 from flfed.rows.session import SiteSession
-from flfed.rows.training.answer import ModelsAhead
 from flfed.rows.training.requests import Compute, run_client_by
 from flfed.summaries.summary import Encoder
 from flfed.updates.arrays import Arrays
@@ -46,6 +45,8 @@ class PooledReference:
 
     def begin_models(self, sites: Sequence[str]) -> None:
         """Begin the own models of these sites, and the pooled one, in other processes."""
+        from flfed.rows.training.answer import ModelsAhead  # it needs torch
+
         ahead = self._answer
         sessions = self.sessions(sites)
         is_compared = compares_models(sessions[0].study) and not self.are_streamed(sites)
