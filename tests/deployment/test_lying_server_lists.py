@@ -27,7 +27,7 @@ Make = Callable[..., GateScene]
 Attack = Callable[[Any], object]
 Plant = Callable[[pytest.MonkeyPatch], object]
 TWO_LISTS = "this question was answered with another list of sites before"
-UNCONFIRMED = "sites confirmed the list of the sum"
+UNCONFIRMED = "confirmed the list of the sum"
 UNREADABLE = "is not one for this site and this sum"
 BINDING, SECRETS = SumContext.binding, keys.pair_secrets
 

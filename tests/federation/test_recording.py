@@ -208,8 +208,10 @@ def test_the_mean_of_sites_leaves_a_site_without_the_figure_out_and_says_so():
     replies = {"a": compare_reply(10, roc_auc_score=0.9), "b": compare_reply(10, roc_auc_score=math.nan)}
     [mean] = sites_mean(replies, len(replies))
     [union] = from_replies(replies)
-    assert (mean.value, mean.method) == (0.9, "mean of 1 sites; 1 without this figure left out")
+    assert (mean.value, mean.method) == (0.9, "mean of 1 site; 1 without this figure left out")
     assert (union.value, union.method) == (None, "not every site's policy lets it be computed over all sites")
+    [alone] = sites_mean({"a": replies["a"]}, 1)
+    assert alone.method == "mean of 1 site"
 
 
 def test_figures_over_all_holdouts_from_replies_agree_with_all_rows_in_one_place(plain):

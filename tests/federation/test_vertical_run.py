@@ -497,8 +497,8 @@ def spoilt(here: Scene, case: str) -> tuple[list[Site], Study]:
 
 SENTENCES = {
     "overlap": "fewer than 100 rows are in common",
-    "twice": "1 rows are of a person who has an earlier row",
-    "no identifier": "rows have no identifier|client",
+    "twice": "1 row of a person who has an earlier row",
+    "no identifier": "no identifier in|client",
     "two label parties": "just one site needs the outcome, and these have it: bank, service",
     "none": "just one site needs the outcome, and these have it: none",
     "rows": "fewer than 15 training rows are in common for each of a party's 5 inputs",

@@ -189,7 +189,7 @@ def pair(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pair:
 
 SENTENCES = {
     "overlap": "fewer than 100 rows are in common",
-    "twice": "1 rows are of a person who has an earlier row",
+    "twice": "1 row of a person who has an earlier row",
     "no identifier column": "column 'person' has no value in any row (a site with columns alone needs identifiers)",
     "two label parties": "just one site needs the outcome, and these have it: left, right",
     "no label party": "just one site needs the outcome, and these have it: none",

@@ -35,6 +35,7 @@ from flfed.summaries.summary import Layout, LeakWarning, Summary
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.messages.compare import CompareReplies, Figure
 from flfed.updates.messages.enrol import ENROL, EnrolReply
+from flfed.words import counted
 
 OVER_PEOPLE = ("bootstrap over groups", "Hanley-McNeil over people")
 """Methods of figures over people, who may have several rows."""
@@ -298,7 +299,7 @@ def sites_mean(replies: CompareReplies, of: int, arm: str = "global") -> list[Co
         values = [figure.value for figure in figures if (figure.metric, figure.arm) == (metric, arm)]
         finite_values = [value for value in values if math.isfinite(value)]
         left = of - len(finite_values)
-        method = f"mean of {len(finite_values)} sites"
+        method = f"mean of {counted(len(finite_values), 'site')}"
         if left:
             method = Refusal("mean-with-gaps", sites=len(finite_values), left=left)
         mean = float(np.mean(finite_values)) if finite_values else None
