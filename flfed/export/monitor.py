@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,10 +13,9 @@ from flfed.export.model_folder import SharedModel
 from flfed.export.predict import person_codes
 from flfed.export.predictions import Predictions
 from flfed.export.references import References
-from flfed.records.statistics.verdict import number
+from flfed.records.statistics.verdict import decimals_beside, decimals_of, number
 from flfed.records.store.tables import finite
 from flfed.rows.features.encode import ColumnArrays, coded
-from flfed.summaries.score_bins import ScoreBins
 from flfed.summaries.stability import LEAST_ROWS, Movement, Reference, measure_movement
 from flfed.summaries.summary import ColumnLayout
 from flfed.words import render, usage_error
@@ -79,11 +78,12 @@ class Monitored:
         movement = self.movement
         index = bound = moved = before = ""
         if movement is not None:
-            index = number(movement.index)
-            bound = number(movement.bound)
+            index, bound = _format_index(movement)
             form = number if self.is_mean else format_share
             facts = {"now": form(movement.now), "before": form(movement.before), "group": self.group}
-            key = "about" if self.is_mean and self.is_about else "moved"
+            key = "moved" if self.name else "scored"
+            if self.is_mean and self.is_about:
+                key = "about"
             moved = render(f"export.monitor.{key}", **facts)
         if self.missing_before is not None:
             before = format_share(self.missing_before)
@@ -162,7 +162,7 @@ class Monitoring:
             "alarm above",
             "alarm",
             "missing",
-            "missing in training",
+            "missing before",
             "largest change",
         ]
         lines = [one.as_line() for one in (self.score, *self.columns)]
@@ -177,8 +177,8 @@ class Monitoring:
         for one in (self.score, *self.columns):
             if one.reason:
                 sentences.append(render("export.monitor.absent", name=one.title, reason=one.reason))
-        if 0 < self.sites < self.requested:
-            sentences.append(render("export.monitor.partial", **vars(self)))
+        if not self.score.reason:
+            sentences.append(render("export.monitor.score-rows", **vars(self)))
         return sentences
 
 
@@ -211,13 +211,13 @@ def monitor(model: SharedModel, predictions: Predictions) -> Monitoring:
         counts = np.bincount(rows.codes[column.name], minlength=len(column.cells))
         mean = _mean(rows, column, reference)
         movement = measure_movement(reference, counts, mean, tests, independent)
-        monitored = _monitored(reference, movement, counts, _name_column_cells(column, movement))
+        monitored = _monitored(reference, movement, counts, _name_cells(_values(column), movement))
         if movement is not None and reference.mean is not None and movement.cells == reference.groups[0].cells:
             monitored = _with_means(monitored, movement, column, reference.mean, mean)
         columns.append(monitored)
     counts = _count_scores(references, predictions)
     movement = measure_movement(references.score, counts, np.nan, tests, independent)
-    score = _monitored(references.score, movement, counts, _name_score_cells(references.bins, movement))
+    score = _monitored(references.score, movement, counts, _name_cells(expit(references.bins.points()[::2]), movement))
     return Monitoring(
         columns=tuple(columns),
         score=score,
@@ -292,16 +292,24 @@ def _with_means(monitored: Monitored, movement: Movement, column: ColumnLayout, 
     return replace(monitored, movement=moved, group=MEAN, is_mean=True)
 
 
-def _name_column_cells(column: ColumnLayout, movement: Movement | None) -> str:
-    """Return the values of a column's cells in words."""
+def _values(column: ColumnLayout) -> Sequence[str] | np.ndarray:
+    """Return the names of a column's cells, or of a number the edges of its bins."""
+    if column.kind != "number":
+        return column.cells
+    edges = np.array(column.edges)
+    return np.expm1(edges) if column.transform == "log1p" else edges
+
+
+def _name_cells(values: Sequence[str] | np.ndarray, movement: Movement | None) -> str:
+    """Return the values of a group's cells in words; the last cell is of rows without a value."""
     if movement is None:
         return ""
-    last = len(column.cells) - 1
+    last = len(values) - 1
     cells = [cell for cell in movement.cells if cell != last]
-    names = [column.cells[cell] for cell in cells]
-    if column.kind == "number":
-        edges = np.expm1(column.edges) if column.transform == "log1p" else np.array(column.edges)
-        names = [f"{_edge(edges[low])} to {_edge(edges[high + 1])}" for low, high in _runs(cells)]
+    if isinstance(values, np.ndarray):
+        names = [f"{_edge(values[low])} to {_edge(values[high + 1])}" for low, high in _runs(cells)]
+    else:
+        names = [values[cell] for cell in cells]
     if last in movement.cells:
         names.append(MISSING)
     return _shortened(", ".join(names))
@@ -311,18 +319,6 @@ def _edge(edge: float) -> str:
     return f"{edge:.4g}" if abs(edge) < 10_000 else number(edge)
 
 
-def _name_score_cells(bins: ScoreBins, movement: Movement | None) -> str:
-    """Return the probabilities of bins in words."""
-    if movement is None:
-        return ""
-    edges = expit(bins.points()[::2])
-    cells = [cell for cell in movement.cells if cell != bins.bins]
-    names = [f"{edges[low]:.3g} to {edges[high + 1]:.3g}" for low, high in _runs(cells)]
-    if bins.bins in movement.cells:
-        names.append(MISSING)
-    return _shortened(", ".join(names))
-
-
 def _runs(cells: list[int]) -> Iterator[tuple[int, int]]:
     """Yield the first and last of cells that follow each other."""
     start = 0
@@ -330,6 +326,14 @@ def _runs(cells: list[int]) -> Iterator[tuple[int, int]]:
         if place == len(cells) or cells[place] != cells[place - 1] + 1:
             yield cells[start], cells[place - 1]
             start = place
+
+
+def _format_index(movement: Movement) -> tuple[str, str]:
+    """Return an index and its bound, with decimals that show which of them is larger."""
+    index, bound = movement.index, movement.bound
+    # Figures that differ by a unit of the last decimal read differently.
+    decimals = decimals_beside([(index - bound) / 2], decimals_of(index, bound))
+    return number(index, max(decimals, decimals_of(index))), number(bound, max(decimals, decimals_of(bound)))
 
 
 def format_share(share: float) -> str:

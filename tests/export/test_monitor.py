@@ -15,6 +15,7 @@ import pytest
 
 from flfed import Policy
 from flfed.export.model_folder import SharedModel
+from flfed.export.monitor import Monitored
 from flfed.export.references import recorded_references
 from flfed.export.run_folder import export
 from flfed.federation.server.run import run
@@ -24,7 +25,7 @@ from flfed.rows.features.encode import codes
 from flfed.rows.model_files import INDEX, MONITOR, seal
 from flfed.study.study import Study
 from flfed.summaries.score_bins import ScoreBins
-from flfed.summaries.stability import LEAST_ROWS
+from flfed.summaries.stability import LEAST_ROWS, Movement
 from tests.boosting import trees_study
 from tests.conftest import small_table
 
@@ -107,8 +108,26 @@ def test_a_table_of_the_same_people_is_calm_and_one_that_moved_is_an_alarm(expor
     # All scores rose with x1.
     assert found["score"]["alarm"] is True
     code, out, _ = flfed("monitor", folder, written(moved, folder))
-    assert code == 1 and "Alarm: the score, x1 moved from the training rows" in out.replace("\n", " ")
+    printed = " ".join(out.split())
+    assert code == 1 and "Alarm: the score, x1 moved from the rows of the run" in printed
     assert out.index("x1") < out.index("x2")
+    # Training rows have no score: its groups are of test rows.
+    [score] = [" ".join(line.split()) for line in out.splitlines() if line.startswith("the score ")]
+    assert score.endswith(" of test rows)") and "in training" not in score
+    assert "The score is compared with that of test rows at 3 of 3 sites." in printed
+
+
+def test_an_index_above_its_bound_does_not_read_as_the_bound() -> None:
+    def shown(index: float, bound: float) -> list[str]:
+        movement = Movement(index, bound, (0,), 0.1, 0.2)
+        facts = {"name": "x1", "group": "", "missing": 0.0, "missing_before": None, "is_rare": False, "reason": ""}
+        return Monitored(movement=movement, **facts).as_line()[1:4]  # type: ignore[arg-type]
+
+    assert shown(0.10004, 0.1) == ["0.10004", "0.10000", "yes"]
+    # Both are 0.101 where rounded, although they are more than half a unit apart.
+    assert shown(0.10136, 0.1008) == ["0.1014", "0.1008", "yes"]
+    assert shown(0.0523, 0.1) == ["0.052", "0.100", ""]
+    assert shown(38.21, 0.1) == ["38.2", "0.100", "yes"]
 
 
 def test_values_that_stopped_coming_are_an_alarm(exported, flfed) -> None:
