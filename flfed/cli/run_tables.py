@@ -75,7 +75,7 @@ def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
     _print_privacy(report, whole=whole)
     # Sites that took no part are listed above, with the reason.
     above = () if whole else faults.missing_sites(report)
-    output.say_some(_events_in_words(events, above=above), whole=whole, most=FEW)
+    output.say_some(_events_in_words(report, events, above=above), whole=whole, most=FEW)
 
 
 def conclude(report: dict[str, Any]) -> str:
@@ -107,18 +107,18 @@ def _print_statistic(report: dict[str, Any], *, whole: bool) -> list[str]:
     return lines
 
 
-def _events_in_words(events: Sequence[Any], *, above: Collection[str]) -> list[str]:
-    """Return the events that people should know, alike ones of several sites together."""
+def _events_in_words(report: dict[str, Any], events: Sequence[Any], *, above: Collection[str]) -> list[str]:
+    """Return the events that people should know, alike ones of several rounds or sites together."""
     words = sentences("names", "events")
-    rounds_by_event: dict[tuple[str, str, str], list[int | None]] = {}
+    groups: faults.Faults = {}
     for event in events:
         kind: str = event.kind
         if kind == "fault":
             kind = faults.fault_kind({"round": event.round, "reason": event.reason})
         stands_above = kind in ("refused", "fault") and event.round is None and event.site in above
         if kind in words and not stands_above:
-            rounds_by_event[words[kind], event.site or "", event.reason] = []
-    return [": ".join(filter(None, parts)) for parts in faults.sites_together(rounds_by_event)]
+            groups.setdefault((words[kind], event.site or "", event.reason), []).append(event.round)
+    return [": ".join(filter(None, line.values())) for line in faults.group_lines(report, groups)]
 
 
 def _print_sites(report: dict[str, Any], headers: Sequence[str], rows: Sequence[Sequence[str]], *, every: bool) -> None:

@@ -358,7 +358,7 @@ def test_one_site_that_looks_sees_its_own_rounds(store):
     assert f"6 rounds: your site sent {size_in_words(kept)}" in said
 
 
-def test_what_differs_in_its_numbers_only_is_one_line(store):
+def test_what_differs_in_its_numbers_only_is_one_line(store, flfed):
     run = begin(store)
     run.sites([SiteRow("a")])
     for last, times in enumerate((3.3, 12.0, 4.1), start=1):
@@ -373,6 +373,9 @@ def test_what_differs_in_its_numbers_only_is_one_line(store):
         }
     ]  # fmt: skip
     assert len(lines) == 1 + 3  # the numbers of a name are no figures
+    printed = flfed("run", "show", run.run)[1].splitlines()
+    said = "Odd: a: rounds 1, 2, 3: norm of the update is 3.3 to 12.0 times the cohort's median"
+    assert [line for line in printed if line.startswith("Odd: ")] == [said]
 
 
 def test_thousands_and_dates_are_taken_for_what_they_are():

@@ -356,9 +356,8 @@ def set_aside_lines(report: Report, events: Sequence[EventEntry]) -> list[dict[s
 
     The lines are of one site or of all, as `report` and `events` are.
     """
-    run = run_of(report)
     groups: Faults = {}
-    for row in objects.read_all(FaultRow, run.faults):
+    for row in objects.read_all(FaultRow, run_of(report).faults):
         # Repeat and kind at the start of a reason would separate equal reasons.
         reason = re.sub(r"^(repeat \d+: )?(refused: )?", "", row.reason)
         groups.setdefault((fault_kind(row), row.site or "all", reason), []).append(row.round)
@@ -366,6 +365,12 @@ def set_aside_lines(report: Report, events: Sequence[EventEntry]) -> list[dict[s
     for event in events:
         if event.kind in words:
             groups.setdefault((words[event.kind], event.site or "all", event.reason), []).append(event.round)
+    return group_lines(report, groups)
+
+
+def group_lines(report: Report, groups: Faults) -> list[dict[str, str]]:
+    """Return a line for alike events of a run, with their rounds."""
+    run = run_of(report)
     # Events after the last round belong to the comparison.
     last = run.rounds if run.status == "completed" else None
     return [_group_line(group, rounds, run.repeats, last) for group, rounds in sites_together(folded(groups)).items()]
