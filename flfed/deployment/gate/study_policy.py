@@ -20,10 +20,10 @@ from flfed.deployment.site_state.approval import Approval, has_start
 from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.trusted_files import open_folder, other_coordinator, own_fingerprint, signing_key
 from flfed.errors import FlfedError, TableError, UsageError
-from flfed.federation.client.protection import privacy_refusal, rows_refusal
+from flfed.federation.client.protection import privacy_refusal
 from flfed.parsers import parse_toml
 from flfed.paths import NAME, RUN, SiteFolder
-from flfed.refusals import CONTROL, NotTakingPart, Refusal, refusal_of, refuse
+from flfed.refusals import CONTROL, NotTakingPart, Refusal, refusal_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
@@ -62,13 +62,10 @@ def study_policy_refusal(study: Study, site: Site, *, noise: bool = True) -> Ref
 
 def table_refusal(study: Study, site: Site) -> str:
     """Return why a site refuses a study by its rows, which are read as in a run; "" where it does not."""
-    from flfed.rows.comparison.incumbent import refuse_without_score
-    from flfed.rows.streamed import open_session
+    from flfed.federation.client.client import open_or_refuse
 
     try:
-        session = open_session(site, study)
-        refuse(rows_refusal(study, session.table.training, session.too_small()))
-        refuse_without_score(session)
+        open_or_refuse(site, study)
     except (NotTakingPart, TableError) as error:
         return str(error)
     return ""

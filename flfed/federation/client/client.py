@@ -258,10 +258,15 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
     """
     site = willing_site(site, study)
     try:
-        session = open_session(site, study, repeat, draws)
+        return open_or_refuse(site, study, repeat, draws)
     except TableError as error:
         least = max(CROSSING, site.policy.cell_minimum)
         raise NotTakingPart(of_table(table_error(study, error), least)) from None
+
+
+def open_or_refuse(site: Site, study: Study, repeat: int = 0, draws: Draws | None = None) -> SiteSession:
+    """Open a site's session, or refuse a study by the site's rows; raises NotTakingPart."""
+    session = open_session(site, study, repeat, draws)
     refuse(rows_refusal(study, session.table.training, session.too_small()))
     refuse_without_score(session)
     return session
