@@ -161,7 +161,8 @@ def test_a_page_has_a_line_and_a_sentence_a_class(small_clinics):
     assert [line["Sites with"] for line in lines] == ["fewer than 20 rows", "20 rows or more"]
     assert by_size(found, AUC).title == render("report.size-classes.title")
     assert by_size(found, "brier_score_loss") is None
-    told = classes_in_words(found, AUC)[1]
+    absent, told = classes_in_words(found, AUC)[:2]
+    assert absent.startswith("For sites with fewer than 20 rows there is no gain in AUC: ")
     assert told.startswith(f"For the {found['size-classes'][1]['gains'][AUC]['sites']} sites with 20 rows or more")
     assert by_size({**found, "size-classes": None}, AUC) is None
 

@@ -140,8 +140,7 @@ def compare_model(name: str = SITE_NAME, run: str = RUN, repeat: int = REPEAT) -
     comparison = done.comparison
     lines = []
     for metric, of in comparison.arms.items():
-        figures = [of[arm] for arm in ARMS]
-        cells = [verdict.with_interval(figure.value, figure.low, figure.high) for figure in figures]
+        cells = [verdict.with_interval(of[arm]) for arm in ARMS]
         lines.append([verdict.metric_name(metric), *cells])
     headers = ["with 95 % CI", *(verdict.ARM_NAMES[arm] for arm in ARMS)]
     test_rows = counted(comparison.holdout_rows, "test row")

@@ -105,7 +105,7 @@ def exact_comparison(folder: SiteFolder, site: Site, run: str, repeat: int = 0) 
 
 
 def _difference(estimate: Any) -> Difference | None:
-    return None if estimate is None else Difference(estimate.value, estimate.low, estimate.high)
+    return None if estimate is None else Difference.of(estimate)
 
 
 def _plain(estimate: Estimate | Any) -> dict[str, float | None]:

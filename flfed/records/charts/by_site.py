@@ -122,7 +122,7 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Chart | N
             figure = read_figure(entry)
             if figure.value is not None:
                 text = verdict.number(figure.value)
-                shown = f"{text} ({verdict.interval(figure.low, figure.high)})"
+                shown = verdict.with_interval(figure)
                 rows.append({"site": name, "arm": verdict.ARM_NAMES[arm], **entry, "text": text, "shown": shown})
     if not rows:
         return None

@@ -200,7 +200,7 @@ def _metric_line(content: Content, metric: str) -> dict[str, str]:
     for title, figures in arms.items():
         if (figures or {}).get(metric):
             figure = figure_of(figures, metric)
-            cells[title] = figure.reason or with_interval(figure.value, figure.low, figure.high)
+            cells[title] = figure.reason or with_interval(figure)
     return cells if len(cells) > 1 else {}
 
 

@@ -17,7 +17,7 @@ from flfed.records.statistics.left_out import INTERCEPT, SLOPE, VALIDATION, Left
 from flfed.records.statistics.odd_sites import AUC, Column
 from flfed.records.statistics.score_curves import Subgroups, grouped_columns
 from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, TrainedTestRows, TrainingState
-from flfed.records.statistics.verdict import interval, metric_name, number, with_interval
+from flfed.records.statistics.verdict import metric_name, with_interval
 from flfed.words import render
 
 SITES = "Sites"
@@ -214,7 +214,7 @@ def _over_all(record: RunRecord, metric: str | None) -> Finding | None:
     if figure.value is None or figure.low is None:
         return None
     section = FIGURES if metric == record.content.shown.metric else FURTHER
-    facts = {"metric": metric_name(metric), "figure": with_interval(figure.value, figure.low, figure.high)}
+    facts = {"metric": metric_name(metric), "figure": with_interval(figure)}
     return Finding("performance", facts, section, [f"report.global.{metric}"])
 
 
@@ -243,7 +243,7 @@ def mean_gain(record: RunRecord) -> Finding | None:
     figure = figure_of(record.run.mean_gain, metric or "")
     if metric is None or figure.value is None or figure.low is None:
         return None
-    gain = f"{number(figure.value, signed=True)} ({interval(figure.low, figure.high, signed=True)})"
+    gain = with_interval(figure, signed=True)
     facts = {"metric": metric_name(metric), "figure": gain, "sites": figure.sites}
     return Finding("mean-gain", facts, "Forest plot: gains by joining", [f"report.mean-gain.{metric}"])
 
@@ -399,8 +399,7 @@ def _validation_means(record: RunRecord) -> dict[str, MeanLeftOut] | None:
 
 
 def _mean_in_words(mean: MeanLeftOut, *, signed: bool = False) -> str:
-    ends = interval(mean.low, mean.high, UPDATE_DECIMALS, signed=signed)
-    return f"{number(mean.value, UPDATE_DECIMALS, signed=signed)} ({ends})"
+    return with_interval(mean, UPDATE_DECIMALS, signed=signed)
 
 
 def _validation_title() -> str:

@@ -187,7 +187,7 @@ def reached(line: AuditFigure) -> str:
     # A lower bound has no interval around it.
     if line.value is not None and line.low == line.value and line.high is None:
         return f"at least {number(line.value)}"
-    return with_interval(line.value, line.low, line.high)
+    return with_interval(line)
 
 
 def limit_in_words(line: AuditFigure) -> str:

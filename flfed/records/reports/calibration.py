@@ -11,7 +11,7 @@ from flfed.records.objects import CalibrationReport, FigureReport, read, read_fi
 from flfed.records.section import Section, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of, mean_over_sites, standard_error
-from flfed.records.statistics.verdict import LEAST_SITES, UNLIKE, decimals_beside, interval, number
+from flfed.records.statistics.verdict import LEAST_SITES, UNLIKE, Figure, decimals_beside, with_interval
 from flfed.words import render
 
 KEY = "calibration"
@@ -22,12 +22,9 @@ TARGETS = {"slope": 1.0, "intercept": 0.0}
 
 
 @dataclass(frozen=True)
-class RecordedFigure:
+class RecordedFigure(Figure):
     """Slope or intercept at a site in one repeat; None where undefined or suppressed, with the reason in `method`."""
 
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
     variance: float | None = None
     few_events: bool = False
     method: str = ""
@@ -130,7 +127,7 @@ def _in_words(of: FigureReport, *, signed: bool) -> str:
         return of.reason
     # The finding beside it says on which side of 0 or 1 an end lies.
     decimals = decimals_beside((of.low, of.high), DECIMALS, (0.0, 1.0))
-    return f"{number(of.value, decimals, signed=signed)} ({interval(of.low, of.high, decimals, signed=signed)})"
+    return with_interval(of, decimals, signed=signed)
 
 
 def describe_finding(slope: FigureReport, intercept: FigureReport) -> str:

@@ -222,7 +222,7 @@ def answer_in_words(line: Report) -> tuple[str, str]:
     of = read_figure(entry.gain)
     if of.value is None:
         return words, ""
-    return words, gain_in_brackets(Difference(of.value, of.low, of.high), of.minimum_gain or 0.0)
+    return words, gain_in_brackets(Difference.of(of), of.minimum_gain or 0.0)
 
 
 def notes_of(reader: RunReader, runs: Sequence[str]) -> dict[str, str]:

@@ -231,7 +231,7 @@ contains 0, so this may be chance.'
     entry = figure_of(run_of(report).mean_gain, metric)
     if entry.value is None:
         return ""
-    gain = Difference(entry.value, entry.low, entry.high)
+    gain = Difference.of(entry)
     code = verdicts.code_of_mean(entry)
     if code == INCONCLUSIVE and has_interval(gain):
         return ""
@@ -249,7 +249,7 @@ def describe_mean_beside_sites(report: Report, metric: str) -> str:
     """Return why the mean gain is clear where no site's is, or the reverse; "" where mean and sites agree."""
     run = run_of(report)
     mean = figure_of(run.mean_gain, metric)
-    gain = Difference(mean.value, mean.low, mean.high)
+    gain = Difference.of(mean)
     code = verdicts.code_of_mean(mean)
     if code == INCONCLUSIVE or not is_measured(report, metric) or training_in_words(run.training):
         return ""
@@ -307,7 +307,7 @@ class ForestLine:
     @property
     def gain(self) -> Difference:
         """The gain with its interval."""
-        return Difference(self.value, self.low, self.high)
+        return Difference.of(self)
 
 
 def forest_lines(report: Report, metric: str, sites: Sequence[str]) -> list[ForestLine]:

@@ -221,10 +221,10 @@ def conclusion(reader: RunsReader, runs: Sequence[RunEntry], *, site: str | None
         if own is None:
             return none
         gain = read_figure(gain_at(own, metric))
-        return Conclusion(site_verdict(own, metric)[0], Difference(gain.value, gain.low, gain.high), *facts)
+        return Conclusion(site_verdict(own, metric)[0], Difference.of(gain), *facts)
     sites = {name: {"holdout-classes": _classes(opened.class_counts, name)} for name in _accepted(opened)}
     mean = figure_of(_mean_gains(opened, sites, privacy, training), metric)
-    return Conclusion(code_of_mean(mean, facts[0]), Difference(mean.value, mean.low, mean.high), *facts)
+    return Conclusion(code_of_mean(mean, facts[0]), Difference.of(mean), *facts)
 
 
 def _accepted(opened: _Opened) -> list[str]:

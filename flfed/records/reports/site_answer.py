@@ -231,7 +231,7 @@ def site_line(report: Report, name: str, metric: str, arms: Sequence[str] = verd
     cells = {}
     for arm in arms:
         figure = figure_of(site[arm], metric)
-        cells[MODELS[arm]] = _unbroken(verdict.with_interval(figure.value, figure.low, figure.high))
+        cells[MODELS[arm]] = _unbroken(verdict.with_interval(figure))
     if not how.is_compared:
         return start | cells
     gain = {f"Gain, + is better ({interval_name(report)})": _unbroken(gain_in_words(site, metric))}
@@ -243,7 +243,7 @@ def shared_with_verdict(of_site: Report, metric: str) -> str:
     figure = figure_of(site_of(of_site).global_, metric)
     if figure.value is None and not site_of(of_site).difference:
         return render("pages.runs.uncompared")
-    shown = verdict.with_interval(figure.value, figure.low, figure.high)
+    shown = verdict.with_interval(figure)
     if NOT_COMPARED in of_site:
         return f"{shown}: not compared"
     return f"{shown}: {verdict.describe_verdict(verdicts.site_verdict(of_site, metric)[0], metric)}"

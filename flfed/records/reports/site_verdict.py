@@ -111,7 +111,7 @@ def as_difference(entry: Report | None) -> verdict.Difference | None:
     if not entry:
         return None
     figure = read_figure(entry)
-    difference = verdict.Difference(figure.value, figure.low, figure.high)
+    difference = verdict.Difference.of(figure)
     if figure.sites < 2:
         return difference
     return replace(difference, wide_low=figure.widened_low, wide_high=figure.widened_high, sites=figure.sites)
@@ -234,7 +234,7 @@ def code_of_mean(mean: FigureReport, worthwhile: float | None = None) -> str:
     """
     if worthwhile is None:
         worthwhile = mean.minimum_gain or 0.0
-    code = verdict.code_of(verdict.Difference(mean.value, mean.low, mean.high), worthwhile)
+    code = verdict.code_of(verdict.Difference.of(mean), worthwhile)
     if code == verdict.DO_NOT_USE and mean.undertrained:
         return verdict.INCONCLUSIVE
     return code
@@ -259,7 +259,7 @@ def mean_gain_in_words(entry: Report | None, metric: str, *, adjusts: bool = Tru
     mean = read_figure(entry)
     if mean.value is None:
         return ""
-    gain = verdict.Difference(mean.value, mean.low, mean.high)
+    gain = verdict.Difference.of(mean)
     least = verdict.worthwhile_of(metric) if mean.minimum_gain is None else mean.minimum_gain
     size, span = verdict.size_and_span(gain, least)
     sites = f"{mean.sites} sites"

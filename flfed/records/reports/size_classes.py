@@ -205,7 +205,7 @@ def class_lines(report: Report, metric: str) -> list[dict[str, str]]:
 
 
 def _gain_in_words(gain: FigureReport) -> str:
-    return verdict.gain_in_brackets(Difference(gain.value, gain.low, gain.high), gain.minimum_gain or 0.0)
+    return verdict.gain_in_brackets(Difference.of(gain), gain.minimum_gain or 0.0)
 
 
 def classes_in_words(report: Report, metric: str) -> list[str]:
@@ -215,9 +215,10 @@ def classes_in_words(report: Report, metric: str) -> list[str]:
     for of in classes:
         gain = figure_of(of.gains, metric)
         facts = vars(gain) | {"rows": rows_in_words(of.rows), "metric": verdict.metric_name(metric)}
-        size, span = verdict.size_and_span(Difference(gain.value, gain.low, gain.high), gain.minimum_gain or 0.0)
-        key = "absent" if gain.value is None else "gain"
-        sentences.append(render(f"report.size-classes.{key}", gain=size, interval=span, **facts))
+        if gain.value is None:
+            sentences.append(render("report.size-classes.absent", **facts))
+        else:
+            sentences.append(render("report.size-classes.gain", gain=_gain_in_words(gain), **facts))
     if constant := sum(of.constant for of in classes):
         sentences.append(render("report.size-classes.constant", sites=counted(constant, "site")))
     # A site of unknown size is in no class.

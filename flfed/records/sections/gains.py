@@ -146,7 +146,7 @@ def score_in_use(report: Mapping[str, Any]) -> Section | None:
     mean = figure_of(report.get(INCUMBENT), METRICS[0])
     says = []
     if mean.value is not None:
-        gain = verdict.Difference(mean.value, mean.low, mean.high)
+        gain = verdict.Difference.of(mean)
         size, span = verdict.size_and_span(gain, mean.minimum_gain or 0.0)
         conclusion = _describe(code_of_mean(mean))
         says.append(render("report.incumbent.mean", sites=mean.sites, gain=size, interval=span, conclusion=conclusion))
@@ -161,9 +161,7 @@ def score_in_use(report: Mapping[str, Any]) -> Section | None:
 def _line(site: str, of: Mapping[str, Any]) -> dict[str, str]:
     differences = of["difference-incumbent"]
     score = figure_of(of[INCUMBENT], METRICS[0])
-    auc = verdict.with_interval(score.value, score.low, score.high)
-    if score.value is None:
-        auc = score.reason
+    auc = score.reason or verdict.with_interval(score)
     line = {"Test rows of": site, "AUC of the score in use": auc}
     for metric in METRICS:
         gain = as_difference(differences.get(metric)) or verdict.Difference(None)

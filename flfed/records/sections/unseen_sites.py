@@ -22,7 +22,16 @@ from flfed.records.statistics.left_out import (
     figures_of,
 )
 from flfed.records.statistics.odd_sites import AUC
-from flfed.records.statistics.verdict import ABSENT, decimals_beside, interval, metric_name, number, sentence_case
+from flfed.records.statistics.verdict import (
+    ABSENT,
+    Figure,
+    decimals_beside,
+    interval,
+    metric_name,
+    number,
+    sentence_case,
+    with_interval,
+)
 from flfed.summaries.score_bins import RecalibrationFigure
 from flfed.words import render
 
@@ -75,7 +84,7 @@ def figures_by_site(recorded: LeftOut, words: Words) -> Section:
         cells = {"Site": name, "Rows": rows}
         for key, heading in HEADINGS.items():
             figure = figure_of(figures, key)
-            cells[heading] = _with_interval(figure, key)
+            cells[heading] = with_interval(figure, DECIMALS[key])
             if figure.value is None:
                 notes.append(render("report.left-out.absent", site=name, figure=heading, reason=figure.reason))
         lines.append(cells)
@@ -105,15 +114,8 @@ def _chart(areas: Mapping[str, FigureReport | MeanLeftOut], words: Words) -> Dra
         arm = "sites-mean" if name == MEAN else "global"
         drawn.append({"name": name, "arm": arm, "value": of.value, "low": of.low, "high": of.high})
         lines.append({"Site": name, HEADINGS[AUC]: of.value, "95 % low": of.low, "95 % high": of.high})
-    says = "; ".join(f"{name} {_with_interval(of, AUC)}" for name, of in areas.items())
+    says = "; ".join(f"{name} {with_interval(of, DECIMALS[AUC])}" for name, of in areas.items())
     return Drawing(title=words.drawn, draw=partial(interval_chart, drawn, AUC), key=words.key, says=says, lines=lines)
-
-
-def _with_interval(of: FigureReport | MeanLeftOut, key: str) -> str:
-    """Return a figure with its interval, all figures of a column with equally many decimals."""
-    if of.value is None:
-        return ABSENT
-    return f"{number(of.value, DECIMALS[key])} ({interval(of.low, of.high, DECIMALS[key])})"
 
 
 def _percent(share: float | None) -> str:
@@ -129,7 +131,7 @@ def _mean_lines(means: Mapping[str, MeanLeftOut]) -> list[dict[str, str]]:
     another = {"Site": "Another such site", "Rows": ""}
     for key, heading in HEADINGS.items():
         of = means[key]
-        mean[heading] = _with_interval(of, key)
+        mean[heading] = with_interval(of, DECIMALS[key])
         share[heading] = _percent(of.i2)
         another[heading] = interval(of.prediction_low, of.prediction_high, DECIMALS[key])
     if all(of.prediction_low is None for of in means.values()):
@@ -221,11 +223,7 @@ def _other_outcome(report: Report) -> Section | None:
 
 
 def _cell(figures: Report, metric: str) -> dict[str, str]:
-    figure = figure_of(figures, metric)
-    cell = number(figure.value, LOSS_DECIMALS)
-    if figure.low is not None:
-        cell += f" ({interval(figure.low, figure.high, LOSS_DECIMALS)})"
-    return {sentence_case(metric_name(metric)): cell}
+    return {sentence_case(metric_name(metric)): with_interval(figure_of(figures, metric), LOSS_DECIMALS)}
 
 
 def _recorded(report: Report) -> LeftOut | None:
@@ -244,12 +242,8 @@ def _advise(site: str, update: RecalibrationFigure) -> str:
 def _line(site: str, update: RecalibrationFigure) -> dict[str, str]:
     # An update is due where this interval lies above 0.
     decimals = decimals_beside([update.low], LOSS_DECIMALS)
-    gain = f"{number(update.value, decimals, signed=True)} ({interval(update.low, update.high, decimals, signed=True)})"
-    slope = ABSENT
-    # A record has None where a figure is undefined.
-    if update.slope_after is not None:
-        ends = interval(update.slope_low, update.slope_high, UPDATE_DECIMALS)
-        slope = f"{number(update.slope_after, UPDATE_DECIMALS)} ({ends})"
+    gain = with_interval(update, decimals, signed=True)
+    slope = with_interval(Figure(update.slope_after, update.slope_low, update.slope_high), UPDATE_DECIMALS)
     return {
         "Site": site,
         "Update": NAMES[update.name],

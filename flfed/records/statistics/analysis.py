@@ -25,6 +25,7 @@ from flfed.records.statistics.verdict import (
     interval,
     number,
     shown,
+    with_interval,
 )
 from flfed.words import counted, render
 
@@ -269,7 +270,7 @@ def estimate(one: Figure | None) -> str:
         return ABSENT
     value, low, high = one.ends
     decimals = _decimals(low, high, decimals_of(value, low, high))
-    return f"{number(value, decimals)} ({interval(low, high, decimals)})"
+    return with_interval(one, decimals)
 
 
 def percent(one: Figure | None) -> str:

@@ -11,7 +11,7 @@ from flfed.records.objects import CalibrationReport, read, write
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_over_sites, prediction_interval
 from flfed.records.statistics.odd_sites import AUC
-from flfed.records.statistics.verdict import LEAST_SITES
+from flfed.records.statistics.verdict import LEAST_SITES, Figure
 from flfed.words import render
 
 KEY = "left-out"
@@ -65,7 +65,7 @@ class _Averaged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeanLeftOut:
+class MeanLeftOut(Figure):
     """Mean over the sites that were left out.
 
     Attributes
@@ -82,9 +82,6 @@ class MeanLeftOut:
         Why there is no mean.
     """
 
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
     prediction_low: float | None = None
     prediction_high: float | None = None
     i2: float | None = None

@@ -391,7 +391,7 @@ def _survival_lines(statistic: StatisticObject) -> Lines:
         line = {"Rows of": name, "Rows": f"{group.rows:,}", "With the event": f"{group.events:,}"}
         line["Median time (95 % CI)"] = _median_time(group.median)
         for time in of.marks:
-            line[f"Without event at {of.moment(time)} (95 % CI)"] = with_interval(*group.curve.at(time))
+            line[f"Without event at {of.moment(time)} (95 % CI)"] = with_interval(Figure(*group.curve.at(time)))
         lines.append(line)
     return lines
 

@@ -16,7 +16,7 @@ from flfed.records.objects import figure_of, read, run_of, site_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.noised_scores import name_sites, released
-from flfed.records.statistics.verdict import ABSENT, interval, number, with_interval
+from flfed.records.statistics.verdict import ABSENT, Figure, interval, number, with_interval
 from flfed.records.store.entries import RunEntry, SiteEntry
 from flfed.records.text import percent_of
 from flfed.study.tables import in_sums_only
@@ -372,7 +372,7 @@ def _of_rows(name: str, report: Report, metric: str) -> str:
     run = run_of(report)
     arm = run.global_ if name == ALL else site_of(run.sites.get(name, {})).global_
     figure = figure_of(arm, metric)
-    return with_interval(figure.value, figure.low, figure.high)
+    return with_interval(figure)
 
 
 def _of_curve(
@@ -401,7 +401,7 @@ def calibration_line(name: str, counts: ScoreCounts, report: Report) -> dict[str
             predicted += ", too high"
         elif most < low:
             predicted += ", too low"
-        observed = with_interval(counts.events / counts.rows, low, high)
+        observed = with_interval(Figure(counts.events / counts.rows, low, high))
     agreement = f"fewer than {LEAST_ROWS} rows"
     if groups:
         agreement = describe_calibration(groups)
@@ -512,7 +512,7 @@ def _grouped_line(site: str, column: str, groups: Sequence[GroupFigure]) -> dict
 def _of_group(of: GroupFigure) -> str:
     if of.value is None:
         return of.method or ABSENT
-    return with_interval(of.value, of.low, of.high)
+    return with_interval(of)
 
 
 def ranks_in_words(report: Report) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, Self
 
 from flfed.registry import MADE_SMALL
 from flfed.study.tables import WORTHWHILE
@@ -31,6 +31,22 @@ ARM_NAMES = sentences("names", "arms")
 """Names of models and comparators, by arm."""
 
 
+class HasInterval(Protocol):
+    """A figure with its 95 % interval; None where not known."""
+
+    @property
+    def value(self) -> float | None:
+        """The figure."""
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the interval."""
+
+    @property
+    def high(self) -> float | None:
+        """Upper end of the interval."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """A figure with its 95 % interval; None where not known."""
@@ -48,18 +64,20 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Figure):
     """Difference of two arms with its 95 % CI; any part may be unknown.
 
     `wide_low` and `wide_high` are its ends, widened for the number of `sites` looked at; None for one site.
     """
 
-    value: float | None
-    low: float | None = None
-    high: float | None = None
     wide_low: float | None = None
     wide_high: float | None = None
     sites: int = 1
+
+    @classmethod
+    def of(cls, figure: HasInterval) -> Self:
+        """Return the difference of a figure with its interval."""
+        return cls(figure.value, figure.low, figure.high)
 
     @property
     def deciding(self) -> Difference:
@@ -210,17 +228,18 @@ def shown(value: Any, form: Callable[[Any], str] = str, absent: str = ABSENT) ->
     return absent if value is None else form(value)
 
 
-def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+def with_interval(of: HasInterval, decimals: int | None = None, *, signed: bool = False) -> str:
     """Return a figure, with its interval where known.
 
     Examples
     --------
-    >>> with_interval(0.76, 0.74, 0.78), with_interval(0.76, None, None), with_interval(None, None, None)
-    ('0.760 (0.740 to 0.780)', '0.760', 'n/a')
+    >>> with_interval(Figure(0.76, 0.74, 0.78)), with_interval(Figure(0.76), 1, signed=True), with_interval(Figure())
+    ('0.760 (0.740 to 0.780)', '+0.8', 'n/a')
     """
-    if low is None or high is None:
-        return number(value)
-    return f"{number(value)} ({interval(low, high)})"
+    text = number(of.value, decimals, signed=signed)
+    if of.low is not None and of.high is not None:
+        text += f" ({interval(of.low, of.high, decimals, signed=signed)})"
+    return text
 
 
 def format_as_written(value: float) -> str:
