@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from flfed.errors import FlfedError
 from flfed.records.reports.catalogue import comparison_warnings
-from flfed.records.reports.recorded_run import Recorded, are_of_other_rows, paired
+from flfed.records.reports.recorded_run import Recorded, TrainingSums, paired
 from flfed.records.reports.report import REFERENCES, report
 from flfed.records.reports.site_verdict import SITE_ARMS
 from flfed.records.store.entries import RunEntry
@@ -54,9 +55,10 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
         runs = [reader.runs_of(name) for name in (a, b)]
         reports = [report(reader, name) for name in (a, b)]
         texts = [reader.series(name).study_text for name in (a, b)]
-        hashes = [_hashes(reader, each) for each in runs]
         base, other = (Recorded.read(reader, each) for each in runs)
-        why = render("experiments.compare.rows") if are_of_other_rows(reader, base, other) else ""
+        sums = [TrainingSums.read(reader, each) for each in (base, other)]
+        hashes = [_hashes(reader, *pair) for pair in zip(runs, sums, sums[::-1])]
+    why = render("experiments.compare.rows") if sums[0].are_of_other_rows(sums[1]) else ""
     first, second = reports
     apart, reason = _arrays_apart(*runs)
     differing = differing_values(dict(zip("ab", texts)))
@@ -94,13 +96,15 @@ def _sites(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, dic
     return sites
 
 
-def _hashes(reader: RunReader, runs: Sequence[RunEntry]) -> dict[str, str]:
+def _hashes(reader: RunReader, runs: Sequence[RunEntry], sums: TrainingSums, others: TrainingSums) -> dict[str, str]:
     """Return the hashes of a run that are known; of a series those of all repeats, or the one in which they agree."""
     hashes_by_name: dict[str, dict[Any, None]] = {name: {} for name in HASHES}
-    for run in runs:
+    theirs = set(chain(*others.hashes))
+    for run, rounded in zip(runs, sums.hashes, strict=True):
         encoder = (reader.summary(run.run, "encoder") or {}).get("sha256")
-        sums = (reader.summary(run.run, "training-sums") or {}).get("rounded", [None])
-        hashes = {**run.hashes, "sums": sums[0], "encoder": encoder, "arrays": run.arrays_sha256}
+        # Sums of the same rows have one of their two hashes in common.
+        shared = max(rounded, key=theirs.__contains__, default=None)
+        hashes = {**run.hashes, "sums": shared, "encoder": encoder, "arrays": run.arrays_sha256}
         for name, several in hashes_by_name.items():
             several[hashes.get(name)] = None
     return {name: " ".join(several) for name, several in hashes_by_name.items() if None not in several}

@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from streamlit.testing.v1 import AppTest
 
 import flfed
@@ -116,17 +117,32 @@ def test_run_compare_prints_the_interval_of_two_series_or_why_there_is_none(flfe
 
 
 def test_a_series_on_other_rows_of_the_same_number_is_no_other_method(home: Path):
-    first, other = (series(2, rounds=3, **{"strategy.name": name}) for name in ("fedavg", "median"))
+    first, other, third = (series(2, rounds=3, **{"strategy.name": name}) for name in ("fedavg", "median", "fedavgm"))
+    asked: list[tuple[str, ...]] = []
     with RunReader.open() as reader:
-        assert [method["series"] for method in methods_of(reader, first)] == [first, other]
-        runs = [run.run for run in reader.runs_of(other)]
-    with sqlite3.connect(home / "runs.db") as store:
-        store.execute(
-            "UPDATE summary SET payload = json_set(payload, '$.rounded', json('[\"0\", \"1\"]'))"
-            " WHERE name = 'training-sums' AND run_id IN (?, ?)", runs,
-        )  # fmt: skip
+        event.listen(reader._engine, "before_cursor_execute", lambda c, cursor, said, facts, *_: asked.append(facts))
+        assert {method["series"] for method in methods_of(reader, first)} == {first, other, third}
+        own, runs = ([run.run for run in reader.runs_of(name)] for name in (first, other))
+    # The sums of the opened series are read once, however many others there are.
+    assert sorted(facts[0] for facts in asked if "training-sums" in facts and facts[0] in own) == sorted(own)
+
+    def with_sums(path: str, value: str) -> None:
+        with sqlite3.connect(home / "runs.db") as store:
+            store.execute(
+                f"UPDATE summary SET payload = json_set(payload, '$.rounded{path}', json(?))"
+                " WHERE name = 'training-sums' AND run_id IN (?, ?)", [value, *runs],
+            )  # fmt: skip
+
+    # On another processor one of the two hashes may differ.
+    with_sums("[0]", '"0"')
+    compared = compare_runs(first, other)
+    assert compared["hashes"]["sums"]["equal"] is True and compared["warnings"] == []
+    assert compared["hashes"]["sums"]["a"] == compared["hashes"]["sums"]["b"]
+    with_sums("", '["0", "1"]')
+    compared = compare_runs(first, other)
+    assert compared["hashes"]["sums"]["equal"] is False and "training rows differ" in compared["warnings"][0]
     with RunReader.open() as reader:
-        assert methods_of(reader, first) == []
+        assert {method["series"] for method in methods_of(reader, first)} == {first, third}
     assert "training rows differ" in compare_runs(first, other)["paired"][AUC]["reason"]
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from flfed.records.objects import figure_of, read
+from flfed.records.objects import figure_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
 from flfed.records.statistics.verdict import ABSENT, Difference, better_of, gain_in_brackets, metric_name, number
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader, RunsReader
-from flfed.study.former_names import differing_values, study_values
+from flfed.study.former_names import study_values
 from flfed.words import render
 
 Place = tuple[str | None, str, str]
@@ -148,25 +148,36 @@ def _not_paired(base: Recorded, other: Recorded) -> str:
 
 
 @dataclass(frozen=True)
-class _TrainingSums:
-    """Hashes of the sums over a run's training rows: those of the same rows have one in common."""
+class TrainingSums:
+    """Sums over the training rows of a series.
 
-    rounded: list[str] = field(default_factory=list)
-
-
-def are_of_other_rows(reader: RunReader, base: Recorded, other: Recorded) -> bool:
-    """Return whether two series are not of the same rows, by the sums over the training rows of each repeat.
-
-    False where that is unknown, such as of studies that prepare their rows in other ways.
+    Attributes
+    ----------
+    inputs : dict
+        Keys of the study on which they depend.
+    hashes : list of list of str
+        By repeat, empty where unknown. Sums of the same rows have one in common.
     """
-    texts = {series: reader.series(series).study_text for series in (base.first.series, other.first.series)}
-    if any(key.startswith(INPUTS) for key in differing_values(texts)):
-        return False
-    for pair in zip(base.runs, other.runs):
-        first, second = [set(read(_TrainingSums, reader.summary(run.run, "training-sums")).rounded) for run, _ in pair]
-        if first and second and first.isdisjoint(second):
-            return True
-    return False
+
+    inputs: dict[str, Any]
+    hashes: list[list[str]]
+
+    @classmethod
+    def read(cls, reader: RunReader, recorded: Recorded) -> Self:
+        """Return the sums of the runs of one series."""
+        study = study_values(reader.series(recorded.first.series).study_text)
+        inputs = {key: value for key, value in study.items() if key.startswith(INPUTS)}
+        hashes = [(reader.summary(run.run, "training-sums") or {}).get("rounded", []) for run, _ in recorded.runs]
+        return cls(inputs, hashes)
+
+    def are_of_other_rows(self, other: TrainingSums) -> bool:
+        """Return whether two series are not of the same rows, by the sums of each repeat.
+
+        False where that is unknown, such as of studies that prepare their rows in other ways.
+        """
+        pairs = zip(self.hashes, other.hashes)
+        apart = any(first and second and set(first).isdisjoint(second) for first, second in pairs)
+        return apart and self.inputs == other.inputs
 
 
 def _rows(sites: dict[str, SiteEntry]) -> dict[str, tuple[int | None, int | None]]:
@@ -229,6 +240,7 @@ def methods_of(reader: RunReader, name: str) -> list[Report]:
 def _on_same_splits(reader: RunReader, opened: Recorded) -> list[Recorded]:
     """Return the records of a run, and of other series on the same random splits."""
     alike = [opened]
+    sums = TrainingSums.read(reader, opened)
     newest = dict.fromkeys(run.series for run in reader.runs(limit=SAME_SERIES * max(1, len(opened.runs))))
     for series in newest:
         runs = reader.runs_of(series)
@@ -238,7 +250,7 @@ def _on_same_splits(reader: RunReader, opened: Recorded) -> list[Recorded]:
         sites = Recorded()
         for run in runs:
             sites.runs.append((run, {entry.site: entry for entry in reader.sites(run.run)}))
-        if not _not_paired(opened, sites) and not are_of_other_rows(reader, opened, sites):
+        if not _not_paired(opened, sites) and not sums.are_of_other_rows(TrainingSums.read(reader, sites)):
             alike.append(Recorded.read(reader, runs))
     return alike
 
@@ -314,4 +326,4 @@ def _difference(gain: Report | None, metric: str) -> str:
     entry = figure_of(gain, metric)
     if entry.value is None:
         return f"{ABSENT}: {entry.reason}"
-    return gain_in_brackets(Difference(entry.value, entry.low, entry.high))
+    return gain_in_brackets(Difference.of(entry))
