@@ -45,7 +45,7 @@ RATCHET = {
     "told, tell, tells": 68,
     "median sentence of pages, words": 12.0,
     "longest sentence of pages, words": 35,
-    "lines of code with text": 2000,
+    "lines of code with text": 1970,
 }
 """Most that each counter of `tests/house.py` and of `tests/words_counted.py` may reach: what it was when the last
 change was made, or less."""
