@@ -104,8 +104,9 @@ def fold(text: str) -> str:
     ('grosse', 'grosse', 'odeme')
     """
     plain = text.casefold().replace("ß", "ss").replace("æ", "ae").replace("œ", "oe").replace("ø", "o")
-    plain = unicodedata.normalize("NFKD", plain)
-    plain = "".join(sign for sign in plain if not unicodedata.combining(sign))
+    if not plain.isascii():
+        plain = unicodedata.normalize("NFKD", plain)
+        plain = "".join(sign for sign in plain if not unicodedata.combining(sign))
     for pair in ("ae", "oe", "ue"):
         plain = plain.replace(pair, pair[0])
     return plain
@@ -155,8 +156,8 @@ class WordList:
     def _add(self, concept: str, language: str, phrase: str) -> None:
         joined = "".join(split_words(phrase))
         table = self._stems if phrase.endswith("*") else self._phrases
-        for words in (table, self.by_language[language]):
-            words[joined] = words.get(joined, frozenset()) | {concept}
+        for words, meant in ((table, {concept}), (self.by_language[language], {concept} - {FILLER})):
+            words[joined] = words.get(joined, frozenset()) | meant
 
     def read(self, name: str, *, windows: bool = True) -> Reading:
         """Return a name as concepts, with the unit that it names.
@@ -266,8 +267,10 @@ class WordList:
         if len(word) < SHORTEST_PIECE:
             return []
         begun = frozenset[str]()
+        is_bare = not _VOWELS.search(word)
         for phrase, concepts in self._phrases.items():
-            if (len(word) >= SHORTEST_STEM and phrase.startswith(word)) or _VOWELS.sub("", phrase) == word:
+            is_begun = len(word) >= SHORTEST_STEM and phrase.startswith(word)
+            if is_begun or (is_bare and _VOWELS.sub("", phrase) == word):
                 begun |= concepts - {FILLER}
         return [begun] if 0 < len(begun) <= MOST_MEANINGS else []
 
@@ -289,8 +292,10 @@ class WordList:
         distinct = _drop_shared([self.read(value, windows=False).concepts for value in values])
         meanings = dict(zip(values, distinct, strict=True))
         readings = [_name_by_letters(codes, values)]
+        in_words = [("".join(split_words(code)), self._read_code(code)) for code in codes]
         for language in LANGUAGES:
-            concepts = _drop_shared([self._read_code(code, language) for code in codes])
+            entries = self.by_language[language]
+            concepts = _drop_shared([entries.get(whole, parts) for whole, parts in in_words])
             possible = {}
             for code, of_code in zip(codes, concepts, strict=True):
                 possible[code] = _match_values(of_code, meanings)
@@ -301,11 +306,8 @@ class WordList:
             return {}
         return best if len(best) == len(codes) else _drop_short(best)
 
-    def _read_code(self, code: str, language: str) -> frozenset[str]:
-        """Return the concepts of a code in one language; none where it has other words too."""
-        whole = self.by_language[language].get("".join(split_words(code)))
-        if whole:
-            return whole - {FILLER}
+    def _read_code(self, code: str) -> frozenset[str]:
+        """Return the concepts of a code's words in any language; none where it has other words too."""
         reading = self.read(code, windows=False)
         letters = sum(map(str.isalpha, code))
         # One or two letters mean different things in different languages.
@@ -324,7 +326,7 @@ class WordList:
             for concepts in self.columns.get(plain) or self.columns.get(stem, []):
                 alternatives.append(Reading(tuple(frozenset({concept}) for concept in concepts)))
             meanings[name] = _Meaning(tuple(alternatives), self.read(description).concepts)
-        return SchemaWords(self, meanings)
+        return SchemaWords(meanings)
 
 
 @dataclass(frozen=True)
@@ -344,12 +346,10 @@ class SchemaWords:
 
     Parameters
     ----------
-    words : WordList
     meanings : mapping of column to meaning
     """
 
-    def __init__(self, words: WordList, meanings: Mapping[str, _Meaning]) -> None:
-        self._words = words
+    def __init__(self, meanings: Mapping[str, _Meaning]) -> None:
         self._meanings = meanings
         counts: Counter[str] = Counter()
         for meaning in meanings.values():

@@ -102,14 +102,12 @@ class MappingDialogue:
         answers: Answers,
         present: ColumnMapping | None = None,
     ) -> None:
-        self._table = table
         self._present = present or {}
         self._schema = schema
         self._matching = Matching(table, schema)
         self._names = [str(name) for name in table.columns]
         self._one_by_one: set[str] = set()
         self.answers = answers
-        self.number_of_answers = 0
         self._check()
 
     def decisions(self) -> dict[str, Decision]:
@@ -170,7 +168,6 @@ class MappingDialogue:
             self._take_column(question.columns[0], text)
         else:
             self._take_codes(question.columns, text)
-        self.number_of_answers += 1
 
     def correct(self, text: str) -> None:
         """Take COLUMN=OWN, or "-" for OWN; raises UsageError where there is none, or it is taken."""
