@@ -123,6 +123,7 @@ def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.proof
 @pytest.mark.studies
 def test_every_command_and_block_of_the_page_on_own_tables_runs_in_order(flfed, ward: Path):
     for words in commands_of("docs/own-tables.md"):

@@ -85,6 +85,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Com
     return target, build(ROOT, target)
 
 
+@pytest.mark.proof
 @pytest.mark.servers
 def test_the_site_is_built_without_network_or_warning_and_every_link_and_anchor_leads_somewhere(site, tmp_path: Path):
     built, done = site
@@ -212,6 +213,7 @@ def searched(browser: Any, built: Path, words: Mapping[str, str]) -> tuple[list[
     return differ, [text for text, (files, _) in results.items() if words[text] not in files]
 
 
+@pytest.mark.proof
 @pytest.mark.browser
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's chromium is not here")
 def test_the_search_finds_pages_from_files_as_over_http(site, browser):

@@ -76,6 +76,7 @@ def test_on_heart_disease_the_figures_are_scikit_learns_and_not_those_with_a_sit
     assert found.gain.value is None and found.gain.sites == 4
 
 
+@pytest.mark.proof
 def test_the_command_leaves_groups_of_many_sites_out_together(flfed):
     cut = 'dataset.partition={by="iid",sites=12,seed=1}'
     words = ("study", "run", "breast-cancer", "--new-site", "--set", cut, "--set", "compare.site-model=same")

@@ -129,6 +129,7 @@ def test_a_function_that_makes_no_model_is_answered_in_a_sentence(build: Callabl
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.proof
 @pytest.mark.studies
 def test_a_module_with_dropout_and_batch_norm_is_trained_opened_again_and_written_as_onnx(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -154,6 +154,7 @@ def test_the_people_of_a_site_see_their_own_figures_and_not_those_of_another(add
         assert f"'{other}' has no figures here" in window.page.locator("[data-testid=stMain]").inner_text()
 
 
+@pytest.mark.proof
 @pytest.mark.browser
 def test_an_analyst_sees_all_sites_and_can_log_out(address, people, heart):
     with opened(address) as window:

@@ -257,6 +257,7 @@ def smaller_scale(monkeypatch):
         cache.cache_clear()
 
 
+@pytest.mark.proof
 @pytest.mark.usefixtures("smaller_scale")
 def test_real_masks_in_the_clear_show_the_column_in_the_imaginary_parts(monkeypatch):
     key = ResidualKey.new()
