@@ -233,7 +233,7 @@ def test_a_hundred_sites_are_drawn_and_their_intervals_said_to_be_widened(shown:
     assert not page.exception
     assert "no interval (95 % CI, widened for 100 sites) lies above 0.005" in words(page)
     assert "of 100 sites, those with the largest and smallest gain" in words(page)
-    assert "the 12 sites with the largest gain and the 12 with the smallest" in words(overview(run.run, SITES))
+    assert "show 24 of 100 sites, those with the largest and smallest gain" in words(overview(run.run, SITES))
 
 
 def test_of_many_sites_the_links_lead_to_those_that_the_forest_plot_draws(shown: str, store):
@@ -255,3 +255,8 @@ def test_of_many_sites_the_links_lead_to_those_that_the_forest_plot_draws(shown:
     # The first chart of the page is the forest plot.
     forest_plot = page.get("vega_lite_chart")[0].proto.spec
     assert [site for k in range(30) if (site := f"site-{k:02d}") in forest_plot] == sorted(ends)
+    # Nor is such a site drawn on the page Sites before one with a gain.
+    page = overview(run.run, SITES)
+    assert "show 20 of 30 sites" in words(page)
+    for chart in page.get("vega_lite_chart")[-2:]:
+        assert "site-19" in chart.proto.spec and "site-20" not in chart.proto.spec

@@ -25,6 +25,13 @@ BLIND = {  # Machado, Oliveira & Fernandes 2009, severity 1
 }
 
 
+def test_of_many_ticks_every_other_has_a_label_where_they_are_crowded_and_zero_is_one():
+    few, many = ([k / 10 for k in range(-2, last)] for last in (2, 4))
+    texts = [figure_axis("gain", ticks, crowded="width < 1000")["axis"]["labelExpr"] for ticks in (few, many)]
+    assert [text.partition(" ? ")[0].split(" && ")[1] for text in texts] == ["4 > 4", "6 > 4"]
+    assert all("round(datum.value / 0.1) % 2 ? '' : " in text for text in texts)
+
+
 def linear(colour: str) -> np.ndarray:
     """Return linear RGB of a colour, as IEC 61966-2-1 has it."""
     srgb = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])

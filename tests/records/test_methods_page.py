@@ -1,6 +1,7 @@
 """Page Methods: differences over the same random splits, against the formula by hand."""
 
 import math
+import re
 import sqlite3
 from pathlib import Path
 from statistics import fmean, stdev
@@ -151,6 +152,18 @@ def test_the_command_of_the_page_is_that_of_the_study():
     series(1, rounds=1)
     [info] = shown().info
     assert "`flfed study run preterm-birth --repeats 10`" in info.value and "STUDY" not in info.value
+    assert "`--set strategy.name=fedadam`" in info.value
+
+
+@pytest.mark.usefixtures("home")
+def test_the_other_method_that_the_page_names_is_one_that_the_study_can_have():
+    name = "boosted-trees"
+    head = 'format = 1\nname = "trees"\npurpose = "a test"\nlegal-basis = "none"\ndataset.name = "preterm-birth"\n'
+    trees = Study.parse(f'{head}model.name = "{name}"\nstrategy = {{ name = "{name}", rounds = 2 }}\n')
+    flfed.run(trees)
+    [info] = shown().info
+    (key, other), (of_trees, rate) = re.findall("`--set ([^`=]*)=([^`]*)`", info.value)
+    assert Study.load("preterm-birth").replace({key: other}) and trees.replace({of_trees: float(rate)})
 
 
 def test_institutions_are_shown_what_their_gates_want_first(home: Path):

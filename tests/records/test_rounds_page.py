@@ -146,7 +146,7 @@ def test_only_the_picked_site_has_a_band(store):
         np.testing.assert_allclose(mine["value"] - mine["low"], reach, rtol=1e-6)
         assert f"The band is the 95 % CI of each figure of {site}." in words(page)
         page.selectbox(key="curve-band-b").set_value("c").run()
-    assert "There is no band: the sites' reports of a round give this figure, but not its interval." in words(page)
+    assert "There is no 95 % CI: the sites' reports of a round give this figure, but not its interval." in words(page)
 
 
 def test_bands_of_repeats_are_said_to_be_means_of_bounds(store):

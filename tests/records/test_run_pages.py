@@ -99,6 +99,21 @@ def test_the_overview_begins_with_its_forest_plot_and_has_no_fault(everywhere: S
     assert look(everywhere, runs.series["demo"], "demo", ["overview"]) == {}
 
 
+def test_the_list_of_runs_is_no_wider_than_a_laptop_and_breaks_no_name(everywhere: Served):
+    with opened(everywhere) as window:
+        window.page.set_viewport_size({"width": 1280, "height": 900})
+        window.page.goto(everywhere)
+        window.page.locator(".flfed-runs tbody tr").first.wait_for()
+        table, room = (
+            window.page.evaluate("""[...document.querySelectorAll('.flfed-runs .scroll, .flfed-runs .scroll table')]
+          .slice(-2).map(part => part.getBoundingClientRect().width).reverse()""")
+        )
+        assert table <= room + 1
+        lines = window.page.evaluate("""[...document.querySelectorAll('.flfed-runs td[data-column=dataset] div')]
+          .filter(cell => !cell.innerText.includes('-')).map(cell => cell.getClientRects().length)""")
+        assert set(lines) <= {1}
+
+
 @pytest.mark.proof
 def test_no_chart_or_grid_keeps_a_wide_screens_width_and_a_phone_shows_each_site(everywhere: Served, runs: Runs):
     with opened(everywhere) as window:

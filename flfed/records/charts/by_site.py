@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -50,6 +51,8 @@ FIGURE_PIXELS = 52
 """Width of the figures beside the marks of a site's models."""
 NARROW = "width < 880"
 """Condition in Vega's language under which a forest plot has no columns: each mark has two lines of text above it."""
+CROWDED = "width >= 880 && width < 1000"
+"""Condition under which the marks between the columns have too little room for labels of many ticks."""
 SMALL = "width < 270"
 """Condition under which its texts are small, as on a screen of 320 pixels."""
 LINE_PIXELS, MARK_PIXELS = 14, 12
@@ -63,11 +66,11 @@ FOREST_COLUMNS = {
     "own": ("site model", "258", "right"),
     "shared": ("shared", "312", "right"),
     "gain": ("gain (95 % CI)", "width - 370", "left"),
-    "verdict": ("verdict", "width", "right"),
+    "conclusion": ("verdict", "width", "right"),
 }
 """Title, place in Vega's language and side of a forest plot's columns."""
-VERDICT_LIMIT = 145
-"""Pixels of a verdict in its column; the legend has it whole."""
+VERDICT_LIMIT, VERDICT_LETTERS = 155, 25
+"""Pixels and letters of a line of a verdict in its column."""
 NAME_LIMIT, ALONE_LIMIT = 125, 260
 """Pixels of a site's name in its column, with columns of test rows and site models beside it, and without; the table
 has the whole name."""
@@ -172,7 +175,8 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Chart | No
     reach = plot_reach(lines)
     ends = [0.0, *(max(-reach, min(reach, end)) for end in _spread(rows))]
     title = render("charts.axes.gain", metric=verdict.metric_name(metric))
-    x = quantitative("value", **figure_axis(title, ticks_of(ends, metric, difference=True), signed=True))
+    ticks = ticks_of(ends, metric, difference=True)
+    x = quantitative("value", **figure_axis(title, ticks, signed=True, crowded=CROWDED))
     ends_at = (("0", str(BEFORE_PLOT)), ("width", f"width - {BEHIND_PLOT}"))
     x["scale"]["clamp"] = True
     x["scale"]["range"] = [by_width(narrow, wide) for narrow, wide in ends_at]
@@ -234,16 +238,17 @@ def _forest_row(line: ForestLine, conclusion: str, worthwhile: float) -> dict[st
     cells |= {arm: verdict.shown(getattr(line, arm), verdict.number, "") for arm in ("own", "shared")}
     named = [f"{title} {cells[arm]}" for arm, title in (("own", "site"), ("shared", "shared")) if cells[arm]]
     if line.rows is not None:
-        counts = f"{line.rows} rows"
+        counts = f"{line.rows:,} rows"
         if line.events is not None:
-            cells["rows"] += f" ({line.events})"
-            counts += f" ({line.events} events)"
+            cells["rows"] += f" ({line.events:,})"
+            counts += f" ({line.events:,} events)"
         named.insert(0, counts)
     gain = verdict.gain_in_brackets(line.gain, worthwhile)
     if line.model == "personalised":
         gain += MARK
     drawn = {name: getattr(line, name) for name in ("name", *ENDS)}
-    texts = {"gain": gain, "verdict": conclusion, "in line": ", ".join(named) or conclusion}
+    in_lines = textwrap.fill(conclusion, VERDICT_LETTERS, max_lines=2, placeholder=" …")
+    texts = {"gain": gain, "verdict": conclusion, "conclusion": in_lines, "in line": ", ".join(named) or conclusion}
     return {**drawn, **cells, **texts, "mean": line.site is None}
 
 
@@ -254,7 +259,7 @@ def _forest_columns(y: Spec, rows: Rows, other_titles: Mapping[str, str]) -> lis
     """
     drawn = []
     columns = {field: column for field, column in FOREST_COLUMNS.items() if any(row[field] for row in rows)}
-    limits = {"name": ALONE_LIMIT, "verdict": VERDICT_LIMIT}
+    limits = {"name": ALONE_LIMIT, "conclusion": VERDICT_LIMIT}
     if {"rows", "own"} & columns.keys():
         limits["name"] = NAME_LIMIT
     wide_only = by_width(0, 1)
@@ -268,8 +273,8 @@ def _forest_columns(y: Spec, rows: Rows, other_titles: Mapping[str, str]) -> lis
         if field == "gain":
             look["align"] = by_width("'right'", "'left'")
             own |= {"fontWeight": "bold", "fontSize": {"expr": f"{SMALL} ? 11 : 13"}}
-        limit = by_width(0, limits.get(field, 0))
-        drawn.append(layer("text", {"y": y, "text": nominal(field)}, **look, **own, dy=above, limit=limit))
+        own |= {"dy": above, "limit": by_width(0, limits.get(field, 0)), "lineBreak": "\n"}
+        drawn.append(layer("text", {"y": y, "text": nominal(field)}, **look, **own))
         look |= {"fontSize": 13, "opacity": wide_only, "y": at_top}
         drawn.append(layer("text", {}, **look, text=other_titles.get(field, title)) | one_mark({}))
     between: dict[str, Any] = {"x": 0, "dy": MARK_PIXELS - LINE_PIXELS, "align": "left", "color": FIGURE}

@@ -224,14 +224,20 @@ def ticks_of(values: Iterable[float | None], metric: str = "", *, difference: bo
     return [tick for tick in ticks if tick == possible(metric, tick, difference=difference)]
 
 
-def figure_axis(title: str, ticks: Sequence[float], *, grid: bool = True, signed: bool = False) -> Axis:
-    """Return scale and axis of a figure, from the first to the last of some ticks."""
+def figure_axis(
+    title: str, ticks: Sequence[float], *, grid: bool = True, signed: bool = False, crowded: str = "false"
+) -> Axis:
+    """Return scale and axis of a figure, from the first to the last of some ticks.
+
+    Where it is `crowded`, a condition in Vega's language, every other of many ticks has a label, 0 among them.
+    """
     step = ticks[1] - ticks[0]
     # The labels have the decimals of the figure, and more where two ticks would read the same.
     of_step = next(n for n in range(11) if abs(round(step, n) - step) < 1e-9 * max(step, 1e-9) or n == 10)
     sign = "+" if signed else ""
     form = f"{sign}.{max(decimals_of(*ticks), of_step)}f"
-    axis: Axis = {"title": in_lines(title), "values": list(ticks), "format": form, "labelExpr": AXIS_NUMBERS}
+    label = f"{crowded} && {len(ticks)} > 4 && round(datum.value / {step}) % 2 ? '' : {AXIS_NUMBERS}"
+    axis: Axis = {"title": in_lines(title), "values": list(ticks), "format": form, "labelExpr": label}
     # Where labels would overlap, some are left out, and 0 stays.
     axis |= {"labelFlush": False, "labelOverlap": "greedy"}
     scale = {"domain": [ticks[0], ticks[-1]], "nice": False, "zero": False}

@@ -87,10 +87,10 @@ def _test_rows(test_rows: Any) -> dict[str, str]:
     site = site_of(test_rows)
     cells = {"Test rows": ABSENT, OUTCOME: ABSENT}
     if site.holdout_rows is not None:
-        cells["Test rows"] = f"{about}{site.holdout_rows}"
+        cells["Test rows"] = f"{about}{site.holdout_rows:,}"
     if site.holdout_classes is not None:
         without, with_ = (site.holdout_classes[name] for name in CLASSES)
-        cells[OUTCOME] = f"{about}{with_} ({percent_of(with_, without + with_)} %)"
+        cells[OUTCOME] = f"{about}{with_:,} ({percent_of(with_, without + with_)} %)"
     return cells
 
 

@@ -264,14 +264,6 @@ def describe_mean_beside_sites(report: Report, metric: str) -> str:
     return render("report.mean.narrower", sites=mean.sites, repeats=repeats, widened=run.rule.sites)
 
 
-def ends_of(order: Sequence[str], most: int) -> list[str]:
-    """Return the sites at both ends of an order, at most `most`."""
-    if len(order) <= most:
-        return [*order]
-    half = most // 2
-    return [*order[:half], *order[-half:]]
-
-
 @dataclass(frozen=True)
 class ForestLine:
     """One line of a forest plot.

@@ -54,9 +54,9 @@ def class_words(site: Report) -> str:
     without = here.holdout_classes["0"]
     with_ = here.holdout_classes["1"]
     rare = min(without, with_)
-    rows = f"{rare} of the {without + with_} test rows"
+    rows = f"{rare:,} of the {without + with_:,} test rows"
     if varies(site):
-        rows = f"about {rare} of about {without + with_} test rows"
+        rows = f"about {rare:,} of about {without + with_:,} test rows"
     verb = "has" if rare == 1 else "have"
     if without < with_:
         verb = "does not have" if rare == 1 else "do not have"

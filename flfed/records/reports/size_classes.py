@@ -170,15 +170,15 @@ def rows_in_words(rows: Sequence[int | None]) -> str:
 
     Examples
     --------
-    >>> rows_in_words([0, 19]), rows_in_words([20, 49]), rows_in_words([200, None])
-    ('fewer than 20 rows', '20 to 49 rows', '200 rows or more')
+    >>> rows_in_words([0, 19]), rows_in_words([20, 49]), rows_in_words([1000, None])
+    ('fewer than 20 rows', '20 to 49 rows', '1,000 rows or more')
     """
     low, high = rows
     if high is None:
-        return f"{low} rows or more"
+        return f"{low:,} rows or more"
     if not low:
-        return f"fewer than {high + 1} rows"
-    return f"{low} to {high} rows"
+        return f"fewer than {high + 1:,} rows"
+    return f"{low:,} to {high:,} rows"
 
 
 def classes_of(report: Report) -> list[SizeClass]:

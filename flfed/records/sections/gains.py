@@ -8,7 +8,7 @@ from typing import Any
 
 from flfed.records.charts.by_site import forest_plot, interval_chart
 from flfed.records.objects import figure_of, read_figure, run_of
-from flfed.records.reports.narrative import MARK, ends_of, forest_lines, interval_name, over_sites, reference_name
+from flfed.records.reports.narrative import MARK, forest_lines, interval_name, over_sites, reference_name
 from flfed.records.reports.recorded_run import INCUMBENT
 from flfed.records.reports.report import REFERENCES
 from flfed.records.reports.site_answer import order_of_sites
@@ -27,8 +27,9 @@ def at_the_ends(report: Report, metric: str, most: int, *, of: Sequence[str] | N
     if len(order) <= most:
         return order
     # Sites without a gain come last and are no end of the order.
-    judged = [site for site in order if best_gain(run.sites[site], metric) is not None]
-    return ends_of(judged or order, most)
+    judged = [site for site in order if best_gain(run.sites[site], metric) is not None] or order
+    half = most // 2
+    return judged if len(judged) <= most else [*judged[:half], *judged[-half:]]
 
 
 def are_known(report: Report, metric: str) -> bool:

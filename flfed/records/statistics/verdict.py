@@ -217,13 +217,13 @@ def better_or_worse(gain: float, digits: int) -> str:
     return f"{number(abs(gain), digits)} {side}"
 
 
-def shown(value: Any, form: Callable[[Any], str] = str, absent: str = ABSENT) -> str:
-    """Return a value as `form` writes it, or `absent` where it is None.
+def shown(value: Any, form: Callable[[Any], str] = "{:,}".format, absent: str = ABSENT) -> str:
+    """Return a value as `form` writes it, by default a count, or `absent` where it is None.
 
     Examples
     --------
-    >>> shown(12), shown(None), shown(None, number, "none")
-    ('12', 'n/a', 'none')
+    >>> shown(1200), shown(None), shown(None, number, "none")
+    ('1,200', 'n/a', 'none')
     """
     return absent if value is None else form(value)
 

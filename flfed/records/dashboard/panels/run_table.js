@@ -53,7 +53,7 @@ function lower(row) {
 }
 
 export default function ({data, parentElement, setTriggerValue}) {
-  const {columns, words, most} = data;
+  const {words, most} = data;
   const before = parentElement.flfed;
   // A running run changes twice a second: only its cells do, as a click needs a link that stays.
   if (before && !data.controls) {
@@ -61,6 +61,8 @@ export default function ({data, parentElement, setTriggerValue}) {
     return;
   }
   let rows = data.rows.map(lower);
+  // A column without a cell takes no room; of running runs each may get one.
+  const columns = data.columns.filter(({key}) => !data.controls || !rows.length || rows.some(row => row.cells[key].text));
   const lines = new Map();
   const state = before?.state ?? {sort: null, down: false, filters: {}, words: [], text: "", shown: data.step};
   if (data.controls && data.compared.join() !== (before?.compared ?? "")) picked.ids = new Set(data.compared);

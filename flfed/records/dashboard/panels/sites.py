@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from flfed.records.charts.by_site import forest_plot, interval_chart, sites_by_arm
+from flfed.records.charts.by_site import interval_chart, sites_by_arm
 from flfed.records.dashboard import page_files
 from flfed.records.dashboard.panels.overview import not_compared
 from flfed.records.dashboard.refresh import Opened
@@ -125,14 +125,14 @@ def everywhere(opened: Opened, metric: str) -> None:
 def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
     """Show gain and models of some sites."""
     # Of many sites the charts show both ends of the order, and the table has all.
-    shown = narrative.ends_of(order, SITES_SHOWN)
+    shown = gains.at_the_ends(report, metric, SITES_SHOWN, of=order)
     if len(shown) < len(order):
-        st.caption(render("pages.sites.ends", half=SITES_SHOWN // 2))
+        st.caption(render("pages.sites.ends", shown=len(shown), sites=len(order)))
     arms = arms_shown(report, metric)
     lines = [_line(report, name, metric, arms) for name in order]
-    words = [site_answer.site_line(report, name, metric, arms) for name in order]
+    words = {name: site_answer.site_line(report, name, metric, arms) for name in order}
     # All charts have one table, so that no figure stands twice.
-    folded = Table(title="Table", lines=words, key="site-figures", rows=lines, is_folded=True)
+    folded = Table(title="Table", lines=list(words.values()), key="site-figures", rows=lines, is_folded=True)
     if noised.is_uncompared(report):
         _shared_model(report, metric, shown, lines, is_tabled=False)
         show_table(folded)
@@ -140,23 +140,16 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
         return
     has_gains = gains.are_known(report, metric)
     columns: Sequence[Any] = st.columns(2) if has_gains else [st]
-    says = []
-    for name in order:
-        site = run_of(report).sites[name]
-        conclusion = verdict.describe_verdict(site_verdict(site, metric)[0], metric)
-        says.append(f"{name}: {conclusion}, {narrative.gain_in_words(site, metric)}")
-    title = render("pages.figures.gains", interval=narrative.interval_name(report))
-    summary = f"Gain by joining. {'; '.join(says)}"
     if has_gains:
-        forest = forest_plot(report, metric, shown)
-        figure(columns[0], title, forest, lines, key="site-gains", says=summary, is_tabled=False)
+        title = render("pages.figures.gains", interval=narrative.interval_name(report))
+        [drawing] = gains.gains(report, metric, shown, len(order)).charts
+        figure(columns[0], title, drawing.draw(), lines, key="site-gains", says=drawing.says, is_tabled=False)
     title = render("pages.figures.each")
     if arms == ["global"]:
         title = render("pages.figures.shared", metric=verdict.metric_name(metric), interval="95 % CI")
-    by_site = [_figures_in_words(cells, arms) for cells in words[:SITES_SHOWN]]
-    summary = f"{title}. {'; '.join(by_site)}"
+    says = "; ".join(_figures_in_words(words[name], arms) for name in shown)
     by_arm = sites_by_arm(report, metric, shown)
-    figure(columns[-1], title, by_arm, lines, key="site-models", says=summary, is_tabled=False)
+    figure(columns[-1], title, by_arm, lines, key="site-models", says=f"{title}. {says}", is_tabled=False)
     show_table(folded)
     if why := site_answer.untold_at(report, metric, order):
         st.caption(bullets(map(escape, why)))
