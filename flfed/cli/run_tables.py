@@ -21,7 +21,7 @@ from flfed.records.reports.report import metrics_of, primary_of, purpose_in_word
 from flfed.records.reports.site_verdict import best_arm, best_gain, site_verdict
 from flfed.records.reports.size_classes import KEY
 from flfed.records.section import Section
-from flfed.records.statistics import verdict
+from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.importances import largest_gains
 from flfed.records.statistics.left_out import KEY as LEFT_OUT
 from flfed.records.statistics.left_out import VALIDATION
@@ -43,7 +43,7 @@ MANY, FEW = 12, 8
 """With more sites than the first number, the second number is shown: a screen of 40 lines in all."""
 
 
-def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
+def print_report(report: Report, *, whole: bool = False) -> None:
     """Print a run's comparison and findings, for people; `whole`: each site, and all that has no guarantee."""
     # Events and notes are not part of the report.
     with RunReader.open() as reader:
@@ -78,7 +78,7 @@ def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
     output.say_some(_events_in_words(report, events, above=above), whole=whole, most=FEW)
 
 
-def conclude(report: dict[str, Any]) -> str:
+def conclude(report: Report) -> str:
     """Return the mean gain of a comparison, else why nothing can be concluded."""
     metric = primary_of(report) or ""
     reasons = narrative.untold_in_words(report, metric)
@@ -86,7 +86,7 @@ def conclude(report: dict[str, Any]) -> str:
     return narrative.joining_in_words(report, metric) or unclear
 
 
-def _print_statistic(report: dict[str, Any], *, whole: bool) -> list[str]:
+def _print_statistic(report: Report, *, whole: bool) -> list[str]:
     """Print the tables of a statistic, those of single sites where `whole`, and return its sentences."""
     more = render("commands.show.lines", run=report["run"])
     # Only the first table has the run's name above it.
@@ -121,7 +121,7 @@ def _events_in_words(report: dict[str, Any], events: Sequence[Any], *, above: Co
     return [": ".join(filter(None, line.values())) for line in faults.group_lines(report, groups)]
 
 
-def _print_sites(report: dict[str, Any], headers: Sequence[str], rows: Sequence[Sequence[str]], *, every: bool) -> None:
+def _print_sites(report: Report, headers: Sequence[str], rows: Sequence[Sequence[str]], *, every: bool) -> None:
     """Print a line for each site, and for each figure over all sites."""
     metric = metrics_of(report)[0]
     many = len(report["sites"])
@@ -146,7 +146,7 @@ def _print_sites(report: dict[str, Any], headers: Sequence[str], rows: Sequence[
         _print_references(rows[many:], names[:gain], verdict.metric_name(metric))
 
 
-def _print_gains(report: dict[str, Any], metric: str) -> None:
+def _print_gains(report: Report, metric: str) -> None:
     """Print the gains over all sites of a size class, and on the score in use, where the study has them."""
     if not report.get(KEY) and INCUMBENT not in report:
         return
@@ -156,7 +156,7 @@ def _print_gains(report: dict[str, Any], metric: str) -> None:
     _print_section(score_in_use(report))
 
 
-def print_left_out(report: dict[str, Any]) -> None:
+def print_left_out(report: Report) -> None:
     """Print the model at each site that was left out, where the run has such figures."""
     if not report.get(LEFT_OUT):
         return
@@ -165,7 +165,7 @@ def print_left_out(report: dict[str, Any]) -> None:
     _print_section(unseen_sites(report))
 
 
-def _print_validation(report: dict[str, Any]) -> None:
+def _print_validation(report: Report) -> None:
     """Print a validated model at each site, and the updates that are due."""
     if not report.get(VALIDATION):
         return
@@ -185,7 +185,7 @@ def _print_section(section: Section | None) -> None:
     output.say_all([*section.says, *section.note])
 
 
-def _put_gains(report: dict[str, Any], metric: str, rows: dict[str, list[str]], place: int) -> set[str]:
+def _put_gains(report: Report, metric: str, rows: dict[str, list[str]], place: int) -> set[str]:
     """Put the gain of each site into its row; return the sites where the adjusted model is better."""
     least = report["verdict-rule"]["minimum-gain"][metric]
     adjusted = set()
@@ -213,7 +213,7 @@ def _print_references(rows: Sequence[Sequence[str]], names: Sequence[str], metri
     output.as_table(["over all sites", *figures], lines)
 
 
-def rank_sites(report: dict[str, Any], metric: str) -> list[str]:
+def rank_sites(report: Report, metric: str) -> list[str]:
     """Return the sites, those with a clear verdict first, then by size of gain or loss."""
     order = (verdict.PAYS, verdict.DO_NOT_USE, verdict.NO_CLEAR_GAIN, verdict.INCONCLUSIVE)
 
@@ -225,7 +225,7 @@ def rank_sites(report: dict[str, Any], metric: str) -> list[str]:
     return sorted(report["sites"], key=key)
 
 
-def _print_privacy(report: dict[str, Any], *, whole: bool = False) -> None:
+def _print_privacy(report: Report, *, whole: bool = False) -> None:
     """Print the privacy guarantee of a run, its use of the budget, audits, and the releases it does not cover.
 
     The last are listed where `whole`, else counted.

@@ -261,14 +261,7 @@ def check_reading(cards: CardList, reading: str) -> None:
         raise usage_error("operator.cards.differs", reading=reading[:80], own=cards.fingerprint())
 
 
-def note_comparison(
-    folder: SiteFolder,
-    cards: CardList,
-    reading: str,
-    readers: str,
-    *,
-    by: str,
-) -> None:
+def note_comparison(folder: SiteFolder, cards: CardList, reading: str, readers: str, *, by: str) -> None:
     """Record which sites read the fingerprint of a list out; those of earlier calls remain.
 
     A record of another list is replaced.

@@ -37,6 +37,10 @@ from flfed.words import usage_error
 DEFAULT_AUC = 0.75
 
 
+Counts = Mapping[str, tuple[int, int]]
+"""Rows and events of each site."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudyPower:
     """Gains that a study could show.
@@ -60,7 +64,7 @@ class StudyPower:
     columns: int
     design: Design
     sites: dict[str, Outlook | None]
-    counts: Mapping[str, tuple[int, int]]
+    counts: Counts
     mean: tuple[Range, Range] | None
     classes: Sequence[tuple[list[int | None], int, tuple[Range, Range] | None]]
 
@@ -92,7 +96,7 @@ def study_power(
     study: Study,
     *,
     auc: float | None = None,
-    counts: Mapping[str, tuple[int, int]] | None = None,
+    counts: Counts | None = None,
     repeats: int = 1,
     run: str = "",
 ) -> StudyPower:
@@ -126,12 +130,7 @@ def study_power(
     counts = _count(study) if counts is None else counts
     _check_counts(study, counts)
     columns = len(schema.features(study.dataset.features))
-    design = Design(
-        auc=auc,
-        worthwhile=study.compare.least_gain(AUC, AUC),
-        sites=len(counts),
-        repeats=repeats,
-    )
+    design = Design(auc=auc, worthwhile=study.compare.least_gain(AUC, AUC), sites=len(counts), repeats=repeats)
     curve = Curve.of_columns(columns)
     if first is not None:
         curve = curve_of_run(first, curve, design.worthwhile)
@@ -150,11 +149,7 @@ def study_power(
 
 
 def _classes(
-    study: Study,
-    counts: Mapping[str, tuple[int, int]],
-    judged: Mapping[str, SiteRows],
-    design: Design,
-    curve: Curve,
+    study: Study, counts: Counts, judged: Mapping[str, SiteRows], design: Design, curve: Curve
 ) -> list[tuple[list[int | None], int, tuple[Range, Range] | None]]:
     """Return the outlook of each size class that a study names."""
     bounds = study.compare.size_classes
@@ -226,7 +221,7 @@ def _measured(design: Design, entry: Mapping[str, Any]) -> tuple[SiteRows, float
     return SiteRows(site.rows - events - others, events, others), error
 
 
-def _check_counts(study: Study, counts: Mapping[str, tuple[int, int]]) -> None:
+def _check_counts(study: Study, counts: Counts) -> None:
     if not counts:
         raise usage_error("experiments.power.sites", study=study.name)
     for name, (rows, events) in counts.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.findings.oddities import oddities
 from flfed.rows.data.mapping import map_table
-from flfed.rows.data.parsing.fields import MAP_IT, NO_COLUMN, Field, Finding, with_text_names
+from flfed.rows.data.parsing.fields import MAP_IT, NO_COLUMN, ColumnMapping, Finding, with_text_names
 from flfed.rows.evaluation.calibration import Calibration, calibrate
 from flfed.rows.evaluation.intervals import compare
 from flfed.rows.evaluation.scoring import metrics_of
@@ -26,7 +25,7 @@ from flfed.rows.proposals.own_tables import read_file
 from flfed.seeds import generator
 from flfed.words import render, usage_error
 
-Rows = tuple[pd.DataFrame, Mapping[str, str | Field | None], tuple[str, ...]]
+Rows = tuple[pd.DataFrame, ColumnMapping, tuple[str, ...]]
 """A table as its source gives it, how its columns are read, and the source's codes for "not known"."""
 
 
@@ -61,9 +60,7 @@ def _read_frame(model: SharedModel, table: pd.DataFrame) -> Rows:
     return with_text_names(table), dict.fromkeys(unread), ()
 
 
-def predict_frame(
-    model: SharedModel, table: pd.DataFrame, mapping: Mapping[str, str | Field | None] | None = None
-) -> Predictions:
+def predict_frame(model: SharedModel, table: pd.DataFrame, mapping: ColumnMapping | None = None) -> Predictions:
     """Return predictions for a data frame; a column that the model does not read may be absent.
 
     Parameters
@@ -114,7 +111,7 @@ def read_site(model: SharedModel, name: str) -> Rows:
 def _predict(
     model: SharedModel,
     raw: pd.DataFrame,
-    mapping: Mapping[str, str | Field | None],
+    mapping: ColumnMapping,
     missing: tuple[str, ...],
     scope: Literal["table", "site"],
 ) -> Predictions:
@@ -151,10 +148,7 @@ def _predict(
 
 
 def mapped_rows(
-    model: SharedModel,
-    raw: pd.DataFrame,
-    mapping: Mapping[str, str | Field | None] | None = None,
-    missing: tuple[str, ...] = (),
+    model: SharedModel, raw: pd.DataFrame, mapping: ColumnMapping | None = None, missing: tuple[str, ...] = ()
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return a table in the schema's columns, for a model's encoder.
 
@@ -179,9 +173,7 @@ def mapped_rows(
     return _within_ranges(model, table)
 
 
-def inputs_of(
-    model: SharedModel, raw: pd.DataFrame, mapping: Mapping[str, str | Field | None] | None = None
-) -> np.ndarray:
+def inputs_of(model: SharedModel, raw: pd.DataFrame, mapping: ColumnMapping | None = None) -> np.ndarray:
     """Return a table as the encoder's inputs, float64 [rows, inputs]. Raises as `mapped_rows` does."""
     return encode(mapped_rows(model, with_text_names(raw), mapping)[0], model.layout, model.encoder).x
 
@@ -240,9 +232,7 @@ def _first_error(finding: Finding, dataset: str) -> UsageError | TableError:
     return TableError(error.column, rule, error.bad)
 
 
-def _notes(
-    model: SharedModel, raw: pd.DataFrame, table: pd.DataFrame, mapping: Mapping[str, str | Field | None]
-) -> list[str]:
+def _notes(model: SharedModel, raw: pd.DataFrame, table: pd.DataFrame, mapping: ColumnMapping) -> list[str]:
     """Return oddities of the table, and of its columns that the model reads."""
     named = {column.name: f"column {column.name!r}" for column in model.layout.features} | {"table": "the table"}
     notes = [note for note in oddities(raw, table, model.schema, mapping) if note.column in named]

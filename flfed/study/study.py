@@ -45,6 +45,8 @@ from flfed.study.tables import (
 from flfed.study.template import StudyTemplate
 from flfed.words import render, sentences, usage_error
 
+Table = Mapping[str, Any]
+"""A table of a study's TOML."""
 FOLDER = Path(__file__).parents[1] / "studies"
 OTHERS_CALL = sentences("names", "keys")
 """Keys by the names that scikit-learn, PyTorch or Flower have for them."""
@@ -374,7 +376,7 @@ _LOOSE = ("expected", "sweep")
 _TOP = ("format", "name", "purpose", "legal-basis", "expires", "seed")
 
 
-def _path(key: str, table: Mapping[str, Any], option: str = "--set") -> list[str]:
+def _path(key: str, table: Table, option: str = "--set") -> list[str]:
     """Return the path of `key` in a study.
 
     The bare key `rounds` gives `["strategy", "rounds"]`.
@@ -398,7 +400,7 @@ def _path(key: str, table: Mapping[str, Any], option: str = "--set") -> list[str
     return paths[0]
 
 
-def _keys_by_table(table: Mapping[str, Any]) -> dict[str, set[str]]:
+def _keys_by_table(table: Table) -> dict[str, set[str]]:
     """Return the keys of every table, and those in the signatures of what the study names."""
     keys_by_table = {name: _field_keys(kind) - {"name"} for name, kind in _TABLES.items()}
     if has_analysis(table):
@@ -471,7 +473,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
     )
 
 
-def _check_keys(table: Mapping[str, Any]) -> None:
+def _check_keys(table: Table) -> None:
     """Refuse unknown keys: a mistyped table would otherwise be left out in silence."""
     choices = [*_TOP, *_TABLES, *KINDS, *_LOOSE]
     for key in table:
@@ -508,7 +510,7 @@ def _made(name: str, settings: dict[str, Any]) -> Any:
     return _TABLES[name](**read_settings(_TABLES[name], settings, f"[{name}]"), **inner)
 
 
-def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _table(table: Table, name: str) -> dict[str, Any]:
     settings = table.get(name, {})
     if not isinstance(settings, dict):
         raise usage_error("study.reading.table", name=name)
@@ -532,7 +534,7 @@ def _listed(kind: str, settings: dict[str, Any]) -> Named:
     names = listed_names(kind)
     choices = ", ".join(other for other in names if not MODULE_NAME.fullmatch(other))
     if name == "none" and not needed:
-        # Settings without a name would do nothing while they seem to.
+        # Table without a name would do nothing while they seem to.
         if settings:
             raise usage_error("study.reading.settings", where=where, key=next(iter(settings)), choices=choices)
         return Named(name="none")
@@ -546,21 +548,21 @@ def _listed(kind: str, settings: dict[str, Any]) -> Named:
     return Named(name=name, settings=settings)
 
 
-def _text(table: Mapping[str, Any], key: str) -> str:
+def _text(table: Table, key: str) -> str:
     value = table.get(key)
     if not isinstance(value, str) or not value.strip():
         raise usage_error("study.reading.text", key=key)
     return value
 
 
-def _name(table: Mapping[str, Any]) -> str:
+def _name(table: Table) -> str:
     value = _text(table, "name")
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", value):
         raise usage_error("study.reading.title", name=value)
     return value
 
 
-def _seed(table: Mapping[str, Any]) -> int:
+def _seed(table: Table) -> int:
     value = table.get("seed", 0)
     if type(value) is not int or value < 0:
         raise usage_error("study.reading.seed", seed=value)
@@ -569,7 +571,7 @@ def _seed(table: Mapping[str, Any]) -> int:
     return value
 
 
-def _date(table: Mapping[str, Any]) -> datetime.date | None:
+def _date(table: Table) -> datetime.date | None:
     value = table.get("expires")
     if value is not None and type(value) is not datetime.date:
         raise usage_error("study.reading.expires", expires=value)
@@ -578,7 +580,7 @@ def _date(table: Mapping[str, Any]) -> datetime.date | None:
 
 NO_USE = ("model", "plan", "strategy", "encode", "split", "compare", "codec", "sweep")
 """Tables that a study of a statistic has no use for."""
-UNUSED: Mapping[str, Any] = {"model": {"name": "mlp"}, "strategy": {"name": "fedavg"}}
+UNUSED: Table = {"model": {"name": "mlp"}, "strategy": {"name": "fedavg"}}
 """Stand in for model and strategy where a study has none: nothing is trained by them."""
 STATISTIC = "statistic"
 """The table that stands in place of a model."""
@@ -586,23 +588,23 @@ WITHOUT_IMPORT = {"none": False, "record-dp": True, "site-dp": False}
 """Whether mechanisms protect rows whose modules, with numpy, are not loaded for that; all others are asked."""
 
 
-def has_analysis(table: Mapping[str, Any]) -> bool:
+def has_analysis(table: Table) -> bool:
     """Return whether a study's parsed text has an analysis: the statistic "summary"."""
     statistic = table.get(STATISTIC)
     return isinstance(statistic, dict) and statistic.get("name") == SUMMARY
 
 
-def trains(table: Mapping[str, Any]) -> bool:
+def trains(table: Table) -> bool:
     """Return whether a study's parsed text trains a model: it has no statistic or analysis, and validates none."""
     return STATISTIC not in table and bool(table.get("model", {}).get("train", True))
 
 
-def has_parties(table: Mapping[str, Any]) -> bool:
+def has_parties(table: Table) -> bool:
     """Return whether a study's parsed text is of sites with different columns of the same people."""
     return bool(table.get("strategy", {}).get("name") == VERTICAL)
 
 
-def protects_rows(privacy: Mapping[str, Any]) -> bool:
+def protects_rows(privacy: Table) -> bool:
     """Return whether a table `[privacy]` names a mechanism whose noise protects single rows.
 
     The scaler, and whether counts may have noise, follow from it.
@@ -613,12 +615,12 @@ def protects_rows(privacy: Mapping[str, Any]) -> bool:
     return name in registry.names("mechanism") and bool(registry.load("mechanism", name).protects_rows)
 
 
-def protected_scaler(privacy: Mapping[str, Any]) -> str:
+def protected_scaler(privacy: Table) -> str:
     """Return the scaler of a study that protects rows and names none: by any other one row moves the inputs of all."""
     return "private" if privacy.get("covers") == "study" else "schema"
 
 
-def check_scaler(scaler: str, class_weight: str, privacy: Mapping[str, Any], *, counts: bool) -> None:
+def check_scaler(scaler: str, class_weight: str, privacy: Table, *, counts: bool) -> None:
     """Refuse inputs that are scaled by what nothing charges.
 
     `counts` says whether it is a study of an analysis.
@@ -656,19 +658,19 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
     return True
 
 
-def _adds_statistics(privacy: Mapping[str, Any]) -> bool:
+def _adds_statistics(privacy: Table) -> bool:
     """Return whether the way of secure aggregation that a table `[privacy]` names is one for statistics."""
     mode = privacy.get("secure-aggregation", "off")
     return mode in STATISTIC_MODES
 
 
-def _check_exact_sums(privacy: Mapping[str, Any]) -> None:
+def _check_exact_sums(privacy: Table) -> None:
     """Refuse a mechanism, whose noise is made for updates, and homomorphic encryption, which is made for a model."""
     if set(privacy) - {"secure-aggregation"} or not _adds_statistics(privacy):
         raise usage_error("study.statistic.privacy")
 
 
-def _check_noise(privacy: Mapping[str, Any]) -> None:
+def _check_noise(privacy: Table) -> None:
     """Refuse an analysis without noise, or with settings of training."""
     if not protects_rows(privacy):
         raise usage_error("study.statistic.noise")

@@ -45,6 +45,8 @@ NORMAL_UPPER_95 = 1.6448536269514722
 """The 95th percentile of the standard normal distribution."""
 NORMAL_975 = 1.959963984540054
 """The 97.5th percentile: a size, without its sign, stays below it in 95 of 100 cases."""
+Difference = tuple[float | None, float | None, str]
+"""A difference, what chance reaches, and why there is none."""
 
 
 def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, Any]]:
@@ -218,7 +220,7 @@ def _too_few(n: float, m: float) -> str:
     return "" if m >= FEW_ROWS else FEW_ELSEWHERE
 
 
-def _numbers(own: Sequence[float], others: Sequence[float]) -> tuple[float | None, float | None, str]:
+def _numbers(own: Sequence[float], others: Sequence[float]) -> Difference:
     """Return the standardised difference of two means.
 
     They are of a number, after its transform.
@@ -232,7 +234,7 @@ def _numbers(own: Sequence[float], others: Sequence[float]) -> tuple[float | Non
     return mean_difference(*parts)
 
 
-def _shares(own: Sequence[float], others: Sequence[float]) -> tuple[float | None, float | None, str]:
+def _shares(own: Sequence[float], others: Sequence[float]) -> Difference:
     """Return the standardised difference of two sets of shares.
 
     They are of the rows that have a value.
@@ -244,7 +246,7 @@ def _shares(own: Sequence[float], others: Sequence[float]) -> tuple[float | None
 
 def mean_difference(
     mean: float, variance: float, n: float, other_mean: float, other_variance: float, m: float
-) -> tuple[float | None, float | None, str]:
+) -> Difference:
     """Return two means' difference in standard deviations.
 
     It is `(mean - other_mean) / sqrt((variance + other_variance) / 2)`, with what chance reaches, and why there is
@@ -282,7 +284,7 @@ def mean_difference(
     return float((mean - other_mean) / spread), max(by_chance(n, m, 1), two_spreads), ""
 
 
-def share_difference(counts: np.ndarray, other: np.ndarray) -> tuple[float | None, float | None, str]:
+def share_difference(counts: np.ndarray, other: np.ndarray) -> Difference:
     """Return the distance of two sets of shares.
 
     It is in standard deviations, with what chance reaches, and why there is none.

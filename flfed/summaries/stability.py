@@ -40,6 +40,10 @@ class Group:
     rows: int
 
 
+Grouped = tuple[tuple[Group, ...], tuple[int, ...]]
+"""Groups, and the cells that are too rare for one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reference:
     """Training rows of all sites, by groups of one column.
@@ -152,7 +156,7 @@ def _value_reference(column: str, counts: np.ndarray, is_released: np.ndarray, r
     return _reference(column, *_joined_groups(parts, counts, is_released, rows), is_released=is_released)
 
 
-def _one_group(counts: np.ndarray, is_released: np.ndarray, rows: int) -> tuple[tuple[Group, ...], tuple[int, ...]]:
+def _one_group(counts: np.ndarray, is_released: np.ndarray, rows: int) -> Grouped:
     """Return all values as a group, and missing ones apart where their number is released."""
     last = len(counts) - 1
     if not is_released[last]:
@@ -216,9 +220,7 @@ def _all_groups(parts: list[np.ndarray], counts: np.ndarray, is_released: np.nda
     return groups
 
 
-def _joined_groups(
-    parts: list[np.ndarray], counts: np.ndarray, is_released: np.ndarray, rows: int
-) -> tuple[tuple[Group, ...], tuple[int, ...]]:
+def _joined_groups(parts: list[np.ndarray], counts: np.ndarray, is_released: np.ndarray, rows: int) -> Grouped:
     """Return groups with the small ones joined to one, or the cells of the small ones if they stay small."""
     groups = _all_groups(parts, counts, is_released, rows)
     large = [group for group in groups if group.rows >= LEAST_ROWS]
@@ -230,9 +232,7 @@ def _joined_groups(
     return tuple(large), joined.cells
 
 
-def _neighbour_groups(
-    parts: list[np.ndarray], counts: np.ndarray, is_released: np.ndarray, rows: int
-) -> tuple[tuple[Group, ...], tuple[int, ...]]:
+def _neighbour_groups(parts: list[np.ndarray], counts: np.ndarray, is_released: np.ndarray, rows: int) -> Grouped:
     """Return groups with each small bin joined to its smaller neighbour.
 
     Missing values and suppressed cells are nobody's neighbours: few of them are in no group.

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.federation.client.outbound_figures import redact_comparison
-from flfed.federation.client.run_keys import KEY, RunKeys, stated
+from flfed.federation.client.run_keys import KEY, Place, RunKeys, stated
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.training import RunKind
 from flfed.refusals import decline, or_refuse, refuse
@@ -331,10 +331,10 @@ class PartyRun(ABC):
             key=self.key(),
         )
 
-    def _sealed(self, place: tuple[str, int, int], receiver: str, parcel: bytes) -> bytes:
+    def _sealed(self, place: Place, receiver: str, parcel: bytes) -> bytes:
         return seal(self.links[receiver], _binding(place), parcel, sender=self.own.site, receiver=receiver)
 
-    def _opened(self, place: tuple[str, int, int], sealed: Mapping[str, np.ndarray]) -> Parcels:
+    def _opened(self, place: Place, sealed: Mapping[str, np.ndarray]) -> Parcels:
         opened = {}
         for sender, parcel in sealed.items():
             if sender not in self.parties:
@@ -345,14 +345,14 @@ class PartyRun(ABC):
         return opened
 
     @abstractmethod
-    def answer(self, place: tuple[str, int, int], parcels: Parcels) -> tuple[Parcels, Arrays]:
+    def answer(self, place: Place, parcels: Parcels) -> tuple[Parcels, Arrays]:
         """Return the parcels of a reply, and arrays to store with it."""
 
 
 class LabelParty(PartyRun):
     """The party with the outcome."""
 
-    def answer(self, place: tuple[str, int, int], parcels: Parcels) -> tuple[Parcels, Arrays]:
+    def answer(self, place: Place, parcels: Parcels) -> tuple[Parcels, Arrays]:
         """Return the parcels of a reply."""
         _, round, exchange = place
         if round == 0:
@@ -483,7 +483,7 @@ class LabelParty(PartyRun):
 class ColumnParty(PartyRun):
     """A party with columns, and without the outcome."""
 
-    def answer(self, place: tuple[str, int, int], parcels: Parcels) -> tuple[Parcels, Arrays]:
+    def answer(self, place: Place, parcels: Parcels) -> tuple[Parcels, Arrays]:
         """Return the parcels of a reply, and the masks that stay."""
         _, round, exchange = place
         if set(parcels) != {self.label_party}:
@@ -595,7 +595,7 @@ def compare_joined(request: CompareRequest, session: SiteSession, own: SiteRun) 
     return redact_comparison(over_common, comparison)
 
 
-def _sent_at(place: tuple[str, int, int]) -> tuple[str, int, int]:
+def _sent_at(place: Place) -> Place:
     """Return the exchange in which the other party sealed what comes in this one."""
     kind, round, exchange = place
     if kind == "query.align":
@@ -605,7 +605,7 @@ def _sent_at(place: tuple[str, int, int]) -> tuple[str, int, int]:
     return ("query.align", 0, MATCH) if round == 1 else (kind, round - 1, SUMS)
 
 
-def _binding(place: tuple[str, int, int]) -> bytes:
+def _binding(place: Place) -> bytes:
     kind, round, exchange = place
     return hashlib.sha256(joined(kind.encode(), bytes([exchange]), round.to_bytes(4, "big"))).digest()
 

@@ -33,6 +33,8 @@ from flfed.updates.messages.compare import CalibrationFigure, CompareReplies, Co
 from flfed.updates.messages.train import Scores
 from flfed.words import render
 
+Payload = dict[str, Any]
+"""A summary of a run, or a part of it."""
 Counts = dict[str, list[list[int]]]
 """By class, "0" and "1": pairs of a bin and its rows, for the bins that have any."""
 
@@ -82,9 +84,7 @@ def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
     return bins if pairs @ (bins.widths(odds) / EVEN_ODDS.widths(odds)) < pairs.sum() else EVEN_ODDS
 
 
-def score_histograms(
-    replies: CompareReplies, shared_as: SharedAs, bins: ScoreBins = EVEN_ODDS
-) -> dict[str, Any] | None:
+def score_histograms(replies: CompareReplies, shared_as: SharedAs, bins: ScoreBins = EVEN_ODDS) -> Payload | None:
     """Return the shared model's score histograms on holdout rows, by site and summed; None where no site sent one.
 
     Parameters
@@ -106,7 +106,7 @@ def score_histograms(
     if not histograms:
         return None
     summed = [histograms[site] for site in shared_as.summable(histograms)]
-    axis: dict[str, Any] = {"scale": "asinh of log-odds"}
+    axis: Payload = {"scale": "asinh of log-odds"}
     if bins.centre is not None:
         axis = {"scale": "Student's t (2) of log-odds", "centre": bins.centre, "spread": bins.spread}
     return {
@@ -121,7 +121,7 @@ def score_histograms(
     }
 
 
-def exact_counts(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any] | None:
+def exact_counts(replies: CompareReplies, shared_as: SharedAs) -> Payload | None:
     """Return the shared model's exact counts on holdout rows, by site and summed; None where none were requested.
 
     Returns
@@ -163,7 +163,7 @@ def _summable(name: object, names_by_site: Mapping[str, Collection[Any]], shared
     return shared_as.summable([site for site, names in names_by_site.items() if name in names and site not in in_part])
 
 
-def subgroups(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any] | None:
+def subgroups(replies: CompareReplies, shared_as: SharedAs) -> Payload | None:
     """Return the shared model's figures within groups of holdout rows, at each site that shares its own.
 
     The result is None where none were requested.
@@ -182,11 +182,11 @@ def subgroups(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any] | 
     return {"metric": "roc_auc_score", "rows": "holdout", "requested-sites": len(replies), "sites": sites}
 
 
-def _group(of: GroupFigure) -> dict[str, Any]:
+def _group(of: GroupFigure) -> Payload:
     return {**vars(of), **{name: finite(getattr(of, name)) for name in ("value", "low", "high")}}
 
 
-def calibrations(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any] | None:
+def calibrations(replies: CompareReplies, shared_as: SharedAs) -> Payload | None:
     """Return slope and intercept of the shared model's calibration, at each site that shares its own figures.
 
     The result is None where none were requested.
@@ -207,13 +207,13 @@ def calibrations(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any]
     return {"rows": "holdout", "requested-sites": len(replies), "sites": sites}
 
 
-def _calibration_figure(of: CalibrationFigure) -> dict[str, Any]:
+def _calibration_figure(of: CalibrationFigure) -> Payload:
     numbers = {name: finite(getattr(of, name)) for name in ("value", "low", "high", "variance")}
     few = (render("figures.methods.few-events"), render("figures.methods.few-events-groups"))
     return {**numbers, "few-events": of.method in few, "method": of.method}
 
 
-def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[str]) -> dict[str, Any] | None:
+def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[str]) -> Payload | None:
     """Return the shared model's permutation importances on holdout rows, by site and over sites.
 
     The result is None where none were requested.
@@ -238,7 +238,7 @@ def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[
             increases_by_site[site] = {of.column: of.increase for of in reply.importance}
     if not increases_by_site:
         return None
-    merged: list[dict[str, Any]] = []
+    merged: list[Payload] = []
     for name in columns:
         inside = _summable(name, increases_by_site, shared_as, len(columns))
         mean = weighted_mean([(replies[site].holdout_rows, increases_by_site[site][name]) for site in inside])
@@ -248,7 +248,7 @@ def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[
     return {"rows": "holdout", "requested-sites": len(replies), "columns": merged, "sites": own}
 
 
-def _increases(reply: CompareReply, columns: Sequence[str]) -> list[dict[str, Any]]:
+def _increases(reply: CompareReply, columns: Sequence[str]) -> list[Payload]:
     """Return one site's importances, or the reason for their absence, in the order of the study's columns."""
     increase = {of.column: of.increase for of in reply.importance}
     why = {of.column: of.method for of in reply.withheld}
@@ -273,7 +273,7 @@ def weighted_mean(parts: Sequence[tuple[float, float]]) -> float | None:
 CELLS = ("tp", "fp", "fn", "tn")
 
 
-def _point(of: PointCounts) -> dict[str, Any]:
+def _point(of: PointCounts) -> Payload:
     counts = of.counts if min(of.counts) >= 0 else [None] * 4
     return {"by": of.by, "at": of.at, **dict(zip(CELLS, counts, strict=True)), "why": of.method}
 
@@ -323,7 +323,7 @@ def _summed(counts: Sequence[np.ndarray]) -> np.ndarray:
 
 def tables_of(
     layout: Layout, training: Mapping[str, Summary], holdouts: Mapping[str, Summary | None], shared_as: SharedAs
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Payload]:
     """Return Table 1 and the columns' figures over training and holdout rows, by the summary's name.
 
     An aggregate-only site has no column.

@@ -124,14 +124,7 @@ class Outcome:
 
 
 def begin(
-    store: RunStore,
-    series: str,
-    study: Study,
-    facts: Mapping[str, str],
-    *,
-    engine: str,
-    path: str,
-    repeat: int = 0,
+    store: RunStore, series: str, study: Study, facts: Mapping[str, str], *, engine: str, path: str, repeat: int = 0
 ) -> RunWriter:
     """Record the start of a run, with all that a repetition needs, and return its writer.
 

@@ -25,6 +25,8 @@ Fetched = Sequence[Row[*tuple[Any, ...]]]
 Query = Select[*tuple[Any, ...]]
 Fetch = Callable[[Query], Fetched]
 """Returns a query's rows."""
+Redactor = Callable[[str], str]
+"""Returns a text without other sites' names."""
 Role = Literal["coordinator", "analyst", "site"]
 """`coordinator` sees the operation of the consortium, too; `analyst` all results; `site` one institution's own."""
 ANOTHER = "another site"
@@ -80,7 +82,7 @@ class Viewer:
     name: str = ""
 
 
-def without_names(names: Iterable[str]) -> Callable[[str], str]:
+def without_names(names: Iterable[str]) -> Redactor:
     """Return a function that replaces other sites' names in a sentence.
 
     Examples
@@ -150,7 +152,7 @@ class _ColumnCounts:
     missing: Any = None
 
 
-def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable[[str], str]) -> dict[str, Any] | None:
+def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Redactor) -> dict[str, Any] | None:
     """Return a summary, a named object of a run, as one site may see it; None of an unknown name.
 
     Parameters
@@ -185,7 +187,7 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
     return summary
 
 
-def _of_analysis(payload: dict[str, Any], site: str, plain: Callable[[str], str]) -> dict[str, Any] | None:
+def _of_analysis(payload: dict[str, Any], site: str, plain: Redactor) -> dict[str, Any] | None:
     """Return an analysis as one site may see it: its own figures, and those over all of `LEAST_TOGETHER` sites or more.
 
     A statistic without noise is hidden: exact sums over all minus the site's own are those of the others, and figures
@@ -234,7 +236,7 @@ def of_run(run: RunEntry) -> RunEntry:
     return replace(run, reason="")
 
 
-def of_event(event: EventEntry, *, plain: Callable[[str], str]) -> EventEntry | None:
+def of_event(event: EventEntry, *, plain: Redactor) -> EventEntry | None:
     """Return an event as one site's people may see it.
 
     Parameters
@@ -285,7 +287,7 @@ def _own_columns(columns: Sequence[Any], site: str) -> list[dict[str, Any]]:
     return lines
 
 
-def of_study(text: str, *, plain: Callable[[str], str]) -> str:
+def of_study(text: str, *, plain: Redactor) -> str:
     r"""Return a study without sites, expected figures and comments.
 
     Parameters
@@ -309,7 +311,7 @@ def of_study(text: str, *, plain: Callable[[str], str]) -> str:
     return tomli_w.dumps(study)
 
 
-def without_in(payload: Any, plain: Callable[[str], str]) -> Any:
+def without_in(payload: Any, plain: Redactor) -> Any:
     """Return JSON or TOML without other sites' names in its texts."""
     if isinstance(payload, dict):
         return {key: without_in(of, plain) for key, of in payload.items()}
@@ -333,9 +335,9 @@ class OtherNames:
     def __init__(self, fetch: Fetch, only: str | None) -> None:
         self._fetch = fetch
         self._only = only
-        self._redactors: dict[str, Callable[[str], str]] = {}
+        self._redactors: dict[str, Redactor] = {}
 
-    def redactor(self, name: str) -> Callable[[str], str]:
+    def redactor(self, name: str) -> Redactor:
         """Return a function that removes other sites' names and titles from a sentence, for people of one site.
 
         `name` is a run or a series.

@@ -28,6 +28,8 @@ from flfed.updates.messages.train import LAST, MARKS, SUMS, TREE, Replies, Train
 from flfed.updates.strategies.fedavg import FedAvg, mean_loss, to_arrays, to_record
 from flfed.words import usage_error
 
+Grown = tuple[list[Tree] | None, dict[str, Refusal]]
+"""A round's trees, or None, and the faults of its sites."""
 USED = ("validation", "precision")
 """Keys of a plan that trees use; the others are of gradient descent."""
 
@@ -191,7 +193,7 @@ class BoostedTrees(FedAvg):
         whole = self.selection.with_trees(server_round, now.incoming, stacked)
         return to_record(whole), mean_loss(good, {site: reply.num_examples for site, reply in good.items()})
 
-    def _grown_again(self, roots: Replies) -> tuple[list[Tree] | None, dict[str, Refusal]]:
+    def _grown_again(self, roots: Replies) -> Grown:
         """Return the round's trees, grown again without a site that is lost, and the sites' faults."""
         trees = None
         faults = dict(self.round.result.refused)
@@ -204,7 +206,7 @@ class BoostedTrees(FedAvg):
             self.attempt += 1
         return trees, faults
 
-    def _grown_of_sums(self, roots: Replies) -> tuple[list[Tree] | None, dict[str, Refusal]]:
+    def _grown_of_sums(self, roots: Replies) -> Grown:
         """Return the round's trees where the server sees only sums, and the sites' faults.
 
         A lost site is waited for in the round's second attempt: a tree without it would reveal its sums.
@@ -222,7 +224,7 @@ class BoostedTrees(FedAvg):
             self.stopped = why_unsummed(now.number, error.why, lost) if error.final else ""
         return trees, faults | lost
 
-    def _grown(self, roots: Replies) -> tuple[list[Tree] | None, dict[str, Refusal]]:
+    def _grown(self, roots: Replies) -> Grown:
         """Return the round's trees of some sites, or None and whom of them was lost."""
         now = self.round
         self.growing = self._begun()
