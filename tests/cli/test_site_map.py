@@ -272,6 +272,29 @@ def test_a_factor_is_typed_behind_the_column(clinic: Path):
 
 
 @pytest.mark.parametrize(
+    ("mark", "factor", "entry"),
+    [
+        # mg/L with thousands is the guess for a comma, and g/L with decimals for a point.
+        (",", "100.0", 'multiply=100.0, decimal=",", thousands=""'), (",", "0.1", 'multiply=0.1, thousands=","'),
+        (".", "0.1", 'multiply=0.1, decimal=",", thousands="."'), (".", "100.0", 'multiply=100.0, thousands=""'),
+    ],
+)  # fmt: skip
+def test_a_typed_factor_decides_what_the_marks_of_a_column_are(
+    clinic: Path, flfed: Command, mark: str, factor: str, entry: str
+):
+    rows = mapped_rows("heart-disease").drop(columns="ca")
+    rows["chol"] = [f"{value / 100:.3f}".replace(".", mark) for value in rows["chol"].fillna(240)]
+    rows.to_csv("ward.csv", index=False)
+    assert flfed("site", "new", "ward", "--from", "ward.csv", "--dataset", "heart-disease")[0] == 0
+    Path("answers.toml").write_text(f'[columns]\nchol = "chol"\n[units.chol]\nmultiply = {factor}\n')
+    code, out, err = flfed("site", "map", "ward", "--answers", "answers.toml")
+    assert code == 0, out + err
+    assert f'"chol": Field("chol", {entry}),' in (clinic / "sites/ward/__init__.py").read_text()
+    assert "chol is read from chol: its numbers are read by the factor that you typed" in out
+    assert re.search(r"^chol +chol +\d+ +\d+ +0 +0", out, re.M) and "ward fits" in out
+
+
+@pytest.mark.parametrize(
     "mapping",
     [
         '{**BASE, "age": "Alter"}', '{"age": own("Alter")}', "{name: name for name in NAMES}", "BASE",

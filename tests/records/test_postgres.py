@@ -367,3 +367,22 @@ def test_a_site_reads_a_query_in_parts_and_ends_one_that_returns_too_much_or_not
         Sql("SELECT generate_series(1, 100000000000)", limits=Limits(rows=20_000)).read(())
     with pytest.raises(UsageError, match="takes more than 1 seconds, its bound"):
         Sql("SELECT pg_sleep(600)", limits=Limits(seconds=1)).read(())
+
+
+def test_a_sites_query_changes_nothing_in_the_database(url, monkeypatch):
+    monkeypatch.setenv("FLFED_SITE_URL", url)
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE ward AS SELECT g AS age FROM generate_series(1, 50) g"))
+    for query in ("DELETE FROM ward", "DROP TABLE ward", "ALTER TABLE ward ADD name text"):
+        with pytest.raises(UsageError, match="gives no table: write one SELECT"):
+            Sql(query).read(())
+    # A cursor of the server reads, and takes no statement that changes rows.
+    gone = "WITH gone AS (DELETE FROM ward RETURNING age) SELECT * FROM gone"
+    for query in ("SELECT age INTO other FROM ward", "WITH old AS (SELECT 1) DELETE FROM ward", gone):
+        with pytest.raises(UsageError, match="the site's database query"):
+            Sql(query).read(())
+    with engine.connect() as connection:
+        tables = connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
+        assert tables.scalars().all() == ["ward"]
+        assert connection.execute(text("SELECT count(*) FROM ward")).scalar() == 50

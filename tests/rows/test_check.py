@@ -10,6 +10,7 @@ import pytest
 
 from flfed.errors import UsageError
 from flfed.rows.data.holdout import Holdout
+from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Policy
 from flfed.rows.data.table_check import check_site, write_local_rows
 
@@ -39,6 +40,26 @@ def test_a_broken_table_names_columns_rules_and_counts(small_sites):
         "colour": "has a value that the schema does not allow in fewer than 5 rows",
     }
     assert (checked.training_rows, checked.holdout_rows) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("column", "entry", "misfits"),
+    [
+        ("x1", Field("colour", values={"red": "warm", "green": "cold"}), "number"),  # it was a category
+        ("x1", Field("colour", values={"red": "1", "green": "0"}), ""),
+        ("x1", Field("colour", multiply=2.0), ""),
+        ("colour", Field("x1", multiply=2.0), "category"),  # it was a number
+        ("colour", Field("flag", values={"1": "mauve", "0": "red"}), "category"),
+        ("flag", Field("colour", values={"red": "warm", "green": "cold"}), "flag"),
+    ],
+)
+def test_an_entry_of_the_mapping_that_no_longer_fits_the_schema_is_named(small_sites, column, entry, misfits):
+    site = replace(small_sites(1)[0], mapping={column: entry})
+    (failed,) = [line for line in check_site(site).lines if line.column == column]
+    hint = (
+        f"its entry in the mapping does not fit its kind in the schema ({misfits}); flfed site map proposes another one"
+    )
+    assert failed.detail.endswith(hint) == bool(misfits), failed.detail
 
 
 def test_row_numbers_are_written_once_for_the_site_alone(small_sites, tmp_path: Path):

@@ -180,6 +180,29 @@ def test_a_database_error_shows_neither_password_nor_query(monkeypatch, url, que
     assert CANARY not in str(caught.value)
 
 
+@pytest.mark.parametrize("query", [
+    "DELETE FROM t", "-- old rows\n/* all */ DROP TABLE t", "UPDATE t SET age = 0", "CREATE TABLE other (age)", "",
+    "INSERT INTO t VALUES (1)", "DELETE FROM t RETURNING age", "PRAGMA user_version = 5", "VACUUM INTO 'copy.db'",
+    "ATTACH 'copy.db' AS copy", "WITH old AS (SELECT 1) DELETE FROM t",
+    "WITH old AS (SELECT 1) DELETE FROM t RETURNING age",
+])  # fmt: skip
+def test_a_query_changes_no_database_and_one_without_a_table_is_refused(tmp_path, monkeypatch, query):
+    monkeypatch.chdir(tmp_path)
+    engine = sqlalchemy.create_engine("sqlite:///ward.db")
+    pd.DataFrame({"age": [54, 61]}).to_sql("t", engine, index=False)
+    engine.dispose()
+    before = Path("ward.db").read_bytes()
+    monkeypatch.setenv("FLFED_SITE_URL", "sqlite:///ward.db")
+    words = "query failed" if query.startswith("WITH") else "the site's database query gives no table: write one SELECT"
+    with pytest.raises(UsageError, match=words):
+        Sql(query).read(())
+    assert Path("ward.db").read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["ward.db"]
+    # What gives a table is read, whatever stands before it.
+    cte = "/* of; the */ -- ward\n with x as (select age from t) select * from x"
+    for read in ("SELECT age FROM t", cte, "values (54), (61)"):
+        assert Sql(read).read(()).iloc[:, 0].to_list() == [54, 61]
+
+
 def test_a_column_that_stands_twice_in_a_csv_is_reported_and_not_renamed(small_sites, tmp_path):
     site = small_sites(1)[0]
     table = site.source.read(()).assign(x3=3, x4=4)

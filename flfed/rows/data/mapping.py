@@ -39,6 +39,7 @@ from flfed.rows.data.parsing.fields import (
     NOT_NUMBER,
     REPEATED,
     ColumnMapping,
+    Entry,
     Field,
     Finding,
     did_you_mean,
@@ -46,6 +47,7 @@ from flfed.rows.data.parsing.fields import (
     where_names_stand,
 )
 from flfed.rows.data.schema import Column, Schema
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,12 +133,7 @@ def _as_text(cell: Any) -> str | None:
 
 
 def map_table(
-    raw: pd.DataFrame,
-    schema: Schema,
-    mapping: ColumnMapping,
-    missing: tuple[str, ...] = (),
-    *,
-    outcome: bool = True,
+    raw: pd.DataFrame, schema: Schema, mapping: ColumnMapping, missing: tuple[str, ...] = (), *, outcome: bool = True
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """Map a table to the schema's columns, and report every rule that it breaks.
 
@@ -188,7 +185,7 @@ def map_table(
     return table_of(columns, copy=False), findings
 
 
-def _field(entry: str | Field | None, missing: tuple[str, ...]) -> Field | None:
+def _field(entry: Entry, missing: tuple[str, ...]) -> Field | None:
     """Return a mapping's entry as a Field, with the source's codes for "not known"."""
     if entry is None:
         return None
@@ -272,7 +269,18 @@ def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Re
     _replace_codes(texts, column, field)
     read = _read_texts(texts, place, column, field)
     rows = [(rule, np.flatnonzero(bad[place])) for rule, bad in texts.broken]
-    return read[place], [Finding(name, rule, where) for rule, where in rows if len(where)]
+    return read[place], [Finding(name, rule, where, _why_unfit(column, field)) for rule, where in rows if len(where)]
+
+
+def _why_unfit(column: Column, field: Field) -> str:
+    """Return that a mapping's entry does not fit the schema's kind, or ""."""
+    import pandas as pd
+
+    values = pd.Series([*(field.values or {}).values()], dtype=object)
+    converts = (field.multiply, field.add) != (1.0, 0.0)
+    if (converts and not column.is_number()) or read_column(values, "", column, Field(""))[1]:
+        return render("rows.field.unfit", kind=column.kind)
+    return ""
 
 
 def _read_plain(cells: Any, name: str, column: Column, field: Field, codes: set[str | None]) -> Read | None:

@@ -367,7 +367,8 @@ class Sql(Selection):
     Parameters
     ----------
     query : str
-        One SELECT that returns the site's rows. Example: `query="SELECT * FROM patients WHERE age >= 18"`.
+        One SELECT that returns the site's rows; another statement is refused.
+        Example: `query="SELECT * FROM patients WHERE age >= 18"`.
     url_variable : str
         Environment variable that holds the SQLAlchemy URL, password included; or, with
         `_FILE` appended, the path of a file that holds it. A site package holds no password.
@@ -429,6 +430,8 @@ class Sql(Selection):
                     # SQLite refuses a longer cell before it builds one.
                     driver: Any = connection.connection.driver_connection
                     driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_CELL)
+                    # Python commits a statement that begins with WITH and deletes rows.
+                    driver.execute("PRAGMA query_only = 1")
                 return connection
         except ImportError:
             raise usage_error("rows.source.driver", variable=self.url_variable) from None

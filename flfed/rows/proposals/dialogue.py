@@ -13,12 +13,13 @@ import pandas as pd
 
 from flfed.errors import SMALL, count_in_words
 from flfed.rows.data.mapping import map_table, plain_text
-from flfed.rows.data.parsing.fields import ColumnMapping, Field
+from flfed.rows.data.parsing.fields import ColumnMapping, Entry, Field
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.proposals.answers import MISSING_CODE, Answers, Factor
 from flfed.rows.proposals.cells import LEAST_ROWS
 from flfed.rows.proposals.fits import UNKNOWN
 from flfed.rows.proposals.matching import Candidate, Match, Matching, field_entry
+from flfed.rows.proposals.tables import likeliest_marks
 from flfed.words import render, usage_error
 
 NOT_HERE = "-"
@@ -96,12 +97,9 @@ class MappingDialogue:
     """
 
     def __init__(
-        self,
-        table: pd.DataFrame,
-        schema: Schema,
-        answers: Answers,
-        present: ColumnMapping | None = None,
+        self, table: pd.DataFrame, schema: Schema, answers: Answers, present: ColumnMapping | None = None
     ) -> None:
+        self._table = table
         self._present = present or {}
         self._schema = schema
         self._matching = Matching(table, schema)
@@ -179,9 +177,9 @@ class MappingDialogue:
         self.answers.codes.pop(column, None)
         self._present = {name: entry for name, entry in self._present.items() if name != column}
 
-    def mapping(self) -> dict[str, str | Field | None]:
+    def mapping(self) -> dict[str, Entry]:
         """Return the mapping as decided so far, without columns that are read under the schema's own name."""
-        mapping: dict[str, str | Field | None] = {}
+        mapping: dict[str, Entry] = {}
         for name, decision in self.decisions().items():
             entry = field_entry(decision.field)
             if entry != name:
@@ -218,10 +216,13 @@ class MappingDialogue:
         field = decision.field
         if field is None:
             return decision
+        described = self._schema.columns[column]
         units = self.answers.units.get(column)
         if units is not None:
             field = replace(field, multiply=units.get("multiply", 1.0), add=units.get("add", 0.0))
-        described = self._schema.columns[column]
+            # The guess of the mark belongs to the factor that was guessed.
+            field = likeliest_marks(self._table[field.column], column, described, field)
+            decision = replace(decision, why=render("proposals.dialogue.converted"))
         carried = _add_present(field, self._present.get(column), _value_words(described))
         why = decision.why if carried == field else render("proposals.dialogue.present")
         decision = replace(decision, field=carried, why=why)
@@ -498,7 +499,7 @@ def _read_answer(
     return {code: FLAGS.get(value, value) for code, value in typed.items()}
 
 
-def _add_present(field: Field, present: str | Field | None, values: Sequence[str]) -> Field:
+def _add_present(field: Field, present: Entry, values: Sequence[str]) -> Field:
     """Return a reading with the codes of the present entry, if it reads the same own column."""
     if not isinstance(present, Field) or present.column != field.column or field.values is None:
         return field

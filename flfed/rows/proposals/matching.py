@@ -18,7 +18,7 @@ import pandas as pd
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.mapping import read_column
-from flfed.rows.data.parsing.fields import ColumnMapping, Field, plain_name
+from flfed.rows.data.parsing.fields import ColumnMapping, Entry, Field, plain_name
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
@@ -559,7 +559,7 @@ def mapping_of(matches: list[Match]) -> ColumnMapping:
     return {name: entry for name, entry in entries.items() if entry != name}
 
 
-def field_entry(field: Field | None) -> str | Field | None:
+def field_entry(field: Field | None) -> Entry:
     """Return the entry of a mapping for a reading: a name alone where cells are read unchanged."""
     if field is None or field != Field(field.column):
         return field

@@ -21,7 +21,7 @@ from flfed.rows.data.findings.oddities import foreign_rows
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import valueless_cells
 from flfed.rows.data.parsing.expressions import LONGEST
-from flfed.rows.data.parsing.fields import SHEETS, Field, plain_name, site_name, where_names_stand
+from flfed.rows.data.parsing.fields import SHEETS, Entry, Field, plain_name, site_name, where_names_stand
 from flfed.rows.data.parsing.limits import Limits, Reading
 from flfed.rows.data.parsing.text_files import NoTable, content_of, table_format
 from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Source
@@ -378,6 +378,6 @@ class FrameReading:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(place, text.encode())
 
-    def mapping(self, names: Sequence[object]) -> dict[str, str | Field | None]:
+    def mapping(self, names: Sequence[object]) -> dict[str, Entry]:
         """Return the mapping of a data frame with these column names."""
         return columns_by_name(self.fields, names)

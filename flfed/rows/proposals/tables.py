@@ -16,7 +16,7 @@ import pandas as pd
 
 from flfed.errors import nearest
 from flfed.rows.data.mapping import plain_text, read_column
-from flfed.rows.data.parsing.fields import ColumnMapping, Field, has_control, plain_name
+from flfed.rows.data.parsing.fields import ColumnMapping, Entry, Field, has_control, plain_name
 from flfed.rows.data.schema import Column, Schema, Task
 from flfed.rows.proposals.cells import LEAST_ROWS, READINGS, Cells, Columns, is_number_text, is_one_of, read_numbers
 from flfed.rows.proposals.columns import (
@@ -42,6 +42,7 @@ from flfed.rows.proposals.targets import (
 )
 from flfed.words import render, usage_error
 
+TablesByName = Mapping[str, pd.DataFrame]
 RESTARTS = "it counts the rows within each file or site"
 FEWEST_VALUES = 20
 MOST_ROWS_EACH = 20
@@ -93,7 +94,7 @@ class TableProposal:
         doubtful = schema.unconfirmed if name in schema.unconfirmed else (*schema.unconfirmed, name)
         return replace(self, target=target, schema=schema.model_copy(update={"unconfirmed": doubtful}))
 
-    def mapping(self, names: Sequence[object]) -> dict[str, str | Field | None]:
+    def mapping(self, names: Sequence[object]) -> dict[str, Entry]:
         """Return the mapping of a table with these column names; see `columns_by_name`."""
         return columns_by_name(self.fields(), names)
 
@@ -103,16 +104,16 @@ class TableProposal:
         for name, entry in mapping.items():
             column = self.schema.columns[name]
             if isinstance(entry, Field) and column.is_number():
-                mapping[name] = _likeliest_marks(table[entry.column], name, column, entry)
+                mapping[name] = likeliest_marks(table[entry.column], name, column, entry)
         return mapping
 
 
-def _likeliest_marks(cells: pd.Series, name: str, column: Column, field: Field) -> Field:
+def likeliest_marks(cells: pd.Series, name: str, column: Column, field: Field) -> Field:
     """Return the first reading by which the fewest cells break a rule."""
     readings = [replace(field, decimal=one.decimal, thousands=one.thousands, censored=one.censored) for one in READINGS]
     # The proposed reading of thousands or decimals is preferred.
     if field.thousands in (".", ",", ""):
-        readings.insert(1, field)
+        readings[:0] = [field, *(replace(field, decimal=mark, thousands="") for mark in ".,")]
     unread = []
     for reading in readings:
         findings = read_column(cells, name, column, reading)[1]
@@ -122,7 +123,7 @@ def _likeliest_marks(cells: pd.Series, name: str, column: Column, field: Field) 
     return readings[unread.index(min(unread))]
 
 
-def columns_by_name(fields: Mapping[str, Field | None], names: Sequence[object]) -> dict[str, str | Field | None]:
+def columns_by_name(fields: Mapping[str, Field | None], names: Sequence[object]) -> dict[str, Entry]:
     """Return the mapping of a table with these column names.
 
     A column that is read under the schema's own name is left out.
@@ -135,7 +136,7 @@ def columns_by_name(fields: Mapping[str, Field | None], names: Sequence[object])
     """
     own = {plain_name(name): str(name) for name in reversed(list(names))}
     own |= {plain_name(name): str(name) for name in names if str(name) in fields}
-    mapping: dict[str, str | Field | None] = {}
+    mapping: dict[str, Entry] = {}
     for name, how in fields.items():
         there = own.get(plain_name(name))
         if there is None:
@@ -148,7 +149,7 @@ def columns_by_name(fields: Mapping[str, Field | None], names: Sequence[object])
 
 
 def propose_schema(
-    tables: Mapping[str, pd.DataFrame],
+    tables: TablesByName,
     target: str,
     *,
     name: str,
@@ -282,7 +283,7 @@ def _take_leaks(
     return leaks
 
 
-def _parts(tables: Mapping[str, pd.DataFrame], by: Sequence[pd.Series]) -> np.ndarray:
+def _parts(tables: TablesByName, by: Sequence[pd.Series]) -> np.ndarray:
     """Return the number of each row's table and site [rows]."""
     parts = np.repeat(np.arange(len(tables)), [len(table) for table in tables.values()])
     for cells in by:
@@ -338,7 +339,7 @@ def _schema_name(name: str) -> str:
     return " ".join(name.split()) if has_control(name) else name.strip()
 
 
-def together(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
+def together(tables: TablesByName) -> dict[str, pd.Series]:
     """Return the columns of all tables, each over all rows, missing where a table lacks one."""
     names = dict[str, str]()
     parts = list[dict[str, pd.Series]]()
@@ -359,16 +360,14 @@ def together(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
     return columns
 
 
-def rare_classes(
-    tables: Mapping[str, pd.DataFrame], target: str, task: Task | None, wishes: Wishes
-) -> RareClasses | None:
+def rare_classes(tables: TablesByName, target: str, task: Task | None, wishes: Wishes) -> RareClasses | None:
     """Return the few rows that have none of the target's classes, or None."""
     columns = together(tables)
     named = column_named(target, "target", columns)
     return find_rare_classes(columns, named, task, wishes.codes_by_column.get(named, ()))
 
 
-def check_alike(tables: Mapping[str, pd.DataFrame], target: str) -> None:
+def check_alike(tables: TablesByName, target: str) -> None:
     """Refuse tables that write the classes of a target in other ways.
 
     Raises

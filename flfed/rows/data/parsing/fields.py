@@ -100,11 +100,13 @@ class Field:
             check_date_format(where, self.date)
 
 
-ColumnMapping = Mapping[str, str | Field | None]
-"""Schema column to own column, Field, or None where the site does not have it."""
+Entry = str | Field | None
+"""Own column, Field, or None where the site does not have it."""
+ColumnMapping = Mapping[str, Entry]
+"""Entry of each schema column."""
 
 
-def own_name(entry: str | Field | None) -> str | None:
+def own_name(entry: Entry) -> str | None:
     """Return the name of the source's column in a mapping's entry, or None."""
     return entry.column if isinstance(entry, Field) else entry
 

@@ -32,6 +32,12 @@ _SETS = frozenset({"union", "except", "intersect", "minus"})
 _ENDS = _SETS | {"where", "group", "order", "having", "limit", "window", "fetch", "offset"}
 _ENDS |= {"qualify", "connect", "values", "select", ";"}
 """Words and signs that end the list of tables."""
+_GIVES_TABLE = re.compile(
+    r"(?:\s|[(;]|(?:--|#)[^\n]*+|(?>/\*.*?\*/))*"
+    r"(?:begin|call|declare|exec|execute|from|if|pivot|select|set|show|table|use|values|with)\b",
+    re.DOTALL | re.IGNORECASE,
+)
+"""The beginning of a statement that may give a table."""
 _BETWEEN = _SETS | {"all", "distinct"}
 _JOINS = frozenset({"join", "straight_join", "apply"})
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433, "oracle": 1521}
@@ -272,15 +278,25 @@ def read_query(connection: Connection, query: str, reading: Reading, *, loose: i
     """Return the rows of a query as `pandas.read_sql_query` does.
 
     They are fetched in parts, since their number is not known in advance. Up to `loose` cells are not packed.
+
+    Raises
+    ------
+    UsageError
+        If it is no query for a table, or exceeds a limit.
     """
     import pandas as pd
     import sqlalchemy
 
+    # Another statement is not carried out at all: some databases commit it at once.
+    if not _GIVES_TABLE.match(query):
+        raise usage_error("rows.source.tableless")
     with _stops_in_time(connection, reading):
         if connection.dialect.name == "postgresql":
             # By default a cursor's plan gives the earliest first row, not the earliest last one.
             connection.execute(sqlalchemy.text("SET LOCAL cursor_tuple_fraction = 1"))
         with connection.execution_options(stream_results=True).execute(sqlalchemy.text(query)) as result:
+            if not result.returns_rows:
+                raise usage_error("rows.source.tableless")
             names = list(result.keys())
             reading.check("columns", len(names))
             rows = _rows(result, len(names), reading, loose)
