@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -36,7 +37,7 @@ from flfed.paths import CoordinatorFolder, SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.rows.data import sources
 from tests.another_account import NOBODY, account
-from tests.consortium.conftest import Consortium
+from tests.consortium.conftest import STUDY, Consortium
 from tests.deployment.doctor_scene import Scene, answering, front, opening, tinyproxy, tree
 from tests.machines import at, called, free_port, until
 
@@ -157,6 +158,33 @@ def test_a_key_that_was_revoked_is_named(scene: Callable[[str], Scene], consorti
     with consortium.coordinator.here():
         revoke(CoordinatorFolder.default(), "south")
     until("the revocation", lambda: one.found() == ["key"], every=0.5)
+    _, facts, _ = one.called()
+    expires = tomllib.loads((one.network / "join.toml").read_text())["expires"]
+    remedy = facts["findings"][0]["remedy"]
+    assert f"send {one.network / 'south.admission'} by {expires}; later, or once the site was revoked" in remedy
+
+
+def test_a_site_that_has_not_joined_is_named_with_the_command_that_helps(site: Scene):
+    (site.network / "join.toml").unlink()
+    code, _, lines = site.called()
+    assert code == 1
+    assert lines == ("The site has not joined. Remedy: ask the coordinator for a kit, then: flfed site join KIT.\n")
+
+
+def test_an_unknown_dataset_is_named_once(site: Scene, tmp_path: Path):
+    packages = tmp_path / "packages"
+    shutil.copytree(site.consortium.root / "packages", packages)
+    site.environment["FLFED_PATH"] = str(packages)
+    study = tmp_path / "small.toml"
+    study.write_text(STUDY)
+    words = ["site", "approve", str(study), "--site", "north", "--with", "south,east", "--yes"]
+    code, _, err = called(words, site.environment, site.home)
+    assert code == 0, err
+    shutil.rmtree(packages / "datasets/small")
+    _, facts, _ = site.called()
+    (one,) = facts["findings"]
+    assert one["name"] == "package" and one["text"].count("'small' is not known") == 1
+    assert one["remedy"] == "correct the package, or put its dataset back, then: flfed site check"
 
 
 @pytest.mark.parametrize("whose", ["north", "coordinator"])

@@ -83,11 +83,17 @@ class Way:
         The certificates that the site trusts, PEM.
     proxy : OutboundProxy, optional
         Through which the site's node connects.
+    admission : Path
+        The file by which the coordinator admits the site.
+    expires : str
+        Until when it does.
     """
 
     address: str
     authority: bytes
-    proxy: OutboundProxy | None = None
+    proxy: OutboundProxy | None
+    admission: Path
+    expires: str
 
     def examine(self, key: EllipticCurvePrivateKey, now: datetime) -> Iterator[Finding]:
         """Yield findings, up to the first fault that hides the rest.
@@ -108,7 +114,7 @@ class Way:
             # Signed with the server's time, so that a wrong clock is one finding and not two.
             status = self._request("POST", ROUTE, _signed(key, at)).status
             if status == http.HTTPStatus.UNAUTHORIZED:
-                yield finding("key", address=self.address)
+                yield finding("key", **vars(self))
             elif status != http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                 yield finding("server", address=self.address, status=status)
         except Fault as fault:

@@ -75,6 +75,8 @@ def _data(folder: SiteFolder) -> Iterator[Finding]:
         return  # what another account owns, this one cannot read
     try:
         site = site_discovery.load(folder.site)
+        for dataset in site.datasets:
+            datasets.load(dataset)
     except FlfedError as error:
         yield finding("package", why=error)
         return
@@ -86,11 +88,10 @@ def _data(folder: SiteFolder) -> Iterator[Finding]:
         except FlfedError as error:
             yield finding("joining", why=error)
     for dataset in site.datasets:
-        serving = site.serving(dataset)
+        source = site.serving(dataset).source
         try:
             # Transactions have a source of their own.
-            source = getattr(serving.source, "source", serving.source)
-            reach(source, datasets.load(dataset).folders(serving.folder))
+            reach(getattr(source, "source", source), datasets.load(dataset).folders(site.folder))
         except FlfedError as error:
             yield finding("source", why=error)
 
@@ -107,6 +108,9 @@ def _network(folder: SiteFolder, now: datetime) -> Iterator[Finding]:
     except FlfedError as error:
         blocking.append(finding("state", problem=error))
     yield from blocking
+    if not folder.join.exists():
+        yield finding("unjoined")
+        return
     examine = None
     try:
         terms = joined(folder)
@@ -114,7 +118,8 @@ def _network(folder: SiteFolder, now: datetime) -> Iterator[Finding]:
         peer = proxy.address if proxy else terms["address"]
         yield from machine.check_egress(folder.site, peer)
         if not blocking:
-            examine = partial(Way(terms["address"], read_authority(folder), proxy).examine, read_key(folder), now)
+            way = Way(terms["address"], read_authority(folder), proxy, folder.admission, terms["expires"])
+            examine = partial(way.examine, read_key(folder), now)
     except FlfedError as error:
         yield finding("joining", why=error)
     except (KeyError, TypeError, AttributeError):  # values are absent, or of other types
