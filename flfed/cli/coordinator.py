@@ -233,18 +233,18 @@ def _admitted(
 @output.with_json
 def site_key(
     site: str = SITE,
-    fingerprint: str = typer.Argument(..., metavar="FINGERPRINT", help="Fingerprint of its gate."),
+    fingerprint: str = typer.Argument(..., metavar="FINGERPRINT|none", help="Fingerprint of its gate."),
 ) -> output.Shown:
     """Record the fingerprint of a site's gate, where its admission had none or the site made a new key.
 
-    It shows which sites can take part in studies with secure aggregation. Each site pins the fingerprints that the
-    other sites read to it, and takes none from the coordinator.
+    It shows which sites can take part in studies with secure aggregation; none removes a wrong one. Each site pins the
+    fingerprints that the other sites read to it, and takes none from the coordinator.
     """
     from flfed.deployment.coordinator.admission import note_gate_key
 
     gate_key, before = note_gate_key(_initialised(), site, fingerprint)
     yield {"site": site, "gate-key": gate_key, "before": before}
-    yield render("commands.gate.known", site=site, fingerprint=gate_key)
+    yield render("commands.gate.known", site=site, fingerprint=gate_key or "none")
     if before not in ("", gate_key):
         yield render("commands.gate.changed", before=before)
 

@@ -9,8 +9,9 @@ import typer
 
 from flfed.cli import coordinator
 from flfed.cli.site import join
+from flfed.deployment.operator.join import log_file
 from flfed.errors import FlfedError, UsageError
-from flfed.paths import SiteFolder
+from flfed.paths import SiteFolder, joined_sites
 from flfed.signatures import spoken_fingerprint
 from tests.terminal import in_terminal
 
@@ -123,6 +124,21 @@ def test_a_site_whose_package_is_not_here_joins_and_is_told(made: Call):
     )
     assert said.endswith("Once it is there: flfed site check new-clinic")
     assert json.loads(made("join", "hungary.kit.zip", "--json"))["package"] is True
+
+
+def test_at_a_terminal_a_person_agrees_to_a_kit_whose_site_has_no_package(made: Call):
+    made("invite", "hungary"), made("invite", "new-clinic")
+    code, lines = in_terminal("site", "join", "hungary.kit.zip", columns=400)
+    assert code == 0 and "[y/N]" not in "".join(lines)
+    join = ("site", "join", "new-clinic.kit.zip")
+    code, lines = in_terminal(*join, columns=400, typed="n\n")
+    assert code == 2 and lines[-1].endswith("ask the coordinator for its kit")
+    assert "of which no package is here; hungary has joined here. Join as new-clinic? [y/N]" in "".join(lines)
+    assert joined_sites() == ["hungary"] and not SiteFolder("new-clinic").node_key.exists()
+    log = log_file().read_text().splitlines()[-1]
+    assert json.loads(log)["what"] == "kit refused" and not Path("new-clinic.admission").exists()
+    code, lines = in_terminal(*join, columns=400, typed="y\n")
+    assert code == 0 and joined_sites() == ["hungary", "new-clinic"]
 
 
 def test_a_site_that_joins_is_told_of_folders_that_others_may_write_in(made: Call, capsys: pytest.CaptureFixture[str]):

@@ -252,6 +252,26 @@ def test_the_coordinators_list_leaves_out_whom_it_cannot_list_and_says_so(homes:
     assert Path("two.cards").stat().st_mode & 0o777 == 0o644
 
 
+def test_a_gate_of_another_site_is_refused_at_once_and_a_wrong_record_is_removed(homes: Homes):
+    status = json.loads(homes.at("coordinator", "coordinator", "status", "--json"))
+    cleveland, hungary = [site["gate-key"] for site in status["sites"][:2]]
+    key = ("coordinator", "key", "hungary")
+    said = homes.at("coordinator", *key, cleveland.upper(), code=2)
+    assert "site 'cleveland' has the gate with this fingerprint" in said and said.count("\n") == 1
+    assert said.endswith("flfed coordinator key cleveland none\n")
+    # Nothing was written: the list is whole, and the site's own fingerprint is no other's.
+    assert homes.at("coordinator", "coordinator", "cards")
+    assert json.loads(homes.at("coordinator", *key, hungary, "--json"))["before"] == hungary
+    # Two records that were exchanged are put right.
+    homes.at("coordinator", "coordinator", "key", "cleveland", "none")
+    homes.at("coordinator", *key, cleveland)
+    assert "'hungary' has the gate" in homes.at("coordinator", "coordinator", "key", "cleveland", cleveland, code=2)
+    removed = homes.at("coordinator", *key, "none")
+    assert f"fingerprint of its gate is none\nBefore it was {cleveland}" in removed
+    homes.at("coordinator", "coordinator", "key", "cleveland", cleveland)
+    assert json.loads(homes.at("coordinator", "coordinator", "cards", "--json"))["cardless"] == ["hungary"]
+
+
 def test_at_a_terminal_a_person_types_the_reading_and_who_read_it(homes: Homes):
     homes.at("coordinator", "coordinator", "cards")
     reading = read_cards(homes.list).fingerprint()

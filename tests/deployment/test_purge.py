@@ -63,6 +63,14 @@ def test_a_run_whose_name_begins_with_anothers_is_left_alone(folder: SiteFolder)
     assert plan_purge(folder, "wine").runs == ("r1-2",)
 
 
+def test_a_series_stands_for_all_its_runs(folder: SiteFolder):
+    for run in ("20261129-101112-ab12-r01", "20261129-101112-ab12-r02", "20261129-101112-ab1"):
+        ledger_of(folder).append(kind="train", study="tea", study_sha256="t" * 64, run=run, repeat=0, bytes=1)
+    assert plan_purge(folder, "20261129-101112-ab12").runs == ("20261129-101112-ab12-r01", "20261129-101112-ab12-r02")
+    assert plan_purge(folder, "20261129-101112-ab12-r02").runs == ("20261129-101112-ab12-r02",)
+    assert plan_purge(folder, "20261129-101112-ab1").runs == ("20261129-101112-ab1",)
+
+
 def test_a_run_without_an_approval_is_under_way_until_the_site_pauses(folder: SiteFolder):
     (folder.root / "runs" / "r1").mkdir(parents=True)
     with pytest.raises(UsageError, match="flfed site pause cleveland"):

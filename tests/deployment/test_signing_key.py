@@ -191,6 +191,20 @@ def test_a_fingerprint_that_another_put_into_an_admission_is_refused(folder, kit
         admit(folder, done.admission)
 
 
+def test_an_admission_with_the_gate_of_another_site_is_refused(folder, kit, tmp_path):
+    gate_key = admit(folder, join(kit, to=tmp_path).admission).gate_key
+    kits.invite(folder, "hungary", to=tmp_path)
+    done = join(tmp_path / "hungary.kit.zip", to=tmp_path)
+    key = serialization.load_ssh_private_key(SiteFolder("hungary").node_key.read_bytes(), None)
+    facts = {**json.loads(done.admission.read_text()), "gate-key": gate_key}
+    del facts["signature"]
+    done.admission.write_bytes(canonical({**facts, "signature": sign_as_node(facts, key)}))
+    with pytest.raises(UsageError, match="site 'cleveland' has the gate with this fingerprint"):
+        admit(folder, done.admission)
+    revoke(folder, "cleveland")
+    assert admit(folder, done.admission).gate_key == gate_key
+
+
 def test_both_sides_show_the_fingerprint(folder: CoordinatorFolder, kit: Path, tmp_path: Path):
     def call(*words: str) -> str:
         result = CliRunner().invoke(app, list(words))

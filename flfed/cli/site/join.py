@@ -10,7 +10,6 @@ import typer
 
 from flfed.cli import output
 from flfed.cli.arguments import JOINED_SITE
-from flfed.errors import UsageError
 from flfed.paths import SiteFolder, joined_sites
 from flfed.words import render, usage_error
 
@@ -44,8 +43,8 @@ def join_site(
     # Without --renew the file is a kit, which names its site itself.
     if not renew:
         if site:
-            raise UsageError("--site goes with --renew only: a kit names its site")
-        made = join.join(file, to=to)
+            raise usage_error("join.renewal.named")
+        made = join.join(file, to=to, agrees=_agrees)
         yield _facts(made)
         yield from _joined_in_words(made)
         return
@@ -56,6 +55,12 @@ def join_site(
     yield render("commands.join.renewed", site=renewed.site, changed=changed)
     if renewed.joined is not None:
         yield from _joined_in_words(renewed.joined)
+
+
+def _agrees(site: str) -> bool:
+    """Return whether a kit's site has a package here, or a person at the terminal agrees to join without one."""
+    question = render("commands.join.stranger", site=site, joined=", ".join(joined_sites()) or "no site")
+    return has_package(site) or not sys.stdin.isatty() or typer.confirm(question, err=True)
 
 
 def _facts(enrolment: Joined) -> dict[str, object]:

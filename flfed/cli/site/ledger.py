@@ -307,7 +307,7 @@ def _restarted(first: Line) -> Iterator[str]:
 
 def purge_records(
     name: str = SITE_NAME,
-    target: str = typer.Argument(..., metavar="RUN|STUDY", help="Run id, or a study's name or hash."),
+    target: str = typer.Argument(..., metavar="RUN|SERIES|STUDY", help="Run or series id, or a study's name or hash."),
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
     as_json: bool = output.JSON,
 ) -> None:

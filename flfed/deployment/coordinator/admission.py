@@ -290,11 +290,19 @@ def _admitted_by(
     for other in everyone.values():
         if public in other.every_key():
             raise usage_error("coordinator.admission.reused", other=other.site)
-    at = now.isoformat(timespec="seconds")
     gate_key = content.get("gate-key", "")
+    _check_gate(folder, site, gate_key)
+    at = now.isoformat(timespec="seconds")
     earlier = _earlier_keys(replace(member, revoked=at))
     changes = {"admitted": at, "public_key": public, "gate_key": gate_key, "node_id": None, "earlier_keys": earlier}
     return replace(member, status="admitted", **changes), False
+
+
+def _check_gate(folder: CoordinatorFolder, site: str, gate_key: str) -> None:
+    """Refuse the fingerprint of another admitted site's gate."""
+    for other in admitted(folder).values():
+        if gate_key and other.gate_key == gate_key and other.site != site:
+            raise usage_error("coordinator.admission.shared", other=other.site)
 
 
 def _refusal(member: Membership, now: datetime, *, invited: bool, replacing: bool) -> str:
@@ -334,7 +342,7 @@ def _signing_key(content: Mapping[str, Any]) -> str:
 
 
 def note_gate_key(folder: CoordinatorFolder, site: str, fingerprint_text: str) -> tuple[str, str]:
-    """Record the fingerprint of a site's gate, as the site read it out.
+    """Record the fingerprint of a site's gate, as the site read it out; "none" removes it.
 
     It is for people to look up, and no run uses it. Each site gets the fingerprints of the others from those sites.
 
@@ -346,13 +354,14 @@ def note_gate_key(folder: CoordinatorFolder, site: str, fingerprint_text: str) -
     Raises
     ------
     UsageError
-        If it is no fingerprint, or the site is not admitted.
+        If it is no fingerprint, the site is not admitted, or another site has this gate.
     """
-    fingerprint = read_gate_fingerprint(fingerprint_text)
+    fingerprint = "" if fingerprint_text == "none" else read_gate_fingerprint(fingerprint_text)
     with locked(folder.sites):
         member = _member(folder, site)
         if member.status != "admitted":
             raise usage_error("coordinator.admission.early", site=site, status=member.status)
+        _check_gate(folder, site, fingerprint)
         if member.gate_key != fingerprint:
             _write(folder, replace(member, gate_key=fingerprint))
     note(folder.log, now_utc(), "gate key", site=site, key=fingerprint, before=member.gate_key)

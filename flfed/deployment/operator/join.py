@@ -14,7 +14,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -120,7 +120,7 @@ def joined(folder: SiteFolder) -> dict[str, Any]:
         raise flfed_error("join.site.unread", file=folder.join) from None
 
 
-def join(file: Path, *, to: Path, now: datetime | None = None) -> Joined:
+def join(file: Path, *, to: Path, agrees: Callable[[str], bool] | None = None, now: datetime | None = None) -> Joined:
     """Join with a kit.
 
     Make the site's key, and its gate's where there is none; keep what the kit says, and write SITE.admission.
@@ -131,6 +131,8 @@ def join(file: Path, *, to: Path, now: datetime | None = None) -> Joined:
         The kit.
     to : Path
         The folder of SITE.admission.
+    agrees : callable, optional
+        Returns whether a person agrees to join as the kit's site.
     now : datetime, optional
 
     Raises
@@ -141,6 +143,8 @@ def join(file: Path, *, to: Path, now: datetime | None = None) -> Joined:
     now = now or now_utc()
     try:
         read = _readable(file, now)
+        if agrees is not None and not agrees(read.kit.site):
+            raise usage_error("join.site.stranger", site=read.kit.site)
         folder = _made(read.kit.site)
         # Under the lock, so that two commands cannot make two keys for one site.
         with locked(folder.network):

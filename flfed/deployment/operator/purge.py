@@ -60,7 +60,7 @@ class Purge:
 
 
 def erase(folder: SiteFolder, target: str) -> Purge:
-    """Remove the files of a run or of all runs of a study, while the gate answers nothing.
+    """Remove the files of a run, or of all runs of a series or a study, while the gate answers nothing.
 
     They are looked up again under the lock: the gate may have answered since, and a person approved. Parameters and
     errors are those of `plan_purge` and `Purge.remove`.
@@ -72,13 +72,13 @@ def erase(folder: SiteFolder, target: str) -> Purge:
 
 
 def plan_purge(folder: SiteFolder, target: str) -> Purge:
-    """Return the files of a run or of all runs of a study.
+    """Return the files of a run, or of all runs of a series or a study.
 
     Parameters
     ----------
     folder : SiteFolder
     target : str
-        A run, a study's name, or at least 8 characters of its SHA-256.
+        A run, a series, a study's name, or at least 8 characters of its SHA-256.
 
     Raises
     ------
@@ -143,9 +143,10 @@ def _study_sha256(path: Path) -> str:
 
 def _chosen(target: str, entries: set[_Entry]) -> tuple[set[str], list[str]]:
     """Return the hashes of the studies and the runs that a person names."""
-    hashes = {entry.study_sha256 for entry in entries if entry.run == target}
-    if hashes:
-        return hashes, [target]
+    # The name of a series is that of its runs without the number of the repeat.
+    runs = {entry.run for entry in entries if target in (entry.run, re.sub(r"-r\d+$", "", entry.run))}
+    if runs:
+        return {entry.study_sha256 for entry in entries if entry.run in runs}, sorted(runs)
     # A study's name, or eight or more of the first digits of its hash.
     named = [one for one in entries if target == one.study or one.study_sha256.startswith(target.ljust(8))]
     hashes = {entry.study_sha256 for entry in named}
