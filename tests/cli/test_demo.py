@@ -31,7 +31,7 @@ def test_the_demo_shows_the_mean_gain_of_lenders_first_and_ends_with_three_lines
     first, second, third = lines[-3:]
     assert first == f"Four lenders, loan-default: {headline}"
     assert re.match(r"Four clinics, preterm-birth: nothing can be concluded on joining\. .*at least 10 with it", second)
-    assert third.endswith("flfed app (in a checkout: make app)")
+    assert third.endswith("flfed app (in a checkout activate its environment first, or: make app)")
     assert err.index("Running study loan-default") < err.index("Running study preterm-birth")
     assert len(re.findall(r"^compare, \d+ s$", err, flags=re.MULTILINE)) >= 2
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from flfed.records.charts.by_site import _forest_row, forest_plot
+from flfed.records.charts.chart import picture
 from flfed.records.document.document import document
 from flfed.records.objects import figure_of
 from flfed.records.reports.narrative import (
@@ -151,12 +152,14 @@ def test_a_bound_near_the_limit_is_one_and_the_same_on_every_side(store, url, lo
     assert headers[-2].endswith("95 % CI, widened for 4 sites")
     (line,) = [row for row in rows if row[0] == "near"]
     assert line[-2:] == [f"+0.0500 ({span}), shared", describe_verdict(code, AUC)]
-    drawn = json.dumps(forest_plot(found, AUC, list(found["sites"])).to_dict())  # type: ignore[union-attr]
+    plotted = forest_plot(found, AUC, list(found["sites"]))
+    assert plotted is not None and f">+0.0500 ({span})<" in picture(plotted, 900)
+    drawn = json.dumps(plotted.to_dict())
     assert f"+0.0500 ({span})" in drawn and "gain (95 % CI, widened)" in drawn
     # A verdict longer than its column takes two lines.
     line = replace(forest_lines(found, AUC, ["near"])[0], rows=1200)
     row = _forest_row(line, "joining improves mean absolute error", 0)
-    assert (row["conclusion"], row["rows"]) == ("joining improves mean\nabsolute error", "1,200")
+    assert (row["conclusion"], row["rows"]) == ("joining improves mean¶absolute error", "1,200")
     # Nowhere stands the interval of one site looked at alone, which is in the JSON.
     plain = number(near[1], 3)
     assert number(found["sites"]["near"]["difference"][AUC]["low"], 3) == plain

@@ -175,11 +175,10 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Chart | No
     reach = plot_reach(lines)
     ends = [0.0, *(max(-reach, min(reach, end)) for end in _spread(rows))]
     title = render("charts.axes.gain", metric=verdict.metric_name(metric))
-    ticks = ticks_of(ends, metric, difference=True)
-    x = quantitative("value", **figure_axis(title, ticks, signed=True, crowded=CROWDED))
-    ends_at = (("0", str(BEFORE_PLOT)), ("width", f"width - {BEHIND_PLOT}"))
-    x["scale"]["clamp"] = True
-    x["scale"]["range"] = [by_width(narrow, wide) for narrow, wide in ends_at]
+    axis = figure_axis(title, ticks_of(ends, metric, difference=True), signed=True, crowded=CROWDED)
+    x = quantitative("value", **axis)
+    plot_ends = [by_width(0, BEFORE_PLOT), by_width("width", f"width - {BEHIND_PLOT}")]
+    x["scale"] |= {"clamp": True, "range": plot_ends}
     marks = base | {"x": x, "tooltip": [nominal("name"), nominal("gain"), nominal("verdict")]}
     shapes = dict(zip(colours, VERDICT_SHAPES.values(), strict=True))
     shape = {"shape": looks_of("verdict", shapes, there)}
@@ -247,9 +246,10 @@ def _forest_row(line: ForestLine, conclusion: str, worthwhile: float) -> dict[st
     if line.model == "personalised":
         gain += MARK
     drawn = {name: getattr(line, name) for name in ("name", *ENDS)}
-    in_lines = textwrap.fill(conclusion, VERDICT_LETTERS, max_lines=2, placeholder=" …")
+    # A picture keeps no line feed.
+    in_lines = textwrap.fill(conclusion, VERDICT_LETTERS, max_lines=2, placeholder=" …").replace("\n", "¶")
     texts = {"gain": gain, "verdict": conclusion, "conclusion": in_lines, "in line": ", ".join(named) or conclusion}
-    return {**drawn, **cells, **texts, "mean": line.site is None}
+    return drawn | cells | texts | {"mean": line.site is None}
 
 
 def _forest_columns(y: Spec, rows: Rows, other_titles: Mapping[str, str]) -> list[Spec]:
@@ -273,7 +273,7 @@ def _forest_columns(y: Spec, rows: Rows, other_titles: Mapping[str, str]) -> lis
         if field == "gain":
             look["align"] = by_width("'right'", "'left'")
             own |= {"fontWeight": "bold", "fontSize": {"expr": f"{SMALL} ? 11 : 13"}}
-        own |= {"dy": above, "limit": by_width(0, limits.get(field, 0)), "lineBreak": "\n"}
+        own |= {"dy": above, "limit": by_width(0, limits.get(field, 0)), "lineBreak": "¶"}
         drawn.append(layer("text", {"y": y, "text": nominal(field)}, **look, **own))
         look |= {"fontSize": 13, "opacity": wide_only, "y": at_top}
         drawn.append(layer("text", {}, **look, text=other_titles.get(field, title)) | one_mark({}))

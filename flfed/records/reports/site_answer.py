@@ -103,7 +103,7 @@ def _describe_test_rows(of_site: Report, metric: str, repeats: int) -> list[str]
     here = site_of(of_site)
     if here.holdout_rows is None:
         return []
-    count = f"{here.holdout_rows} of its {here.rows} rows"
+    count = f"{here.holdout_rows:,} of its {here.rows:,} rows"
     # A holdout that is drawn anew may have another size in each repeat.
     if verdicts.varies(of_site):
         least, most = here.holdout_rows_range
