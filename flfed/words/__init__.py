@@ -6,7 +6,7 @@ A template has named places for facts and no logic: code picks the template and 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -79,6 +79,20 @@ def counted(count: int, word: str) -> str:
     """
     plural = "" if count == 1 else "s"
     return f"{count:,} {word}{plural}"
+
+
+def shorten(names: Sequence[str], most: int) -> str:
+    """Return the first names of a list, and how many more there are.
+
+    Examples
+    --------
+    >>> shorten(["a", "b"], 2), shorten("abcde", 2)
+    ('a, b', 'a, b and 3 more')
+    """
+    listed = ", ".join(names[:most])
+    if len(names) > most:
+        listed += f" and {len(names) - most} more"
+    return listed
 
 
 def people_in_words(count: int) -> str:

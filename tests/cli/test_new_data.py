@@ -296,6 +296,10 @@ def test_a_site_joins_a_dataset_with_a_proposed_mapping(folder: Path, flfed: Com
     }).to_csv("own.csv", index=False)  # fmt: skip
     code, out, err = flfed("site", "new", "my-clinic", "--from", "own.csv", "--dataset", "heart-disease")
     assert code == 0 and "seen by" not in out and "Not used: notes." in out, err
+    wide = pd.read_csv("own.csv").assign(**{f"lab_{number}": number for number in range(30)})
+    wide.to_csv("wide.csv", index=False)
+    out = flfed("site", "new", "wide-clinic", "--from", "wide.csv", "--dataset", "heart-disease")[1]
+    assert "lab_18 and 11 more." in out and "lab_19" not in out
     code, out, err = flfed("site", "check", "my-clinic")
     assert code == 2 and "only 3 of 13 features are mapped: map those that the site has, or set partial=True" in err
     assert out.splitlines()[-1] == "my-clinic does not fit yet; 3 of 13 features are mapped."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from flfed.rows.data import datasets
 from flfed.rows.data.mapping import map_table
-from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.parsing.fields import ColumnMapping, Field
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.proposals.fits import describe_quantity
 from flfed.rows.proposals.matching import UNKNOWN, Match, mapping_of, name_likeness, propose_mapping
@@ -26,6 +27,10 @@ TARGETS = {
     "uci_energy_efficiency": "Y1", "tetuan_power": "Zone 1 Power Consumption", "flusight admissions": "weekly_rate",
 }  # fmt: skip
 """Real tables, and what is predicted in each."""
+
+
+def mapping_of_matches(matches: Iterable[Match]) -> ColumnMapping:
+    return mapping_of((match.column, match.field) for match in matches)
 
 
 def a_hospital(rows: int = 60) -> pd.DataFrame:
@@ -62,7 +67,7 @@ def test_columns_are_matched_one_to_one_by_names_values_units_and_ranges():
 
 def test_a_proposed_mapping_reads_the_table_but_for_what_a_person_has_to_say():
     schema, table = datasets.load("heart-disease").schema, a_hospital()
-    mapped, findings = map_table(table, schema, mapping_of(propose_mapping(table, schema)))
+    mapped, findings = map_table(table, schema, mapping_of_matches(propose_mapping(table, schema)))
     assert {finding.column for finding in findings} == {"cp"}
     assert mapped["chol"].between(116, 310).all() and mapped["sex"].value_counts().to_dict() == {
         "female": 40, "male": 20,
@@ -76,7 +81,7 @@ def test_the_same_table_needs_no_mapping_and_codes_of_few_rows_are_not_written_d
     )
     found = {match.column: match for match in propose_mapping(table, schema)}
     assert found["age"].sure and set(found["sex"].field.values) == {"0", "1"}
-    assert "age" not in mapping_of(list(found.values()))
+    assert "age" not in mapping_of_matches(list(found.values()))
 
 
 @pytest.mark.parametrize(("one", "other", "least", "most"), [
@@ -161,7 +166,7 @@ def test_no_word_of_few_rows_is_written_into_a_mapping_and_its_column_is_to_be_l
     found = {match.column: match for match in propose_mapping(table, schema)}
     assert found["chol"].field == Field("chol") and not found["chol"].sure and "ten rows" in found["chol"].why
     assert found["trestbps"].field == Field("trestbps", missing=("pending",)) and found["trestbps"].sure
-    _, findings = map_table(table, schema, mapping_of(list(found.values())), outcome=False)
+    _, findings = map_table(table, schema, mapping_of_matches(list(found.values())), outcome=False)
     assert [(finding.column, finding.rule, len(finding.rows)) for finding in findings] == [
         ("chol", "is not a number", 1)
     ]
@@ -191,7 +196,7 @@ def test_a_range_tells_thousands_from_decimals():
         table = pd.DataFrame({"amount": written})
         found = propose_mapping(table, schema)[0]
         assert not found.sure and "could be one of" in found.why
-        mapped, findings = map_table(table, schema, mapping_of([found]) | {"y": None}, outcome=False)
+        mapped, findings = map_table(table, schema, mapping_of_matches([found]) | {"y": None}, outcome=False)
         assert findings == [] and mapped["amount"][0] == pytest.approx(first)
 
 

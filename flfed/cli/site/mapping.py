@@ -12,7 +12,7 @@ from flfed.cli import output
 from flfed.cli.arguments import SITE_NAME
 from flfed.cli.site.rows import check_table, opened, refuse_unfit
 from flfed.errors import UsageError
-from flfed.words import render, usage_error
+from flfed.words import render, shorten, usage_error
 
 if TYPE_CHECKING:
     from flfed.rows.data.parsing.fields import ColumnMapping
@@ -173,7 +173,7 @@ def _print_preview(dialogue: MappingDialogue, preview: list[dict[str, object]], 
     lines = [list(map(str, counts.values())) for counts in preview]
     output.as_table(headers, lines, title=title, cut="values")
     if unread := dialogue.unread():
-        output.say(render("commands.mapping.unread", columns=", ".join(unread)))
+        output.say(render("commands.mapping.unread", columns=shorten(unread, 20)))
 
 
 def _print_written(package: Path, copy: Path | None) -> None:

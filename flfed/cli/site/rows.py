@@ -13,7 +13,7 @@ from flfed.cli.arguments import SITE_NAME, TO
 from flfed.cli.data import NAMES, PUBLIC, SHEET, TABLE_KINDS, cd, print_reasons
 from flfed.errors import UsageError, count_in_words
 from flfed.paths import SiteFolder
-from flfed.words import counted, render, usage_error
+from flfed.words import counted, render, shorten, usage_error
 
 if TYPE_CHECKING:
     from flfed.deployment.site_state.freeze import Refresh
@@ -349,7 +349,7 @@ def _advice(made: SiteProposal, path: Path) -> list[str]:
     if absent:
         lines.append(render("commands.mapping.absent", columns=", ".join(absent)))
     if made.unread:
-        lines.append(render("commands.mapping.unread", columns=", ".join(made.unread)))
+        lines.append(render("commands.mapping.unread", columns=shorten(made.unread, 20)))
     if not all(match.sure for match in made.matches if match.own is not None):
         lines.append(render("commands.mapping.dialogue", site=made.site.name))
     return lines

@@ -20,7 +20,7 @@ from flfed.deployment.operator.study_description import (
 from flfed.deployment.site_state.approval import Approval
 from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
-from flfed.records.statistics.verdict import metric_name, shorten
+from flfed.records.statistics.verdict import metric_name
 from flfed.rows.comparison.own_columns import list_requested_columns
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.of_study import statistic_of
@@ -28,7 +28,7 @@ from flfed.study.former_names import study_values
 from flfed.study.study import Study
 from flfed.updates.messages.kinds import COMPARE, asks
 from flfed.updates.parts.part import Place
-from flfed.words import render, safe_line, sentences
+from flfed.words import render, safe_line, sentences, shorten
 
 LONGEST = 160
 """Characters of a text that came with the study; the details have all of it."""

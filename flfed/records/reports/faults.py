@@ -20,12 +20,12 @@ from flfed.records.reports.recorded_run import Recorded
 from flfed.records.section import group
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import TRAINED_ON, released
-from flfed.records.statistics.verdict import ABSENT, sentence_case, shorten
+from flfed.records.statistics.verdict import ABSENT, sentence_case
 from flfed.records.store.entries import EventEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Event, RunSite
 from flfed.refusals import Refusal, read
-from flfed.words import render, sentences
+from flfed.words import render, sentences, shorten
 
 NO_UPDATE = {
     "no-comparison", "holdout-sums", "left", "left-because", "away", "away-because", "not-there", "ledger-unsigned",

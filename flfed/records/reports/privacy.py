@@ -14,13 +14,13 @@ from typing import Any, Literal
 from flfed.records.objects import read, read_all, write
 from flfed.records.statistics.noised_scores import COMPARISON, COVERS, Released
 from flfed.records.statistics.own_models import PARTIES
-from flfed.records.statistics.verdict import number, shorten
+from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, Runs, SiteEntry
 from flfed.records.store.reader import RunsReader
 from flfed.study.former_names import parsed_study
 from flfed.study.study import has_analysis, has_parties, trains
 from flfed.study.tables import MODES, in_sums_only
-from flfed.words import render, sentences
+from flfed.words import render, sentences, shorten
 
 Private = dict[str, Any]
 

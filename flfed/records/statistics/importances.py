@@ -10,8 +10,8 @@ from typing import Any
 from flfed.records.objects import figure_of, read, read_all, read_some, write
 from flfed.records.section import Section, Table
 from flfed.records.statistics import Report
-from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number, shorten, shown
-from flfed.words import counted, render
+from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number, shown
+from flfed.words import counted, render, shorten
 
 LOG_LOSS = "log_loss"
 DECIMALS = 4

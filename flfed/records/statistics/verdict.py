@@ -133,20 +133,6 @@ def sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def shorten(names: Sequence[str], most: int) -> str:
-    """Return the first names of a list, and how many more there are.
-
-    Examples
-    --------
-    >>> shorten(["a", "b"], 2), shorten("abcde", 2)
-    ('a, b', 'a, b and 3 more')
-    """
-    listed = ", ".join(names[:most])
-    if len(names) > most:
-        listed += f" and {len(names) - most} more"
-    return listed
-
-
 def decimals_of(*values: float | None) -> int:
     """Return the number of decimals of figures of this size: three below 1.5, none from 100 on.
 

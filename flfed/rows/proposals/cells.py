@@ -34,6 +34,8 @@ LEAST_ROWS = 10
 """Values of fewer rows are never written down."""
 FEW_VALUES = 12
 """Largest number of different whole numbers that may be codes."""
+MANY_VALUES = 120
+"""Columns with more different texts are no codes, however each is written."""
 MOST_WORDS = 3
 """Largest number of words in a column of numbers; those of enough rows are codes for "not known"."""
 WORDS_SHARE = 0.6

@@ -18,7 +18,7 @@ from flfed.rows.data.schema import Column, Schema
 from flfed.rows.proposals.answers import MISSING_CODE, Answers, Factor
 from flfed.rows.proposals.cells import LEAST_ROWS
 from flfed.rows.proposals.fits import UNKNOWN
-from flfed.rows.proposals.matching import Candidate, Match, Matching, field_entry
+from flfed.rows.proposals.matching import Candidate, Match, Matching, mapping_of
 from flfed.rows.proposals.tables import likeliest_marks
 from flfed.words import render, usage_error
 
@@ -177,14 +177,9 @@ class MappingDialogue:
         self.answers.codes.pop(column, None)
         self._present = {name: entry for name, entry in self._present.items() if name != column}
 
-    def mapping(self) -> dict[str, Entry]:
+    def mapping(self) -> ColumnMapping:
         """Return the mapping as decided so far, without columns that are read under the schema's own name."""
-        mapping: dict[str, Entry] = {}
-        for name, decision in self.decisions().items():
-            entry = field_entry(decision.field)
-            if entry != name:
-                mapping[name] = entry
-        return mapping
+        return mapping_of((name, decision.field) for name, decision in self.decisions().items())
 
     def unread(self) -> list[str]:
         """Return the columns of the table that are not used."""
@@ -604,10 +599,10 @@ def _read_factor(multiply: str, add: str | None) -> Factor:
     """Return a typed conversion."""
     try:
         numbers: Factor = {"multiply": float(multiply), "add": float(add or 0)}
+        if not numbers["multiply"] or not all(map(math.isfinite, numbers.values())):
+            raise ValueError
     except ValueError:
         raise usage_error("proposals.dialogue.factor") from None
-    if not numbers["multiply"] or not all(map(math.isfinite, numbers.values())):
-        raise usage_error("proposals.dialogue.factor")
     return numbers
 
 

@@ -23,8 +23,8 @@ from flfed.rows.data.parsing.fields import Field, plain_name
 from flfed.rows.data.schema import Column
 from flfed.rows.proposals.cells import (
     DIGITS,
-    FEW_VALUES,
     LEAST_ROWS,
+    MANY_VALUES,
     Cells,
     Numbers,
     add_doubt,
@@ -227,7 +227,7 @@ class OwnColumn:
     def entries(self) -> Cells:
         """Its distinct texts, of all rows where they are few."""
         entries = Cells.of(self.name, self._cells)
-        if len(self._cells) == len(self._whole) or len(entries.texts) > 10 * FEW_VALUES:
+        if len(self._cells) == len(self._whole) or len(entries.texts) > MANY_VALUES:
             return entries
         return Cells.of(self.name, self._whole)
 
@@ -240,6 +240,10 @@ class OwnColumn:
     def proposal(self) -> ColumnProposal:
         """Its kind."""
         return propose_column(self.name, self._cells)
+
+    def may_name(self, column: Column) -> bool:
+        """Return whether its texts may show by themselves that it is a category."""
+        return len(column.values) > 2 and len(self.entries.texts) <= MANY_VALUES
 
     @property
     def unit(self) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from typing import Literal
@@ -24,11 +25,11 @@ from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Source
 from flfed.rows.proposals import texts
-from flfed.rows.proposals.cells import FEW_VALUES, name_words
+from flfed.rows.proposals.cells import FEW_VALUES, MANY_VALUES, name_words
 from flfed.rows.proposals.column_words import Series, find_schema_series, find_series, word_list
 from flfed.rows.proposals.fits import FITTING, UNKNOWN, Doubt, Fit, OwnColumn, Quantity, describe_quantity, fit_column
 from flfed.rows.proposals.own_tables import read_named, refuse_lines_above
-from flfed.words import render
+from flfed.words import render, shorten
 
 NAME_WEIGHT = 0.7
 """Weight of the names' likeness in a match; the rest is the fit of the values."""
@@ -189,7 +190,8 @@ def propose_site(name: str, dataset: str, source: Source, *, title: str, open_da
     refuse_lines_above(table, source, name, list(schema.columns), named=used == {None})
     policy = Policy(disclosure="open", resplit=True) if open_data else Policy()
     site = Site(
-        name=name, title=title, dataset=dataset, source=source, mapping=mapping_of(matches),
+        name=name, title=title, dataset=dataset, source=source,
+        mapping=mapping_of((match.column, match.field) for match in matches),
         holdout=Holdout(salt=secrets.token_hex(8)), policy=policy,
     )  # fmt: skip
     return SiteProposal(site, matches, tuple(own for own in map(str, table.columns) if own not in used))
@@ -248,6 +250,10 @@ class Matching:
     def _names(self) -> list[str]:
         return list(self._schema.columns)
 
+    @property
+    def _columns(self) -> list[Column]:
+        return list(self._schema.columns.values())
+
     def column(self, own: str) -> OwnColumn:
         """Return a column of the table."""
         return next(one for one in self._own if one.name == own)
@@ -259,7 +265,6 @@ class Matching:
     def _compare(self) -> None:
         """Compare all names, and the values where names are alike or values may be telling."""
         for i, name in enumerate(self._names):
-            column = self._schema.columns[name]
             for j, own in enumerate(self._own):
                 likeness = self._meanings.compare(own.reading, name)
                 alike = name_likeness(name, own.name)
@@ -268,21 +273,19 @@ class Matching:
                 best = max(alike, likeness.score)
                 if best > 0.3:
                     self._score[i, j] = NAME_WEIGHT * best + (1 - NAME_WEIGHT) * self._fit(i, j).quality
-                elif len(column.values) > 2 and self._fit(i, j).telling:
+                elif own.may_name(self._columns[i]) and self._fit(i, j).telling:
                     self._score[i, j] = TELLING
 
     def _fit(self, i: int, j: int) -> Fit:
         if (i, j) not in self._fits:
-            column = self._schema.columns[self._names[i]]
-            self._fits[i, j] = fit_column(self._own[j], column, self._quantity(i), self._words)
+            self._fits[i, j] = fit_column(self._own[j], self._columns[i], self._quantity(i), self._words)
         return self._fits[i, j]
 
     def _quantity(self, i: int) -> Quantity | None:
         """Return what is known of a column of numbers."""
-        column = self._schema.columns[self._names[i]]
-        if not column.is_number():
-            return None
-        return describe_quantity(column, self._meanings.concepts(self._names[i]))
+        column = self._columns[i]
+        concepts = self._meanings.concepts(self._names[i])
+        return describe_quantity(column, concepts) if column.is_number() else None
 
     def _match_series(self, descriptions: Mapping[str, str]) -> list[tuple[Series, Series]]:
         """Return the series of the schema, each with the table's whose name and values fit best."""
@@ -339,7 +342,7 @@ class Matching:
 
     def _interchangeable(self) -> dict[int, int]:
         """Return, for numbers and flags, a column of the table whose values would fit as well once exchanged."""
-        columns = enumerate(self._schema.columns.values())
+        columns = enumerate(self._columns)
         compared = [i for i, column in columns if column.is_number() or column.kind == "flag"]
         paired = [i for i in compared if i in self._pairs]
         doubles = self._paired_doubles(paired)
@@ -377,13 +380,13 @@ class Matching:
     def _could_stand(self, i: int, j: int, named: int, doubts: frozenset[Doubt] = MISFITS) -> bool:
         """Return whether the values of the table's column `j` would fit under the name of its column `named`."""
         unit = self._own[named].reading.unit
-        fit = fit_column(self._own[j], self._schema.columns[self._names[i]], self._quantity(i), self._words, unit)
+        fit = fit_column(self._own[j], self._columns[i], self._quantity(i), self._words, unit)
         return fit.share >= FITTING and fit.doubt not in doubts
 
     def _exchanged(self) -> dict[int, int]:
         """Return, for columns of the schema whose values fit better once exchanged, the other one's column."""
         exchanged = {}
-        numbers = [i for i in self._pairs if self._schema.columns[self._names[i]].is_number()]
+        numbers = [i for i in self._pairs if self._columns[i].is_number()]
         for one, other in combinations(numbers, 2):
             straight = self._quality(one, one) * self._quality(other, other)
             crossed = self._quality(one, other) * self._quality(other, one)
@@ -494,18 +497,14 @@ class Matching:
 
     def _possible_targets(self, place: int, left: Mapping[str, int]) -> list[str]:
         """Return the unused columns whose values could be the outcome; of those with an outcome's name only these."""
-        target = self._schema.target
-        column = self._schema.columns[target]
-        named = [own for own in left if _is_outcome_name(own, target)]
-        possible = [own for own, j in left.items() if _could_be(self._own[j], column, self._fit(place, j))]
-        if both := [own for own in possible if own in named]:
-            return both
+        column = self._columns[place]
+        named = [own for own in left if _is_outcome_name(own, self._schema.target)]
+        possible = [own for own, j in left.items() if _could_be(self._own[j], column, partial(self._fit, place, j))]
         if possible:
-            return possible
+            return [own for own in possible if own in named] or possible
         # Codes without a meaning of their own need an outcome's name, and at least one code for each class.
-        most = FEW_VALUES
-        texts = {own: len(self._own[left[own]].entries.texts) for own in named}
-        return [own for own in named if column.values and len(column.values) <= texts[own] <= most]
+        codes = {own: len(self._own[left[own]].entries.texts) for own in named}
+        return [own for own in named if column.values and len(column.values) <= codes[own] <= FEW_VALUES]
 
 
 def _is_outcome_name(own: str, target: str) -> bool:
@@ -517,24 +516,22 @@ def _several(likely: list[str]) -> str:
     """Return that no column fits, with those that may be the target."""
     if not likely:
         return render("proposals.match.none")
-    names = ", ".join(likely[:FEW_NAMES])
-    if len(likely) > FEW_NAMES:
-        names += ", …"
-    return render("proposals.match.several", columns=names)
+    return render("proposals.match.several", columns=shorten(likely, FEW_NAMES))
 
 
-def _could_be(own: OwnColumn, column: Column, fit: Fit) -> bool:
-    """Return whether a column's values could be a target's."""
+def _could_be(own: OwnColumn, column: Column, fit_of: Callable[[], Fit]) -> bool:
+    """Return whether a column's values could be a target's; the fit is only looked for where it is needed."""
     kind = own.proposal.kind
-    entries = own.entries
     if column.range is not None:
+        fit = fit_of()
         if kind != "number" or fit.share < FITTING or own.numbers is None:
             return False
         spread = float(np.ptp(own.numbers.values)) * abs(fit.field.multiply)
         return spread >= LEAST_SPAN * (column.range[1] - column.range[0])
-    if kind not in ("flag", "category", "number"):
+    entries = own.entries
+    if kind not in ("flag", "category", "number") or len(entries.texts) > MANY_VALUES:
         return False
-    read, _ = read_column(pd.Series(entries.texts, dtype=object), entries.name, column, fit.field)
+    read, _ = read_column(pd.Series(entries.texts, dtype=object), entries.name, column, fit_of().field)
     of_schema = np.isin(read.astype(str), column.values)
     most = entries.counts[of_schema].sum() >= MOST_ROWS * entries.n_present
     return bool(most and len(set(read[of_schema])) >= max(2, len(column.values) / 2))
@@ -553,9 +550,9 @@ def describe_gaps(site: Site) -> dict[str, str]:
     return comments
 
 
-def mapping_of(matches: list[Match]) -> ColumnMapping:
+def mapping_of(fields: Iterable[tuple[str, Field | None]]) -> ColumnMapping:
     """Return the mapping of a site, without columns that are read under the schema's own name."""
-    entries = {match.column: field_entry(match.field) for match in matches}
+    entries = {column: field_entry(field) for column, field in fields}
     return {name: entry for name, entry in entries.items() if entry != name}
 
 

@@ -254,7 +254,7 @@ def read_named(source: Source) -> pd.DataFrame:
     if not len(table):
         reason = where_names_stand(table, ()).replace("sheet=", "--sheet")
         raise usage_error("proposals.sites.empty", path=path, reason=reason)
-    if error := valueless_cells(table):
+    if isinstance(source, Excel) and (error := valueless_cells(table)):
         raise error
     return table
 

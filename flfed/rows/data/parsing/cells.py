@@ -272,8 +272,7 @@ def valueless_cells(raw: pd.DataFrame) -> TableError | None:
     """
     for name, cells in raw.items():
         for mark, rule in VALUELESS.items():
-            # Parquet has columns of lists, which are equal to nothing as a whole.
-            if cells.dtype == object and (many := sum(isinstance(cell, str) and cell == mark for cell in cells)):
+            if many := cells.tolist().count(mark):
                 return TableError(str(name), rule, many)
     return None
 
