@@ -104,9 +104,8 @@ def fold(text: str) -> str:
     ('grosse', 'grosse', 'odeme')
     """
     plain = text.casefold().replace("ß", "ss").replace("æ", "ae").replace("œ", "oe").replace("ø", "o")
-    if not plain.isascii():
-        plain = unicodedata.normalize("NFKD", plain)
-        plain = "".join(sign for sign in plain if not unicodedata.combining(sign))
+    plain = unicodedata.normalize("NFKD", plain)
+    plain = "".join(sign for sign in plain if not unicodedata.combining(sign))
     for pair in ("ae", "oe", "ue"):
         plain = plain.replace(pair, pair[0])
     return plain

@@ -470,8 +470,10 @@ class Round:
         if self.unsummed is not None and good >= needed:
             text = why_unsummed(self.number, self.unsummed, refused)
         # A spent budget goes before all else, since no further attempt can help.
-        spent = [site for site, reason in refused.items() if reason.code in BUDGET]
-        return Refusal("none-left", sites=", ".join(spent), why=text) if spent else text
+        if spent := [site for site, reason in refused.items() if reason.code in BUDGET]:
+            return Refusal("none-left", sites=", ".join(spent), why=text)
+        diverged = {reason.code.split("-")[-1] for reason in refused.values()} == {"infinite"}
+        return Refusal("diverged", why=text) if diverged else text
 
 
 def why_unsummed(number: int, why: Refusal, refused: Mapping[str, Refusal]) -> str:
