@@ -83,7 +83,7 @@ def test_the_terminal_tells_gains_and_that_own_models_had_noise(found, flfed):
     assert said.count(OWN_UNDER_NOISE) == 1 and GAIN_NOT_RELEASED not in said
     for site in SITES:
         size = number(gain_of(found, site)["value"], signed=True)
-        assert re.search(rf"{site} +300\d .* {re.escape(size)} .*{READ[site]}", said), site
+        assert re.search(rf"{site} +3,00\d .* {re.escape(size)} .*{READ[site]}", said), site
     # What an own model reaches is not there, and is not told as "n/a".
     assert "against the site's own one: gain" in said and "n/a alone" not in said
 

@@ -94,7 +94,7 @@ def test_the_page_of_a_site_has_its_figures_and_no_verdict(found):
     assert others["Brier score"] == of_bern["Brier score"] and others["Log loss"] == of_bern["log loss"]
     assert others["Calibration slope"] == of_bern["Calibration slope"] and "AUC" not in others
     line = next(line for line in cells(opened) if line.get("Site") == "geneva")
-    assert line == {"Site": "geneva", "Trained on, about": "3003", "Shared model": "n/a"}
+    assert line == {"Site": "geneva", "Trained on, about": "3,003", "Shared model": "n/a"}
 
 
 def test_curves_are_noised_counts_with_their_noise_of_whom_the_reader_picks(found):

@@ -121,7 +121,7 @@ def by_metric(opened: AppTest, found: Any) -> Iterator[str]:
 
 def is_shown(text: str, *values: float | None) -> None:
     """`text` shows these numbers and no other, each correct to its last digit."""
-    told = NUMBER.findall(text)
+    told = NUMBER.findall(re.sub(r"(?<=\d),(?=\d{3})", "", text))
     known = [value for value in values if value is not None]
     assert len(told) == len(known), (text, values)
     for said, value in zip(told, known, strict=True):
@@ -189,8 +189,8 @@ def unfolded_texts(block: Any) -> Iterator[str]:
 
 
 def drawn(opened: AppTest, told: str) -> list[dict[str, Any]]:
-    """The rows of figures in the chart whose words begin with `told`."""
-    sent = next(chart.proto for chart in opened.get("vega_lite_chart") if chart.proto.alt.startswith(told))
+    """The rows of figures in the chart whose words have `told`."""
+    sent = next(chart.proto for chart in opened.get("vega_lite_chart") if told in chart.proto.alt)
     if sent.HasField("data"):  # the same rows for all layers
         found: list[dict[str, Any]] = pa.ipc.open_stream(sent.data.data).read_all().to_pylist()
         return found
@@ -304,7 +304,7 @@ def test_the_table_and_the_charts_of_all_sites_show_the_figures_of_the_command_l
         gains = [gain_of(found["sites"][line["Site"].replace("\\", "")], metric)[0] for line in lines]
         known = [gain for gain in gains if gain is not None]
         assert known == sorted(known, reverse=True)
-        *gains_drawn, mean = drawn(opened, "Gain by joining")
+        *gains_drawn, mean = drawn(opened, ": gain ")
         entry = found["mean-gain"][metric]
         if entry["value"] is None:
             gains_drawn.append(mean)
@@ -415,10 +415,10 @@ def test_rows_of_each_class_are_counted_and_few_of_the_rarer_are_said(store: Run
     pages = {site: page("p30_sites", run=series, site=site) for site in counted}
     said = {site: texts(opened) for site, opened in pages.items()}
     few = "few, so a gain that matters may stay unseen."
-    assert f"10 of the 1549 test rows have the outcome: {few}" in said["valley"]
-    assert "149 of the 1549 test rows have the outcome." in said["lake"] and few not in said["lake"]
+    assert f"10 of the 1,549 test rows have the outcome: {few}" in said["valley"]
+    assert "149 of the 1,549 test rows have the outcome." in said["lake"] and few not in said["lake"]
     assert "### Inconclusive at hill." in [block.value for block in pages["hill"].markdown]
-    assert "7 of the 1549 test rows have the outcome; at least 10 with it and 10 without are needed" in "".join(
+    assert "7 of the 1,549 test rows have the outcome; at least 10 with it and 10 without are needed" in "".join(
         block.value for block in pages["hill"].markdown
     )
     assert GAIN.search(texts(pages["hill"])) is None and GAIN.search(texts(pages["lake"]))
