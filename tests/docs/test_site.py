@@ -117,6 +117,8 @@ def test_a_link_that_leads_nowhere_ends_the_build(tmp_path: Path, link: str):
     ignored = shutil.ignore_patterns("__pycache__", "*.csv", "*.parquet")
     for name in ("docs", "datasets", "examples"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    for name in ("tests", "benchmarks"):  # pages name files of them
+        (tmp_path / name).symlink_to(ROOT / name)
     for path in ROOT.glob("*.md"):
         shutil.copy(path, tmp_path)
     page = tmp_path / "docs" / "limits.md"
@@ -231,7 +233,7 @@ def test_the_search_finds_pages_from_files_as_over_http(site, browser):
 @pytest.mark.parametrize("words", [SEARCHED, HELD_OUT], ids=["first", "held out"])
 def test_the_search_finds_the_right_page_for_28_of_thirty_words(site, browser, words: Mapping[str, str]):
     differ, missed = searched(browser, site[0], words)
-    assert len(words) == 30 and differ == [] and len(missed) <= 2, missed
+    assert len(words) >= 30 and differ == [] and len(missed) <= 2, missed
 
 
 def test_links_hold_in_the_repository_and_in_the_site():
