@@ -107,7 +107,7 @@ def _print_statistic(report: Report, *, whole: bool) -> list[str]:
     return lines
 
 
-def _events_in_words(report: dict[str, Any], events: Sequence[Any], *, above: Collection[str]) -> list[str]:
+def _events_in_words(report: Report, events: Sequence[Any], *, above: Collection[str]) -> list[str]:
     """Return the events that people should know, alike ones of several rounds or sites together."""
     words = sentences("names", "events")
     groups: faults.Faults = {}

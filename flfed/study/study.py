@@ -534,7 +534,7 @@ def _listed(kind: str, settings: dict[str, Any]) -> Named:
     names = listed_names(kind)
     choices = ", ".join(other for other in names if not MODULE_NAME.fullmatch(other))
     if name == "none" and not needed:
-        # Table without a name would do nothing while they seem to.
+        # Settings without a name would do nothing while they seem to.
         if settings:
             raise usage_error("study.reading.settings", where=where, key=next(iter(settings)), choices=choices)
         return Named(name="none")

@@ -59,8 +59,10 @@ def join_site(
 
 def _agrees(site: str) -> bool:
     """Return whether a kit's site has a package here, or a person at the terminal agrees to join without one."""
+    if has_package(site) or not sys.stdin.isatty():
+        return True
     question = render("commands.join.stranger", site=site, joined=", ".join(joined_sites()) or "no site")
-    return has_package(site) or not sys.stdin.isatty() or typer.confirm(question, err=True)
+    return typer.confirm(question, err=True)
 
 
 def _facts(enrolment: Joined) -> dict[str, object]:

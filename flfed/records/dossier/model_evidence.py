@@ -330,7 +330,8 @@ def validated_calibration(record: RunRecord) -> Finding | None:
     means = _validation_means(record)
     if means is None or means[SLOPE].value is None or means[INTERCEPT].value is None:
         return None
-    facts = {SLOPE: _mean_in_words(means[SLOPE]), INTERCEPT: _mean_in_words(means[INTERCEPT], signed=True)}
+    slope = with_interval(means[SLOPE], UPDATE_DECIMALS)
+    facts = {SLOPE: slope, INTERCEPT: with_interval(means[INTERCEPT], UPDATE_DECIMALS, signed=True)}
     return Finding("validated-calibration", facts, _validation_title(), [f"report.{VALIDATION}.mean.calibration"])
 
 
@@ -344,7 +345,7 @@ def differences(record: RunRecord) -> Finding | None:
         return None
     facts = {
         "metric": metric_name(AUC),
-        "figure": _mean_in_words(mean),
+        "figure": with_interval(mean, UPDATE_DECIMALS),
         "sites": mean.sites,
         "share": round(100 * mean.i2),
     }
@@ -396,10 +397,6 @@ def _validation_means(record: RunRecord) -> dict[str, MeanLeftOut] | None:
     if not mean:
         return None
     return {name: read(MeanLeftOut, of) for name, of in figures_of(mean).items()}
-
-
-def _mean_in_words(mean: MeanLeftOut, *, signed: bool = False) -> str:
-    return with_interval(mean, UPDATE_DECIMALS, signed=signed)
 
 
 def _validation_title() -> str:

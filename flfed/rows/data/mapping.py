@@ -276,9 +276,10 @@ def _why_unfit(column: Column, field: Field) -> str:
     """Return that a mapping's entry does not fit the schema's kind, or ""."""
     import pandas as pd
 
-    values = pd.Series([*(field.values or {}).values()], dtype=object)
+    values = [*(field.values or {}).values()]
     converts = (field.multiply, field.add) != (1.0, 0.0)
-    if (converts and not column.is_number()) or read_column(values, "", column, Field(""))[1]:
+    broken = values and read_column(pd.Series(values, dtype=object), "", column, Field(""))[1]
+    if broken or (converts and not column.is_number()):
         return render("rows.field.unfit", kind=column.kind)
     return ""
 

@@ -265,6 +265,7 @@ class Matching:
     def _compare(self) -> None:
         """Compare all names, and the values where names are alike or values may be telling."""
         for i, name in enumerate(self._names):
+            column = self._schema.columns[name]
             for j, own in enumerate(self._own):
                 likeness = self._meanings.compare(own.reading, name)
                 alike = name_likeness(name, own.name)
@@ -273,7 +274,7 @@ class Matching:
                 best = max(alike, likeness.score)
                 if best > 0.3:
                     self._score[i, j] = NAME_WEIGHT * best + (1 - NAME_WEIGHT) * self._fit(i, j).quality
-                elif own.may_name(self._columns[i]) and self._fit(i, j).telling:
+                elif own.may_name(column) and self._fit(i, j).telling:
                     self._score[i, j] = TELLING
 
     def _fit(self, i: int, j: int) -> Fit:
@@ -284,8 +285,7 @@ class Matching:
     def _quantity(self, i: int) -> Quantity | None:
         """Return what is known of a column of numbers."""
         column = self._columns[i]
-        concepts = self._meanings.concepts(self._names[i])
-        return describe_quantity(column, concepts) if column.is_number() else None
+        return describe_quantity(column, self._meanings.concepts(self._names[i])) if column.is_number() else None
 
     def _match_series(self, descriptions: Mapping[str, str]) -> list[tuple[Series, Series]]:
         """Return the series of the schema, each with the table's whose name and values fit best."""
