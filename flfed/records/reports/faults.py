@@ -32,8 +32,9 @@ NO_UPDATE = {
     "ledger-without-receipt", "ledger-unwritable", "ledger-lost", "ledger-other-study", "run-ended",
 }  # fmt: skip
 """Codes of faults that concern no update."""
-NUMBER = re.compile(r"(?<![\w.,:/-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:/-])")
-"""A number by itself: in no name, date or time."""
+_DIGITS = r"\d+(?:,\d{3})*(?:\.\d+)?(?![\w:/-])"
+NUMBER = re.compile(rf"(?<![\w.,:/-]){_DIGITS}(?: to {_DIGITS})?")
+"""A number by itself, or a range of numbers: in no name, date or time."""
 FEW_SITES = 5
 """Most sites that are all named."""
 SITES_NAMED = 3
@@ -335,12 +336,18 @@ def folded(groups: Faults) -> Faults:
 
 
 def _in_range(reasons: Sequence[str]) -> str:
-    """Return reasons that differ in numbers as one, with the range of each number."""
+    """Return reasons that differ in numbers as one, with the range of each number.
+
+    Examples
+    --------
+    >>> _in_range(["norm is 3.3 times it", "norm is 3.0 to 12.0 times it"])
+    'norm is 3.0 to 12.0 times it'
+    """
     columns = zip(*(NUMBER.findall(reason) for reason in reasons), strict=True)
-    ranges = (sorted(set(column), key=lambda text: float(text.replace(",", ""))) for column in columns)
 
     def format_range(_: re.Match[str]) -> str:
-        values = next(ranges)
+        texts = " to ".join(next(columns)).split(" to ")
+        values = sorted(texts, key=lambda text: float(text.replace(",", "")))
         return " to ".join(dict.fromkeys((values[0], values[-1])))
 
     return NUMBER.sub(format_range, reasons[0])
