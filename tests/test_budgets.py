@@ -20,8 +20,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 817_360,
-    "lines of code": 76_896,
+    "tokens of code": 817_060,
+    "lines of code": 76_830,
     "Python files": 569,
     "most imports of a module": 25,
     "modules with more than 15 imports": 20,

@@ -355,7 +355,7 @@ def area_under_curve(sessions: list[SiteSession], encoder: Encoder, noise: float
     steps = study.privacy.settings
     protected = PrivateSteps(clip=steps["clip"], noise=noise, sampling=steps["sampling"])
     arrays = first_model(study, sessions[0].schema)
-    rows = [session.encode(session.table.training, encoder) for session in sessions]
+    rows = [session.encode_training(encoder) for session in sessions]
     weights = np.array([len(site) for site in rows]) / sum(len(site) for site in rows)
     for number in range(1, study.rounds + 1):
         fits = [

@@ -43,7 +43,10 @@ def choose_study(
     if file is None and facts.is_stand_in:
         _say(render("choose.dialogue.stand-in", dataset=facts.name))
     written = _write(choice, target)
-    _say_absent(choice, facts)
+    from flfed.rows.data import datasets
+
+    if choice.text is not None and datasets.load(facts.name).absent():
+        _say(render("choose.dialogue.get", dataset=facts.name))
     if as_json:
         shown = {"study": choice.text, "reason": choice.reason, "reasons": choice.reasons, "file": written}
         output.print_json({"answers": vars(answers), "dataset": facts.name, **shown})
@@ -62,14 +65,6 @@ def _write(choice: Choice, target: Path | None) -> str | None:
     if choice.text is None or target is None:
         return None
     return str(write_new(target.parent, {target.name: choice.text})[0])
-
-
-def _say_absent(choice: Choice, facts: DatasetFacts) -> None:
-    """Print the command that fetches the files of the study's dataset, where they are not here."""
-    from flfed.rows.data import datasets
-
-    if choice.text is not None and datasets.load(facts.name).absent():
-        _say(render("choose.dialogue.get", dataset=facts.name))
 
 
 def _choose(answers: Answers, named: DatasetFacts | None) -> tuple[DatasetFacts, Choice]:

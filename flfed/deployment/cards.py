@@ -408,7 +408,7 @@ class GateCard:
         lines = self.lines()
         return "\n".join([*lines[:3], f"{lines[3]} {self.fingerprint}", lines[-1]])
 
-    def printed(self, *, light: bool = False) -> str:
+    def printed(self, *, light: bool) -> str:
         """Return the card as text with its QR code.
 
         Parameters

@@ -84,7 +84,7 @@ class Deployment(Engine):
         return signer_here()
 
 
-def admitted_sites(study: Study, selection: SiteSelection = None) -> list[RemoteSite]:
+def admitted_sites(study: Study, selection: SiteSelection) -> list[RemoteSite]:
     """Return the sites of a deployment, in name order.
 
     They are those of the `selection`, else those that the study names, else all admitted ones.

@@ -6,7 +6,7 @@ The first shows the change of model and figures, the second the gain from joinin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -209,16 +209,11 @@ class FewerRows(Site):
         order = _random_order(table.training, table.schema.group, rng)
         # In their old order, so that batches are those of a table that never had other rows.
         sample = np.sort(order[: max(1, round(self.share * len(order)))])
-        return replace(table, training=table.training.iloc[sample].reset_index(drop=True))
+        return table.with_training(table.training.iloc[sample].reset_index(drop=True))
 
 
 def run_curve(
-    study: Study,
-    site: str,
-    *,
-    sites: Sequence[Site] | None = None,
-    repeats: int = 1,
-    progress: Progress = no_progress,
+    study: Study, site: str, *, sites: Sequence[Site] | None = None, repeats: int = 1, progress: Progress = no_progress
 ) -> tuple[CurvePoint, ...]:
     """Run a study with growing shares of one site's training rows, and all rows of the others.
 

@@ -93,12 +93,7 @@ def _write(outlook: tuple[Range, Range] | None) -> dict[str, Any] | None:
 
 
 def study_power(
-    study: Study,
-    *,
-    auc: float | None = None,
-    counts: Counts | None = None,
-    repeats: int = 1,
-    run: str = "",
+    study: Study, *, auc: float | None = None, counts: Counts | None = None, repeats: int = 1, run: str = ""
 ) -> StudyPower:
     """Return the gains that a study could show at each site and on average.
 
@@ -234,9 +229,9 @@ def _count(study: Study) -> dict[str, tuple[int, int]]:
     counts = {}
     for site in find_sites(study):
         table = site.read()
-        rows = len(table.training) + table.holdout_rows
+        rows = table.training_rows + table.holdout_rows
         events = 0.0
-        if len(table.training):
+        if table.training_rows:
             events = rows * float(outcomes(table.training, study_layout(study, table.schema)).mean())
         counts[site.name] = (rows, round(events))
     return counts

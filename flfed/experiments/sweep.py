@@ -98,7 +98,7 @@ class Swept:
     study: str
     primary: str
     points: tuple[Point, ...]
-    stopped: str = ""
+    stopped: str
 
     def ranked(self) -> list[Point]:
         """Return the points by validation loss, the best first and those without one last."""

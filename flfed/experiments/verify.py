@@ -260,11 +260,7 @@ def compared(
     pairs = zip(count(1), seeds, expected.by_repeat, values, strict=False)
     without = len(values) - len(there) if there else 0
     return Compared(
-        expected=expected,
-        ours=entry.get("value"),
-        sd=sd,
-        without=without,
-        by_repeat=tuple(starmap(Repeat, pairs)),
+        expected=expected, ours=entry.get("value"), sd=sd, without=without, by_repeat=tuple(starmap(Repeat, pairs))
     )
 
 

@@ -156,15 +156,7 @@ class Monitoring:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return headers and lines of a table for people, alarms first, then as in the schema."""
-        headers = [
-            "column",
-            "stability index",
-            "alarm above",
-            "alarm",
-            "missing",
-            "missing before",
-            "largest change",
-        ]
+        headers = ["column", "stability index", "alarm above", "alarm", "missing", "missing before", "largest change"]
         lines = [one.as_line() for one in (self.score, *self.columns)]
         return headers, sorted(lines, key=lambda line: not line[3])
 
@@ -213,7 +205,12 @@ def monitor(model: SharedModel, predictions: Predictions) -> Monitoring:
         movement = measure_movement(reference, counts, mean, tests, independent)
         monitored = _monitored(reference, movement, counts, _name_cells(_values(column), movement))
         if movement is not None and reference.mean is not None and movement.cells == reference.groups[0].cells:
-            monitored = _with_means(monitored, movement, column, reference.mean, mean)
+            # The mean of a number moved most, so the means stand in place of shares.
+            means = np.array([reference.mean, mean])
+            if column.transform == "log1p":
+                means = np.expm1(means)
+            moved = replace(movement, before=float(means[0]), now=float(means[1]))
+            monitored = replace(monitored, movement=moved, group=MEAN, is_mean=True)
         columns.append(monitored)
     counts = _count_scores(references, predictions)
     movement = measure_movement(references.score, counts, np.nan, tests, independent)
@@ -283,15 +280,6 @@ def _monitored(reference: Reference, movement: Movement | None, counts: np.ndarr
     )
 
 
-def _with_means(monitored: Monitored, movement: Movement, column: ColumnLayout, before: float, now: float) -> Monitored:
-    """Return the result of a number whose mean moved most, with its means in place of shares."""
-    means = np.array([before, now])
-    if column.transform == "log1p":
-        means = np.expm1(means)
-    moved = replace(movement, before=float(means[0]), now=float(means[1]))
-    return replace(monitored, movement=moved, group=MEAN, is_mean=True)
-
-
 def _values(column: ColumnLayout) -> Sequence[str] | np.ndarray:
     """Return the names of a column's cells, or of a number the edges of its bins."""
     if column.kind != "number":
@@ -312,7 +300,8 @@ def _name_cells(values: Sequence[str] | np.ndarray, movement: Movement | None) -
         names = [values[cell] for cell in cells]
     if last in movement.cells:
         names.append(MISSING)
-    return _shortened(", ".join(names))
+    text = ", ".join(names)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _edge(edge: float) -> str:
@@ -345,7 +334,3 @@ def format_share(share: float) -> str:
     ('12 %', '0.04 %', '0 %')
     """
     return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

@@ -184,11 +184,12 @@ def _finish(graph: _Graph, model: SharedModel, last: str) -> None:
         graph.add("Concat", negative, positive, out=OUTPUT, axis=-1)
     else:
         scaled = graph.add("Mul", last, graph.constant("scale", model.encoder.scale[-1:]))
+        center = graph.constant("center", model.encoder.center[-1:])
         if model.layout.target.transform == "log1p":
-            logged = graph.add("Exp", graph.add("Add", scaled, graph.constant("center", model.encoder.center[-1:])))
+            logged = graph.add("Exp", graph.add("Add", scaled, center))
             graph.add("Sub", logged, graph.constant("one", np.ones(1)), out=OUTPUT)
         else:
-            graph.add("Add", scaled, graph.constant("center", model.encoder.center[-1:]), out=OUTPUT)
+            graph.add("Add", scaled, center, out=OUTPUT)
 
 
 class _Graph:

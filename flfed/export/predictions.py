@@ -64,7 +64,7 @@ class Predictions:
     calibration: Calibration | None
     known: int
     notes: tuple[str, ...]
-    clipped: tuple[str, ...] = ()
+    clipped: tuple[str, ...]
     inputs: np.ndarray
     table: pd.DataFrame
 

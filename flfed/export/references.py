@@ -68,7 +68,7 @@ def references_of(reader: RunReader, run: str) -> References | None:
 
 
 def recorded_references(
-    groups: Mapping[str, Any] | None, histograms: Mapping[str, Any] | None, least_sites: int = 1
+    groups: Mapping[str, Any] | None, histograms: Mapping[str, Any] | None, least_sites: int
 ) -> References | None:
     """Return the groups of a run's record, or None where it has none.
 

@@ -188,9 +188,9 @@ def tuned(rows: Encoded, trainable: Trainable, basis: np.ndarray | None) -> Aski
     rng = generator(trainable.seed, site=trainable.site, purpose="folds")
     if trainable.model.linear:
         fitted: LinearPredictor = yield TuneRequest(
-            rows=rows.times(basis), task=trainable.task, classes=trainable.classes, rng=rng
+            rows=rows, task=trainable.task, classes=trainable.classes, rng=rng, basis=basis
         )
-        return fitted.before(basis)
+        return fitted
     if getattr(trainable.model, "plain", False):
         trees: Predictor = yield TreesRequest(rows=rows, task=trainable.task, classes=trainable.classes, rng=rng)
         return trees

@@ -8,12 +8,20 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from flfed.refusals import Refusal
-from flfed.rows.data.holdout import block_numbers, elapsed_shares, for_validation
+from flfed.rows.data.holdout import Holdout, block_numbers, elapsed_shares, for_validation
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable, holdout_of
-from flfed.rows.features.encode import ColumnArrays, Encoded, coded, codes, decode_target, encode
+from flfed.rows.features.encode import (
+    SIDE_BY_SIDE,
+    ColumnArrays,
+    Encoded,
+    coded,
+    codes,
+    decode_target,
+    encode,
+    input_names,
+)
 from flfed.rows.features.summarise import leaving, one_of_each, summarise
 from flfed.rows.training.functional import probabilities
 from flfed.study.study import Study
@@ -40,6 +48,8 @@ class EncodedTable:
         Of the study's dataset.
     seed : int
         Of the repeat; draws the validation rows.
+    validation_rows : int
+        Number of training rows that are kept apart for validation.
     """
 
     site: Site
@@ -52,12 +62,12 @@ class EncodedTable:
     def __post_init__(self) -> None:
         """Draw the validation rows."""
         # A plan with validation keeps some training rows apart, drawn by the run's seed.
-        self._validation = np.zeros(len(self.table.training), dtype=bool)
+        self._validation = np.zeros(self.table.training_rows, dtype=bool)
         share = self.study.plan.validation
         if share:
             keys = self.table.training_keys()
             self._validation = for_validation(keys, self.site.holdout, self.site.name, self.seed, share)
-        self._validation_rows = int(self._validation.sum())
+        self.validation_rows = int(self._validation.sum())
         self._encoder: Encoder | None = None
         self._encoded: dict[str, Encoded] = {}
         self._coded: list[tuple[pd.DataFrame, ColumnArrays]] = []
@@ -82,36 +92,12 @@ class EncodedTable:
         if not self.study.train:
             return {"whole": self.table.holdout("row-set")}
         tables = {"training": self.table.training, "holdout": self.table.holdout("row-set")}
-        if self._validation_rows:
+        if self.validation_rows:
             tables |= {
                 "fitted": self.table.training[~self._validation],
                 "validation": self.table.training[self._validation],
             }
         return tables
-
-    def too_small(self) -> Refusal | None:
-        """Return which part of the rows is too small to be counted for others, or None.
-
-        The exact number of rows of each part crosses, and an update from few rows gives them away. A statistic has no
-        parts, and a party with columns alone none before the rows in common are known.
-        """
-        if self.study.is_statistic or not self.site.has_outcome:
-            return None
-        parts = {"training": len(self.table.training) - self._validation_rows, "holdout": self.table.holdout_rows}
-        if not self.study.train:
-            parts = {"scored": self.table.holdout_rows}
-        elif self.site.holds_nothing_out():
-            del parts["holdout"]
-        if self.study.plan.validation:
-            parts["validation"] = self._validation_rows
-        least = self.policy.least_rows()
-        small = [part for part, rows in parts.items() if rows < least]
-        if not small:
-            return None
-        named = " and ".join(small)
-        if least == 1:
-            return Refusal("no-rows", parts=named)
-        return Refusal("too-few-rows", least=least, parts=named)
 
     def summary(self) -> Summary:
         """Return the sums over training rows that may leave."""
@@ -166,15 +152,8 @@ class EncodedTable:
         columns = self._find_columns(table)
         if not isinstance(columns, ColumnArrays):
             columns = coded(table, self.layout)
-            self.keep(table, columns)
+            self._coded.append((table, columns))
         return columns
-
-    def keep(self, table: pd.DataFrame, columns: ColumnArrays) -> None:
-        """Keep columns of a table that are known already.
-
-        From then on they are the columns of just this table.
-        """
-        self._coded.append((table, columns))
 
     def _find_columns(self, table: pd.DataFrame) -> pd.DataFrame | ColumnArrays:
         """Return a table's columns if kept, else the table."""
@@ -202,18 +181,35 @@ class EncodedTable:
         """
         weighted = self.study.plan.class_weight == "balanced"
         rows = encode(self._find_columns(table), self.layout, encoder, weighted=weighted, into=into)
-        if table is self.table.training:
-            rows = replace(rows, elapsed=self._elapsed)
         if not self.schema.group:
             return rows
         # Groups matter only where one of them has several rows.
         group, persons = pd.factorize(table[self.schema.group])
         return rows if len(persons) == len(table) else replace(rows, group=group)
 
+    def encode_training(self, encoder: Encoder, into: np.ndarray | None = None) -> Encoded:
+        """Encode the training rows as `encode` does, with their place in the order of time."""
+        if self.table.training_rows > SIDE_BY_SIDE:
+            self._release_training()
+        x = into
+        if x is None:
+            x = np.empty((self.table.training_rows, len(input_names(self.layout))))
+        parts = []
+        start = 0
+        for block in self.table.training_blocks():
+            parts.append(self.encode(block, encoder, into=x[start : start + len(block)]))
+            start += len(block)
+        y = np.concatenate([part.y for part in parts])
+        weight = np.concatenate([part.weight for part in parts])
+        return Encoded(x, y, weight, parts[0].group, self._elapsed)
+
     @cached_property
     def _elapsed(self) -> np.ndarray | None:
         """Share of the training rows that are of earlier blocks of time than each; None of a holdout at random."""
-        return elapsed_shares(self.table.training, holdout_of(self.study, self.site), self.schema)
+        holdout = holdout_of(self.study, self.site)
+        if isinstance(holdout, Holdout):
+            return None
+        return elapsed_shares(self.table.training, holdout, self.schema)
 
     def _through(self, encoder: Encoder) -> dict[str, Encoded]:
         """Return the encoded rows that are kept, all of one encoder: those of another one's numbers go."""
@@ -232,12 +228,16 @@ class EncodedTable:
         """Return the encoded training rows, kept for later rounds."""
         cache = self._through(encoder)
         if "training" not in cache:
-            cache["training"] = self.encode(self.table.training, self.in_use(encoder))
+            cache["training"] = self.encode_training(self.in_use(encoder))
         return cache["training"]
 
     def release_rows(self) -> None:
         """Drop the encoded rows, which are made again where somebody asks for them."""
         self._encoded = {}
+
+    def _release_training(self) -> None:
+        released = self.table.release_training()
+        self._coded = [(table, columns) for table, columns in self._coded if table is not released]
 
     def holdout_rows(self, encoder: Encoder) -> Encoded:
         """Return the encoded holdout rows, kept for later rounds: they are scored before figures of a model leave."""
@@ -259,7 +259,7 @@ class EncodedTable:
 
         They are the same rows where the plan keeps none apart.
         """
-        if not self._validation_rows:
+        if not self.validation_rows:
             rows = self.training(encoder)
             return rows, rows
         cache = self._through(encoder)
@@ -269,7 +269,7 @@ class EncodedTable:
                 rows = cache.pop("training")
                 parts = rows.take(~self._validation), rows.take(self._validation)
             else:
-                rows = self.encode(self.table.training, self.in_use(encoder))
+                rows = self.encode_training(self.in_use(encoder))
                 parts = rows.split(self._validation)
             cache |= dict(zip(PARTS, parts, strict=True))
         return cache["fitted"], cache["validation"]
@@ -277,7 +277,7 @@ class EncodedTable:
     @property
     def scored_part(self) -> str:
         """Part of the rows that a round's model is scored on; trees that were grown anew were trained on all."""
-        return "validation" if self._validation_rows and not self.study.refits else "training"
+        return "validation" if self.validation_rows and not self.study.refits else "training"
 
     def model_rows(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
         """Return the rows that a round's model is trained on, and scored on; of trees those of the last one."""
@@ -290,7 +290,7 @@ class EncodedTable:
         """Return all encoded rows by part: those to train on, validation rows if there are some, and the holdout."""
         fitted, scored = self.round_rows(encoder)
         parts = [fitted, self.holdout_rows(encoder)]
-        if self._validation_rows:
+        if self.validation_rows:
             parts.insert(1, scored)
         return parts
 
@@ -319,10 +319,6 @@ class EncodedTable:
         """Convert outputs to probabilities, or predictions in the target's unit."""
         if self.task == "regression":
             return decode_target(outputs[:, 0], self.layout, encoder)
-        return self.probabilities(outputs)
-
-    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
-        """Convert outputs to probabilities of classes."""
         return probabilities(self.task, outputs)
 
 

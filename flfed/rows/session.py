@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from flfed.refusals import Refusal
 from flfed.rows.baselines import LocalModel, Trainable, fine_tuned, local_model, network_predictor
@@ -148,6 +147,30 @@ class SiteSession(EncodedTable):
         self._local: dict[tuple[bool, bool], LocalModel] = {}
         self._personal: dict[tuple[str, str, float | None], Predictor] = {}
 
+    def too_small(self) -> Refusal | None:
+        """Return which part of the rows is too small to be counted for others, or None.
+
+        The exact number of rows of each part crosses, and an update from few rows gives them away. A statistic has no
+        parts, and a party with columns alone none before the rows in common are known.
+        """
+        if self.study.is_statistic or not self.site.has_outcome:
+            return None
+        parts = {"training": self.table.training_rows - self.validation_rows, "holdout": self.table.holdout_rows}
+        if not self.study.train:
+            parts = {"scored": self.table.holdout_rows}
+        elif self.site.holds_nothing_out():
+            del parts["holdout"]
+        if self.study.plan.validation:
+            parts["validation"] = self.validation_rows
+        least = self.policy.least_rows()
+        small = [part for part, rows in parts.items() if rows < least]
+        if not small:
+            return None
+        named = " and ".join(small)
+        if least == 1:
+            return Refusal("no-rows", parts=named)
+        return Refusal("too-few-rows", least=least, parts=named)
+
     def train(
         self,
         arrays: Arrays,
@@ -178,7 +201,7 @@ class SiteSession(EncodedTable):
             row_count = int(protection.units.units)
         scores = None
         if score:
-            scores = yield from self.measured(self.scored_part, self.table.training, arrays, encoder, scored)
+            scores = yield from self.measured(self.scored_part, arrays, encoder, scored)
         # A site that only scores draws nothing and spends nothing.
         if not fit:
             return Trained({}, row_count, 0.0, 0, scores)
@@ -234,17 +257,18 @@ class SiteSession(EncodedTable):
         return replace(request, private=protection.steps, chance=chance, units=protection.units)
 
     def measured(
-        self, kind: str, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, rows: Encoded, model: Any = None
+        self, kind: str, arrays: Arrays, encoder: Encoder, rows: Encoded, model: Any = None
     ) -> Asking[RowScores]:
-        """Score rows of a kind, "training" or "validation", by the study's model or another one.
+        """Score training rows of a kind, "training" or "validation", by the study's model or another one.
 
         Yields the request and returns the scores that may leave.
         """
         # What does not change with the round is computed once for each kind of rows.
         if kind not in self._figures:
-            target = self.target(table)
-            if kind == "validation":
-                target = target[self._validation]
+            target = rows.y
+            if self.task == "regression":
+                target = self.target(self.table.training)
+                target = target[self._validation] if kind == "validation" else target
             self._figures[kind] = RoundFigures(
                 kind, target, task=self.task, classes=self.classes, metric=self.primary, policy=self.policy,
                 alert_budget=self.study.compare.alert_budget,
@@ -269,7 +293,7 @@ class SiteSession(EncodedTable):
     def own_rows(self) -> int | None:
         """How many of the training rows the site's own model is fitted on, where the study leaves some out."""
         most = self.study.compare.own_rows
-        return most if most is not None and most < len(self.table.training) else None
+        return most if most is not None and most < self.table.training_rows else None
 
     def local_model(self, *, same: bool = False, half: bool = False) -> Asking[LocalModel]:
         """Tune a model on this site's training rows alone.
@@ -281,7 +305,7 @@ class SiteSession(EncodedTable):
         """
         if (same, half) not in self._local:
             encoder = self.own_encoder()
-            rows = self.encode(self.table.training, encoder)
+            rows = self.encode_training(encoder)
             self._local[same, half] = yield from self.tuned_model(rows, self.layout, encoder, same=same, half=half)
         return self._local[same, half]
 
@@ -345,7 +369,7 @@ class SiteSession(EncodedTable):
         if not self.study.adjusts_intercept() or self.protection is not None:
             return None
         # No round follows that asks for parts of the rows: with them every row would be kept twice.
-        if self._validation_rows:
+        if self.validation_rows:
             self.release_rows()
         rows = self.training(encoder)
         arrays = self.own_arrays.at_site(arrays)

@@ -140,7 +140,7 @@ def grown(session: SiteSession, encoder: Encoder, level: Level, *, counted: bool
     validated = scored is not fitted
     own = replace(scored, x=trees.scores["scored"])
     kind = "validation" if validated else "training"
-    scores = yield from session.measured(kind, session.table.training, {}, encoder, own, SCORED)
+    scores = yield from session.measured(kind, {}, encoder, own, SCORED)
     if _tell_single_rows(session, trees, validated=validated):
         return Grown(sums, trained, None, scores.bare())
     return Grown(sums, trained, loss_of_rows(session.task, trees.scores["fitted"], fitted.y), scores)

@@ -151,7 +151,8 @@ class StreamedSession(SiteSession):
         self.rows = StreamedTable(site, study, repeat)
         training: Any = Side(self.rows, TRAINING)
         holdout: Any = Side(self.rows, HOLDOUT)
-        super().__init__(site, study, repeat, table=SiteTable(training, self.rows.schema, holdout), draws=draws)
+        table = SiteTable(lambda _: training, len(training), self.rows.schema, holdout)
+        super().__init__(site, study, repeat, table=table, draws=draws)
 
     @cached_property
     def exact_summary(self) -> Summary:

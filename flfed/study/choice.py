@@ -237,9 +237,19 @@ def choose_study(answers: Answers, dataset: DatasetFacts) -> Choice:
     if answers.has_noise:
         _choose_noise(answers, settings)
     elif answers.grows_trees:
-        _choose_trees(settings)
+        # Validation rows choose how many trees there are, of leaves that institutions allow.
+        settings.explain(plan_validation="plan-validation", strategy_name="strategy-trees")
+        settings.set("strategy.rounds", 100, "strategy-rounds-trees")
+        settings.set("strategy.select", "best", "strategy-select")
+        settings.set("strategy.patience", 20, "strategy-patience")
+        settings.set("strategy.min-rows", 10, "strategy-min-rows")
     else:
-        _explain_plan(settings)
+        settings.explain(
+            plan_optimiser="plan-optimiser",
+            plan_schedule="plan-schedule",
+            plan_batch="plan-batch",
+            strategy_rounds="strategy-rounds",
+        )
     _choose_strategy(answers, settings)
     _choose_sums(answers, settings)
     template = StudyTemplate(
@@ -303,24 +313,6 @@ def _explain_model(answers: Answers, settings: _Settings) -> None:
         settings.explain(model_name="model-not-trees")
     else:
         settings.explain(model_name="model-regression")
-
-
-def _explain_plan(settings: _Settings) -> None:
-    settings.explain(
-        plan_optimiser="plan-optimiser",
-        plan_schedule="plan-schedule",
-        plan_batch="plan-batch",
-        strategy_rounds="strategy-rounds",
-    )
-
-
-def _choose_trees(settings: _Settings) -> None:
-    """Let validation rows choose how many trees there are, of leaves that institutions allow."""
-    settings.explain(plan_validation="plan-validation", strategy_name="strategy-trees")
-    settings.set("strategy.rounds", 100, "strategy-rounds-trees")
-    settings.set("strategy.select", "best", "strategy-select")
-    settings.set("strategy.patience", 20, "strategy-patience")
-    settings.set("strategy.min-rows", 10, "strategy-min-rows")
 
 
 def _choose_noise(answers: Answers, settings: _Settings) -> None:

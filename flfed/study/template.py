@@ -149,7 +149,9 @@ class StudyTemplate:
             tables |= self._estimate()
         elif self.has_parties:
             model = {"name": Setting(self.model)}
-            tables |= {"model": model, "strategy": self._steps_of_parties(), "privacy": self._privacy()}
+            parties = Setting(VERTICAL, render("study.template.parties"))
+            strategy = {"name": parties, "rounds": Setting(PARTY_ROUNDS, render("study.template.exchanges"))}
+            tables |= {"model": model, "strategy": strategy, "privacy": self._privacy()}
         else:
             tables |= {"encode": self._encode(), "model": self._model(), "plan": self._plan()}
             tables |= {"strategy": self._strategy(), "privacy": self._privacy(), "compare": self._compare()}
@@ -241,11 +243,6 @@ class StudyTemplate:
                 table["refit"] = Setting(True, render("study.template.refit"))
         table["quorum"] = Setting(0.75, render("study.template.quorum"))
         return table
-
-    def _steps_of_parties(self) -> Table:
-        """Return the strategy of sites with different columns, and its rounds."""
-        name = Setting(VERTICAL, render("study.template.parties"))
-        return {"name": name, "rounds": Setting(PARTY_ROUNDS, render("study.template.exchanges"))}
 
     def _privacy(self) -> Table:
         """Return what protects updates, nothing where nothing does."""

@@ -164,7 +164,8 @@ def _epsilon(history: tuple[Release, ...], delta: float, points: int) -> float:
     _check(delta)
     if not all(LEAST_NOISE <= release.noise < math.inf for release in history):
         return math.inf
-    mu = _mu(history)
+    # The μ of Gaussian differential privacy of all queries without sampling.
+    mu = math.sqrt(sum(release.steps / release.noise**2 for release in history if release.sampling == 1))
     sampled = [release for release in history if release.sampling < 1]
     if not sampled:
         return gaussian_epsilon(mu, delta)
@@ -178,11 +179,6 @@ def _epsilon(history: tuple[Release, ...], delta: float, points: int) -> float:
     with np.errstate(over="ignore", divide="ignore"):
         losses = [_loss(kind, grid, math.log(delta) - TAIL) for kind in kinds]
         return float(_together(losses).get_epsilon_for_delta(exact))
-
-
-def _mu(history: Sequence[Release]) -> float:
-    """Return the μ of Gaussian differential privacy of all queries without sampling."""
-    return math.sqrt(sum(release.steps / release.noise**2 for release in history if release.sampling == 1))
 
 
 def _steps(history: Sequence[Release]) -> int:

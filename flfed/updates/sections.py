@@ -307,7 +307,7 @@ class Encrypted:
 
     entries: int
     longest: int
-    plain: ArraySection | None = None
+    plain: ArraySection | None
     needed: bool = True
 
     @property

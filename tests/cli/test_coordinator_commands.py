@@ -169,10 +169,12 @@ def test_an_authority_is_changed_in_the_words_that_are_printed(made: Call, tmp_p
 def test_that_a_site_lost_its_ledger_is_noted_once(made: Call, home: Path):
     from flfed.deployment.coordinator.countersign import sign_head
     from flfed.paths import CoordinatorFolder
+    from flfed.records.ledger import Receipt
 
     made("invite", "a")
     assert made("ledger", "a") == "No line of the ledger of a is signed.\n"
-    sign_head(CoordinatorFolder.default(), "a", "r0", 3, "c" * 64, base_line=0, base_hash="0" * 64)
+    receipt = Receipt(site="a", run="r0", n=3, head="c" * 64)
+    sign_head(CoordinatorFolder.default(), receipt, base_line=0, base_hash="0" * 64)
     said = f"3 lines of the ledger of a were signed, last in run r0. Head: {'c' * 64}\n"
     assert made("ledger", "a") == said
     assert made("ledger", "a", "--restart", "the disk broke").startswith(said)

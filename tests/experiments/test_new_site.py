@@ -49,7 +49,7 @@ def test_on_heart_disease_the_figures_are_scikit_learns_and_not_those_with_a_sit
         for left in (None, *sessions):
             there = [session for session in sessions if session is not left]
             encoder = fit_encoder(sessions[0].layout, merge([session.exact_summary for session in there]))
-            rows = [session.encode(session.table.training, encoder) for session in there]
+            rows = [session.encode_training(encoder) for session in there]
             x = np.concatenate([each.x for each in rows])
             y = np.concatenate([each.y for each in rows])
             encoders[left] = (fitted(x, y, [study.plan.l2]), encoder)

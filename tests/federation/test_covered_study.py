@@ -180,7 +180,7 @@ def test_no_person_moves_the_counts_of_the_encoder_by_more_than_is_charged(small
     table = session.table.training.assign(person=[f"P{at // rows_each}" for at in range(len(session.table.training))])
 
     def counted(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        session.table = replace(session.table, training=rows)
+        session.table = session.table.with_training(rows)
         return training_cells(session, by_person=True)
 
     whole, bounds = counted(table), sensitivities(session.layout)

@@ -151,11 +151,11 @@ def test_rows_taken_keep_their_patients():
 def test_encoded_rows_know_their_patients_where_one_has_several(small_sites, small_study, tmp_path):
     study = Study.parse(small_study)
     without = SiteSession(small_sites(1)[0], study)
-    assert without.encode(without.table.training, without.own_encoder()).group is None  # the schema names no group
+    assert without.encode_training(without.own_encoder()).group is None  # the schema names no group
     schema = tmp_path / "root" / "datasets" / "small" / "schema.toml"
     schema.write_text(schema.read_text().replace('target = "y"', 'target = "y"\ngroup = "person"', 1))
     alone = SiteSession(small_sites(1)[0], study)
-    assert alone.encode(alone.table.training, alone.own_encoder()).group is None
+    assert alone.encode_training(alone.own_encoder()).group is None
     several = SiteSession(
         small_sites(1, change=lambda _, t: t.assign(person=[f"P{row % 20}" for row in range(len(t))]))[0], study
     )

@@ -124,7 +124,7 @@ def test_rows_held_out_do_not_move_the_fit(small_sites, small_study):
     # The control: a training row that changes moves it.
     changed = work.table.training.assign(second=-work.table.training["second"])
     moved = run_client(
-        own_part(SiteSession(site, work.study, table=replace(work.table, training=changed)), arrays, encoder)
+        own_part(SiteSession(site, work.study, table=work.table.with_training(changed)), arrays, encoder)
     )
     assert np.abs(moved(held) - fitted(held)).max() > 0.1
 

@@ -157,7 +157,7 @@ def test_the_pooled_reference_is_trained_by_the_studys_plan_instead_of_being_tun
         works = opened(sites, small_study, **{"compare.pooled": pooled})
         encoder = merged_encoder(works)
         found[epochs] = run_client(reference(works, ARRAYS, encoder)).pooled["log_loss"].value
-    rows = [w.encode(w.table.training, encoder) for w in works]
+    rows = [w.encode_training(encoder) for w in works]
     x, y = np.concatenate([r.x for r in rows]), np.concatenate([r.y for r in rows])
     exact = LogisticRegression(C=1e9, tol=1e-10, max_iter=1000).fit(x, y)
     held = [w.encode(w.table.holdout("test"), encoder) for w in works]

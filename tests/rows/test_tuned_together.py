@@ -232,7 +232,7 @@ def test_the_shipped_studies_sites_get_the_models_that_they_get_alone(name):
     requests = []
     for repeat in range(1 if name == "loan-default" else 3):
         places = [SiteSession(site, study, repeat) for site in find_sites(study)]
-        tables = [place.encode(place.table.training, place.own_encoder()) for place in places]
+        tables = [place.encode_training(place.own_encoder()) for place in places]
         task, classes = places[0].task, places[0].classes
         for number, rows in enumerate([*tables, pooled_rows(tables)]):
             rng = np.random.default_rng(10 * repeat + number)

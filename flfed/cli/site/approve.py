@@ -42,10 +42,7 @@ def approve_study(
         help="The other sites that may take part; else those of the study. A=FINGERPRINT,… or a list of cards pins.",
     ),
     without: str = typer.Option(
-        "",
-        "--without",
-        metavar="NAME,…",
-        help="The coordinator may get sums with and without NAME, so NAME's update.",
+        "", "--without", metavar="NAME,…", help="The coordinator may get sums with and without NAME, so NAME's update."
     ),
     start: Path | None = typer.Option(
         None, "--start", metavar="FOLDER", help="The exported model that the study begins from, where it has one."

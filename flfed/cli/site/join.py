@@ -167,7 +167,10 @@ def compare_cards(
     if not as_json:
         output.say_all(_describe(cards, name, file))
     if still_open and not as_json:
-        output.say_all(_describe_call(cards, name))
+        others = ", ".join(sorted(cards.gates.keys() - {name}))
+        output.say(render("commands.cards.call", sites=others))
+        output.say(render("commands.cards.alone"))
+        output.say(render("commands.cards.absent"))
         if not fingerprint and sys.stdin.isatty():
             fingerprint, readers = _ask(cards)
     if fingerprint:
@@ -199,16 +202,6 @@ def _describe(cards: CardList, site: str, file: Path) -> list[str]:
     lines = [render("commands.cards.list", file=file, site=site, **facts)]
     lines += [f"  {name}: {cards.gates[name]}" for name in sorted(cards.gates)]
     return [*lines, render("commands.cards.fingerprint", fingerprint=cards.fingerprint())]
-
-
-def _describe_call(cards: CardList, site: str) -> list[str]:
-    """Return how to compare the list, and what a call leaves open."""
-    others = ", ".join(sorted(cards.gates.keys() - {site}))
-    return [
-        render("commands.cards.call", sites=others),
-        render("commands.cards.alone"),
-        render("commands.cards.absent"),
-    ]
 
 
 def _ask(cards: CardList) -> tuple[str, str]:

@@ -189,7 +189,7 @@ class Admission:
     site: str
     fingerprint: str
     already: bool
-    gate_key: str = ""
+    gate_key: str
 
     def matches(self, typed: str) -> bool:
         """Return whether a fingerprint, as the site's people read it out, is that of its key.
@@ -250,7 +250,7 @@ def admit(
 
 
 def check_admission(
-    folder: CoordinatorFolder, file: Path, *, replacing: bool = False, now: datetime | None = None
+    folder: CoordinatorFolder, file: Path, *, replacing: bool, now: datetime | None = None
 ) -> Admission:
     """Return what `admit` would do with a file, and change nothing; a refusal is logged."""
     now = now or now_utc()

@@ -66,9 +66,7 @@ def last_signed(folder: CoordinatorFolder, sites: Collection[str]) -> dict[str, 
         return _last_of(locked_ledger.backwards(), sites)
 
 
-def sign_head(
-    folder: CoordinatorFolder, site: str, run: str, n: int, head: str, *, base_line: int, base_hash: str
-) -> str:
+def sign_head(folder: CoordinatorFolder, receipt: Receipt, *, base_line: int, base_hash: str) -> str:
     """Sign the head of a site's ledger.
 
     Return the signature once the receipt is on this disk.
@@ -76,9 +74,7 @@ def sign_head(
     Parameters
     ----------
     folder : CoordinatorFolder
-    site, run : str
-    n : int
-    head : str
+    receipt : Receipt
         The head that the site reports of its ledger.
     base_line : int
         The line whose hash was requested.
@@ -95,18 +91,18 @@ def sign_head(
     Only the ledger itself shows that the head really follows from that line: a dishonest site can report the old
     hash. But then its ledger and the receipts here, compared with each other, disagree.
     """
-    receipt = Receipt(site=site, run=run, n=n, head=head)
     key = signing_key(folder)
     _repair(folder)
     # Under the lock, so that two runs cannot sign two heads after the same line.
     with _receipts(folder).lock() as locked_ledger:
-        last = _last_of(locked_ledger.backwards(), [site])[site]
+        last = _last_of(locked_ledger.backwards(), [receipt.site])[receipt.site]
         if why := _why_not(last, receipt, base_line, base_hash):
             raise UnfollowedHead(why)
         signature = sign_as_coordinator(receipt.facts(), key)
         # A head that was signed before is signed again without a second line.
         if receipt != last:
-            locked_ledger.append(kind=SIGNED, site=site, run=run, line=n, head=head, signature=signature)
+            facts = {"site": receipt.site, "run": receipt.run, "line": receipt.n, "head": receipt.head}
+            locked_ledger.append(kind=SIGNED, **facts, signature=signature)
     return signature
 
 
@@ -227,12 +223,13 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     # One site's fault does not keep the others from their signatures.
     for site, reply in heads.replies.items():
         base = last_by_site[site].n
+        receipt = Receipt(site=site, run=run, n=reply.n, head=reply.head)
         try:
-            signature = sign_head(folder, site, run, reply.n, reply.head, base_line=base, base_hash=reply.at_known)
+            signature = sign_head(folder, receipt, base_line=base, base_hash=reply.at_known)
         except UnfollowedHead as error:
             faults[site] = str(error)
             continue
-        signed[site] = Receipt(site=site, run=run, n=reply.n, head=reply.head)
+        signed[site] = receipt
         receipts[site] = SealedRequest(run=run, n=reply.n, head=reply.head, signature=signature)
     # Receipts go out after all are on this disk: no site may have one that is missing here.
     confirmations: Answers[SealedReply] = Answers({}, {}, {})

@@ -268,7 +268,7 @@ def read_site_list(file: Path) -> tuple[list[str], int | None]:
 
 
 def invite_all(
-    folder: CoordinatorFolder, sites: Sequence[str], *, to: Path, days: int = 14, now: datetime | None = None
+    folder: CoordinatorFolder, sites: Sequence[str], *, to: Path, days: int
 ) -> tuple[list[Invited], list[Membership]]:
     """Invite every site that has no invitation, or one that expired unused.
 
@@ -283,7 +283,6 @@ def invite_all(
         The folder of the kits.
     days : int, 1 to 90
         How long they are valid.
-    now : datetime, optional
 
     Returns
     -------
@@ -291,7 +290,7 @@ def invite_all(
     skipped : list of Membership
         Sites that are admitted, revoked, or have a valid kit.
     """
-    now = now or now_utc()
+    now = now_utc()
     check_folder(to)
     check_days(days)
     everyone = members(folder)

@@ -109,7 +109,7 @@ class Status:
     serving: bool
     server_days: int
     sites: tuple[SiteStatus, ...]
-    problems: tuple[str, ...] = ()
+    problems: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Return it for `--json`."""

@@ -110,7 +110,9 @@ class Way:
             at = answer.at or now
             if abs(now - at) > timedelta(seconds=CLOCK_SECONDS):
                 yield finding("clock", seconds=round(abs(now - at).total_seconds()))
-            yield from self._ending(answer.certificate, at)
+            yield from check_ending("server-ending", days_left(answer.certificate, at))
+            for authority in certificates(self.authority):
+                yield from check_ending("authority-ending", days_left(authority, at))
             # Signed with the server's time, so that a wrong clock is one finding and not two.
             status = self._request("POST", ROUTE, _signed(key, at)).status
             if status == http.HTTPStatus.UNAUTHORIZED:
@@ -119,10 +121,6 @@ class Way:
                 yield finding("server", address=self.address, status=status)
         except Fault as fault:
             yield fault.finding
-
-    def _ending(self, certificate: x509.Certificate, at: datetime) -> Iterator[Finding]:
-        for what, each in (("server", certificate), *(("authority", one) for one in certificates(self.authority))):
-            yield from check_ending(f"{what}-ending", days_left(each, at))
 
     def _request(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
         host, port = host_and_port(self.address)

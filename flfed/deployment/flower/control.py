@@ -142,15 +142,6 @@ class Control:
                 return status_by_run
         raise flfed_error("coordinator.server.full")
 
-    def status_of(self, run: int) -> tuple[str, str]:
-        """Return the status and sub-status of a run.
-
-        They are texts such as ("finished", "completed").
-        """
-        with in_words():
-            status = ask(self._flower.ListRuns, run_id=run).run_dict[run].status
-        return status.status, status.sub_status
-
 
 class NotLocked(FlfedError):
     """A SuperLink that obeys any caller."""

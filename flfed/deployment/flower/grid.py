@@ -407,7 +407,7 @@ class Arriving:
         Names of the parts that have not arrived.
     last : float, seconds
         When its last part came.
-    fault : Refusal, optional
+    fault : Refusal or None
         Why it cannot be read.
     contents : dict of part to bytes
     left : int, bytes
@@ -417,7 +417,7 @@ class Arriving:
     envelope: Message
     missing: list[str]
     last: float
-    fault: Refusal | None = None
+    fault: Refusal | None
     contents: dict[str, bytes] = field(default_factory=dict)
     left: int = field(default_factory=lambda: MOST_BYTES)
 

@@ -182,7 +182,7 @@ def _arrays_defect(section: ArraySection, array_record: ArrayRecord, record: Rec
 
 
 def _array_defect(name: str, value: np.ndarray, array: ArrayField) -> Refusal | None:
-    if not _has_shape(value.shape, array):
+    if value.shape != array.shape and not any(_is_between(value.shape, *bounds) for bounds in array.others):
         return Refusal("other-shape", key=name, shape=array.shape)
     if value.dtype not in (array.dtype, *array.dtypes):
         return Refusal("other-dtype", key=name, dtype=array.dtype)
@@ -196,10 +196,6 @@ def _array_defect(name: str, value: np.ndarray, array: ArrayField) -> Refusal | 
     if array.edges_to and not _are_edges(value, array.edges_to):
         return Refusal("edges-unfit", bins=array.edges_to)
     return None
-
-
-def _has_shape(shape: Shape, array: ArrayField) -> bool:
-    return shape == array.shape or any(_is_between(shape, least, most) for least, most in array.others)
 
 
 def _is_between(shape: Shape, least: Shape, most: Shape) -> bool:

@@ -273,7 +273,8 @@ class Leaving:
         day = self._today().isoformat()
         with self._ledger.lock() as locked_ledger:
             if self._errors.day != day:
-                self._errors.begin(day, _count_errors(locked_ledger, day))
+                of_day = takewhile(lambda one: one.at[:10] >= day, locked_ledger.backwards())
+                self._errors.begin(day, sum(one.kind in ERRORS for one in of_day))
             self._errors.add(line["bytes"])
             if not self._errors.is_due:
                 return
@@ -322,12 +323,6 @@ class Leaving:
         used = self._used(locked_ledger)
         most = self._site.policy.daily_bytes
         return Refusal("too-many-bytes", most=most, used=used) if used + more > most else None
-
-
-def _count_errors(locked_ledger: LockedLedger, day: str) -> int:
-    """Return how many lines of a day are about errors."""
-    of_day = takewhile(lambda line: line.at[:10] >= day, locked_ledger.backwards())
-    return sum(line.kind in ERRORS for line in of_day)
 
 
 def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> dict[str, Any]:

@@ -314,10 +314,12 @@ class RunLimits:
         if line.kind == ledger_line.ENDED:
             self._ended.add(line.text("run"))
             return
-        if _gave_nothing(line) or not line.facts.get("run"):
+        kind = _question_of(line)
+        # The run may repeat a refused or withheld request.
+        gave_nothing = line.kind in (ledger_line.REFUSED, ledger_line.ERROR, ledger_line.WITHHELD) and not kind
+        if gave_nothing or not line.facts.get("run"):
             return
         run = run_of(line.facts)
-        kind = _question_of(line)
         if "study-sha256" in line.facts:
             self._studies[run[1]].add(run[0])
         self._sums.add(line, run)
@@ -349,11 +351,6 @@ def _refuse_other(kind: str, round: int) -> Refusal:
     if round > 0:
         return Refusal("other-model-in-round", question=QUESTIONS[kind], round=round)
     return Refusal("other-model", question=QUESTIONS[kind])
-
-
-def _gave_nothing(line: Line) -> bool:
-    """Return whether a reply was refused or withheld, so that its run may request it again."""
-    return line.kind in (ledger_line.REFUSED, ledger_line.ERROR, ledger_line.WITHHELD) and not _question_of(line)
 
 
 def _question_of(line: Line) -> str:

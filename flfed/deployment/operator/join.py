@@ -77,7 +77,7 @@ class Joined:
     key: str
     kit_sha256: str
     expires: str
-    gate_key: str = ""
+    gate_key: str
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ as used up, and the rows of approved studies as released.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from flfed.callbacks import now_utc
@@ -28,14 +27,12 @@ from flfed.rows.snapshots.snapshot import FrozenSite
 from flfed.study.study import Study
 
 
-def restart_ledger(
-    folder: SiteFolder, load_site: Callable[[], Site], *, by: str, why: str, now: datetime | None = None
-) -> Restarted:
+def restart_ledger(folder: SiteFolder, load_site: Callable[[], Site], *, by: str, why: str) -> Restarted:
     """Begin a new ledger for a site, charged for the runs that the lost one may have had.
 
     The site is loaded only where lines may be missing. Other parameters and errors are those of `ledger_loss.restart`.
     """
-    when = now or now_utc()
+    when = now_utc()
 
     def charge(ledger: Ledger) -> None:
         LostRuns(folder, load_site(), f"lost-{when:%Y%m%d-%H%M%S}").charge(ledger)

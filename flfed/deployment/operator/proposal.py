@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from flfed.deployment.gate.message_schema import StudyMessages
@@ -142,7 +142,7 @@ class SiteFacts:
     budget: tuple[str, ...]
     others: tuple[OtherStudy, ...]
     earlier: Approval | None
-    approved: tuple[Approval, ...] = field(default=())
+    approved: tuple[Approval, ...]
     single_outcomes: tuple[int, int] | None = None
 
 

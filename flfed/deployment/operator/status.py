@@ -71,7 +71,8 @@ last, problems
         "last": [],
     }
     with _noted(problems):
-        facts["ledger-copy"] = _copied(folder)
+        if (copy := copy_of(folder)) is not None:
+            facts["ledger-copy"] = {"folder": str(copy.folder), "lacking-bytes": copy.lacking()}
     # A copy that has a problem comes first: it may bring the ledger back.
     if len(problems) == 1:
         problems.append(lost)
@@ -118,12 +119,6 @@ def _joined(folder: SiteFolder) -> str:
             where = f" at {kit['address']}" if "address" in kit else ""
             return f"joined {kit.get('coordinator', 'a coordinator')}{where}"
     return ""
-
-
-def _copied(folder: SiteFolder) -> dict[str, Any] | None:
-    """Return where the ledger's copy is, and how many bytes it lacks; None where the site has no copy."""
-    copy = copy_of(folder)
-    return None if copy is None else {"folder": str(copy.folder), "lacking-bytes": copy.lacking()}
 
 
 def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str, Any]]:

@@ -35,7 +35,13 @@ def describe_details(proposal: Proposal) -> list[str]:
         render("approval.study.study", study=study.name, sha256=study.sha256()),
         render("approval.study.purpose", purpose=safe_line(study.purpose)),
         render("approval.study.legal-basis", basis=safe_line(study.legal_basis)),
-        _describe_participants(proposal),
+        render(
+            "approval.study.who",
+            site=proposal.site.name,
+            others=", ".join(proposal.co_sites) or "no other site",
+            least=least_participants(proposal),
+            coordinator=proposal.coordinator or "none is joined yet",
+        ),
         render("approval.study.columns", columns="; ".join(describe_columns(proposal))),
         *_describe_start(study),
         *describe_source(proposal.serving),
@@ -86,16 +92,6 @@ def least_participants(proposal: Proposal) -> int:
     if proposal.pinned:
         least = max(least, threshold(proposal.pinned))
     return least
-
-
-def _describe_participants(proposal: Proposal) -> str:
-    return render(
-        "approval.study.who",
-        site=proposal.site.name,
-        others=", ".join(proposal.co_sites) or "no other site",
-        least=least_participants(proposal),
-        coordinator=proposal.coordinator or "none is joined yet",
-    )
 
 
 def _describe_sharing(proposal: Proposal) -> str:

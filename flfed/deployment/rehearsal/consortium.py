@@ -101,32 +101,23 @@ class Rehearsal:
             settings = certificates.Settings(TITLE, f"localhost:{free_port()}")
             certificates.initialise(CoordinatorFolder.default(), settings)
         fingerprints = {}
+        downloads = self.real / "data"
         for name in self.names:
-            self._link_downloads(name)
+            if downloads.is_dir():
+                (self.home(name) / "data").symlink_to(downloads.absolute())
             with at_home(self.coordinator_home):
                 kit = kits.invite(CoordinatorFolder.default(), name, to=self.exchange).file
             with at_home(self.home(name)):
                 check_length(SiteFolder(name).socket)
                 membership = join.join(kit, to=self.exchange)
-                self._copy_opt_outs(name)
+                # People who opted out at this machine's site of this name opted out here, too.
+                for path in (self.real / "sites" / name / "gate").glob("excluded*.csv"):
+                    write_whole(SiteFolder(name).gate / path.name, path.read_bytes())
             with at_home(self.coordinator_home):
                 admission.admit(CoordinatorFolder.default(), membership.admission)
             fingerprints[name] = membership.gate_key
         self.notify(render("rehearsal.steps.joined", sites=", ".join(self.names)))
         return fingerprints
-
-    def _link_downloads(self, name: str) -> None:
-        """Let a site read the downloads of this machine."""
-        downloads = self.real / "data"
-        if downloads.is_dir():
-            (self.home(name) / "data").symlink_to(downloads.absolute())
-
-    def _copy_opt_outs(self, name: str) -> None:
-        """Copy the lists of people who opted out at this machine's site of this name: they opted out here, too."""
-        gate = self.real / "sites" / name / "gate"
-        own = SiteFolder(name).gate
-        for path in gate.glob("excluded*.csv"):
-            write_whole(own / path.name, path.read_bytes())
 
     def partners(self, fingerprints: Mapping[str, str]) -> str:
         """Return all sites as `flfed site approve --with` takes them; with fingerprints where these are pinned."""

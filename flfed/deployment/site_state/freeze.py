@@ -67,7 +67,7 @@ class Refresh:
     unusable: str
     difference: Difference
     voids: tuple[str, ...]
-    drifted: bool = False
+    drifted: bool
 
     @property
     def changes(self) -> bool:

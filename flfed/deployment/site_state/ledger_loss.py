@@ -349,8 +349,8 @@ class Restarted:
 
     line: Line
     aside: tuple[Path, ...]
-    carried: int = 0
-    ended: tuple[str, ...] = ()
+    carried: int
+    ended: tuple[str, ...]
 
 
 Charge = Callable[[Ledger], None]

@@ -73,11 +73,7 @@ def read_coefficients(path: Path, schema: Schema) -> SharedModel:
         constant += values[0]
         weights += [value - values[0] for value in values[1:]]
     name = "linear" if schema.task == "regression" else "logistic"
-    tables = {
-        "model": {"name": name},
-        "strategy": {"name": "fedavg"},
-        "encode": {"scaler": "none", "rows": "complete"},
-    }
+    tables = {"model": {"name": name}, "strategy": {"name": "fedavg"}, "encode": {"scaler": "none", "rows": "complete"}}
     arrays = {"weight": np.array(weights)[:, None], "bias": np.array([constant])}
     return brought_model(path, schema, features, tables, arrays, identity_encoder(layout))
 

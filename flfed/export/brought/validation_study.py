@@ -46,7 +46,12 @@ def bring_model(path: Path, schema: Schema, folder: Path) -> Path:
         If the folder cannot be written.
     """
     if path.is_dir():
-        _check_folder(path, schema)
+        model = SharedModel.read(path)
+        if model.schema.sha256() != schema.sha256():
+            raise usage_error("export.errors.schema", dataset=schema.name)
+        # No other table has the inputs of such a model.
+        if model.study.encode.scaler == "per-site":
+            raise usage_error("export.errors.scaler")
         return path
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -55,15 +60,6 @@ def bring_model(path: Path, schema: Schema, folder: Path) -> Path:
     # The folder is read as any other, so that no reader's gap gets further.
     SharedModel.read(folder)
     return folder
-
-
-def _check_folder(folder: Path, schema: Schema) -> None:
-    """Refuse a folder that is whole but of another schema, or whose inputs no other table has."""
-    model = SharedModel.read(folder)
-    if model.schema.sha256() != schema.sha256():
-        raise usage_error("export.errors.schema", dataset=schema.name)
-    if model.study.encode.scaler == "per-site":
-        raise usage_error("export.errors.scaler")
 
 
 @dataclass(frozen=True)

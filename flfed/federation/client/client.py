@@ -267,6 +267,6 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
 def open_or_refuse(site: Site, study: Study, repeat: int = 0, draws: Draws | None = None) -> SiteSession:
     """Open a site's session, or refuse a study by the site's rows; raises NotTakingPart."""
     session = open_session(site, study, repeat, draws)
-    refuse(rows_refusal(study, session.table.training, session.too_small()))
+    refuse(rows_refusal(study, session.table, session.too_small()))
     refuse_without_score(session)
     return session

@@ -233,7 +233,7 @@ def _round_each(figures: Sequence[Rounded], rounding: Rounding) -> tuple[Rounded
 def count_rows(session: SiteSession) -> dict[str, Any]:
     """Return the numbers of rows in a comparison, by the names of `LEAST_ROWS`."""
     table = session.table
-    return {"num_examples": len(table.training), "holdout_rows": table.holdout_rows}
+    return {"num_examples": table.training_rows, "holdout_rows": table.holdout_rows}
 
 
 def redact_comparison(session: SiteSession, comparison: SiteComparison) -> CompareReply:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flfed.federation.client.privacy_budget import PrivacyAccount, account_of_site
 from flfed.federation.client.released.accounts import BOTH, SIDES, Side, holdout_hash, own_ledger
@@ -19,7 +19,7 @@ from flfed.records.ledger import Ledger
 from flfed.refusals import NotSpent, Refusal, refuse
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByOrder, HoldoutByTime
-from flfed.rows.data.site import Site, dataset_refusal, study_refusal, study_table
+from flfed.rows.data.site import Site, SiteTable, dataset_refusal, study_refusal, study_table
 from flfed.rows.statistics.of_study import unconfirmed_columns
 from flfed.rows.training.private_noise import NoiseSource, Protection, SeededNoise, SystemNoise, no_spending
 from flfed.seeds import noise_key
@@ -28,10 +28,6 @@ from flfed.study.study import Study
 from flfed.updates.accounting import Release, delta_defect, epsilon
 from flfed.updates.mechanism import acting_mechanism, planned
 from flfed.updates.messages.kinds import STATISTIC, TRAIN
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 Draw = Callable[..., NoiseSource]
 """Makes the source of a round's draws from its seeded generator."""
@@ -173,7 +169,7 @@ def willing_site(site: Site, study: Study) -> Site:
     return site
 
 
-def rows_refusal(study: Study, training: pd.DataFrame, too_small: Refusal | None) -> Refusal | None:
+def rows_refusal(study: Study, table: SiteTable, too_small: Refusal | None) -> Refusal | None:
     """Return why a site's rows are too few, or None.
 
     They may be for the study, or for its guarantee. Where noise covers every release nothing may follow from exact
@@ -182,8 +178,7 @@ def rows_refusal(study: Study, training: pd.DataFrame, too_small: Refusal | None
     Parameters
     ----------
     study : Study
-    training : DataFrame
-        The mapped training rows.
+    table : SiteTable
     too_small : Refusal or None
         Refusal of a part of the rows that is too small for the kind of run.
     """
@@ -193,10 +188,9 @@ def rows_refusal(study: Study, training: pd.DataFrame, too_small: Refusal | None
     if too_small or charge is None:
         return too_small
     # Delta is compared with the units that it protects: persons, or else rows.
-    units = len(training)
-    group = datasets.load(study.dataset.name).schema.group
-    if group and charge.unit == "person":
-        units = training[group].nunique()
+    units = table.training_rows
+    if table.schema.group and charge.unit == "person":
+        units = table.training[table.schema.group].nunique()
     return delta_defect(charge.delta, units)
 
 

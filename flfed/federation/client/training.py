@@ -54,7 +54,7 @@ class RunKind:
 
     def count_rows(self, session: SiteSession) -> int:
         """Return how many rows the run is about."""
-        return len(session.table.training)
+        return session.table.training_rows
 
 
 class Training(RunKind):
@@ -110,7 +110,7 @@ class StatisticKind(RunKind):
 
     def count_rows(self, session: SiteSession) -> int:
         """Return how many rows there are, held-out ones too."""
-        return len(session.table.training) + len(session.table.holdout("statistic"))
+        return session.table.training_rows + len(session.table.holdout("statistic"))
 
 
 def leave_round(step: TrainingStep, reply: TrainReply) -> Round:

@@ -11,7 +11,7 @@ import hmac
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -79,7 +79,7 @@ class Vertical(RunKind):
 
     def count_rows(self, session: SiteSession) -> int:
         """Return how many people the table has."""
-        return len(session.table.training) + session.table.holdout_rows
+        return session.table.training_rows + session.table.holdout_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +262,7 @@ class PartyRun(ABC):
     def over_common(self, training: np.ndarray, holdout: np.ndarray) -> SiteSession:
         """Return a session over the rows in common, by their places in the table."""
         to_train, to_test = [self.table.iloc[places].reset_index(drop=True) for places in (training, holdout)]
-        return self.session_over(SiteTable(to_train, self.session.schema, to_test))
+        return self.session_over(self.session.table.with_training(to_train, _holdout=to_test, opened=[]))
 
     def session_over(self, table: SiteTable) -> SiteSession:
         """Return a session of the study over other rows of the party."""
@@ -297,7 +297,10 @@ class PartyRun(ABC):
         if isinstance(request, AlignRequest) and request.parties:
             self._keep_parties(request.parties)
         parcels, beside = self.answer(place, self._opened(place, request.sealed))
-        sealed = {site: byte_array(self._sealed(place, site, parcel)) for site, parcel in parcels.items()}
+        sealed: Arrays = {}
+        for site, parcel in parcels.items():
+            text = seal(self.links[site], _binding(place), parcel, sender=self.own.site, receiver=site)
+            sealed[site] = byte_array(text)
         stored = {"request": byte_array(digest), **beside, **with_prefix("to/", sealed)}
         self.own.state.write(name, stored)
         return sealed
@@ -330,9 +333,6 @@ class PartyRun(ABC):
             identifiers=len(self.identifiers()),
             key=self.key(),
         )
-
-    def _sealed(self, place: Place, receiver: str, parcel: bytes) -> bytes:
-        return seal(self.links[receiver], _binding(place), parcel, sender=self.own.site, receiver=receiver)
 
     def _opened(self, place: Place, sealed: Mapping[str, np.ndarray]) -> Parcels:
         opened = {}
@@ -389,7 +389,7 @@ class LabelParty(PartyRun):
             common = np.intersect1d(common, order[mine])
         # In the order of identifiers, which all parties know: the table's own follows from its cells.
         common = common[np.argsort(np.array(self.identifiers())[common], kind="stable")]
-        is_trained = common < len(self.session.table.training)
+        is_trained = common < self.session.table.training_rows
         training, holdout = common[is_trained], common[~is_trained]
         self.keep_rows(training, holdout)
         refuse(self.over_common(training, holdout).too_small())
@@ -474,7 +474,7 @@ class LabelParty(PartyRun):
         refuse(session.row_refusal(over_common))
         joint = predictions(self.stored(JOINED)["scores"].copy(), session.task, self.layout, self.rows.encoder)
         # The party's own model is fitted to all of its training rows: it has them without the others.
-        table = replace(over_common.table, training=session.table.training, joined=joint)
+        table = over_common.table.with_training(session.table.training, joined=joint)
         compared = self.session_over(table)
         compared.counts_may_leave = session.counts_may_leave
         return compared

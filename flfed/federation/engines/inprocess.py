@@ -207,10 +207,13 @@ class _Exchange:
         """
         self.seconds += share
         began = self._clock()
+        is_list = isinstance(self.request, list)
+        self.request = []
         try:
-            self.request = (
-                next(self._handler) if results is None else send_results(self._handler, self.request, results)
-            )
+            if results is None:
+                self.request = next(self._handler)
+            else:
+                self.request = send_results(self._handler, results, is_list=is_list)
         except StopIteration as end:
             self.reply = end.value
             self.request = []

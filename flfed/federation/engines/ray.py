@@ -97,7 +97,7 @@ class Ray(Engine):
 
 
 @contextmanager
-def simulated(sites: Sequence[Site], run_config: RunConfig, source: Source | None = None) -> Iterator[Grid]:
+def simulated(sites: Sequence[Site], run_config: RunConfig, source: Source | None) -> Iterator[Grid]:
     """Run Flower's simulation on Ray and yield its grid.
 
     Both end with the block.
@@ -110,7 +110,7 @@ def simulated(sites: Sequence[Site], run_config: RunConfig, source: Source | Non
     sites : sequence of Site
     run_config : mapping of str to scalar
         Content of every node's context: the study, the repeat.
-    source : Source, optional
+    source : Source or None
         The earlier run's model that the study begins from.
 
     Raises

@@ -307,7 +307,7 @@ def sites_mean(replies: CompareReplies, of: int, arm: str = "global") -> list[Co
     return rows
 
 
-def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] = ()) -> list[ComparisonRow]:
+def from_reference(reference: Reference, withheld: Collection[tuple[str, str]]) -> list[ComparisonRow]:
     """Return exact pooled figures over the union of holdouts, from an engine with all tables.
 
     Parameters

@@ -64,7 +64,7 @@ def source_of(study: Study, series: str = "") -> Source | None:
     return source_model(study, series=series) if study.warm_start else None
 
 
-def keep_source(study: Study, series: str, store: str | None = None) -> None:
+def keep_source(study: Study, series: str, store: str | None) -> None:
     """Copy the model that a series begins from, unless it has a copy: it can then resume without the source.
 
     Raises as `source_model` does.
@@ -193,8 +193,9 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
         raise UsageError(f"{where} is no folder here, and {error}") from None
     if len(runs) > 1:
         raise UsageError(f"{where} has {len(runs)} repeats, each with a model: name one, such as {runs[0].run}")
+    run = runs[0]
     try:
-        final = checkpoints.final(runs[0].run)
+        final = checkpoints.final(run.run)
     except FlfedError as error:
         raise UsageError(f"{where}: {error}") from None
     if is_encrypted(final.arrays):
@@ -204,5 +205,5 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
         facts = {"strategy": repr(study.strategy.name), "arrays": ", ".join(site_arrays)}
         raise usage_error("record.source.own", source=where, **facts)
     schema = Schema.model_validate(final.facts["schema"])
-    source = Source.of_study(runs[0].run, study, schema, final.arrays, final.encoder)
-    return replace(source, repeat=runs[0].repeat, run_id=runs[0].run)
+    source = Source.of_study(run.run, study, schema, final.arrays, final.encoder)
+    return replace(source, repeat=run.repeat, run_id=run.run)

@@ -79,7 +79,21 @@ def conduct_vertical(run: FederatedRun) -> Outcome:
         run.recorder.progress("rounds", rounds + 1, rounds + 1)
         # All rounds at the end: a run that is interrupted asks everything once more.
         for round in range(1, rounds + 1):
-            run.recorder.round(_round_record(round, participants, took[round - 1]), trained=True)
+            # No figure crosses in a round.
+            record = RoundRecord(
+                round=round,
+                model_round=round - 1,
+                arrays={},
+                scores={},
+                losses={},
+                refused={},
+                flagged={},
+                sampled_sites=tuple(participants),
+                bytes_to_site={},
+                bytes_to_server={},
+                seconds=took[round - 1],
+            )
+            run.recorder.round(record, trained=True)
         outcome = Outcome(
             status="completed",
             arrays={},
@@ -161,23 +175,6 @@ class _Parcels:
         for sender, reply in replies.items():
             for receiver, parcel in reply.sealed.items():
                 self.waiting.setdefault(receiver, {})[sender] = parcel
-
-
-def _round_record(round: int, participants: Participants, seconds: float) -> RoundRecord:
-    """Return the record of a round, in which no figure crosses."""
-    return RoundRecord(
-        round=round,
-        model_round=round - 1,
-        arrays={},
-        scores={},
-        losses={},
-        refused={},
-        flagged={},
-        sampled_sites=tuple(participants),
-        bytes_to_site={},
-        bytes_to_server={},
-        seconds=seconds,
-    )
 
 
 def _write_parts(run: FederatedRun, outcome: Outcome) -> None:

@@ -119,11 +119,7 @@ def counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
 
 
 def of_each_site(
-    points: Iterable[CurvePoint],
-    metric: str,
-    looks: Mapping[str, tuple[str, list[int]]],
-    *,
-    banded: str | None = None,
+    points: Iterable[CurvePoint], metric: str, looks: Mapping[str, tuple[str, list[int]]], *, banded: str | None = None
 ) -> Chart | None:
     """Return the figure of each site by round, None without figures.
 

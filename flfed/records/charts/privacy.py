@@ -84,9 +84,10 @@ def spent_chart(spent: Mapping[str, SpentLine]) -> Chart:
             bars.append({"site": site, "what": ALL_STUDIES, "value": total, "shown": in_all})
         if line.budget is not None:
             limits.append({"site": site, "what": BUDGET, "value": line.budget, "shown": number(line.budget, 2)})
-    there = {row["what"] for row in (*bars, *limits)}
+    drawn = [*bars, *limits]
+    there = {row["what"] for row in drawn}
     kinds = [kind for kind in SPENT_COLOURS if kind in there]
-    most = max(row["value"] or 0.0 for row in (*bars, *limits))
+    most = max(row["value"] or 0.0 for row in drawn)
     end = 1.1 * most  # room for the figures, and for a line at the end
     base = {
         "x": quantitative("value", **figure_axis("ε", ticks_of([0.0, end]), grid=False)),
@@ -107,7 +108,7 @@ def spent_chart(spent: Mapping[str, SpentLine]) -> Chart:
         size = ARMS_PIXELS * (1 - ARMS_GAP)
         layers.append(layer("tick", base | hover, IS_BUDGET, opacity=1, thickness=4, size=size))
     spec = plot(ARMS_PIXELS * len(spent), layer=layers)
-    return Chart(pd.DataFrame([*bars, *limits]), spec, is_by_row=True)
+    return Chart(pd.DataFrame(drawn), spec, is_by_row=True)
 
 
 def left_chart(out: Sequence[CrossedEntry], sites: Sequence[str]) -> Chart:

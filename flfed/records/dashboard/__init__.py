@@ -14,7 +14,7 @@ APP_TOKEN = "FLFED_APP_TOKEN"
 """Environment variable with the token that the address of `flfed app` must hold."""
 
 
-def logo_file(*, dark: bool = False) -> Path:
+def logo_file(*, dark: bool) -> Path:
     """Return the logo with the name, for a light page or a dark one; the docs have the same.
 
     Examples

@@ -118,7 +118,7 @@ def read_list(runs: Sequence[RunEntry], notes: Mapping[str, str], only: str | No
 
 
 @st.cache_data(max_entries=64, ttl=CACHE_SECONDS, show_spinner=False)
-def read_summaries(store: str, mark: Mark, name: str, only: str | None = None) -> list[dict[str, Any] | None]:
+def read_summaries(store: str, mark: Mark, name: str, only: str | None) -> list[dict[str, Any] | None]:
     """Return the object `name` of each run of `mark`, None where it has none, read once for each `mark`."""
     with RunReader.open(only=only) as reader:
         return [reader.summary(run, name) for run, *_ in mark]

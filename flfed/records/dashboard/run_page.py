@@ -100,7 +100,7 @@ def keep(key: str, value: str) -> None:
     st.session_state[SESSION_PREFIX + key] = value
 
 
-def choose_site(sites: Sequence[str], *, label: str = "Site") -> str:
+def choose_site(sites: Sequence[str], *, label: str) -> str:
     """Return the site that the reader picked, at first that of the address (`?site=NAME`), else the first."""
     first = 0
     address_site = of_address("site")

@@ -161,7 +161,7 @@ def hashes(content: Content) -> Markup:
     return section(render("document.evidence.title"), table(lines, class_="facts"), study)
 
 
-def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, str]:
+def _flat(tree: Mapping[str, Any], before: str) -> dict[str, str]:
     """Return nested facts by their joined keys."""
     flat: dict[str, str] = {}
     for key, value in tree.items():

@@ -66,9 +66,11 @@ def tables_of(of: Table) -> Markup:
     if of.lead:
         elements.append(paragraphs([of.lead], class_="lead"))
     shown = of.lines[:MOST_LINES]
-    for lines in narrow(shown, of.stays) if of.stays else [shown]:
-        is_wide = bool(lines) and len(lines[0]) > WIDEST
-        elements.append(table(lines, class_="dense" if is_wide or of.stays else ""))
+    if of.stays:
+        elements += [table(lines, class_="dense") for lines in narrow(shown, of.stays)]
+    else:
+        is_wide = bool(shown) and len(shown[0]) > WIDEST
+        elements.append(table(shown, class_="dense" if is_wide else ""))
     if len(of.lines) > MOST_LINES:
         rest = render("document.document.more", lines=len(of.lines) - MOST_LINES)
         elements.append(paragraphs([rest], class_="note"))

@@ -205,7 +205,7 @@ class Answer:
 
     item: Item
     status: Status
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Finding]
     text: str = ""
 
 

@@ -203,10 +203,11 @@ def describe_crate(record: RunRecord, facts: Facts, files: Iterable[str]) -> Map
             "encodingFormat": FORMATS[name.rpartition(".")[2]],
         }
         parts[name] = crate.add_file(dest_path=name, properties=properties)
+    licence = facts.person("licence") or render("dossier.crate.licence")
     root = {
         "name": render("dossier.pages.title", study=run.study),
         "description": render("dossier.pages.run", **vars(run)),
-        "license": _licence(crate, facts),
+        "license": _add(crate, "#licence", "CreativeWork", name=licence, description=licence),
         "author": agent,
         "conformsTo": profile,
         "mentions": [_action(crate, record, parts, agent), *_safes(crate, record, facts)],
@@ -219,11 +220,6 @@ def describe_crate(record: RunRecord, facts: Facts, files: Iterable[str]) -> Map
 
 def _add(crate: Any, identifier: str, kind: str, **properties: Any) -> Any:
     return crate.add_jsonld({"@id": identifier, "@type": kind, **properties})
-
-
-def _licence(crate: Any, facts: Facts) -> Any:
-    words = facts.person("licence") or render("dossier.crate.licence")
-    return _add(crate, "#licence", "CreativeWork", name=words, description=words)
 
 
 def _action(crate: Any, record: RunRecord, parts: Mapping[str, Any], agent: Any) -> Any:

@@ -12,6 +12,7 @@ from flfed.records.objects import RunReport, SiteReport, read, site_of
 from flfed.records.reports.audit_headlines import Audit
 from flfed.records.reports.faults import some
 from flfed.records.reports.privacy import PrivacyReport, private_of
+from flfed.records.sections.data import TableOne
 from flfed.records.statistics.odd_sites import Columns
 from flfed.records.statistics.verdict import number, sentence_case
 from flfed.records.store.entries import RunEntry, SiteEntry
@@ -62,13 +63,6 @@ class _Versions:
     """The versions of a run."""
 
     flfed: str = ""
-
-
-@dataclass(frozen=True)
-class _Table:
-    """The object "table-1" of a run."""
-
-    rows: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -173,7 +167,7 @@ class RunRecord:
     @cached_property
     def table_lines(self) -> int:
         """Number of lines of Table 1."""
-        return len(read(_Table, self.content.table_1).rows)
+        return len(read(TableOne, self.content.table_1).rows)
 
     def setting(self, path: str) -> Any:
         """Return a key of the study by its path, such as "plan.l2"; None where the study does not set it."""

@@ -75,8 +75,9 @@ def site_verdict(site: Report, metric: str) -> tuple[str, str]:
     if (few := too_few(site)) is not None:
         shared = None
         adjusted = None
-        reasons = [*reasons, few]
-    words = {"reason": (reasons or [render("report.verdict.unshared")])[0], "alone": own_in_words(site)}
+        reasons.append(few)
+    reasons.append(render("report.verdict.unshared"))
+    words = {"reason": reasons[0], "alone": own_in_words(site)}
     if site.get(UNDERTRAINED):
         words["undertrained"] = render("report.training.short")
     values = {arm: figure.value for arm, figure in figures.items()}

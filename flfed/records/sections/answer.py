@@ -103,13 +103,13 @@ def _describe_rows(shown: ShownRun, total: str, where: str) -> str:
     """Return a number of rows at some sites, with the test rows where models were compared on them."""
     sites = [site_of(site) for site in shown.run.sites.values()]
     # The sum over aggregate-only sites names its rows as a site does.
-    summed = site_of(shown.run.sums_only).holdout_rows or 0
-    tested = summed + sum(site.holdout_rows or 0 for site in sites)
+    summed = site_of(shown.run.sums_only)
+    tested = sum(site.holdout_rows or 0 for site in (*sites, summed))
     if not tested:
         return render("pages.basis.rows", rows=total, sites=where)
     classes = [site.holdout_classes for site in sites]
     events = ""
-    if not summed and None not in classes:
+    if not summed.holdout_rows and None not in classes:
         events = render("pages.basis.events", events=sum(of["1"] for of in classes))
     if shown.run.is_validation:
         return render("pages.basis.scored", rows=total, sites=where, events=events)

@@ -101,6 +101,7 @@ def references(report: Report, metric: str) -> Section:
     run = run_of(report)
     several = run.repeats > 1
     span = "95 % CI of one repeat" if several else "95 % CI"
+    labels = {**verdict.ARM_NAMES, "global": "shared model, all test rows"}
     figures: list[dict[str, Any]] = []
     drawn: list[dict[str, Any]] = []
     lines = []
@@ -110,8 +111,7 @@ def references(report: Report, metric: str) -> Section:
             continue
         figure = read_figure(entry)
         name = reference_name(report, arm) + over_sites(figure)
-        label = "shared model, all test rows" if arm == "global" else verdict.ARM_NAMES[arm]
-        drawn.append({"name": label, "arm": arm, **entry})
+        drawn.append({"name": labels[arm], "arm": arm, **entry})
         figures.append({"Model": name, "Value": figure.value, "95 % low": figure.low, "95 % high": figure.high})
         line = {
             "Model": name,

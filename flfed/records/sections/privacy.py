@@ -189,7 +189,7 @@ def _figure_line(line: audits.AuditFigure, several: bool) -> dict[str, str]:
     return cells | {"Its verdict": line.verdict}
 
 
-def mechanisms_section(privacy: private.Private, sites: Sequence[SiteEntry], *, only: str | None = None) -> Section:
+def mechanisms_section(privacy: private.Private, sites: Sequence[SiteEntry], *, only: str | None) -> Section:
     """Return what protects the rows, and what no promise covers; `only` is the one site whose people read it."""
     mechanisms = Table(lines=tables.mechanism_lines(privacy, sites, only=only))
     title = render("pages.privacy.unpromised" if privacy["epsilon"] is None else "pages.privacy.uncovered")
@@ -204,7 +204,7 @@ def mechanisms_section(privacy: private.Private, sites: Sequence[SiteEntry], *, 
     return Section(title=render("pages.privacy.protected"), tables=shown, note=note)
 
 
-def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = "") -> Section:
+def left_section(crossed: Sequence[CrossedEntry], repeats: int, more: str = "") -> Section:
     """Return the bytes that each site sent, by kind of message; `more` is a sentence on a round."""
     title = render("pages.sent.title")
     out = [entry for entry in crossed if entry.direction == "to-server"]

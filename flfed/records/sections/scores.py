@@ -59,12 +59,7 @@ def course(points: Sequence[CurvePoint], metric: str, arm: str, looks: Looks, *,
 
 
 def ranking(
-    counts_by_name: CountsByName,
-    shown: CountsByName,
-    looks: Looks,
-    report: Report,
-    *,
-    lead: Sequence[str] = (),
+    counts_by_name: CountsByName, shown: CountsByName, looks: Looks, report: Report, *, lead: Sequence[str] = ()
 ) -> Section:
     """Return the shared model's discrimination: curves and the areas below them.
 
@@ -163,12 +158,7 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
 
 
 def calibrated(
-    counts_by_name: CountsByName,
-    report: Report,
-    looks: Looks,
-    drawn: Sequence[Sequence[str]],
-    *,
-    named: bool = False,
+    counts_by_name: CountsByName, report: Report, looks: Looks, drawn: Sequence[Sequence[str]], *, named: bool = False
 ) -> Section:
     """Return observed against predicted probabilities.
 
@@ -334,7 +324,7 @@ def _net_benefits(
     return [flagging.net_benefit_line(name, point, exact=is_exact) for point, is_exact in points]
 
 
-def within_groups(payload: Payload | None, *, only: str | None = None, note: Sequence[str] = ()) -> Section | None:
+def within_groups(payload: Payload | None, *, only: str | None, note: Sequence[str] = ()) -> Section | None:
     """Return the shared model's discrimination within the groups that a study names, None where it names none.
 
     Parameters

@@ -195,7 +195,11 @@ def advised_updates(report: Report) -> Section | None:
         lines += [_line(site, one) for one in updates if not one.method]
         advice = due_update(updates)
         if advice is not None:
-            says.append(_advise(site, advice))
+            losses = {"before": number(advice.before, LOSS_DECIMALS), "after": number(advice.after, LOSS_DECIMALS)}
+            intercept = number(advice.intercept, UPDATE_DECIMALS, signed=True)
+            slope = number(advice.slope, UPDATE_DECIMALS)
+            facts = {"site": site, "intercept": intercept, "slope": slope}
+            says.append(render(f"report.validation.due-{advice.name}", **facts, **losses))
     if lines and not says:
         says.append(render("report.validation.none-due"))
     return Section(
@@ -229,14 +233,6 @@ def _cell(figures: Report, metric: str) -> dict[str, str]:
 def _recorded(report: Report) -> LeftOut | None:
     recorded = read(LeftOut, report.get(VALIDATION))
     return recorded if recorded.sites else None
-
-
-def _advise(site: str, update: RecalibrationFigure) -> str:
-    """Return what to change at a site."""
-    intercept = number(update.intercept, UPDATE_DECIMALS, signed=True)
-    losses = {"before": number(update.before, LOSS_DECIMALS), "after": number(update.after, LOSS_DECIMALS)}
-    slope = number(update.slope, UPDATE_DECIMALS)
-    return render(f"report.validation.due-{update.name}", site=site, intercept=intercept, slope=slope, **losses)
 
 
 def _line(site: str, update: RecalibrationFigure) -> dict[str, str]:

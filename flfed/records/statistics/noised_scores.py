@@ -422,7 +422,7 @@ def wording(report: ReportMapping, site: str = "") -> Wording:
     )
 
 
-def covered_wording(site: str = "") -> Wording:
+def covered_wording(site: str) -> Wording:
     """Return the sentences of pages of a run in which one ε covers all releases of a site."""
     return Wording(
         running=render("report.noised.running"),

@@ -320,7 +320,7 @@ def drawn_first(counts_by_name: CountsByName) -> list[str]:
     return sorted(sorted(sites, key=lambda site: -counts_by_name[site].rows)[:SITES_DRAWN])
 
 
-def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry], *, only: str | None = None) -> list[str]:
+def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry], *, only: str | None) -> list[str]:
     """Return the sites whose rows the curves show, and why others have none.
 
     Parameters

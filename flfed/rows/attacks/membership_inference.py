@@ -215,7 +215,7 @@ def largest_auc(epsilon: float, delta: float) -> float:
     return 1 - (1 - delta) ** 2 * small / (1 + small)
 
 
-def likelihood_ratio(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray, *, online: bool = True) -> np.ndarray:
+def likelihood_ratio(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray, *, online: bool) -> np.ndarray:
     """Return each row's likelihood ratio of membership.
 
     It is how much likelier a row's signal is with it than without it, [rows]. Offline it is how unusual the signal

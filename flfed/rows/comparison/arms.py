@@ -77,7 +77,7 @@ def arm_scores(
 ) -> Asking[Arrays]:
     """Yield requests and return the arms' predictions.
 
-    The requests of all arms go side by side, and the predictions are on the rows of `table`.
+    The requests of all arms go side by side, those of many rows in turn. The predictions are on the rows of `table`.
 
     `sd` as `SiteSession.personalised` takes it. `same` adds the site's own model of the study's kind, where its own
     model is another. It also adds the one that has the site's own columns, where it has some. `start` adds the model
@@ -85,8 +85,8 @@ def arm_scores(
     """
     session.coded(table)
     arrays = session.own_arrays.at_site(arrays)
-    x = session.encode(table, session.in_use(encoder)).x
-    arms = [session.outputs(arrays, x), session.local_model(), adjusted_scores(session, table, arrays, encoder, sd)]
+    arms = [_outputs(session, table, arrays, encoder), session.local_model()]
+    arms.append(adjusted_scores(session, table, arrays, encoder, sd))
     names = []
     if same and session.study.compare.site_model == "best":
         arms.append(session.local_model(same=True))
@@ -94,7 +94,8 @@ def arm_scores(
     if same and session.own_rows is not None:
         arms.append(session.local_model(half=True))
         names.append(OWN_HALF)
-    outputs, local, adjusted, *others = yield from together(arms)
+    session.release_rows()
+    outputs, local, adjusted, *others = yield from together(arms, session.table.training_rows)
     # The own model has its own encoder, since the site would know no other.
     own_x = session.encode(table, local.encoder).x
     own = [session.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
@@ -103,14 +104,20 @@ def arm_scores(
     if same and used_at(session):
         scores[OWN_COLUMNS] = yield from local_scores(session, table)
     if start:
-        rows = session.encode(session.table.training, session.in_use(encoder))
+        rows = session.encode_training(session.in_use(encoder))
         fit = pulled(rows, start, session.trainable())
+        x = session.encode(table, session.in_use(encoder)).x
         unchanged, fitted = yield from together([session.outputs(start, x), fit])
         scores[STARTED[0]] = session.predictions(unchanged, encoder)
         scores[STARTED[1]] = session.predictions(fitted(x), encoder)
     if same:
         scores |= _naive_scores(session, table)
     return scores
+
+
+def _outputs(session: SiteSession, table: pd.DataFrame, arrays: Arrays, encoder: Encoder) -> Asking[np.ndarray]:
+    """Yield one request and return the outputs of the study's model for the rows of `table`."""
+    return (yield from session.outputs(arrays, session.encode(table, session.in_use(encoder)).x))
 
 
 def _compared_scores(
@@ -123,8 +130,7 @@ def _compared_scores(
         return {"global": session.table.joined, "local-only": session.predictions(outputs, own.encoder)}
     if session.study.train:
         return (yield from arm_scores(session, table, arrays, encoder, sd, same=True, start=start))
-    x = session.encode(table, session.in_use(encoder)).x
-    outputs = yield from session.outputs(arrays, x)
+    outputs = yield from _outputs(session, table, arrays, encoder)
     return {"global": session.predictions(outputs, encoder)}
 
 
@@ -133,7 +139,7 @@ def _naive_scores(session: SiteSession, table: pd.DataFrame) -> Arrays:
     if session.task != "regression" or session.study.compare.site_model != "best":
         return {}
     encoder = session.own_encoder()
-    training = session.encode(session.table.training, encoder)
+    training = session.encode_training(encoder)
     x = session.encode(table, encoder).x
     naive = session.study.compare.naive_forecasts
     outputs = naive_outputs(training, x, session.layout, encoder, naive, session.policy.least_rows())

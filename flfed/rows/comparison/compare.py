@@ -135,7 +135,7 @@ def compare(
     if explanations := sorted(set(filter(None, reasons.values()))):
         notes.append(f"withheld by the site's policy: {'; '.join(explanations)}")
     return SiteComparison(
-        training_rows=len(session.table.training),
+        training_rows=session.table.training_rows,
         holdout_rows=len(table),
         arms=hide_figures(arms, reasons),
         differences=hide_figures(differences, reasons),
@@ -209,9 +209,10 @@ def _points(
     if policy.is_open:
         rules: Sequence[Point] = points
         if rates:
-            training = session.table.training
-            outputs = yield from session.outputs(arrays, session.encode(training, session.in_use(encoder)).x)
-            rules = set_thresholds(points, session.target(training), session.predictions(outputs, encoder))
+            training = session.encode_training(session.in_use(encoder))
+            outputs = yield from session.outputs(arrays, training.x)
+            target = session.target(session.table.training)
+            rules = set_thresholds(points, target, session.predictions(outputs, encoder))
         return count_points(points, y, score, rules)
     points = tuple(point for point in points if point not in rates)
     suppressed = _suppressed(session, table, score, counts, points) if points else []

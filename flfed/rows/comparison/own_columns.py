@@ -42,8 +42,11 @@ def used_at(session: SiteSession) -> tuple[str, ...]:
 
     They are those that at least half of its training rows have a value of; no test row is looked at.
     """
+    requested = list_requested_columns(session.study, session.site)
+    if not requested:
+        return ()
     training = session.table.training
-    present = {name: training[name].notna() for name in list_requested_columns(session.study, session.site)}
+    present = {name: training[name].notna() for name in requested}
     return tuple(name for name, there in present.items() if len(there) and there.mean() >= LEAST_PRESENT)
 
 
@@ -60,6 +63,7 @@ def adjusted_scores(
     # The rows are encoded when they are needed: while other models are fitted they would only take memory.
     if not used_at(session):
         personalised = yield from session.personalised(arrays, encoder, sd)
+        session.release_rows()
         return session.predictions(personalised(session.encode(table, session.in_use(encoder)).x), encoder)
     # Of a site that trains a model of its own beside the shared one, that is its adjusted model.
     arrays = session.own_arrays.model or session.own_arrays.at_site(arrays)
@@ -88,7 +92,7 @@ def own_part(
     part = _with_columns(session, used_at(session))
     own_encoder = part.own_encoder()
     shared = session.training(encoder)
-    rows = replace(shared, x=part.encode(session.table.training, own_encoder).x, weight=np.ones(len(shared)))
+    rows = replace(shared, x=part.encode_training(own_encoder).x, weight=np.ones(len(shared)))
     offset = (yield from session.outputs(arrays, shared.x)).astype(float)
     deviation = INTERCEPT_SD if sd is None else site_deviation(offset, rows.y, session.task, sd)
     rng = generator(session.seed, site=session.site.name, purpose="own-columns")
@@ -104,7 +108,7 @@ def local_scores(session: SiteSession, table: pd.DataFrame) -> Asking[np.ndarray
     features = session.schema.features(session.study.dataset.features)
     wide = _with_columns(session, (*features, *used_at(session)))
     encoder = wide.own_encoder()
-    rows = wide.encode(session.table.training, encoder)
+    rows = wide.encode_training(encoder)
     model = yield from session.tuned_model(rows, wide.layout, encoder)
     return wide.predictions(model.outputs(wide.encode(table, encoder).x), encoder)
 

@@ -92,19 +92,19 @@ def reference(
     holdouts = [w.table.holdout("compare") for w in sessions]
     metrics = within_steps(first.metrics, holdouts, first.study.compare)
     y = np.concatenate([w.target(t) for w, t in zip(sessions, holdouts)])
-    union = joined([w.coded(t) for w, t in zip(sessions, holdouts)])
     exact = fit_encoder(first.layout, merge([w.exact_summary for w in sessions]))
-    # Asked side by side, so that an engine computes for all of them together.
+    # Asked side by side where rows are few, so that an engine computes for all of them together.
     requests = [
         union_scores(sessions, arrays, encoder),
         personalised_scores(sessions, arrays, encoder, sd),
         _pooled(sessions, exact),
         together([w.local_model() for w in sessions]),
     ]
-    scored, personalised, pooled, local = yield from together(requests)
-    x = encode(union, first.layout, exact).x
+    rows = sum(w.table.training_rows for w in sessions)
+    scored, personalised, pooled, local = yield from together(requests, rows)
+    union = joined([w.coded(t) for w, t in zip(sessions, holdouts)])
     scores = {"global": scored, "personalised": personalised}
-    scores |= {arm: first.predictions(model.outputs(x), exact) for arm, model in pooled.items()}
+    scores |= {arm: _predictions_of(model, first, union) for arm, model in pooled.items()}
     rng = generator(first.seed, site="", purpose="bootstrap")
     # Groups are drawn together: rows of one person are no independent evidence.
     figures, _ = compare(metrics, y, scores, (), rng, draws=first.study.compare.resamples, groups=_groups(sessions))
@@ -123,6 +123,11 @@ def reference(
 def _of_arm(figures: Mapping[str, Figures], arm: str) -> Figures:
     """Return a model's estimate in each metric, empty for a model that there is not."""
     return {name: arms[arm] for name, arms in figures.items() if arm in arms}
+
+
+def _predictions_of(model: LocalModel, session: SiteSession, rows: ColumnArrays) -> np.ndarray:
+    x = encode(rows, session.layout, model.encoder).x
+    return session.predictions(model.outputs(x), model.encoder)
 
 
 def _own_everywhere(
@@ -145,8 +150,7 @@ def _own_everywhere(
     for session, model in zip(sessions, local):
         if has_one_class(session):
             continue
-        outputs = model.outputs(encode(union, first.layout, model.encoder).x)
-        score = first.predictions(outputs, model.encoder)
+        score = _predictions_of(model, first, union)
         for name, metric in metrics.items():
             value = NAN if metric.defined(y) else metric.value(y, score)
             by_metric[name].append(value)
@@ -167,7 +171,10 @@ def has_one_class(session: SiteSession) -> bool:
 
     They are one site's, and its own model is then a constant.
     """
-    return session.task != "regression" and len(np.unique(session.target(session.table.training))) < 2
+    if session.task == "regression":
+        return False
+    place = session.layout.slices()[session.layout.target.name]
+    return int(np.count_nonzero(session.exact_summary.cells[place])) < 2
 
 
 def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Asking[dict[str, LocalModel]]:
@@ -196,12 +203,12 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Asking[dict[str,
 
 def _encode_training(sessions: Sequence[SiteSession], encoder: Encoder) -> Encoded:
     """Return the training rows of all sites as inputs, each written once."""
-    counts = [len(session.table.training) for session in sessions]
+    counts = [session.table.training_rows for session in sessions]
     x = np.empty((sum(counts), len(input_names(sessions[0].layout))))
     parts = []
     start = 0
     for session, count in zip(sessions, counts, strict=True):
-        parts.append(session.encode(session.table.training, encoder, into=x[start : start + count]))
+        parts.append(session.encode_training(encoder, into=x[start : start + count]))
         start += count
     return pooled_rows(parts, x)
 

@@ -12,6 +12,7 @@ import numpy as np
 from flfed.refusals import Refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.study_model import first_model
+from flfed.rows.training.functional import probabilities
 from flfed.rows.training.requests import Asking, together
 from flfed.summaries.summary import Arrays, Encoder, arrays_sha256
 
@@ -103,7 +104,7 @@ def outputs_refusal(session: SiteSession, outputs: Sequence[np.ndarray]) -> Refu
     """
     whole = np.concatenate(outputs)
     # The encoder's unit of a regression is the scale of its outcome.
-    score = whole if session.task == "regression" else session.probabilities(whole)
+    score = whole if session.task == "regression" else probabilities(session.task, whole)
     if tells_single_rows(score, session.scored_persons, session.task, session.policy.cell_minimum):
         return Refusal("model-single-rows")
     return None

@@ -328,9 +328,13 @@ class SortedRows:
             keys = side_keys(rows, schema)
         return cls(rows, schema, order, keys, len(labelled_rows) - len(whole))
 
-    def take(self, chosen: np.ndarray) -> pd.DataFrame:
-        """Return the chosen rows, bool [rows] in the source's order, sorted."""
-        places = self.order[chosen[self.order]]
+    def places(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the places in `source` of the chosen rows, bool [rows] in its order, sorted."""
+        return np.asarray(self.order[chosen[self.order]])
+
+    def at(self, places: np.ndarray, some: slice = slice(None)) -> pd.DataFrame:
+        """Return some of the rows at places in `source`, int [rows], in their order."""
+        places = places[some]
         # Column by column: pandas would put all numbers together first.
         columns = {name: cells.to_numpy()[places] for name, cells in self.source.items()}
         return table_of(columns, copy=False)

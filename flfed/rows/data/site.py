@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from operator import getitem
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
     from flfed.study.study import Study
 
+BLOCK = 2**16
+"""Rows that are taken from a cached table at a time."""
 NO_IDENTIFIERS = "has no value in any row (a site with columns alone needs identifiers)"
 
 
@@ -466,7 +470,8 @@ class SiteTable:
 
     Attributes
     ----------
-    training : DataFrame, training rows
+    training_rows : int
+        Number of training rows.
     schema : Schema
     opened : list of str
         Purposes for which the holdout was opened, in order.
@@ -476,19 +481,42 @@ class SiteTable:
         Predictions of a model whose columns stand at several parties.
     """
 
-    training: pd.DataFrame
+    _take: Callable[[slice], Any]
+    training_rows: int
     schema: Schema
     _holdout: pd.DataFrame
     opened: list[str] = field(default_factory=list)
     left_out: int = 0
     joined: np.ndarray | None = None
-    _keys: tuple[pd.DataFrame, np.ndarray] | None = None
+    _keys: np.ndarray | None = None
+
+    @cached_property
+    def training(self) -> pd.DataFrame:
+        """The training rows."""
+        training: pd.DataFrame = self._take(slice(None))
+        return training
+
+    def training_blocks(self) -> Iterator[pd.DataFrame]:
+        """Yield the training rows: all at once where they are here, few or of groups, else `BLOCK` at a time."""
+        if "training" in vars(self) or self.training_rows <= BLOCK or self.schema.group:
+            yield self.training
+            return
+        for start in range(0, self.training_rows, BLOCK):
+            yield self._take(slice(start, start + BLOCK))
+
+    def release_training(self) -> pd.DataFrame | None:
+        """Drop the training rows, which are taken again where somebody asks for them; return them if they were here."""
+        released: pd.DataFrame | None = vars(self).pop("training", None)
+        return released
+
+    def with_training(self, training: pd.DataFrame, **changes: Any) -> SiteTable:
+        """Return the table with other training rows, and other changes by field."""
+        take = partial(getitem, training)
+        return replace(self, _take=take, training_rows=len(training), _keys=None, **changes)
 
     def training_keys(self) -> np.ndarray:
         """Return the training rows' `side_keys`, computed unless they came with these rows."""
-        if self._keys is not None and self._keys[0] is self.training:
-            return self._keys[1]
-        return side_keys(self.training, self.schema)
+        return side_keys(self.training, self.schema) if self._keys is None else self._keys
 
     @property
     def holdout_rows(self) -> int:
@@ -507,12 +535,16 @@ class SiteTable:
         return self._holdout
 
 
-def split_rows(rows: SortedRows, sides: Sides) -> SiteTable:
-    """Return the sorted rows of two sides: masks of training and holdout in the source's order."""
+def split_rows(rows: SortedRows, sides: Sides, *, cached: bool = False) -> SiteTable:
+    """Return the sorted rows of two sides: masks of training and holdout in the source's order.
+
+    Those of `cached` rows that are trained on are taken when they are asked for.
+    """
     train, test = sides
-    training = rows.take(train)
-    keys = rows.keys[rows.order[train[rows.order]]]
-    return SiteTable(training, rows.schema, rows.take(test), left_out=rows.left_out, _keys=(training, keys))
+    places = rows.places(train)
+    take = partial(rows.at, places) if cached else partial(getitem, rows.at(places))
+    holdout = rows.at(rows.places(test))
+    return SiteTable(take, len(places), rows.schema, holdout, left_out=rows.left_out, _keys=rows.keys[places])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -543,9 +575,11 @@ class CachedSite(Site):
 
     def _split(self, rows: SortedRows, repeat: int) -> SiteTable:
         """Return the split rows, of which nobody has opened the holdout."""
+        if not self.splits_once:
+            return split_rows(rows, rows.sides(self.holdout, repeat), cached=True)
         tables = [table for own, number, table in self._tables if own is rows and number == repeat]
         table = tables[0] if tables else super()._split(rows, repeat)
-        if self.splits_once and not tables:
+        if not tables:
             self._tables.append((rows, repeat, table))
         return replace(table, opened=[])
 

@@ -216,7 +216,7 @@ class _Sums:
                 start = self._places[name, arm].stop
         self._columns = np.concatenate(columns, axis=1)
         if part is not None:
-            self._columns = sum_by_part(part, self._columns, PARTS)
+            self._columns = sum_by_part(part, self._columns)
 
     def of(self, weights: Floats) -> dict[Pair, Floats]:
         """Return the metrics [draws] by name and arm."""
@@ -237,17 +237,14 @@ def _function(metric: RowMetric, y: Target, score: Score, part: Codes | None, va
     else:
         weighted = metric.signed if isinstance(metric, Size) else metric.weighted
         function = partial(weighted, y, score)
-    return function if part is None else _by_part(function, part)
-
-
-def sum_by_part(part: Codes, columns: Floats, parts: int) -> Floats:
-    """Return the sums of columns [rows, columns] over the rows of each part, [parts, columns]."""
-    return np.stack([np.bincount(part, column, parts) for column in columns.T], axis=1)
-
-
-def _by_part(function: Drawn, part: Codes) -> Drawn:
-    """Return a function of rows' weights as one of their parts' weights."""
+    if part is None:
+        return function
     return lambda weights: function(weights.T[part].T)
+
+
+def sum_by_part(part: Codes, columns: Floats) -> Floats:
+    """Return the sums of columns [rows, columns] over the rows of each part, [parts, columns]."""
+    return np.stack([np.bincount(part, column, PARTS) for column in columns.T], axis=1)
 
 
 def _by_counts(metric: Ranking, y: Target, score: Score, part: Codes, value: float) -> Drawn:

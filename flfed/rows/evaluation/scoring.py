@@ -156,16 +156,15 @@ def follows_from_counts(metric: Any, task: str) -> bool:
     return bool(np.isclose(metric.value(y, score), metric.value(y, sure), rtol=1e-9))
 
 
-def example(task: str, n: int = 60, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
+def example(task: str, n: int = 60) -> tuple[np.ndarray, np.ndarray]:
     """Return targets [n] and scores ([n], or [n, 3]) of a task, with equal scores among them.
 
     Parameters
     ----------
     task : {"binary", "multi-class", "regression"}
     n : int
-    seed : int
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(3)
     if task == "regression":
         y = rng.normal(50, 10, n)
         return y, np.round(y + rng.normal(0, 5, n))

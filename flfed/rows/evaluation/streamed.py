@@ -58,7 +58,7 @@ class ScoreSums:
             if isinstance(metric, SumMetric):
                 for arm in self.arms:
                     columns = metric.columns_about(y, scores[arm], self._centre)
-                    sums = sum_by_part(part, np.column_stack([np.ones(len(y)), columns]), PARTS)
+                    sums = sum_by_part(part, np.column_stack([np.ones(len(y)), columns]))
                     self._sums[name, arm] = sums + self._sums.get((name, arm), 0.0)
         for counts, own in zip(self.counts, places):
             counts += np.bincount(own + FINE * BINS * (y == 1), minlength=counts.size).reshape(counts.shape)

@@ -28,6 +28,8 @@ LATEST = 0.25
 """Share of a site's training rows, the latest, by which models are chosen under a holdout by time."""
 MOST_ROWS = 20_000
 """Rows of a site on which settings of a model are chosen, at most; the model is fitted on all."""
+SIDE_BY_SIDE = 100_000
+"""Most training rows whose models are fitted side by side; with more, the inputs of each would be held at once."""
 LEAST_OF_A_CLASS = 9
 """Rows of each class that a sample has at least, or all: three for each of three folds."""
 
@@ -335,7 +337,7 @@ def encode(
     into : float64 array [rows, inputs], optional
         Where the inputs are written; a new array by default.
     """
-    rows = coded(table, layout)
+    rows = coded(table, layout, binned=False)
     x = into
     if x is None:
         x = np.empty((rows.rows, len(input_names(layout))))

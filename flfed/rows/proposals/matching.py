@@ -87,7 +87,7 @@ class Candidate:
     own: str
     field: Field
     why: str
-    fits: bool = True
+    fits: bool
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Match:
     field: Field | None
     why: str
     standing: Standing
-    candidates: tuple[Candidate, ...] = ()
+    candidates: tuple[Candidate, ...]
 
     @property
     def sure(self) -> bool:
@@ -142,7 +142,7 @@ class SiteProposal:
 
     site: Site
     matches: list[Match]
-    unread: tuple[str, ...] = ()
+    unread: tuple[str, ...]
 
     @property
     def unnamed(self) -> list[str]:
@@ -419,7 +419,9 @@ class Matching:
         same = bool(self._same[i, j])
         if is_near or fit.doubt in MISFITS or (fit.doubt == "scale" and not same):
             return "unsure", why
-        is_special = self._is_special(i)
+        # The outcome has the greatest weight, and an identifier may be of anything.
+        name = self._names[i]
+        is_special = name == self._schema.target or self._schema.columns[name].kind == "id"
         # The word list knows the name, and the values are not those of another column too.
         has_meaning = bool(self._recognised[i, j]) and i not in self._doubles
         if fit.doubt == "codes" and not is_special:
@@ -430,11 +432,6 @@ class Matching:
         sure = has_meaning and fit.doubt in ("", "scale") and (same or not is_special)
         standing = "sure" if sure else "likely"
         return standing, why
-
-    def _is_special(self, i: int) -> bool:
-        """Return whether a column is the outcome, which has the greatest weight, or an identifier of anything."""
-        name = self._names[i]
-        return name == self._schema.target or self._schema.columns[name].kind == "id"
 
     def _reason(self, i: int, j: int, fit: Fit, *, is_near: bool) -> str:
         """Return why a column of the schema may be read from one of the table."""

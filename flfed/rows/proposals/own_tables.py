@@ -358,7 +358,7 @@ class FrameReading:
     """
 
     fields: Mapping[str, Field | None]
-    labels: tuple[Any, ...] = ()
+    labels: tuple[Any, ...]
 
     @classmethod
     def load(cls, dataset: str) -> Self | None:

@@ -78,7 +78,7 @@ class TableProposal:
     target: TargetProposal
     leaks: Mapping[str, str]
     rows: int
-    offers: tuple[Offer, ...] = ()
+    offers: tuple[Offer, ...]
 
     def fields(self) -> dict[str, Field | None]:
         """Return the reading of each column of the schema, None for an unchanged one."""
@@ -198,7 +198,8 @@ def propose_schema(
     large = _large_parts(parts)
     looked_at = [name for name in columns if name not in unread | {target}]
     proposals = {one: _forced(_proposed(one, columns[one], wishes, large), one, group, time) for one in looked_at}
-    schema_columns = _select_columns(proposals, group)
+    # Identifiers are left out except the group: a model cannot use them.
+    schema_columns = {n: p for n, p in proposals.items() if p.column and (p.kind != "id" or n == group)}
     leaks = _take_leaks(columns, proposals, schema_columns, predicted, target, wishes)
     _refuse_unlearnable(schema_columns, leaks)
     schema = _schema(name, target, group, columns, schema_columns, predicted, leaks)
@@ -210,11 +211,6 @@ def propose_schema(
 def _refuse_unlearnable(schema_columns: Proposals, leaks: Mapping[str, str]) -> None:
     if not any(proposal.kind in FEATURES and name not in leaks for name, proposal in schema_columns.items()):
         raise usage_error("proposals.table.featureless")
-
-
-def _select_columns(proposals: Proposals, group: str) -> dict[str, ColumnProposal]:
-    """Return the schema's columns, without identifiers except the group: a model cannot use them."""
-    return {n: p for n, p in proposals.items() if p.column and (p.kind != "id" or n == group)}
 
 
 def _refuse_wishes(wishes: Wishes, named: Collection[str]) -> None:

@@ -29,15 +29,7 @@ from flfed.rows.proposals.cells import (
     is_number_text,
     read_numbers,
 )
-from flfed.rows.proposals.columns import (
-    FEATURES,
-    FLAGS,
-    MOST_VALUES,
-    UNLISTED,
-    Proposals,
-    by_number,
-    describe_amounts,
-)
+from flfed.rows.proposals.columns import FEATURES, FLAGS, MOST_VALUES, UNLISTED, Proposals, by_number, describe_amounts
 from flfed.words import render, usage_error
 
 FEW_CLASSES = 5
@@ -90,9 +82,7 @@ class TargetProposal:
     unlabelled: int
 
 
-def propose_target(
-    name: str, cells: pd.Series, task: Task | None = None, *, codes: Sequence[str] = ()
-) -> TargetProposal:
+def propose_target(name: str, cells: pd.Series, task: Task | None, *, codes: Sequence[str]) -> TargetProposal:
     """Return the proposed task and classes of a target.
 
     Parameters
@@ -251,9 +241,7 @@ class RareClasses:
         return render("proposals.target.rare", rows=rows, target=target, classes=classes)
 
 
-def find_rare_classes(
-    columns: Columns, target: str, task: Task | None, codes: Sequence[str] = ()
-) -> RareClasses | None:
+def find_rare_classes(columns: Columns, target: str, task: Task | None, codes: Sequence[str]) -> RareClasses | None:
     """Return the few rows that have none of the classes of a target, or None.
 
     Parameters

@@ -6,7 +6,7 @@ import ast
 import json
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ def replace_mapping(text: str, mapping: ColumnMapping, comments: Mapping[str, st
     """
     tree = ast.parse(text)
     before = _replaced_keyword(tree)
-    imports = _read_imports(tree)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "flfed"]
     if before is None or not imports:
         return None
     lines = text.split("\n")
@@ -176,19 +176,10 @@ def replace_mapping(text: str, mapping: ColumnMapping, comments: Mapping[str, st
         head = f"{lines[end - 1][:column]},\n    "
     new = "\n    ".join(_mapping_lines(mapping, comments)).removesuffix(",")
     lines[start - 1 : end] = [f"{head}{new}{tail}"]
-    if "Field" not in _imported_names(imports) and any(isinstance(value, Field) for value in mapping.values()):
+    names = {alias.name for node in imports for alias in node.names}
+    if "Field" not in names and any(isinstance(value, Field) for value in mapping.values()):
         lines.insert((imports[-1].end_lineno or 0), "from flfed import Field")
     return "\n".join(lines)
-
-
-def _imported_names(imports: Sequence[ast.ImportFrom]) -> set[str]:
-    """Return the names that are imported."""
-    return {alias.name for node in imports for alias in node.names}
-
-
-def _read_imports(tree: ast.Module) -> list[ast.ImportFrom]:
-    """Return the imports from flfed."""
-    return [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "flfed"]
 
 
 def _replaced_keyword(tree: ast.Module) -> ast.keyword | None:

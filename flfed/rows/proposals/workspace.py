@@ -75,10 +75,10 @@ class Workspace:
 
     proposal: TableProposal
     sites: tuple[Site, ...]
-    title: str = ""
-    left_out: int = 0
-    of_no_class: int = 0
-    notes: tuple[str, ...] = ()
+    title: str
+    left_out: int
+    of_no_class: int
+    notes: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -391,8 +391,8 @@ class EarlierHoldouts:
         Those of them in which rows change sides nevertheless, because other columns are read.
     """
 
-    sites: tuple[str, ...] = ()
-    moved: tuple[str, ...] = ()
+    sites: tuple[str, ...]
+    moved: tuple[str, ...]
 
     def lines(self) -> Iterator[str]:
         """Yield sentences on them."""

@@ -24,7 +24,7 @@ import numpy as np
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, SortedRows, canonical_rows, for_validation
 from flfed.rows.data.origin import BYTES, as_bytes
-from flfed.rows.data.schema import Schema, of_schema
+from flfed.rows.data.schema import of_schema
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import (
     OF_PEOPLE,
@@ -111,7 +111,11 @@ class Chosen:
         if self.validation:
             validation = for_validation(rows.keys, site.holdout, site.name, self.seed, self.validation)
         if self.by_texts:
-            texts = _side_texts(rows.source, schema)
+            # Before 0.5 the text of a row's group, else of the row, drew its side.
+            if schema.group:
+                texts = list(map(str, rows.source[schema.group]))
+            else:
+                texts = canonical_rows(of_schema(rows.source, schema))
             salt = getattr(site.holdout, "salt", "")
             if isinstance(site.holdout, Holdout):
                 holdout = _fractions(texts, salt) < site.holdout.share
@@ -119,11 +123,6 @@ class Chosen:
             validation = _fractions(texts, f"{salt}/{self.seed}/{site.name}/validation") < self.validation
         parts = {"holdout": holdout, "validation": training & validation, "whole": np.ones(len(training), bool)}
         return np.asarray(complete_rows[parts.get(self.part, training & ~validation)])
-
-
-def _side_texts(table: pd.DataFrame, schema: Schema) -> list[str]:
-    """Return the text by which each row's side was drawn before 0.5: of its group, else of the row."""
-    return list(map(str, table[schema.group])) if schema.group else canonical_rows(of_schema(table, schema))
 
 
 def _fractions(texts: Sequence[str], salt: str) -> np.ndarray:

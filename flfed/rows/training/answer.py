@@ -334,6 +334,8 @@ class ModelsAhead:
 
     def __call__(self, requests: Sequence[Request]) -> Sequence[Any]:
         """Return the result of each request, in order."""
+        if not self._keys:
+            return self._answer(requests)
         begun = {}
         for place, request in enumerate(requests):
             if isinstance(request, SearchRequest) and _key_of(request) in self._keys:
@@ -373,4 +375,5 @@ def _key_of(request: SearchRequest) -> Hashable:
     """Return a key by which requests are equal: what they draw, and their rows."""
     rows = request.rows
     draws = request.kind if isinstance(request, ModelRequest) else str(request.source.state)
-    return (type(request), draws, rows.x.shape, float(np.nansum(rows.x)), float(np.sum(rows.y)))
+    # Few rows: numpy copies what it sums without NaN.
+    return (type(request), draws, rows.x.shape, float(np.nansum(rows.x[::64])), float(np.sum(rows.y)))

@@ -77,7 +77,8 @@ def best_alone(request: RivalRequest) -> Rival:
         return Rival(linear, cv_search)  # the constant model: nothing can be tuned
     # Fewer penalties are tried here than where a linear model is tuned alone.
     cv_search = replace(cv_search, penalties=PENALTIES)
-    losses = sum_test_losses(replace(cv_search, rows=cv_search.rows.times(request.basis)))
+    linear_search = replace(cv_search, rows=cv_search.rows.times(request.basis), basis=request.basis)
+    losses = sum_test_losses(linear_search)
     place = chosen(losses)
     naive, least_loss = _best_naive(cv_search, request.columns, request.least)
     if suffice_for_trees(request.rows, request.task, request.classes):
@@ -87,8 +88,7 @@ def best_alone(request: RivalRequest) -> Rival:
             return trees
     if naive is not None and least_loss < losses[place]:
         return naive
-    cv_search = replace(cv_search, all_rows=cv_search.all_rows.times(request.basis))
-    fitted = cv_search.finished(fit_at(cv_search, float(PENALTIES[place])))
+    fitted = linear_search.finished(fit_at(linear_search, float(PENALTIES[place])))
     return Rival(linear, fitted.before(request.basis))
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.rows.features.encode import Encoded, EncodedBlocks
+from flfed.rows.features.encode import SIDE_BY_SIDE, Encoded, EncodedBlocks
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.private_noise import NoiseSource, UnitCounts
 from flfed.study.plan import Plan, PrivateSteps
@@ -174,12 +174,15 @@ class _OfRowsAlone:
         Of the schema.
     rng : Generator
         Draws the folds.
+    basis : float64 array [inputs, inputs], optional
+        By which inputs are multiplied for a linear model, `one_hot_basis`.
     """
 
     rows: Encoded
     task: str
     classes: int
     rng: np.random.Generator
+    basis: np.ndarray | None = None
 
     @property
     def source(self) -> np.random.BitGenerator:
@@ -206,13 +209,10 @@ class RivalRequest(_OfRowsAlone):
         Columns that are forecasts of a regression's target themselves.
     least : int
         Rows behind a site's last value, at least; 0 leaves it out.
-    basis : float64 array [inputs, inputs], optional
-        By which inputs are multiplied for the linear model, `one_hot_basis`.
     """
 
     columns: Sequence[Any] = ()
     least: int = 0
-    basis: np.ndarray | None = None
 
 
 class TreesRequest(_OfRowsAlone):
@@ -350,13 +350,16 @@ def run_client_by(handler: ClientGenerator, answer: Compute) -> Any:
     try:
         request = next(handler)
         while True:
-            request = send_results(handler, request, answer(listed(request)))
+            results = answer(listed(request))
+            is_list = isinstance(request, list)
+            request = []  # its rows are gone before the handler encodes others
+            request = send_results(handler, results, is_list=is_list)
     except StopIteration as end:
         return end.value
 
 
-def together(handlers: Sequence[ClientGenerator]) -> Generator[list[Request], Any, list[Any]]:
-    """Drive several handlers side by side.
+def together(handlers: Sequence[ClientGenerator], rows: int = 0) -> Asking[list[Any]]:
+    """Drive several handlers side by side, or in turn if they encode many rows, which are then held once.
 
     Yields what all of them ask at a time, and returns what they return.
 
@@ -364,14 +367,21 @@ def together(handlers: Sequence[ClientGenerator]) -> Generator[list[Request], An
     ----------
     handlers : sequence of generators
         Each may ask as often as it likes; one that has ended waits for the others.
+    rows : int
+        That each may encode.
     """
+    if rows > SIDE_BY_SIDE:
+        results = []
+        for handler in handlers:
+            results.append((yield from handler))
+        return results
     ended: dict[int, Any] = {}
     waiting: dict[int, ComputeRequest] = {}
 
-    def go_on(place: int, results: Sequence[Any] | None) -> None:
+    def go_on(place: int, results: Sequence[Any] | None, *, is_list: bool = False) -> None:
         handler = handlers[place]
         try:
-            waiting[place] = next(handler) if results is None else send_results(handler, waiting.pop(place), results)
+            waiting[place] = next(handler) if results is None else send_results(handler, results, is_list=is_list)
         except StopIteration as end:
             ended[place] = end.value
 
@@ -379,13 +389,14 @@ def together(handlers: Sequence[ClientGenerator]) -> Generator[list[Request], An
     for place in range(len(handlers)):
         go_on(place, None)
     while waiting:
+        counts = [(place, len(listed(request)), isinstance(request, list)) for place, request in waiting.items()]
         # Whatever the handlers ask at this turn goes to the engine as one list, which may stack it.
-        places = [(place, listed(request)) for place, request in waiting.items()]
-        results = yield list(chain.from_iterable(requests for _, requests in places))
+        results = yield list(chain.from_iterable(map(listed, waiting.values())))
+        waiting.clear()
         start = 0
-        for place, requests in places:
-            go_on(place, results[start : start + len(requests)])
-            start += len(requests)
+        for place, count, is_list in counts:
+            go_on(place, results[start : start + count], is_list=is_list)
+            start += count
     return [ended[place] for place in range(len(handlers))]
 
 
@@ -394,15 +405,15 @@ def listed(request: ComputeRequest) -> list[Request]:
     return request if isinstance(request, list) else [request]
 
 
-def send_results(handler: ClientGenerator, request: ComputeRequest, results: Sequence[Any]) -> ComputeRequest:
-    """Send a handler its results.
+def send_results(handler: ClientGenerator, results: Sequence[Any], *, is_list: bool) -> ComputeRequest:
+    """Send a handler the results of a list of requests, or of one.
 
     Where one failed, its error is raised in the handler instead. What the handler asks next is returned.
     """
     for result in results:
         if isinstance(result, Failed):
             return handler.throw(result.error)
-    result = list(results) if isinstance(request, list) else results[0]
+    result = list(results) if is_list else results[0]
     return handler.send(result)
 
 

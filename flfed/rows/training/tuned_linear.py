@@ -99,6 +99,8 @@ class Search:
         Of the model that is asked for.
     penalties : array [penalties]
         Tried, from weak to strong.
+    basis : float64 array [inputs, inputs], optional
+        `one_hot_basis`, by which those of `rows` are multiplied already. All rows are where they are fitted.
     """
 
     rows: Encoded
@@ -108,6 +110,7 @@ class Search:
     present: np.ndarray
     outputs: int
     penalties: np.ndarray = field(default_factory=PENALTIES.copy)
+    basis: np.ndarray | None = None
 
     def finished(self, predictor: LinearPredictor) -> LinearPredictor:
         """Add outputs for classes without rows.
@@ -116,7 +119,7 @@ class Search:
         """
         if self.outputs == 1:
             return predictor
-        rows = self.all_rows
+        rows = self.all_rows.times(self.basis)
         weight = np.zeros((rows.x.shape[1], self.outputs))
         bias = np.zeros(self.outputs)
         own = self.present[1:] if self.task == "binary" else self.present
@@ -130,7 +133,13 @@ class Search:
 
 
 def search_of(
-    rows: Encoded, task: str, classes: int, rng: np.random.Generator, *, folds: int = FOLDS
+    rows: Encoded,
+    task: str,
+    classes: int,
+    rng: np.random.Generator,
+    *,
+    folds: int = FOLDS,
+    basis: np.ndarray | None = None,
 ) -> Search | LinearPredictor:
     """Prepare the search of a linear model.
 
@@ -147,6 +156,8 @@ def search_of(
         Draws the folds.
     folds : int, >= 2
         At most so many.
+    basis : float64 array [inputs, inputs], optional
+        By which inputs are multiplied.
 
     Notes
     -----
@@ -157,7 +168,7 @@ def search_of(
     folds are of a sample.
     """
     if task == "regression":
-        return _regression(rows, rng, folds)
+        return _regression(rows, rng, folds, basis)
     counts = np.bincount(rows.y, minlength=classes)
     present = np.flatnonzero(counts)
     if len(present) < 2:
@@ -177,7 +188,7 @@ def search_of(
         parts = _testable(own, [Fold(np.flatnonzero(~latest), np.flatnonzero(latest))])
     fitted = "binary" if len(present) == 2 else "multi-class"
     outputs = 1 if task == "binary" else classes
-    return Search(own, all_rows, fitted, parts, present, outputs)
+    return Search(own.times(basis), all_rows, fitted, parts, present, outputs, basis=basis)
 
 
 def units_by_class(rows: Encoded, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -232,7 +243,9 @@ def _testable(rows: Encoded, folds: Sequence[Fold]) -> list[Fold]:
     return usable_folds
 
 
-def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search | LinearPredictor:
+def _regression(
+    rows: Encoded, rng: np.random.Generator, count: int, basis: np.ndarray | None
+) -> Search | LinearPredictor:
     own = rows.take(rows.sample(MOST_ROWS * rows.sites, rng))
     _, units = units_of(len(own), own.group)
     latest = own.latest()
@@ -249,7 +262,8 @@ def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search |
         split = list(GroupKFold(min(count, units)).split(own.x, groups=own.group))
     else:
         split = plain_folds(len(own), count, seed)
-    return Search(own, rows, "regression", [Fold(a, b) for a, b in split], np.zeros(0, dtype=np.intp), 1)
+    folds = [Fold(a, b) for a, b in split]
+    return Search(own.times(basis), rows, "regression", folds, np.zeros(0, dtype=np.intp), 1, basis=basis)
 
 
 def chosen(losses: np.ndarray) -> int:
@@ -298,7 +312,7 @@ def sum_test_losses(cv_search: Search) -> np.ndarray:
 
 def fit_at(cv_search: Search, l2: float) -> LinearPredictor:
     """Return scikit-learn's fit on all rows at one penalty."""
-    rows = cv_search.all_rows
+    rows = cv_search.all_rows.times(cv_search.basis)
     if cv_search.task == "regression":
         best = _ridge(l2, len(rows)).fit(rows.x, rows.y)
         return LinearPredictor(best.coef_.reshape(-1, 1), np.atleast_1d(best.intercept_))
@@ -506,7 +520,7 @@ def fit_from(cv_search: Search, l2: float, start: LinearPredictor) -> LinearPred
 
     def blocks(_: object) -> Iterator[Encoded]:
         for place in range(0, len(rows), AT_ONCE):
-            yield rows.take(slice(place, place + AT_ONCE))
+            yield rows.take(slice(place, place + AT_ONCE)).times(cv_search.basis)
 
     # A start too far away has no curvature, or steps that do not shrink.
     with suppress(np.linalg.LinAlgError):

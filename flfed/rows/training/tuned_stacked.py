@@ -56,12 +56,12 @@ def tune_together(requests: Sequence[TuneRequest]) -> list[LinearPredictor]:
 
     They are those of `search_alone`, within 1e-6 of a log-odds.
     """
-    entries = [search_of(r.rows, r.task, r.classes, r.rng) for r in requests]
+    entries = [search_of(r.rows, r.task, r.classes, r.rng, basis=r.basis) for r in requests]
     predictors = iter(search_together([one for one in entries if isinstance(one, Search)]))
     models = []
-    for one in entries:
+    for one, request in zip(entries, requests, strict=True):
         model = one.finished(next(predictors)) if isinstance(one, Search) else one
-        models.append(model)
+        models.append(model.before(request.basis))
     return models
 
 
@@ -247,7 +247,7 @@ def _ridge(search: Search) -> LinearPredictor:
         weight, bias = _ridges(rows.x[fold.train], rows.y[fold.train])
         off = weight @ rows.x[fold.test].T + bias[:, None] - rows.y[fold.test]
         losses += np.square(off).sum(axis=1)
-    weight, bias = _ridges(search.all_rows.x, search.all_rows.y)
+    weight, bias = _ridges(search.all_rows.times(search.basis).x, search.all_rows.y)
     best = chosen(losses)
     return LinearPredictor(weight[best][:, None], bias[best : best + 1])
 

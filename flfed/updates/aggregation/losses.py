@@ -49,7 +49,7 @@ class MeanLosses:
     """
 
     listed: frozenset[str]
-    means: Mapping[str, float] = field(default_factory=dict)
+    means: Mapping[str, float]
 
 
 def loss_ring(sites: int) -> Ring:

@@ -20,7 +20,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -473,7 +473,7 @@ class SiteModel:
     of: str
     arrays: Arrays
     encoder: Encoder
-    own: Arrays = field(default_factory=dict)
+    own: Arrays
 
     def write(self, site: str, run: str, repeat: int) -> None:
         """Write it whole or not at all, for its owner alone.

@@ -71,7 +71,7 @@ CONTEXT_BYTES = 2 * CHUNK_BYTES
 _LENGTH = 4
 
 
-def range_refusal(sites: int, largest: float, weight: float = 1.0) -> Refusal | None:
+def range_refusal(sites: int, largest: float) -> Refusal | None:
     """Return why sums of a run could wrap, None where they cannot.
 
     Parameters
@@ -80,8 +80,6 @@ def range_refusal(sites: int, largest: float, weight: float = 1.0) -> Refusal | 
         Of a sum, at most.
     largest : float
         Largest absolute entry of one site.
-    weight : float
-        Largest weight that an entry is multiplied by afterwards.
 
     Examples
     --------
@@ -89,9 +87,9 @@ def range_refusal(sites: int, largest: float, weight: float = 1.0) -> Refusal | 
     (True, False)
     """
     # Of a number that is none the comparison is false.
-    if 0 < sites * largest * weight < LARGEST_SUM:
+    if 0 < sites * largest < LARGEST_SUM:
         return None
-    return Refusal("ckks-range", sites=sites, limit=f"{largest * weight:g}", most=int(LARGEST_SUM))
+    return Refusal("ckks-range", sites=sites, limit=f"{largest:g}", most=int(LARGEST_SUM))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple
@@ -70,9 +70,9 @@ class SummedFigures:
 
     sites: int
     rows: int
-    means: dict[tuple[str, str], float] = field(default_factory=dict)
-    points: dict[Point, tuple[int, ...]] = field(default_factory=dict)
-    histogram: np.ndarray | None = None
+    means: dict[tuple[str, str], float]
+    points: dict[Point, tuple[int, ...]]
+    histogram: np.ndarray | None
 
     def as_record(self) -> dict[str, Any]:
         """Return the record of the figures over all aggregate-only sites.

@@ -83,7 +83,10 @@ def question_sha256(study: Study, kind: str, request: SumRequest) -> str:
     """
     if kind == COMPARE:
         return _sha256(study.dataset.name, {"kind": COMPARE})
-    if kind == STATISTIC or request is None or (kind == TRAIN and _is_root(request)):
+    if kind == STATISTIC or request is None:
+        return rows_question(study.dataset.name)
+    # The root of a tree, whatever cuts and trees come with it: a first tree of zeros would ask it again.
+    if kind == TRAIN and isinstance(request, TrainRequest) and request.trees_sha256 and not request.settings["level"]:
         return rows_question(study.dataset.name)
     return rounding_sha256(study, kind, request)
 
@@ -91,14 +94,6 @@ def question_sha256(study: Study, kind: str, request: SumRequest) -> str:
 def rows_question(dataset: str) -> str:
     """Return the hash of the question of all sums over a dataset's training rows that depend on no model."""
     return _sha256(dataset, {"kind": "over-rows"})
-
-
-def _is_root(request: SumRequest) -> bool:
-    """Return whether the root of a tree is asked for, whatever cuts and trees come with it.
-
-    A first tree of zeros would ask the root of the first one again.
-    """
-    return isinstance(request, TrainRequest) and bool(request.trees_sha256) and not request.settings["level"]
 
 
 def rounding_sha256(study: Study, kind: str, request: SumRequest) -> str:

@@ -150,7 +150,7 @@ def answer_refusal(
     return Refusal("question-of-others")
 
 
-def lifted_sites(allowed: Mapping[str, Collection[str]], consented: Collection[str] = ()) -> Sites:
+def lifted_sites(allowed: Mapping[str, Collection[str]]) -> Sites:
     """Return by which sites the lists of a question may differ.
 
     Parameters
@@ -159,16 +159,14 @@ def lifted_sites(allowed: Mapping[str, Collection[str]], consented: Collection[s
         By which sites each of the cohort lets lists differ, by its statement. A site that names itself consents; who
         does not is lifted where every other site names it. One alone cannot: the server may show it the first list,
         and the second to those who know of none.
-    consented : collection of str
-        Sites that consented in earlier runs, as far as this one's study may use it.
 
     Examples
     --------
     >>> sorted(lifted_sites({"a": ["a", "b"], "b": [], "c": ["b", "d"]}))
     ['a', 'b']
     """
-    named = set(consented).union(*allowed.values())
-    return frozenset(name for name in named if name in consented or _lifts(name, allowed))
+    named = set[str]().union(*allowed.values())
+    return frozenset(name for name in named if _lifts(name, allowed))
 
 
 def _lifts(name: str, allowed: Mapping[str, Collection[str]]) -> bool:

@@ -102,7 +102,11 @@ class Trees(Part):
             return sections
         tree_sections = dict(sections)
         if "arrays" in sections:
-            tree_sections["arrays"] = _forest(border, needed=kind != TRAIN)
+            forest = arrays(border.model, needed=kind != TRAIN)
+            # Any cut points where the sites' sums are not added up.
+            if border.pinned:
+                forest = replace(forest, cuts=(border.layout, _codes(border)))
+            tree_sections["arrays"] = forest
         if kind == TRAIN:
             names = [TREES_SHA256]
             if border.pinned:
@@ -196,15 +200,6 @@ def _counts(border: Border) -> ArraySection:
     for name, shape in cell_shapes(border.layout, _least(border)).items():
         counts[name] = ArrayField(shape=shape, dtype=np.dtype(np.uint32), dtypes=small)
     return ArraySection(arrays=counts)
-
-
-def _forest(border: Border, *, needed: bool) -> ArraySection:
-    """Return the section of the trees of a request.
-
-    Any cut points where the sites' sums are not added up.
-    """
-    forest = arrays(border.model, needed=needed)
-    return replace(forest, cuts=(border.layout, _codes(border))) if border.pinned else forest
 
 
 def _level(border: Border) -> dict[str, Section]:

@@ -25,7 +25,7 @@ from flfed.errors import UsageError
 from flfed.federation.client.redaction import redact
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.paths import CoordinatorFolder, SiteFolder
-from flfed.records.ledger import Ledger, LedgerError, ledger_of
+from flfed.records.ledger import Ledger, LedgerError, Receipt, ledger_of
 from flfed.records.ledger_line import START, new_line
 from flfed.signatures import coordinator_signed, signing_public
 from flfed.updates.messages.enrol import SEAL, SEALED, SealReply
@@ -292,32 +292,35 @@ A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 ])  # fmt: skip
 def test_a_head_is_signed_only_where_it_goes_on_from_the_last(coordinator, n, head, n_known, at_known, why):
     public = signing_public(signing_key(coordinator))
-    sign_head(coordinator, "a", "r0", 3, C, base_line=0, base_hash=START)
-    sign_head(coordinator, "a", "r1", 5, A, base_line=3, base_hash=C)
-    sign_head(coordinator, "b", "r1", 99, C, base_line=0, base_hash=START)  # another site's head is no hindrance
+    sign_head(coordinator, Receipt(site="a", run="r0", n=3, head=C), base_line=0, base_hash=START)
+    sign_head(coordinator, Receipt(site="a", run="r1", n=5, head=A), base_line=3, base_hash=C)
+    # Another site's head is no hindrance.
+    sign_head(coordinator, Receipt(site="b", run="r1", n=99, head=C), base_line=0, base_hash=START)
+    receipt = Receipt(site="a", run="r2", n=n, head=head)
     before = coordinator.receipts.read_bytes()
     if why:
         with pytest.raises(UnfollowedHead, match=why):
-            sign_head(coordinator, "a", "r2", n, head, base_line=n_known, base_hash=at_known)
+            sign_head(coordinator, receipt, base_line=n_known, base_hash=at_known)
         assert coordinator.receipts.read_bytes() == before
         assert last_signed(coordinator, ["a"])["a"].n == 5
     else:
-        signature = sign_head(coordinator, "a", "r2", n, head, base_line=n_known, base_hash=at_known)
+        signature = sign_head(coordinator, receipt, base_line=n_known, base_hash=at_known)
         assert coordinator_signed({"site": "a", "run": "r2", "n": n, "head": head}, signature, public)
         assert (last_signed(coordinator, ["a"])["a"].n, last_signed(coordinator, ["a"])["a"].head) == (n, head)
 
 
 def test_the_same_head_asked_again_gives_the_same_signature_and_one_line(coordinator):
-    first = sign_head(coordinator, "a", "r1", 5, A, base_line=0, base_hash=START)
-    assert sign_head(coordinator, "a", "r1", 5, A, base_line=5, base_hash=A) == first
+    receipt = Receipt(site="a", run="r1", n=5, head=A)
+    first = sign_head(coordinator, receipt, base_line=0, base_hash=START)
+    assert sign_head(coordinator, receipt, base_line=5, base_hash=A) == first
     assert len(coordinator.receipts.read_bytes().splitlines()) == 1
 
 
 def test_no_first_head_is_signed_over_a_start_that_is_none(coordinator):
     with pytest.raises(UnfollowedHead, match="line 0"):
-        sign_head(coordinator, "a", "r1", 5, A, base_line=0, base_hash=B)
+        sign_head(coordinator, Receipt(site="a", run="r1", n=5, head=A), base_line=0, base_hash=B)
     with pytest.raises(UnfollowedHead):
-        sign_head(coordinator, "a", "r1", 0, A, base_line=0, base_hash=START)
+        sign_head(coordinator, Receipt(site="a", run="r1", n=0, head=A), base_line=0, base_hash=START)
     assert last_signed(coordinator, ["a"])["a"].n == 0
 
 
@@ -333,13 +336,13 @@ def test_a_torn_receipt_of_the_coordinator_was_never_sent_and_is_set_aside_on_re
 
 
 def test_over_receipts_that_were_changed_nothing_is_signed(coordinator):
-    sign_head(coordinator, "a", "r1", 5, A, base_line=0, base_hash=START)
+    sign_head(coordinator, Receipt(site="a", run="r1", n=5, head=A), base_line=0, base_hash=START)
     raw = coordinator.receipts.read_bytes()
     told = json.loads(raw)
     told["line"] = 3
     coordinator.receipts.write_bytes(json.dumps(told).encode() + b"\n")
     with pytest.raises(LedgerError, match="receipts.jsonl: its last line is not as it was written"):
-        sign_head(coordinator, "a", "r2", 3, B, base_line=3, base_hash=A)
+        sign_head(coordinator, Receipt(site="a", run="r2", n=3, head=B), base_line=3, base_hash=A)
     assert len(coordinator.receipts.read_bytes().splitlines()) == 1
 
 
@@ -348,11 +351,13 @@ import sys
 from pathlib import Path
 from flfed.paths import CoordinatorFolder
 from flfed.deployment.coordinator.countersign import UnfollowedHead, sign_head
+from flfed.records.ledger import Receipt
 print("ready", flush=True)
 sys.stdin.readline()
 head = sys.argv[2] * 64
 try:
-    sign_head(CoordinatorFolder(Path(sys.argv[1])), "a", "r-1", 5, head, base_line=0, base_hash="0" * 64)
+    receipt = Receipt(site="a", run="r-1", n=5, head=head)
+    sign_head(CoordinatorFolder(Path(sys.argv[1])), receipt, base_line=0, base_hash="0" * 64)
     print("signed")
 except UnfollowedHead:
     print("refused")

@@ -17,7 +17,7 @@ from flfed.deployment.flower.control import Control
 from flfed.deployment.flower.link import Link, database
 from flfed.errors import FlfedError, UsageError
 from flfed.updates.messages.enrol import EnrolReply
-from tests.deployment.engine.stand_in_messages import CONFIG, SITES, answers, enrol, train
+from tests.deployment.engine.stand_in_messages import CONFIG, SITES, answers, enrol, run_status, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
 
@@ -70,22 +70,17 @@ def wal(world: Any) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def status(world: Any, run: int) -> tuple[str, str]:
-    with Control(Link.of(world.folder)) as control:
-        return control.status_of(run)
-
-
 def test_a_run_ends_in_flower_as_completed_and_an_error_in_it_as_failed(world: Any):
     with deployed(world.folder, SITES[:2], CONFIG) as grid:
         good = grid.run.run_id
         assert len(list(grid.get_node_ids())) == 2
-        assert status(world, good)[0] == "running"
+        assert run_status(world.folder, good)[0] == "running"
     with pytest.raises(ZeroDivisionError), deployed(world.folder, SITES, CONFIG) as grid:
         bad = grid.run.run_id
         grid.push_messages([train(node) for node in grid.get_node_ids()])
         _ = 1 / 0
-    assert status(world, good) == ("finished", "completed")
-    assert status(world, bad) == ("finished", "failed")
+    assert run_status(world.folder, good) == ("finished", "completed")
+    assert run_status(world.folder, bad) == ("finished", "failed")
     assert b"ConfigRecord" not in stored(world)
 
 
@@ -159,7 +154,7 @@ def test_what_a_coordinator_that_was_killed_left_is_ended_and_removed_by_the_nex
         with deployed(world.folder, SITES, CONFIG) as grid:
             assert grid.run.run_id != left
             assert answers(grid, [train(node) for node in grid.get_node_ids()], 90) == dict.fromkeys(SITES, "ok")
-        assert control.status_of(left) == ("finished", "failed")
+        assert run_status(world.folder, left) == ("finished", "failed")
         assert control.unfinished() == set()
 
 

@@ -13,7 +13,7 @@ from flfed.deployment.engine import deployed
 from flfed.deployment.flower.control import Control
 from flfed.deployment.flower.link import Link, database
 from flfed.errors import FlfedError
-from tests.deployment.engine.stand_in_messages import CONFIG, SITES, answers, enrol, train
+from tests.deployment.engine.stand_in_messages import CONFIG, SITES, answers, enrol, run_status, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.proof]
 
@@ -60,8 +60,7 @@ def test_a_server_killed_in_the_middle_of_a_round_is_started_again_and_the_round
         later.join()
         run = grid.run.run_id
     assert found == dict.fromkeys(SITES, "ok")
-    with Control(Link.of(world.folder)) as control:
-        assert control.status_of(run) == ("finished", "completed")
+    assert run_status(world.folder, run) == ("finished", "completed")
     assert world.log("serve").count("superlink ended (SIGKILL)") == 1
 
 

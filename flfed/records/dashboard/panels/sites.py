@@ -40,11 +40,12 @@ def answer(report: Report, site: str, metric: str) -> None:
         for line in (*narrative.doubts(report, metric), site_answer.should_it_join(report, site, metric)):
             st.markdown(f"### {escape(line)}")
         _models(report, site, metric)
-        for line in (site_verdict(of_site, metric)[1], *noised.own_under_noise(report)):
+        code, sentence = site_verdict(of_site, metric)
+        for line in (sentence, *noised.own_under_noise(report)):
             st.markdown(escape(line))
         with st.expander("Basis and limits"):
             st.markdown(bullets(map(escape, site_answer.rests_on(report, site, metric))))
-        if metric == AUC and site_verdict(of_site, metric)[0] != verdict.PAYS:
+        if metric == AUC and code != verdict.PAYS:
             _link_prospect(report, site)
 
 

@@ -10,7 +10,7 @@ import codecs
 import csv
 import re
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +95,7 @@ def _parse(
     try:
         buffer = pa.BufferReader(pa.py_buffer(content).slice(start))
         batches = arrow_csv.open_csv(buffer, blocks, signs, texts)
-        return pa.Table.from_batches(_within_time(batches, reading), batches.schema)
+        return pa.Table.from_batches(reading.within_time(batches), batches.schema)
     except pa.ArrowException:
         return None
 
@@ -156,12 +156,6 @@ def _is_large(content: bytes, columns: int, reading: Reading) -> bool:
     lines = content.count(b"\n") + 1
     limits = reading.limits
     return columns > limits.columns or lines > limits.rows or lines * columns > limits.cells
-
-
-def _within_time(batches: Any, reading: Reading) -> Iterator[Any]:
-    for batch in batches:
-        reading.check_time()
-        yield batch
 
 
 def as_frame(table: Any) -> pd.DataFrame:

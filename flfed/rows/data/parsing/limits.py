@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from flfed.errors import UsageError
 from flfed.words import render, usage_error
@@ -105,6 +106,12 @@ class Reading:
     def seconds_left(self) -> float:
         """Return the remaining seconds, negative after the end."""
         return self._end - time.monotonic()
+
+    def within_time(self, parts: Iterable[Any]) -> Iterator[Any]:
+        """Yield the parts of a table while there is time."""
+        for part in parts:
+            self.check_time()
+            yield part
 
     def check_time(self) -> None:
         """Refuse a reading that takes too long."""

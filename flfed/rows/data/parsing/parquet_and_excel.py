@@ -77,7 +77,8 @@ def read_parquet(path: Path, reading: Reading, convert: Convert = _as_objects) -
         size += sum(chunk.total_uncompressed_size for chunk in chunks)
         # A value that is stored once may occur in each row.
         size += sum(count * length for count, length in zip(values, lengths, strict=True))
-        repeated |= {chunk.path_in_schema for chunk in chunks if _may_repeat(chunk)}
+        texts = [chunk for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"]
+        repeated |= {chunk.path_in_schema for chunk in texts if chunk.has_dictionary_page}
     reading.check("rows", rows)
     reading.check("cells", cells)
     reading.check("bytes", size)
@@ -160,11 +161,6 @@ def _parquet_parser(path: Path) -> Iterator[None]:
         raise usage_error("rows.source.parquet", path=path, reason=why_no_parquet(path)) from None
 
 
-def _may_repeat(chunk: Any) -> bool:
-    """Return whether texts that are stored once in a file may occur in each row."""
-    return bool(chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page)
-
-
 def _check_texts(path: Path, names: list[str], reading: Reading) -> None:
     """Refuse columns whose texts have too many bytes once repeated in all of their rows."""
     import pyarrow as pa
@@ -213,7 +209,7 @@ def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.Dat
     entries = [member for member in members if member.filename == part]
     if not entries:
         return table
-    return _mark_valueless(table, lambda: _timed(_parts(path, entries[0], refusal), reading), refusal)
+    return _mark_valueless(table, lambda: reading.within_time(_parts(path, entries[0], refusal)), refusal)
 
 
 def _parse_sheet(file: IO[bytes], sheet: str, reading: Reading, refusal: str) -> tuple[pd.DataFrame, str]:
@@ -237,12 +233,6 @@ def _parse_sheet(file: IO[bytes], sheet: str, reading: Reading, refusal: str) ->
         if not sheet and workbook.sheet_names[1:]:
             table.attrs[SHEETS] = tuple(map(str, workbook.sheet_names[:NAMED]))
     return table, str(getattr(source, "_worksheet_path", ""))
-
-
-def _timed(parts: Iterator[bytes], reading: Reading) -> Iterator[bytes]:
-    for part in parts:
-        reading.check_time()
-        yield part
 
 
 class _TimedFile(io.FileIO):

@@ -263,7 +263,7 @@ def first_records(content: bytes, encoding: str, separator: str) -> list[Record]
     return [record for record in islice(records_of(content, encoding, separator), FIRST_LINES) if record]
 
 
-def table_format(content: bytes, cells: int = 0) -> tuple[str, str]:
+def table_format(content: bytes, cells: int) -> tuple[str, str]:
     """Return the separator and the encoding that fit a file best.
 
     The separator splits each of the first lines into the same number of cells, `cells` if not 0. Blanks come last,
