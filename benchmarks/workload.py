@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
@@ -137,11 +138,8 @@ class DrawnSite(Site):
     @cached_property
     def _drawn(self) -> SiteTable:
         rows, trained = table(self.workload, self.number), self.workload.size(self.number)
-        return SiteTable(
-            training=rows[:trained].reset_index(drop=True),
-            schema=datasets.load(self.dataset).schema,
-            _holdout=rows[trained:].reset_index(drop=True),
-        )
+        training, holdout = (part.reset_index(drop=True) for part in (rows[:trained], rows[trained:]))
+        return SiteTable(partial(getitem, training), trained, datasets.load(self.dataset).schema, holdout)
 
 
 def sites(workload: Workload) -> list[Site]:

@@ -43,7 +43,7 @@ def sessions_of(small_sites: Any, small_study: str) -> list[SiteSession]:
 
 def arrays_in_memory(least: int) -> int:
     """Count the arrays of as many encoded rows, also of requests that nobody asks any more."""
-    encoded = [one for one in gc.get_objects() if isinstance(one, Encoded) and len(one.x) >= least]
+    encoded = [one for one in gc.get_objects() if type(one) is Encoded and len(one.x) >= least]
     return len({one.x.__array_interface__["data"][0] for one in encoded})
 
 
