@@ -20,7 +20,7 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 817_060,
+    "tokens of code": 817_100,
     "lines of code": 76_830,
     "Python files": 569,
     "most imports of a module": 25,

@@ -489,6 +489,7 @@ class SiteTable:
     left_out: int = 0
     joined: np.ndarray | None = None
     _keys: np.ndarray | None = None
+    _is_cached: bool = False
 
     @cached_property
     def training(self) -> pd.DataFrame:
@@ -505,14 +506,14 @@ class SiteTable:
             yield self._take(slice(start, start + BLOCK))
 
     def release_training(self) -> pd.DataFrame | None:
-        """Drop the training rows, which are taken again where somebody asks for them; return them if they were here."""
-        released: pd.DataFrame | None = vars(self).pop("training", None)
+        """Drop training rows of a cached table, which are taken again; return them if they were here."""
+        released: pd.DataFrame | None = vars(self).pop("training", None) if self._is_cached else None
         return released
 
     def with_training(self, training: pd.DataFrame, **changes: Any) -> SiteTable:
         """Return the table with other training rows, and other changes by field."""
         take = partial(getitem, training)
-        return replace(self, _take=take, training_rows=len(training), _keys=None, **changes)
+        return replace(self, _take=take, training_rows=len(training), _keys=None, _is_cached=False, **changes)
 
     def training_keys(self) -> np.ndarray:
         """Return the training rows' `side_keys`, computed unless they came with these rows."""
@@ -544,7 +545,8 @@ def split_rows(rows: SortedRows, sides: Sides, *, cached: bool = False) -> SiteT
     places = rows.places(train)
     take = partial(rows.at, places) if cached else partial(getitem, rows.at(places))
     holdout = rows.at(rows.places(test))
-    return SiteTable(take, len(places), rows.schema, holdout, left_out=rows.left_out, _keys=rows.keys[places])
+    facts: dict[str, Any] = {"left_out": rows.left_out, "_keys": rows.keys[places], "_is_cached": cached}
+    return SiteTable(take, len(places), rows.schema, holdout, **facts)
 
 
 @dataclass(frozen=True, kw_only=True)
