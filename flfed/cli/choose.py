@@ -33,6 +33,8 @@ def choose_study(
     Each reason names the page with the figures that it rests on. If no study fits the answers, a sentence states why,
     and the exit code is 1. No table is read.
     """
+    from flfed.rows.data import datasets
+
     named = _describe_dataset(dataset) if dataset else None
     answers = _read_answers(file, named) if file else _request_answers(_default_answers(named), named)
     facts, choice = _choose(answers, named)
@@ -43,8 +45,6 @@ def choose_study(
     if file is None and facts.is_stand_in:
         _say(render("choose.dialogue.stand-in", dataset=facts.name))
     written = _write(choice, target)
-    from flfed.rows.data import datasets
-
     if choice.text is not None and datasets.load(facts.name).absent():
         _say(render("choose.dialogue.get", dataset=facts.name))
     if as_json:

@@ -21,6 +21,7 @@ from flfed.rows.features.encode import (
     decode_target,
     encode,
     input_names,
+    pooled_rows,
 )
 from flfed.rows.features.summarise import leaving, one_of_each, summarise
 from flfed.rows.training.functional import probabilities
@@ -199,9 +200,7 @@ class EncodedTable:
         for block in self.table.training_blocks():
             parts.append(self.encode(block, encoder, into=x[start : start + len(block)]))
             start += len(block)
-        y = np.concatenate([part.y for part in parts])
-        weight = np.concatenate([part.weight for part in parts])
-        return Encoded(x, y, weight, parts[0].group, self._elapsed)
+        return replace(pooled_rows(parts, x), elapsed=self._elapsed, sites=1)
 
     @cached_property
     def _elapsed(self) -> np.ndarray | None:

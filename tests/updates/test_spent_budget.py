@@ -94,8 +94,7 @@ def test_only_a_budget_that_is_spent_is_called_one(spent):
 @pytest.mark.parametrize(("other", "diverged"), [("norm-infinite", True), ("no-reply", False)])
 def test_a_run_whose_updates_are_all_beyond_numbers_ends_with_the_advice_of_a_smaller_lr(other, diverged):
     refused = {"a": Refusal("array-infinite", array="weight"), "b": Refusal(other)}
-    said = Round(number=7, asked=dict.fromkeys("ab", 1), result=GuardResult(accepted={}, refused=refused)).why_stopped(
-        2
-    )
+    result = GuardResult(accepted={}, refused=refused)
+    said = Round(number=7, asked=dict.fromkeys("ab", 1), result=result).why_stopped(2)
     assert said.startswith("the updates became too large, a new run needs a smaller lr: round 7 had 0") == diverged
     assert "b: " in said

@@ -94,6 +94,7 @@ def arm_scores(
     if same and session.own_rows is not None:
         arms.append(session.local_model(half=True))
         names.append(OWN_HALF)
+    # The rounds are over: their inputs would be held beside those of each own model.
     session.release_rows()
     outputs, local, adjusted, *others = yield from together(arms, session.table.training_rows)
     # The own model has its own encoder, since the site would know no other.

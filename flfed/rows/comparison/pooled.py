@@ -104,7 +104,7 @@ def reference(
     scored, personalised, pooled, local = yield from together(requests, rows)
     union = joined([w.coded(t) for w, t in zip(sessions, holdouts)])
     scores = {"global": scored, "personalised": personalised}
-    scores |= {arm: _predictions_of(model, first, union) for arm, model in pooled.items()}
+    scores |= _predictions_of(pooled, exact, first, union)
     rng = generator(first.seed, site="", purpose="bootstrap")
     # Groups are drawn together: rows of one person are no independent evidence.
     figures, _ = compare(metrics, y, scores, (), rng, draws=first.study.compare.resamples, groups=_groups(sessions))
@@ -125,9 +125,12 @@ def _of_arm(figures: Mapping[str, Figures], arm: str) -> Figures:
     return {name: arms[arm] for name, arms in figures.items() if arm in arms}
 
 
-def _predictions_of(model: LocalModel, session: SiteSession, rows: ColumnArrays) -> np.ndarray:
-    x = encode(rows, session.layout, model.encoder).x
-    return session.predictions(model.outputs(x), model.encoder)
+def _predictions_of(
+    models: Mapping[str, LocalModel], encoder: Encoder, session: SiteSession, rows: ColumnArrays
+) -> Arrays:
+    """Return what models of one encoder predict, by arm; the inputs are encoded once, and gone afterwards."""
+    x = encode(rows, session.layout, encoder).x
+    return {arm: session.predictions(model.outputs(x), encoder) for arm, model in models.items()}
 
 
 def _own_everywhere(
@@ -150,7 +153,7 @@ def _own_everywhere(
     for session, model in zip(sessions, local):
         if has_one_class(session):
             continue
-        score = _predictions_of(model, first, union)
+        score = _predictions_of({"": model}, model.encoder, first, union)[""]
         for name, metric in metrics.items():
             value = NAN if metric.defined(y) else metric.value(y, score)
             by_metric[name].append(value)

@@ -545,8 +545,8 @@ def split_rows(rows: SortedRows, sides: Sides, *, cached: bool = False) -> SiteT
     places = rows.places(train)
     take = partial(rows.at, places) if cached else partial(getitem, rows.at(places))
     holdout = rows.at(rows.places(test))
-    facts: dict[str, Any] = {"left_out": rows.left_out, "_keys": rows.keys[places], "_is_cached": cached}
-    return SiteTable(take, len(places), rows.schema, holdout, **facts)
+    keys = rows.keys[places]
+    return SiteTable(take, len(places), rows.schema, holdout, left_out=rows.left_out, _keys=keys, _is_cached=cached)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,6 +143,7 @@ def test_a_sum_that_would_wrap_is_refused_and_wraps_without_the_check(secret: Se
 )
 def test_sites_times_largest_entry_stay_below_half_of_what_wraps(sites: int, largest: float, fits: bool):
     assert (range_refusal(sites, largest) is None) == fits
+    assert (range_refusal(sites, 2 * largest) is None) == (sites * largest * 2 < 4_096)
 
 
 def test_the_largest_sum_that_is_let_through_is_right(secret: SecretContext, server: PublicContext):
