@@ -77,7 +77,7 @@ def best_alone(request: RivalRequest) -> Rival:
         return Rival(linear, cv_search)  # the constant model: nothing can be tuned
     # Fewer penalties are tried here than where a linear model is tuned alone.
     cv_search = replace(cv_search, penalties=PENALTIES)
-    linear_search = replace(cv_search, rows=cv_search.rows.times(request.basis), basis=request.basis)
+    linear_search = cv_search.in_basis(request.basis)
     losses = sum_test_losses(linear_search)
     place = chosen(losses)
     naive, least_loss = _best_naive(cv_search, request.columns, request.least)

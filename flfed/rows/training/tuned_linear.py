@@ -112,6 +112,10 @@ class Search:
     penalties: np.ndarray = field(default_factory=PENALTIES.copy)
     basis: np.ndarray | None = None
 
+    def in_basis(self, basis: np.ndarray | None) -> Search:
+        """Return the search with inputs multiplied by a basis, `one_hot_basis`."""
+        return replace(self, rows=self.rows.times(basis), basis=basis)
+
     def finished(self, predictor: LinearPredictor) -> LinearPredictor:
         """Add outputs for classes without rows.
 
@@ -137,9 +141,7 @@ def search_of(
     task: str,
     classes: int,
     rng: np.random.Generator,
-    *,
     folds: int = FOLDS,
-    basis: np.ndarray | None = None,
 ) -> Search | LinearPredictor:
     """Prepare the search of a linear model.
 
@@ -156,8 +158,6 @@ def search_of(
         Draws the folds.
     folds : int, >= 2
         At most so many.
-    basis : float64 array [inputs, inputs], optional
-        By which inputs are multiplied.
 
     Notes
     -----
@@ -168,7 +168,7 @@ def search_of(
     folds are of a sample.
     """
     if task == "regression":
-        return _regression(rows, rng, folds, basis)
+        return _regression(rows, rng, folds)
     counts = np.bincount(rows.y, minlength=classes)
     present = np.flatnonzero(counts)
     if len(present) < 2:
@@ -188,7 +188,7 @@ def search_of(
         parts = _testable(own, [Fold(np.flatnonzero(~latest), np.flatnonzero(latest))])
     fitted = "binary" if len(present) == 2 else "multi-class"
     outputs = 1 if task == "binary" else classes
-    return Search(own.times(basis), all_rows, fitted, parts, present, outputs, basis=basis)
+    return Search(own, all_rows, fitted, parts, present, outputs)
 
 
 def units_by_class(rows: Encoded, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -243,9 +243,7 @@ def _testable(rows: Encoded, folds: Sequence[Fold]) -> list[Fold]:
     return usable_folds
 
 
-def _regression(
-    rows: Encoded, rng: np.random.Generator, count: int, basis: np.ndarray | None
-) -> Search | LinearPredictor:
+def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search | LinearPredictor:
     own = rows.take(rows.sample(MOST_ROWS * rows.sites, rng))
     _, units = units_of(len(own), own.group)
     latest = own.latest()
@@ -263,7 +261,7 @@ def _regression(
     else:
         split = plain_folds(len(own), count, seed)
     folds = [Fold(a, b) for a, b in split]
-    return Search(own.times(basis), rows, "regression", folds, np.zeros(0, dtype=np.intp), 1, basis=basis)
+    return Search(own, rows, "regression", folds, np.zeros(0, dtype=np.intp), 1)
 
 
 def chosen(losses: np.ndarray) -> int:

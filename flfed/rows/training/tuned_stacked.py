@@ -56,7 +56,12 @@ def tune_together(requests: Sequence[TuneRequest]) -> list[LinearPredictor]:
 
     They are those of `search_alone`, within 1e-6 of a log-odds.
     """
-    entries = [search_of(r.rows, r.task, r.classes, r.rng, basis=r.basis) for r in requests]
+    entries = []
+    for request in requests:
+        entry = search_of(request.rows, request.task, request.classes, request.rng)
+        if isinstance(entry, Search):
+            entry = entry.in_basis(request.basis)
+        entries.append(entry)
     predictors = iter(search_together([one for one in entries if isinstance(one, Search)]))
     models = []
     for one, request in zip(entries, requests, strict=True):
