@@ -107,7 +107,7 @@ def _row(of: dict[str, Any], whole: bool) -> dict[str, str]:
     gone = of["missing"]
     row = {"run": of["run"], "study": of["study"], "verdict": verdict, "mean gain (95 % CI)": gain}
     row |= {"dataset": of["dataset"], "sites": str(of["sites"] - len(gone))}
-    row |= {"rows": "" if of["rows"] is None else str(of["rows"])}
+    row |= {"rows": "" if of["rows"] is None else f"{of['rows']:,}"}
     row["privacy"] = name_mechanism(of["mechanism"], of["epsilon"])
     row |= {"engine": of["engine"], "status": of["status"], "started, UTC": of["started"][:16].replace("T", " ")}
     row |= {"figure": figure, "95 % CI": interval}

@@ -11,6 +11,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from flfed import run
+from flfed.records.dashboard.panels.overview import how_to_go_on
 from flfed.records.document.document import MARK, document
 from flfed.records.reports.report import metrics_of, report
 from flfed.records.reports.site_verdict import best_arm, site_verdict
@@ -19,6 +20,7 @@ from flfed.records.statistics.verdict import describe_verdict, metric_name, numb
 from flfed.records.store.entries import AuditRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.policy import Policy
@@ -353,6 +355,18 @@ def test_a_run_that_failed_or_goes_on_says_so(store, shown):
         assert advice == (status == "failed")
         own = document(made.run, viewer=Viewer("site", "a"))
         assert "study resume" not in own and "the disk is full" not in own
+
+
+def test_a_run_that_would_end_the_same_way_again_is_not_to_be_resumed(store, shown):
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=9, primary=AUC, task="binary")
+    run.sites([SiteRow("a", rows=100, holdout_rows=30)])
+    reason = Refusal("diverged", why="round 7 had 0 good updates of 1 asked, 1 is needed")
+    run.finish(status="stopped", reason=reason)
+    told = section(read(document(run.run)), "Question and answer").words()
+    assert "a new run needs a smaller lr" in told and "study resume" not in told
+    with RunReader.open() as reader:
+        assert how_to_go_on(reader.runs_of(run.run)) == ""
 
 
 @pytest.mark.studies

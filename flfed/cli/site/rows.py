@@ -137,7 +137,7 @@ def _checked(checked: Checked, whole: bool) -> output.Shown:
             passed = "note"
         if whole or passed != "pass":
             rows.append([line.column, passed, line.detail])
-    title = f"{checked.site}: {checked.rows} rows"
+    title = f"{checked.site}: {checked.rows:,} rows"
     below = [row[1] != "pass" for row in rows]
     if rows:
         output.as_table(["column", "", "counts"], rows, title=title, cut="counts", below=below)

@@ -456,6 +456,12 @@ def no_sums_in_words(report: Report, events: Sequence[EventEntry]) -> str:
     return render("faults.sums.ended")
 
 
+def ends_again(reason: str) -> bool:
+    """Return whether a run that ended for this reason would end for it again, once it is resumed."""
+    refusal = read(reason)
+    return refusal is not None and refusal.code == "diverged"
+
+
 def unfinished_in_words(report: Report, *, only: str | None = None) -> list[str]:
     """Return the basis of the figures of a run that is not completed, and how to resume it.
 
@@ -468,7 +474,7 @@ def unfinished_in_words(report: Report, *, only: str | None = None) -> list[str]
     if run.global_:
         lines.append(render("faults.unfinished.figures", status=run.status, why=run.why))
     # A point of a sweep is not resumed: the sweep is run again.
-    if only is None and run.status != "running" and not run.study.endswith("-sweep"):
+    if only is None and run.status != "running" and not run.study.endswith("-sweep") and not ends_again(run.reason):
         lines.append(render("faults.unfinished.resume", run=run.run))
     return lines
 

@@ -345,7 +345,7 @@ def _drift_cell(column: Column, site: str, entry: SiteDrift) -> Payload:
     says = text
     if entry.difference is None:
         says = f"no figure: {entry.reason}"
-    says += f"; {entry.rows} rows, {_with_value(entry)} with a value"
+    says += f"; {entry.rows:,} rows, {_with_value(entry)} with a value"
     return {"column": named(column), "site": site, "value": value, "text": text, "says": says}
 
 

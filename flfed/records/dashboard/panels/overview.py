@@ -86,7 +86,8 @@ def how_to_go_on(runs: Sequence[RunEntry]) -> str:
     ''
     """
     for run in runs:
-        if run.status in ("interrupted", "stopped", "failed") and not run.study.endswith("-sweep"):
+        ended = run.status in ("interrupted", "stopped", "failed") and not faults.ends_again(run.reason)
+        if ended and not run.study.endswith("-sweep"):
             key = "resume" if run.status == "interrupted" else "fixed"
             return render(f"pages.resuming.{key}", run=run.run)
     return ""
