@@ -6,12 +6,14 @@ import io
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flfed.errors import FlfedError
@@ -20,6 +22,7 @@ from flfed.rows.data import mapping as mapping_module
 from flfed.rows.data import site_discovery as listing
 from flfed.rows.data import sources as sources_module
 from flfed.rows.data.mapping import map_table, plain_text, read_column
+from flfed.rows.data.parsing import parquet_and_excel as parquet_module
 from flfed.rows.data.parsing.arrow_reader import read_plain_csv
 from flfed.rows.data.parsing.fields import Field, Finding
 from flfed.rows.data.parsing.limits import Limits, Reading
@@ -383,12 +386,50 @@ def test_both_readers_agree_on_the_heads_of_public_tables(test_data, tmp_path):
 
 def test_categories_of_parquet_read_as_their_texts(tmp_path):
     path = tmp_path / "rows.parquet"
-    texts = pd.Series(["9", "P1", None, "yes", "9.0", "no"], name="c", dtype=object)
-    one, other = (pd.DataFrame({"c": cells}) for cells in (texts, texts.astype("category")))
-    path.write_bytes(as_parquet(other))
+    texts = pd.DataFrame(
+        {"c": ["9", "P1", None, "yes", "9.0", "no"], "n": ["35.000", None, *["1.000"] * 4]}, dtype=object
+    )
+    # A value of no row says nothing about the others: beside 12.5 a thousand would be a decimal.
+    kinds = {"c": ["never", "9", "P1", "<5", "yes", "9.0", "no"], "n": ["12.5", "1.000", "35.000"]}
+    path.write_bytes(as_parquet(texts.astype({name: pd.CategoricalDtype(values) for name, values in kinds.items()})))
     read = Parquet(str(path)).read_compact(())
-    assert isinstance(read["c"].dtype, pd.CategoricalDtype)
-    assert list(differing_columns(read, one)) == []
+    assert all(isinstance(kind, pd.CategoricalDtype) for kind in read.dtypes)
+    assert list(differing_columns(read, texts)) == []
+
+
+@pytest.mark.parametrize("rows", [*BLOCKS, None])
+@pytest.mark.parametrize("dictionary", [True, ["c"], False])
+def test_repeated_texts_of_parquet_read_as_each_by_itself(rows, dictionary, tmp_path, monkeypatch):
+    path = tmp_path / "rows.parquet"
+    cells = ["9", "P1", None, "35.000", "", "9", " 9 ", "12.5", "-9", "P1", "NA", "2026-01-31"]
+    codes = pa.array([1, 2] * 6).dictionary_encode()
+    table = pa.table({"n": np.arange(12.0), "c": cells, "d": [*"abcdefabcdef"], "again": cells, "codes": codes})
+    pq.write_table(table.append_column("d", [cells]), path, row_group_size=5, use_dictionary=dictionary)
+    if rows:
+        monkeypatch.setattr(parquet_module, "BATCH", rows)
+        monkeypatch.setattr(parquet_module, "TEXTS_BATCH", rows)
+    compact, objects = Parquet(str(path)).read_compact(()), Parquet(str(path)).read(())
+    assert list(compact) == list(objects) == ["n", "c", "d", "again", "codes", "d"]
+    for at, some in product(range(6), (slice(None), slice(2, 5))):
+        assert plain_text(compact.iloc[some, at]).tolist() == plain_text(objects.iloc[some, at]).tolist()
+    assert list(differing_columns(compact[["c", "again"]], objects[["c", "again"]])) == []
+
+
+def test_an_index_of_texts_is_no_column_in_either_way_of_reading(tmp_path):
+    path = tmp_path / "rows.parquet"
+    cells = pd.DataFrame({"a": ["x", "y", "x"], "b": ["u", "v", "u"], "c": ["1", "2", "1"]})
+    for index in ("a", ["a", "b"]):
+        cells.set_index(index).to_parquet(path)
+        compact, objects = Parquet(str(path)).read_compact(()), Parquet(str(path)).read(())
+        assert list(compact) == list(objects) and list(compact.index) == list(objects.index)
+
+
+def test_texts_that_are_no_utf8_are_refused_also_as_codes(tmp_path):
+    path = tmp_path / "rows.parquet"
+    wrong = pa.array([b"ab\xff", b"c"] * 9).view(pa.string())
+    pq.write_table(pa.table({"c": wrong, "n": np.arange(18.0)}), path)
+    with pytest.raises(FlfedError, match="cannot be read as Parquet"):
+        Parquet(str(path)).read_compact(())
 
 
 # Guards made weak on purpose: each must be seen by the comparison above, or that would show nothing.
@@ -422,7 +463,9 @@ def read_any_number(texts, codes, mark):
 
 def bytes_as_texts(table):
     """Take bytes for texts."""
-    schema = [pa.field(one.name, pa.string() if pa.types.is_binary(one.type) else one.type) for one in table.schema]
+    kinds = [getattr(one.type, "value_type", one.type) for one in table.schema]
+    kinds = [pa.string() if pa.types.is_binary(kind) else kind for kind in kinds]
+    schema = list(map(pa.field, table.schema.names, kinds))
     return table.cast(pa.schema(schema), safe=False).to_pandas(
         types_mapper={pa.string(): pd.ArrowDtype(pa.string())}.get
     )
@@ -447,7 +490,7 @@ WEAK = {
     "35.000": (mapping_module, "has_marks_of_decimals", lambda *_: True),
     "NaN and inf as text": (mapping_module, "read_plain_numbers", read_any_number),
     "quotes over line ends": (sources_module, "read_plain_csv", read_without_quotes),
-    "identifiers as bytes": (sources_module, "as_frame", bytes_as_texts),
+    "identifiers as bytes": (parquet_module, "as_frame", bytes_as_texts),
 }
 FILES = {
     "UTF-16 called UTF-8": (SOUND.encode("utf-16"), Csv("rows.csv")),

@@ -336,7 +336,7 @@ class SortedRows:
         """Return some of the rows at places in `source`, int [rows], in their order."""
         places = places[some]
         # Column by column: pandas would put all numbers together first.
-        columns = {name: cells.to_numpy()[places] for name, cells in self.source.items()}
+        columns = {name: cells.to_numpy().take(places) for name, cells in self.source.items()}
         return table_of(columns, copy=False)
 
     def sides(self, holdout: AnyHoldout, repeat: int) -> Sides:

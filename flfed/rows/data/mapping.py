@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+")
 _IN_BRACKETS = re.compile(r"<[A-Za-z/ ]*>")
 _CENSORED = re.compile(r"\s*([<>])=?\s*")
+PIECE = 2**16
 CELLS_AT_ONCE = 2**20
 """Numbers read in one piece: a small table at once, a large one column by column."""
 NO_OUTCOME = "has no value (rows without an outcome cannot be used)"
@@ -451,13 +452,13 @@ def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:
     """
     import pandas as pd
 
-    scaled = np.rint(numbers * 1e9)
-    # An integer below 1e15 over a power of ten is rounded once, like text of as few digits.
-    short = (np.abs(scaled) < 1e15) & (scaled / 1e9 == numbers)
-    long = np.flatnonzero(~short & np.isfinite(numbers))
+    flat = numbers.ravel()
+    # Pieces fit into a processor's cache.
+    starts = range(0, len(flat), PIECE)
+    long = np.concatenate([np.arange(0), *(start + _long_numbers(flat[start : start + PIECE]) for start in starts)])
     if not len(long):
         return numbers
-    place, bits = pd.factorize(numbers.ravel()[long].view(np.int64))
+    place, bits = pd.factorize(flat[long].view(np.int64))
     values = bits.view(np.float64)
     # Whole numbers lose their "0.0" first, as in every source.
     read_as = _plain_cell if (values == np.rint(values)).any() else repr
@@ -465,6 +466,14 @@ def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:
     read = numbers.copy()
     read.ravel()[long] = _to_numbers(texts)[place]
     return read
+
+
+def _long_numbers(numbers: np.ndarray) -> np.ndarray:
+    """Return the places of numbers with more digits than are read exactly."""
+    scaled = np.rint(numbers * 1e9)
+    # An integer below 1e15 over a power of ten is rounded once, like text of as few digits.
+    short = (np.abs(scaled) < 1e15) & (scaled / 1e9 == numbers)
+    return np.flatnonzero(~short & np.isfinite(numbers))
 
 
 def _flag(texts: Texts) -> np.ndarray:

@@ -95,7 +95,7 @@ def text_keys(texts: Any) -> np.ndarray:
     coded = array.dictionary_encode()
     codes = coded.indices.fill_null(len(coded.dictionary)).to_numpy(zero_copy_only=False)
     keys = np.concatenate([_keys_of(coded.dictionary), _keys_of(_as_arrow([None]))])
-    return np.asarray(keys[codes])
+    return np.asarray(keys.take(codes, axis=0))
 
 
 def _keys_of(array: Any) -> np.ndarray:
@@ -128,7 +128,7 @@ def draw_fractions(keys: np.ndarray, purpose: str) -> np.ndarray:
 def order_keys(keys: np.ndarray, *ties: np.ndarray) -> np.ndarray:
     """Return the order of rows by their keys, stable, and of equal ones by the keys in `ties` [rows, 2]."""
     order = np.argsort(keys[:, 0])
-    first = keys[order, 0]
+    first = keys[:, 0].take(order)
     if (first[1:] != first[:-1]).all():
         return order
     columns = np.hstack([*ties[::-1], keys])

@@ -545,7 +545,7 @@ def split_rows(rows: SortedRows, sides: Sides, *, cached: bool = False) -> SiteT
     places = rows.places(train)
     take = partial(rows.at, places) if cached else partial(getitem, rows.at(places))
     holdout = rows.at(rows.places(test))
-    keys = rows.keys[places]
+    keys = rows.keys.take(places, axis=0)
     return SiteTable(take, len(places), rows.schema, holdout, left_out=rows.left_out, _keys=keys, _is_cached=cached)
 
 

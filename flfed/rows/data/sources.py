@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from flfed.errors import UsageError, require_extra
-from flfed.rows.data.parsing.arrow_reader import as_frame, read_plain_csv
+from flfed.rows.data.parsing.arrow_reader import read_plain_csv
 from flfed.rows.data.parsing.cells import OTHER_FORMAT, dates_written, refuse_cells, with_text_cells
 from flfed.rows.data.parsing.fields import check_date_format, with_text_names
 from flfed.rows.data.parsing.limits import Limits, Reading
@@ -322,7 +322,7 @@ class Parquet(Selection):
         if self._computes() or self.streamed:
             return self.read(folders)
         path = find_file(self.path, folders)
-        return self.selected(read_parquet(path, Reading(path, self.limits), as_frame), self.missing)
+        return self.selected(read_parquet(path, Reading(path, self.limits), compact=True), self.missing)
 
 
 @dataclass(frozen=True)

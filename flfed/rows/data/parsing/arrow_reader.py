@@ -165,20 +165,54 @@ def as_frame(table: Any) -> pd.DataFrame:
 
     # A Parquet file may hold other bytes than UTF-8, which would raise once a text is read.
     table.validate(full=True)
-    kinds = {pa.string(): pd.ArrowDtype(pa.string())}
+    kinds = {kind: pd.ArrowDtype(kind) for kind in (pa.string(), _codes())}
     frame: pd.DataFrame = table.to_pandas(types_mapper=kinds.get)
     return frame
 
 
+def _codes() -> Any:
+    """Return the Arrow type of texts as codes of a dictionary: no other program writes codes of 64 bits."""
+    import pyarrow as pa
+
+    return pa.dictionary(pa.int64(), pa.string())
+
+
+def coded_columns(batches: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return columns of texts as codes, those whose dictionary has no text of no row; of more than 2 GB none."""
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {}
+    if not batches:
+        return columns
+    table = pa.Table.from_batches(batches).select(names)
+    small = table.unify_dictionaries() if table.nbytes < LARGEST_PART else table.select([])
+    for name, column in zip(small.column_names, small.columns, strict=True):
+        coded = column.combine_chunks()
+        codes = pa.DictionaryArray.from_arrays(coded.indices.cast(pa.int64()), coded.dictionary)
+        texts = pa.chunked_array([codes])
+        if _are_codes(texts):
+            columns[name] = texts
+    return columns
+
+
+def _are_codes(column: Any) -> bool:
+    """Return whether a column is one array of codes, whose dictionary has no text of no row."""
+    if column.type != _codes() or column.num_chunks != 1:
+        return False
+    (coded,) = column.chunks
+    used = np.bincount(coded.indices.drop_null(), minlength=len(coded.dictionary)) > 0
+    return bool(used.all()) and not coded.dictionary.null_count
+
+
 def texts_of(cells: pd.Series) -> Any:
-    """Return a column's texts as Arrow's ChunkedArray of strings; None for any other column."""
+    """Return a column's texts as Arrow's ChunkedArray of strings or of their codes; None for any other column."""
     import pandas as pd
     import pyarrow as pa
 
-    dtype = cells.dtype
-    if not isinstance(dtype, pd.ArrowDtype) or not pa.types.is_string(dtype.pyarrow_dtype):
+    if not isinstance(cells.dtype, pd.ArrowDtype):
         return None
-    return pa.chunked_array(cells.array.__arrow_array__())
+    texts = pa.chunked_array(cells.array.__arrow_array__())
+    return texts if pa.types.is_string(texts.type) or _are_codes(texts) else None
 
 
 def coded_texts(texts: Any) -> tuple[np.ndarray, Any]:
@@ -193,14 +227,24 @@ def coded_texts(texts: Any) -> tuple[np.ndarray, Any]:
     return codes.astype(np.int64), encoded.dictionary
 
 
+def _written_texts(chunk: Any) -> Any:
+    """Return an array of strings, or of codes the dictionary."""
+    return getattr(chunk, "dictionary", chunk)
+
+
 def read_plain_numbers(texts: Any, codes: Sequence[str], mark: str) -> np.ndarray | None:
     """Read numbers of digits, one sign and one mark of decimals, as the careful reader does [rows].
 
     NaN where a text is empty or one of `codes`; None where any other text is no such number, or -0.
     """
-    parts = [_numbers(chunk, codes, mark) for chunk in texts.chunks]
-    if any(part is None for part in parts):
-        return None
+    parts = []
+    for chunk in texts.chunks:
+        numbers = _numbers(_written_texts(chunk), codes, mark)
+        if numbers is None:
+            return None
+        if hasattr(chunk, "dictionary"):
+            numbers = np.append(numbers, np.nan)[chunk.indices.fill_null(-1)]
+        parts.append(numbers)
     return np.concatenate([np.empty(0), *parts])
 
 
@@ -253,7 +297,7 @@ def has_marks_of_decimals(texts: Any, mark: str, is_code: Callable[[str], bool])
 
     There is no mark, or one that cannot stand between thousands.
     """
-    chunks = [chunk for chunk in texts.chunks if mark.encode() in bytes_of(chunk)]
+    chunks = [chunk for chunk in map(_written_texts, texts.chunks) if mark.encode() in bytes_of(chunk)]
     grouped = re.compile(rf"[+-]?[1-9]\d{{0,2}}(?:{re.escape(mark)}\d{{3}})+")
     for chunk in chunks:
         for text in chunk.to_pylist():
@@ -287,7 +331,7 @@ def may_hold(cells: pd.Series, signs: str) -> bool:
     texts = texts_of(cells)
     if texts is None or not signs.isascii():
         return True
-    parts = [bytes_of(chunk) for chunk in texts.chunks]
+    parts = [bytes_of(_written_texts(chunk)) for chunk in texts.chunks]
     if not all(map(bytes.isascii, parts)):
         return True
     wanted = signs.encode()

@@ -19,7 +19,7 @@ import numpy as np
 
 from flfed.errors import UsageError
 from flfed.parsers import DAMAGED, foreign_parser
-from flfed.rows.data.parsing.arrow_reader import as_frame
+from flfed.rows.data.parsing.arrow_reader import as_frame, coded_columns
 from flfed.rows.data.parsing.cells import MERGED_CELL, UNSTORED_CELL
 from flfed.rows.data.parsing.fields import SHEETS
 from flfed.rows.data.parsing.limits import XML_GRACE, Reading
@@ -35,7 +35,7 @@ TIMED_ROWS = 1_000
 BATCH = 65_536
 """Rows read at a time."""
 TEXTS_BATCH = 1_000_000
-"""Rows read at a time as places in a list of texts."""
+"""Rows read at a time as codes of a dictionary of texts."""
 SHEET_COLUMNS = 16_384
 """Largest number of cells in a row of a sheet."""
 PART = 1_000_000
@@ -46,16 +46,72 @@ NAMED = 12
 _ROW_OR_CELL = re.compile(rb"<(?:\w+:)?(row|c)[\s/>]")
 
 
-Convert = Callable[[Any], "pd.DataFrame"]
+def read_parquet(path: Path, reading: Reading, *, compact: bool = False) -> pd.DataFrame:
+    """Read a Parquet file, after a check of its size in its last bytes; with `compact` as `as_frame` does."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-
-def _as_objects(table: Any) -> pd.DataFrame:
-    frame: pd.DataFrame = table.to_pandas()
+    repeated = _check_declared(path, reading)
+    # Otherwise they are checked alone.
+    batches = [batch for batch in _read_repeated(path, repeated, reading) if compact]
+    with pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+    names = schema.names
+    columns = {}
+    if compact and len(set(names)) == len(names):
+        # Bytes, texts within lists, and the index of a frame of pandas are read as they are.
+        index = (schema.pandas_metadata or {}).get("index_columns", [])
+        texts = [field.name for field in schema if field.type == pa.string() and field.name not in index]
+        columns = coded_columns(batches, [name for name in texts if name in repeated])
+    others = [name for name in names if name not in columns] if columns else None
+    table = _read_batches(path, others, reading)
+    if columns:
+        columns |= dict(zip(table.column_names, table.columns, strict=True))
+        table = pa.Table.from_arrays([columns[name] for name in names], names, metadata=schema.metadata)
+    with _parquet_parser(path):
+        frame: pd.DataFrame = as_frame(table) if compact else table.to_pandas()
     return frame
 
 
-def read_parquet(path: Path, reading: Reading, convert: Convert = _as_objects) -> pd.DataFrame:
-    """Read a Parquet file, after a check of its size in its last bytes; `convert` makes the frame."""
+def _read_repeated(path: Path, names: list[str], reading: Reading) -> Iterator[Any]:
+    """Yield columns as codes of texts, and refuse those with too many bytes once repeated in all of their rows."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    size = 0
+    with pq.ParquetFile(path, read_dictionary=names) as file:
+        for batch in _batches(path, file.iter_batches(TEXTS_BATCH, columns=names)):
+            for column in batch.columns:
+                if pa.types.is_dictionary(column.type):
+                    with _parquet_parser(path):
+                        lengths = pc.binary_length(column.dictionary).take(column.indices)
+                    size += max(pc.sum(lengths).as_py() or 0, column.nbytes)
+            reading.check("bytes", size)
+            reading.check_time()
+            yield batch
+
+
+def _read_batches(path: Path, names: list[str] | None, reading: Reading) -> Any:
+    """Read columns, or all, part by part as Arrow's table, since the file's last bytes may declare a wrong size."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = []
+    size = 0
+    with pq.ParquetFile(path) as file:
+        for batch in _batches(path, file.iter_batches(BATCH, columns=names)):
+            parts.append(batch)
+            size += batch.nbytes
+            reading.check("bytes", size)
+            reading.check_time()
+        schema = file.schema_arrow if names is None else None
+        with _parquet_parser(path):
+            return pa.Table.from_batches(parts, schema=schema)
+
+
+def _check_declared(path: Path, reading: Reading) -> list[str]:
+    """Check the size that a file's last bytes declare, and return the columns whose texts are stored once."""
     import pyarrow.parquet as pq
 
     reading.check("bytes", path.stat().st_size)
@@ -82,26 +138,7 @@ def read_parquet(path: Path, reading: Reading, convert: Convert = _as_objects) -
     reading.check("rows", rows)
     reading.check("cells", cells)
     reading.check("bytes", size)
-    if repeated:
-        _check_texts(path, sorted(repeated), reading)
-    return _read_batches(path, reading, convert)
-
-
-def _read_batches(path: Path, reading: Reading, convert: Convert) -> pd.DataFrame:
-    """Read a file part by part, since its last bytes may declare a wrong size."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    parts = []
-    size = 0
-    with pq.ParquetFile(path) as file:
-        for batch in _batches(path, file.iter_batches(BATCH)):
-            parts.append(batch)
-            size += batch.nbytes
-            reading.check("bytes", size)
-            reading.check_time()
-        with _parquet_parser(path):
-            return convert(pa.Table.from_batches(parts, schema=file.schema_arrow))
+    return sorted(repeated)
 
 
 def row_groups(path: Path) -> list[int]:
@@ -159,23 +196,6 @@ def _parquet_parser(path: Path) -> Iterator[None]:
             yield
     except UsageError:
         raise usage_error("rows.source.parquet", path=path, reason=why_no_parquet(path)) from None
-
-
-def _check_texts(path: Path, names: list[str], reading: Reading) -> None:
-    """Refuse columns whose texts have too many bytes once repeated in all of their rows."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    size = 0
-    with pq.ParquetFile(path, read_dictionary=names) as file:
-        for batch in _batches(path, file.iter_batches(TEXTS_BATCH, columns=names)):
-            for column in batch.columns:
-                if pa.types.is_dictionary(column.type):
-                    lengths = pc.binary_length(column.dictionary)
-                    size += pc.sum(lengths.take(column.indices)).as_py() or 0
-            reading.check("bytes", size)
-            reading.check_time()
 
 
 def why_no_parquet(path: Path) -> str:
