@@ -141,7 +141,7 @@ def _read_answers(path: Path, facts: DatasetFacts | None) -> Answers:
 
 def _request_answers(defaults: Answers, facts: DatasetFacts | None) -> Answers:
     """Ask a person at a terminal; the outcome of a dataset that is named needs no question."""
-    from flfed.study.choice import QUESTIONS, Answers
+    from flfed.study.choice import LEAST, QUESTIONS, Answers, list_choices
 
     if not sys.stdin.isatty():
         raise usage_error("choose.usage.terminal", keys=", ".join(QUESTIONS))
@@ -154,21 +154,14 @@ def _request_answers(defaults: Answers, facts: DatasetFacts | None) -> Answers:
         # Without noise nothing stops a coordinator that lies.
         if name == "noise" and answers["noise"] == "none" and not Answers(**answers).trusts_coordinator:
             answers["noise"] = "updates"
-        answers[name] = _request_answer(name, answers[name])
+        choices = list_choices()[name]
+        for choice in choices:
+            meaning = render(f"choose.options.{name}-{choice}")
+            _say(f"   {render('choose.dialogue.option', name=choice, meaning=meaning)}")
+        kind = click.Choice(choices) if choices else click.IntRange(min=LEAST[name])
+        # Asked again until the answer is a possible one.
+        answers[name] = typer.prompt(f"  {name}", default=answers[name], type=kind, show_choices=False, err=True)
     return Answers(**answers)
-
-
-def _request_answer(name: str, default: object) -> object:
-    """Ask for one answer until it is a possible one."""
-    from flfed.study.choice import LEAST, list_choices
-
-    choices = list_choices()[name]
-    for choice in choices:
-        meaning = render(f"choose.options.{name}-{choice}")
-        _say(f"   {render('choose.dialogue.option', name=choice, meaning=meaning)}")
-    kind = click.Choice(choices) if choices else click.IntRange(min=LEAST[name])
-    answer: object = typer.prompt(f"  {name}", default=default, type=kind, show_choices=False, err=True)
-    return answer
 
 
 def _say(line: str) -> None:

@@ -317,8 +317,7 @@ def site_ledger(
         check_invited(folder, site)
     yield {**receipt.facts(), "restarted": bool(restart)}
     if receipt.n:
-        lines = counted(receipt.n, "line")
-        yield render("commands.signed.lines", lines=lines, **vars(receipt))
+        yield render("commands.signed.lines", lines=counted(receipt.n, "line"), **vars(receipt))
     else:
         yield render("commands.signed.none", site=site)
     if restart:

@@ -136,7 +136,23 @@ def new_data(
     left = left_behind(made, to)
     study = made.study(sums=True)
     written = made.write(to, {f"{study.name}.toml": study.text()}, replace=replace, hint=", or --replace it")
-    yield _as_json(made, written) | {"unchanged-holdouts": list(holdouts.sites), "moved-holdouts": list(holdouts.moved)}
+    schema = made.proposal.schema
+    yield {
+        "dataset": made.name,
+        "task": schema.task,
+        "features": list(schema.features()),
+        "columns": _lines(made),
+        "unconfirmed": list(schema.unconfirmed),
+        "sites": [site.name for site in made.sites],
+        "offers": list(map(vars, made.proposal.offers)),
+        "left-out-rows": count_in_words(made.left_out),
+        "rows-without-outcome": count_in_words(made.proposal.target.unlabelled),
+        "rows-of-no-class": count_in_words(made.of_no_class),
+        "notes": list(made.notes),
+        "files": list(map(str, written)),
+        "unchanged-holdouts": list(holdouts.sites),
+        "moved-holdouts": list(holdouts.moved),
+    }
     below = list(holdouts.lines())
     if left:
         below.append(render("commands.data.earlier", sites=", ".join(left)))
@@ -155,24 +171,6 @@ def _lines(made: Workspace) -> list[dict[str, object]]:
         is_feature = one.name in proposal.schema.features()
         lines.append(line | {"feature": is_feature, "leak": proposal.leaks.get(one.name, "")})
     return lines
-
-
-def _as_json(made: Workspace, written: list[Path]) -> dict[str, object]:
-    schema = made.proposal.schema
-    return {
-        "dataset": made.name,
-        "task": schema.task,
-        "features": list(schema.features()),
-        "columns": _lines(made),
-        "unconfirmed": list(schema.unconfirmed),
-        "sites": [site.name for site in made.sites],
-        "offers": list(map(vars, made.proposal.offers)),
-        "left-out-rows": count_in_words(made.left_out),
-        "rows-without-outcome": count_in_words(made.proposal.target.unlabelled),
-        "rows-of-no-class": count_in_words(made.of_no_class),
-        "notes": list(made.notes),
-        "files": list(map(str, written)),
-    }
 
 
 def _print_new(made: Workspace, written: list[Path], to: Path, below: list[str]) -> None:

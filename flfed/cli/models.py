@@ -143,8 +143,7 @@ def _print_joined(part: SharedModel, own: PartyScores, others: list[Path], out: 
         return
     if out is None:
         typer.echo(joined.as_csv(), nl=False)
-    line = render("commands.predict.joined", rows=count, **vars(joined))
-    typer.echo(line, err=out is None)
+    typer.echo(render("commands.predict.joined", rows=count, **vars(joined)), err=out is None)
 
 
 def _check_one_table(table: Path | None, site: str) -> None:

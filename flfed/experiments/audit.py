@@ -123,7 +123,11 @@ def audit(
     >>> audited.findings[0].metric  # doctest: +SKIP
     'auc-of-loss'
     """
-    chosen = _check_attacks(attacks)
+    attack_names = registry.names("attack")
+    for name in attacks:
+        if name not in attack_names:
+            raise unknown("attack", name, attack_names)
+    chosen = list(dict.fromkeys(attacks)) or attack_names
     with RunReader.open(store) as reader:
         entries = reader.runs_of(run)
         series = reader.series(run)
@@ -161,15 +165,6 @@ def audit(
             auditor = Auditor(grid, model, entry, recorded, recorder, opened, tables, sums)
             done = auditor.conduct(chosen, only)
     return replace(done, repeat=entry.repeat, repeats=len(entries))
-
-
-def _check_attacks(names: Sequence[str]) -> list[str]:
-    """Return the attacks, each once."""
-    attack_names = registry.names("attack")
-    for name in names:
-        if name not in attack_names:
-            raise unknown("attack", name, attack_names)
-    return list(dict.fromkeys(names)) or attack_names
 
 
 def _check_named(only: Sequence[str], recorded: Mapping[str, SiteEntry]) -> None:
@@ -280,17 +275,14 @@ class Auditor:
         sent = {site: answers.to_node[replies[site][0]] for site in node_by_site}
         received = {site: answers.to_server[replies[site][0]] for site in node_by_site}
         self.recorder.crossed(ENROL, sent, received)
-        self._note_silent(answers.faults)
-        return node_by_site
-
-    def _note_silent(self, faults: Mapping[str, Any]) -> None:
         # Only an engine of institutions knows the site of a node without a reply.
         site_by_key = {str(node): site for site, node in getattr(self.grid, "nodes", {}).items()}
-        for key, why in faults.items():
-            if key in site_by_key:
-                self._fault(site_by_key[key], why.cause)
+        for node, why in answers.faults.items():
+            if node in site_by_key:
+                self._fault(site_by_key[node], why.cause)
             else:
-                self._fault(f"node {key}", why)
+                self._fault(f"node {node}", why)
+        return node_by_site
 
     def _is_there(self, site: str, reply: EnrolReply) -> bool:
         if not reply.accepted:

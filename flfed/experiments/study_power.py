@@ -123,7 +123,11 @@ def study_power(
     if not 0.5 < auc < 1:
         raise usage_error("experiments.power.auc", auc=auc)
     counts = _count(study) if counts is None else counts
-    _check_counts(study, counts)
+    if not counts:
+        raise usage_error("experiments.power.sites", study=study.name)
+    for site, (rows, events) in counts.items():
+        if events > rows:
+            raise usage_error("experiments.power.counts", site=site, rows=rows, events=events)
     columns = len(schema.features(study.dataset.features))
     design = Design(auc=auc, worthwhile=study.compare.least_gain(AUC, AUC), sites=len(counts), repeats=repeats)
     curve = Curve.of_columns(columns)
@@ -214,14 +218,6 @@ def _measured(design: Design, entry: Mapping[str, Any]) -> tuple[SiteRows, float
         quantile = NORMAL_95 if gain.freedom is None else student_t_bound(gain.freedom)
         error = (gain.high - gain.low) / (2 * quantile * design.shrinkage)
     return SiteRows(site.rows - events - others, events, others), error
-
-
-def _check_counts(study: Study, counts: Counts) -> None:
-    if not counts:
-        raise usage_error("experiments.power.sites", study=study.name)
-    for name, (rows, events) in counts.items():
-        if events > rows:
-            raise usage_error("experiments.power.counts", site=name, rows=rows, events=events)
 
 
 def _count(study: Study) -> dict[str, tuple[int, int]]:

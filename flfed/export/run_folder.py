@@ -318,8 +318,7 @@ def _why_at_sites(run: str, text: str) -> str:
     # No part of it was ever here, nor a file that says so.
     if has_parties(tables):
         return render("export.absent.parties", run=run)
-    path = checkpoints.folder_of(run) / f"{checkpoints.FINAL}.safetensors"
-    if not path.is_file():
+    if not (checkpoints.folder_of(run) / f"{checkpoints.FINAL}.safetensors").is_file():
         return ""
     arrays = checkpoints.final(run).arrays
     if is_encrypted(arrays):

@@ -219,8 +219,7 @@ class ModuleModel:
         rows = torch.linspace(-1, 1, ROWS * inputs, dtype=torch.float64).reshape(ROWS, inputs)
         predictions = _outputs(self.module, rows[:2])
         if not isinstance(predictions, Tensor):
-            kind = type(predictions).__name__
-            raise usage_error("notebook.module.tensor", kind=kind, outputs=outputs)
+            raise usage_error("notebook.module.tensor", kind=type(predictions).__name__, outputs=outputs)
         if not torch.equal(_outputs(self.module, rows), _outputs(self.module, rows)):
             raise usage_error("notebook.module.random")
         shape = tuple(predictions.shape)

@@ -300,8 +300,7 @@ def _approved(folder: SiteFolder, proposal: Proposal, by: str) -> Approval:
     earlier_facts = snapshot.read_facts(serving, folder.frozen)
     facts = earlier_facts or freeze_first(folder, serving)
     if earlier_facts is None and facts.excluded is not None:
-        gone = facts.excluded
-        typer.echo(render("commands.decision.excluded", **vars(gone)), err=True)
+        typer.echo(render("commands.decision.excluded", **vars(facts.excluded)), err=True)
     # A person who opted out meanwhile must not be in rows that are approved.
     if list_changed(folder, facts):
         raise usage_error("commands.decision.opted-out", dataset=study.dataset.name, site=serving.name)

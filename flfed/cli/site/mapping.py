@@ -200,11 +200,9 @@ def _write(site: Site, package: Path, mapping: ColumnMapping) -> Path | None:
     from flfed.rows.proposals.matching import describe_gaps
 
     mapped = replace(site, mapping=mapping)
-    before = package.read_text("utf-8")
-    text = texts.replace_mapping(before, mapped.mapping, describe_gaps(mapped))
+    text = texts.replace_mapping(package.read_text("utf-8"), mapped.mapping, describe_gaps(mapped))
     if text is None:
         raise usage_error("commands.map.computed", file=package)
     copy = texts.keep_copy(package, text.encode())
-    mode = package.stat().st_mode & 0o777
-    write_whole(package, text.encode(), mode=mode)
+    write_whole(package, text.encode(), mode=package.stat().st_mode & 0o777)
     return copy

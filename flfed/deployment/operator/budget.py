@@ -507,6 +507,5 @@ def describe_shared(dataset: str, account: Collection[str], unprotected: int) ->
         together = "both" if len(others) == 1 else "all"
         sentences.append(render("budget.account.one-account", others=", ".join(others), together=together))
     if unprotected:
-        updates = counted(unprotected, "update")
-        sentences.append(render("budget.account.unprotected", updates=updates))
+        sentences.append(render("budget.account.unprotected", updates=counted(unprotected, "update")))
     return sentences

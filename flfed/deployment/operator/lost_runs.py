@@ -75,9 +75,17 @@ class LostRuns:
         for approval in approvals(self._folder):
             if approval.decision != "refused" or any(before.startswith("approved") for before in approval.earlier):
                 self._charge_study(ledger, approval)
-        if self._site.policy.enforces_budget:
+        policy = self._site.policy
+        if policy.enforces_budget:
+            # The least that exceeds the budget of a dataset's rows, in steps of small cost.
             for dataset in self._site.datasets:
-                self._use_up(ledger, dataset)
+                origin = self._origin(self._served(dataset))
+                charge = PrivacyAccount(ledger, dataset, policy, origin=origin).least_refused(SMALL_NOISE)
+                # This charge is for the past, which no budget refuses.
+                account = PrivacyAccount(ledger, dataset, policy.model_copy(update={"epsilon": None}), origin=origin)
+                facts: dict[str, Any] = {"study": "", "study_sha256": "", "asks_sha256": "", "run": self._next_run()}
+                facts |= {"repeat": 0, "round": 0, "rows_sha256": "", "unit": "person", "delta": policy.delta}
+                account.reserve(charge, **facts, given_encoder=False)
 
     def _charge_study(self, ledger: Ledger, approval: Approval) -> None:
         try:
@@ -95,17 +103,6 @@ class LostRuns:
                     run.answer([release], answer=f"lost-{name}", request="", side=side)
         if isinstance(site, FrozenSite) and checks_history(study, site):
             Releases(lambda _: ledger).record(SiteSession(site, study), self._next_run())
-
-    def _use_up(self, ledger: Ledger, dataset: str) -> None:
-        """Charge the least that exceeds the budget of a dataset's rows, in steps of small cost."""
-        policy = self._site.policy
-        origin = self._origin(self._served(dataset))
-        charge = PrivacyAccount(ledger, dataset, policy, origin=origin).least_refused(SMALL_NOISE)
-        # This charge is for the past, which no budget refuses.
-        account = PrivacyAccount(ledger, dataset, policy.model_copy(update={"epsilon": None}), origin=origin)
-        facts: dict[str, Any] = {"study": "", "study_sha256": "", "asks_sha256": "", "run": self._next_run()}
-        facts |= {"repeat": 0, "round": 0, "rows_sha256": "", "unit": "person", "delta": policy.delta}
-        account.reserve(charge, **facts, given_encoder=False)
 
     def _served(self, dataset: str) -> Site:
         """Return the site with its frozen rows, or without rows where they cannot be served."""

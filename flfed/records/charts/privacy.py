@@ -87,8 +87,8 @@ def spent_chart(spent: Mapping[str, SpentLine]) -> Chart:
     drawn = [*bars, *limits]
     there = {row["what"] for row in drawn}
     kinds = [kind for kind in SPENT_COLOURS if kind in there]
-    most = max(row["value"] or 0.0 for row in drawn)
-    end = 1.1 * most  # room for the figures, and for a line at the end
+    # With room for the figures, and for a line at the end.
+    end = 1.1 * max(row["value"] or 0.0 for row in drawn)
     base = {
         "x": quantitative("value", **figure_axis("ε", ticks_of([0.0, end]), grid=False)),
         "y": arms_y(list(spent)),
@@ -107,8 +107,7 @@ def spent_chart(spent: Mapping[str, SpentLine]) -> Chart:
     if limits:
         size = ARMS_PIXELS * (1 - ARMS_GAP)
         layers.append(layer("tick", base | hover, IS_BUDGET, opacity=1, thickness=4, size=size))
-    spec = plot(ARMS_PIXELS * len(spent), layer=layers)
-    return Chart(pd.DataFrame(drawn), spec, is_by_row=True)
+    return Chart(pd.DataFrame(drawn), plot(ARMS_PIXELS * len(spent), layer=layers), is_by_row=True)
 
 
 def left_chart(out: Sequence[CrossedEntry], sites: Sequence[str]) -> Chart:

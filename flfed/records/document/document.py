@@ -296,16 +296,8 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
     UsageError
         If there is no such run that the viewer may see.
     """
-    reads = viewer or Viewer()
-    content = Content.open(name, store, reads)
+    content = Content.open(name, store, viewer or Viewer())
     run = content.shown.run
-    head = [
-        Markup('<meta charset="utf-8">'),
-        Markup(f'<meta http-equiv="Content-Security-Policy" content="{plain(POLICY)}">'),
-        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        element("title", f"{run.study} ({run.run})"),
-        element("style", Markup(STYLE.read_text(encoding="utf-8"))),
-    ]
     shown = SECTIONS if content.shown.has_model else WITHOUT_MODEL
     parts = [part(content) for part in shown]
     _, absent = divide(part for part in parts if isinstance(part, Section))
@@ -317,7 +309,20 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
     if absent:
         body_parts.append(section(render("pages.absent.title"), bullets(one.reason for one in absent)))
     body = element("body", element("header", *_head(content)), element("main", *body_parts), footer)
-    return f'{MARK}<html lang="en">{element("head", *head)}{body}</html>\n'
+    return html_file(MARK, f"{run.study} ({run.run})", body)
+
+
+def html_file(mark: str, title: str, body: Markup, more_style: str = "") -> str:
+    """Return an HTML file that begins with a mark and loads nothing."""
+    head = element(
+        "head",
+        Markup('<meta charset="utf-8">'),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{plain(POLICY)}">'),
+        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        element("title", title),
+        element("style", Markup(STYLE.read_text(encoding="utf-8") + more_style)),
+    )
+    return f'{mark}<html lang="en">{head}{body}</html>\n'
 
 
 def _head(content: Content) -> list[Markup]:

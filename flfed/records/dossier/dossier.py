@@ -18,8 +18,8 @@ from typing import Any
 
 from flfed.errors import UsageError, require_extra
 from flfed.paths import private_folder, write_private
-from flfed.records.document.document import POLICY, STYLE, document
-from flfed.records.document.sections import Markup, bullets, element, paragraphs, plain, section, table
+from flfed.records.document.document import document, html_file
+from flfed.records.document.sections import Markup, bullets, element, paragraphs, section, table
 from flfed.records.dossier.answers import (
     Answer,
     Counts,
@@ -112,8 +112,7 @@ def _line(answer: Answer) -> dict[str, object]:
         status = render("dossier.status.written", by=item.by)
     cells = [_fact(finding) for finding in answer.findings]
     if answer.text:
-        words = render("dossier.pages.text", by=item.by, text=answer.text)
-        cells.append(element("p", words))
+        cells.append(element("p", render("dossier.pages.text", by=item.by, text=answer.text)))
     elif answer.status == "record" and item.rest:
         cells.append(element("p", render("dossier.pages.rest", **vars(item)), class_="small"))
     shown = element("span", status, class_=f"status-{answer.status}")
@@ -172,16 +171,8 @@ def _signature() -> Markup:
 
 
 def _page(title: str, head: Sequence[Markup], parts: Sequence[Markup]) -> str:
-    style = STYLE.read_text(encoding="utf-8") + MORE_STYLE
-    elements = [
-        Markup('<meta charset="utf-8">'),
-        Markup(f'<meta http-equiv="Content-Security-Policy" content="{plain(POLICY)}">'),
-        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        element("title", title),
-        element("style", Markup(style)),
-    ]
     body = element("body", element("header", element("h1", title), *head), element("main", *parts))
-    return f'{MARK}<html lang="en">{element("head", *elements)}{body}</html>\n'
+    return html_file(MARK, title, body, MORE_STYLE)
 
 
 def describe_crate(record: RunRecord, facts: Facts, files: Iterable[str]) -> Mapping[str, Any]:

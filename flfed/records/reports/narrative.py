@@ -305,24 +305,22 @@ class ForestLine:
 def forest_lines(report: Report, metric: str, sites: Sequence[str]) -> list[ForestLine]:
     """Return the lines of a forest plot: a site each, the mean last."""
     run = run_of(report)
-    lines = [_forest_line(name, run.sites[name], metric) for name in sites]
+    lines = []
+    for name in sites:
+        site = run.sites[name]
+        here = site_of(site)
+        arm, gain = verdicts.best_arm(site, metric) or ("global", Difference(None))
+        events = None if here.holdout_classes is None else here.holdout_classes["1"]
+        figures = {"own": figure_of(here.local_only, metric).value, "shared": figure_of(site[arm], metric).value}
+        ends = (gain.value, gain.deciding.low, gain.deciding.high)
+        code = verdicts.site_verdict(site, metric)[0]
+        lines.append(ForestLine(name, name, *ends, code, rows=here.holdout_rows, events=events, model=arm, **figures))
     mean = figure_of(run.mean_gain, metric)
     # The mean is of the shared model before adjustment, and of all sites, shown here or not.
     if mean.value is not None:
         verdict = verdicts.code_of_mean(mean)
         lines.append(ForestLine(None, f"Mean of {mean.sites} sites", mean.value, mean.low, mean.high, verdict))
     return lines
-
-
-def _forest_line(name: str, site: Report, metric: str) -> ForestLine:
-    """Return the line of one site."""
-    here = site_of(site)
-    arm, gain = verdicts.best_arm(site, metric) or ("global", Difference(None))
-    events = None if here.holdout_classes is None else here.holdout_classes["1"]
-    figures = {"own": figure_of(here.local_only, metric).value, "shared": figure_of(site[arm], metric).value}
-    ends = (gain.value, gain.deciding.low, gain.deciding.high)
-    code = verdicts.site_verdict(site, metric)[0]
-    return ForestLine(name, name, *ends, code, rows=here.holdout_rows, events=events, model=arm, **figures)
 
 
 def untold_in_words(report: Report, metric: str) -> list[str]:

@@ -161,8 +161,7 @@ def charged_lines(privacy: PrivateFacts) -> list[dict[str, str]]:
         names = sentences("names", "answers")
         lines += [_charged_line(names.get(of.name, of.name), of_whom, of.noise, of.share) for of in side_answers]
         if side == "training":
-            sampling = number(private.sampling)
-            how = render("privacy.mechanisms.training", steps=private.steps, sampling=sampling)
+            how = render("privacy.mechanisms.training", steps=private.steps, sampling=number(private.sampling))
             left = 1 - math.fsum(of.share for of in [*side_answers, *side_reserves])
             lines.append(_charged_line(how, of_whom, private.noise, left))
         for of in side_reserves:

@@ -75,8 +75,12 @@ def rests_on(report: Report, site: str, metric: str) -> list[str]:
     how = released(report)
     limits = [render("report.site.costs"), render("report.site.limits")]
     if not how.is_exact:
-        compared = [render("report.site.meaning")] if how.is_compared else []
-        return [*compared, *_describe_noise(report, site), *limits]
+        # Figures from counts with noise.
+        lines = [render("report.site.meaning")] if how.is_compared else []
+        lines.append(render("report.site.noise", about=f"{trained_on(of_site)} {run.privacy['unit']}s"))
+        if run.repeats > 1:
+            lines.append(render("report.site.repeats", repeats=run.repeats))
+        return [*lines, *scores_in_words(report, site), *limits]
     lines = []
     if verdicts.best_gain(of_site, metric) is not None:
         lines.append(render("report.site.meaning"))
@@ -112,15 +116,6 @@ def _describe_test_rows(of_site: Report, metric: str, repeats: int) -> list[str]
     if repeats > 1:
         return [render("report.site.holdouts", repeats=repeats, **facts), *_few(of_site)]
     return [render("report.site.holdout", **facts), *_few(of_site)]
-
-
-def _describe_noise(report: Report, site: str) -> list[str]:
-    """Return the basis of figures from counts with noise."""
-    run = run_of(report)
-    lines = [render("report.site.noise", about=f"{trained_on(run.sites[site])} {run.privacy['unit']}s")]
-    if run.repeats > 1:
-        lines.append(render("report.site.repeats", repeats=run.repeats))
-    return [*lines, *scores_in_words(report, site)]
 
 
 def _began_with(of_site: Report, metric: str, *, unknown: bool) -> list[str]:
@@ -230,8 +225,7 @@ def site_line(report: Report, name: str, metric: str, arms: Sequence[str] = verd
         start = {"Site": name, TRAINED_ON.capitalize(): trained_on(site)}
     cells = {}
     for arm in arms:
-        figure = figure_of(site[arm], metric)
-        cells[MODELS[arm]] = _unbroken(verdict.with_interval(figure))
+        cells[MODELS[arm]] = _unbroken(verdict.with_interval(figure_of(site[arm], metric)))
     if not how.is_compared:
         return start | cells
     gain = {f"Gain, + is better ({interval_name(report)})": _unbroken(gain_in_words(site, metric))}

@@ -289,7 +289,18 @@ def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: s
         lead.append(render("pages.drift.drawn", shown=COLUMNS_DRAWN, columns=len(columns.columns)))
     says = drift_in_words(columns, sites=of)
     drawing = _drawing("drift", render("pages.drift.title"), cells, 1, says, lines)
-    note = _how_to_read("".join(cell["text"] for cell in cells))
+    text = "".join(cell["text"] for cell in cells)
+    signs = {
+        "±": render("pages.drift.category"),
+        "(": render("pages.drift.chance"),
+        "≈": render("pages.drift.about"),
+        "–": render("pages.drift.dash", rows=FEW_ROWS),
+    }
+    note = (
+        render("pages.drift.read", small=number(SMALL, 1), large=number(LARGE, 2)),
+        *(meaning for sign, meaning in signs.items() if sign in text),
+        render("pages.drift.limits"),
+    )
     return Section(title=APART, lead=lead, charts=(drawing,), says=says, note=note)
 
 
@@ -299,21 +310,6 @@ def _drawing(
     """Return the map of cells by column and site."""
     draw = partial(_map, cells, most=most)
     return Drawing(title=title, draw=draw, key=key, says=" ".join(says), lines=lines)
-
-
-def _how_to_read(text: str) -> tuple[str, ...]:
-    """Return the key to the map's signs in `text`."""
-    signs = {
-        "±": render("pages.drift.category"),
-        "(": render("pages.drift.chance"),
-        "≈": render("pages.drift.about"),
-        "–": render("pages.drift.dash", rows=FEW_ROWS),
-    }
-    return (
-        render("pages.drift.read", small=number(SMALL, 1), large=number(LARGE, 2)),
-        *(meaning for sign, meaning in signs.items() if sign in text),
-        render("pages.drift.limits"),
-    )
 
 
 def _furthest(column: Column) -> tuple[float, float]:

@@ -345,16 +345,11 @@ def within_groups(payload: Payload | None, *, only: str | None, note: Sequence[s
     for column in score_curves.grouped_columns(subgroups):
         title = render("pages.scores.group", column=column)
         tables.append(Table(title=title, lines=score_curves.grouped_lines(subgroups, column), stays=1))
-    note = (*note, *_describe_suppression(subgroups, only), render("report.curves.groups"))
-    return Section(title="Discrimination within groups", tables=tables, note=note)
-
-
-def _describe_suppression(subgroups: score_curves.Subgroups, only: str | None) -> list[str]:
-    """Return how many figures are suppressed, and how many sites sent none."""
     count = sum(of.value is None for of in subgroups.every)
     verb = "is" if count == 1 else "are"
     sentences = [render("pages.scores.suppressed", figures=len(subgroups.every), count=count, verb=verb)]
     silent = subgroups.requested_sites - len(subgroups.sites)
     if silent > 0 and only is None:
         sentences.append(render("pages.scores.silent", asked=subgroups.requested_sites, sites=silent))
-    return sentences
+    note = (*note, *sentences, render("report.curves.groups"))
+    return Section(title="Discrimination within groups", tables=tables, note=note)

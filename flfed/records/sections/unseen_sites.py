@@ -197,8 +197,7 @@ def advised_updates(report: Report) -> Section | None:
         if advice is not None:
             losses = {"before": number(advice.before, LOSS_DECIMALS), "after": number(advice.after, LOSS_DECIMALS)}
             intercept = number(advice.intercept, UPDATE_DECIMALS, signed=True)
-            slope = number(advice.slope, UPDATE_DECIMALS)
-            facts = {"site": site, "intercept": intercept, "slope": slope}
+            facts = {"site": site, "intercept": intercept, "slope": number(advice.slope, UPDATE_DECIMALS)}
             says.append(render(f"report.validation.due-{advice.name}", **facts, **losses))
     if lines and not says:
         says.append(render("report.validation.none-due"))

@@ -233,19 +233,17 @@ def coefficients(payloads: Sequence[Mapping[str, Any]]) -> Section:
     repeats = read_all(_Coefficients, payloads)
     by_input = {name: [of.coefficients[place] for of in repeats] for place, name in enumerate(repeats[0].inputs)}
     ranked = sorted(by_input.items(), key=lambda item: -abs(sum(item[1])))
-    lines = [_coefficient(name, values) for name, values in ranked]
+    lines = []
+    for name, values in ranked:
+        mean = sum(values) / len(values)
+        line = {"Input": name, "Coefficient (log-odds)": number(mean, 3, signed=True), "Odds ratio": ABSENT}
+        if abs(mean) < LARGEST_LOG_ODDS:
+            line |= {"Odds ratio": number(math.exp(mean), 2)}
+        if len(values) > 1:
+            line |= {"In the repeats": interval(min(values), max(values))}
+        lines.append(line)
     note = render("report.importance.coefficients")
     return Section(title="What the shared model goes by", tables=(Table(lines=lines),), note=(note,))
-
-
-def _coefficient(name: str, values: Sequence[float]) -> dict[str, str]:
-    mean = sum(values) / len(values)
-    line = {"Input": name, "Coefficient (log-odds)": number(mean, 3, signed=True), "Odds ratio": ABSENT}
-    if abs(mean) < LARGEST_LOG_ODDS:
-        line |= {"Odds ratio": number(math.exp(mean), 2)}
-    if len(values) > 1:
-        line |= {"In the repeats": interval(min(values), max(values))}
-    return line
 
 
 def importance_lines(importances: Importances) -> list[dict[str, str]]:

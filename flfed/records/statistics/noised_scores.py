@@ -257,8 +257,7 @@ def name_sites(sites: Sequence[str]) -> str:
 def covered_rows(report: ReportMapping, metric: str) -> tuple[list[str], list[list[str]]]:
     """Return the table of the sites as headers and rows, the line over all sites last."""
     run = run_of(report)
-    name = metric_name(metric)
-    headers = ["site", TRAINED_ON, f"{name} of the shared model", "95 % CI"]
+    headers = ["site", TRAINED_ON, f"{metric_name(metric)} of the shared model", "95 % CI"]
     whole = figure_of(run.global_, metric)
     # Where noise hides the rows of all sites, no site has a figure.
     none = whole if whole.value is None else FigureReport(reason="no figure of its own")

@@ -127,17 +127,16 @@ def group_name(by: str, value: str) -> str:
 
 def _odds_lines(statistic: StatisticObject) -> Lines:
     odds = read(Odds, statistic)
-    return [_odds_line(name, one) for name, one in (odds.by_site | {f"all {odds.sites} sites": odds}).items()]
-
-
-def _odds_line(name: str, one: OddsOfRows) -> dict[str, str]:
-    line = {"Rows of": name}
-    for of in one.groups:
-        share = f" ({number(100 * of.events / of.rows, 1)} %)" if of.rows else ""
-        line[f"{group_name(one.by, of.group)}: with the outcome"] = f"{of.events} of {of.rows}{share}"
-    ratio = one.odds_ratio or Figure()
-    cell = ABSENT if ratio.value is None else with_ends(*ratio.ends)
-    return line | {"Odds ratio (95 % CI)": cell}
+    lines = []
+    for name, one in (odds.by_site | {f"all {odds.sites} sites": odds}).items():
+        line = {"Rows of": name}
+        for of in one.groups:
+            share = f" ({number(100 * of.events / of.rows, 1)} %)" if of.rows else ""
+            line[f"{group_name(one.by, of.group)}: with the outcome"] = f"{of.events} of {of.rows}{share}"
+        ratio = one.odds_ratio or Figure()
+        cell = ABSENT if ratio.value is None else with_ends(*ratio.ends)
+        lines.append(line | {"Odds ratio (95 % CI)": cell})
+    return lines
 
 
 def _odds_in_words(statistic: StatisticObject) -> list[str]:
@@ -246,19 +245,18 @@ class Stocks(StocksOfRows):
 
 def _stock_lines(statistic: StatisticObject) -> Lines:
     stocks = read(Stocks, statistic)
-    return [_stock_line(name, one) for name, one in (stocks.by_site | {f"all {stocks.sites} sites": stocks}).items()]
-
-
-def _stock_line(name: str, one: StocksOfRows) -> dict[str, str]:
-    line = {
-        "Rows of": name,
-        "Rows until then, and after": f"{one.rows:,}, {one.rows_after:,}",
-        "Deviation of errors until then": number(one.deviation.value),
-        "Mean absolute error after": number(one.error.value),
-    }
-    for by, of in one.stocks.items():
-        line[f"Covered, stock by {_errors_of(by)}"] = shown(of.service.value, _percent)
-    return line
+    lines = []
+    for name, one in (stocks.by_site | {f"all {stocks.sites} sites": stocks}).items():
+        line = {
+            "Rows of": name,
+            "Rows until then, and after": f"{one.rows:,}, {one.rows_after:,}",
+            "Deviation of errors until then": number(one.deviation.value),
+            "Mean absolute error after": number(one.error.value),
+        }
+        for by, of in one.stocks.items():
+            line[f"Covered, stock by {_errors_of(by)}"] = shown(of.service.value, _percent)
+        lines.append(line)
+    return lines
 
 
 def _percent(share: float) -> str:
@@ -407,8 +405,7 @@ def _survival_in_words(statistic: StatisticObject) -> list[str]:
     if of.log_rank is not None:
         p = of.log_rank.p.value or 0.0
         key = "differ" if p < UNLIKE else "agree"
-        chi2 = number(of.log_rank.chi2.value)
-        difference = " " + render(f"report.log-rank.{key}", chi2=chi2, p=format_p(p))
+        difference = " " + render(f"report.log-rank.{key}", chi2=number(of.log_rank.chi2.value), p=format_p(p))
     rows = counted(sum(group.rows for group in of.groups), "row")
     sites = counted(of.sites, "site")
     method = render(f"report.survival.{of.method}", step=of.moment(of.step), rows=rows, sites=sites)

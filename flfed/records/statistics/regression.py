@@ -269,8 +269,7 @@ def _averaging_in_words(model: Coefficients) -> list[str]:
     facts["distance"] = number(abs(average.distance), 2)
     lines = [render("report.averaging.farthest", **facts)]
     if averaging.sites_without_fit:
-        absent = counted(averaging.sites_without_fit, "site")
-        lines.append(render("report.averaging.absent", sites=absent))
+        lines.append(render("report.averaging.absent", sites=counted(averaging.sites_without_fit, "site")))
     return lines
 
 

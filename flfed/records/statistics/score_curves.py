@@ -371,8 +371,7 @@ def _of_rows(name: str, report: Report, metric: str) -> str:
         return NOT_COMPARABLE
     run = run_of(report)
     arm = run.global_ if name == ALL else site_of(run.sites.get(name, {})).global_
-    figure = figure_of(arm, metric)
-    return with_interval(figure)
+    return with_interval(figure_of(arm, metric))
 
 
 def _of_curve(
@@ -494,19 +493,16 @@ def grouped_lines(subgroups: Subgroups, column: str) -> list[dict[str, str]]:
     column : str
         One of `grouped_columns`.
     """
-    return [_grouped_line(site, column, subgroups.sites[site]) for site in sorted(subgroups.sites)]
-
-
-def _grouped_line(site: str, column: str, groups: Sequence[GroupFigure]) -> dict[str, str]:
-    own = [of for of in groups if of.column == column]
-    bounds = [(of.low, of.high) for of in own if of.low is not None and of.high is not None]
-    lowest = min((high for _, high in bounds), default=0.0)
-    apart = any(low > lowest for low, _ in bounds)
-    line = {"Rows of": site} | {of.group: _of_group(of) for of in own}
-    clear = "none" if len(bounds) > 1 else ABSENT
-    if apart:
-        clear = APART
-    return line | {"Clear difference": clear}
+    lines = []
+    for site, groups in sorted(subgroups.sites.items()):
+        own = [of for of in groups if of.column == column]
+        bounds = [(of.low, of.high) for of in own if of.low is not None and of.high is not None]
+        lowest = min((high for _, high in bounds), default=0.0)
+        clear = "none" if len(bounds) > 1 else ABSENT
+        if any(low > lowest for low, _ in bounds):
+            clear = APART
+        lines.append({"Rows of": site} | {of.group: _of_group(of) for of in own} | {"Clear difference": clear})
+    return lines
 
 
 def _of_group(of: GroupFigure) -> str:

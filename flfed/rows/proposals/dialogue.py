@@ -259,7 +259,19 @@ class MappingDialogue:
         return Question("several", tuple(proposed), tuple(lines))
 
     def _ask_codes(self, column: str, decision: Decision) -> Question:
-        return Question("codes", (column,), _describe_codes(column, decision, self._codes(decision.own or "")))
+        """Return the question about a column's codes, with their numbers of rows."""
+        codes = self._codes(decision.own or "")
+        numbers = sorted(codes.values(), reverse=True)
+        shown = ", ".join(suppress_small(numbers)[:MOST_COUNTS])
+        if len(numbers) > MOST_COUNTS:
+            shown += ", …"
+        facts = {"codes": len(numbers), "unnamed": len(_list_unnamed(decision.field, codes)), "counts": shown}
+        lines = (
+            render("proposals.dialogue.codes", column=column, own=decision.own, **facts),
+            "  " + render("proposals.dialogue.values", values="; ".join(decision.open_values)),
+            render("proposals.dialogue.typing"),
+        )
+        return Question("codes", (column,), lines)
 
     def _codes(self, own: str) -> dict[str, int]:
         """Return the distinct codes of a column, with their numbers of rows."""
@@ -367,20 +379,6 @@ class MappingDialogue:
                 raise usage_error("proposals.dialogue.taken", own=own, column=other)
 
 
-def _describe_codes(column: str, decision: Decision, codes: Mapping[str, int]) -> tuple[str, ...]:
-    """Return the lines of the question about a column's codes, with their numbers of rows."""
-    numbers = sorted(codes.values(), reverse=True)
-    shown = ", ".join(suppress_small(numbers)[:MOST_COUNTS])
-    if len(numbers) > MOST_COUNTS:
-        shown += ", …"
-    numbers_of_codes = {"codes": len(numbers), "unnamed": len(_list_unnamed(decision.field, codes))}
-    return (
-        render("proposals.dialogue.codes", column=column, own=decision.own, counts=shown, **numbers_of_codes),
-        "  " + render("proposals.dialogue.values", values="; ".join(decision.open_values)),
-        render("proposals.dialogue.typing"),
-    )
-
-
 def _refuse_codes(
     column: str, own: str, typed: Mapping[str, str], values: Sequence[str], codes: Mapping[str, int]
 ) -> None:
@@ -413,11 +411,18 @@ def _describe_whole(columns: Sequence[str], free: Sequence[Sequence[str]]) -> tu
 
 def _describe_choice(match: Match, column: Column, candidates: Sequence[Candidate]) -> tuple[str, ...]:
     """Return the lines of the question about one column."""
-    lines = [render("proposals.dialogue.column", column=match.column, description=describe_column(column))]
+    parts = [column.description or column.kind]
+    if column.range is not None:
+        low, high = column.range
+        parts.append(f"{low:g} to {high:g} {column.unit}".rstrip())
+    lines = [render("proposals.dialogue.column", column=match.column, description="; ".join(parts))]
     if match.own is not None and match.standing == "unsure":
         lines.append("  " + render("proposals.dialogue.doubt", **vars(match)))
     for number, candidate in enumerate(candidates, start=1):
-        lines.append(describe_candidate(number, candidate))
+        is_converted = (candidate.field.multiply, candidate.field.add) != (1.0, 0.0)
+        factor = f" * {candidate.field.multiply:g}" if is_converted else ""
+        line = render("proposals.dialogue.candidate", number=number, factor=factor, **vars(candidate))
+        lines.append(f"  {line}")
     if column.is_number():
         return (*lines, render("proposals.dialogue.choose-number", unit=column.unit or "the schema's"))
     return (*lines, render("proposals.dialogue.choose"))
@@ -525,23 +530,6 @@ def _read_wrong(columns: Sequence[str], text: str) -> set[str]:
     if not places or min(places) < 1 or max(places) > len(columns):
         raise usage_error("proposals.dialogue.unclear", numbers=len(columns))
     return {columns[place - 1] for place in places}
-
-
-def describe_column(column: Column) -> str:
-    """Return what a column of a schema is, for people."""
-    parts = [column.description or column.kind]
-    if column.range is not None:
-        low, high = column.range
-        parts.append(f"{low:g} to {high:g} {column.unit}".rstrip())
-    return "; ".join(parts)
-
-
-def describe_candidate(number: int, candidate: Candidate) -> str:
-    """Return the line of a candidate, with the factor that its values would need."""
-    is_converted = (candidate.field.multiply, candidate.field.add) != (1.0, 0.0)
-    factor = f" * {candidate.field.multiply:g}" if is_converted else ""
-    line = render("proposals.dialogue.candidate", number=number, factor=factor, **vars(candidate))
-    return f"  {line}"
 
 
 def read_codes(text: str, values: Sequence[str]) -> dict[str, str]:

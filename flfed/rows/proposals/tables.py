@@ -201,16 +201,12 @@ def propose_schema(
     # Identifiers are left out except the group: a model cannot use them.
     schema_columns = {n: p for n, p in proposals.items() if p.column and (p.kind != "id" or n == group)}
     leaks = _take_leaks(columns, proposals, schema_columns, predicted, target, wishes)
-    _refuse_unlearnable(schema_columns, leaks)
+    if not any(proposal.kind in FEATURES and one not in leaks for one, proposal in schema_columns.items()):
+        raise usage_error("proposals.table.featureless")
     schema = _schema(name, target, group, columns, schema_columns, predicted, leaks)
     free = {n: proposal for n, proposal in proposals.items() if n not in leaks and proposal.why != RESTARTS}
     offers = offers_of(columns, free, parts, group, time)
     return TableProposal(schema, proposals, predicted, leaks, len(columns[target]), offers)
-
-
-def _refuse_unlearnable(schema_columns: Proposals, leaks: Mapping[str, str]) -> None:
-    if not any(proposal.kind in FEATURES and name not in leaks for name, proposal in schema_columns.items()):
-        raise usage_error("proposals.table.featureless")
 
 
 def _refuse_wishes(wishes: Wishes, named: Collection[str]) -> None:

@@ -180,8 +180,7 @@ def _stored(site: Site) -> bytes:
     try:
         stored: bytes = table.assign(**{str(name): plain_text(table[name]) for name in mixed}).to_parquet(index=False)
     except (ValueError, TypeError, NotImplementedError) as error:  # pyarrow's own errors are of these
-        kind = type(error).__name__
-        raise usage_error("proposals.workspace.unstored", site=site.name, error=kind) from None
+        raise usage_error("proposals.workspace.unstored", site=site.name, error=type(error).__name__) from None
     return stored
 
 

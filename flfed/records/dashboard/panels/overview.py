@@ -133,23 +133,19 @@ def answer(run_report: Report, metric: str, warnings: int) -> None:
         st.markdown(f"## {escape(metric_name(metric))} {escape(figure_text)}")
         st.markdown(escape(noised.uncompared_in_words(run_report)))
     else:
-        _whether_it_pays(run_report, metric)
+        headline, _, figures = narrative.joining_in_words(run_report, metric).partition(": ")
+        counted_sites = narrative.tally(run_report, metric).partition(";")[0].rstrip(".")
+        first, *others = [*narrative.doubts(run_report, metric), headline or counted_sites]
+        st.markdown(f"## {escape(first)}")
+        for line in others:
+            st.markdown(f"**{escape(line)}**")
+        if figures:
+            beside = f"{counted_sites}. {narrative.describe_mean_beside_sites(run_report, metric)}".rstrip()
+            st.markdown(f"**{escape(sentence_case(figures))}** {escape(beside)}")
+        for line in noised.own_under_noise(run_report):
+            st.caption(escape(line))
     if warnings:
         st.markdown(f":orange-badge[:material/warning: {counted(warnings, 'warning')} below]")
-
-
-def _whether_it_pays(run_report: Report, metric: str) -> None:
-    headline, _, figures = narrative.joining_in_words(run_report, metric).partition(": ")
-    counted_sites = narrative.tally(run_report, metric).partition(";")[0].rstrip(".")
-    first, *others = [*narrative.doubts(run_report, metric), headline or counted_sites]
-    st.markdown(f"## {escape(first)}")
-    for line in others:
-        st.markdown(f"**{escape(line)}**")
-    if figures:
-        beside = f"{counted_sites}. {narrative.describe_mean_beside_sites(run_report, metric)}".rstrip()
-        st.markdown(f"**{escape(sentence_case(figures))}** {escape(beside)}")
-    for line in noised.own_under_noise(run_report):
-        st.caption(escape(line))
 
 
 def warn(lines: Sequence[str]) -> None:

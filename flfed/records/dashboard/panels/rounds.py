@@ -331,7 +331,11 @@ def cost(opened: Opened) -> None:
     width = by_database.width_of(max(run.rounds_planned for run in opened.runs), POINTS)
     costs: list[Cost] = _by_block(opened, "costs", last_round(opened.runs), width)
     # Blocks of rounds have means, which compare with single rounds.
-    lines = [_cost_line(one) for one in costs]
+    lines = []
+    for one in costs:
+        rounds = str(one.first) if one.first == one.last else f"{one.first} to {one.last}"
+        sizes = {"kB to sites": one.to_site / 1000, "kB from sites": one.to_server / 1000}
+        lines.append({"Rounds": rounds, "Seconds a round": one.seconds, **sizes})
     summary = _cost_in_words(costs, opened)
     st.caption(summary)
     if not costs and not opened.is_running:
@@ -346,12 +350,6 @@ def cost(opened: Opened) -> None:
         figure(left, "Seconds a round", drawn, lines, key="round-seconds", says=says)
     title = render("pages.costs.own" if opened.only else "pages.costs.total")
     figure(right, title, _bytes(costs), lines, key="round-bytes", says=_describe_chart(opened, f"{title}. {summary}"))
-
-
-def _cost_line(one: Cost) -> Line:
-    rounds = str(one.first) if one.first == one.last else f"{one.first} to {one.last}"
-    sizes = {"kB to sites": one.to_site / 1000, "kB from sites": one.to_server / 1000}
-    return {"Rounds": rounds, "Seconds a round": one.seconds, **sizes}
 
 
 def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:

@@ -46,16 +46,11 @@ def answer(report: Report, site: str, metric: str) -> None:
         with st.expander("Basis and limits"):
             st.markdown(bullets(map(escape, site_answer.rests_on(report, site, metric))))
         if metric == AUC and code != verdict.PAYS:
-            _link_prospect(report, site)
-
-
-def _link_prospect(report: Report, site: str) -> None:
-    """Show a link to the gain that a site of this size could show, where its test rows are counted by outcome."""
-    numbers = prospect_of_site(report, site)
-    if numbers:
-        label = render("pages.prospect.link")
-        page = page_files()["before-you-join"]
-        st.page_link(page, label=label, icon=":material/arrow_forward:", query_params=numbers)
+            numbers = prospect_of_site(report, site)
+            if numbers:
+                label = render("pages.prospect.link")
+                page = page_files()["before-you-join"]
+                st.page_link(page, label=label, icon=":material/arrow_forward:", query_params=numbers)
 
 
 def figures_of_all(report: Report, metric: str) -> None:
