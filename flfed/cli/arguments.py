@@ -131,7 +131,7 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     >>> parse_grid(["lr=0.01,0.1", "plan.optimiser=sgd,adam"])
     {'lr': (0.01, 0.1), 'plan.optimiser': ('sgd', 'adam')}
     """
-    grid: dict[str, tuple[Any, ...]] = {}
+    grid = {}
     for text in texts:
         key, _, values = map(str.strip, text.partition("="))
         if not key or not values:

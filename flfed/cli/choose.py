@@ -104,7 +104,7 @@ def _find_dataset(outcome: Outcome) -> DatasetFacts:
     from flfed.rows.data import datasets
     from flfed.study.choice import STAND_INS, DatasetFacts
 
-    names = set[str]()
+    names = set()
     for root in roots():
         if root not in (own_root(), frames_folder().resolve()):
             names |= {path.parent.name for path in root.glob("datasets/*/schema.toml")}

@@ -157,7 +157,7 @@ def admit_site(
 
 def _read_fingerprints(options: Sequence[str]) -> dict[str, str]:
     """Return the fingerprints of the option, by site."""
-    fingerprints: dict[str, str] = {}
+    fingerprints = {}
     for text in options:
         site, equals, fingerprint = text.partition("=")
         if not equals or site in fingerprints:

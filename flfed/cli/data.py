@@ -32,7 +32,7 @@ def list_data() -> output.Shown:
     """List the datasets, and whether their files are here."""
     from flfed.rows.data import datasets
 
-    entries: list[dict[str, object]] = []
+    entries = []
     broken = {}
     rows = []
     headers = ["dataset", "about", "task", "kind", "licence", "state"]

@@ -146,7 +146,7 @@ def _bars(console: Console) -> Iterator[Progress]:
     bars = Progress(*columns, console=console, transient=True, auto_refresh=False)
     with displaying(_Display(bars)):
         # A stage without a count has no total: its bar moves, and its clock runs.
-        tasks: dict[str, Any] = {}
+        tasks = {}
         stand_in = [bars.add_task(READING, total=None)]
 
         def show_stage(stage: str, done: int, of: int) -> None:

@@ -228,7 +228,7 @@ class Auditor:
         if self.tables is not None and self._is_whole(nodes):
             self._check_rows(self.tables, sorted(nodes))
         wanted = self._wanted(nodes, only)
-        findings: list[AuditRow] = []
+        findings = []
         for number, attack in enumerate(attacks):
             self.recorder.progress("attacks", number, len(attacks))
             try:
@@ -266,7 +266,7 @@ class Auditor:
         # The sharing of the run remains in force, whatever the policy of a site is now.
         self.recorder.share(recorded_as)
         self.recorder.share(sharing_of(answers.replies.values()))
-        node_by_site: dict[str, int] = {}
+        node_by_site = {}
         for site, (key, reply) in sorted(replies.items()):
             # A site without a record took no part in the run.
             if site in recorded_as and self._is_there(site, reply):
@@ -322,7 +322,7 @@ class Auditor:
         self.recorder.crossed(AUDIT, answers.to_node, answers.to_server)
         for site, why in answers.faults.items():
             self._fault(site, why, attack)
-        rows: list[AuditRow] = []
+        rows = []
         shared_as = self.recorder.shared_as
         # The model never saw the rows of a site whose rows have changed.
         usable = {site: reply for site, reply in answers.replies.items() if not self._other_rows(site, reply)}

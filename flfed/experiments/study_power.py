@@ -70,7 +70,7 @@ class StudyPower:
 
     def as_object(self) -> dict[str, Any]:
         """Return the object for JSON."""
-        sites: dict[str, Any] = {}
+        sites = {}
         for name, prospect in self.sites.items():
             rows, events = self.counts[name]
             sites[name] = {"rows": rows, "events": events}

@@ -204,7 +204,7 @@ def sweep(
     # All points share one reading of the tables, and its split.
     taking_part = [CachedSite.of(site, splits_once=True) for site in find_sites(study, sites)]
     torch.set_num_threads(1)
-    outcomes: dict[int, Point] = {}
+    outcomes = {}
     stopped = ""
 
     def add(number: int, run: str) -> None:

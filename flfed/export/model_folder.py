@@ -369,7 +369,7 @@ def quantise(arrays: Arrays) -> Arrays:
     >>> found["w"].tolist(), found["b"].tolist()
     ([[127, 0], [-64, 0]], [0.25, 0.0])
     """
-    stored: Arrays = {}
+    stored = {}
     for name, value in arrays.items():
         if value.ndim < 2 or value.dtype.kind != "f":
             stored[name] = value
@@ -409,8 +409,8 @@ def drawn_rows(layout: Layout, encoder: Encoder, rows: int, rng: np.random.Gener
     rows : int
     rng : Generator
     """
-    codes: dict[str, np.ndarray] = {}
-    values: dict[str, np.ndarray] = {}
+    codes = {}
+    values = {}
     for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
         *shares, gaps = encoder.frequency[place]
         empty = np.zeros(rows, bool) if column is layout.target else rng.random(rows) < gaps

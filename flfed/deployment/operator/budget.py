@@ -209,7 +209,7 @@ class Account:
         A run's ε is of its lines as they count on the account: on both sides where people may have changed sides.
         """
         rules = self.tally(dataset).rules
-        entries = list[dict[str, Any]]()
+        entries = []
         for part in self.runs.values():
             whole = Tally.of(other.tally(dataset) for other in self.runs.values() if other.run == part.run)
             entries += part.kinds(delta, replace(whole, rules=rules).epsilon(delta))

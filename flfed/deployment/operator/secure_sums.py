@@ -271,7 +271,7 @@ def other_studies(folder: SiteFolder, study: Study, co_sites: Sequence[str], agr
 
 def _studies_left(folder: SiteFolder, dataset: str) -> dict[str, str]:
     """Return the names of the studies on a dataset of which something left, by their hashes."""
-    names_by_hash: dict[str, str] = {}
+    names_by_hash = {}
     for line in ledger_of(folder).lines():
         if line.kind in LEAVING and line.facts.get("dataset") == dataset:
             name = line.text("study")

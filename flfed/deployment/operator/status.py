@@ -126,7 +126,7 @@ def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str,
     ledger = ledger_of(folder)
     if (newest := ledger.last()) is not None and ledger.is_ahead(newest):
         problems.append(ahead(newest, folder.site))
-    entries: list[dict[str, Any]] = []
+    entries = []
     # Read from its end, so that a long ledger costs no more.
     with ledger.reading() as ledger_file:
         lines = ledger_file.backwards() if ledger_file else iter(())

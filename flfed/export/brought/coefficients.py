@@ -94,7 +94,7 @@ def _parse_table(path: Path) -> dict[str, Coefficient]:
     with foreign_parser(refusal, csv.Error):
         reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
         rows = list(reader)
-    coefficients: dict[str, Coefficient] = {}
+    coefficients = {}
     for name, value, unit in _cells(path, reader.fieldnames or (), rows):
         if name in coefficients:
             raise usage_error("models.brought.twice", path=path, name=name[:80])
@@ -128,7 +128,7 @@ def schema_terms(schema: Schema) -> dict[str, Term]:
 
     A number or a flag has its own name, and a flag's value 1 as well; a value of a category has `column=value`.
     """
-    terms: dict[str, Term] = {}
+    terms = {}
     for name, column in schema.columns.items():
         if column.kind == "number":
             terms[name] = (name, 0)
@@ -143,7 +143,7 @@ def schema_terms(schema: Schema) -> dict[str, Term]:
 def _terms_of(path: Path, schema: Schema, coefficients: Mapping[str, Coefficient]) -> dict[Term, float]:
     """Return the value of each term, whose units are the schema's; raises UsageError."""
     terms = schema_terms(schema)
-    by_term: dict[Term, float] = {}
+    by_term = {}
     for name, (value, unit) in coefficients.items():
         if name not in terms:
             raise usage_error("models.brought.name", path=path, name=name[:80], hint=nearest(name, list(terms)))

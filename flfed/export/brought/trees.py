@@ -97,7 +97,7 @@ def _with_trees(forest: Arrays, trees: Sequence[Tree], columns: Sequence[InputCo
 def _named_inputs(names: Sequence[str], schema: Schema, path: Path) -> list[Named]:
     """Return column and code of each input; raises UsageError."""
     by_name: dict[str, Named] = {**schema_terms(schema), **{name: (name, None) for name in schema.columns}}
-    inputs: list[Named] = []
+    inputs = []
     for name in names:
         if name not in by_name:
             hint = nearest(name, list(by_name))
@@ -229,7 +229,7 @@ def rewritten(source: SourceTree, inputs: Sequence[Input]) -> Tree:
         If it has more than `DEEPEST` levels of splits.
     """
     rewriting = _Rewriting(source, inputs)
-    origins: list[int] = []
+    origins = []
     nodes: list[tuple[int, int, bool, int]] = []
     waiting: deque[tuple[int, int, Spans]] = deque([(0, 0, {})])
     while waiting:

@@ -117,7 +117,7 @@ def _spread(rows: Iterable[Line]) -> list[float]:
 def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Chart | None:
     """Return the chart of each arm's figure at each site, with its interval as a line."""
     run = run_of(report)
-    rows: Rows = []
+    rows = []
     arms = arms_shown(report, metric)
     for name in sites:
         for arm in arms:

@@ -104,7 +104,7 @@ def read_list(runs: Sequence[RunEntry], notes: Mapping[str, str], only: str | No
     lines = _lines()
     if len(lines) > MOST_LINES:
         lines.clear()
-    keys: dict[str, tuple[object, ...]] = {}
+    keys = {}
     for series, of in group((run.series, run) for run in runs).items():
         keys[series] = (where(), only, mark_of(of), *(notes.get(run.run) for run in of))
     # A run that ended since is read alone, and not the whole store.

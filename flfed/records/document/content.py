@@ -213,7 +213,7 @@ def exactly_flagged(content: Content) -> Section | None:
 
 def decision_curves(content: Content) -> Section | None:
     """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody."""
-    counts_by_name: score_curves.CountsByName = {}
+    counts_by_name = {}
     report = content.shown.report
     if content.counted is not None:
         counts_by_name = content.counted.drawn

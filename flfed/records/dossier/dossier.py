@@ -76,7 +76,7 @@ Answers = Mapping[str, Sequence[Answer]]
 
 def sheet_page(sheet: Sheet, answers: Sequence[Answer], record: RunRecord) -> str:
     """Return a sheet with its answers as an HTML file."""
-    parts: list[Markup] = []
+    parts = []
     title = ""
     lines: list[dict[str, object]] = []
     for answer in answers:

@@ -291,7 +291,7 @@ def _charged(recorded: Mapping[str, Any], study: Mapping[str, Any]) -> Private:
 
 def without_model(*, is_trained: bool, one_answer: bool, parties: bool = False) -> Private:
     """Return the further keys of `privacy` where nothing is trained, or each party has a part of the model."""
-    more: Private = {}
+    more = {}
     if parties:
         more[PARTIES] = True
     if one_answer:

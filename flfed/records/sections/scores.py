@@ -292,7 +292,7 @@ def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks
     if not curves:
         return None
     # Exact points of other sites together belong to another curve.
-    dots: dict[str, list[flagging.OperatingPoint]] = {}
+    dots = {}
     for name, (first, *_) in curves.items():
         same = (first.rows, first.events)
         dots[name] = [point for point in exact.get(name, ()) if (point.rows, point.events) == same]

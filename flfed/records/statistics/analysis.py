@@ -612,7 +612,7 @@ def _ranges(numbers: Mapping[str, Number]) -> str:
 
 def _lost(analysis: Analysis) -> int:
     """Return the number of figures over all sites that are lost in the noise."""
-    figures: list[Figure | None] = []
+    figures = []
     for of, _ in analysis.parts.values():
         for column in of.columns.values():
             figures += [column.missing, *column.figures]

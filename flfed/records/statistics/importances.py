@@ -140,7 +140,7 @@ def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
     if not repeats:
         return None
     by_site: dict[str, list[OwnIncrease]] = {}
-    every: list[Increase] = []
+    every = []
     for one in repeats:
         every += one.columns
         for site, own in one.sites.items():

@@ -77,7 +77,7 @@ def apart(payload: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     payload : dict or None
         The object "columns" of a run.
     """
-    lines: list[Apart] = []
+    lines = []
     for column in read(Columns, payload).columns:
         lines += _far_in(column)
     return [write(line) for line in sorted(lines, key=_closeness)]

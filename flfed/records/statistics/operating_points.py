@@ -293,7 +293,7 @@ class ExactPoints:
     def by_name(self) -> dict[str, list[ExactPoint]]:
         """Return the points of all sites together, where these are several, and of each site."""
         inside = max((of.sites for of in self.all), default=0)
-        points_by_name: dict[str, list[ExactPoint]] = {}
+        points_by_name = {}
         if inside > 1:
             name = ALL if inside >= self.requested_sites else f"{inside} of {self.requested_sites} {TOGETHER}"
             points_by_name[name] = [of for of in self.all if of.sites == inside]
@@ -319,8 +319,8 @@ def exact_lines(
     by, at : str and float
         One of `list_operating_points`.
     """
-    lines: list[dict[str, str]] = []
-    point_by_name: dict[str, OperatingPoint] = {}
+    lines = []
+    point_by_name = {}
     for name, points in read(ExactPoints, payload).by_name().items():
         absent = ExactPoint(by, at, why="not released")
         of = next((of for of in points if (of.by, of.at) == (by, at)), absent)

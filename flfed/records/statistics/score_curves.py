@@ -305,7 +305,7 @@ def read_score_counts(payload: Mapping[str, Any]) -> CountsByName:
     """Return the score counts of a record: all sites together where these are several, then each by name."""
     recorded = read(ScoreHistograms, payload)
     bins = ScoreBins.of(payload)
-    counts_by_name: CountsByName = {}
+    counts_by_name = {}
     # One site's counts alone would be drawn twice: as its own and as those of all together.
     if recorded.all_ and recorded.combined_sites > 1:
         counts_by_name[recorded.whole] = ScoreCounts.read(recorded.all_, bins)

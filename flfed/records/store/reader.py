@@ -175,7 +175,7 @@ class RunReader(OpenStore):
         # A metric with a curve has figures near the start, the middle or the end.
         newest = self._fetch(select(func.max(Run.rounds).label("rounds")).where(Run.id.in_(runs)))[0].rounds or 0
         rounds = sorted({0, 1, 2, newest // 2, *range(max(newest - 3, 0), newest + 2)})
-        pairs: set[tuple[str, str]] = set()
+        pairs = set()
         for metric in _metric_names(self._fetch, runs):
             here = (Metric.run_id.in_(runs), Metric.metric == metric, Metric.round.in_(rounds))
             query = select(Metric.arm).where(*here, Metric.arm.in_(CURVE_ARMS)).distinct()
@@ -315,7 +315,7 @@ def _unknown_run(name: str, runs: list[str]) -> UsageError:
 
 def _metric_names(fetch: Fetch, runs: Sequence[str]) -> list[str]:
     """Return the names of all figures by round."""
-    names: set[str] = set()
+    names = set()
     for run in runs:
         last: str | None = ""
         # Each query jumps to the next name in the index, instead of reading every figure.
@@ -377,7 +377,7 @@ def _run_entry(row: Row[*tuple[Any, ...]]) -> RunEntry:
 
 def _in_one_bin(payload: dict[str, Any]) -> dict[str, Any]:
     """Return counts of scores by site and class alone."""
-    sites: dict[str, dict[str, Any]] = {}
+    sites = {}
     for site, classes in (payload.get("sites") or {}).items():
         sites[site] = {label: [[0, sum(count for _, count in bins)]] for label, bins in classes.items()}
     return {"sites": sites}

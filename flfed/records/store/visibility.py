@@ -197,7 +197,7 @@ def _of_analysis(payload: dict[str, Any], site: str, plain: Redactor) -> dict[st
     of = objects.read(_Noised, payload)
     if of.name != ANALYSIS:
         return None
-    figures: dict[str, Any] = {}
+    figures = {}
     if site in of.by_site:
         figures[site] = _only(of.by_site[site], ANALYSED)
     whole = _only(payload, ANALYSED)

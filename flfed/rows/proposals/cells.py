@@ -150,7 +150,7 @@ class Cells:
 
     def without(self, words: Sequence[str]) -> Cells:
         """Return the column with further codes for "not known"; those of too few rows are strays."""
-        codes = list[str]()
+        codes = []
         strays = 0
         named = list(self.named)
         for text, count in self.rows_by_text.items():
@@ -393,8 +393,8 @@ def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
     amounts, place_of = np.unique(values, return_inverse=True)
     rows = np.bincount(place_of, counts).astype(int)
     genuine = np.ones(len(amounts), dtype=bool)
-    codes = list[float]()
-    doubts = list[str]()
+    codes = []
+    doubts = []
     for _ in range(MOST_CODES):
         place, why = _suspect(amounts, rows, genuine)
         if place is None:

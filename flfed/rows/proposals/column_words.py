@@ -171,8 +171,8 @@ class WordList:
     def _read(self, name: str, *, windows: bool) -> Reading:
         name, unit = self._take_unit(name)
         words = split_words(name)
-        parts: list[Part] = []
-        rest: list[str] = []
+        parts = []
+        rest = []
         exact = True
         place = 0
         while place < len(words):

@@ -229,8 +229,8 @@ class MappingDialogue:
 
     def _proposals(self, matches: Sequence[Match]) -> dict[str, Candidate]:
         """Return the columns for one joint question, no column of the table twice."""
-        proposed: dict[str, Candidate] = {}
-        taken: set[str] = set()
+        proposed = {}
+        taken = set()
         for match in matches:
             candidate = self.proposal(match.column)
             if candidate is not None and candidate.own not in taken:

@@ -295,7 +295,7 @@ def refuse_lines_above(
 
 def foreign_notes(tables: Sequence[OwnTable], words: Sequence[str]) -> list[str]:
     """Return which rows of the tables hold no data; refuse a table whose first line holds no names."""
-    notes: list[str] = []
+    notes = []
     for own in tables:
         refuse_lines_above(own.table, own.source, own.title, words)
         notes += [f"{own.title}: {row}" for row in foreign_rows(own.table)]

@@ -349,7 +349,7 @@ def find_leaks(columns: Columns, schema_columns: Proposals, target: TargetPropos
     rest = {}
     sources = {}
     reasons = {}
-    by_gaps = set[str]()
+    by_gaps = set()
     for feature, proposal in schema_columns.items():
         if proposal.column is None or proposal.kind not in FEATURES:
             continue

@@ -157,7 +157,7 @@ class Workspace:
             If a file is there already, or a table cannot be stored: nothing is written.
         """
         sites = []
-        more = dict[str, str | bytes]()
+        more = {}
         for site in self.sites:
             path = f"tables/{site.name}.parquet"
             more[path] = _stored(site)
@@ -414,9 +414,9 @@ def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) ->
     folders : sequence of Path
         Others whose packages count if they read the same file.
     """
-    sites = list[Site]()
-    earlier_holdouts = list[str]()
-    moved = list[str]()
+    sites = []
+    earlier_holdouts = []
+    moved = []
     for site in made.sites:
         before = _earlier(site, to, folders)
         if before is None or not _is_same_rule(site.holdout, before.holdout):

@@ -30,7 +30,7 @@ Compared = dict[str, Opened]
 
 def side_by_side(series: Sequence[str], only: str | None) -> None:
     """Show some runs beside each other, and why some of them cannot be compared."""
-    opened_by_title: Compared = {}
+    opened_by_title = {}
     for opened in open_series(series, only):
         # The end of the id distinguishes runs of one study.
         title = f"{describe_study(opened.runs[0].study)} {opened.runs[0].series[-4:]}"

@@ -79,7 +79,7 @@ def _points(opened: Opened, arm: str, metric: str, sites: Sequence[str]) -> list
     """Return a figure by round or by blocks of `_width` rounds, each part cached."""
     width = _width(opened)
     last = last_round(opened.runs)
-    points: list[CurvePoint] = []
+    points = []
     # Round 0, before training, is a part of its own, as it never changes.
     for part in [(0, 0), *parts_of(last, width, CURVE_BLOCKS)]:
         mark = None if part[1] < last else opened.mark  # the figures of a round come with the next one
