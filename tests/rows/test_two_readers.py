@@ -424,6 +424,14 @@ def test_an_index_of_texts_is_no_column_in_either_way_of_reading(tmp_path):
         assert list(compact) == list(objects) and list(compact.index) == list(objects.index)
 
 
+def test_names_that_pandas_noted_and_that_are_damaged_are_refused(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"c": ["a", "b"]}).replace_schema_metadata({"pandas": '{"index_columns": [}'}), path)
+    for read in (Parquet(str(path)).read_compact, Parquet(str(path)).read):
+        with pytest.raises(FlfedError, match="cannot be read as Parquet"):
+            read(())
+
+
 def test_texts_that_are_no_utf8_are_refused_also_as_codes(tmp_path):
     path = tmp_path / "rows.parquet"
     wrong = pa.array([b"ab\xff", b"c"] * 9).view(pa.string())

@@ -181,9 +181,7 @@ def coded_columns(batches: Sequence[Any], names: Sequence[str]) -> dict[str, Any
     """Return columns of texts as codes, those whose dictionary has no text of no row; of more than 2 GB none."""
     import pyarrow as pa
 
-    columns: dict[str, Any] = {}
-    if not batches:
-        return columns
+    columns = {}
     table = pa.Table.from_batches(batches).select(names)
     small = table.unify_dictionaries() if table.nbytes < LARGEST_PART else table.select([])
     for name, column in zip(small.column_names, small.columns, strict=True):

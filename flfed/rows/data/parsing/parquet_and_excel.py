@@ -54,21 +54,21 @@ def read_parquet(path: Path, reading: Reading, *, compact: bool = False) -> pd.D
     repeated = _check_declared(path, reading)
     # Otherwise they are checked alone.
     batches = [batch for batch in _read_repeated(path, repeated, reading) if compact]
-    with pq.ParquetFile(path) as file:
-        schema = file.schema_arrow
-    names = schema.names
     columns = {}
-    if compact and len(set(names)) == len(names):
-        # Bytes, texts within lists, and the index of a frame of pandas are read as they are.
-        index = (schema.pandas_metadata or {}).get("index_columns", [])
-        texts = [field.name for field in schema if field.type == pa.string() and field.name not in index]
-        columns = coded_columns(batches, [name for name in texts if name in repeated])
+    with _parquet_parser(path), pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        names = schema.names
+        if batches and len(set(names)) == len(names):
+            # Bytes, texts within lists, and the index of a frame of pandas are read as they are.
+            index = (schema.pandas_metadata or {}).get("index_columns", [])
+            texts = [field.name for field in schema if field.type == pa.string() and field.name not in index]
+            columns = coded_columns(batches, [name for name in texts if name in repeated])
     others = [name for name in names if name not in columns] if columns else None
     table = _read_batches(path, others, reading)
-    if columns:
-        columns |= dict(zip(table.column_names, table.columns, strict=True))
-        table = pa.Table.from_arrays([columns[name] for name in names], names, metadata=schema.metadata)
     with _parquet_parser(path):
+        if columns:
+            columns |= dict(zip(table.column_names, table.columns, strict=True))
+            table = pa.Table.from_arrays([columns[name] for name in names], names, metadata=schema.metadata)
         frame: pd.DataFrame = as_frame(table) if compact else table.to_pandas()
     return frame
 
@@ -80,7 +80,9 @@ def _read_repeated(path: Path, names: list[str], reading: Reading) -> Iterator[A
     import pyarrow.parquet as pq
 
     size = 0
-    with pq.ParquetFile(path, read_dictionary=names) as file:
+    with _parquet_parser(path):
+        file = pq.ParquetFile(path, read_dictionary=names)
+    with file:
         for batch in _batches(path, file.iter_batches(TEXTS_BATCH, columns=names)):
             for column in batch.columns:
                 if pa.types.is_dictionary(column.type):
