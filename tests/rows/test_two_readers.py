@@ -395,24 +395,33 @@ def test_categories_of_parquet_read_as_their_texts(tmp_path):
     read = Parquet(str(path)).read_compact(())
     assert all(isinstance(kind, pd.CategoricalDtype) for kind in read.dtypes)
     assert list(differing_columns(read, texts)) == []
+    # The same dictionaries where another program wrote texts.
+    pq.write_table(pq.read_table(path).replace_schema_metadata(None), path, store_schema=False)
+    assert list(differing_columns(Parquet(str(path)).read_compact(()), texts)) == []
 
 
 @pytest.mark.parametrize("rows", [*BLOCKS, None])
 @pytest.mark.parametrize("dictionary", [True, ["c"], False])
-def test_repeated_texts_of_parquet_read_as_each_by_itself(rows, dictionary, tmp_path, monkeypatch):
+@pytest.mark.parametrize("again", [True, False], ids=["names twice", "names once"])
+def test_repeated_texts_of_parquet_read_as_each_by_itself(rows, dictionary, again, tmp_path, monkeypatch):
     path = tmp_path / "rows.parquet"
     cells = ["9", "P1", None, "35.000", "", "9", " 9 ", "12.5", "-9", "P1", "NA", "2026-01-31"]
     codes = pa.array([1, 2] * 6).dictionary_encode()
     table = pa.table({"n": np.arange(12.0), "c": cells, "d": [*"abcdefabcdef"], "again": cells, "codes": codes})
-    pq.write_table(table.append_column("d", [cells]), path, row_group_size=5, use_dictionary=dictionary)
+    if not again:
+        table = table.append_column("m", [["1.5", "2.25", None, "1.5", "", "-3"] * 2])
+    pq.write_table(
+        table.append_column("d" if again else "e", [cells]), path, row_group_size=5, use_dictionary=dictionary
+    )
     if rows:
         monkeypatch.setattr(parquet_module, "BATCH", rows)
         monkeypatch.setattr(parquet_module, "TEXTS_BATCH", rows)
     compact, objects = Parquet(str(path)).read_compact(()), Parquet(str(path)).read(())
-    assert list(compact) == list(objects) == ["n", "c", "d", "again", "codes", "d"]
+    assert list(compact) == list(objects) == ["n", "c", "d", "again", "codes", *(["d"] if again else ["m", "e"])]
     for at, some in product(range(6), (slice(None), slice(2, 5))):
         assert plain_text(compact.iloc[some, at]).tolist() == plain_text(objects.iloc[some, at]).tolist()
-    assert list(differing_columns(compact[["c", "again"]], objects[["c", "again"]])) == []
+    few = ["c", "again", *({"m"} & set(compact))]
+    assert list(differing_columns(compact[few], objects[few])) == []
 
 
 def test_an_index_of_texts_is_no_column_in_either_way_of_reading(tmp_path):
