@@ -456,10 +456,11 @@ def no_sums_in_words(report: Report, events: Sequence[EventEntry]) -> str:
     return render("faults.sums.ended")
 
 
-def ends_again(reason: str) -> bool:
-    """Return whether a run that ended for this reason would end for it again, once it is resumed."""
+def can_resume(status: str, study: str, reason: str) -> bool:
+    """Return whether a run is resumed: not a point of a sweep, which is run again, nor one that would end as before."""
     refusal = read(reason)
-    return refusal is not None and refusal.code == "diverged"
+    ends_again = refusal is not None and refusal.code == "diverged"
+    return status in ("interrupted", "stopped", "failed") and not study.endswith("-sweep") and not ends_again
 
 
 def unfinished_in_words(report: Report, *, only: str | None = None) -> list[str]:
@@ -473,8 +474,7 @@ def unfinished_in_words(report: Report, *, only: str | None = None) -> list[str]
     lines = []
     if run.global_:
         lines.append(render("faults.unfinished.figures", status=run.status, why=run.why))
-    # A point of a sweep is not resumed: the sweep is run again.
-    if only is None and run.status != "running" and not run.study.endswith("-sweep") and not ends_again(run.reason):
+    if only is None and can_resume(run.status, run.study, run.reason):
         lines.append(render("faults.unfinished.resume", run=run.run))
     return lines
 

@@ -78,16 +78,13 @@ def progress(runs: Sequence[RunEntry], *, noised: bool = False) -> None:
 def how_to_go_on(runs: Sequence[RunEntry]) -> str:
     """Return how to resume the first run that was interrupted, stopped or failed, in Markdown; "" of none.
 
-    A point of a sweep is not resumed: the sweep is run again.
-
     Examples
     --------
     >>> how_to_go_on([])
     ''
     """
     for run in runs:
-        ended = run.status in ("interrupted", "stopped", "failed") and not faults.ends_again(run.reason)
-        if ended and not run.study.endswith("-sweep"):
+        if faults.can_resume(run.status, run.study, run.reason):
             key = "resume" if run.status == "interrupted" else "fixed"
             return render(f"pages.resuming.{key}", run=run.run)
     return ""
