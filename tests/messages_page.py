@@ -16,7 +16,6 @@ from typing import Any, get_args, get_type_hints
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 import flfed.updates.messages as package
-from docs.make.prose import END_OF_SENTENCE, MOST_WORDS
 from flfed.deployment.operator.study_description import reveals
 from flfed.study.tables import OWN_FAMILIES
 from flfed.updates.messages.compare import ColumnImportance, CompareReply, GroupFigure, PointCounts, WithheldColumn
@@ -37,6 +36,9 @@ FULL = [
 ]
 """With every section that a message may have."""
 EXAMPLES = (*test_messages.EVERY, *FULL, test_auditing.REQUEST, test_auditing.REPLY, *test_sealing.EXAMPLES)
+END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[\"'(*`A-Z0-9\[])")
+LONG_PARAGRAPH = 90
+"""Words above which a paragraph becomes a list of its sentences."""
 TYPES = {bool: "flag", bytes: "byte string", int: "whole number", float: "number", str: "text"}
 PROTOCOL = "Version of the messages; another one is refused."
 ENCODER_SHA256 = "The encoder's hash; a site that has this encoder is sent the hash alone, without the section."
@@ -180,8 +182,8 @@ def revealed(kind: type) -> str:
 
 
 def in_items(head: str, text: str) -> str:
-    """Return a paragraph, as a list of its sentences where it is longer than a reader takes in."""
-    if len(f"{head} {text}".split()) <= MOST_WORDS["paragraph"]:
+    """Return a paragraph, as a list of its sentences where it is long."""
+    if len(f"{head} {text}".split()) <= LONG_PARAGRAPH:
         return f"{head} {text}"
     sentences = "\n".join(f"- {sentence}" for sentence in END_OF_SENTENCE.split(text[:1].upper() + text[1:]))
     return f"{head}\n\n{sentences}"

@@ -11,7 +11,6 @@ import pytest
 
 import flfed
 from flfed import registry
-from tests.house import House
 
 ROOT = Path(__file__).resolve().parents[1]
 SQL = {"sqlalchemy", "alembic", "sqlite3", "psycopg", "psycopg2"}
@@ -168,17 +167,6 @@ def test_only_the_list_of_parts_names_one_and_no_part_names_another(place: str):
 ])  # fmt: skip
 def test_a_part_that_is_imported_by_name_would_be_found(source: str, expected: list[str]):
     assert named_parts(source, "flfed/updates/parts") == expected
-
-
-STEPS = ("server", "enrolment", "rounds", "comparison", "run_setting")
-"""Modules of a run at the server, which call the parts of its study."""
-
-
-def test_no_step_of_a_run_at_the_server_knows_a_feature_of_a_study():
-    house = House(ROOT)
-    steps = {f"flfed.federation.server.{name}" for name in STEPS}
-    house.modules = {name: module for name, module in house.modules.items() if name in steps}
-    assert house.knowing() == dict.fromkeys(steps, set())
 
 
 def test_rows_in_a_part_that_crosses_would_be_found():

@@ -51,16 +51,6 @@ def alike(told: str, printed: str) -> bool:
     return all(abs(float(a) - float(b)) <= 0.003 for a, b in pairs)
 
 
-def test_the_readme_is_one_that_is_read():
-    lines = TEXT.splitlines()
-    assert len(lines) <= 130
-    assert len(re.findall(r"!\[", TEXT)) == 1  # one picture
-    limits = TEXT.partition("## Limits\n")[2].partition("\nTests:")[0].strip().splitlines()
-    assert len(limits) == 5 and all(line.startswith("- ") for line in limits)
-    block = blocks_of(TEXT)[0].strip().splitlines()
-    assert len([line for line in block if line]) <= 10
-
-
 def test_the_pages_have_commands_and_blocks_to_run():
     assert len(commands_of("docs/studies.md")) >= 8
     assert len(commands_of("docs/predict.md")) >= 4

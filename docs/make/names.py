@@ -15,10 +15,10 @@ import click
 import typer.main
 from markdown_it import MarkdownIt
 
-from docs.make.prose import ROOT, Passage, name_of
 from flfed.cli import FORMER_OPTIONS, commands
 from flfed.study.former_names import ANALYSIS, NAMES
 
+ROOT = Path(__file__).resolve().parents[2]
 CALL = re.compile(r"^(?:\$ |sudo )*flfed((?: [a-z][a-z-]*)+)(.*)$", re.MULTILINE)
 SHORT_CALL = re.compile(r"(?:data|study|run|site|coordinator) [a-z][a-z-]*")
 OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
@@ -31,6 +31,25 @@ REFERENCE = ROOT / "docs" / "reference"
 FILES = ("study", "policy", "schema", "source", "transactions", "roles")
 HISTORY, ON_THE_WIRE = "CHANGELOG.md", "messages.md"
 """Pages in which former names stand: names in messages stay as they are."""
+
+
+def pages() -> list[Path]:
+    """Return the pages that people write and read; references are made of code."""
+    names = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+    written = [path for path in sorted((ROOT / "docs").rglob("*.md")) if "reference" not in path.parts]
+    return [*(ROOT / name for name in names), *sorted(ROOT.glob("datasets/*/README.md")), *written]
+
+
+def code_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield each piece of code of a page, with its line."""
+    line = 0
+    for token in MarkdownIt("commonmark").enable("table").parse(path.read_text(encoding="utf-8")):
+        line = token.map[0] + 1 if token.map is not None else line
+        if token.type == "fence":
+            yield line, token.content
+        for child in token.children or ():
+            if child.type == "code_inline":
+                yield line, child.content
 
 
 @cache
@@ -83,20 +102,18 @@ def options_of(command: click.Command) -> set[str]:
     return found
 
 
-def unknown_names(path: Path, found: Sequence[Passage]) -> Iterator[str]:
+def unknown_names(path: Path) -> Iterator[str]:
     """Yield a line for each command, option or key of a page that flfed does not have."""
     if path.name == HISTORY:
         return
-    for passage in found:
-        if passage.kind != "code":
-            continue
-        where = f"{passage.page}:{passage.line}"
-        problems = [*unknown_in_calls(passage.text), *unknown_in_pairs(passage.text)]
+    page = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+    for line, text in code_of(path):
+        problems = [*unknown_in_calls(text), *unknown_in_pairs(text)]
         if path.name != ON_THE_WIRE:
-            problems += former_in_words(passage.text)
-        yield from (f"{where} {problem}" for problem in problems)
+            problems += former_in_words(text)
+        yield from (f"{page}:{line} {problem}" for problem in problems)
     for line, problem in unknown_in_files(path):
-        yield f"{name_of(path)}:{line} {problem}"
+        yield f"{page}:{line} {problem}"
 
 
 def unknown_in_calls(text: str) -> Iterator[str]:
