@@ -30,14 +30,12 @@ LEFT_OUT = {
     "pancreatitis-trial": "a statistic, whose figures [expected] has: there are no arrays",
     "portfolio": "a statistic, too",
     "portfolio-returns": "its prices are brought by pip, and not among the shared files",
-    "readmission": "as stroke-outcome",
+    "readmission": "its figures [expected] has; no arrays are kept yet",
     "scms-safety-stock": "a statistic, too",
     "stroke-aspirin": "a statistic, too",
     "stroke-aspirin-by-country": "a statistic, too",
     "stroke-logistic": "a statistic, too",
-    "stroke-outcome": "its figures [expected] has; no arrays are kept yet",
-    "stroke-outcome-by-hospital": "as stroke-outcome",
-    "taiwan-credit-branches": "as stroke-outcome",
+    "taiwan-credit-branches": "as readmission",
     "taiwan-credit-parties": "as breast-cancer-parties",
 }
 """Studies that are not here, and why."""
