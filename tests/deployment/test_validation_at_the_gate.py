@@ -160,7 +160,7 @@ def test_figures_of_five_models_leave_and_those_of_the_sixth_do_not(institution)
 
 
 def test_a_site_with_a_privacy_budget_refuses_a_study_that_no_noise_protects(institution):
-    site = institution(compared_runs=1, later_figures="noised", epsilon=5.0)
+    site = institution(compared_runs=1, epsilon=5.0)
     answer = ask(site, slopes(site, 0.5), encoder_of(site))
     assert "has a budget of it" in answer.error.reason
 

@@ -178,9 +178,7 @@ class Gate:
             return self._leaving.withhold(message, Refusal("figures-stay"), facts)
         rounds = self.site.policy.round_figures(summed=bool(messages.pinned))
         leaves = without_figures(message, reply, own=own, reserved=bool(in_sum.reserved), rounds=rounds)
-        left = self._leaving.reply(
-            message, leaves, facts, messages, in_sum, lambda: self._side(context).later_figures(message, context)
-        )
+        left = self._leaving.reply(message, leaves, facts, messages, in_sum)
         if not left.has_error():
             keep_result(self.folder, message, reply, left, facts, messages)
         return left

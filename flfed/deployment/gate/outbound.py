@@ -17,7 +17,7 @@ from flfed.callbacks import Today
 from flfed.deployment.gate import run_limits
 from flfed.deployment.gate.message_check import LONGEST, may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.site_state.comparisons import Comparisons, Facts, Later
+from flfed.deployment.site_state.comparisons import Comparisons, Facts
 from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
 from flfed.deployment.site_state.request_archive import content_sha256, trained_from
 from flfed.errors import FlfedError
@@ -138,9 +138,7 @@ class Leaving:
             LOG.error("%s", error)
             return NO_LEDGER
 
-    def reply(
-        self, message: Message, reply: Message, facts: Facts, messages: StudyMessages, in_sum: InSum, later: Later
-    ) -> Message:
+    def reply(self, message: Message, reply: Message, facts: Facts, messages: StudyMessages, in_sum: InSum) -> Message:
         """Return a reply that fits, else an error reply.
 
         It fits where it has the form of its kind, and the day's bytes allow it.
@@ -157,8 +155,6 @@ class Leaving:
         in_sum : InSum
             The message's part in the run's secure sums. With a site that shares figures in sums only, sums over rows
             are masked.
-        later : callable () → tuple of Figure
-            Returns figures with noise of the compared model.
         """
         kind = message.metadata.message_type
         # A figure without a request may not be in the reply, even where the study allows it.
@@ -173,7 +169,7 @@ class Leaving:
             return self.withhold(message, Refusal("reply-unfit", kind=kind, defect=defect), facts)
         came = reply
         study_facts = facts
-        reply, facts = self._comparisons.leaving(message, reply, facts, later)
+        reply, facts = self._comparisons.leaving(message, reply, facts)
         facts = {**facts, **in_sum.facts_of(message, reply), **run_limits.exchange_of(message)}
         line = _line_of(message, reply, facts, messages)
         size = line["bytes"]
@@ -198,7 +194,7 @@ class Leaving:
         if over:
             return self.withhold(message, over, facts)
         # Another process took the last comparison meanwhile: this one leaves without its figures.
-        return self.reply(message, came, study_facts, messages, in_sum, later)
+        return self.reply(message, came, study_facts, messages, in_sum)
 
     def _over(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why the locked ledger allows the message's run no answer, or None."""

@@ -14,7 +14,6 @@ from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.protection import LocalProtection, charge_of, excludes_encoder, run_charges
 from flfed.federation.client.released.accounts import BOTH, Side, holdout_hash, names_now
-from flfed.federation.client.released.model_answers import LATER_EPSILON
 from flfed.federation.client.statistic import answered
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
@@ -137,10 +136,7 @@ def describe_comparisons(limit: Compared | None, site: Site, dataset: str, added
     anew = ""
     if not limit.left:
         anew = f" {render('budget.comparisons.anew')}"
-    later = ""
-    if site.policy.later_figures == "noised":
-        later = render("budget.run.later", epsilon=LATER_EPSILON)
-    facts = {"dataset": dataset, "left": limit.left, "most": limit.most, "added": adds, "later": later}
+    facts = {"dataset": dataset, "left": limit.left, "most": limit.most, "added": adds}
     return [render("budget.run.comparisons", anew=anew, reveals=render("budget.comparisons.reveals"), **facts)]
 
 

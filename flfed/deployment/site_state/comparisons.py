@@ -28,12 +28,9 @@ from flfed.words import usage_error
 if TYPE_CHECKING:
     from flwr.app import Message
 
-    from flfed.updates.messages.compare import Figure
-
 LOG = logging.getLogger("flfed.site")
 _COMPARED = COMPARE.rpartition(".")[2]
 Facts = Mapping[str, Any]
-Later = Callable[[], "tuple[Figure, ...]"]
 
 
 @dataclass(frozen=True)
@@ -232,7 +229,7 @@ class Comparisons:
     ledger: Ledger
     lines_of: Callable[[LockedLedger], ComparedLines]
 
-    def leaving(self, message: Message, reply: Message, facts: Facts, later: Later) -> tuple[Message, Facts]:
+    def leaving(self, message: Message, reply: Message, facts: Facts) -> tuple[Message, Facts]:
         """Return an institution's outbound reply, and the facts for its line.
 
         Figures of a comparison have three digits, or do not leave where their model is one too many. The site's own
@@ -245,8 +242,6 @@ class Comparisons:
             One that fits the study.
         facts : mapping
             Of the ledger's line.
-        later : callable () → tuple of Figure
-            Returns figures with noise of the compared model.
         """
         if not self._counts(message, COMPARE):
             return reply, facts
@@ -265,8 +260,6 @@ class Comparisons:
         if refused is None:
             return Reply(outbound_figures.rounded_comparison(comparison).to_record(), reply_to=message), facts
         withheld = outbound_figures.withheld_comparison(comparison, refused)
-        if comparison.arms and self.policy.later_figures == "noised" and refused is not NO_LEDGER:
-            withheld = outbound_figures.with_later_figures(withheld, later())
         return Reply(withheld.to_record(), reply_to=message), {**facts, STAYED: True}
 
     def over(self, locked_ledger: LockedLedger, message: Message, facts: Facts, kind: str) -> Refusal | None:

@@ -14,11 +14,11 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from flfed.errors import FlfedError, TableError
+from flfed.errors import TableError
 from flfed.federation.client.handlers import HANDLERS, ROUNDS, Reply, Replying, enrol, run_kind
 from flfed.federation.client.protection import LocalProtection, checks_history, rows_refusal, willing_site
 from flfed.federation.client.redaction import redact, redacted, table_error
-from flfed.federation.client.released.model_answers import is_last, later_figures
+from flfed.federation.client.released.model_answers import is_last
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.run_keys import Approving, check_lasting
 from flfed.federation.client.site_run import SiteRun, run_of, study_of
@@ -41,11 +41,10 @@ from flfed.updates.checkpoints.site_state import (
     run_state,
     whole_message,
 )
-from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest, Figure
+from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
 from flfed.updates.messages.kinds import asks
-from flfed.words import render
 
 LOG = logging.getLogger("flfed.site")
 
@@ -139,20 +138,6 @@ class SiteClient:
             return replying(InMemoryRecord(reply), message)
         except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
             return redacted(error, message, context)
-
-    def later_figures(self, message: Message, context: Context) -> tuple[Figure, ...]:
-        """Return noised figures of the model of a comparison.
-
-        There are none where the site's account does not allow them.
-        """
-        own = self._run_of(context, run_state(str(context.node_config["site"]), context))
-        try:
-            request = read(CompareRequest, message.content)
-            figures: tuple[Figure, ...] = self._run(later_figures(request, self.session(context, COMPARE), own))
-        except FlfedError as error:
-            LOG.warning(render("gate.log.noised", why=error))
-            return ()
-        return figures
 
     def _run(self, handler: ClientGenerator) -> Any:
         from flfed.rows.training.answer import compute_one_by_one  # it needs torch, and a gate that waits does without

@@ -207,12 +207,6 @@ def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
     )
 
 
-def with_later_figures(withheld: CompareReply, later: Sequence[Figure]) -> CompareReply:
-    """Return a comparison in which only figures with noise leave."""
-    noised = {(one.metric, one.arm): one for one in later}
-    return replace(withheld, arms=tuple(noised.get((one.metric, one.arm), one) for one in withheld.arms))
-
-
 def _without_numbers(figures: Sequence[Rounded], method: str) -> tuple[Rounded, ...]:
     """Return figures without a number, with the reason as their method."""
     return tuple(replace(one, method=method) for one in _round_each(figures, lambda _: math.nan))

@@ -90,10 +90,6 @@ class Policy(Strict):
         studies and runs together, each repeat one. The same model counts once, and the count of a snapshot starts
         again where at least half of the people in its test rows are new. `flfed site approve --compared N` adds some;
         the site's own app has the figures of every run. Example: `compared-runs = 5`.
-    later_figures : {"none", "noised"}
-        Release of a model beyond `compared_runs`: nothing, or of a binary outcome AUC, log loss and Brier score of
-        the shared model, with noise. These cost ε = 1 a model, from the budget of the test rows, and so need
-        `epsilon`. Example: `later-figures = "noised"`.
     daily_bytes : int
         Most bytes of replies that are sent in a day (UTC), all studies together. Example: `daily-bytes = 5000000`.
     identifiers : int
@@ -143,7 +139,6 @@ class Policy(Strict):
     rounds: int = Field(default=1000, ge=1)
     runs: int = Field(default=10, ge=1)
     compared_runs: int = Field(default=10, ge=1)
-    later_figures: Literal["none", "noised"] = "none"
     daily_bytes: int = Field(default=20_000_000, ge=1)
     identifiers: int = Field(default=100_000, ge=1)
     alignments: int = Field(default=2, ge=1)
@@ -158,8 +153,6 @@ class Policy(Strict):
             raise ValueError(render("rows.policy.resplit"))
         if self.approval == "none" and not self.is_open:
             raise ValueError(render("rows.policy.approval"))
-        if self.later_figures == "noised" and self.epsilon is None:
-            raise ValueError(render("rows.policy.later"))
         _check_names(self)
         return self
 

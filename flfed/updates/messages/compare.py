@@ -269,7 +269,7 @@ class CompareReply:
     average has at least the cell minimum of rows of each class behind it. No smaller count follows from it. Averages
     have three digits where a gate stands before an "institution", or where record-level differential privacy protects
     rows there. Behind a gate they leave for as many models of a dataset as the site's policy says (`compared-runs`).
-    Those of further models leave with noise that is charged to the holdout's account (`later-figures`). Sums over
+    Sums over
     holdout rows leave under the rules of SummariseReply; training and holdout rows are disjoint, so that neither
     narrows the other. A validation scores all rows, so that it has no such sums. Where the site's policy names it, the
     reply counts holdout rows by class and predicted probability. There are 256 bins about a centre that the coordinator

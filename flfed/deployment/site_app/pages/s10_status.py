@@ -141,9 +141,7 @@ def policy_in_words(facts: Facts) -> list[str]:
         compared = render("site_app.policy.unlimited")
     else:
         disclosure = render("site_app.policy.institution", least=facts["cell-minimum"])
-        noised = facts["later-figures"] == "noised"
-        models = facts["compared-runs"]
-        compared = render("site_app.policy.noised" if noised else "site_app.policy.limited", models=models)
+        compared = render("site_app.policy.limited", models=facts["compared-runs"])
     budget = render("site_app.policy.unbounded")
     if facts["epsilon"] is not None:
         epsilon = format_as_written(facts["epsilon"])

@@ -1,7 +1,6 @@
 """A site's noised answers about a model.
 
-They are counts for encoder and scores, under covering noise. At other sites they are figures of a model that is one too
-many: with noise, charged to the account of the test rows.
+They are counts for encoder and scores, under covering noise.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from flfed.federation.client.released.noised_answer import (
     releases_of,
     trained_units,
 )
-from flfed.federation.client.site_run import SiteRun, compared_model, drawn_model
+from flfed.federation.client.site_run import SiteRun, drawn_model
 from flfed.refusals import decline
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.noised_counts import pair_numbers, pair_query, persons_of, training_cells, weights_of
@@ -30,29 +29,16 @@ from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import generator
 from flfed.summaries.noised_scores import (
     FIRST,
-    FIRST_SHARE,
-    METHOD,
-    METRICS,
     OWN,
     PAIRS,
     SCORES,
-    ScoreCounts,
-    choose_edges,
     first_counts,
-    number_of_bins,
     score_counts,
 )
 from flfed.summaries.summary import Encoder, arrays_sha256
-from flfed.updates.accounting import Release, gaussian_releases
+from flfed.updates.accounting import Release
 from flfed.updates.arrays import Arrays, byte_array, entries_of, flattened, shapes_of, unflattened
-from flfed.updates.messages.compare import CompareRequest, Figure
 from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
-
-LATER_EPSILON = 1.0
-"""ε of the figures of one such model, at the delta of the site's policy."""
-LATER_FIRST = "later-first"
-LATER_SCORES = "later-scores"
-"""Names of both answers on the ledger: counts by predicted probability, and by class and bin of these."""
 
 
 def is_last(reply: object) -> bool:
@@ -168,68 +154,3 @@ def _trained_alone(session: SiteSession, encoder: Encoder, release: Release) -> 
         fitted = yield replace(fit, private=steps, chance=protection.chance(rng), units=units)
         arrays = {name: value + fitted.arrays[name] for name, value in arrays.items()}
     return arrays
-
-
-def later_releases(delta: float) -> tuple[Release, Release]:
-    """Return the cost of both answers: together `LATER_EPSILON` at a delta.
-
-    Examples
-    --------
-    >>> [release.noise for release in later_releases(1e-5)]
-    [8.343, 4.172]
-    """
-    first, second = gaussian_releases((FIRST_SHARE, 1 - FIRST_SHARE), LATER_EPSILON, delta)
-    return first, second
-
-
-def later_figures(
-    request: CompareRequest, session: SiteSession, own: SiteRun
-) -> Generator[ComputeRequest, Any, tuple[Figure, ...]]:
-    """Yield requests and return the noised figures of a comparison's model.
-
-    None where the outcome is not binary, the rows are lost in the noise, or the site has no budget for them.
-
-    Parameters
-    ----------
-    request : CompareRequest
-        Of a comparison that the site has made before, for its own people.
-    session : SiteSession
-    own : SiteRun
-
-    Raises
-    ------
-    NotSpent
-        If the budget does not allow them, or the ledger cannot be written.
-    """
-    charge = round_charge(session.protection)
-    policy = session.site.policy
-    if charge is None or policy.epsilon is None or session.task != "binary":
-        return ()
-    arrays = compared_model(request, session, own)
-    encoder = session.in_use(request.encoder)
-    holdout = session.table.holdout("later-figures")
-    rows = session.encode(holdout, encoder)
-    odds = yield from _log_odds(session, session.own_arrays.at_site(arrays), rows.x)
-    weights = weights_of(holdout, session.schema, by_person=session.study.by_person)
-    of_first, of_scores = later_releases(policy.delta)
-    of_model = arrays_sha256({**arrays, **encoder.arrays()})
-    first = noised_holdout_counts(session, LATER_FIRST, of_model, first_counts(odds, weights), of_first)
-    edges = choose_edges(first, of_first.noise, number_of_bins(float(first.sum()), of_scores.noise))
-    if edges is None:
-        return ()
-    exact = score_counts(odds, rows.y.astype(np.int64), weights, edges)
-    counts = ScoreCounts(
-        counts=noised_holdout_counts(session, LATER_SCORES, of_model, exact, of_scores),
-        deviation=of_scores.noise,
-        edges=edges,
-        first=first,
-        first_deviation=of_first.noise,
-    )
-    estimates = ((name, figure(counts)) for name, figure in METRICS.items() if name in session.metrics)
-    return tuple(
-        Figure(
-            metric=name, arm="global", value=one.value, low=one.low, high=one.high, extra=one.variance, method=METHOD
-        )
-        for name, one in estimates
-        if one is not None
-    )
