@@ -329,9 +329,6 @@ class SiteFolder:
     frozen = Below("gate", "frozen")
     """Folder of snapshots, one folder a dataset: the mapped rows that are served, and facts about them."""
 
-    incoming = Below("gate", "incoming")
-    """Folder of received requests of rounds, one folder a run, for `site replay`."""
-
     results = Below("gate", "results")
     """Folder of the site's own comparison figures as they left, one JSON file a run."""
 

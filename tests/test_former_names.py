@@ -201,4 +201,4 @@ def test_the_commands_of_a_site_are_in_three_panels(flfed, monkeypatch):
     daily, setting_up, rarely = (part.split("╰")[0] for part in out.split("╭─ ")[2:])
     assert all(f"│ {name} " in daily for name in ("list", "check", "approve", "serve", "status", "app"))
     assert all(f"│ {name} " in setting_up for name in ("new", "join", "key", "snapshot", "units"))
-    assert all(f"│ {name} " in rarely for name in ("pause", "withdraw", "refresh", "ledger", "budget", "replay"))
+    assert all(f"│ {name} " in rarely for name in ("pause", "withdraw", "refresh", "ledger", "budget"))

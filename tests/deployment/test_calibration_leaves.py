@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.rows.data.policy import Policy
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.updates.messages.compare import COMPARE, CompareReply
+from flfed.updates.messages.fields import content_sha256
 from flfed.updates.messages.in_memory import count_bytes
 
 CALIBRATION = ("[compare]\n", "[compare]\ncalibration = true\n")

@@ -7,12 +7,12 @@ from flwr.app import ConfigRecord
 
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.records.ledger import ledger_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.messages.compare import COMPARE, CompareReply, PointCounts
+from flfed.updates.messages.fields import content_sha256
 from tests.approval_text import details
 
 ASKED = ("[compare]\n", "[compare]\nthresholds = [0.7]\nalert-budgets = [0.2]\n")

@@ -13,7 +13,6 @@ from flfed.deployment.gate.gate import Gate
 from flfed.deployment.gate.message_check import may_leave
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.ledger_loss import read_receipts
-from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.errors import TableError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
@@ -25,6 +24,7 @@ from flfed.signatures import sign_as_coordinator, signing_public
 from flfed.study.request_hash import asks_sha256
 from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.enrol import ENROL, SEAL, SEALED, EnrolRequest, SealedRequest, SealReply, SealRequest
+from flfed.updates.messages.fields import content_sha256
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from flfed.updates.messages.train import TRAIN

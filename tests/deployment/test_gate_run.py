@@ -5,7 +5,6 @@ import pytest
 
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.operator.replay import replay
 from flfed.federation.engines.engine import find_sites
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
@@ -75,13 +74,3 @@ def test_every_message_of_shipped_studies_is_as_the_gate_expects(conduct, heart,
         if one.direction == "to-server" and one.kind == "train":
             assert most_bytes(sections) < count_bytes(one.message.content) + 5000
     assert expected.run_bytes() < 200_000
-
-
-def test_every_round_that_left_can_be_computed_again_from_the_frozen_rows(gated, conducted_through):
-    site = gated(policy=Policy())
-    conducted_through(site)
-    for round in (1, 5):
-        found = replay(site.folder, site.site, "20261120-abcd", round)
-        assert (len(found.ledger_hashes), found.error()) == (1, None)
-        assert found.ledger_hashes == found.again
-    assert len(site.site.source.reads) == 1

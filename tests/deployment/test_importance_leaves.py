@@ -7,12 +7,12 @@ from flwr.app import ConfigRecord
 
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.records.ledger import ledger_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.updates.messages.compare import COMPARE, CompareReply
+from flfed.updates.messages.fields import content_sha256
 from tests.approval_text import details
 
 ASKED = ("[compare]\n", "[compare]\nimportance = 3\n")

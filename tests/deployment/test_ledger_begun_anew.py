@@ -68,8 +68,7 @@ def begin_anew(site: Any, how: Callable[[Any], None] = harm) -> ledger_loss.Rest
     """Have a ledger harmed and begun anew; what the site keeps of its runs beside it is lost, too."""
     how(site.folder)
     found = restarted(site.folder)
-    for gone in (site.folder.incoming, site.folder.root / "runs"):
-        shutil.rmtree(gone, ignore_errors=True)
+    shutil.rmtree(site.folder.root / "runs", ignore_errors=True)
     site.open()
     return found
 

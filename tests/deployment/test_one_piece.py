@@ -10,8 +10,7 @@ from flfed.deployment.flower.message_parts import MOST_PIECE_BYTES as MOST_BYTES
 from flfed.deployment.flower.message_parts import PIECE_KEY as KEY
 from flfed.deployment.flower.message_parts import PIECE_SECTION as SECTION
 from flfed.deployment.flower.message_parts import apart, joined
-from flfed.deployment.site_state.request_archive import content_sha256
-from flfed.updates.messages.fields import MalformedMessage
+from flfed.updates.messages.fields import MalformedMessage, content_sha256
 from flfed.updates.messages.in_memory import count_bytes
 
 

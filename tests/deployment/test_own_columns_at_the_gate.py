@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from flfed import OwnColumn, Study
-from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.updates.messages.compare import COMPARE, CompareReply
+from flfed.updates.messages.fields import content_sha256
 from tests.approval_text import details
 
 FEWER = {"dataset.features": ["x1", "colour"]}

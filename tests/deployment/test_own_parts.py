@@ -9,8 +9,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from flfed import run
-from flfed.deployment.operator.replay import replay
-from flfed.errors import UsageError
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
 from flfed.study.study import Study
@@ -155,16 +153,3 @@ def test_under_secure_sums_gates_keep_what_is_a_sites_own_too(small_sites, small
     kept = {site: site_model(site, done.run, 0) for site in SITES}
     own = {site: {} if found is None else found.own for site, found in kept.items()}
     assert all(np.abs(value).max() > 0 for arrays in own.values() for value in arrays.values()) and all(own.values())
-
-
-@pytest.mark.parametrize("strategy", ["ditto", "fedper"])
-def test_a_round_is_computed_again_where_its_update_does_not_follow_from_what_is_kept(gated, small_study, strategy):
-    site = gated(Study.parse(small_study).replace({"strategy.name": strategy, **MLP}).text)
-    replies = [site.answer(site.trained(round=round)) for round in (1, 2)]
-    assert not any(reply.has_error() for reply in replies)
-    assert replay(site.folder, site.site, RUN, 1).matches
-    if strategy == "ditto":
-        assert replay(site.folder, site.site, RUN, 2).matches
-        return
-    with pytest.raises(UsageError, match=f"followed from what strategy '{strategy}' keeps at the site"):
-        replay(site.folder, site.site, RUN, 2)

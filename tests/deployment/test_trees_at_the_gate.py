@@ -11,8 +11,6 @@ from flwr.app import Array, ArrayRecord, Context, Message
 
 from flfed import run
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.operator.replay import replay
-from flfed.errors import UsageError
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
@@ -129,12 +127,6 @@ def test_other_nodes_of_the_same_tree_are_another_question(gated: Consortium):
     with_array(message, MARKS, lambda values: 1 - values)
     refused = gated.gates[site].answer(message, context, BUNDLE)
     assert refused.has_error() and "another model in round 1" in refused.error.reason
-
-
-def test_a_replay_says_that_it_has_not_the_trees_before(gated: Consortium):
-    entry = Coordinator(gated).run()
-    with pytest.raises(UsageError, match="round 2 grew a tree"):
-        replay(gated.folders["site-01"], gated.sites["site-01"], entry.run, 2)
 
 
 def test_a_tree_begins_anew_at_most_as_often_as_there_are_sites(gated: Consortium):

@@ -6,7 +6,6 @@ Each test has both gates pass their first look at the ledger before either answe
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -15,7 +14,6 @@ from flwr.app import Message
 
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.gate.outbound import Leaving
-from flfed.deployment.site_state import request_archive
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.compare import COMPARE, CompareRequest
@@ -35,23 +33,16 @@ class TwoGates:
         self.gates = [Gate(site.folder, site.site, today=lambda: TODAY, expected_bundle=BUNDLE) for _ in range(2)]
         self._together = Barrier(2, timeout=60)
         self._both = False
-        # A request of a round is kept before it is answered: there both wait once they found no other one there.
-        self._wait_in(monkeypatch, request_archive, "replace_whole", first=True)
-        self._wait_in(monkeypatch, Leaving, "used_up", first=False)
-
-    def _wait_in(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *, first: bool) -> None:
-        """Have both gates wait for each other before, or after, a function."""
-        plain = getattr(owner, name)
+        plain = Leaving.used_up
 
         def waiting(*given: Any) -> Any:
-            if self._both and first:
-                self._together.wait()
+            """Return what is used up, once both gates looked."""
             found = plain(*given)
-            if self._both and not first:
+            if self._both:
                 self._together.wait()
             return found
 
-        monkeypatch.setattr(owner, name, waiting)
+        monkeypatch.setattr(Leaving, "used_up", waiting)
 
     def ask(self, gate: int, asked: Ask) -> str:
         """Ask one gate, and return what it says to that; an empty text where it answers."""
@@ -139,29 +130,3 @@ def test_one_question_that_both_are_asked_is_answered_by_both(two: Callable[...,
     for kind in (TRAIN, EVALUATE, COMPARE):
         message = model(found.site, kind, 1)
         assert found.ask_both(((message, {}), (message, {}))) == ["", ""]
-
-
-def test_a_request_that_another_process_keeps_meanwhile_is_no_other_model(two, monkeypatch):
-    found, asked = two(), []
-    is_file = Path.is_file
-
-    def absent_at_first(path: Path) -> bool:
-        """Say that the request is not there when it is looked for: another process writes it a moment later."""
-        if path.parent.parent == found.site.folder.incoming and not asked:
-            asked.append(path)
-            assert found.ask(1, (message, {})) == ""
-            return False
-        return is_file(path)
-
-    message = model(found.site, TRAIN, 1)
-    monkeypatch.setattr(Path, "is_file", absent_at_first)
-    assert found.ask(0, (message, {})) == "" and len(asked) == 1
-
-
-def test_a_file_that_another_process_has_half_written_is_no_request(two: Callable[..., TwoGates]):
-    found = two()
-    assert found.ask(0, (model(found.site, TRAIN, 1), {})) == ""
-    (kept,) = found.site.folder.incoming.glob("*/*.safetensors")
-    # As it is between the listing and the look at it, of a file that has its own name by then.
-    (kept.parent / ".part-0").symlink_to("gone")
-    assert found.ask(1, (model(found.site, TRAIN, 2), {})) == ""

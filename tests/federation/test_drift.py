@@ -62,7 +62,7 @@ class Hospitals:
 
     def grid(self, *, stacked: bool = True, study: Study | None = None) -> InProcessGrid:
         study = study or self.study
-        side = SiteClient(lambda name, _: self.places[name].site, releasing=False)
+        side = SiteClient(lambda name, _: self.places[name].site)
         places = {name: SiteSession(place.site, study) for name, place in self.places.items()}
         side.sessions = {(name, study.text, 0): place for name, place in places.items()}
         answer = stacked_compute() if stacked else None

@@ -13,7 +13,6 @@ from sklearn.metrics import confusion_matrix, recall_score
 import flfed
 from flfed import Study, run
 from flfed.errors import UsageError
-from flfed.federation.client.client import SiteClient
 from flfed.federation.recording.pooled_figures import exact_counts
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.paths import SiteFolder
@@ -177,11 +176,6 @@ def test_the_people_of_one_site_see_its_own_alone(small_sites, asking):
     result = run(Study.parse(asking), sites=small_sites(3, rows=100))
     found = summary(result, "operating-points", only="site-02")
     assert (list(found["sites"]), found["all"]) == (["site-02"], [])
-
-
-def test_who_looks_at_its_own_rows_claims_nothing(small_sites, asking):
-    site = small_sites(1, rows=1500, policy=Policy())[0]
-    assert SiteClient(lambda name, _: site, releasing=False)._releases is None
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,6 @@ COMMANDS: dict[str, tuple[tuple[str, Callable[..., None], str], ...]] = {
         ("models", models.list_models, "cleveland --people asked.csv"),
         ("compare", models.compare_model, "cleveland RUN"),
         ("purge", ledger.purge_records, "cleveland RUN"),
-        ("replay", ledger.replay_round, "RUN --round 3 --site cleveland"),
     ),
 }
 app.command("map", epilog="st-mary", rich_help_panel=SETTING_UP)(mapping.map_site)

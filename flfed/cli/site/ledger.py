@@ -1,4 +1,4 @@
-"""`flfed site ledger`, `purge` and `replay`: what left a site, its proof, and the files that it keeps."""
+"""`flfed site ledger` and `purge`: what left a site, its proof, and the files that it keeps."""
 
 from __future__ import annotations
 
@@ -342,27 +342,3 @@ def _purged(shown: Mapping[str, Any]) -> output.Shown:
     if not shown["paths"]:
         key = "nothing"
     yield render(f"commands.purged.{key}", site=shown["site"], target=shown["target"])
-
-
-def replay_round(
-    run: str = typer.Argument(..., help="Id of the run, from the site's ledger, or latest."),
-    round: int = typer.Option(..., "--round", min=1, help="The round, from 1."),
-    site: str = typer.Option(..., "--site", help="Site name."),
-    as_json: bool = output.JSON,
-) -> None:
-    """Compute the site's update of a round again from its snapshot, and compare it with the ledger.
-
-    Exit codes: 0 bit for bit the same, 1 not, 2 wrong use, or no longer stored.
-    """
-    from flfed.deployment.operator.replay import replay
-    from flfed.rows.data import site_discovery as sites
-
-    replayed_round = replay(SiteFolder(site), sites.load(site), run, round)
-    if as_json:
-        output.print_json(replayed_round.as_json())
-    # The object is printed first, so that a program gets it also where the replay differs.
-    if error := replayed_round.error():
-        raise error
-    if not as_json:
-        sha256 = replayed_round.ledger_hashes[0]
-        typer.echo(render("commands.replay.same", site=site, round=round, run=replayed_round.run, sha256=sha256))

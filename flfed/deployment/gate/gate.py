@@ -19,7 +19,6 @@ from flfed.deployment.gate.outbound import Leaving, answer_seal, error_reply
 from flfed.deployment.gate.study_policy import STUDIES, Refused, StudyAdmission, reject, sha256_of
 from flfed.deployment.site_state.approval import load_start
 from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
-from flfed.deployment.site_state.request_archive import keep
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
@@ -32,8 +31,7 @@ from flfed.refusals import NotTakingPart, Refusal, decline, refusal_of
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
-from flfed.updates.checkpoints.site_state import StorageError, encoder_refusal, run_state, whole_message
-from flfed.updates.messages.fields import MalformedMessage
+from flfed.updates.checkpoints.site_state import encoder_refusal, run_state, whole_message
 from flfed.updates.messages.kinds import AUDIT, KINDS
 
 
@@ -103,18 +101,10 @@ class Gate:
             return self._answer(message, context, fab_sha256)
 
     def _answer(self, message: Message, context: Context, fab_sha256: str) -> Message:
-        # Checks, hashes and the archive see the message as if its encoder had crossed whole.
+        # Checks and hashes see the message as if its encoder had crossed whole.
         message = whole_message(message, run_state(self.folder.site, context))
         # Nothing is computed for a message that is refused.
-        reason = self.refusal(message, context, fab_sha256)
-        if not reason:
-            try:
-                # The request is stored before it is answered, so that a replay can answer it again.
-                keep(self.folder, message, context)
-            except (StorageError, MalformedMessage) as error:
-                reason = refusal_of(error)
-                self._own.append(reason)
-        if reason:
+        if reason := self.refusal(message, context, fab_sha256):
             return self.leaving(message, error_reply(reason, message), context)
         # Requests for the ledger need no study's rows, so the client app is not opened for them.
         answers = answer_seal if message.metadata.message_type in SEALERS else self._side(context).app()

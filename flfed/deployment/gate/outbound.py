@@ -19,7 +19,6 @@ from flfed.deployment.gate.message_check import LONGEST, may_leave, message_defe
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.site_state.comparisons import Comparisons, Facts
 from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
-from flfed.deployment.site_state.request_archive import content_sha256, trained_from
 from flfed.errors import FlfedError
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.redaction import SITE_ERROR, redact
@@ -29,6 +28,7 @@ from flfed.records.ledger_line import ERROR, REFUSED, STANDS_FOR, WITHHELD, run_
 from flfed.refusals import CONTROL, NO_LEDGER, Refusal
 from flfed.rows.data.site import Site
 from flfed.updates.messages.compare import IMPORTANCE
+from flfed.updates.messages.fields import content_sha256
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.kinds import AUDIT, COMPARE, ENROL, SCORES, STATISTIC, TRAIN
 from flfed.updates.messages.train import OFFSET
@@ -342,7 +342,7 @@ def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMess
         line["offset"] = True
     if IMPORTANCE in reply.content:
         line["importances"] = True
-    choices = {**run_limits.choices_of(message), **trained_from(message, messages.study)}
+    choices = {**run_limits.choices_of(message), **run_limits.trained_from(message, messages.study)}
     line |= {name.replace("-", "_"): value for name, value in choices.items() if value is not None}
     return line
 

@@ -7,14 +7,13 @@ with three digits, and of few models of a dataset.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import Context, Message
 
 from flfed.deployment.site_state.comparisons import ComparedLines
-from flfed.deployment.site_state.request_archive import FROM, content_sha256, model_sha256, other_model_refusal
 from flfed.federation.client.released.accounts import EDGES, SPENT
 from flfed.federation.client.released.sets import RELEASED
 from flfed.federation.client.run_keys import Place, QuestionHistory
@@ -22,12 +21,22 @@ from flfed.records import ledger_line
 from flfed.records.ledger import Ledger, LockedLedger
 from flfed.records.ledger_line import COMPARED_HASH, Line, Run, run_of
 from flfed.refusals import Refusal
+from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
-from flfed.updates.messages.fields import ndarrays
+from flfed.updates.messages.fields import content_sha256, ndarrays
 from flfed.updates.messages.kinds import ALIGN, AUDIT, COMPARE, KEYS, PARTIAL, SCORES, STATISTIC, SUMMARISE
 from flfed.updates.messages.secure_sum import parted
 from flfed.updates.messages.summarise import POINT
-from flfed.updates.messages.train import CUTS_SHA256, EVALUATE, MOST_ATTEMPTS, REFIT, TRAIN, TREES_SHA256, formless
+from flfed.updates.messages.train import (
+    CUTS_SHA256,
+    EVALUATE,
+    MOST_ATTEMPTS,
+    REFIT,
+    TRAIN,
+    TREES_SHA256,
+    formless,
+    model_sha256,
+)
 from flfed.updates.messages.vertical import EXCHANGES
 
 QUESTIONS = {
@@ -50,6 +59,8 @@ NUMBERS = {
 """Numbers that the coordinator chooses for a comparison, and why a run has one of each."""
 CHOSEN = NUMBERS | {EDGES: "other-edges", CUTS_SHA256: "other-cuts"}
 """The same for all its choices, with the hashes of counts' bins and of trees' cut points."""
+TRAINED_FROM = "trained-from-sha256"
+"""Key of a line: hash of the model that a round was trained from, empty where the model crossed in another form."""
 _OF_LINE = {kind.rpartition(".")[2]: kind for kind in QUESTIONS}
 _KEYS = KEYS.rpartition(".")[2]
 _SUMMARISE = SUMMARISE.rpartition(".")[2]
@@ -92,6 +103,28 @@ def choices_of(message: Message) -> dict[str, Any]:
     if kind == TRAIN and content["config"].get(CUTS_SHA256):
         return {CUTS_SHA256: content["config"][CUTS_SHA256]}
     return {}
+
+
+def trained_from(message: Message, study: Study) -> dict[str, str]:
+    """Return the model's entry for the line of a round; it is empty for other messages."""
+    if message.metadata.message_type != TRAIN:
+        return {}
+    # A packed, encrypted or hashed model has other bytes than at its comparison.
+    as_it_is = study.download == "none" and not study.aggregation.is_encrypted and not study.grows_trees
+    return {TRAINED_FROM: model_sha256(message) if as_it_is else ""}
+
+
+def other_model_refusal(evaluated: Set[str], compared: Set[str], trained_from: Set[str]) -> Refusal | None:
+    """Return why a run may not have these models, or None.
+
+    They are hashes of evaluated and of compared models. A run gets figures of validation rows by the one and of test
+    rows by the other. Both are of one model, or the compared one is that of an earlier round.
+    """
+    earlier_models = evaluated | trained_from
+    # A model that crossed in another form cannot be identified, and a site may have missed the evaluation.
+    if "" in earlier_models or not evaluated or compared <= earlier_models:
+        return None
+    return Refusal("other-model-compared")
 
 
 class SumLines:
@@ -335,8 +368,8 @@ class RunLimits:
 
     def _add_choices(self, line: Line, run: Run, kind: str) -> None:
         """Note the coordinator's choices for a request that was answered."""
-        if FROM in line.facts:
-            self._trained_from[run].add(str(line.facts[FROM]))
+        if TRAINED_FROM in line.facts:
+            self._trained_from[run].add(str(line.facts[TRAINED_FROM]))
         for name in CHOSEN:
             if name in line.facts or (kind == COMPARE and name in NUMBERS):
                 self._chosen[run, name].add(line.facts.get(name))

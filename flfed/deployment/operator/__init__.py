@@ -1,4 +1,4 @@
 """Operator's actions at a site.
 
-A person joins, looks, approves and replays.
+A person joins, looks and approves.
 """

@@ -122,9 +122,8 @@ def _in_ledger(folder: SiteFolder) -> Iterator[_Entry]:
 
 
 def _in_files(folder: SiteFolder) -> Iterator[_Entry]:
-    """Yield the runs of models, requests and results; a ledger that was lost may lack them."""
+    """Yield the runs of models and results; a ledger that was lost may lack them."""
     files = [(path, path.stem.rpartition("-")[0]) for path in folder.models.glob("*.safetensors")]
-    files += [(path, path.parent.name) for path in folder.incoming.glob("*/*.safetensors")]
     files += [(path, path.stem) for path in folder.results.glob("*.json")]
     for path, run in files:
         with suppress(OSError, SafetensorError, ValueError, KeyError, TypeError):
@@ -136,8 +135,7 @@ def _study_sha256(path: Path) -> str:
     if path.suffix == ".json":
         return str(json.loads(path.read_bytes())["study-sha256"])
     with safe_open(path, framework="numpy") as file:
-        facts = file.metadata()
-    text = facts.get("study") or json.loads(facts["asked"])["study"]
+        text = file.metadata()["study"]
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -169,7 +167,6 @@ def _refuse_under_way(folder: SiteFolder, entries: list[_Entry], decisions: list
 
 def _of_run(folder: SiteFolder, run: str) -> Iterator[Path]:
     yield folder.states / run
-    yield folder.incoming / run
     yield folder.results / f"{run}.json"
     # A run's name may begin with another's.
     name = re.compile(rf"{re.escape(run)}-\d+\.safetensors")

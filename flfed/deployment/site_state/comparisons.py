@@ -280,6 +280,6 @@ class Comparisons:
             return None
         row_sets = RowSets(self.folder, dataset, self.ledger)
         counted = lines.counted(row_sets, self.policy, run_of_new(facts), str(facts["rows_sha256"]))
-        from flfed.deployment.site_state.request_archive import model_sha256
+        from flfed.updates.messages.train import model_sha256
 
         return counted.refusal(model_sha256(message) + str(facts.get("start_sha256", "")))

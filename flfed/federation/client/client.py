@@ -67,9 +67,6 @@ class SiteClient:
     protect : LocalProtection, optional
         How rows are protected where a study requires it, and where it is recorded. By default draws follow from the
         study's seed, and each site has its ledger on this machine.
-    releasing : bool
-        Whether replies leave the site, so that they are checked against earlier releases, and recorded. False where a
-        site looks at its own rows.
     approval : callable (study) → SumApproval or None
         The approval of a study's secure sums by people at an institution. Elsewhere a study with sums rehearses them
         in one process.
@@ -91,7 +88,6 @@ class SiteClient:
         today: Callable[[], datetime.date] = datetime.date.today,
         rows: str = "",
         protect: LocalProtection | None = None,
-        releasing: bool = True,
         approval: Approving | None = None,
         source: FindSource = no_source,
         compute: Compute | None = None,
@@ -103,7 +99,7 @@ class SiteClient:
         self._protect = LocalProtection(rows=rows) if protect is None else protect
         self.sessions: dict[tuple[str, str, int], SiteSession] = {}
         self._runs: dict[tuple[str, str, int], str] = {}
-        self._releases = Releases(self._protect.ledger_of) if releasing else None
+        self._releases = Releases(self._protect.ledger_of)
         self._over: set[ReplyCache] = set()
         self._last_updates = LastUpdates()
         self._draws_of = cache(lambda seed: Draws(seed, FIT))
@@ -212,7 +208,7 @@ class SiteClient:
             opened = self.sessions[key] = _opened(self._find_site(name, study), study, key[2], draws)
         run = run_of(context)
         opened.counts_may_leave = lambda *, claim: True
-        if self._releases is not None and checks_history(study, opened.site):
+        if checks_history(study, opened.site):
             opened.row_refusal = partial(self._releases.refusal, run=run, leaves=kind != ENROL)
             opened.counts_may_leave = never
             # New rows are compared with released ones before any sum over them is computed. Of parties with different

@@ -8,6 +8,8 @@ counted, and not written down. A new sentence is a new line here.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -33,6 +35,7 @@ from flfed import registry
 from flfed.errors import FlfedError
 from flfed.refusals import CONTROL, LONGEST, OF_SITES, SLOTS, Refusal, any_of, plain, recorded, refusal_of
 from flfed.summaries.score_bins import BINS
+from flfed.summaries.summary import arrays_sha256
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.in_memory import STYPE, InMemoryArray, Sizes, kebab_record, record_of
 from flfed.words import sentences
@@ -93,6 +96,26 @@ def arrays_if_there(record: RecordDict, name: str) -> Arrays:
 def arrays_of(record: ArrayRecord, name: str = "") -> Arrays:
     """Return a record's read-only arrays; its name is for an error."""
     return {key: _ndarray(array, name) for key, array in record.items()}
+
+
+def content_sha256(record: RecordDict) -> str:
+    """Return the hash of a message's content, whatever its form in bytes is; the ledger has it of each reply.
+
+    It covers sorted sections, each with its kind, its keys and its values; arrays by name, dtype, shape and
+    little-endian bytes. Raises `MalformedMessage` if an array cannot be read.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(record):
+        part = record[name]
+        # Arrays are hashed by value, all else as JSON with sorted keys: the same content has one hash.
+        if isinstance(part, ArrayRecord):
+            kind = "arrays"
+            content = arrays_sha256(ndarrays(record, name))
+        else:
+            kind = "config" if isinstance(part, ConfigRecord) else "metrics"
+            content = json.dumps(dict(part.items()), sort_keys=True, default=bytes.hex)
+        digest.update(json.dumps([name, kind, content]).encode() + b"\n")
+    return digest.hexdigest()
 
 
 _NPY = re.compile(

@@ -6,6 +6,7 @@ encoder's hash, and a site that has the encoder is sent this alone. Counts of ro
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,11 +14,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from flfed.refusals import Refusal
 from flfed.summaries.score_bins import RowScores
-from flfed.summaries.summary import Encoder, Summary
+from flfed.summaries.summary import Encoder, Summary, arrays_sha256
 from flfed.updates.arrays import CIPHERTEXT, Arrays
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import PROTOCOL
@@ -44,8 +45,6 @@ TREES_SHA256 = "trees-sha256"
 """Key of the hash of the trees before a round; there only where trees grow."""
 CUTS_SHA256 = "cuts-sha256"
 """Key of the hash of their cut points; there only where the sums of trees are masked."""
-HASHES = ("trees_sha256", "cuts_sha256")
-"""Attributes of a request that are there only where trees grow."""
 LAST = "last"
 TREE = "tree"
 MARKS = "asked"
@@ -109,7 +108,7 @@ class TrainRequest:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
         # Options that are off do not cross.
-        options = {name: value for name in ("offset", *HASHES) if (value := getattr(self, name))}
+        options = {name: value for name in ("offset", "trees_sha256", "cuts_sha256") if (value := getattr(self, name))}
         records = hashed_sections(self.arrays, self.encoder, by_hash=self.by_hash, **plain, **options)
         if self.trees_sha256 and self.by_hash:
             del records["arrays"]
@@ -376,6 +375,12 @@ def named_encoder(record: RecordDict) -> tuple[str, Arrays]:
 def sha256_of(encoder: Encoder) -> str:
     """Return an encoder's hash, computed once for all rounds."""
     return encoder.sha256()
+
+
+def model_sha256(message: Message) -> str:
+    """Return the hash of a request's model and encoder; raises `MalformedMessage` if an array cannot be read."""
+    both = [arrays_sha256(fields.ndarrays(message.content, name)) for name in ("arrays", "encoder")]
+    return hashlib.sha256("/".join(both).encode()).hexdigest()
 
 
 def small(counts: np.ndarray) -> np.ndarray:
