@@ -12,8 +12,7 @@ from benchmarks.limits import CPU, missed
 from benchmarks.picture import picture
 from benchmarks.workload import WORKLOADS, Workload
 from flfed.records.objects import read_figure
-from flfed.records.reports.recorded_run import TELLING, shows
-from flfed.records.statistics.verdict import Difference, decimals_for, interval, number
+from flfed.records.statistics.verdict import Difference, better_of, decimals_for, interval, number
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -280,6 +279,10 @@ def dashboard(results: Results) -> str:
     )
 
 
+TELLING = ("better", "worse")
+"""Conclusive results of `shows`."""
+
+
 def methods(results: Results) -> str:
     """Return the table of what each method gained on plain averaging."""
     found = results.get("methods", {})
@@ -347,6 +350,16 @@ def _with_interval(gain: Results) -> str:
     digits = decimals_for(Difference(found.value, found.low, found.high))
     ends = interval(found.low, found.high, digits, signed=True)
     return f"{number(found.value, digits, signed=True)} ({ends})"
+
+
+def shows(gain: Results, metric: str) -> str:
+    """Return whether a method is better than its comparator, in words."""
+    figure = read_figure(gain[metric])
+    if figure.value is None or figure.low is None or figure.high is None:
+        return "inconclusive"
+    if figure.low <= 0 <= figure.high:
+        return "no difference shown"
+    return "better" if (figure.low > 0) == (better_of(metric) == "higher") else "worse"
 
 
 def _shown(gain: Results | None) -> str:

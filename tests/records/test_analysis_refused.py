@@ -32,7 +32,7 @@ def in_order(said: str, *lines: str) -> bool:
     return places == sorted(places)
 
 
-@pytest.mark.parametrize("name", ["p40_curves", "p50_rounds", "p55_methods", "p60_data"])
+@pytest.mark.parametrize("name", ["p40_curves", "p50_rounds", "p60_data"])
 @pytest.mark.parametrize("payload", [SHAPES["all"], None], ids=["completed", "failed"])
 def test_a_page_on_training_sends_to_the_overview(store, url, name: str, payload: Found | None):
     said = words(page(name, in_store(store, url, payload, refused="site-3")["run"]))

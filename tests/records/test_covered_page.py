@@ -36,7 +36,7 @@ NO_ROUNDS = render("report.noised.rounds")
 NO_SUMS = render("report.noised.sums")
 LETTER = 5.5
 """Pixels of a digit of an axis, at least."""
-PAGES = ("p20_overview", "p30_sites", "p40_curves", "p50_rounds", "p55_methods", "p60_data", "p70_privacy")
+PAGES = ("p20_overview", "p30_sites", "p40_curves", "p50_rounds", "p60_data", "p70_privacy")
 OF_JOINING = re.compile(
     r"[Jj]oining improves AUC at \d|[Ii]nconclusive|Largest clear gain|not checked for leaks|needs the counts"
 )

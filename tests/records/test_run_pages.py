@@ -18,7 +18,6 @@ PAGES = [name for name in page_files() if name not in ("runs", "before-you-join"
 HEIGHTS = dict(zip(WIDTHS, (844, 1024, 900), strict=True))
 """The first screen of a phone, a tablet and a desk."""
 UNCHARTED: dict[str, tuple[str, ...]] = {
-    "methods": ("*",),
     "privacy": ("*",),
     "overview": ("covers", "unfinished"),
     "sites": ("statistic", "covers", "unfinished"),

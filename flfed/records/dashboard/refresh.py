@@ -17,7 +17,6 @@ import streamlit as st
 from flfed.errors import FlfedError
 from flfed.records.document.document import document
 from flfed.records.reports.catalogue import notes_of, series_list
-from flfed.records.reports.recorded_run import methods_of
 from flfed.records.reports.shown_run import Seen, ShownRun
 from flfed.records.section import group
 from flfed.records.statistics import Report
@@ -122,13 +121,6 @@ def read_summaries(store: str, mark: Mark, name: str, only: str | None) -> list[
     """Return the object `name` of each run of `mark`, None where it has none, read once for each `mark`."""
     with RunReader.open(only=only) as reader:
         return [reader.summary(run, name) for run, *_ in mark]
-
-
-@st.cache_data(max_entries=16, ttl=CACHE_SECONDS, show_spinner=False)
-def read_methods(store: str, name: str, mark: Mark) -> list[Report]:
-    """Return the methods that ran on the same random splits as a run, read once for each `mark`."""
-    with RunReader.open() as reader:
-        return methods_of(reader, name)
 
 
 @st.cache_data(max_entries=16, ttl=CACHE_SECONDS, show_spinner=False)

@@ -156,7 +156,7 @@ def _steps(shown: ShownRun, metric: str | None) -> list[str]:
 def _step(shown: ShownRun, metric: str) -> str:
     """Return the step that the comparison asks for."""
     run = shown.run
-    command = rerun_command(shown)
+    command = f"flfed {'coordinator' if shown.runs[0].at_institutions else 'study'} run {_study_file(shown)}"
     of_frames = is_of_frames(shown)
     if training_in_words(run.training):
         rounds = 2 * shown.planned
@@ -186,11 +186,6 @@ def is_of_frames(shown: ShownRun) -> bool:
     dataset = parsed_study(shown.study_text).get("dataset", {}).get("name", "")
     is_alike = dataset == shown.run.study and dataset not in names()
     return is_alike or dataset.startswith("frames-")
-
-
-def rerun_command(shown: ShownRun) -> str:
-    """Return the command that runs the study again."""
-    return f"flfed {'coordinator' if shown.runs[0].at_institutions else 'study'} run {_study_file(shown)}"
 
 
 def _study_file(shown: ShownRun) -> str:
