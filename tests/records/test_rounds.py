@@ -4,9 +4,8 @@ import math
 
 import pytest
 
-from flfed.records.charts import by_round
 from flfed.records.reports import round_totals as by_database
-from flfed.records.reports.round_totals import band_of, costs, width_of
+from flfed.records.reports.round_totals import band_of, nested_width
 from flfed.records.store.entries import CurvePoint, EventRow, MetricRow, SentRow
 from flfed.records.store.reader import RunReader
 from flfed.records.text import size_in_words
@@ -45,59 +44,15 @@ def run(store, url, monkeypatch):
     return writer
 
 
-@pytest.mark.parametrize("width", [1, 3, 10])
-def test_who_took_part_is_counted_in_blocks_of_rounds(run, width):
+def test_rounds_asked_answered_and_rejected_are_counted_by_site(run):
     with RunReader.open() as reader:
-        found = by_database.participation(reader, [run.run], rounds=10, width=width)
-    for block in found:
-        mine = range(block.first, block.last + 1)
-        rows = [row for number in mine for row in sent(number, block.site)]
-        assert block.asked == sum(row.direction == "to-site" for row in rows)
-        assert block.answered == sum(row.direction == "to-server" for row in rows)
-        assert block.aside == (block.site == "a" and 3 in mine)
-    assert sum(block.asked for block in found) == 25
-    assert {(block.first - 1) % width for block in found} == {0}
-    assert max(block.last for block in found) == 10
-
-
-def test_a_site_that_did_not_answer_is_not_one_whose_answer_was_set_aside(run):
-    with RunReader.open() as reader:
-        found = by_database.participation(reader, [run.run], rounds=10, width=1)
-    states = {(block.site, block.first): by_round.state_of(block) for block in found if block.asked}
-    assert states["a", 3] == "update rejected"
-    assert states["c", 5] == "no reply"
-    assert sum(state == "took part" for state in states.values()) == 23
-    assert ("b", 2) not in states
-    assert "b gave" not in by_round.in_words(found)
-    assert by_round.in_words(found).startswith("1 of 3 sites sent a valid update in every round")
-    table = {line["Site"]: line for line in by_round.lines(found)}
-    assert (table["c"]["Rounds asked"], table["c"]["No reply"], table["c"]["Valid updates"]) == (10, 1, 9)
-
-
-def test_repeats_are_added_up(run, store):
-    with RunReader.open() as reader:
-        once = by_database.participation(reader, [run.run], rounds=10, width=10)
-        twice = by_database.participation(reader, [run.run, run.run], rounds=10, width=10)
-    assert [block.asked for block in once] == [block.asked for block in twice]  # one run, named twice, is one
-
-
-def test_seconds_and_bytes_of_a_round_are_means_of_its_block(run):
-    with RunReader.open() as reader:
-        found = costs(reader, [run.run], rounds=10, width=5)
-    assert [(cost.first, cost.last) for cost in found] == [(1, 5), (6, 10)]
-    assert [cost.seconds for cost in found] == [pytest.approx(0.3), pytest.approx(0.8)]
-    for cost in found:
-        rows = [r for number in range(cost.first, cost.last + 1) for site in SITES for r in sent(number, site)]
-        assert cost.to_site == pytest.approx(sum(row.bytes for row in rows if row.direction == "to-site") / 5)
-        assert cost.to_server == pytest.approx(sum(row.bytes for row in rows if row.direction == "to-server") / 5)
-
-
-def test_who_may_see_one_site_only_gets_its_own_rounds(run):
-    with RunReader.open(only="a") as reader:
-        found = by_database.participation(reader, [run.run], rounds=10, width=1)
-        cost = costs(reader, [run.run], rounds=10, width=10)[0]
-    assert {block.site for block in found} == {"a"}
-    assert cost.to_site == pytest.approx(sum(100 * number for number in range(1, 11)) / 10)
+        found = by_database.participation(reader, [run.run])
+        twice = by_database.participation(reader, [run.run, run.run])
+    # b is not asked in even rounds; the update of a in round 3 was rejected, while c sent none in round 5.
+    assert [(share.site, share.asked, share.answered, share.rejected) for share in found] == [
+        ("a", 10, 10, 1), ("b", 5, 5, 0), ("c", 10, 9, 0)
+    ]  # fmt: skip
+    assert found == twice  # one run, named twice, is one
 
 
 def test_the_band_of_a_figure_follows_from_its_variance():
@@ -120,7 +75,7 @@ def test_the_variance_of_a_site_is_read_with_its_curve(run):
 
 
 def test_blocks_are_as_wide_as_a_screen_asks():
-    assert [width_of(rounds, 60) for rounds in (0, 1, 60, 61, 500)] == [1, 1, 1, 2, 9]
+    assert [nested_width(rounds, 60) for rounds in (0, 1, 60, 61, 120, 121, 500)] == [1, 1, 1, 2, 2, 4, 16]
 
 
 def test_bytes_of_a_round_are_means_of_the_rows_with_what_the_codec_saved_beside_them(run):

@@ -16,7 +16,6 @@ from flfed.records.dashboard import page_files
 from flfed.records.reports.faults import folded
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import EventRow, MetricRow, SentRow, SiteRow
-from flfed.records.text import size_in_words
 from tests.records.test_dashboard import APP, words
 
 pytestmark = pytest.mark.usefixtures("shown")
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("shown")
 AUC = "roc_auc_score"
 SITES = ("a", "b", "c")
 ROUNDS = 6
-TABLES = ("rounds-all-sites", "rounds-each-site", "participation", "round-seconds", "round-bytes")
+TABLES = ("rounds-all-sites", "rounds-each-site")
 
 
 def auc(number: int, site: str | None) -> float:
@@ -49,7 +48,7 @@ def begin(store, *, series: str = "", repeat: int = 0, rounds: int = ROUNDS):
     )
 
 
-def write(run, *, rounds: int = ROUNDS, shift: float = 0.0, sent=crossed, band: tuple[float, ...] = ()) -> str:
+def write(run, *, rounds: int = ROUNDS, shift: float = 0.0, band: tuple[float, ...] = ()) -> str:
     """Write rounds of three sites; `a` has an update rejected in round 3."""
     for site in SITES:
         run.sites([SiteRow(site)])
@@ -59,8 +58,8 @@ def write(run, *, rounds: int = ROUNDS, shift: float = 0.0, sent=crossed, band: 
         for site in SITES:
             value = auc(before, site) + shift
             rows.append(MetricRow(site, "training", AUC, value, variance=variance(before, site)))
-        events = [EventRow(3, "a", "fault", "not finite")] if last == 3 and sent is crossed else []
-        run.round(last, scores=rows, seconds=last / 10, sent=sent(last), events=events)
+        events = [EventRow(3, "a", "fault", "not finite")] if last == 3 else []
+        run.round(last, scores=rows, seconds=last / 10, sent=crossed(last), events=events)
     return str(run.run)
 
 
@@ -90,8 +89,7 @@ def drawn(page: AppTest) -> dict[str, tuple[dict, pd.DataFrame, str]]:
     found = {}
     for chart in page.get("vega_lite_chart"):
         rows = pa.ipc.open_stream(io.BytesIO(chart.proto.data.data)).read_pandas()
-        kind = "map" if "state" in rows else "kB" if "way" in rows else "seconds" if "site" not in rows else ""
-        kind = kind or ("each" if rows["site"].notna().any() else "all")
+        kind = "each" if rows["site"].notna().any() else "all"
         found[kind] = (json.loads(chart.proto.spec), rows, chart.proto.alt)
     return found
 
@@ -100,7 +98,7 @@ def test_each_cell_of_the_tables_is_that_of_the_record(store):
     run = begin(store)
     name = write(run)
     run.finish(status="completed", seconds=3.0)
-    together, each, part, seconds, kilobytes, *_ = tables(rounds_page(name))
+    together, each, part, *_ = tables(rounds_page(name))
     measured = range(ROUNDS)  # the model that the last round gave is measured by no other
     nothing = {"At least": "", "At most": ""}
     assert together == [{"After round": str(n), "AUC": number(auc(n, None)), **nothing} for n in measured]
@@ -115,13 +113,6 @@ def test_each_cell_of_the_tables_is_that_of_the_record(store):
     names = ("Rounds asked", "No reply", "Rejected updates", "Valid updates", "Valid, %")
     counts = {"a": (6, 0, 1, 5, 83), "b": (6, 0, 0, 6, 100), "c": (6, 1, 0, 5, 83)}
     assert part == [{"Site": site, **dict(zip(names, map(str, of), strict=True))} for site, of in counts.items()]
-    expected = []
-    for n in range(1, ROUNDS + 1):
-        ways = {way: sum(row.bytes for row in crossed(n) if row.direction == way) for way in ("to-site", "to-server")}
-        line = {"Rounds": str(n), "Seconds a round": number(n / 10)}
-        line |= {"kB to sites": number(ways["to-site"] / 1000)}
-        expected.append(line | {"kB from sites": number(ways["to-server"] / 1000)})
-    assert seconds == kilobytes == expected
 
 
 def test_the_figure_before_training_is_told_and_not_drawn(store):
@@ -171,41 +162,6 @@ def test_the_bound_is_that_of_the_further_end_where_the_other_was_cut_at_1(store
     assert "at each point drawn, the AUC of the rows lies within 0.035 of it. Where" in words(page)
 
 
-def test_a_map_of_one_block_is_a_sentence(store):
-    def all_good(_: int) -> list[SentRow]:
-        return [SentRow(site, way, "train", 10) for site in SITES for way in ("to-site", "to-server")]
-
-    def sampled(number: int) -> list[SentRow]:
-        return [row for row in all_good(number) if row.site != SITES[number % 3]]
-
-    page = rounds_page(write(begin(store), sent=all_good))
-    assert "3 of 3 sites sent a valid update in every round in which they were asked." in words(page)
-    assert "map" not in drawn(page)
-    assert tables(page)[2][0]["Valid, %"] == "100"
-    page = rounds_page(write(begin(store), sent=sampled))
-    assert "map" in drawn(page)
-    assert "A site has no cell for a round without a request to it" in words(page)
-    page = rounds_page(write(begin(store)))
-    assert set(drawn(page)["map"][1]["state"]) == {"took part", "update rejected", "no reply"}
-    assert "A site has no cell for a round" not in words(page)
-    assert drawn(page)["map"][0]["encoding"]["y"]["axis"]["labelFlush"] is False
-
-
-def test_of_many_sites_that_missed_nothing_none_is_said_to_have_missed_most(store):
-    run, names = begin(store), [f"site-{n:02d}" for n in range(44)]
-    for site in names:
-        run.sites([SiteRow(site)])
-    for number_ in (1, 2):
-        asked = names[number_:] if number_ == 1 else names
-        run.round(number_, sent=[SentRow(s, way, "train", 1) for s in asked for way in ("to-site", "to-server")])
-    page = rounds_page(run.run)
-    assert "The chart shows the first 40 sites by name; the table has all." in words(page)
-    run.round(3, sent=[SentRow(site, "to-site", "train", 1) for site in names[-2:]])
-    page = rounds_page(run.run)
-    assert "The chart shows the 40 sites that missed most rounds" in words(page)
-    assert set(names[-2:]) <= set(drawn(page)["map"][1]["site"])
-
-
 def test_a_run_that_ended_is_not_told_to_wait(store):
     run = begin(store)
     run.sites([SiteRow("a")])
@@ -215,11 +171,8 @@ def test_a_run_that_ended_is_not_told_to_wait(store):
     page = rounds_page(run.run)
     said = words(page)
     assert "The run ended before a round had a figure." in said
-    assert "1 round: the sites sent 1.00 kB and received 2.00 kB" in said
     assert "yet" not in said
-    spec, rows, _ = drawn(page)["kB"]
-    assert list(rows["value"]) == [2.0, 1.0]
-    assert spec["encoding"]["x"]["axis"]["format"] == "d"  # 1, and not 1.000000
+    assert tables(page)[0][0]["Valid updates"] == "1"
 
 
 def test_why_there_is_no_figure_over_all_sites_is_said(store):
@@ -247,7 +200,7 @@ def test_while_a_run_runs_only_the_rows_of_its_charts_change(store):
     rows = [MetricRow(site, "training", AUC, 0.8, variance=None if site is None else 0.001) for site in (None, *SITES)]
     run.round(7, scores=rows, seconds=1.0, sent=crossed(7))
     after = drawn(rounds_page(run.run))
-    assert list(before) == list(after) == ["all", "each", "map", "seconds", "kB"]
+    assert list(before) == list(after) == ["all", "each"]
     for kind, (spec, rows, alt) in before.items():
         assert after[kind][0] == spec
         assert after[kind][2] == alt
@@ -316,10 +269,10 @@ def test_the_choice_of_sites_stands_below_the_chart_that_does_not_go_by_it_and_n
     first, second, *_ = (place for place, kind in enumerate(kinds) if "vega_lite_chart" in kind)
     assert first < kinds.index("multiselect") < second
     charts = drawn(page)
-    assert {"all", "each", "kB"} <= set(charts)
-    assert all(spec["encoding"]["y"]["axis"]["labelFlush"] is False for spec, _, _ in charts.values()
-               if "axis" in spec.get("encoding", {}).get("y", {}))  # fmt: skip
-    assert charts["kB"][0]["encoding"]["y"]["axis"]["labelFlush"] is False
+    assert set(charts) == {"all", "each"}
+    for spec, _, _ in charts.values():
+        axes = [layer["encoding"]["y"]["axis"] for layer in spec["layer"] if "axis" in layer["encoding"].get("y", {})]
+        assert axes and all(axis["labelFlush"] is False for axis in axes)
 
 
 def flat(block: Any) -> list[Any]:
@@ -346,16 +299,13 @@ def test_one_site_that_looks_sees_its_own_rounds(store):
     page = AppTest.from_function(as_seen, args=(name,), default_timeout=60).run()
     assert not page.exception
     charts = drawn(page)
-    assert set(charts) == {"each", "kB"}
+    assert set(charts) == {"each"}
     assert set(charts["each"][1]["site"]) == {"b"}
     said = words(page)
     assert "**Your site**" in said
     assert "No figures" not in said
     assert "together" not in said
-    kept = sum(
-        row.bytes for n in range(1, ROUNDS + 1) for row in crossed(n) if row.site == "b" if "server" in row.direction
-    )
-    assert f"6 rounds: your site sent {size_in_words(kept)}" in said
+    assert [line["Site"] for line in tables(page)[-1]] == ["b"]
 
 
 def test_what_differs_in_its_numbers_only_is_one_line(store, flfed):
@@ -392,7 +342,7 @@ def test_in_a_browser_plots_are_high_and_axes_end_beyond_their_lines(window, sto
     run.finish(status="completed")
     window.page.goto(f"{window.address}/rounds?run={name}")
     window.page.get_by_role("heading", name="Rounds: s").wait_for()
-    window.drawn(charts=5)
+    window.drawn(charts=2)
     boxes = window.page.evaluate(
         "[...document.querySelectorAll('[data-testid=stVegaLiteChart]')].map(chart => ({"
         " plot: chart.querySelector('.root path.background').getBoundingClientRect().height,"
@@ -401,15 +351,11 @@ def test_in_a_browser_plots_are_high_and_axes_end_beyond_their_lines(window, sto
         "  const b = t.getBoundingClientRect(); return [t.textContent, (b.top + b.bottom) / 2, b.left]}),"
         "}))"
     )
-    for box in boxes[:2]:
+    for box in boxes:
         assert box["plot"] >= 250
-    for box in (boxes[0], boxes[1], boxes[3], boxes[4]):
         left = min(x for *_, x in box["labels"])
         upper = min(y for _, y, x in box["labels"] if x < left + 40)
         assert min(box["lines"]) >= upper - 5  # half the height of a label
-    middles = [y for text, y, _ in boxes[2]["labels"] if text in SITES]
-    steps = np.diff(middles)
-    assert steps.max() - steps.min() < 1  # the first label stands beside its row as the others do
 
 
 def test_where_sites_keep_their_figures_of_rounds_the_page_has_those_of_all_together_and_says_why(store):

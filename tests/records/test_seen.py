@@ -65,7 +65,7 @@ def everything(run: str, only: str | None) -> str:
         for rows in (
             reader.sites(run), reader.events([run]), reader.crossed([run]), reader.audits(run), reader.figures(run),
             reader.differences(run), reader.curves([run], arm="training", metric=AUC),
-            by_database.participation(reader, [run], rounds=40, width=5),
+            by_database.participation(reader, [run]),
         ):  # fmt: skip
             found.append([asdict(row) for row in rows])
         found.append([row._asdict() for row in reader.metrics(run, 5)])

@@ -11,21 +11,19 @@ import pandas as pd
 from flfed.records.charts.chart import (
     AXIS_NUMBERS,
     Chart,
-    Line,
     Spec,
     axis_title,
     in_lines,
     layer,
     legend_of,
-    names_axis,
     nominal,
     number_texts,
     plot,
     quantitative,
     tooltip,
 )
-from flfed.records.charts.colours import AMBER, ARM_COLOURS, BLUE, FAINT, NEUTRAL, ORANGE, PALE_BLUE
-from flfed.records.reports.round_totals import Block, band_of
+from flfed.records.charts.colours import ARM_COLOURS, FAINT
+from flfed.records.reports.round_totals import band_of
 from flfed.records.statistics.verdict import decimals_of, metric_name, number
 from flfed.records.store.entries import CurvePoint
 from flfed.words import render
@@ -34,8 +32,6 @@ HEIGHT = 260
 """Height of the plot itself in pixels, without its legend."""
 TICKS = 5
 """Approximate number of ticks on the axis of a figure; it ends at a tick, so that no line lies beyond the last."""
-ROUND_NUMBERS = {"tickMinStep": 1, "format": "d"}
-"""Format of an axis of rounds, which are whole numbers."""
 DRAWN_FROM = 0.02
 """A figure from counts by bin that may differ by more than this is drawn as a range."""
 BEYOND = 0.5
@@ -70,9 +66,9 @@ def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Chart | None:
         arrow = {"shape": shape, "size": 40, "filled": True, "opacity": 1, "color": colour}
         is_cut = f"isValid(datum.{end}) && datum.{end} != datum.{bound}"
         ranges.append(layer("point", {"y": quantitative(end)}, is_cut, **arrow))
-    y = y_axis(axis_title(metric), decimals_of(*rows["value"]))
+    y = _y_axis(axis_title(metric), decimals_of(*rows["value"]))
     figures = {"y": y, "tooltip": [ROUND_TIP, *tooltip(*SHOWN)]}
-    line = layer("line", figures, strokeWidth=2.5, color=colour, point=are_few(rows))
+    line = layer("line", figures, strokeWidth=2.5, color=colour, point=_are_few(rows))
     layers = [*ranges, _between("least", "most", colour), line]
     return Chart(rows, plot(HEIGHT, transform=number_texts(*SHOWN), encoding={"x": X}, layer=layers))
 
@@ -141,12 +137,12 @@ def of_each_site(
     scales = line_scales("site", names, looks)
     thin = {"test": {"field": "site", "oneOf": faint}, "value": 1}
     figures = {
-        "y": y_axis(axis_title(metric), decimals_of(*rows["value"])),
+        "y": _y_axis(axis_title(metric), decimals_of(*rows["value"])),
         "strokeDash": scales["strokeDash"],
         "strokeWidth": {"condition": thin, "value": 3 if faint else 2},
         "tooltip": [nominal("site"), ROUND_TIP, *tooltip(*SHOWN)],
     }
-    layers = [layer("line", figures, point=are_few(rows))]
+    layers = [layer("line", figures, point=_are_few(rows))]
     if banded is not None:
         bands = [_between(*ends, looks[banded][0]) for ends in (("low", "high"), ("least", "most"))]
         for band in bands:
@@ -175,9 +171,8 @@ def _between(low: str, high: str, colour: str) -> Spec:
     return layer("area", ends, f"datum.{low} != null && datum.{low} < datum.{high}", stroke=colour, **BAND)
 
 
-X = quantitative("round", axis={"title": "round", "tickCount": 8, **ROUND_NUMBERS}, scale={"nice": False})
-
-
+ROUND_AXIS = {"title": "round", "tickCount": 8, "tickMinStep": 1, "format": "d"}
+X = quantitative("round", axis=ROUND_AXIS, scale={"nice": False})
 ROUND_TIP = quantitative("round", format=".1~f")
 """Round in a tooltip; a point of several rounds stands in their middle."""
 SHOWN = ("value", "low", "high")
@@ -186,16 +181,16 @@ AT_LEAST = "test(regexp('[.][0-9]{{{0}}}'), datum.label) ? datum.label : format(
 """A number of an axis with at least so many decimals, and more where two ticks would read the same; Vega's language."""
 
 
-def y_axis(title: str, decimals: int = 0, *, zero: bool = False) -> Spec:
-    """Return the axis of a figure by round, with a tick at either end; it begins at 0 where `zero`."""
+def _y_axis(title: str, decimals: int) -> Spec:
+    """Return the axis of a figure by round, with a tick at either end."""
     # Labels at the ends stay beside their ticks: moved, they would seem to belong to others.
     axis = {"title": in_lines(title), "labelExpr": AXIS_NUMBERS, "tickCount": TICKS, "labelFlush": False}
     if decimals:
         axis["labelExpr"] = AXIS_NUMBERS.replace("datum.label", AT_LEAST.format(decimals))
-    return quantitative("value", axis=axis, scale={"zero": zero, "nice": TICKS})
+    return quantitative("value", axis=axis, scale={"zero": False, "nice": TICKS})
 
 
-def are_few(rows: pd.DataFrame) -> bool:
+def _are_few(rows: pd.DataFrame) -> bool:
     """Return whether there are so few rounds that a curve is drawn with its points."""
     return rows["round"].nunique() < FEW_ROUNDS
 
@@ -211,170 +206,3 @@ def _rows(points: Iterable[CurvePoint], metric: str) -> pd.DataFrame | None:
         if p.value is not None and p.round
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(WIDE) if rows else None
-
-
-STATE_DASHES = {"took part": [1, 0], "some rounds": [2, 2], "update rejected": [1, 0], "no reply": [6, 3]}
-"""Outlines of cells, for readers who cannot see colours."""
-COLUMNS_DRAWN = 60
-"""Most blocks of rounds side by side; narrower ones cannot be distinguished."""
-SITES_DRAWN = 40
-"""Most sites in the map; the table has all."""
-STATES = {"took part": BLUE, "some rounds": PALE_BLUE, "update rejected": ORANGE, "no reply": AMBER}
-"""Colours of cells by a site's state in their rounds; a site that was not asked has no cell."""
-ROW_PIXELS, NAME_SHARE = 38, 0.48
-"""Height of a site in the map, and the share of it that its name takes."""
-
-
-def state_of(block: Block) -> str:
-    """Return a site's state in a block of rounds, a key of `STATES`.
-
-    Examples
-    --------
-    >>> [state_of(Block("a", 1, 9, asked=9, answered=9, aside=aside)) for aside in (0, 1, 9)]
-    ['took part', 'some rounds', 'update rejected']
-    """
-    if _good(block) >= block.asked:
-        return "took part"
-    if _good(block) > 0:
-        return "some rounds"
-    return "update rejected" if block.aside else "no reply"
-
-
-def _together(one: Block, other: Block) -> Block:
-    """Return two blocks of a site as one."""
-    counts = {name: getattr(one, name) + getattr(other, name) for name in ("asked", "answered", "aside")}
-    return Block(one.site, one.first, other.last, **counts)
-
-
-def _good(block: Block) -> int:
-    """Return the number of rounds with a valid update."""
-    return block.answered - block.aside
-
-
-def _missed(block: Block) -> int:
-    """Return the number of rounds without a valid update, of those in which the site was asked."""
-    return block.asked - _good(block)
-
-
-def shares(blocks: Sequence[Block]) -> dict[str, Block]:
-    """Return the sum of each site's blocks."""
-    totals: dict[str, Block] = {}
-    for block in blocks:
-        totals[block.site] = _together(totals[block.site], block) if block.site in totals else block
-    return totals
-
-
-def lines(blocks: Sequence[Block]) -> list[Line]:
-    """Return the table of the map, a line for each site."""
-    rows: list[Line] = []
-    for site, of in shares(blocks).items():
-        line = {"Site": site, "Rounds asked": of.asked, "No reply": of.asked - of.answered}
-        line |= {"Rejected updates": of.aside, "Valid updates": _good(of), "Valid, %": ""}
-        if of.asked:
-            line["Valid, %"] = number(100 * _good(of) / of.asked, 0)
-        rows.append(line)
-    return rows
-
-
-def drawn(blocks: Sequence[Block]) -> list[str]:
-    """Return the sites of the map: all, or of many those that missed most rounds."""
-    every = shares(blocks)
-    return sorted(sorted(every, key=lambda site: (-_missed(every[site]), site))[:SITES_DRAWN])
-
-
-def is_complete(blocks: Sequence[Block]) -> bool:
-    """Return whether every site sent a valid update each time it was asked."""
-    return all(state_of(block) == "took part" for block in blocks if block.asked)
-
-
-def left_out(blocks: Sequence[Block]) -> bool:
-    """Return whether some site was asked in fewer rounds than another."""
-    there = [block for block in blocks if block.asked]
-    sites = {block.site for block in there}
-    # Where all were asked equally, every site has each block with the same count.
-    return len(there) != len({(block.first, block.asked) for block in there}) * len(sites)
-
-
-def is_plain(blocks: Sequence[Block]) -> bool:
-    """Return whether the map would have one colour: all sites were asked equally and sent valid updates.
-
-    Examples
-    --------
-    >>> both = [Block(site, 1, 3, asked=3, answered=3, aside=0) for site in "ab"]
-    >>> is_plain(both), is_plain([*both, Block("a", 4, 6, asked=1, answered=1, aside=0)])
-    (True, False)
-    """
-    return not left_out(blocks) and is_complete(blocks)
-
-
-def in_a_row(blocks: Sequence[Block]) -> list[Block]:
-    """Return blocks in which neighbours of one site with the same state are merged.
-
-    Examples
-    --------
-    >>> good = [Block("a", 1, 3, asked=3, answered=3, aside=0), Block("a", 4, 6, asked=3, answered=3, aside=0)]
-    >>> [(block.first, block.last, block.asked) for block in in_a_row(good)]
-    [(1, 6, 6)]
-    """
-    merged_blocks: list[Block] = []
-    for block in blocks:
-        last = merged_blocks[-1] if merged_blocks else None
-        if last and (last.site, last.last + 1, state_of(last)) == (block.site, block.first, state_of(block)):
-            merged_blocks[-1] = _together(last, block)
-        else:
-            merged_blocks.append(block)
-    return merged_blocks
-
-
-def chart(blocks: Sequence[Block]) -> Chart | None:
-    """Return the map of sites and rounds, None where no site has been asked yet.
-
-    It has a row for a site and a cell for consecutive rounds of the same state. Failures stand out by colour, and by an
-    outline for readers who cannot see colours.
-    """
-    shown = set(drawn(blocks))
-    there = in_a_row([block for block in blocks if block.asked and block.site in shown])
-    if not there:
-        return None
-    cells = []
-    for block in there:
-        good = f"{_good(block)} of {block.asked}"
-        ends = {"first": block.first - 0.5, "last": block.last + 0.5}
-        cells.append({"site": block.site, **ends, "state": state_of(block), "good": good})
-    rows = pd.DataFrame(cells)
-    sites = sorted(set(rows["site"]))
-    names = names_axis(ROW_PIXELS * (1 - NAME_SHARE) / 2 + 9)
-    legend = legend_of(list(STATES), symbolType="square", symbolStrokeWidth=2, symbolStrokeColor=NEUTRAL)
-    dashes = {"domain": list(STATES), "range": [STATE_DASHES[state] for state in STATES]}
-    x = {"axis": {"title": "round", "grid": False, **ROUND_NUMBERS}, "scale": {"zero": False, "nice": False}}
-    encoding = {
-        "x": quantitative("first", **x),
-        "x2": {"field": "last"},
-        "y": nominal("site", sort=sites, scale={"paddingInner": NAME_SHARE, "paddingOuter": 0}, axis=names),
-        "color": nominal("state", scale={"domain": list(STATES), "range": list(STATES.values())}, legend=legend),
-        "strokeWidth": {"condition": {"test": "datum.state == 'took part'", "value": 0}, "value": 2},
-        "strokeDash": nominal("state", scale=dashes, legend=legend),
-        "tooltip": [nominal("site"), nominal("good", title="valid updates"), nominal("state")],
-    }
-    return Chart(rows, plot(ROW_PIXELS * len(sites)) | layer("rect", encoding, stroke=NEUTRAL))
-
-
-def in_words(blocks: Sequence[Block]) -> str:
-    """Return how many sites took part in all rounds, and which missed most, in words."""
-    totals = {site: of for site, of in shares(blocks).items() if of.asked}
-    if not totals:
-        return render("charts.participation.none")
-    # For one site its own count says more than a share of the sites.
-    if len(totals) == 1:
-        ((site, of),) = totals.items()
-        return render("charts.participation.site", site=site, good=_good(of), rounds=of.asked)
-    missed = {site: _missed(of) for site, of in totals.items()}
-    text = render("charts.participation.sites", good=[*missed.values()].count(0), sites=len(totals))
-    most = max(missed.values())
-    if not most:
-        return text
-    worst = [site for site in totals if missed[site] == most]
-    facts = {"site": worst[0], "missed": most, "rounds": totals[worst[0]].asked}
-    if len(worst) == 1:
-        return f"{text} {render('charts.participation.one', **facts)}"
-    return f"{text} {render('charts.participation.several', sites=len(worst), **facts)}"

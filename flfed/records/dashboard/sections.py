@@ -78,18 +78,13 @@ def figure(
             return
         spec = {"padding": PADDING, "config": DESCRIBED_AS_A_WHOLE, **drawn.spec}
         st.vega_lite_chart(drawn.rows, spec, width="stretch", alt=says or title, key=f"{key}-chart")
-        if is_tabled:
-            behind(lines, key=key, least=least)
-
-
-def behind(lines: Sequence[Line], *, key: str, least: float = 0.0) -> None:
-    """Show a folded table with its CSV file, which the browser gets only once it is unfolded."""
-    folded = st.expander("Table", key=f"{key}-table", on_change="rerun")
-    if folded.open:
-        with folded:
-            names = names_of(lines)
-            table([_cells({name: line.get(name) for name in names}, least) for line in lines])
-            download(lines, key=key)
+        folded = st.expander("Table", key=f"{key}-table", on_change="rerun") if is_tabled else None
+        # The browser gets a folded table and its file only once it is unfolded.
+        if folded is not None and folded.open:
+            with folded:
+                names = names_of(lines)
+                table([_cells({name: line.get(name) for name in names}, least) for line in lines])
+                download(lines, key=key)
 
 
 def download(lines: Sequence[Line], *, key: str) -> None:

@@ -1,4 +1,4 @@
-"""Totals by round, added up by the database: participants, seconds, bytes, and rejected updates."""
+"""Totals of the rounds, added up by the database: participants, rejected updates, and bytes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Integer, distinct, func, literal, select
+from sqlalchemy import distinct, func, literal, select
 
 from flfed.records.objects import read, read_some
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import NORMAL_95, SHARES
 from flfed.records.store.entries import CurvePoint
 from flfed.records.store.reader import RunReader
-from flfed.records.store.tables import Event, Metric, Sent
+from flfed.records.store.tables import Event, Sent
 from flfed.records.store.visibility import Query
 from flfed.records.text import size_in_words
 from flfed.words import render
@@ -29,71 +29,26 @@ ON_ROWS = {
 
 
 @dataclass(frozen=True)
-class Block:
-    """One site's share in some consecutive rounds.
-
-    Attributes
-    ----------
-    site : str
-    first, last : int
-        Rounds, from 1.
-    asked, answered, aside : int
-        Rounds, over all repeats, with a request to train, with a reply, and with a rejected reply.
-    """
+class Share:
+    """Rounds, over all repeats, with a request to a site to train, with its reply, and with a rejected reply."""
 
     site: str
-    first: int
-    last: int
     asked: int
     answered: int
-    aside: int
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Mean cost of the rounds of a block.
-
-    Attributes
-    ----------
-    first, last : int
-    seconds : float or None
-        Wall clock of a round, the mean of the block.
-    to_site, to_server : float
-        Bytes of a round, of all sites together, the mean of the block.
-    """
-
-    first: int
-    last: int
-    seconds: float | None
-    to_site: float
-    to_server: float
-
-    @property
-    def rounds(self) -> int:
-        """Number of rounds of the block."""
-        return self.last - self.first + 1
-
-
-def width_of(rounds: int, most: int) -> int:
-    """Return the number of rounds in a block, for at most `most` blocks.
-
-    Examples
-    --------
-    >>> width_of(40, 60), width_of(500, 60)
-    (1, 9)
-    """
-    return max(1, -(-rounds // most))
+    rejected: int
 
 
 def nested_width(rounds: int, most: int) -> int:
-    """Return `width_of` as a power of two: in a running run blocks do not change, or two become one.
+    """Return the number of rounds in a block, for at most `most` blocks.
+
+    It is a power of two: while a run goes on blocks do not change, or two become one.
 
     Examples
     --------
     >>> nested_width(200, 200), nested_width(201, 200), nested_width(500, 200)
     (1, 2, 4)
     """
-    return 1 << (width_of(rounds, most) - 1).bit_length()
+    return 1 << max(0, -(-rounds // most) - 1).bit_length()
 
 
 def _trained(runs: Sequence[str], *places: Any) -> Query:
@@ -107,74 +62,29 @@ def _trained(runs: Sequence[str], *places: Any) -> Query:
     return select(*place, *totals).where(Sent.run_id.in_(runs), Sent.kind.in_(TRAINING)).group_by(*place)
 
 
-def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, first: int = 1) -> list[Block]:
-    """Return each site's share in each block of rounds.
-
-    Blocks have `width` rounds, from `first` up to `rounds`; they come by site and round.
+def participation(reader: RunReader, runs: Sequence[str]) -> list[Share]:
+    """Return each site's share in the rounds of training.
 
     A message to a site is a request, and one from it a reply. An update that the guard refused is a rejected reply;
     a missing reply is not.
     """
-    place = _block(Sent.round, width)
-    sent_query = _trained(runs, Sent.site, place).where(Sent.round.between(first, rounds))
     # The join drops faults of rounds in which no answer came back.
     here = (Sent.run_id == Event.run_id) & (Sent.site == Event.site) & (Sent.round == Event.round)
-    aside = (
-        select(Event.site, place, literal("aside").label("direction"), func.count(distinct(Sent.round)).label("rounds"))
+    rejected = (
+        select(Event.site, literal("rejected").label("direction"), func.count(distinct(Sent.round)).label("rounds"))
         .join(Sent, here)
-        .where(Event.run_id.in_(runs), Event.kind == "fault", Event.round.between(first, rounds))
+        .where(Event.run_id.in_(runs), Event.kind == "fault")
         .where(Sent.kind.in_(TRAINING), Sent.direction == "to-server")
-        .group_by(Event.run_id, Event.site, place)
+        .group_by(Event.run_id, Event.site)
     )
     # The database counts by run, so that repeats are added up here.
-    counters: dict[tuple[str, int], Counter[str]] = {}
-    for row in [*reader.fetch(sent_query, site=Sent.site), *reader.fetch(aside, site=Event.site)]:
-        counters.setdefault((row.site, row.block), Counter())[row.direction] += int(row.rounds)
-    blocks = []
-    for (site, number), counts in sorted(counters.items()):
-        ways = (counts[way] for way in ("to-site", "to-server", "aside"))
-        blocks.append(Block(site, *_ends(number, width, rounds), *ways))
-    return blocks
-
-
-def costs(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, first: int = 1) -> list[Cost]:
-    """Return the mean seconds and bytes of each block.
-
-    Blocks have `width` rounds from `first`, in order.
-    """
-    crossed = _trained(runs, _block(Sent.round, width)).where(Sent.round.between(first, rounds))
-    when = _block(Metric.round, width)
-    took = (
-        select(when, func.avg(Metric.value).label("seconds"))
-        .where(
-            Metric.run_id.in_(runs),
-            Metric.metric == "seconds",
-            Metric.arm == "clock",
-            Metric.round.between(first, rounds),
-        )
-        .group_by(when)
-    )
-    seconds = {row.block: row.seconds for row in reader.fetch(took, site=Metric.site)}
-    # Bytes and rounds of all repeats are added up before they are divided.
-    sizes: Counter[tuple[int, str]] = Counter()
-    counts: Counter[tuple[int, str]] = Counter()
-    for row in reader.fetch(crossed, site=Sent.site):
-        sizes[row.block, row.direction] += int(row.bytes)
-        counts[row.block, row.direction] += int(row.rounds)
-
-    def mean(number: int, way: str) -> float:
-        return sizes[number, way] / max(counts[number, way], 1)
-
-    block_costs = []
-    for number in sorted({*seconds, *(block for block, _ in counts)}):
-        means = (mean(number, way) for way in ("to-site", "to-server"))
-        block_costs.append(Cost(*_ends(number, width, rounds), seconds.get(number), *means))
-    return block_costs
-
-
-def _ends(number: int, width: int, rounds: int) -> tuple[int, int]:
-    """Return the first and the last round of a block."""
-    return number * width + 1, min((number + 1) * width, rounds)
+    counters: dict[str, Counter[str]] = {}
+    for row in [*reader.fetch(_trained(runs, Sent.site), site=Sent.site), *reader.fetch(rejected, site=Event.site)]:
+        counters.setdefault(row.site, Counter())[row.direction] += int(row.rounds)
+    return [
+        Share(site, *(counts[way] for way in ("to-site", "to-server", "rejected")))
+        for site, counts in sorted(counters.items())
+    ]
 
 
 def round_bytes(reader: RunReader, runs: Sequence[str]) -> Report | None:
@@ -289,8 +199,3 @@ def band_of(point: CurvePoint, metric: str) -> tuple[float | None, float | None]
     if metric.endswith(SHARES):
         return max(low, 0.0), min(high, 1.0)
     return low, high
-
-
-def _block(column: Any, width: int) -> Any:
-    """Return the number of a round's block, from 0."""
-    return ((column - 1) // literal(width, Integer)).label("block")

@@ -44,7 +44,7 @@ def course(points: Sequence[CurvePoint], metric: str, arm: str, looks: Looks, *,
     last = max(point.round for point in drawn_points)
     note = [render("pages.rounds.measured", rows=ON_ROWS.get(arm, arm))]
     if repeated:
-        note.append(render("pages.costs.repeats"))
+        note.append(render("pages.rounds.repeats"))
     reach = counted_in_bins(drawn_points, metric)
     charts = {
         f"{name} by round, all sites together": partial(of_all_sites, drawn_points, metric),

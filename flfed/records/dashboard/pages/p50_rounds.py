@@ -1,4 +1,4 @@
-"""Page Rounds of one run: the metric by round, participation, costs, and rejected updates."""
+"""Page Rounds of one run: the metric by round, participation, and rejected updates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flfed.records.sections.answer import set_aside
 def parts(opened: Opened) -> None:
     """Show each part in a place of its own, so that a later one moves no other."""
     if not overview.trains_nothing(opened):
-        for part in (rounds.curves, rounds.took_part, rounds.cost):
+        for part in (rounds.curves, rounds.took_part):
             contained(part, opened)
     show_all(set_aside(opened.shown))
 

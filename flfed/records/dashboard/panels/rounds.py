@@ -1,44 +1,34 @@
-"""Panels of the page Rounds: the metric by round, participation, and costs."""
+"""Panels of the page Rounds: the metric by round, and participation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from flfed.records.charts import by_round
-from flfed.records.charts.chart import Chart, Line, Spec, axis_title, layer, legend_of, nominal, number_texts, tooltip
-from flfed.records.charts.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
-from flfed.records.dashboard.refresh import CACHE_SECONDS, Opened, read_curves, where
+from flfed.records.charts.chart import Line, axis_title
+from flfed.records.charts.colours import MOST_COLOURED, one_in_colour, site_looks
+from flfed.records.dashboard.refresh import Opened, read_curves, where
 from flfed.records.dashboard.run_page import pick_site
-from flfed.records.dashboard.sections import behind, contained, figure
-from flfed.records.reports import round_totals as by_database
-from flfed.records.reports.round_totals import ON_ROWS, Cost
+from flfed.records.dashboard.sections import contained, figure, table
+from flfed.records.reports.round_totals import ON_ROWS, band_of, nested_width, participation
 from flfed.records.statistics.noised_scores import wording
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import CurvePoint, RunEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.text import escape, seconds_in_words, size_in_words
-from flfed.words import counted, render
+from flfed.records.text import escape
+from flfed.words import render
 
 SITES_DRAWN = 12
 """Sites drawn unless the reader picks others; of more than eight, one is in colour."""
 MOST_DRAWN = 20
 """Most sites that the reader can pick."""
-PART_BLOCKS = 3
-"""Blocks of rounds that are read together."""
 CURVE_BLOCKS = 50
 """Points of a curve that are read together."""
 POINTS = 200
 """Most points of a curve; a screen cannot resolve more."""
-WAYS = ("to the sites", "from the sites")
-HEIGHT = 300
-"""Height of a chart of a cost with its legend, so that two side by side end alike."""
-BY_BLOCK: dict[str, Any] = {"participation": by_database.participation, "costs": by_database.costs}
-"""Queries of the store by blocks of rounds."""
 
 
 def last_round(runs: Sequence[RunEntry]) -> int:
@@ -72,7 +62,7 @@ def curves(opened: Opened) -> None:
 
 def _width(opened: Opened) -> int:
     """Return how many rounds a point stands for; a point's rounds do not change while the run goes on."""
-    return by_database.nested_width(max(run.rounds for run in opened.runs), POINTS)
+    return nested_width(max(run.rounds for run in opened.runs), POINTS)
 
 
 def _points(opened: Opened, arm: str, metric: str, sites: Sequence[str]) -> list[CurvePoint]:
@@ -81,7 +71,7 @@ def _points(opened: Opened, arm: str, metric: str, sites: Sequence[str]) -> list
     last = last_round(opened.runs)
     points = []
     # Round 0, before training, is a part of its own, as it never changes.
-    for part in [(0, 0), *parts_of(last, width, CURVE_BLOCKS)]:
+    for part in [(0, 0), *parts_of(last, width)]:
         mark = None if part[1] < last else opened.mark  # the figures of a round come with the next one
         wanted: Any = {"arm": arm, "metric": metric, "sites": sites, "width": width, "only": opened.only}
         points += read_curves(where(), opened.names, part, mark, **wanted)
@@ -155,7 +145,7 @@ def _of_each_site(opened: Opened, points: Sequence[CurvePoint], metric: str, sit
         st.caption(render("pages.rounds.unsent"))
         return
     looks = site_looks(site.site for site in opened.shown.sites)
-    bounded = [point for point in of_sites if None not in by_database.band_of(point, metric)]
+    bounded = [point for point in of_sites if None not in band_of(point, metric)]
     there = sorted({str(point.site) for point in bounded if point.round})
     if len(sites) > MOST_COLOURED:
         banded = _choose_site(sites, render("pages.curves.coloured", others=len(sites) - 1))
@@ -256,29 +246,14 @@ def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | Non
         if sites is not None:
             line["Site"] = point.site
         line[metric_name(metric)] = point.value
-        line |= dict(zip(bounds, by_database.band_of(point, metric), strict=True))
+        line |= dict(zip(bounds, band_of(point, metric), strict=True))
         if point.first is not None:
             line |= {"Least": point.least, "Largest": point.most}
         lines.append(line)
     return lines
 
 
-@st.cache_data(max_entries=1024, ttl=CACHE_SECONDS, show_spinner=False)
-def _read_blocks(
-    store: str, what: str, names: Sequence[str], first: int, last: int, width: int, only: str | None
-) -> list[Any]:
-    with RunReader.open(only=only) as reader:
-        return list(BY_BLOCK[what](reader, names, rounds=last, width=width, first=first))
-
-
-def _by_block(opened: Opened, what: str, last: int, width: int) -> list[Any]:
-    """Return the store's content of each block up to round `last`; `what` is a key of `BY_BLOCK`."""
-    parts = parts_of(last, width)
-    block_lists = (_read_blocks(where(), what, opened.names, *part, width, opened.only) for part in parts)
-    return list(chain.from_iterable(block_lists))
-
-
-def parts_of(last: int, width: int, blocks: int = PART_BLOCKS) -> list[tuple[int, int]]:
+def parts_of(last: int, width: int) -> list[tuple[int, int]]:
     """Return the parts in which rounds up to `last` are read, each as its first and last round.
 
     A complete part is read once a minute, however many rounds follow. A resumed run repeats rounds that were lost:
@@ -286,122 +261,27 @@ def parts_of(last: int, width: int, blocks: int = PART_BLOCKS) -> list[tuple[int
 
     Examples
     --------
-    >>> parts_of(60, 9)
-    [(1, 27), (28, 54), (55, 60)]
+    >>> parts_of(450, 4)
+    [(1, 200), (201, 400), (401, 450)]
     """
-    step = blocks * width
+    step = CURVE_BLOCKS * width
     return [(start + 1, min(start + step, last)) for start in range(0, last, step)]
 
 
 def took_part(opened: Opened) -> None:
-    """Show which sites took part in which rounds, of a running run in whole blocks only."""
+    """Show in how many rounds each site took part, added up over repeats."""
     st.markdown("## Participation")
-    last = last_round(opened.runs)
-    # Planned rounds set the width, so that cells do not move while the run goes on.
-    width = by_database.width_of(max(run.rounds_planned for run in opened.runs), by_round.COLUMNS_DRAWN)
-    # A block that is not complete would be read again at each refresh.
-    if opened.is_running:
-        last -= last % width
-    blocks = sorted(_by_block(opened, "participation", last, width), key=lambda block: (block.site, block.first))
-    summary = by_round.in_words(blocks)
-    lines = by_round.lines(blocks)
-    st.markdown(escape(summary))
-    if by_round.is_plain(blocks):  # a map would have one colour
-        if blocks:
-            behind(lines, key="participation")
-        return
-    if width > 1:
-        st.caption(render("pages.participation.cells", rounds=width))
-        if opened.is_running:
-            st.caption(render("pages.participation.newest"))
-    drawn = by_round.chart(blocks)
-    figure(st, "Sites by round", drawn, lines, key="participation", says=_describe_chart(opened, summary))
-    if len(lines) > by_round.SITES_DRAWN:
-        if by_round.is_complete(blocks):
-            st.caption(render("pages.participation.first", sites=by_round.SITES_DRAWN))
-        else:
-            st.caption(render("pages.participation.missed", sites=by_round.SITES_DRAWN))
-    if by_round.left_out(blocks):
-        st.caption(render("pages.participation.unasked"))
-
-
-def cost(opened: Opened) -> None:
-    """Show the time and bytes of a round."""
-    st.markdown("## Cost of rounds")
-    width = by_database.width_of(max(run.rounds_planned for run in opened.runs), POINTS)
-    costs: list[Cost] = _by_block(opened, "costs", last_round(opened.runs), width)
-    # Blocks of rounds have means, which compare with single rounds.
-    lines = []
-    for one in costs:
-        rounds = str(one.first) if one.first == one.last else f"{one.first} to {one.last}"
-        sizes = {"kB to sites": one.to_site / 1000, "kB from sites": one.to_server / 1000}
-        lines.append({"Rounds": rounds, "Seconds a round": one.seconds, **sizes})
-    summary = _cost_in_words(costs, opened)
-    st.caption(summary)
-    if not costs and not opened.is_running:
-        return
-    times = [{"round": one.last, "value": one.seconds} for one in costs if one.seconds is not None]
-    drawn = _cost_chart(times, "seconds a round", {"color": BLUE}, {})
-    right: Any = st
-    # A run without times has one chart, and no empty place beside it.
-    if drawn is not None or opened.is_running:
-        left, right = st.columns(2)
-        says = _describe_chart(opened, f"Seconds a round. {summary}")
-        figure(left, "Seconds a round", drawn, lines, key="round-seconds", says=says)
-    title = render("pages.costs.own" if opened.only else "pages.costs.total")
-    figure(right, title, _bytes(costs), lines, key="round-bytes", says=_describe_chart(opened, f"{title}. {summary}"))
-
-
-def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
-    """Return the time and bytes of all rounds."""
-    if not costs:
-        return render("pages.costs.early" if opened.is_running else "pages.costs.none")
-    # A block has means by round, which give sums again.
-    out = sum(one.rounds * one.to_server for one in costs)
-    back = sum(one.rounds * one.to_site for one in costs)
-    seconds = [one.rounds * one.seconds for one in costs if one.seconds is not None]
-    facts = {"out": size_in_words(round(out)), "back": size_in_words(round(back))}
-    facts["rounds"] = counted(sum(one.rounds for one in costs), "round")
-    sentences = [render("pages.costs.site" if opened.only else "pages.costs.sites", **facts)]
-    if seconds:
-        sentences.append(render("pages.costs.time", seconds=seconds_in_words(sum(seconds))))
-    if opened.is_repeated:
-        sentences.append(render("pages.costs.repeats"))
     with RunReader.open(only=opened.only) as reader:
-        sentences.append(by_database.bytes_in_words(by_database.round_bytes(reader, opened.names)))
-    return " ".join(filter(None, [*sentences, render("pages.costs.elsewhere")]))
-
-
-def _bytes(costs: Sequence[Cost]) -> Chart | None:
-    rows = []
-    for one in costs:
-        rows.append({"round": one.last, "value": one.to_site / 1000, "way": WAYS[0]})
-        rows.append({"round": one.last, "value": one.to_server / 1000, "way": WAYS[1]})
-    way = nominal("way", legend=legend_of(WAYS, **by_round.STROKES))
-    by_way: Spec = {
-        "color": way | {"scale": {"domain": list(WAYS), "range": [BLUE, ORANGE]}},
-        "strokeDash": way | {"scale": {"domain": list(WAYS)}},
-    }
-    return _cost_chart(rows, "kB a round", {}, by_way)
-
-
-def _cost_chart(rows: list[dict[str, Any]], title: str, look: Spec, by_way: Spec) -> Chart | None:
-    """Return the chart of a cost by round, None without rows.
-
-    Parameters
-    ----------
-    rows : list of dict
-    title : str
-        Of its axis.
-    look : dict
-        Of its line, {} where `by_way` has that of each.
-    by_way : dict
-        Encodings of more than one line.
-    """
-    if not rows:
-        return None
-    frame = pd.DataFrame(rows)
-    y = by_round.y_axis(title, zero=True)
-    encoding = {"x": by_round.X, "y": y, "tooltip": [by_round.ROUND_TIP, *tooltip("value")]} | by_way
-    line = layer("line", encoding, strokeWidth=2, point=by_round.are_few(frame), **look)
-    return Chart(frame, {"height": HEIGHT, "transform": number_texts("value")} | line)
+        shares = participation(reader, opened.names)
+    if not shares:
+        st.caption(render("pages.rounds.unasked"))
+        return
+    lines = []
+    for share in shares:
+        valid = share.answered - share.rejected
+        line = {"Site": share.site, "Rounds asked": share.asked, "No reply": share.asked - share.answered}
+        line |= {"Rejected updates": share.rejected, "Valid updates": valid, "Valid, %": ""}
+        if share.asked:
+            line["Valid, %"] = number(100 * valid / share.asked, 0)
+        lines.append(line)
+    table(lines)
