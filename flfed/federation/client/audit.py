@@ -56,8 +56,6 @@ def attacked(request: AuditRequest, session: SiteSession, own: SiteRun) -> Gener
     """
     if not session.site.policy.audits:
         decline("no-audits")
-    if session.site.is_streamed:
-        decline("streamed-needs", part="an attack")
     if request.attack not in registry.names("attack"):
         raise MalformedMessage(Refusal("attack-unknown"))
     model = request.arrays

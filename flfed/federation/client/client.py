@@ -27,7 +27,6 @@ from flfed.refusals import CROSSING, NotTakingPart, decline, of_table, refuse
 from flfed.rows.comparison.incumbent import refuse_without_score
 from flfed.rows.data.site import Site
 from flfed.rows.session import FIT, SiteSession, never
-from flfed.rows.streamed import open_session
 from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, run_client_by
 from flfed.rows.warm_start import FindSource, no_source
 from flfed.seeds import Draws
@@ -247,7 +246,7 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
 
 def open_or_refuse(site: Site, study: Study, repeat: int = 0, draws: Draws | None = None) -> SiteSession:
     """Open a site's session, or refuse a study by the site's rows; raises NotTakingPart."""
-    session = open_session(site, study, repeat, draws)
+    session = SiteSession(site, study, repeat, draws=draws)
     refuse(rows_refusal(study, session.table, session.too_small()))
     refuse_without_score(session)
     return session

@@ -96,8 +96,6 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
         charge_of(study)
     if charged is None:
         return policy.privacy_refusal(mechanism=study.privacy.name, delta=None)
-    if site.is_streamed:
-        return Refusal("streamed-needs", part="differential privacy of rows")
     unit, delta = charged
     schema = datasets.load(study.dataset.name).schema
     unconfirmed = unconfirmed_columns(study, schema)

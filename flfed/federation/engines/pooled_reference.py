@@ -39,18 +39,13 @@ class PooledReference:
         """
         return [self._side.sessions[(site, *self._key)] for site in sites]
 
-    def are_streamed(self, sites: Sequence[str]) -> bool:
-        """Return whether some of the sites' rows are never held together."""
-        return any(session.site.is_streamed for session in self.sessions(sites))
-
     def begin_models(self, sites: Sequence[str]) -> None:
         """Begin the own models of these sites, and the pooled one, in other processes."""
         from flfed.rows.training.answer import ModelsAhead  # it needs torch
 
         ahead = self._answer
         sessions = self.sessions(sites)
-        is_compared = compares_models(sessions[0].study) and not self.are_streamed(sites)
-        if isinstance(ahead, ModelsAhead) and ahead.is_useful and is_compared:
+        if isinstance(ahead, ModelsAhead) and ahead.is_useful and compares_models(sessions[0].study):
             ahead.begin(first_searches(sessions))
 
     def reference(

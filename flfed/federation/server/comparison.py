@@ -212,13 +212,10 @@ class Comparison:
         # Without a site's holdout the comparison would be another one; and a failure there is one here.
         if not refused and len(replies) < len(self.participants):
             refused = "not every site could be compared"
-        sites = list(self.participants)
-        if not refused and tables.are_streamed(sites):
-            refused = "a site's table is streamed"
         if refused:
             self.run.recorder.note(Refusal("no-pooled-reference", why=refused))
             return None
-        reference = tables.reference(sites, self.outcome.arrays, self.outcome.encoder, deviation)
+        reference = tables.reference(list(self.participants), self.outcome.arrays, self.outcome.encoder, deviation)
         self._disclosure_cost(tables, reference.exact_encoder)
         return reference
 

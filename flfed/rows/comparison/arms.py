@@ -15,15 +15,12 @@ from flfed.rows.comparison.incumbent import PAIR as INCUMBENT_PAIR
 from flfed.rows.comparison.incumbent import IncumbentFigures
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.own_columns import adjusted_scores, local_scores, used_at
-from flfed.rows.evaluation.bootstrap import PARTS, Groups, Metrics, Pair
+from flfed.rows.evaluation.bootstrap import Groups, Metrics, Pair
 from flfed.rows.evaluation.intervals import NAN, Difference, Estimate, compare, row_losses, widen_differences
 from flfed.rows.evaluation.scoring import within_steps
-from flfed.rows.evaluation.streamed import ScoreSums
 from flfed.rows.session import SiteSession
-from flfed.rows.streamed import StreamedSession
 from flfed.rows.training.requests import Asking, together
 from flfed.seeds import generator
-from flfed.summaries.score_bins import ScoreBins
 from flfed.summaries.summary import Arrays, Encoder, arrays_sha256
 from flfed.words import render
 
@@ -47,14 +44,12 @@ class ArmFigures:
     Attributes
     ----------
     y : array [rows]
-        Outcomes; of streamed rows the numbers of their parts.
+        Outcomes.
     scores : dict of arm to array [rows]
     groups : int array [rows] or None
         As `groups_of` returns them.
     estimates : dict of metric to dict of arm to Estimate
     differences : dict of metric to dict of (a, b) to Difference
-    sums : ScoreSums or None
-        Of streamed rows.
     """
 
     y: np.ndarray
@@ -62,7 +57,6 @@ class ArmFigures:
     groups: Groups
     estimates: Arms
     differences: Differences
-    sums: ScoreSums | None
 
 
 def arm_scores(
@@ -153,7 +147,6 @@ def compare_arms(
     arrays: Arrays,
     encoder: Encoder,
     sd: float | None,
-    bins: ScoreBins,
     start: Arrays | None,
 ) -> Asking[ArmFigures]:
     """Yield requests and return how every arm did on the rows of `table`; other arguments as `compare` has them."""
@@ -162,18 +155,10 @@ def compare_arms(
     study = session.study
     seed = session.seed if study.train else int(arrays_sha256(arrays)[:12], 16)
     rng = generator(seed, site=session.site.name, purpose="bootstrap")
-    sums = None
-    groups = None
-    if isinstance(session, StreamedSession):
-        sums = yield from session.compared(arrays, encoder, sd, bins, rng)
-        metrics = sums.metrics(binary=session.task == "binary")
-        y = np.arange(PARTS)
-        scores = {arm: np.full(PARTS, place) for place, arm in enumerate(sums.arms)}
-    else:
-        y = session.target(table)
-        scores = yield from _compared_scores(session, table, arrays, encoder, sd, start)
-        groups = groups_of(session, table)
-        metrics = within_steps(session.metrics, [table], study.compare)
+    y = session.target(table)
+    scores = yield from _compared_scores(session, table, arrays, encoder, sd, start)
+    groups = groups_of(session, table)
+    metrics = within_steps(session.metrics, [table], study.compare)
     pairs = tuple(pair for pair in PAIRS if set(pair) <= set(scores))
     estimates, differences = compare(metrics, y, scores, pairs, rng, draws=study.compare.resamples, groups=groups)
     blocks = session.blocks(table)
@@ -181,7 +166,7 @@ def compare_arms(
         losses = {arm: row_losses(session.task, y, score) for arm, score in scores.items()}
         differences = widen_differences(differences, losses, blocks)
     estimates, differences = _without_growing(session, metrics, estimates, differences)
-    return ArmFigures(y=y, scores=scores, groups=groups, estimates=estimates, differences=differences, sums=sums)
+    return ArmFigures(y=y, scores=scores, groups=groups, estimates=estimates, differences=differences)
 
 
 def _without_growing(

@@ -107,7 +107,7 @@ def compare(
     policy = session.policy
     task = session.task
     arrays = session.own_arrays.at_site(arrays)
-    figures = yield from compare_arms(session, table, arrays, encoder, sd, bins, start)
+    figures = yield from compare_arms(session, table, arrays, encoder, sd, start)
     y = figures.y
     shared = figures.scores["global"]
     own_family = None
@@ -118,7 +118,7 @@ def compare(
     reasons = _reasons(session, figures)
     counted = None
     if task == "binary" and policy.allows("score-histogram"):
-        counted = histogram(y, shared, bins) if figures.sums is None else figures.sums.histogram("global")
+        counted = histogram(y, shared, bins)
     # Two accuracies over the same rows say how many rows two models call differently.
     counts = {name: reasons[name] for name in figures.estimates if not policy.is_open and is_count(name, task, budget)}
     arms, differences = keep_one_accuracy(figures.estimates, figures.differences, list(counts))
@@ -130,8 +130,6 @@ def compare(
         notes.append(incumbent.note)
     points = yield from _points(session, table, shared, counts, arrays, encoder)
     importance = yield from importances(session, table, person, arrays, encoder)
-    if figures.sums is not None:
-        notes.append(render("figures.notes.streamed"))
     if explanations := sorted(set(filter(None, reasons.values()))):
         notes.append(f"withheld by the site's policy: {'; '.join(explanations)}")
     return SiteComparison(
@@ -180,8 +178,6 @@ def _calibration(session: SiteSession, figures: ArmFigures, reasons: Mapping[str
     """
     if not session.study.compare.calibration:
         return None
-    if figures.sums is not None:
-        return without_calibration(render("figures.methods.streamed"))
     if reasons[METRIC]:
         return without_calibration(f"withheld: {reasons[METRIC]}")
     return calibrate(figures.y, figures.scores["global"], figures.groups)

@@ -173,11 +173,6 @@ class Site:
         return (self.dataset, *self.also)
 
     @property
-    def is_streamed(self) -> bool:
-        """Whether the rows are read block by block."""
-        return isinstance(self.source, Parquet) and self.source.streamed
-
-    @property
     def has_outcome(self) -> bool:
         """Whether the site's rows have the schema's outcome."""
         return self.holds == "rows"
@@ -381,7 +376,6 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     refused = start_refusal(study) or _vertical_refusal(study, site)
     refused = refused or policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
     refused = refused or _trees_refusal(study, policy)
-    refused = refused or _streamed_refusal(study, site)
     if study.analysis is not None:
         refused = refused or policy.analysis_refusal(summed=study.aggregation.sums_rows)
     elif study.is_statistic:
@@ -394,40 +388,6 @@ def _vertical_refusal(study: Study, site: Site) -> Refusal | None:
     if not study.is_vertical:
         return None if site.has_outcome else Refusal("columns-only")
     return None if site.policy.allows("row-aligned") else Refusal("row-aligned")
-
-
-def _streamed_refusal(study: Study, site: Site) -> Refusal | None:
-    """Return the refusal of a study that needs all rows of a streamed table at once, or None."""
-    if not site.is_streamed:
-        return None
-    schema = datasets.load(study.dataset.name).schema
-    compare = study.compare
-    primary = compare.primary or "roc_auc_score"
-    sums = primary == "roc_auc_score" or hasattr(registry.load("metric", primary), "of_sums")
-    needs = {
-        "a statistic": study.is_statistic,
-        "a forest of boosted trees": study.grows_trees,
-        "a network": not study.model.build("model").linear,
-        "an outcome of several classes": schema.task == "multi-class",
-        "a person with several rows": bool(schema.group),
-        "a holdout in the order of time": not isinstance(site.holdout, Holdout),
-        "a published split": bool(study.split.fixed),
-        "an alignment of rows with other parties": study.is_vertical,
-        "a model of an earlier run": bool(study.warm_start),
-        "a set of validation rows": bool(study.plan.validation),
-        "a choice of rows without gaps": study.encode.rows == "complete",
-        f"metric {primary}": not sums,
-        "a figure at a threshold": bool(compare.points),
-        "a figure by subgroup": bool(compare.subgroups),
-        "a score in use": compare.incumbent is not None,
-        "a rank within steps": bool(compare.rank_within),
-        "the importance of columns": bool(compare.importance),
-        "a cap on the rows of an own model": compare.own_rows is not None,
-        "a column of the site alone": compare.site_columns,
-        "a comparison with earlier releases": not site.policy.is_open,
-    }
-    part = next((name for name, is_part in needs.items() if is_part), None)
-    return None if part is None else Refusal("streamed-needs", part=part)
 
 
 def _trees_refusal(study: Study, policy: Policy) -> Refusal | None:

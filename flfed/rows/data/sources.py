@@ -282,9 +282,6 @@ class Parquet(Selection):
         As for `Csv`. Example: `path="patients.parquet"`.
     missing : tuple of str
         As for `Csv`. Example: `missing=("unknown",)`.
-    streamed : bool
-        Whether rows are read again in each pass and never held together, for a table larger than memory. `path` may
-        then be a folder of files. Example: `streamed=True`.
 
     Examples
     --------
@@ -295,31 +292,15 @@ class Parquet(Selection):
 
     path: str
     missing: tuple[str, ...] = ()
-    streamed: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse expressions over rows that are streamed."""
-        super().__post_init__()
-        if self.streamed and self._computes():
-            raise usage_error("rows.streamed.computed", path=self.path)
-
-    def files(self, folders: Folders) -> list[Path]:
-        """Return the files of a streamed table, those of a folder by name."""
-        for folder in folders:
-            if (folder / self.path).is_dir():
-                return sorted((folder / self.path).glob("*.parquet"))
-        return [find_file(self.path, folders)]
 
     def read(self, folders: Folders) -> pd.DataFrame:
         """Read the table from the first of `folders` that has the file."""
-        if self.streamed:
-            raise usage_error("rows.streamed.whole", path=self.path)
         path = find_file(self.path, folders)
         return self.selected(read_parquet(path, Reading(path, self.limits)), self.missing)
 
     def read_compact(self, folders: Folders) -> pd.DataFrame:
         """Read the table as `read` does; its texts stay in Arrow's columns."""
-        if self._computes() or self.streamed:
+        if self._computes():
             return self.read(folders)
         path = find_file(self.path, folders)
         return self.selected(read_parquet(path, Reading(path, self.limits), compact=True), self.missing)
@@ -512,12 +493,11 @@ def reach(source: object, folders: Folders) -> None:
     if isinstance(source, Sql):
         source.reach()
     elif isinstance(source, Csv | Parquet | Excel):
-        paths = source.files(folders) if isinstance(source, Parquet) else [find_file(source.path, folders)]
-        for path in paths:
-            try:
-                path.open("rb").close()
-            except OSError as error:
-                raise usage_error("rows.source.unopened", path=path.name, reason=error.strerror) from None
+        path = find_file(source.path, folders)
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise usage_error("rows.source.unopened", path=path.name, reason=error.strerror) from None
 
 
 def find_file(path: str, folders: Folders) -> Path:

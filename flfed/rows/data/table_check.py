@@ -15,11 +15,9 @@ import pandas as pd
 
 from flfed.errors import count_in_words
 from flfed.paths import write_private
-from flfed.rows.data import datasets
 from flfed.rows.data.findings.oddities import EMPTY, foreign_rows, missing_cells, oddities, spelling
 from flfed.rows.data.holdout import Holdout, SortedRows
 from flfed.rows.data.mapping import plain_text
-from flfed.rows.data.parquet_blocks import ParquetBlocks, together
 from flfed.rows.data.parsing.fields import Field, Finding
 from flfed.rows.data.policy import width_in_words
 from flfed.rows.data.schema import Schema
@@ -29,8 +27,6 @@ from flfed.rows.data.transactions import Transactions
 from flfed.spreadsheet import csv_text
 from flfed.words import counted, render
 
-MOST_COMPARED = 20_000_000
-"""Rows of the largest streamed table in which copies are looked for."""
 NO_PERSON = "names nobody"
 SAME_PERSON = "names a person who has an earlier row"
 
@@ -97,8 +93,6 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     UsageError
         If the table cannot be read at all.
     """
-    if site.is_streamed:
-        return _check_blocks(site)
     raw, table, findings, schema = site.examine()
     findings = [*findings, *_unfit_identifiers(table, schema, site)]
     every = site.schema_of(schema)
@@ -152,50 +146,6 @@ def _unfit_identifiers(table: pd.DataFrame, schema: Schema, site: Site) -> Itera
     for rule, rows in ((NO_PERSON, identifiers.isna()), (SAME_PERSON, identifiers.duplicated() & identifiers.notna())):
         if rows.any():
             yield Finding(schema.group, rule, np.flatnonzero(rows))
-
-
-def _check_blocks(site: Site) -> Checked:
-    """Check a table that is streamed: rules, gaps, sides and copies, and no oddities."""
-    schema = datasets.load(site.dataset).schema
-    missing = dict.fromkeys(schema.columns, 0)
-    findings: list[Finding] = []
-    sides = [0, 0]
-    rows = 0
-    hashes: list[np.ndarray] = [np.empty(0, dtype=np.uint64)]
-    for _, table, broken in ParquetBlocks(site, schema).tables(schema):
-        findings += broken
-        for name in missing:
-            missing[name] += int(table[name].isna().sum())
-        rows += len(table)
-        if rows <= MOST_COMPARED:
-            hashes.append(pd.util.hash_pandas_object(table, index=False).to_numpy())
-        if not findings:
-            for side, chosen in enumerate(site.holdout.split(table[table[schema.target].notna()], schema)):
-                sides[side] += int(chosen.sum())
-    findings = together(findings)
-    lines = [_streamed_line(name, schema, findings, missing[name], rows) for name in schema.columns]
-    if not findings:
-        lines += _side_lines(sides, site)
-    lines.append(_note("table", _copies_in_words(rows, np.concatenate(hashes))))
-    features = schema.features()
-    mapped = sum(missing[name] < rows for name in features)
-    return Checked(site.name, rows, sides[0], sides[1], len(features), mapped, tuple(lines), tuple(findings))
-
-
-def _streamed_line(name: str, schema: Schema, findings: Sequence[Finding], missing: int, rows: int) -> Line:
-    """Return the line of a column: the rules that it breaks, else its kind and its gaps."""
-    own = [finding for finding in findings if finding.column == name]
-    if own:
-        return Line(name, False, "; ".join(map(_broken, own)))
-    gaps = render("findings.check.missing", missing=count_in_words(missing), rows=rows)
-    return Line(name, True, f"{schema.columns[name].kind}; {gaps}")
-
-
-def _copies_in_words(rows: int, hashes: np.ndarray) -> str:
-    """Return how many rows of a streamed table are copies, by the hash of each row, and what was not looked for."""
-    if rows > len(hashes):
-        return render("findings.check.uncompared", most=f"{MOST_COMPARED:,}")
-    return render("findings.check.streamed", rows=count_in_words(rows - len(np.unique(hashes))))
 
 
 def _side_lines(sides: Sequence[int], site: Site) -> list[Line]:

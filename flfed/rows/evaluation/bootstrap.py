@@ -216,7 +216,7 @@ class _Sums:
                 start = self._places[name, arm].stop
         self._columns = np.concatenate(columns, axis=1)
         if part is not None:
-            self._columns = sum_by_part(part, self._columns)
+            self._columns = np.stack([np.bincount(part, column, PARTS) for column in self._columns.T], axis=1)
 
     def of(self, weights: Floats) -> dict[Pair, Floats]:
         """Return the metrics [draws] by name and arm."""
@@ -240,11 +240,6 @@ def _function(metric: RowMetric, y: Target, score: Score, part: Codes | None, va
     if part is None:
         return function
     return lambda weights: function(weights.T[part].T)
-
-
-def sum_by_part(part: Codes, columns: Floats) -> Floats:
-    """Return the sums of columns [rows, columns] over the rows of each part, [parts, columns]."""
-    return np.stack([np.bincount(part, column, PARTS) for column in columns.T], axis=1)
 
 
 def _by_counts(metric: Ranking, y: Target, score: Score, part: Codes, value: float) -> Drawn:

@@ -188,9 +188,7 @@ def _closed_forms(metrics: Metrics, y: Target, scores: Scores) -> dict[str, _Evi
     """Return the evidence that needs no bootstrap."""
     evidence: dict[str, _Evidence] = {}
     for name, metric in metrics.items():
-        if isinstance(metric, Areas):
-            evidence[name] = metric
-        elif interval_of(metric) == "wilson":
+        if interval_of(metric) == "wilson":
             shares: Any = metric
             evidence[name] = _Shares({arm: shares.correct(y, score) for arm, score in scores.items()})
         elif interval_of(metric) == "delong" and all(score.ndim == 1 for score in scores.values()):

@@ -127,10 +127,6 @@ class SumMetric(ABC):
     def columns(self, y: Target, score: Score) -> Floats:
         """Return the terms of each row [n, sums]."""
 
-    def columns_about(self, y: Target, score: Score, centre: float) -> Floats:
-        """Return the terms of each row of a block [n, sums]; `centre` is near the mean of all targets."""
-        return self.columns(y, score)
-
     def of_sums(self, sums: Floats, total: Floats) -> Floats:
         """Return the metric [draws] of weighted sums.
 

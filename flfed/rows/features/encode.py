@@ -5,7 +5,7 @@ Columns are read out of pandas once, as arrays, for several sums and inputs. The
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -226,29 +226,6 @@ class Encoded:
         if self.elapsed is None:
             return None
         return (self.elapsed > 0) & (self.elapsed >= min(1 - LATEST, float(self.elapsed.max(initial=0))))
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedBlocks:
-    """Rows of a table larger than memory, encoded block by block in each pass over them.
-
-    Attributes
-    ----------
-    rows : int
-    blocks : callable (generator or None) → iterator of Encoded
-        The rows of a pass, in the order of the files, or in one that the generator draws.
-    """
-
-    rows: int
-    blocks: Callable[[np.random.Generator | None], Iterator[Encoded]]
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return self.rows
-
-    def times(self, basis: np.ndarray | None) -> EncodedBlocks:
-        """Return the rows with inputs multiplied by a basis, as `Encoded.times`."""
-        return EncodedBlocks(self.rows, lambda rng: (block.times(basis) for block in self.blocks(rng)))
 
 
 def pooled_rows(parts: Sequence[Encoded], x: np.ndarray | None = None) -> Encoded:

@@ -39,11 +39,7 @@ class R2Score(SumMetric):
 
         They are squared error, squared and plain distance to the mean. Their sums make the metric.
         """
-        return self.columns_about(y, score, float(np.mean(y)))
-
-    def columns_about(self, y: Target, score: Score, centre: float) -> Floats:
-        """Return the same terms about a centre near the mean."""
-        centred = np.asarray(y - centre, dtype=float)  # or two of the sums cancel
+        centred = np.asarray(y - float(np.mean(y)), dtype=float)  # or two of the sums cancel
         return np.stack([(score.astype(float) - y) ** 2, centred**2, centred], axis=1)
 
     def of_sums(self, sums: Floats, total: Floats) -> Floats:

@@ -7,14 +7,13 @@ imports the compiler for a second. The same steps in place, for many sites at on
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flfed.rows.features.encode import Encoded, EncodedBlocks
+from flfed.rows.features.encode import Encoded
 from flfed.rows.training.functional import batch_loss, target_dtype
 from flfed.rows.training.inference import score_stacked
 from flfed.rows.training.requests import FitRequest, Fitted, ScoreRequest
@@ -34,8 +33,6 @@ def fit(request: FitRequest) -> Fitted:
     """
     now = Descent(request)
     model = request.model
-    if isinstance(request.rows, EncodedBlocks):
-        return _fit_blocks(request, request.rows, now)
     # A module in training drops units, and moves buffers that have no gradient.
     if hasattr(model, "in_training"):
         model = model.in_training(request.rng)
@@ -43,48 +40,6 @@ def fit(request: FitRequest) -> Fitted:
         loss, g = gradient(model, request.task, now.w, *batch)
         now.step(loss, g, getattr(model, "moved", {}))
     return now.result()
-
-
-def _fit_blocks(request: FitRequest, rows: EncodedBlocks, now: Descent) -> Fitted:
-    """Train on rows that come block by block.
-
-    A step takes as many rows as in memory. Its gradient is added up where its rows are in several blocks.
-    """
-    size = request.plan.batch_size(len(rows))
-    steps = request.plan.steps_a_round(len(rows))
-    loss = 0.0
-    slope: Tensors = {}
-    place = 0
-    for part in _pieces(request, rows, size, now.dtype):
-        share = len(part[1]) / min(size, len(rows) - place // size * size)
-        part_loss, gradients = gradient(request.model, request.task, now.w, *part)
-        loss += share * part_loss
-        slope = {name: share * value + slope.get(name, 0) for name, value in gradients.items()}
-        place += len(part[1])
-        if place % size and place < len(rows):
-            continue
-        now.step(loss, slope, {})
-        loss = 0.0
-        slope = {}
-        place %= len(rows)
-        steps -= 1
-        if not steps:
-            break
-    return now.result()
-
-
-def _pieces(request: FitRequest, rows: EncodedBlocks, size: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, ...]]:
-    """Yield inputs, targets and weights of the rows that a step has in one block, for ever; orders are drawn."""
-    while len(rows):
-        place = 0
-        for block in rows.blocks(request.rng):
-            drawn = block.take(request.rng.permutation(len(block)))
-            y = torch.tensor(drawn.y, dtype=target_dtype(request.task, dtype))
-            tensors = [torch.tensor(drawn.x, dtype=dtype), y, torch.tensor(drawn.weight, dtype=dtype)]
-            ends = [*range(size - place % size, len(block), size), len(block)]
-            for start, end in pairwise([0, *ends]):
-                yield tuple(tensor[start:end] for tensor in tensors)
-            place += len(block)
 
 
 class Descent:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.rows.features.encode import SIDE_BY_SIDE, Encoded, EncodedBlocks
+from flfed.rows.features.encode import SIDE_BY_SIDE, Encoded
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.private_noise import NoiseSource, UnitCounts
 from flfed.study.plan import Plan, PrivateSteps
@@ -46,7 +46,6 @@ class FitRequest:
     arrays : dict of name to array
         Where training starts, and the anchor of `terms`.
     rows : Encoded
-        Or EncodedBlocks, of a table larger than memory, for a model that is trained alone.
     plan : Plan
     lr : float
         Learning rate of this round, after the schedule.
@@ -426,8 +425,6 @@ def program_of(request: FitRequest, cache: dict[Hashable, Hashable] | None = Non
     """
     rows = request.rows
     layers = layers_of(request.model)
-    if isinstance(rows, EncodedBlocks):
-        return None
     if not layers or not len(rows.y) == len(rows.x) == len(rows.weight) > 0:
         return None
     if request.private is not None and not (request.chance and request.plan.steps):

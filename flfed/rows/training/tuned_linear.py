@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logsumexp, softmax
 
 from flfed.rows.evaluation.bootstrap import units_of
-from flfed.rows.features.encode import AT_ONCE, MOST_ROWS, Encoded, EncodedBlocks
+from flfed.rows.features.encode import AT_ONCE, MOST_ROWS, Encoded
 from flfed.rows.training.functional import loss_of_rows
 from flfed.study.tables import OwnFamily
 
@@ -32,11 +32,9 @@ MANY = 500
 """Unknowns above which Newton's method costs too much."""
 STEPS = 100
 PASSES = 20
-"""Most steps of Newton's method over rows that come block by block."""
-CLOSE_STEP = 1e-4
-"""Largest change of a coefficient in the last of these steps."""
+"""Most steps of Newton's method from the fit of a sample."""
 STILL = 1e-8
-"""The same where rows are in memory."""
+"""Largest change of a coefficient in the last of these steps."""
 NEAR = 1e-7
 """Largest change of a coefficient in a step that is the last: what it leaves is about the square of it."""
 
@@ -480,116 +478,51 @@ def fit_beside(
     return LinearPredictor(coefficients[:-1], coefficients[-1])
 
 
-def tuned_on_blocks(rows: EncodedBlocks, few: Encoded, task: str, rng: np.random.Generator) -> LinearPredictor:
-    """Fit a linear model to rows that come block by block, at the best penalty of a few of them.
-
-    Parameters
-    ----------
-    rows : EncodedBlocks
-        Their class weights count.
-    few : Encoded
-        Rows on which the penalty is chosen, and where the fit begins.
-    task : {"binary", "regression"}
-    rng : Generator
-        Draws the folds.
-
-    Notes
-    -----
-    The penalty is the precision of a prior, which does not grow with the rows.
-
-    Newton's method, a pass over the rows for each step. Once a step is no shorter than the one before, steps are cut as
-    in `fit_beside`, by a bound of the change of any row's output.
-    """
-    search = search_of(few, task, 2, rng)
-    if isinstance(search, LinearPredictor):
-        return search
-    l2 = float(search.penalties[chosen(sum_test_losses(search))])
-    return _descend(rows, fit_at(search, l2), l2 * len(few), task, CLOSE_STEP)[0]
-
-
 def fit_from(cv_search: Search, l2: float, start: LinearPredictor) -> LinearPredictor:
     """Return the fit on all rows at one penalty, which begins at that of a sample.
 
     Each coefficient is within 1e-8 of that of `fit_at`, which takes three times as long for a million rows.
     """
-    rows = cv_search.all_rows
-    if cv_search.task != "binary":
-        return fit_at(cv_search, l2)
-
-    def blocks(_: object) -> Iterator[Encoded]:
-        for place in range(0, len(rows), AT_ONCE):
-            yield rows.take(slice(place, place + AT_ONCE)).times(cv_search.basis)
-
-    # A start too far away has no curvature, or steps that do not shrink.
-    with suppress(np.linalg.LinAlgError):
-        fitted, solved = _descend(EncodedBlocks(len(rows), blocks), start, l2 * len(rows), "binary", STILL, keeps=True)
-        if solved:
-            return fitted
+    if cv_search.task == "binary":
+        # A start too far away has no curvature, or steps that do not shrink.
+        with suppress(np.linalg.LinAlgError):
+            if fitted := _descend(cv_search, l2, start):
+                return fitted
     return fit_at(cv_search, l2)
 
 
-def _descend(
-    rows: EncodedBlocks, start: LinearPredictor, ridge: float, task: str, close: float, *, keeps: bool = False
-) -> tuple[LinearPredictor, bool]:
-    """Return a linear model with a ridge penalty by Newton's method, and whether its last step was short enough.
+def _descend(cv_search: Search, l2: float, start: LinearPredictor) -> LinearPredictor | None:
+    """Return the logistic model of all rows by Newton's method, None where its last step is not short enough.
 
-    Parameters
-    ----------
-    rows : EncodedBlocks
-        Each step takes a pass over them.
-    start : LinearPredictor
-        With one output.
-    ridge : float
-        Precision of the weights' prior; intercepts have none.
-    task : {"binary", "regression"}
-    close : float
-        Largest change of a coefficient in the last step.
-    keeps : bool
-        Whether a Hessian serves while each step is a quarter of the one before; no step is then cut. Else each step
-        has its own, where a pass costs more than that.
+    A Hessian serves while each step is at most a quarter of the one before.
     """
+    rows = cv_search.all_rows
     coefficients = np.vstack([start.weight, start.bias])
-    prior = np.append(np.full(len(start.weight), ridge), 0.0)
+    # Intercepts stand last, and have no penalty.
+    prior = np.append(np.full(len(start.weight), l2 * len(rows)), 0.0)
     fresh = True
-    far = False
     size = np.inf
     for _ in range(PASSES):
-        slope, bend, reach = _pass(rows, coefficients, task, fresh)
+        slope = np.zeros(coefficients.shape)
+        bend = np.zeros((len(slope), len(slope)))
+        for place in range(0, len(rows), AT_ONCE):
+            block = rows.take(slice(place, place + AT_ONCE)).times(cv_search.basis)
+            outputs = block.x @ coefficients[:-1] + coefficients[-1]
+            off = block.weight[:, None] * (expit(outputs) - block.y[:, None])
+            slope += np.vstack([block.x.T @ off, off.sum(axis=0)])
+            if fresh:
+                x = np.column_stack([block.x, np.ones(len(block))])
+                bend += curvature(x * np.sqrt(block.weight)[:, None], outputs, "binary")[1]
         if fresh:
             hessian = bend + np.diag(prior)
         step = np.linalg.solve(hessian, slope + prior[:, None] * coefficients)
         before = size
         size = float(np.abs(step).max())
-        # From near the solution steps become shorter; from far away they are cut.
-        far = not keeps and (far or size >= before)
-        way = float(reach @ np.abs(step[:, 0])) if far else 0.0
-        coefficients = coefficients - step * (np.log1p(way) / way if way else 1.0)
-        if task == "regression" or size < close:
-            return LinearPredictor(coefficients[:-1], coefficients[-1]), True
-        fresh = not keeps or size > before / 4
-    return LinearPredictor(coefficients[:-1], coefficients[-1]), False
-
-
-def _pass(
-    rows: EncodedBlocks, coefficients: np.ndarray, task: str, fresh: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the slope of the summed loss, its Hessian and each input's largest size; the last two are 0 if not fresh.
-
-    Intercepts stand last in all of them, and in the coefficients [inputs + 1, 1].
-    """
-    slope = np.zeros(coefficients.shape)
-    hessian = np.zeros((len(slope), len(slope)))
-    largest = np.zeros(len(slope))
-    for block in rows.blocks(None):
-        outputs = block.x @ coefficients[:-1] + coefficients[-1]
-        expects = expit(outputs) if task == "binary" else outputs
-        off = block.weight[:, None] * (expects - block.y[:, None])
-        slope += np.vstack([block.x.T @ off, off.sum(axis=0)])
-        if fresh:
-            x = np.column_stack([block.x, np.ones(len(block))])
-            hessian += curvature(x * np.sqrt(block.weight)[:, None], outputs, task)[1]
-            largest = np.maximum(largest, np.abs(x).max(axis=0, initial=0.0))
-    return slope, hessian, largest
+        coefficients = coefficients - step
+        if size < STILL:
+            return LinearPredictor(coefficients[:-1], coefficients[-1])
+        fresh = size > before / 4
+    return None
 
 
 def curvature(x: np.ndarray, outputs: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:

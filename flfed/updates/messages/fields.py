@@ -475,7 +475,7 @@ def _else(words: str) -> str:
 def _notes() -> re.Pattern[str]:
     notes = any_of((*sentences("figures", "notes").values(), str(Refusal("model-single-rows"))), SLOTS)
     withheld = rf"withheld by the site's policy: {_withheld()}(?:; {_withheld()})*"
-    # A note has the rows left out, that rows are streamed, why figures are withheld, or several of these.
+    # A note has the rows left out, why figures are withheld, or both.
     return re.compile(rf"(?:{notes})(?:; {notes})?(?:; {withheld})?|{withheld}")
 
 

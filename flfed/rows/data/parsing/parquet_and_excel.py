@@ -143,41 +143,6 @@ def _check_declared(path: Path, reading: Reading) -> list[str]:
     return sorted(repeated)
 
 
-def row_groups(path: Path) -> list[int]:
-    """Return the rows of each row group of a Parquet file."""
-    import pyarrow.parquet as pq
-
-    with _parquet_parser(path):
-        metadata = pq.read_metadata(path)
-    return [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
-
-
-def column_texts(path: Path) -> dict[str, bool]:
-    """Return the names of a Parquet file's columns, and whether each holds texts."""
-    import pyarrow.parquet as pq
-    from pyarrow import types
-
-    with _parquet_parser(path):
-        schema = pq.read_schema(path)
-    kinds = (types.is_string, types.is_large_string, types.is_dictionary)
-    return {field.name: any(is_kind(field.type) for is_kind in kinds) for field in schema}
-
-
-def read_group(path: Path, group: int, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """Yield columns of a row group of a Parquet file, `BATCH` rows at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with _parquet_parser(path):
-        file = pq.ParquetFile(path)
-    with file:
-        pieces = file.iter_batches(BATCH, row_groups=[group], columns=columns, use_threads=False)
-        for batch in _batches(path, pieces):
-            with _parquet_parser(path):
-                frame = as_frame(pa.Table.from_batches([batch]))
-            yield frame
-
-
 def _batches(path: Path, batches: Iterator[Any]) -> Iterator[Any]:
     """Yield the rows of a file part by part."""
     while True:
