@@ -196,14 +196,10 @@ def dataset_fixture(name: str, folder: str) -> Callable[..., datasets.Dataset]:
 
 taiwan = dataset_fixture("taiwan-credit", "uci_taiwan_credit")
 taiwan_parties = dataset_fixture("taiwan-credit-parties", "uci_taiwan_credit")
-breast_parties = dataset_fixture("breast-cancer-parties", "fate_examples")
 sba_loans = dataset_fixture("sba-loans", "sba_loans")
 stroke_trial = dataset_fixture("stroke-trial", "ist")
-demand = dataset_fixture("scms-demand", "scms_delivery")
 deliveries = dataset_fixture("scms-delivery", "scms_delivery")
 telemonitoring = dataset_fixture("telemonitoring", "parkinsons_telemonitoring")
-building_heat = dataset_fixture("building-heat", "uci_energy_efficiency")
-machine_faults = dataset_fixture("machine-faults", "ai4i2020")
 zone_power = dataset_fixture("zone-power", "tetuan_power")
 influenza = dataset_fixture("influenza", "flusight")
 drug_reviews = dataset_fixture("drug-reviews", "druglib")
@@ -230,8 +226,8 @@ def brought_by_pip(wheel: str, folder: Path, *names: str) -> datasets.Dataset:
 
 @pytest.fixture
 def portfolio(home: Path, tmp_path: Path) -> datasets.Dataset:
-    """The portfolio dataset, its wheel brought by pip to this test's home; portfolio-returns is read out of it, too."""
-    return brought_by_pip("skfolio==1.12.2", tmp_path, "portfolio-returns", "portfolio")
+    """The portfolio dataset, its wheel brought by pip to this test's home."""
+    return brought_by_pip("skfolio==1.12.2", tmp_path, "portfolio")
 
 
 @pytest.fixture

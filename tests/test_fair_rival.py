@@ -22,7 +22,7 @@ pytestmark = [
 
 GRID = {"max_leaf_nodes": [4, 16], "max_iter": [60, 180], "learning_rate": [0.05]}
 SPLITS = 5
-FIXTURES = {"sba-loans": "sba_loans", "taiwan-credit": "taiwan", "machine-faults": "machine_faults"}
+FIXTURES = {"sba-loans": "sba_loans", "taiwan-credit": "taiwan"}
 LINEAR = {"model.name": "logistic", "model.hidden": None}
 
 

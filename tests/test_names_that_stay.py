@@ -56,17 +56,13 @@ LISTED = {
     "model": "boosted-trees linear logistic mlp", "codec": "float16 int4 int8 top-k", "mechanism": "record-dp site-dp",
 }  # fmt: skip
 DATASETS = """
-breast-cancer building-heat card-fraud card-fraud-ulb diabetes drug-reviews engine-life heart-disease heart-flamby
-influenza influenza-alarm loan-default machine-faults pancreatitis-trial portfolio portfolio-returns preterm-birth
-sba-loans scms-delivery scms-demand taiwan-credit telemonitoring wine zone-power
+breast-cancer card-fraud diabetes drug-reviews engine-life heart-disease heart-flamby influenza loan-default
+portfolio preterm-birth sba-loans scms-delivery taiwan-credit telemonitoring wine zone-power
 """
 STUDIES = """
-breast-cancer breast-cancer-dp-1 breast-cancer-dp-3 breast-cancer-dp-8 building-heat building-heat-trees card-fraud
-card-fraud-ulb diabetes drug-reviews engine-life engine-life-trees fed-heart fed-heart-flamby fed-heart-flamby-dp
-fed-heart-flamby-fedprox heart-disease influenza influenza-alarm loan-default loan-table machine-faults
-machine-faults-trees pancreatitis-trial portfolio portfolio-returns preterm-birth sba-loans sba-loans-trees
-scms-delivery scms-delivery-mlp scms-delivery-trees scms-demand scms-safety-stock taiwan-credit taiwan-credit-dp-1
-taiwan-credit-dp-3 taiwan-credit-dp-8 taiwan-credit-trees telemonitoring wine zone-power
+breast-cancer breast-cancer-dp-3 card-fraud diabetes drug-reviews engine-life fed-heart-flamby heart-disease
+influenza loan-default loan-table portfolio preterm-birth sba-loans scms-delivery taiwan-credit taiwan-credit-trees
+telemonitoring wine zone-power
 """
 SITES = """
 cleveland harbour-bank hill-bank hungary kentucky-clinic lake-bank long-beach midwest-lender minnesota-clinic

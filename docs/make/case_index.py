@@ -68,17 +68,11 @@ class Listed:
 
 TREES = ", with boosted trees"
 DEFAULTS = "rank loans by their risk of default"
-GRADE = "rank loans without the lender's own risk grade, and compare with that grade"
 CARDS = "rank card clients by their risk of default"
-MASSES = "recognise malignant breast masses"
 COLUMNS = ", each with other columns of the same people"
 DELIVERIES = "foresee late deliveries of HIV medicines"
-FAULTS = "recognise failures of machines"
 LIFE = "estimate how long an engine lasts"
-HEAT = "estimate how much heat a building needs"
-ASPIRIN = "measure whether aspirin helps after a stroke, each country compared within itself"
 ADJUSTED = "measure whether aspirin helps after a stroke, adjusted for age, blood pressure and sex"
-EXERCISE = "measure how findings in an exercise test go with coronary artery disease"
 BY_ROWS = "gain-by-rows"
 """Folder of the pictures of gains by a site's number of rows, which `docs.make.case_studies` draws."""
 FOR_WHOM = (
@@ -93,42 +87,23 @@ STROKE = "predict death or dependence after a stroke"
 SURVIVAL = "compare survival with and without hormonal therapy"
 LISTED = (
     Listed("Diagnosis", "heart-disease", "hospitals", "recognise coronary artery disease"),
-    Listed("Diagnosis", "breast-cancer-parties", "A clinic and a laboratory", MASSES, COLUMNS),
-    Listed("Diagnosis", "heart-odds", "hospitals", EXERCISE),
     Listed("Prognosis", "stroke-outcome", "countries", STROKE),
     Listed("Prognosis", "stroke-outcome-by-hospital", "hospitals", STROKE),
-    Listed("Prognosis", "readmission", "specialties", "foresee who with diabetes is back in hospital within 30 days"),
     Listed("Telemedicine", "telemonitoring", "homes", "follow the symptoms of Parkinson's disease"),
-    Listed("A drug's effect", "pancreatitis-trial", "hospitals", "measure whether indomethacin prevents pancreatitis"),
     Listed("A drug's effect", "stroke-aspirin", "countries", "measure whether aspirin helps after a stroke"),
-    Listed("A drug's effect", "stroke-aspirin-by-country", "countries", ASPIRIN),
     Listed("A drug's effect", "stroke-logistic", "countries", ADJUSTED),
     Listed("Survival", "breast-cancer-survival", "research sites", SURVIVAL),
     Listed("Side effects of drugs", "drug-reviews", "groups of drug reviews", "recognise severe side effects"),
     Listed("Disease monitoring", "influenza", "states", "forecast next week's admissions with influenza"),
-    Listed("Disease monitoring", "influenza-alarm", "states", "warn of many admissions with influenza"),
     Listed("Credit", "taiwan-credit", "banks", CARDS),
     Listed("Credit", "taiwan-credit-trees", "banks", CARDS, TREES),
-    Listed("Credit", "taiwan-credit-branches", "branches cut by lot", CARDS),
     Listed("Credit", "taiwan-credit-parties", "A bank and a payment service", CARDS, COLUMNS),
     Listed("Credit", "loan-default", "lenders", DEFAULTS),
-    Listed("Credit", "loan-default-incumbent", "lenders", GRADE),
     Listed("Credit", "sba-loans", "lenders to small businesses", DEFAULTS),
-    Listed("Credit", "sba-loans-trees", "lenders to small businesses", DEFAULTS, TREES),
     Listed("Fraud", "card-fraud", "banks", "find fraud in card payments"),
     Listed("Portfolio", "portfolio", "custodians", "compute the covariances of twenty stocks"),
-    Listed("Portfolio", "portfolio-returns", "managers", "forecast next month's returns of stocks"),
-    Listed("Supply chain", "scms-delivery-mlp", "countries", DELIVERIES),
-    Listed("Supply chain", "scms-delivery-trees", "countries", DELIVERIES, TREES),
-    Listed("Supply chain", "scms-demand", "countries", "forecast next month's deliveries of HIV medicines"),
-    Listed("Supply chain", "scms-safety-stock", "countries", "set a safety stock of HIV medicines"),
-    Listed("Manufacturing", "machine-faults", "product lines", FAULTS),
-    Listed("Manufacturing", "machine-faults-trees", "product lines", FAULTS, TREES),
     Listed("Manufacturing", "engine-life", "operators", LIFE),
-    Listed("Manufacturing", "engine-life-trees", "operators", LIFE, TREES),
     Listed("Energy", "zone-power", "zones of a city", "forecast how much power they draw"),
-    Listed("Energy", "building-heat", "research sites", HEAT),
-    Listed("Energy", "building-heat-trees", "research sites", HEAT, TREES),
 )
 """The studies of each field of the article."""
 SIMULATED = "**Simulated.** A program made these rows: no person, machine or payment in them exists."

@@ -81,7 +81,7 @@ def test_what_a_dataset_is_made_of_is_said_truly(tmp_path, monkeypatch, capsys):
     data.list_data(as_json=True)
     found = {line["dataset"]: line["kind"] for line in json.loads(capsys.readouterr().out)["datasets"]}
     assert found["card-fraud"] == "simulated"
-    assert found["card-fraud-ulb"] == found["heart-disease"] == found["heart-flamby"] == "download"
+    assert found["heart-disease"] == found["heart-flamby"] == "download"
     assert (found["wine"], found["preterm-birth"]) == ("in a package", "embedded")
 
 

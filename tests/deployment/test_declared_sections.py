@@ -151,7 +151,7 @@ def test_sums_over_rows_that_are_masked_have_no_place_for_plain_ones():
 
 
 def test_the_sum_of_a_statistic_is_opened_once():
-    once = messages_of(in_sums("scms-safety-stock"), pinned=4).exchanges.once
+    once = messages_of(in_sums("stroke-aspirin"), pinned=4).exchanges.once
     assert (once.count(STATISTIC), once.count(LIST), once.count(UNMASK)) == (1, 1, 1)
 
 

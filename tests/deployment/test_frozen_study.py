@@ -35,7 +35,8 @@ def of(dataset: str) -> list[Site]:
 
 @pytest.mark.studies
 @pytest.mark.parametrize(("name", "changes", "options"), [
-    ("fed-heart", QUICK | {"rounds": 3}, {}), ("fed-heart-flamby", QUICK | {"rounds": 2}, {}),
+    ("fed-heart-flamby", QUICK | {"rounds": 3, "split.redraw": True}, {}),
+    ("fed-heart-flamby", QUICK | {"rounds": 2}, {}),
     ("heart-disease", {"rounds": 4}, {}),
     ("heart-disease", QUICK | {"rounds": 2, "plan.validation": 0.2}, {"stacked": False}),
     ("heart-disease", QUICK | {"rounds": 2}, {"repeats": 3}), ("preterm-birth", QUICK | {"rounds": 4}, {}),

@@ -167,10 +167,8 @@ def brought(name: str, test_data: Path) -> Study:
     return study
 
 
-@pytest.mark.parametrize("name", [*SHIPPED, "portfolio-returns"])
-def test_no_model_of_any_round_of_a_shipped_study_is_refused(test_data, name, monkeypatch, request):
-    if name == "portfolio-returns":
-        request.getfixturevalue("portfolio")
+@pytest.mark.parametrize("name", SHIPPED)
+def test_no_model_of_any_round_of_a_shipped_study_is_refused(test_data, name, monkeypatch):
     told = list[bool]()
 
     def tells(score: np.ndarray, person: np.ndarray, task: Any, least: int) -> bool:
@@ -196,7 +194,7 @@ def test_no_first_model_that_a_seed_draws_is_refused(test_data: Path, name: str)
     sessions = [SiteSession(site, study) for site in find_sites(study)]
     encoder = fit_encoder(sessions[0].layout, merge([one.summary() for one in sessions]), study.encode.scaler)
     inputs = [np.concatenate([part.x for part in one.scored_rows(encoder)]) for one in sessions]
-    # Of one hidden unit up to 38 of 500 are, of two 2 (machine-faults): so what the study's seed draws is exempt.
+    # Of one hidden unit up to 38 of 500 are, of two 2: so what the study's seed draws is exempt.
     refused = 0
     for seed in range(SEEDS):
         arrays = first_model(study, sessions[0].schema, seed)

@@ -186,8 +186,8 @@ def test_a_study_without_expectations_ends_with_2(verified):
 
 
 @pytest.mark.usefixtures(
-    "heart", "taiwan", "deliveries", "demand", "telemonitoring", "building_heat", "machine_faults", "zone_power",
-    "influenza", "drug_reviews", "engine_life", "sba_loans",
+    "heart", "taiwan", "deliveries", "telemonitoring", "zone_power", "influenza", "drug_reviews", "engine_life",
+    "sba_loans",
 )  # fmt: skip
 @pytest.mark.proof
 def test_every_shipped_study_expects_figures_that_a_run_can_have():

@@ -229,14 +229,9 @@ def fit_of_one_table(study: Study) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.studies
-@pytest.mark.parametrize(("name", "files", "rows"), [
-    ("heart-odds", "heart", 857), ("stroke-logistic", "stroke_trial", 19285),
-])  # fmt: skip
-def test_a_shipped_study_of_odds_ratios_is_statsmodels_of_all_rows(
-    name: str, files: str, rows: int, request: pytest.FixtureRequest
-):
-    request.getfixturevalue(files)
-    study = Study.load(name)
+@pytest.mark.usefixtures("stroke_trial")
+def test_a_shipped_study_of_odds_ratios_is_statsmodels_of_all_rows():
+    study, rows = Study.load("stroke-logistic"), 19285
     verified = verify(study)
     assert verified.holds
     with RunReader.open() as reader:

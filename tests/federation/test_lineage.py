@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 from flfed import run
-from flfed.cli.commands import app
 from flfed.errors import UsageError
 from flfed.experiments.fewer_rows import run_without
 from flfed.federation.client.released.sets import lineage, unlisted
-from flfed.records.store.reader import RunReader
-from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
@@ -101,31 +94,3 @@ def test_without_some_people_the_model_is_that_of_a_table_without_their_rows(sma
     closed = [Site(**{**vars(site), "policy": Policy()}) for site in sites]
     with pytest.raises(UsageError, match=r"the policy of site-01, site-02, site-03 is not 'open'.*excluded\.csv"):
         run_without(study, people(*gone), sites=closed)
-
-
-def test_the_commands_say_it_in_words_and_json_and_want_a_private_file(home, tmp_path: Path):
-    listed = tmp_path / "asked.csv"
-    listed.write_text("id\n1001\n1002\n")
-    listed.chmod(0o600)
-    study = tmp_path / "study.toml"
-    study.write_text(
-        'format = 1\nname = "trial"\npurpose = "Who has pancreatitis"\nlegal-basis = "public data"\n'
-        '[dataset]\nname = "pancreatitis-trial"\npartition = { by = "iid", sites = 3 }\n'
-        '[model]\nname = "logistic"\n[strategy]\nname = "fedavg"\nrounds = 3\n[compare]\nresamples = 200\n'
-    )
-    done = CliRunner().invoke(app, ["study", "run", str(study), "--without", str(listed), "--json"])
-    assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert (found["rows"], found["people"]) == (2, 2)
-    with RunReader.open() as reader:
-        one, other = (reader.runs_of(found[key])[0].arrays_sha256 for key in ("run", "run-without"))
-    assert one != other and found["largest-change"] > 0
-    dataset = datasets.load("pancreatitis-trial")
-    table = dataset.whole_table()
-    assert np.isin(["1001", "1002"], table["id"].astype(str)).all()
-    said = CliRunner().invoke(app, ["study", "run", str(study), "--without", str(listed)])
-    assert "Without 2 rows of 2 people, the model's parameters change by at most" in " ".join(said.output.split())
-    more = CliRunner().invoke(app, ["study", "run", str(study), "--without", str(listed), "--repeats", "2"])
-    assert more.exit_code != 0
-    refused = CliRunner().invoke(app, ["site", "models", "cleveland", "--people", str(listed), "--json"])
-    assert refused.exit_code != 0 and "open" in str(refused.exception)

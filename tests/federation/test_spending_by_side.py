@@ -373,7 +373,7 @@ def site_by(holdout: Any, **policy: Any) -> Any:
 
 def test_a_side_is_charged_alone_only_where_nobody_can_be_on_the_other():
     wine = Study.load("wine")
-    published = Study.load("fed-heart-flamby-dp")
+    published = Study.load("fed-heart-flamby")
     by_order = HoldoutByOrder(OrderedHoldout(by="day", train_share=0.7))
     complete = wine.replace({"encode.rows": "complete"})
     for side in ("training", "holdout"):

@@ -107,7 +107,7 @@ def test_without_the_two_small_countries_the_ratio_is_another(countries: dict[st
 
 
 def test_a_partition_with_the_usual_least_rows_is_refused(stroke_trial: datasets.Dataset):
-    study = Study.load("stroke-aspirin-by-country").replace({"dataset.partition.min-rows": None})
+    study = Study.load("stroke-aspirin").replace({"dataset.partition.min-rows": None})
     with pytest.raises(UsageError, match="leaves a site with fewer than 10 rows"):
         run(study)
 

@@ -13,38 +13,9 @@ from sklearn.metrics import roc_auc_score
 from flfed import Frame, Holdout, Site, Study, run
 from flfed.rows.data import site_discovery
 from flfed.rows.data.table_check import check_site
-from tests.federation.test_vertical_run import parts
 
 AUC = "roc_auc_score"
 SPLITS = 5
-
-
-def shuffled(site: Site, seed: int) -> Site:
-    """Return a site whose file is in another order."""
-    return replace(site, source=Frame(site.source_table().sample(frac=1, random_state=seed).reset_index(drop=True)))
-
-
-@pytest.mark.studies
-@pytest.mark.usefixtures("breast_parties")
-def test_the_second_files_order_changes_no_array(tmp_path: Path):
-    study = Study.load("breast-cancer-parties").replace({"strategy.rounds": 3})
-    clinic, laboratory = (site_discovery.load(name) for name in study.dataset.sites)
-    wrong = laboratory.source_table().assign(id=shuffled(laboratory, 3).source_table()["id"])
-    files = {
-        "as-shipped": laboratory,
-        "shuffled": shuffled(laboratory, 3),
-        "wrong-rows": replace(laboratory, source=Frame(wrong)),
-    }
-    models = []
-    for name, site in files.items():
-        result = run(study, sites=[clinic, site])
-        models.append(parts(result, tmp_path / name))
-    assert set(models[0]) == {"breast-clinic", "breast-laboratory"}
-    for party, model in models[0].items():
-        assert np.abs(model.arrays["weight"]).max() > 0.1
-        np.testing.assert_allclose(models[1][party].arrays["weight"], model.arrays["weight"], atol=1e-4)
-    of_laboratory = [one["breast-laboratory"].arrays["weight"] for one in models]
-    assert np.abs(of_laboratory[2] - of_laboratory[0]).max() > 0.02
 
 
 class Clients:

@@ -21,22 +21,12 @@ FILE = HERE / "studies.json"
 DATA = Path(os.environ.get("FLFED_TEST_DATA", HERE.parents[2] / "shared" / "data"))
 PROCESSOR = f"{torch.backends.cpu.get_cpu_capability()}/{maker()}"
 LEFT_OUT = {
-    "breast-cancer-parties": "its arrays stay at the parties, and the noise of an encryption may round one anew",
     "breast-cancer-survival": "a statistic, whose table is brought by pip: there are no arrays",
-    "card-fraud-ulb": "its table, 151 MB to download, is not among the shared files",
-    "heart-odds": "a statistic, whose figures [expected] has: there are no arrays",
-    "loan-default-incumbent": "its figures [expected] has; no arrays are kept yet",
     "loan-table": "an analysis, whose noise is the operating system's: there are no arrays",
-    "pancreatitis-trial": "a statistic, whose figures [expected] has: there are no arrays",
     "portfolio": "a statistic, too",
-    "portfolio-returns": "its prices are brought by pip, and not among the shared files",
-    "readmission": "its figures [expected] has; no arrays are kept yet",
-    "scms-safety-stock": "a statistic, too",
     "stroke-aspirin": "a statistic, too",
-    "stroke-aspirin-by-country": "a statistic, too",
     "stroke-logistic": "a statistic, too",
-    "taiwan-credit-branches": "as readmission",
-    "taiwan-credit-parties": "as breast-cancer-parties",
+    "taiwan-credit-parties": "its arrays stay at the parties, and the noise of an encryption may round one anew",
 }
 """Studies that are not here, and why."""
 

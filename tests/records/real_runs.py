@@ -177,12 +177,12 @@ def make(folder: Path, data: Path | None) -> Runs:
         }  # fmt: skip
         one("audit", series["protected"])
         if data is not None:
-            for name in ("taiwan-credit", "heart-disease", "machine-faults"):
+            for name in ("taiwan-credit", "heart-disease"):
                 one("data", "get", name, "--from", str(data))
             series["secure"] = one("study", "run", "loan-default", "--set", 'privacy.secure-aggregation="on"')
             series["births"] = one("study", "run", "preterm-birth")
             series["statistic"] = one("study", "run", "loan-table")
-            series["trees"] = one("study", "run", "machine-faults-trees")
+            series["trees"] = one("study", "run", "taiwan-credit-trees", "--set", "rounds=10", *QUICK)
             series["many"] = one("study", "run", str(folder / "many.toml"))
             series["hospitals"] = one("study", "run", "heart-disease", "--repeats", "3")
             series["covers"] = one("study", "run", "breast-cancer-dp-3", "--set", 'privacy.covers="study"')

@@ -92,4 +92,4 @@ def test_gate_lets_only_slope_and_intercept_out(small_sites, asking):
 def test_calibration_of_a_number_is_refused(small_sites, asking):
     text = asking.replace('name = "logistic"', 'name = "linear"')
     with pytest.raises(UsageError, match="calibration is for outcomes that are yes or no"):
-        run(Study.parse(text.replace('name = "small"\n[model]', 'name = "building-heat"\n[model]')))
+        run(Study.parse(text.replace('name = "small"\n[model]', 'name = "diabetes"\n[model]')))

@@ -22,7 +22,7 @@ from flfed.rows.data.holdout import Holdout, HoldoutByTime, SortedRows
 from flfed.rows.data.partition import cut
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Csv, Frame, Parquet, Part
+from flfed.rows.data.sources import Csv, Frame, Part
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.snapshot import FrozenSite, Prepared, freeze, load, rows_sha256
 from flfed.rows.splits.flamby_43 import Flamby43
@@ -67,8 +67,7 @@ def bits(table: pd.DataFrame) -> list[object]:
 def test_every_shipped_site_is_served_from_frozen_rows_as_from_its_source(name, dataset, tmp_path, request):
     site = listing.load(name).serving(dataset)
     if datasets.load(dataset).absent():
-        fixtures = {"breast-cancer-parties": "breast_parties", "taiwan-credit-parties": "taiwan_parties"}
-        request.getfixturevalue(fixtures.get(dataset, "heart"))
+        request.getfixturevalue("taiwan_parties" if dataset == "taiwan-credit-parties" else "heart")
     again = refrozen(site, tmp_path)
     mine, theirs = again.inspect(), site.inspect()
     assert bits(mine[0]) == bits(theirs[0])
@@ -103,19 +102,6 @@ def test_a_table_that_was_cut_into_sites_is_frozen_as_it_was_cut(name, tmp_path)
     whole = Site(name="whole", dataset=name, source=Frame(datasets.load(name).whole_table()), holdout=Holdout(salt="s"))
     assert_served_alike(whole, refrozen(whole, tmp_path))
     assert len(load(whole, tmp_path).inspect()[0]) == sum(len(site.inspect()[0]) for site in sites)
-
-
-@pytest.mark.studies
-def test_real_card_payments_come_back_as_they_are_also_one_without_a_label(test_data: Path, tmp_path):
-    site = Site(
-        name="first", dataset="card-fraud-ulb",
-        source=Parquet(str(test_data / "ulb_fraud_subset" / "first_3973.parquet")), holdout=Holdout(salt="s"),
-    )  # fmt: skip
-    again = refrozen(site, tmp_path)
-    assert_served_alike(site, again)
-    found = again.read()
-    # The extract is cut within its last line, whose label is lost.
-    assert (len(again.inspect()[0]), len(found.training) + found.holdout_rows) == (3973, 3972)
 
 
 def test_datasets_of_one_site_are_frozen_apart(heart, tmp_path):

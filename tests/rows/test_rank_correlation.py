@@ -65,8 +65,8 @@ def test_rows_without_a_step_are_left_out_and_an_institution_keeps_it():
 
 
 @pytest.mark.parametrize(("study", "within", "said"), [
-    ("scms-demand", "now", "rank-within='now' must be a date of the dataset: Delivered to Client Date"),
-    ("influenza-alarm", "date", "rank-within is for numeric outcomes; the dataset's task is 'binary'"),
+    ("influenza", "now", "rank-within='now' must be a date of the dataset: date"),
+    ("loan-default", "date", "rank-within is for numeric outcomes; the dataset's task is 'binary'"),
 ])  # fmt: skip
 def test_what_has_no_steps_or_no_ranks_is_refused(study: str, within: str, said: str):
     with pytest.raises(UsageError) as error:
@@ -75,6 +75,8 @@ def test_what_has_no_steps_or_no_ranks_is_refused(study: str, within: str, said:
 
 
 def test_only_a_study_that_names_steps_is_judged_by_it():
-    assert "rank_correlation" in list_study_metrics("regression", Study.load("portfolio-returns").compare)
-    assert "rank_correlation" not in list_study_metrics("regression", Study.load("scms-demand").compare)
+    assert "rank_correlation" in list_study_metrics(
+        "regression", Study.load("influenza").replace({"compare.rank-within": "date"}).compare
+    )
+    assert "rank_correlation" not in list_study_metrics("regression", Study.load("influenza").compare)
     assert "rank_correlation" not in metrics_of("regression")

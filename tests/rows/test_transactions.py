@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -247,19 +246,3 @@ def test_a_query_on_a_database_gives_the_same_rows(payments, tmp_path, monkeypat
     monkeypatch.setenv("FLFED_SITE_URL", url)
     read = bank(Transactions(Sql("SELECT * FROM payments"), columns=OWN)).read()
     pd.testing.assert_frame_equal(read.training, bank(Transactions(Frame(payments), columns=OWN)).read().training)
-
-
-def test_ulb_extracts_fit_their_schema_with_and_without_a_header(test_data: Path):
-    folder = test_data / "ulb_fraud_subset"
-    names = ("Time", *(f"V{number}" for number in range(1, 29)), "Amount", "Class")
-    sources = {
-        "first": Parquet(str(folder / "first_3973.parquet")),
-        "balanced": Csv(str(folder / "balanced_984.csv"), columns=names),
-    }
-    found = {name: check_site(Site(name=name, dataset="card-fraud-ulb", source=s)) for name, s in sources.items()}
-    assert [line for one in found.values() for line in one.lines if not line.passed] == []
-    assert {name: one.rows for name, one in found.items()} == {"first": 3973, "balanced": 984}
-    # The extract is cut within its last line, whose label is lost; all 492 frauds are in the other file.
-    assert found["first"].training_rows + found["first"].holdout_rows == 3972
-    table, _, _ = Site(name="balanced", dataset="card-fraud-ulb", source=sources["balanced"]).inspect()
-    assert (table["Class"] == "1").sum() == 492

@@ -23,7 +23,7 @@ from flfed.updates.accounting import (
 from flfed.updates.privacy.record_dp import RecordDp
 
 PLANS = [(1e-5, 0.1, 800), (5e-4, 0.25, 100), (1e-5, 0.05, 200)]
-"""δ, sampling and steps of taiwan-credit-dp-3, of breast-cancer-dp-3, and of few steps with small samples."""
+"""δ, sampling and steps of many steps, of breast-cancer-dp-3, and of few steps with small samples."""
 DELTA = 1e-5
 NOT_COMPOSED = noise_for(1.0, DELTA, 1.0, 1)
 """Noise of a query that spends an ε of 1 alone."""
