@@ -19,7 +19,7 @@ from tests.newest import ROOT
 from tests.wheels import pip
 
 TEXT = LOCK.read_text(encoding="utf-8")
-KNOWN = {"package": "segno", "version": "1.6.6", "id": "PYSEC-1", "aliases": ["CVE-1"], "fixed-in": ["1.6.7", "2.0"]}
+KNOWN = {"package": "rich", "version": "14.3.4", "id": "PYSEC-1", "aliases": ["CVE-1"], "fixed-in": ["14.3.5", "15.0"]}
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -47,7 +47,7 @@ def test_a_stored_answer_has_its_age_and_a_line_for_each_vulnerability():
     shown = Audit("2026-11-01", digest(TEXT), "https://osv.example", 113, [KNOWN, KNOWN | {"fixed-in": []}])
     head, *known = lines(shown, TEXT, date(2026, 11, 28))
     assert head == "2026-11-01 (27 days ago): 113 packages, 2 known vulnerabilities"
-    assert known == [f"segno 1.6.6: PYSEC-1 CVE-1, fixed in {fixed}" for fixed in ("1.6.7, 2.0", "no version")]
+    assert known == [f"rich 14.3.4: PYSEC-1 CVE-1, fixed in {fixed}" for fixed in ("14.3.5, 15.0", "no version")]
     assert "requirements.lock has changed since" in lines(shown, TEXT + "\n#", date(2026, 11, 28))[0]
 
 

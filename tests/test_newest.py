@@ -19,8 +19,8 @@ def test_upper_bounds_are_taken_off_and_what_lies_beyond_is_found():
     needed = requirements(ROOT / "pyproject.toml")
     assert {"flwr", "torch", "pytest"} <= {one.name for one in needed} and "flfed" not in {one.name for one in needed}
     assert all("<" not in unbounded(one) for one in needed)
-    two = [Requirement("segno>=1.5.2,<1.7"), Requirement("rich>=13.9,<15")]
-    assert beyond_bounds(two, {"segno": "1.7.1", "rich": "14.2"}) == [Beyond("segno", "<1.7,>=1.5.2", "1.7.1")]
+    two = [Requirement("tomli-w>=1.0,<2"), Requirement("rich>=13.9,<15")]
+    assert beyond_bounds(two, {"tomli-w": "2.1", "rich": "14.2"}) == [Beyond("tomli-w", "<2,>=1.0", "2.1")]
 
 
 def test_a_failing_test_is_named_with_the_package_without_which_it_passes():
@@ -64,11 +64,11 @@ def wheel(folder: Path, name: str, version: str, text: str) -> None:
 @pytest.mark.proof
 @pytest.mark.timeout(1800)
 def test_a_planted_package_that_lacks_a_name_is_named_with_its_test(tmp_path: Path):
-    wheel(tmp_path, "segno", "99.0", "def make_nothing():\n    return None\n")
+    wheel(tmp_path, "tomli_w", "99.0", "def write_nothing():\n    return None\n")
     words = ["--find-links", str(tmp_path), "--json", "--tests", "tests/cli/test_site_cards.py"]
     done = subprocess.run([sys.executable, "-m", "tests.newest", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr[-3000:]
     found = {one["name"]: one for one in json.loads(done.stdout)["beyond"]}
-    assert (found["segno"]["version"], found["segno"]["bound"]) == ("99.0", "<1.7,>=1.5.2")
-    assert found["segno"]["first_failing"].startswith("tests/cli/test_site_cards.py")
-    assert not any(one["first_failing"] for name, one in found.items() if name != "segno")
+    assert (found["tomli-w"]["version"], found["tomli-w"]["bound"]) == ("99.0", "<2,>=1.0")
+    assert found["tomli-w"]["first_failing"].startswith("tests/cli/test_site_cards.py")
+    assert not any(one["first_failing"] for name, one in found.items() if name != "tomli-w")

@@ -1,19 +1,15 @@
-"""`flfed coordinator cards`, `site cards`, `site key --card` and `site approve --with LIST`, as people call them."""
+"""`flfed coordinator cards`, `site cards` and `site approve --with LIST`, as people call them."""
 
 import json
 import re
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
-import segno
 
-from flfed.deployment.cards import LARGEST, CardList, GateCard, read_cards
+from flfed.deployment.cards import LARGEST, CardList, read_cards
 from flfed.deployment.site_state import approval
-from flfed.deployment.site_state.trusted_files import own_fingerprint
 from flfed.paths import SiteFolder
 from flfed.study.study import Study
 from tests.terminal import in_terminal
@@ -290,44 +286,3 @@ def test_at_a_terminal_a_person_types_the_reading_and_who_read_it(homes: Homes):
     # Once compared, it asks for no call.
     code, shown = in_terminal(*words, columns=200, typed="")
     assert code == 0 and not any(line.startswith(("Type", "Compare it", "Never")) for line in shown)
-
-
-def test_a_card_has_the_fingerprint_as_text_as_qr_code_and_as_a_drawing(homes: Homes):
-    text = homes.at("cleveland", "site", "key", "cleveland", "--card", "--output", "card.svg")
-    own = own_fingerprint(SiteFolder("cleveland"))
-    groups = own.split("-")
-    lines = text.splitlines()
-    assert lines[1:3] == ["Site: cleveland", f"Consortium: {TITLE}"] and "Fingerprint of the gate:" in lines[3]
-    assert [line.strip() for line in lines[4:7]] == ["-".join(groups[start : start + 3]) for start in (0, 3, 6)]
-    day = date.fromisoformat(lines[7].removeprefix("Made: "))
-    card = GateCard("cleveland", TITLE, own, day)
-    code = segno.make_qr(card.text(), error="m", encoding="utf-8")
-    assert own in card.text() and TITLE in card.text() and modules(lines[9:-1]) == expected_modules(code)
-    drawing = Path("card.svg").read_text()
-    shown = " ".join(ElementTree.fromstring(drawing).itertext())
-    assert TITLE in shown and all(group in shown for group in groups)
-    assert code.svg_inline(border=0, omitsize=True) in drawing
-    # On a terminal, whose ground is dark, the characters are the light modules.
-    light = card.printed(light=True).splitlines()[9:]
-    assert modules(light) == [[not module for module in row] for row in expected_modules(code)]
-
-
-def modules(lines: list[str]) -> list[list[bool]]:
-    """Return the ink of lines, two rows of modules each; the last one is no row where their number is odd."""
-    rows = []
-    for line in lines:
-        rows += [[letter in "▀█" for letter in line], [letter in "▄█" for letter in line]]
-    return rows[:-1] if len(rows[0]) % 2 else rows
-
-
-def expected_modules(code: segno.QRCode) -> list[list[bool]]:
-    return [[bool(module) for module in row] for row in code.matrix_iter(border=4)]
-
-
-def test_a_long_name_makes_a_higher_card_and_no_name_is_markup(homes: Homes):
-    card = GateCard("a" * 100, "<script>&" + "Ü" * 80, GATE, date(2026, 11, 26))
-    drawn = ElementTree.fromstring(card.svg())
-    width, height = (float(drawn.attrib[side].removesuffix("mm")) for side in ("width", "height"))
-    assert (width, height) == (90.0, 66.0) and "<script" not in card.svg()
-    texts = [part.text or "" for part in drawn.iter("{http://www.w3.org/2000/svg}text")]
-    assert max(map(len, texts)) <= 33 and "".join(texts).replace(" ", "").count("a" * 100) == 1

@@ -101,8 +101,6 @@ def describe_key(fingerprint: str) -> str:
 @output.with_json
 def show_key(
     name: str = JOINED_SITE,
-    card: bool = typer.Option(False, "--card", help="Print a card of the gate, with a QR code."),
-    out: Path | None = typer.Option(None, "--output", metavar="FILE.svg", help="Write the card as SVG, to print."),
 ) -> output.Shown:
     """Show the fingerprint of the site's gate; its key is made where there is none.
 
@@ -114,24 +112,11 @@ def show_key(
     """
     from flfed.deployment.site_state.trusted_files import make_signing_key
 
-    folder = SiteFolder(name)
-    fingerprint, made = make_signing_key(folder)
-    gate_card = None
-    if card or out is not None:
-        from flfed.deployment.cards import GateCard
-
-        gate_card = GateCard.of_site(folder)
-        if out is not None:
-            gate_card.write(out)
+    fingerprint, made = make_signing_key(SiteFolder(name))
     yield {"site": name, "gate-key": fingerprint, "created": made}
-    if gate_card is not None and card:
-        yield gate_card.printed(light=sys.stdout.isatty())
-    else:
-        age = "new" if made else "known"
-        yield render(f"commands.fingerprint.{age}", site=name, fingerprint=fingerprint)
-        yield render("commands.join.pin", site=name, fingerprint=fingerprint)
-    if out is not None:
-        yield render("commands.card.drawn", file=out)
+    age = "new" if made else "known"
+    yield render(f"commands.fingerprint.{age}", site=name, fingerprint=fingerprint)
+    yield render("commands.join.pin", site=name, fingerprint=fingerprint)
 
 
 def has_package(site: str) -> bool:

@@ -60,7 +60,7 @@ def set_up_site(
     if not _join(folder, kit, to):
         return
     _say("key")
-    join.show_key(site, card=False, out=None)
+    join.show_key(site)
     if not _approve(own, folder, study, co_sites, start, by):
         return
     if is_served(folder):

@@ -37,8 +37,6 @@ from flfed.signatures import HASH, canonical, sign_as_coordinator, signing_publi
 from flfed.words import usage_error
 
 FORMAT = 1
-PUBLIC = 0o644
-"""Mode of a list of cards, which is no secret."""
 MEMBERS = ("kit.toml", "ca.crt")
 VERSION = re.compile(r"[0-9A-Za-z.+!-]{1,40}")
 MAJOR_MINOR = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
@@ -237,7 +235,7 @@ def write_cards(folder: CoordinatorFolder, file: Path) -> tuple[CardList, tuple[
     gates = {member.site: member.gate_key for member in admitted if member.gate_key}
     cards = CardList(settings(folder).title, gates)
     check_gates(cards)
-    write_whole(file, cards.content(), mode=PUBLIC)
+    write_whole(file, cards.content(), mode=0o644)  # which is no secret
     return cards, tuple(member.site for member in admitted if not member.gate_key)
 
 
