@@ -80,8 +80,8 @@ FOR_WHOM = (
     "clearly better with the shared model; the fewer patients, the more. A site with thousands of rows and a good "
     "model of its own gains little, and one that differs from the others may lose.",
     f"[![Gain by rows of a hospital]({BY_ROWS}/stroke-outcome-by-hospital.svg)](stroke-outcome-by-hospital.md)",
-    "A point is a hospital. Blue: the gain expected before the study. In the shaded region no hospital's own test rows "
-    "could show a gain; all hospitals of a size together do. `flfed study power STUDY` predicts both for your sites.",
+    "A point is a hospital. In the shaded region no hospital's own test rows could show a gain; all hospitals of a "
+    "size together do. `flfed study power STUDY` shows the least gain that your rows can show.",
 )
 STROKE = "predict death or dependence after a stroke"
 SURVIVAL = "compare survival with and without hormonal therapy"

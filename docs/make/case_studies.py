@@ -30,9 +30,8 @@ from flfed.records.reports.narrative import comparison_rows, verdict_in_words
 from flfed.records.reports.report import primary_of, report
 from flfed.records.section import Section
 from flfed.records.sections.gains import by_size, score_in_use
-from flfed.records.sections.prospect import curve_lines
 from flfed.records.statistics.noised_scores import is_covered
-from flfed.records.statistics.power import Curve, Design
+from flfed.records.statistics.power import Design, least_gain_lines
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.score_curves import ranks_in_words
 from flfed.records.statistics.verdict import metric_name, number
@@ -42,9 +41,7 @@ from flfed.words import counted
 
 ROOT = Path(__file__).resolve().parents[2]
 AUC = "roc_auc_score"
-CAPTION = """\
-A point is a site. Blue: the gain expected before the study. In the shaded region, below the dashed line, no site's \
-own test rows could show a gain."""
+CAPTION = "A point is a site. In the shaded region, below the dashed line, no site's own test rows could show a gain."
 MOST_SITES, MOST_LINES = 12, 24
 """Of more sites, and more lines, Table 1 stands in the app and the report alone."""
 
@@ -193,19 +190,16 @@ def gain_by_rows(case: CaseStudy) -> str | None:
         return None
     points = []
     shares = []
-    for name, site in case.found["sites"].items():
+    for site in case.found["sites"].values():
         gain = site["difference"].get(AUC, {}).get("value")
         classes = site["holdout-classes"]
         if gain is not None and site["rows"]:
-            points.append({"Site": name, "Rows": site["rows"], "Gain in AUC": gain})
+            points.append({"Rows": site["rows"], "Gain in AUC": gain})
             shares.append(classes["1"] / max(sum(classes.values()), 1))
     design = Design(
         auc=case.found["sites-mean"][AUC]["value"], sites=len(points), repeats=case.found["repeats"]
     )  # fmt: skip
-    columns = len(case.dataset.schema.features(case.study.dataset.features))
-    lines = curve_lines(fmean(shares), design, Curve.of_columns(columns))
-    drawn = chart_of_gains(lines, points)
-    return None if drawn is None else case_index.svg_file(picture(drawn, 720))
+    return case_index.svg_file(picture(chart_of_gains(least_gain_lines(fmean(shares), design), points), 720))
 
 
 def alarm_line(point: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,8 @@ import typer
 from flfed.cli import arguments, output
 from flfed.cli.arguments import SET, STUDY, TO, study_of
 from flfed.errors import UsageError
-from flfed.records.statistics.verdict import format_as_written, number
+from flfed.records.statistics.verdict import format_as_written, interval, number
+from flfed.study.tables import HOLDOUT_SHARE
 from flfed.words import counted, render, usage_error
 
 if TYPE_CHECKING:
@@ -235,49 +235,34 @@ def check_study(name: str = STUDY, changes: list[str] = SET, whole: bool = outpu
 def study_power(
     name: str = STUDY,
     changes: list[str] = SET,
-    auc: float | None = typer.Option(None, help="AUC of the shared model; default: 0.75, or that of --run."),
-    sites: list[str] = typer.Option(
-        [], "--site", metavar="NAME=ROWS,EVENTS", help="Rows and events of a site; default: the study's own tables."
-    ),
+    auc: float = typer.Option(0.75, help="AUC of the shared model."),
+    rows: int | None = typer.Option(None, min=1, help="Rows of a site of your own; default: the study's own tables."),
+    events: int | None = typer.Option(None, min=0, help="Its rows with the outcome."),
     repeats: int = typer.Option(1, min=1, help="Random splits of each site's rows, as of `flfed study run`."),
-    run: str = typer.Option("", metavar="RUN", help="A first run, whose figures take the place of other studies'."),
     whole: bool = output.ALL,
 ) -> output.Shown:
-    """Predict which gain a study can show at each site, and which is to be expected, before anybody trains."""
+    """Show the least gain that the test rows of each site can show, before anybody trains."""
     from flfed.experiments import study_power as experiment
-    from flfed.records.sections.prospect import NEEDED, class_in_words, limits_in_words, mean_in_words, prospect_line
 
     study = study_of(name, changes)
-    counts = _sites_as_counts(sites) or None
-    result = experiment.study_power(study, auc=auc, counts=counts, repeats=repeats, run=run)
+    own = None
+    if rows is not None and events is not None:
+        own = (rows, events)
+    elif rows is not None or events is not None:
+        raise usage_error("experiments.power.both")
+    result = experiment.study_power(study, auc=auc, repeats=repeats, own=own)
     yield result.as_object()
-    facts = {"columns": result.columns, "share": 100 * result.design.test_share, "repeats": counted(repeats, "split")}
+    facts = {"share": 100 * HOLDOUT_SHARE, "repeats": counted(repeats, "split")}
     least = format_as_written(result.design.worthwhile)
-    output.say(render("experiments.power.assumed", auc=number(result.design.auc), least=least, **facts))
-    if study.model.name != "logistic":
-        output.say(render("experiments.power.kinds", model=study.model.name))
-    events_of = "events" if counts else "events, estimated"
-    lines = []
-    for site, prospect in result.sites.items():
-        rows, events = map(str, result.counts[site])
-        lines.append({"site": site, "rows": rows, events_of: events, **prospect_line(prospect)})
-    cells = [list(line.values()) for line in lines]
-    output.as_table(list(lines[0]), cells, study.name, more="sites: --all", whole=whole, spare=(NEEDED,))
-    basis = render("experiments.power.of-run", run=run) if run else limits_in_words()
-    output.say_all([mean_in_words(result.mean), *map(class_in_words, result.classes), basis])
-
-
-def _sites_as_counts(sites: list[str]) -> dict[str, tuple[int, int]]:
-    """Return rows and events by site, as `--site` gives them."""
-    counts = {}
-    for text in sites:
-        match = re.fullmatch(r"(.+)=(\d+),(\d+)", text)
-        if match is None:
-            raise usage_error("experiments.power.syntax", text=text)
-        if match[1] in counts:
-            raise usage_error("experiments.power.twice", site=match[1])
-        counts[match[1]] = (int(match[2]), int(match[3]))
-    return counts
+    output.say(render("experiments.power.assumed", auc=number(auc), least=least, **facts))
+    headers = ["site", "rows", "events" if own else "events, estimated", "least gain shown"]
+    cells = []
+    for site, of in result.sites.items():
+        shown = "none"
+        if of.least is not None:
+            shown = f"{number(of.least.value, 3)} ({interval(of.least.low, of.least.high, 3)})"
+        cells.append([site, str(of.rows), str(of.events), shown])
+    output.as_table(headers, cells, study.name, more="sites: --all", whole=whole)
 
 
 def can_be_run(study: Study, facts: Mapping[str, Any]) -> list[str]:

@@ -30,7 +30,6 @@ from flfed.records.charts.chart import (
 )
 from flfed.records.charts.colours import (
     ARM_COLOURS,
-    BLUE,
     FAINT,
     FIGURE,
     NEUTRAL,
@@ -86,7 +85,6 @@ HAS_VALUE = "datum.value != null"
 PLOT_PIXELS = 300
 ROWS = "Rows"
 GAIN = "Gain in AUC"
-EXPECTED = "expected gain"
 LEAST = "least gain shown"
 LARGEST = 0.5
 """Of the chart by number of rows: its height, its columns, and the largest gain drawn."""
@@ -343,35 +341,31 @@ def _intervals(x: Spec, look: Spec) -> list[Spec]:
     ]
 
 
-def chart_of_gains(curve: Sequence[Line], sites: Sequence[Line] = ()) -> Chart | None:
-    """Return the chart: a point a site, the expected gain, and the region in which no gain could be shown.
+def chart_of_gains(least: Sequence[Line], sites: Sequence[Line]) -> Chart:
+    """Return the chart: a point a site, and the region in which no gain could be shown.
 
     Parameters
     ----------
-    curve : sequence of mappings
-        "Rows", "expected gain", and "least gain shown" or None.
+    least : sequence of mappings
+        "Rows" and "least gain shown", a number or None.
     sites : sequence of mappings
-        "Site", "Rows" and "Gain in AUC".
+        "Rows" and "Gain in AUC".
     """
-    if not curve and not sites:
-        return None
-    lines = [{**line, "kind": "curve"} for line in curve]
-    lines += [{**line, "kind": "site"} for line in sites]
-    rows = pd.DataFrame(lines, columns=["kind", "Site", ROWS, EXPECTED, LEAST, GAIN])
+    lines = [{**line, "kind": "least"} for line in least] + [{**line, "kind": "site"} for line in sites]
+    rows = pd.DataFrame(lines, columns=["kind", ROWS, LEAST, GAIN])
     # Where no gain can be shown at all, the whole height is such a region.
     rows["shaded"] = rows[LEAST].astype(float).fillna(LARGEST).clip(upper=LARGEST)
-    gains = rows[[EXPECTED, LEAST, GAIN]].astype(float).clip(upper=LARGEST).to_numpy().ravel()
+    gains = rows[[LEAST, GAIN]].astype(float).clip(upper=LARGEST).to_numpy().ravel()
     ticks = ticks_of([0.0, *gains[~np.isnan(gains)]])
     y = figure_axis(GAIN, ticks, signed=True)
     x = quantitative(ROWS, axis={"title": "rows of the site", "format": ",d"}, scale={"type": "log", "nice": False})
-    of_curve = "datum.kind == 'curve'"
-    shaded = {"x": x, "y": quantitative("shaded", **y)}
-    expected = {"x": x, "y": quantitative(EXPECTED, **y), "tooltip": tooltip(ROWS, EXPECTED, LEAST)}
+    of_least = "datum.kind == 'least'"
+    shaded = {"x": x, "y": quantitative("shaded", **y), "y2": {"datum": 0}}
+    line = {"x": x, "y": quantitative(LEAST, **y), "tooltip": tooltip(ROWS, LEAST)}
     points = {"x": x, "y": quantitative(GAIN, **y), "tooltip": tooltip(ROWS, GAIN)}
     layers = [
-        layer("area", shaded | {"y2": {"datum": 0}}, of_curve, color=NEUTRAL, opacity=0.18, clip=True),
-        layer("line", {"x": x, "y": quantitative(LEAST, **y)}, of_curve, color=ORANGE, strokeDash=[5, 4], clip=True),
-        layer("line", expected, of_curve, color=BLUE, strokeWidth=2.5, clip=True),
+        layer("area", shaded, of_least, color=NEUTRAL, opacity=0.18, clip=True),
+        layer("line", line, of_least, color=ORANGE, strokeDash=[5, 4], clip=True),
         layer("point", points, "datum.kind == 'site'", color=FAINT, filled=True, size=40, clip=True),
     ]
-    return Chart(rows, plot(PLOT_PIXELS, layer=layers, transform=number_texts(ROWS, EXPECTED, LEAST, GAIN)))
+    return Chart(rows, plot(PLOT_PIXELS, layer=layers, transform=number_texts(ROWS, LEAST, GAIN)))

@@ -19,10 +19,8 @@ from flfed.records.reports.site_verdict import best_gain, site_verdict
 from flfed.records.section import Table
 from flfed.records.sections import gains
 from flfed.records.sections.gains import score_in_use
-from flfed.records.sections.prospect import prospect_of_site
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics import noised_scores as noised
-from flfed.records.statistics.odd_sites import AUC
 from flfed.records.statistics.own_models import OwnParts, own_parts_in_words
 from flfed.records.text import escape
 from flfed.words import render
@@ -40,17 +38,10 @@ def answer(report: Report, site: str, metric: str) -> None:
         for line in (*narrative.doubts(report, metric), site_answer.should_it_join(report, site, metric)):
             st.markdown(f"### {escape(line)}")
         _models(report, site, metric)
-        code, sentence = site_verdict(of_site, metric)
-        for line in (sentence, *noised.own_under_noise(report)):
+        for line in (site_verdict(of_site, metric)[1], *noised.own_under_noise(report)):
             st.markdown(escape(line))
         with st.expander("Basis and limits"):
             st.markdown(bullets(map(escape, site_answer.rests_on(report, site, metric))))
-        if metric == AUC and code != verdict.PAYS:
-            numbers = prospect_of_site(report, site)
-            if numbers:
-                label = render("pages.prospect.link")
-                page = page_files()["before-you-join"]
-                st.page_link(page, label=label, icon=":material/arrow_forward:", query_params=numbers)
 
 
 def figures_of_all(report: Report, metric: str) -> None:
