@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,19 +12,15 @@ import typer
 from flfed.cli import output, runs
 from flfed.cli.arguments import CLUSTER, JOBS, LATEST, SET, STUDY, parse_grid, set_options, study_of
 from flfed.cli.progress import loading_line, places_of, progress, stoppable
-from flfed.errors import FlfedError, UsageError
-from flfed.records.statistics.verdict import describe_verdict, format_as_written, interval, metric_name, number
-from flfed.words import counted, people_in_words, render
+from flfed.errors import FlfedError
+from flfed.records.statistics.verdict import format_as_written, number
+from flfed.words import counted, render, usage_error
 
 if TYPE_CHECKING:
-    from flfed.experiments.fewer_rows import Without
     from flfed.experiments.sweep import Swept
     from flfed.experiments.verify import Compared, Verified
     from flfed.federation.server.run import Result
 
-ABSENT = "–"
-SINGLE = ("--without", "--leave-one-site-out")
-"""Options of several runs that have no repeats."""
 GRID = typer.Option(
     [], "--grid", metavar="KEY=V1,V2", help="Values of a key: plan.lr=0.01,0.1. Repeat it for more keys."
 )
@@ -45,19 +40,6 @@ def run_study(
     one_by_one: bool = typer.Option(
         False, "--one-by-one", help="Compute the sites in sequence: same figures, several times slower."
     ),
-    without: Path | None = typer.Option(
-        None,
-        metavar="FILE",
-        help="Run again without the rows of the people in FILE (like excluded.csv), and print the changes.",
-    ),
-    curve: str | None = typer.Option(
-        None,
-        metavar="SITE",
-        help="Run with growing shares of SITE's training rows, and print its gain from joining for each.",
-    ),
-    new_site: bool = typer.Option(
-        False, "--new-site", help="Run without each site in turn, and print the gain there: of a site without data."
-    ),
     leave_one_site_out: bool = typer.Option(
         False,
         "--leave-one-site-out",
@@ -71,21 +53,9 @@ def run_study(
 
     Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
     """
-    plain = engine == "inprocess" and not sites and not one_by_one
-    if without is not None:
-        _check_option("--without", plain and repeats == 1)
-        _run_without(name, changes, without, as_json)
-        return
-    if curve is not None:
-        _check_option("--curve", plain)
-        _run_curve(name, changes, curve, repeats, as_json)
-        return
-    if new_site:
-        _check_option("--new-site", plain)
-        _run_new_site(name, changes, repeats, as_json)
-        return
     if leave_one_site_out:
-        _check_option("--leave-one-site-out", plain and repeats == 1)
+        if engine != "inprocess" or sites or one_by_one or repeats > 1:
+            raise usage_error("experiments.left-out.alone")
         _run_leave_one_site_out(name, changes, as_json)
         return
     options: dict[str, Any] = {"engine": engine, "repeats": repeats, "sites": sites or None, "stacked": not one_by_one}
@@ -96,63 +66,6 @@ def run_study(
             from flfed.federation.server.run import run
         result = _ran(partial(run, study, **options), jobs, cluster, as_json)
     _show(result, as_json)
-
-
-def _check_option(option: str, plain: bool) -> None:
-    """Refuse an option that runs a study several times beside one that changes where it runs."""
-    if not plain:
-        beside = "no other option" if option in SINGLE else "--repeats only"
-        raise UsageError(f"{option} goes with {beside}: it runs the study several times, in process")
-
-
-def _run_without(name: str, changes: list[str], people: Path, as_json: bool) -> None:
-    """Run a study with and without some people's rows, and print the changes of model and figures."""
-    with stoppable():
-        with loading_line():
-            study = study_of(name, changes)
-            from flfed.experiments.fewer_rows import run_without
-            from flfed.rows.snapshots.opt_outs import Excluded
-        with progress(quiet=as_json) as show_progress:
-            comparison = run_without(study, Excluded.read(people), progress=show_progress)
-    output.show(_without(comparison, study.name), as_json)
-
-
-def _without(comparison: Without, study: str) -> output.Shown:
-    shown = comparison.as_object()
-    yield shown
-    apart = {"largest": comparison.largest, "root_mean_square": comparison.root_mean_square}
-    facts = {"rows": counted(comparison.rows, "row"), "people": people_in_words(comparison.people)}
-    output.say(render("commands.without.change", **facts, **apart))
-    lines = [[metric, number(all_), number(left)] for metric, (all_, left) in comparison.figures.items()]
-    output.as_table(["over all test rows", "all rows", "without them"], lines, study)
-    output.say(render("commands.without.runs", run=shown["run"], other=shown["run-without"]))
-
-
-def _run_new_site(name: str, changes: list[str], repeats: int, as_json: bool) -> None:
-    """Run a study without each site, and print the figures of its model there."""
-    with stoppable():
-        with loading_line():
-            study = study_of(name, changes)
-            from flfed.experiments.new_site import run_new_site
-        with progress(quiet=as_json) as show_progress:
-            result = run_new_site(study, repeats=repeats, progress=show_progress)
-    if as_json:
-        output.print_json(result.as_object())
-        return
-    lines = []
-    for site, figures in result.sites.items():
-        lines.append([site, *map(number, (figures.single, figures.without, figures.with_rows))])
-    headers = ["site", "another site's model", "shared, without it", "shared, with it"]
-    output.as_table(headers, lines, study.name, more="sites: --json", most=12)
-    span = ""
-    if result.gain.low is not None:
-        span = f" (95 % CI {interval(result.gain.low, result.gain.high, signed=True)})"
-    facts = {"without": number(result.mean.without), "single": number(result.mean.single), "interval": span}
-    gain = number(result.mean.without - result.mean.single, signed=True)
-    output.say(render("experiments.new-site.verdict", metric=metric_name(result.metric), gain=gain, **facts))
-    output.say(render("experiments.new-site.rows", with_rows=number(result.mean.with_rows)))
-    counts = {"sites": len(result.sites), "groups": result.groups, "repeats": counted(repeats, "repeat")}
-    output.say(render("experiments.new-site.basis", **counts))
 
 
 def _run_leave_one_site_out(name: str, changes: list[str], as_json: bool) -> None:
@@ -171,28 +84,6 @@ def _run_leave_one_site_out(name: str, changes: list[str], as_json: bool) -> Non
 
     print_left_out(report)
     output.say(render("experiments.left-out.recorded", run=run))
-
-
-def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: bool) -> None:
-    """Run a study with growing shares of a site's training rows, and print its gains from joining."""
-    with stoppable():
-        with loading_line():
-            study = study_of(name, changes)
-            from flfed.experiments.fewer_rows import run_curve
-        with progress(quiet=as_json) as show_progress:
-            points = run_curve(study, site, repeats=repeats, progress=show_progress)
-    if as_json:
-        output.print_json({"study": study.name, "site": site, "points": [point.as_object() for point in points]})
-        return
-    lines = []
-    for point in points:
-        rows = ABSENT if point.rows is None else str(point.rows)
-        figures = [number(point.gain[end], signed=True) for end in ("value", "low", "high")]
-        verdict = describe_verdict(point.gain["verdict"], point.metric)
-        lines.append([f"{point.share:.0%}", rows, *figures, verdict, point.run])
-    headers = ["share", "training rows", "gain (+ is better)", "low", "high", "verdict", "run"]
-    title = render("commands.curve.title", study=study.name, site=site)
-    output.as_table(headers, lines, title=title, spare=("share", "run"))
 
 
 @output.tables

@@ -1,4 +1,4 @@
-"""Gains by size of hospitals and countries, and at a new hospital, by scikit-learn's pipeline on the same splits."""
+"""Gains by size of hospitals and countries, by scikit-learn's pipeline on the same splits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from threadpoolctl import threadpool_limits
 
 from flfed import run
-from flfed.experiments.new_site import FOLDS, MOST_OTHERS, run_new_site
 from flfed.federation.engines.engine import find_sites
 from flfed.records.reports.site_verdict import too_few
 from flfed.records.statistics.intervals import LEAST_CLASS_SITES
@@ -25,7 +24,6 @@ from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.rows.training.best_model import LEAST_ROWS
 from flfed.rows.training.tuned_linear import PENALTIES
-from flfed.seeds import generator
 from flfed.study.study import Study
 
 pytestmark = [
@@ -162,33 +160,3 @@ def test_gains_by_size_are_scikit_learns(name, stroke_trial):
     small = [site for site in found["sites"].values() if site["rows"] < 20]
     assert all(too_few(site) is not None for site in small)
     assert found["mean-gain"][AUC]["sites"] == sum(too_few(site) is None for site in found["sites"].values())
-
-
-def test_a_hospital_without_data_has_scikit_learns_figures(stroke_trial):
-    study = Study.load("stroke-outcome-by-hospital").replace({"compare.site-model": "same"})
-    found = run_new_site(study)
-    sites = find_sites(study)
-    hospitals = members_of(study, sites, 0)
-    groups = [{site.name for site in sites[group::FOLDS]} for group in range(FOLDS)]
-    by_group = []
-    for group in groups:
-        by_group.append(shared([each for name, each in hospitals.items() if name not in group], study.plan.l2))
-    everybody = shared(list(hospitals.values()), study.plan.l2)
-    own = {name: tuned(each, trees=False) for name, each in hospitals.items() if len(np.unique(each.y)) == 2}
-    figures = []
-    for name, each in hospitals.items():
-        if not each.weight:
-            continue
-        without = next(model for model, group in zip(by_group, groups, strict=True) if name in group)
-        others = [other for other in own if other != name]
-        rng = generator(each.session.seed, site=name, purpose="new-site")
-        drawn = [others[place] for place in rng.permutation(len(others))[:MOST_OTHERS]]
-        single = np.mean([each.area(own[other]) for other in drawn])
-        figures.append((each.weight, each.area(without), single, each.area(everybody)))
-    weights, *columns = np.array(figures).T
-    without, single, with_rows = (np.average(column, weights=weights) for column in columns)
-    assert found.gain.sites == len(figures)
-    assert found.mean.without == pytest.approx(without, abs=NEAR)
-    assert found.mean.single == pytest.approx(single, abs=NEAR)
-    assert found.mean.with_rows == pytest.approx(with_rows, abs=NEAR)
-    assert found.gain.low > 0.1

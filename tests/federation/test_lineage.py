@@ -7,9 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from flfed import run
 from flfed.errors import UsageError
-from flfed.experiments.fewer_rows import run_without
 from flfed.federation.client.released.sets import lineage, unlisted
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
@@ -73,24 +71,3 @@ def test_runs_that_keep_no_list_of_people_are_named_as_such(small_sites: Small, 
 def test_of_open_data_no_record_is_kept_and_a_wrong_list_is_refused(small_sites: Small):
     with pytest.raises(UsageError, match="its policy is 'open'"):
         lineage(small_sites(1)[0], people("P0-0001"))
-
-
-def test_without_some_people_the_model_is_that_of_a_table_without_their_rows(small_sites: Small, small_study: str):
-    study, sites = Study.parse(small_study), small_sites(3)
-    gone = ["P0-0002", "P1-0005", "P1-0006"]
-
-    def left(site: Site) -> Site:
-        raw = site.source.read(())
-        return Site(**{**vars(site), "source": Frame(raw[~raw["person"].isin(gone)].reset_index(drop=True))})
-
-    expected = run(study, sites=[left(site) for site in sites]).report
-    found = run_without(study, people(*gone), sites=sites)
-    assert (found.rows, found.people) == (3, 3)
-    assert found.left.report["arrays-sha256"] == expected["arrays-sha256"]
-    assert found.whole.report["arrays-sha256"] == run(study, sites=sites).report["arrays-sha256"]
-    assert 0 < found.root_mean_square <= found.largest < 1
-    with pytest.raises(UsageError, match="nothing would change"):
-        run_without(study, people("nobody-here"), sites=sites)
-    closed = [Site(**{**vars(site), "policy": Policy()}) for site in sites]
-    with pytest.raises(UsageError, match=r"the policy of site-01, site-02, site-03 is not 'open'.*excluded\.csv"):
-        run_without(study, people(*gone), sites=closed)
