@@ -74,10 +74,6 @@ def test_an_analysis_and_a_compared_model_are_charged_once_and_told_alike(charge
     assert {"statistic", "train", "scores"} <= kinds and not {"summarise", "evaluate", "compare"} & kinds
     for name in THREE:
         told = ran["sites"][name]["difference"]["roc_auc_score"]
-        exact = charged.sites[name].json(f"site compare {name} {ran['run']}")
-        shared = exact["figures"]["roc_auc_score"]["global"]["value"]
-        noised = ran["sites"][name]["global"]["roc_auc_score"]
-        assert noised["low"] - 0.05 < shared < noised["high"] + 0.05
         assert told["low"] < told["value"] < told["high"]
         # The analysis is on both accounts, the run on either: together they are less than their sum.
         assert 8.0 <= spent(charged, name) <= 8.5

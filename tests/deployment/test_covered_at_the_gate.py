@@ -10,28 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
-from sklearn.metrics import roc_auc_score
 
 from flfed import Study
 from flfed.deployment.gate import study_policy
-from flfed.deployment.operator.exact_comparison import exact_comparison
-from flfed.errors import UsageError
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.released.noised_answer import FOLDER
 from flfed.records.ledger import ledger_of
 from flfed.records.reports.report import report
-from flfed.records.statistics.verdict import VERDICTS
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.sources import Frame
-from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
 from flfed.rows.statistics.noised_counts import HISTOGRAMS
 from flfed.rows.study_model import first_model, study_layout
 from flfed.summaries.noised_scores import OWN
 from flfed.summaries.summary import schema_encoder
-from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.kinds import SCORES, STATISTIC, SUMMARISE
@@ -110,26 +104,6 @@ def test_own_models_are_compared_at_gates_and_told_before_the_approval(small_sit
     message = Message(replace(asked, pairs=True).to_record(), dst_node_id=grid.nodes["site-01"], message_type=SCORES)
     (reply,) = grid.send_and_receive([message])
     assert reply.has_error()
-
-
-def test_a_sites_people_compare_its_last_model_with_their_own_exactly_and_at_home(gated: Consortium):
-    ended = Coordinator(gated).run()
-    folder, site = gated.folders["site-01"], gated.sites["site-01"]
-    before = len(gated.lines("site-01"))
-    found = exact_comparison(folder, site, ended.run)
-    # Another process's figures of the same rows and model: scikit-learn's.
-    model = checkpoints.final(ended.run)
-    session = SiteSession(site, gated.study)
-    rows = session.encode(session.table.holdout("test"), model.encoder)
-    weight, bias = (model.arrays[name] for name in session.model.layers[0])
-    arms = found.comparison.arms["roc_auc_score"]
-    assert arms["global"].value == pytest.approx(roc_auc_score(rows.y, (rows.x @ weight + bias).ravel()))
-    assert found.comparison.holdout_rows == len(rows.y) and found.as_json()["verdicts"]["roc_auc_score"] in VERDICTS
-    # An own model without noise is no worse than one under it, and nothing of it is charged or left.
-    assert arms["local-only"].value > arms["global"].value - 0.05
-    assert len(gated.lines("site-01")) == before
-    with pytest.raises(UsageError, match="has no model of run 'another'"):
-        exact_comparison(folder, site, "another")
 
 
 def report_of(run: str) -> dict[str, Any]:

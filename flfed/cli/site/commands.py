@@ -33,7 +33,6 @@ COMMANDS: dict[str, tuple[tuple[str, Callable[..., None], str], ...]] = {
         ("budget", models.show_budget, "cleveland --dataset heart-disease"),
         ("model", models.take_model, "cleveland RUN --output my-model"),
         ("models", models.list_models, "cleveland --people asked.csv"),
-        ("compare", models.compare_model, "cleveland RUN"),
         ("purge", ledger.purge_records, "cleveland RUN"),
     ),
 }

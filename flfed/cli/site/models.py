@@ -1,4 +1,4 @@
-"""`flfed site budget`, `model`, `models` and `compare`: a site's privacy budget, and the models of its runs."""
+"""`flfed site budget`, `model` and `models`: a site's privacy budget, and the models of its runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from flfed.errors import UsageError
 from flfed.paths import SiteFolder
 from flfed.records.statistics import verdict
 from flfed.words import counted, people_in_words, render
-
-RUN = typer.Argument(..., help="Run id.")
-REPEAT = typer.Option(0, min=0, help="Repeat number.")
 
 
 @output.tables
@@ -78,9 +75,9 @@ def _charged(run: dict[str, Any]) -> dict[str, str]:
 @output.with_json
 def take_model(
     name: str = SITE_NAME,
-    run: str = RUN,
+    run: str = typer.Argument(..., help="Run id."),
     to: Path = typer.Option(..., "--output", help="New or empty folder."),
-    repeat: int = REPEAT,
+    repeat: int = typer.Option(0, min=0, help="Repeat number."),
 ) -> output.Shown:
     """Export the model of a run, for `flfed predict`, where the coordinator lacks it or a part of it."""
     from flfed.export.run_folder import export_at_site
@@ -123,33 +120,3 @@ def list_models(
     if others:
         named = ", ".join(f"{run} ({study})" for run, study in others.items())
         yield render("commands.models.unlisted", runs=counted(len(others), "run"), named=named)
-
-
-@output.tables
-def compare_model(name: str = SITE_NAME, run: str = RUN, repeat: int = REPEAT) -> output.Shown:
-    """Compare a run's last model with the site's own model, without noise, on the site's test rows.
-
-    It is for runs that release no exact figure. Nothing leaves the site, and nothing is charged.
-    """
-    from flfed.deployment.operator.exact_comparison import ARMS, exact_comparison
-    from flfed.records.statistics.own_models import family_in_words
-    from flfed.rows.data import site_discovery as sites
-
-    done = exact_comparison(SiteFolder(name), sites.load(name), run, repeat)
-    yield done.as_json()
-    comparison = done.comparison
-    lines = []
-    for metric, of in comparison.arms.items():
-        cells = [verdict.with_interval(of[arm]) for arm in ARMS]
-        lines.append([verdict.metric_name(metric), *cells])
-    headers = ["with 95 % CI", *(verdict.ARM_NAMES[arm] for arm in ARMS)]
-    test_rows = counted(comparison.holdout_rows, "test row")
-    title = render("commands.exact.title", study=done.study.name, run=done.run, site=name, rows=test_rows)
-    output.as_table(headers, lines, title)
-    first = next(iter(comparison.arms))
-    code, sentence = done.verdict(first)
-    yield f"{verdict.sentence_case(verdict.describe_verdict(code, first))}. {sentence}"
-    family = family_in_words({comparison.own_family or "same": 1}, 1)
-    own = f" ({family})" if family else ""
-    yield render("commands.exact.figures", family=own, rows=counted(comparison.training_rows, "row"))
-    yield render("commands.exact.snapshot", at=done.frozen)

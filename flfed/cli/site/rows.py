@@ -156,11 +156,8 @@ def _last_words(checked: Checked, features: str) -> str:
     return render("commands.check.fits", site=checked.site, training=training, holdout=holdout, features=features)
 
 
-EXACT = typer.Option(False, "--exact", help="Show small counts, too; for the site alone.")
-
-
 @output.with_json
-def snapshot_rows(name: str = SITE_NAME, dataset: str = DATASET, exact: bool = EXACT) -> output.Shown:
+def snapshot_rows(name: str = SITE_NAME, dataset: str = DATASET) -> output.Shown:
     """Write a snapshot of the site's rows, mapped and checked, which its gate then serves.
 
     Rows of people who opted out (excluded.csv) are left out.
@@ -169,8 +166,8 @@ def snapshot_rows(name: str = SITE_NAME, dataset: str = DATASET, exact: bool = E
 
     site, folder = opened(name)
     frozen = freeze_first(folder, site.serving(dataset or site.dataset))
-    gone = _excluded(frozen, exact)
-    resting = _resting(frozen.resting, exact)
+    gone = _excluded(frozen)
+    resting = _resting(frozen.resting)
     shown = {"site": frozen.site, "dataset": frozen.dataset, "rows": frozen.rows, "at": frozen.at}
     shown |= {"rows-sha256": frozen.sha256, "schema-sha256": frozen.schema_sha256}
     yield shown | {"excluded": gone, "withheld": resting}
@@ -185,7 +182,6 @@ def refresh_rows(
     name: str = SITE_NAME,
     dataset: str = DATASET,
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
-    exact: bool = EXACT,
     as_json: bool = output.JSON,
 ) -> None:
     """Show how the site's rows differ from its snapshot, and write a new one after a question.
@@ -198,29 +194,29 @@ def refresh_rows(
     site, folder = opened(name)
     difference = refresh(folder, site.serving(dataset or site.dataset))
     if not as_json:
-        _say_difference(difference, exact)
+        _say_difference(difference)
     # With --json there is no question: only --yes writes.
     agreed = difference.changes and (yes or (not as_json and output.agreed("Write a new snapshot?")))
     frozen = difference.write() if agreed else None
     if as_json:
-        output.print_json(_refreshed(difference, frozen, exact))
+        output.print_json(_refreshed(difference, frozen))
     elif frozen is not None:
-        _say_excluded(_excluded(frozen, exact))
+        _say_excluded(_excluded(frozen))
         typer.echo(render("commands.snapshot.rewritten", **vars(frozen)))
     elif difference.changes:
         typer.echo(render("commands.snapshot.unwritten", site=site.name))
 
 
-def _refreshed(refresh: Refresh, frozen: Any, exact: bool) -> dict[str, object]:
+def _refreshed(refresh: Refresh, frozen: Any) -> dict[str, object]:
     """Return the object of `--json`; small counts are withheld, as it may be passed on."""
     site = refresh.prepared.site
     now = frozen or refresh.before
     return {
         "site": site.name,
         "dataset": site.dataset,
-        **{part: _count(many, exact) for part, many in vars(refresh.difference).items()},
+        **{part: count_in_words(many) for part, many in vars(refresh.difference).items()},
         "voids": list(refresh.voids),
-        "withheld": _resting(refresh.prepared.resting, exact),
+        "withheld": _resting(refresh.prepared.resting),
         "drifted": refresh.drifted,
         "written": frozen is not None,
         "rows-sha256": now and now.sha256,
@@ -228,7 +224,7 @@ def _refreshed(refresh: Refresh, frozen: Any, exact: bool) -> dict[str, object]:
     }
 
 
-def _say_difference(refresh: Refresh, exact: bool) -> None:
+def _say_difference(refresh: Refresh) -> None:
     site = refresh.prepared.site
     # A snapshot that cannot be compared may still be replaced.
     if refresh.unusable:
@@ -236,12 +232,12 @@ def _say_difference(refresh: Refresh, exact: bool) -> None:
     if not refresh.changes:
         typer.echo(render("commands.snapshot.unchanged", site=site.name, dataset=site.dataset))
         return
-    lines = [[part, _count(many, exact)] for part, many in vars(refresh.difference).items()]
+    lines = [[part, count_in_words(many)] for part, many in vars(refresh.difference).items()]
     title = render("commands.snapshot.difference", site=site.name, dataset=site.dataset)
     output.as_table(["rows", "count"], lines, title=title)
     if refresh.names_table:
         typer.echo(render("commands.snapshot.nameless"))
-    _say_resting(_resting(refresh.prepared.resting, exact))
+    _say_resting(_resting(refresh.prepared.resting))
     _warn_of_drift(refresh)
     for study in refresh.voids:
         typer.echo(render("commands.snapshot.voids", study=study))
@@ -257,10 +253,10 @@ def _warn_of_drift(refresh: Refresh) -> None:
     typer.echo(render("commands.snapshot.drift", changed=changed), err=True)
 
 
-def _excluded(frozen: Any, exact: bool) -> dict[str, Any] | None:
+def _excluded(frozen: Any) -> dict[str, Any] | None:
     """Return the counts of people who opted out, of those with rows, and of their rows."""
     gone = frozen.excluded
-    return gone and {"listed": gone.listed, "matched": gone.found, "rows": _count(gone.rows, exact)}
+    return gone and {"listed": gone.listed, "matched": gone.found, "rows": count_in_words(gone.rows)}
 
 
 def _say_excluded(gone: dict[str, Any] | None) -> None:
@@ -274,14 +270,10 @@ def _say_resting(resting: dict[str, str] | None) -> None:
         typer.echo(render("commands.snapshot.withheld", people=resting["persons"]))
 
 
-def _count(many: int, exact: bool) -> str:
-    return str(many) if exact else count_in_words(many)
-
-
-def _resting(resting: object | None, exact: bool) -> dict[str, str] | None:
+def _resting(resting: object | None) -> dict[str, str] | None:
     if resting is None:
         return None
-    return {part: _count(many, exact) for part, many in vars(resting).items()}
+    return {part: count_in_words(many) for part, many in vars(resting).items()}
 
 
 @app.command("new", epilog="st-mary --from patients.csv --dataset heart-disease", rich_help_panel=SETTING_UP)

@@ -75,9 +75,6 @@ def count_scores(
         of_model = arrays_sha256({"edges": request.edges, "of": byte_array(bytes.fromhex(of_model))})
     # The counts of another model are other counts, which are charged and drawn separately.
     counts = noised_holdout_counts(session, name, of_model, exact, releases_of(session.study)[name])
-    # So that the site's people can compare it with their own, with exact figures at the site.
-    if request.edges is not None:
-        own.keep_model(session.study, request.arrays, encoder, of=arrays_sha256(request.arrays))
     return ScoresReply(counts=counts)
 
 
