@@ -23,7 +23,7 @@ from flfed.updates.messages.train import EVALUATE
 from tests.updates import test_auditing, test_messages, test_sealing
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "messages.md"
-POINT = PointCounts(by="threshold", at=0.2, tp=12, fp=10, fn=-1, tn=-1, method="")
+POINT = PointCounts(rate=0.2, tp=12, fp=10, fn=3, tn=25, method="")
 GROUP = GroupFigure(column="sex", group="female", value=0.8, low=0.7, high=0.9, method="DeLong")
 IMPORTANCE = {
     "importance": (ColumnImportance(column="age", increase=0.02),),

@@ -169,7 +169,7 @@ def comparison_parts(case: CaseStudy) -> list[str]:
         if section is not None:
             parts += section_parts(section)
     points = found.get("operating-points", {}).get("all", [])
-    parts += [alarm_line(point) for point in points if point["by"] == "false-positive-rate"]
+    parts += [alarm_line(point) for point in points]
     lines = [row for row in case.table_one if ": " not in row["Characteristic"] or many <= 4][:MOST_LINES]
     if lines and many <= MOST_SITES:
         columns = list(lines[0])
@@ -207,7 +207,8 @@ def alarm_line(point: Mapping[str, Any]) -> str:
     caught, missed = point["tp"], point["fn"]
     false, quiet = point["fp"], point["tn"]
     return (
-        f"With thresholds that flag at most {100 * point['at']:g} % of each site's training rows without the outcome, "
+        f"With thresholds that flag at most {100 * point['rate']:g} % of each site's training rows without the "
+        "outcome, "
         f"{caught} of {caught + missed} test rows with it were flagged ({100 * caught / (caught + missed):.0f} %), and "
         f"{false} of {false + quiet:,} without it ({100 * false / (false + quiet):.1f} %)."
     )

@@ -86,8 +86,8 @@ class Trained:
         return replace(self, loss=None, scores=scores)
 
 
-class ClaimCounts(Protocol):
-    """Returns whether exact counts of the holdout may leave, and claims the rows for this run where asked to."""
+class ClaimOnce(Protocol):
+    """Returns whether figures may leave that one run alone has of these rows, and claims them for it where asked to."""
 
     def __call__(self, *, claim: bool) -> bool:
         """Return whether they may."""
@@ -95,7 +95,7 @@ class ClaimCounts(Protocol):
 
 
 def never(*, claim: bool) -> bool:
-    """Return that exact counts may not leave."""
+    """Return that they may not leave."""
     return False
 
 
@@ -135,7 +135,7 @@ class SiteSession(EncodedTable):
         super().__init__(site, study, table, study_layout(study, schema), schema, seed)
         self.protection = protection
         # Who answers for the site says otherwise, once it has looked at what left before.
-        self.counts_may_leave: ClaimCounts = never
+        self.leaves_once: ClaimOnce = never
         self.row_refusal: Callable[[SiteSession], Refusal | None] = lambda session: None
         self.own_arrays = OwnArrays()
         self.trees: SiteTrees | None = None

@@ -147,14 +147,10 @@ OWN_FAMILIES: tuple[OwnFamily, ...] = get_args(OwnFamily)
 LINEAR_FAMILIES: tuple[OwnFamily, ...] = ("logistic-regression", "ridge-regression")
 NAIVE_FAMILIES: tuple[OwnFamily, ...] = ("site-mean", "last-value", "named-column")
 """Forecasts without a model, of a regression by time: the site's mean, its last training value, a named column."""
-PointKind = Literal["threshold", "alert-budget", "false-positive-rate"]
-"""How rows are chosen to be flagged: from a predicted probability on, or a share of the rows."""
-POINT_KINDS: tuple[PointKind, ...] = get_args(PointKind)
-Point = tuple[PointKind, float]
 WORTHWHILE = {"roc_auc_score": 0.005}
 """Gain that is worth joining for, by metric; 0 of any other. A study's `[compare] minimum-gain` goes before it."""
 MOST_POINTS = 10
-"""Thresholds, and alert budgets, that a study may name."""
+"""False positive rates, and size classes, that a study may name."""
 SHARINGS: tuple[Sharing, ...] = get_args(Sharing)
 """Ways of sharing, the strictest last."""
 
@@ -312,13 +308,6 @@ class Compare(Settings, where="[compare]", frozen=True):
         repeats tables that mixed the two.
     alert_budget : float in (0, 1) or None
         Share of rows that people can look at; None shows no `recall_at_alert_budget`. Example: `alert-budget = 0.05`.
-    thresholds : tuple of float in (0, 1)
-        Predicted probabilities from which on rows are flagged. Sites count, exactly, how many of these and of the
-        others have the outcome. An institution gives each of the four counts only as its policy allows. Example:
-        `thresholds = [0.1, 0.2]`.
-    alert_budgets : tuple of float in (0, 1)
-        Shares of a site's rows to flag, those of the highest predictions first; counted likewise.
-        Example: `alert-budgets = [0.05]`.
     false_positive_rates : tuple of float in (0, 1)
         Shares of false alarms. Each site takes the least threshold that flags at most this share of its own training
         rows without the outcome, and counts its test rows at it. An institution withholds these counts: its training
@@ -329,12 +318,12 @@ class Compare(Settings, where="[compare]", frozen=True):
     subgroups : tuple of str
         Columns whose groups the shared model is evaluated in, at each site: a category or flag by its name, a number
         with the beginnings of its bands, as "age at 50, 65". An institution releases figures of large groups only, and
-        of any row in one run alone, as of exact counts.
+        of any row in one run alone.
         Example: `subgroups = ["sex", "age at 50, 65"]`.
     importance : int, 0 to 100
         Permutations of each column. Sites shuffle its values among their own test rows, and say by how much the shared
         model's loss grows. 0 asks for nothing. An institution gives it only as its policy allows, and of any row in one
-        run alone, as of exact counts. Example: `importance = 10`.
+        run alone. Example: `importance = 10`.
     calibration : bool
         Whether each site measures the shared model's calibration on its test rows: slope, and intercept with the slope
         fixed at 1. No verdict uses them. Example: `calibration = true`.
@@ -377,8 +366,6 @@ class Compare(Settings, where="[compare]", frozen=True):
     pooled: Plan | None = None
     union_scaler: Literal["same", "global"] = "same"
     alert_budget: Annotated[float | None, Field(gt=0, lt=1)] = None
-    thresholds: tuple[float, ...] = ()
-    alert_budgets: tuple[float, ...] = ()
     false_positive_rates: tuple[float, ...] = ()
     rank_within: str = ""
     subgroups: tuple[str, ...] = ()
@@ -398,13 +385,11 @@ class Compare(Settings, where="[compare]", frozen=True):
         sizes = list(self.size_classes)
         if sizes != sorted(set(sizes)) or len(sizes) > MOST_POINTS or min(sizes, default=2) < 2:
             raise usage_error("study.compare.size-classes", sizes=sizes, most=MOST_POINTS)
-        for kind, values in self.points_by_kind.items():
-            key = f"{kind}s"
-            if not are_shares(values):
-                raise usage_error("study.compare.shares", key=key, values=list(values))
-            # Each count between two of them must be large, so that of many most would be withheld.
-            if len(values) > MOST_POINTS:
-                raise usage_error("study.compare.most", key=key, count=len(values), most=MOST_POINTS)
+        rates = self.false_positive_rates
+        if not are_shares(rates):
+            raise usage_error("study.compare.shares", values=list(rates))
+        if len(rates) > MOST_POINTS:
+            raise usage_error("study.compare.most", count=len(rates), most=MOST_POINTS)
         # A pooled fit has no rounds that a schedule or a validation loss could steer.
         if self.pooled is not None and (self.pooled.schedule != "constant" or self.pooled.validation):
             raise usage_error("study.compare.pooled")
@@ -413,8 +398,8 @@ class Compare(Settings, where="[compare]", frozen=True):
         """Refuse exact figures beside a mechanism that protects rows or sites."""
         if mechanism == "none":
             return
-        if self.points:
-            raise usage_error("study.compare.points", mechanism=mechanism)
+        if self.false_positive_rates:
+            raise usage_error("study.compare.rates", mechanism=mechanism)
         if self.importance:
             raise usage_error("study.compare.importance", mechanism=mechanism)
 
@@ -423,23 +408,6 @@ class Compare(Settings, where="[compare]", frozen=True):
         if metric == primary and self.minimum_gain is not None:
             return self.minimum_gain
         return WORTHWHILE.get(metric, 0.0)
-
-    @property
-    def points_by_kind(self) -> dict[PointKind, tuple[float, ...]]:
-        """Values at which sites count exactly, by how rows are chosen there."""
-        return {
-            "threshold": self.thresholds,
-            "alert-budget": self.alert_budgets,
-            "false-positive-rate": self.false_positive_rates,
-        }
-
-    @property
-    def points(self) -> tuple[Point, ...]:
-        """Operating points at which sites count exactly, in the study's order."""
-        points: list[Point] = []
-        for kind, values in self.points_by_kind.items():
-            points += [(kind, at) for at in values]
-        return tuple(points)
 
 
 MODULE_NAME = re.compile("module[0-9a-f]{12}")

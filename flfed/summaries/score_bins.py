@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -219,42 +219,28 @@ def bound_in(payload: Mapping[str, Any]) -> float:
 class PointCounts:
     """Confusion table at one operating point.
 
-    It crosses only where the study names thresholds or alert budgets.
+    It crosses only where the study names false positive rates.
 
     Attributes
     ----------
-    by : {"threshold", "alert-budget", "false-positive-rate"}
-        How rows are flagged: from a predicted probability on, a share of the rows, or from the threshold that flags
-        a share of the site's training rows without the outcome.
-    at : float
-        The probability, or the share.
+    rate : float
+        Rows are flagged from the threshold on that flags this share of the site's training rows without the outcome.
     tp, fp, fn, tn : int
         Holdout rows flagged with and without the outcome, and not flagged with and without it; -1 where they stay.
     method : str
         Why they stay, or "".
 
-    Reveals: the exact number of holdout rows that the shared model flags, by class. It is given at each threshold,
-    alert budget and false positive rate of the study. The threshold of a rate stays at the site. Under disclosure
-    "institution", a count leaves only under these conditions. Each of these counts is over at least the cell minimum of
-    rows, of as many persons. So is each difference between two of them, and the rest of a class. Nor do they differ by
-    fewer rows from a group of a column in the sums, or from the rows that the accuracy counts as right. No histogram of
-    predictions leaves. Counts at a false positive rate never leave. Counts of a row leave in one run alone: the counts
-    of two models differ by the rows that they classify differently. The counts have no noise: a study that protects
-    rows or sites by a mechanism has none.
+    Reveals: the exact number of holdout rows that the shared model flags, by class, at each false positive rate of the
+    study. The threshold stays at the site. Under disclosure "institution", the counts never leave. They have no noise:
+    a study that protects rows or sites by a mechanism has none.
     """
 
-    by: Annotated[str, r"threshold|alert-budget|false-positive-rate"]
-    at: float
+    rate: float
     tp: int
     fp: int
     fn: int
     tn: int
     method: str
-
-    @property
-    def point(self) -> tuple[str, float]:
-        """Operating point that the counts are of."""
-        return self.by, self.at
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
@@ -280,7 +266,7 @@ class GroupFigure:
     Reveals: how well the shared model ranks holdout rows of each group that the study names. Under disclosure
     "institution", a figure is over at least the cell minimum of rows, of as many persons, of each class. The site's
     rows outside all these groups of the column, if there are any, must be as many. The figure has three digits. Figures
-    of a row leave in one run alone, as exact counts do. No number of rows of a group crosses. A withheld figure shows
+    of a row leave in one run alone. No number of rows of a group crosses. A withheld figure shows
     that the group, or the rest, has few rows of a class.
     """
 

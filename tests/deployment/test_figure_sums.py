@@ -31,7 +31,7 @@ from tests.deployment.summing import Consortium, Coordinator, SummingGrid, condu
 from tests.deployment.test_secure_sums_lies import reached
 
 ROUNDS = 2
-ASKED = {"secure-aggregation": "on", "strategy.rounds": ROUNDS, "compare.thresholds": [0.3, 0.5]}
+ASKED = {"secure-aggregation": "on", "strategy.rounds": ROUNDS}
 MEANS = ("log_loss", "brier_score_loss", "accuracy_score")
 
 
@@ -73,10 +73,6 @@ def test_the_figures_of_three_such_sites_are_those_over_their_rows_together(cons
     metrics = metrics_of("binary")
     for name, arm in itertools.product(MEANS, ("global", "local-only", "personalised")):
         assert summed["figures"][name][arm] == pytest.approx(metrics[name].value(y, scores[arm]), abs=1e-9)
-    for point in summed["points"]:
-        flagged, event = scores["global"] >= point["at"], y == 1
-        cells = {"tp": flagged & event, "fp": flagged & ~event, "fn": ~flagged & event, "tn": ~flagged & ~event}
-        assert {key: point[key] for key in cells} == {key: int(cell.sum()) for key, cell in cells.items()}
     low, high = summed["auc-bounds"]
     assert low <= metrics["roc_auc_score"].value(y, scores["global"]) <= high < low + 0.1
     # Four sites without one of them would have other figures.
@@ -87,7 +83,7 @@ def test_the_figures_of_three_such_sites_are_those_over_their_rows_together(cons
     ]
     (line,) = together(told, "roc_auc_score")
     assert line.startswith(f"3 sites together, which share no figures of their own, on {summed['holdout-rows']} test")
-    assert set(told["sums-only"]) == {"rows", "sites", "holdout-rows", "figures", "auc-bounds", "points"}
+    assert set(told["sums-only"]) == {"rows", "sites", "holdout-rows", "figures", "auc-bounds"}
 
 
 def test_the_ledger_has_question_and_list_and_the_run_forgets_its_keys_when_it_is_sealed(consortium):

@@ -1,4 +1,4 @@
-"""Through the gate: figures by group of an institution leave in one run alone, together with exact counts."""
+"""Through the gate: figures by group of an institution leave in one run alone."""
 
 import math
 from typing import Any
@@ -9,8 +9,7 @@ from flfed.rows.data.policy import Policy
 from flfed.updates.messages.compare import CompareReply, GroupFigure
 
 BY = ("[compare]\n", '[compare]\nsubgroups = ["flag", "colour"]\n')
-POINTS = ("[compare]\n", "[compare]\nthresholds = [0.5]\n")
-ONCE = "withheld: exact counts, importances or figures by group of these rows left in another run"
+ONCE = "withheld: importances or figures by group of these rows left in another run"
 
 
 def groups(site: Any, compared: Any, run: str) -> tuple[GroupFigure, ...]:
@@ -32,17 +31,8 @@ def test_figures_by_group_leave_in_one_run_alone(gated, compared, small_study: s
     assert groups(site, compared, "20261120-one") == first
     later = groups(site, compared, "20261120-two")
     assert [bool(told(later)), {one.method for one in later} == {ONCE}] == [again, not again]
-    claimed = [line.facts["run"] for line in site.lines() if line.facts.get("exact-counts")]
+    claimed = [line.facts["run"] for line in site.lines() if line.facts.get("once")]
     assert claimed == ([] if again else ["20261120-one"])
-
-
-def test_after_exact_counts_of_another_run_no_figure_by_group_leaves(gated, compared, small_study: str):
-    site = gated(small_study.replace(*POINTS), policy=Policy(), rows=1200)
-    assert any(point.tp >= 0 for point in CompareReply.from_record(compared(site)).points)
-    text = small_study.replace(*BY)
-    site.approve(type(site.study).parse(text))
-    site.study, site.run_config["study"] = type(site.study).parse(text), text
-    assert {one.method for one in groups(site, compared, "20261120-two")} == {ONCE}
 
 
 def test_groups_that_stay_for_want_of_rows_claim_nothing(gated, compared, small_study: str):
@@ -50,4 +40,4 @@ def test_groups_that_stay_for_want_of_rows_claim_nothing(gated, compared, small_
     for run in ("20261120-one", "20261120-two"):
         found = groups(site, compared, run)
         assert found and not told(found) and ONCE not in {one.method for one in found}
-    assert not [line for line in site.lines() if line.facts.get("exact-counts")]
+    assert not [line for line in site.lines() if line.facts.get("once")]

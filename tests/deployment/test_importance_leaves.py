@@ -89,7 +89,7 @@ def test_what_leaves_is_in_the_ledger_before_and_leaves_again_only_in_the_same_r
     assert [one.column for one in given.importance] == COLUMNS and given.withheld == ()
     assert all(one.increase == three_digits(one.increase) for one in given.importance)
     lines = list(ledger_of(site.folder).lines())
-    (place,) = [place for place, line in enumerate(lines) if line.facts.get("exact-counts")]
+    (place,) = [place for place, line in enumerate(lines) if line.facts.get("once")]
     (left,) = [place for place, line in enumerate(lines) if line.facts.get("sha256") == content_sha256(content)]
     assert (lines[place].kind, lines[place].facts["run"]) == ("released", "20261120-abcd")
     assert place < left and lines[left].facts["importances"] is True
@@ -101,7 +101,7 @@ def test_what_leaves_is_in_the_ledger_before_and_leaves_again_only_in_the_same_r
     later = CompareReply.from_record(compared(site))
     assert later.importance == ()
     assert {one.method for one in later.withheld} == {
-        "withheld: exact counts, importances or figures by group of these rows left in another run"
+        "withheld: importances or figures by group of these rows left in another run"
     }
 
 
@@ -114,4 +114,4 @@ def test_beside_a_histogram_of_predictions_none_leaves(gated, compared, small_st
     if outputs:
         assert {one.method for one in reply.withheld} == {"withheld: the histogram of predictions leaves"}
         lines = [line.facts for line in ledger_of(site.folder).lines()]
-        assert not [line for line in lines if line.get("exact-counts") or "importances" in line]
+        assert not [line for line in lines if line.get("once") or "importances" in line]

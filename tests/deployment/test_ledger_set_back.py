@@ -220,7 +220,7 @@ def test_a_restart_counts_the_rows_of_approved_studies_as_released(gated: Any, s
     released = [line for line in site.lines() if line.kind == "released"]
     assert {line.facts["chosen"]["part"] for line in released} == {"training", "holdout"}
     assert all(line.text("run").startswith("lost-") for line in released)
-    assert sum(line.facts.get("exact-counts") is True for line in released) == 1
+    assert sum(line.facts.get("once") is True for line in released) == 1
     # A table with one person less is too close to them, whatever is approved.
     site.site.source.table.drop(index=site.site.source.table.index[3], inplace=True)
     shutil.rmtree(site.folder.frozen)

@@ -21,8 +21,7 @@ from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.messages.compare import ColumnImportance, CompareReply, WithheldColumn
 
 COLUMNS = ["x1", "x2", "flag", "colour"]
-LEFT = "withheld: exact counts, importances or figures by group of these rows left in another run"
-COUNTED = "withheld: exact counts, importances or figures by group of these rows left in another run"
+LEFT = "withheld: importances or figures by group of these rows left in another run"
 
 
 @pytest.fixture
@@ -124,25 +123,27 @@ def whys(result) -> set[str]:
     return {of["why"] for columns in result.report["importances"]["sites"].values() for of in columns}
 
 
-def test_an_institution_gives_them_in_one_run_alone_and_not_beside_another_runs_counts(small_sites, asking):
+def test_an_institution_gives_them_in_one_run_alone(small_sites, asking):
     sites = small_sites(3, rows=600, policy=Policy())
     first = run(Study.parse(asking), sites=sites)
     assert whys(first) == {""}
-    lines = [line.facts for line in ledger_of(SiteFolder("site-01")).lines() if line.facts.get("exact-counts")]
+    lines = [line.facts for line in ledger_of(SiteFolder("site-01")).lines() if line.facts.get("once")]
     assert [(line["run"], line["chosen"]["part"]) for line in lines] == [(first.report["run"], "holdout")]
     assert whys(run(Study.parse(asking), sites=sites)) == {LEFT}
-    # Exact counts and importances are held to each other; those of one run leave together.
-    counts = asking.replace("importance = 3", "thresholds = [0.7]")
-    said = run(Study.parse(counts), sites=sites).report["operating-points"]["sites"]["site-01"]
-    assert [point["why"] for point in said] == [COUNTED]
+    # Importances and figures by group are held to each other.
+    groups = asking.replace("importance = 3", 'subgroups = ["flag"]')
+    said = run(Study.parse(groups), sites=sites).report["subgroups"]["sites"]["site-01"]
+    assert {group["method"] for group in said} == {LEFT}
+    # Open rows are known anyway.
+    assert whys(run(Study.parse(asking), sites=small_sites(3, rows=600))) == {""}
 
 
-def test_in_one_run_exact_counts_and_importances_leave_together(small_sites, asking):
-    both = asking.replace("importance = 3", "importance = 3\nthresholds = [0.7]")
-    result = run(Study.parse(both), sites=small_sites(3, rows=1500, policy=Policy()))
-    assert whys(result) == {""}
-    points = result.report["operating-points"]["sites"]
-    assert {point["why"] for site in points.values() for point in site} == {""}
+def test_of_repeats_over_the_same_rows_one_has_them(small_sites, asking):
+    result = run(Study.parse(asking), sites=small_sites(3, rows=600, policy=Policy()), repeats=2)
+    with RunReader.open() as reader:
+        names = [entry.run for entry in reader.runs_of(result.report["run"])]
+        found = [reader.summary(name, "importances")["sites"]["site-01"] for name in names]
+    assert [{column["why"] for column in columns} for columns in found] == [{""}, {LEFT}]
 
 
 def test_the_people_of_one_site_see_its_own_alone(small_sites, asking):

@@ -189,12 +189,12 @@ def test_repeats_are_not_added_up(small_sites, small_study):
 
 
 def test_means_over_repeats_stand_below_the_figures_of_one_and_say_so(small_sites, small_study):
-    study = Study.parse(small_study).replace({"compare.calibration": True, "compare.thresholds": [0.3]})
+    study = Study.parse(small_study).replace({"compare.calibration": True, "compare.false-positive-rates": [0.3]})
     result = run(study, sites=small_sites(3, rows=200), repeats=2)
     page = curves(result.report["run"])
     headings = [block.value.removeprefix("## ") for block in page.markdown if block.value.startswith("## ")]
     assert headings[-3:] == [
-        "Flagged rows at the study's own thresholds, in repeat 1",
+        "Flagged rows at the study's false positive rates, in repeat 1",
         "Calibration at each site, mean over 2 repeats",
         "What the shared model goes by, mean over 2 repeats",
     ]
@@ -247,29 +247,29 @@ def edge_of(payload: dict, said: str) -> float:
     return next(edge for edge in edges(counts) if probability(edge) == said)
 
 
-def test_the_studys_own_points_are_shown_as_the_sites_counted_them(small_sites, small_study):
-    text = small_study.replace("[compare]\n", "[compare]\nthresholds = [0.4]\nalert-budgets = [0.25]\n")
+def test_the_studys_rates_are_shown_as_the_sites_counted_them(small_sites, small_study):
+    text = small_study.replace("[compare]\n", "[compare]\nfalse-positive-rates = [0.4, 0.25]\n")
     sites = small_sites(3, rows=200)
     sites[2] = replace(sites[2], policy=Policy())
     result = run(Study.parse(text), sites=sites).report
     page, counted = curves(result["run"]), result["operating-points"]
-    assert "Flagged rows at the study's own thresholds" in words(page)
-    for place, label in enumerate(("a probability of at least 0.4", "an alert budget of 25 %")):
+    assert "Flagged rows at the study's false positive rates" in words(page)
+    for place, percent in enumerate(("40", "25")):
         box = next(box for box in page.selectbox if box.label == "Operating point")
-        assert box.options[place] == label
-        box.set_value((counted["all"][place]["by"], counted["all"][place]["at"])).run()
+        assert box.options[place] == f"false alarms in {percent} % of training rows without the outcome"
+        box.set_value(counted["all"][place]["rate"]).run()
         shown = [table.value for table in page.table if FLAGGED in table.value.columns][-1].to_dict("records")
         lines = {line["Rows of"].replace("\\", ""): line for line in shown}
         assert list(lines) == ["2 of 3 sites together", "site-01", "site-02", "site-03"]
         for site in ("site-01", "site-02"):
             point = counted["sites"][site][place]
             assert [int(lines[site][column]) for column in CELLS] == [point[key] for key in ("tp", "fp", "fn", "tn")]
-        assert lines["site-03"]["Flagged"] == "withheld: a count of fewer than 10 rows would follow"
+        assert lines["site-03"]["Flagged"] == "withheld: training rows set the threshold"
         both = [int(lines["2 of 3 sites together"][column]) for column in CELLS]
         assert both == [counted["all"][place][key] for key in ("tp", "fp", "fn", "tn")]
     closed = run(Study.parse(text), sites=small_sites(3, rows=200, policy=Policy()))
     lines = table(curves(closed.report["run"]), FLAGGED)
-    assert {line["Flagged"] for line in lines.values()} == {"withheld: a count of fewer than 10 rows would follow"}
+    assert {line["Flagged"] for line in lines.values()} == {"withheld: training rows set the threshold"}
 
 
 def test_figures_by_group_are_those_of_the_record_and_say_where_groups_differ(writer):

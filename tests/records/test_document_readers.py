@@ -226,30 +226,31 @@ def test_who_would_be_flagged_is_that_of_scikit_learn_and_of_a_hand_computation(
     assert all(int(line["Flagged"].split()[0]) <= 0.05 * int(line["Flagged"].split()[2]) for line in budget)
 
 
-def test_exact_counts_at_a_studys_own_thresholds_are_the_records_and_one_sites_its_own(small_sites, small_study):
-    text = small_study.replace("[compare]\n", "[compare]\nthresholds = [0.3, 0.5]\nalert-budgets = [0.1]\n")
+def test_counts_at_a_studys_rates_are_the_records_and_one_sites_its_own(small_sites, small_study):
+    text = small_study.replace("[compare]\n", "[compare]\nfalse-positive-rates = [0.3, 0.1]\n")
     record = run(Study.parse(text), sites=small_sites(3, rows=200)).report
     points = record["operating-points"]
-    asked = section(read(document(record["run"])), "Flagged rows at the study's own thresholds")
+    asked = section(read(document(record["run"])), "Flagged rows at the study's false positive rates")
     assert [title.words() for title in asked.all("h3")] == [
-        "At a probability of at least 0.3", "At a probability of at least 0.5", "At an alert budget of 10 %",
+        "At false alarms in 30 % of training rows without the outcome",
+        "At false alarms in 10 % of training rows without the outcome",
     ]  # fmt: skip
-    for place in range(3):
+    for place in range(2):
         for line in tables(asked)[2 * place]:
             mine = points["all"] if line["Rows of"] == ALL else points["sites"][line["Rows of"]]
             assert [int(line[name]) for name in CELLS] == [mine[place][key] for key in ("tp", "fp", "fn", "tn")]
     of_site = read(document(record["run"], viewer=Viewer("site", "site-02")))
-    own = section(of_site, "Flagged rows at the study's own thresholds")
-    assert [[line["Rows of"] for line in lines] for lines in tables(own)] == [["site-02"]] * 6
+    own = section(of_site, "Flagged rows at the study's false positive rates")
+    assert [[line["Rows of"] for line in lines] for lines in tables(own)] == [["site-02"]] * 4
 
 
 def test_a_count_that_a_policy_holds_back_is_not_in_the_report_either(small_sites, small_study):
-    text = small_study.replace("[compare]\n", "[compare]\nthresholds = [0.02, 0.5]\n")
+    text = small_study.replace("[compare]\n", "[compare]\nfalse-positive-rates = [0.1]\n")
     record = run(Study.parse(text), sites=small_sites(3, rows=300, policy=Policy())).report
     points, least = record["operating-points"], Policy().cell_minimum
     held = [of for one in points["sites"].values() for of in one if of["tp"] is None]
     assert len(held) > 0
-    for at in section(read(document(record["run"])), "Flagged rows at the study's own thresholds").all("table"):
+    for at in section(read(document(record["run"])), "Flagged rows at the study's false positive rates").all("table"):
         for line in table(at):
             shown = [int(line[name]) for name in CELLS if line.get(name, "n/a") != "n/a"]
             assert len(shown) in (0, 4) and all(count == 0 or count >= least for count in shown)

@@ -22,16 +22,16 @@ from flfed.records.store.visibility import Viewer
 from flfed.rows.data.site import Policy
 from flfed.summaries.score_bins import ScoreBins
 from tests.records.counted_rows import counted, rows_of
-from tests.records.documents import Node, axes, marks, moved_by, numbers_in, paths, place, read, section, tables, titles
+from tests.records.documents import Node, axes, numbers_in, paths, read, section, tables, titles
 
 AUC = "roc_auc_score"
 DECISION, GROUPS = "Net benefit of acting on the model", "Discrimination within groups"
-ASKED = "[compare]\nthresholds = [0.3, 0.5]\nsubgroups = ['colour', 'x1 at 20, 40, 60, 80']\n"
+ASKED = "[compare]\nfalse-positive-rates = [0.1]\nsubgroups = ['colour', 'x1 at 20, 40, 60, 80']\n"
 
 
 @pytest.fixture
 def asked(small_sites, small_study) -> dict[str, Any]:
-    """The record of three open sites whose study names thresholds and columns."""
+    """The record of three open sites whose study names a false positive rate and columns."""
     return run(Study.parse(small_study.replace("[compare]\n", ASKED)), sites=small_sites(3, rows=200)).report
 
 
@@ -95,24 +95,15 @@ def test_decision_curves_are_those_of_scikit_learn_on_the_stored_counts(three):
         check_curves(read(moved), three["run"])
 
 
-def test_net_benefit_in_figures_is_that_by_hand_at_bins_and_exactly_where_the_study_names_thresholds(asked):
+def test_net_benefit_in_figures_is_that_by_hand(asked):
     ahead, lines = tables(section(read(document(asked["run"])), DECISION))
     counts = scores_of(asked["run"])
-    points = {of["at"]: of for of in asked["operating-points"]["all"] if of["by"] == "threshold"}
     y, score = rows_of(counts[ALL], counts[ALL].low)
-    exact = [line for line in lines if line["Counts"] == "exact"]
-    assert [line["Threshold"] for line in exact] == ["0.3", "0.5"] and len(lines) == 5
+    assert len(lines) == 3
     assert [float(line["Threshold"]) for line in lines] == sorted(float(line["Threshold"]) for line in lines)
     for line in lines:
-        if line in exact:
-            at = float(line["Threshold"])
-            tp, fp, fn, tn = (points[at][cell] for cell in ("tp", "fp", "fn", "tn"))
-            mine, of_all = (
-                (right - wrong * at / (1 - at)) / (tp + fp + fn + tn) for right, wrong in ((tp, fp), (tp + fn, fp + tn))
-            )
-        else:
-            at = next(edge for edge in counts[ALL].low if probability(edge) == line["Threshold"])
-            mine, of_all = net_benefit(y, score >= at, at), net_benefit(y, score >= -1, at)
+        at = next(edge for edge in counts[ALL].low if probability(edge) == line["Threshold"])
+        mine, of_all = net_benefit(y, score >= at, at), net_benefit(y, score >= -1, at)
         assert (line["The model"], line["Flagging everybody"]) == (number(mine, 3), number(of_all, 3))
         ways = {"the model": mine, "flagging everybody": of_all, "flagging nobody": 0.0}
         assert line["Best"].split(", ")[0] == max(ways, key=lambda way: ways[way])
@@ -125,21 +116,6 @@ def test_net_benefit_in_figures_is_that_by_hand_at_bins_and_exactly_where_the_st
         assert len(edges) > 0
         for at in edges:
             assert net_benefit(y, score >= at, at) > max(0, net_benefit(y, score >= -1, at))
-
-
-def test_exact_counts_are_marked_on_the_curves_of_the_same_rows(asked):
-    figures = section(read(document(asked["run"])), DECISION).all("figure")
-    for figure, whose in zip(figures, ("all", "site-01", "site-02", "site-03"), strict=True):
-        points = asked["operating-points"]
-        own = points["all"] if whose == "all" else points["sites"][whose]
-        chart = figure.all("svg")[0]
-        _, (bottom, _) = axes(chart)
-        expected = [
-            (of["tp"] - of["fp"] * of["at"] / (1 - of["at"])) / sum(of[cell] for cell in ("tp", "fp", "fn", "tn"))
-            for of in own
-        ]
-        heights = [place(chart, *moved_by(dot))[1] for dot in marks(chart, "symbol")]
-        assert heights == pytest.approx([value for value in expected if value >= bottom], abs=3e-3)
 
 
 def test_a_curve_knows_every_threshold_outside_bins_with_rows(scored):
@@ -206,7 +182,7 @@ def test_figures_by_group_are_the_records_a_few_groups_a_table(asked):
     assert "site-01" not in own
 
 
-def test_groups_and_thresholds_that_a_policy_holds_back_are_said_and_not_drawn(small_sites, small_study):
+def test_groups_and_counts_that_a_policy_holds_back_are_said_and_not_drawn(small_sites, small_study):
     closed = small_sites(3, rows=200, policy=Policy())
     record = run(Study.parse(small_study.replace("[compare]\n", ASKED)), sites=closed).report
     found = read(document(record["run"]))
@@ -215,24 +191,9 @@ def test_groups_and_thresholds_that_a_policy_holds_back_are_said_and_not_drawn(s
     held = sum(of["value"] is None for of in groups)
     assert held > 0
     assert f"Of {len(groups)} figures {held} are suppressed or undefined" in section(found, GROUPS).words()
-    # No score counts and no exact ones left these sites.
+    # No score counts and no counts at rates left these sites.
     assert all(of["tp"] is None for one in record["operating-points"]["sites"].values() for of in one)
     assert DECISION not in " ".join(titles(found))
-
-
-def test_where_exact_counts_alone_left_a_site_they_are_marked_and_no_line_is_drawn(small_sites, small_study):
-    closed = small_sites(3, rows=1700, policy=Policy())
-    record = run(Study.parse(small_study.replace("[compare]\n", ASKED)), sites=closed).report
-    with RunReader.open() as reader:
-        assert reader.summary(record["run"], "score-histograms") is None
-    part = section(read(document(record["run"])), DECISION)
-    points = record["operating-points"]
-    known = [sum(of["tp"] is not None for of in one) for one in (points["all"], *points["sites"].values())]
-    assert [len(marks(f, "symbol")) for f in part.all("figure")] == [count for count in known if count]
-    assert sum(known) > 0
-    assert {len(drawn_lines(figure)) for figure in part.all("figure")} == {2}  # of nobody and of everybody
-    assert "better than both" not in part.words() and "no line of the model is drawn" in part.words()
-    assert all(line["Counts"] == "exact" for line in tables(part)[0])
 
 
 def test_nobody_asks_for_groups_and_there_is_no_section(three):

@@ -11,7 +11,7 @@ from flfed.records.statistics.operating_points import (
     edges,
     in_words,
     net_benefit_line,
-    point_in_words,
+    threshold_in_words,
 )
 from flfed.records.statistics.score_curves import ScoreCounts
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
@@ -55,7 +55,7 @@ def test_net_benefit_and_shares_are_those_by_hand():
 
 def test_the_best_way_has_another_figure_than_the_others():
     # (261 - 1072 o) / 1382 and (264 - 1118 o) / 1382 with o = 0.0725 / 0.9275 are 0.0004 apart, and 0.128 both.
-    line = net_benefit_line("all", OperatingPoint(0.0725, tp=261, fp=1072, fn=3, tn=46), exact=False)
+    line = net_benefit_line("all", OperatingPoint(0.0725, tp=261, fp=1072, fn=3, tn=46))
     assert line["Best"] == "the model"
     assert (line["The model"], line["Flagging everybody"]) == ("0.1282", "0.1278")
 
@@ -117,6 +117,6 @@ def test_a_sentence_tells_it_of_a_thousand():
 
 def test_half_of_one_in_a_thousand_is_one_and_a_threshold_is_never_shown_as_certain():
     assert in_words(OperatingPoint(0.2, tp=1, fp=0, fn=0, tn=1999), "rows").startswith("Of 1,000 rows, 1 would be")
-    assert point_in_words("threshold", 0.9996) == "a probability of at least 0.9996"
-    assert point_in_words("threshold", 1e-7) == "a probability of at least 0.0000001"
-    assert point_in_words("threshold", 0.99999) == "a probability of at least 0.99999"
+    assert threshold_in_words(0.9996) == "a probability of at least 0.9996"
+    assert threshold_in_words(1e-7) == "a probability of at least 0.0000001"
+    assert threshold_in_words(0.99999) == "a probability of at least 0.99999"

@@ -35,7 +35,7 @@ HISTOGRAM, ONCE = (
     f"withheld: {why}"
     for why in (
         "the histogram of predictions leaves",
-        "exact counts, importances or figures by group of these rows left in another run",
+        "importances or figures by group of these rows left in another run",
     )
 )
 
@@ -57,7 +57,7 @@ def given(
 ) -> dict[str, ColumnImportance]:
     """The importances of a model at random, by column; `may` is whether no other run had any."""
     table = session.table.holdout("test")
-    session.counts_may_leave = lambda *, claim: may
+    session.leaves_once = lambda *, claim: may
     person = np.arange(len(table)) if person is None else person
     found = run_client(importances(session, table, person, at_random(session), encoder))
     assert [one.column for one in found] == COLUMNS
@@ -326,7 +326,7 @@ def test_a_histogram_that_no_site_makes_holds_nothing_back():
     study = Study.load("diabetes").replace({"compare.importance": 1})
     site = find_sites(study)[0]
     session = SiteSession(replace(site, policy=Policy(outputs=("score-histogram",))), study)
-    session.counts_may_leave = lambda *, claim: True
+    session.leaves_once = lambda *, claim: True
     encoder, table = fit_encoder(session.layout, session.exact_summary), session.table.holdout("test")
     found = run_client(importances(session, table, np.arange(len(table)), at_random(session), encoder))
     assert {one.method for one in found} == {""} and len(found) == 10

@@ -17,7 +17,7 @@ from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Schema
 from flfed.rows.evaluation.scoring import list_study_metrics
 from flfed.study.study import Study
-from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES, POINT_KINDS
+from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES
 from flfed.summaries.score_bins import LEAST_SPREAD, UPDATES, RecalibrationFigure
 from flfed.updates.messages.compare import LEAST_ROWS, MOST_SITES, ROWS_IN_CLEAR, TRAINED, CalibrationName, least_rows
 from flfed.updates.parts.part import Border, histogram_section
@@ -141,19 +141,16 @@ def _differences(metrics: Collection[str], study: Study) -> Sections:
 
 
 def points(border: Border, least: int) -> Sections:
-    """Return the section of exact counts, none where the study has none.
+    """Return the section of counts at false positive rates, none where the study has none.
 
-    A count is large enough for the policy, or is missing.
+    Those of an institution are missing.
     """
-    points = border.study.compare.points
-    if not points or border.task != "binary":
+    rates = border.study.compare.false_positive_rates
+    if not rates or border.task != "binary":
         return {}
-    if least == 1:
-        least = 0
-    counts = dict.fromkeys(("tp", "fp", "fn", "tn"), whole(least, beside=-1))
-    at = float_of({at for _, at in points})
-    fields = {"by": one_of(POINT_KINDS), "at": at, **counts, "method": text(WORDS, SENTENCE)}
-    return {"points": Columns(fields=fields, longest=len(points))}
+    counts = dict.fromkeys(("tp", "fp", "fn", "tn"), whole(0, beside=-1) if least == 1 else equal(-1))
+    fields = {"rate": float_of(set(rates)), **counts, "method": text(WORDS, SENTENCE)}
+    return {"points": Columns(fields=fields, longest=len(rates))}
 
 
 def groups(study: Study, schema: Schema) -> Sections:

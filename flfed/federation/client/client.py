@@ -206,15 +206,15 @@ class SiteClient:
             draws = self._draws_of(study.seed + key[2])
             opened = self.sessions[key] = _opened(self._find_site(name, study), study, key[2], draws)
         run = run_of(context)
-        opened.counts_may_leave = lambda *, claim: True
+        opened.leaves_once = lambda *, claim: True
         if checks_history(study, opened.site):
             opened.row_refusal = partial(self._releases.refusal, run=run, leaves=kind != ENROL)
-            opened.counts_may_leave = never
+            opened.leaves_once = never
             # New rows are compared with released ones before any sum over them is computed. Of parties with different
-            # columns these are the rows in common, which are not known yet; exact counts of them do not leave.
+            # columns these are the rows in common, which are not known yet; no figures of them leave that leave once.
             if not study.is_vertical:
                 refuse(opened.row_refusal(opened))
-                opened.counts_may_leave = partial(self._releases.first_counts, opened, run)
+                opened.leaves_once = partial(self._releases.leaves_once, opened, run)
         if self._runs.get(key) != run:  # each run spends under its own name
             opened.protection = self._protect(opened.site, study, key[2], run)
             self._runs[key] = run

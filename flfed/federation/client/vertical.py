@@ -476,7 +476,7 @@ class LabelParty(PartyRun):
         # The party's own model is fitted to all of its training rows: it has them without the others.
         table = over_common.table.with_training(session.table.training, joined=joint)
         compared = self.session_over(table)
-        compared.counts_may_leave = session.counts_may_leave
+        compared.leaves_once = session.leaves_once
         return compared
 
 

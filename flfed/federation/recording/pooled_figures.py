@@ -121,34 +121,32 @@ def score_histograms(replies: CompareReplies, shared_as: SharedAs, bins: ScoreBi
     }
 
 
-def exact_counts(replies: CompareReplies, shared_as: SharedAs) -> Payload | None:
-    """Return the shared model's exact counts on holdout rows, by site and summed; None where none were requested.
+def flagged_at_rates(replies: CompareReplies, shared_as: SharedAs) -> Payload | None:
+    """Return the shared model's counts at false positive rates, by site and summed; None where none were requested.
 
     Returns
     -------
     dict
         `rows` (which), `requested-sites` (number of sites), `sites` (by site) and `all`: lists of points, each with
-        `by`, `at`, `tp`, `fp`, `fn` and `tn`, which are None where they are suppressed. A site's point has the reason
-        in `why`, a point of `all` the number of summed sites in `sites`. At an alert budget each site flags that share
-        of its own rows.
+        `rate`, `tp`, `fp`, `fn` and `tn`, which are None where they are suppressed. A site's point has the reason
+        in `why`, a point of `all` the number of summed sites in `sites`. Each site has a threshold of its own.
     """
-    counts_by_site: dict[str, dict[tuple[str, float], PointCounts]] = {}
-    released_by_site: dict[str, set[tuple[str, float]]] = {}
+    counts_by_site: dict[str, dict[float, PointCounts]] = {}
+    released_by_site: dict[str, set[float]] = {}
     for site, reply in replies.items():
         if reply.points:
-            counts_by_site[site] = {of.point: of for of in reply.points}
-            released_by_site[site] = {point for point, of in counts_by_site[site].items() if min(of.counts) >= 0}
+            counts_by_site[site] = {of.rate: of for of in reply.points}
+            released_by_site[site] = {rate for rate, of in counts_by_site[site].items() if min(of.counts) >= 0}
     if not counts_by_site:
         return None
-    points = list(dict.fromkeys(chain.from_iterable(counts_by_site.values())))
+    rates = list(dict.fromkeys(chain.from_iterable(counts_by_site.values())))
     summed = []
-    for by, at in points:
+    for rate in rates:
         counts = [
-            counts_by_site[site][by, at].counts
-            for site in _summable((by, at), released_by_site, shared_as, len(points))
+            counts_by_site[site][rate].counts for site in _summable(rate, released_by_site, shared_as, len(rates))
         ]
         total = np.sum(counts, axis=0).tolist() if counts else [None] * 4
-        summed.append({"by": by, "at": at, **dict(zip(CELLS, total, strict=True)), "sites": len(counts)})
+        summed.append({"rate": rate, **dict(zip(CELLS, total, strict=True)), "sites": len(counts)})
     own = {site: [*map(_point, points_of.values())] for site, points_of in shared_as.own(counts_by_site).items()}
     return {"rows": "holdout", "requested-sites": len(replies), "sites": own, "all": summed}
 
@@ -275,7 +273,7 @@ CELLS = ("tp", "fp", "fn", "tn")
 
 def _point(of: PointCounts) -> Payload:
     counts = of.counts if min(of.counts) >= 0 else [None] * 4
-    return {"by": of.by, "at": of.at, **dict(zip(CELLS, counts, strict=True)), "why": of.method}
+    return {"rate": of.rate, **dict(zip(CELLS, counts, strict=True)), "why": of.method}
 
 
 def round_figures(scores: Mapping[str, Scores], shared_as: SharedAs) -> list[MetricRow]:

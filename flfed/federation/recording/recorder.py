@@ -16,7 +16,7 @@ from flfed.federation.recording.pooled_figures import (
     MEANS,
     auc_interval,
     calibrations,
-    exact_counts,
+    flagged_at_rates,
     overall_figures,
     score_histograms,
     subgroups,
@@ -242,7 +242,7 @@ class Recorder:
         summaries = {
             "own-models": _own_models(own, reference),
             "score-histograms": score_histograms(replies, self.shared_as, bins),
-            "operating-points": exact_counts(replies, self.shared_as),
+            "operating-points": flagged_at_rates(replies, self.shared_as),
             "subgroups": subgroups(replies, self.shared_as),
             "calibration": calibrations(replies, self.shared_as),
         }

@@ -283,7 +283,7 @@ def select_requested(run: RunSetting, reply: CompareReply, groups: Collection[tu
     columns = requested_columns(run)
     return replace(
         reply,
-        points=tuple(point for point in reply.points if point.point in compare.points),
+        points=tuple(point for point in reply.points if point.rate in compare.false_positive_rates),
         groups=tuple(one for one in reply.groups if (one.column, one.group) in groups),
         importance=tuple(one for one in reply.importance if one.column in columns),
         withheld=tuple(one for one in reply.withheld if one.column in columns),

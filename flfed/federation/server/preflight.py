@@ -125,8 +125,8 @@ def _check_statistic(study: Study, dataset: datasets.Dataset) -> None:
 
 def _check_points(study: Study, dataset: datasets.Dataset) -> None:
     """Refuse counts of flagged rows where no row is flagged."""
-    if study.compare.points and dataset.schema.task != "binary":
-        raise usage_error("run.check.points", task=dataset.schema.task)
+    if study.compare.false_positive_rates and dataset.schema.task != "binary":
+        raise usage_error("run.check.rates", task=dataset.schema.task)
 
 
 def _check_calibration(study: Study, task: str) -> None:

@@ -53,7 +53,7 @@ PLOT_PIXELS = 320
 DASHED: Spec = {"strokeDash": [5, 4], "strokeWidth": 1}
 ROC_TITLES = ("false positive rate (1 − specificity)", "true positive rate (sensitivity)")
 PRECISION_TITLES = ("recall (share of outcomes detected)", "precision (share of correct alarms)")
-NOBODY, EVERYBODY, MODEL, COUNTED = "flag nobody", "flag everybody", "the model", "exact counts"
+NOBODY, EVERYBODY, MODEL = "flag nobody", "flag everybody", "the model"
 Points = list[tuple[str, float, float]]
 """Points of curves: the curve's name, x and y."""
 
@@ -175,7 +175,6 @@ def calibration_chart(
 def decision_chart(
     name: str,
     points: Sequence[OperatingPoint],
-    exact: Sequence[OperatingPoint],
     beside: Sequence[Sequence[OperatingPoint]],
     looks: Looks,
 ) -> Chart:
@@ -186,9 +185,7 @@ def decision_chart(
     name : str
         A site, or several together.
     points : sequence of OperatingPoint
-        By rising threshold. Without other points no line is drawn between exact counts.
-    exact : sequence of OperatingPoint
-        Exact counts, drawn as marks.
+        By rising threshold.
     beside : sequence of sequences of OperatingPoint
         Points of all charts beside each other, which share their axes.
     looks : mapping of site to colour and dash
@@ -204,11 +201,9 @@ def decision_chart(
     everybody = [OperatingPoint(at, events, rows - events, 0, 0) for at in thresholds]
     drawn = _pieces(NOBODY, [(0.0, 0.0), (1.0, 0.0)], ticks[0])
     drawn += _pieces(EVERYBODY, net_benefits(everybody), ticks[0])
-    if [*points] != [*exact]:
-        drawn += _pieces(MODEL, net_benefits(points), ticks[0])
-    drawn += [{"way": COUNTED, "piece": COUNTED, "x": x, "y": y} for x, y in net_benefits(exact) if y >= ticks[0]]
-    layers = _decision_layers(ticks, colour, stretched=stretched)
-    return Chart(pd.DataFrame(drawn), plot(PLOT_PIXELS, layer=layers))
+    drawn += _pieces(MODEL, net_benefits(points), ticks[0])
+    line = _decision_line(ticks, colour, stretched=stretched)
+    return Chart(pd.DataFrame(drawn), plot(PLOT_PIXELS, layer=[line]))
 
 
 def _pieces(way: str, line: Sequence[tuple[float, float]], bottom: float) -> list[dict[str, Any]]:
@@ -219,28 +214,24 @@ def _pieces(way: str, line: Sequence[tuple[float, float]], bottom: float) -> lis
     return drawn
 
 
-def _decision_layers(ticks: Sequence[float], colour: str, *, stretched: bool) -> list[Spec]:
-    """Return lines and marks of a decision chart."""
+def _decision_line(ticks: Sequence[float], colour: str, *, stretched: bool) -> Spec:
+    """Return the lines of a decision chart."""
     title = render("charts.axes.stretched") if stretched else "threshold"
     x = _axis("x", title, stretched=stretched)
     y = quantitative("y", **figure_axis(render("charts.axes.benefit"), ticks))
-    ways = [MODEL, EVERYBODY, NOBODY, COUNTED]
-    of = nominal("way", legend=legend_of(ways[:3], values=ways[:3], **STROKES))
+    ways = [MODEL, EVERYBODY, NOBODY]
+    of = nominal("way", legend=legend_of(ways, values=ways, **STROKES))
     width = {"condition": {"test": {"field": "way", "equal": MODEL}, "value": 2}, "value": 1}
     lines = {
         "x": x,
         "y": y,
-        "color": of | {"scale": {"domain": ways, "range": [colour, NEUTRAL, NEUTRAL, colour]}},
-        "strokeDash": of | {"scale": {"domain": ways, "range": [[1, 0], [5, 4], [1, 0], [1, 0]]}},
+        "color": of | {"scale": {"domain": ways, "range": [colour, NEUTRAL, NEUTRAL]}},
+        "strokeDash": of | {"scale": {"domain": ways, "range": [[1, 0], [5, 4], [1, 0]]}},
         "strokeWidth": width,
         "detail": {"field": "piece"},
         "order": {"field": "x"},
     }
-    counted = {"filled": True, "size": 50, "opacity": 1, "color": colour}
-    return [
-        layer("line", lines, f"datum.way != '{COUNTED}'"),
-        layer("point", {"x": x, "y": y}, f"datum.way == '{COUNTED}'", **counted),
-    ]
+    return layer("line", lines)
 
 
 def net_benefits(points: Sequence[OperatingPoint]) -> list[tuple[float, float]]:

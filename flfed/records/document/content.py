@@ -206,19 +206,14 @@ def flagged(content: Content) -> Section | None:
     return scores.flagged(content.counted.drawn)
 
 
-def exactly_flagged(content: Content) -> Section | None:
-    """Return the exact counts at the thresholds and alert budgets that the study names."""
-    return scores.exactly_flagged(content.shown.report.get("operating-points"), note=_alone(content))
+def flagged_at_rates(content: Content) -> Section | None:
+    """Return the counts at the false positive rates that the study names."""
+    return scores.flagged_at_rates(content.shown.report.get("operating-points"), note=_alone(content))
 
 
 def decision_curves(content: Content) -> Section | None:
     """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody."""
-    counts_by_name = {}
-    report = content.shown.report
-    if content.counted is not None:
-        counts_by_name = content.counted.drawn
-        report = content.counted.report
-    return scores.decision_curves(counts_by_name, report.get("operating-points"), content.looks)
+    return None if content.counted is None else scores.decision_curves(content.counted.drawn, content.looks)
 
 
 def by_group(content: Content) -> Section | None:

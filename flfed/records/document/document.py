@@ -20,8 +20,8 @@ from flfed.records.document.content import (
     calibrated,
     curves,
     decision_curves,
-    exactly_flagged,
     flagged,
+    flagged_at_rates,
 )
 from flfed.records.document.sections import Markup, bullets, element, joined, paragraphs, plain, section, table
 from flfed.records.objects import figure_of
@@ -262,7 +262,7 @@ SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     lambda content: calibration_of_sites(content.shown.report),
     lambda content: score_in_use(content.shown.report),
     flagged,
-    exactly_flagged,
+    flagged_at_rates,
     decision_curves,
     by_group,
     lambda content: importances.split_columns(content.shown.report),

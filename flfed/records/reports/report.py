@@ -268,7 +268,7 @@ def _training(opened: _Opened, over_all: Mapping[str, Report], privacy: PrivacyR
 
 
 def _read_optional_objects(opened: _Opened) -> Report:
-    """Return the objects that not every run has: exact counts, groups, importances, gains, sums, own parts.
+    """Return the objects that not every run has: flagged rows, groups, importances, gains, sums, own parts.
 
     They are of the first repeat that has them: other repeats look at the same rows, which an institution counts once.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -213,115 +214,88 @@ def _title(name: str) -> str:
     return sentence_case(name) if score_curves.is_together(name) else name
 
 
-def flagged(counts_by_name: CountsByName, *ways: tuple[str, float]) -> Section:
-    """Return the rows flagged at some thresholds and alert budgets, by the stored score counts.
-
-    Parameters
-    ----------
-    counts_by_name : dict of name to ScoreCounts
-    *ways : (str, float)
-        Rule that flags rows, "threshold" or "alert-budget", and its value; usual ones by default.
-    """
-    if not ways:
-        share = flagging.share_with_outcome(counts_by_name)
-        budgets = [("alert-budget", budget) for budget in sorted({0.05, flagging.first_budget(share)})]
-        threshold = ("threshold", flagging.first_threshold(flagging.edges(counts_by_name.values()), share))
-        # Where the outcome is rare, hardly any probability is near a half.
-        ways = (*budgets, threshold) if share < flagging.RARE else (threshold, *budgets)
-    tables = []
-    for by, at in ways:
-        flag = flagging.at_threshold if by == "threshold" else flagging.at_budget
-        points = {name: flag(counts, at) for name, counts in counts_by_name.items()}
-        tables += _points(points, by, at)
-    return Section(title=FLAGGED, tables=tables, note=(render("report.points.bins"),))
+def flagged(counts_by_name: CountsByName) -> Section:
+    """Return the rows flagged at a usual threshold and usual alert budgets, by the stored score counts."""
+    share = flagging.share_with_outcome(counts_by_name)
+    at_budgets = [flagged_at_budget(counts_by_name, budget) for budget in sorted({0.05, flagging.first_budget(share)})]
+    threshold = flagging.first_threshold(flagging.edges(counts_by_name.values()), share)
+    at_threshold = flagged_at_threshold(counts_by_name, threshold)
+    # Where the outcome is rare, hardly any probability is near a half.
+    sections = [*at_budgets, at_threshold] if share < flagging.RARE else [at_threshold, *at_budgets]
+    tables = [table for section in sections for table in section.tables]
+    return replace(at_threshold, tables=tables)
 
 
-def exactly_flagged(payload: Payload | None, *ways: tuple[str, float], note: Sequence[str] = ()) -> Section | None:
-    """Return the exact counts at operating points that the study names, None where it names none.
+def flagged_at_threshold(counts_by_name: CountsByName, threshold: float) -> Section:
+    """Return the rows flagged at a threshold, by the stored score counts."""
+    points = {name: flagging.at_threshold(counts, threshold) for name, counts in counts_by_name.items()}
+    return _from_bins(points, flagging.threshold_in_words(threshold))
+
+
+def flagged_at_budget(counts_by_name: CountsByName, budget: float) -> Section:
+    """Return the rows flagged at an alert budget, a share of the rows, by the stored score counts."""
+    points = {name: flagging.at_budget(counts, budget) for name, counts in counts_by_name.items()}
+    return _from_bins(points, flagging.budget_in_words(budget))
+
+
+def _from_bins(points: Mapping[str, flagging.OperatingPoint], rule: str) -> Section:
+    lines = [flagging.counts_line(name, point) for name, point in points.items()]
+    return Section(title=FLAGGED, tables=_points(points, rule, lines), note=(render("report.points.bins"),))
+
+
+def flagged_at_rates(payload: Payload | None, *rates: float, note: Sequence[str] = ()) -> Section | None:
+    """Return the counts at false positive rates that the study names, None where it names none.
 
     Parameters
     ----------
     payload : dict or None
         The object "operating-points" of a run.
-    *ways : (str, float)
-        Some of its `list_operating_points`, all by default.
+    *rates : float
+        Some of its `list_rates`, all by default.
     note : sequence of str
         Sentences before how to read it.
     """
     if not payload:
         return None
-    ways = ways or tuple(flagging.list_operating_points(payload))
-    if not ways:
-        return None
     tables = []
-    exact = read(flagging.ExactPoints, payload)
-    for by, at in ways:
-        lines, points = flagging.exact_lines(exact, by, at)
-        tables += _points(points, by, at, lines)
-    exactly = [render("report.points.exact")]
-    for kind in dict.fromkeys(by for by, _ in ways):
-        if kind != "threshold":
-            exactly.append(render(f"report.points-by.{kind}"))
-    return Section(title=render("pages.flagged.exact"), tables=tables, note=(*note, " ".join(exactly)))
+    counts = read(flagging.RatePoints, payload)
+    for rate in rates or flagging.list_rates(counts):
+        lines, points = flagging.rate_lines(counts, rate)
+        tables += _points(points, flagging.rate_in_words(rate), lines)
+    return Section(title=render("pages.flagged.named"), tables=tables, note=(*note, render("report.points.own")))
 
 
 def _points(
-    points: Mapping[str, flagging.OperatingPoint], by: str, at: float, lines: Sequence[Mapping[str, str]] = ()
+    points: Mapping[str, flagging.OperatingPoint], rule: str, lines: Sequence[Mapping[str, str]]
 ) -> list[Table]:
-    """Return confusion tables of a rule that flags rows, and their figures; `lines` replace theirs where given."""
-    lines = lines or [flagging.counts_line(name, point) for name, point in points.items()]
-    counts = Table(title=f"At {flagging.point_in_words(by, at)}", lead=flagging.first_in_words(points), lines=lines)
+    """Return the lines of confusion tables of a rule that flags rows, and their figures."""
+    counts = Table(title=f"At {rule}", lead=flagging.first_in_words(points), lines=lines)
     if not points:
         return [counts]
     return [counts, Table(lines=[flagging.figures_line(name, point) for name, point in points.items()])]
 
 
-def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks: Looks) -> Section | None:
-    """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody.
-
-    Parameters
-    ----------
-    counts_by_name : dict of name to ScoreCounts
-    payload : dict or None
-        The object "operating-points" of a run; without `counts_by_name` only its exact counts are drawn.
-    looks : mapping of site to colour and dash
-    """
+def decision_curves(counts_by_name: CountsByName, looks: Looks) -> Section | None:
+    """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody."""
     counts_by_name = {name: counts for name, counts in counts_by_name.items() if counts.has_both}
-    exact = {name: points for name, points in flagging.exact_at_thresholds(payload).items() if points[0].events}
-    curves = {name: flagging.decision_curve(counts) for name, counts in counts_by_name.items()} or exact
+    curves = {name: flagging.decision_curve(counts) for name, counts in counts_by_name.items()}
     if not curves:
         return None
-    # Exact points of other sites together belong to another curve.
-    dots = {}
-    for name, (first, *_) in curves.items():
-        same = (first.rows, first.events)
-        dots[name] = [point for point in exact.get(name, ()) if (point.rows, point.events) == same]
     shown = list(curves)[:DRAWN_BESIDE]
     beside = [curves[name] for name in shown]
     title = render("pages.scores.decision")
     charts = []
     for name in shown:
-        draw = partial(decision_chart, name, curves[name], dots[name], beside, looks)
+        draw = partial(decision_chart, name, curves[name], beside, looks)
         says = f"{title} of {name} by threshold, against flagging everybody and nobody"
         charts.append(Drawing(title=_title(name), draw=draw, key=f"decision-{name}", says=says))
-    # A few exact thresholds do not show where the model is ahead between them.
-    ahead = [flagging.ahead_line(name, points) for name, points in curves.items()] if counts_by_name else []
+    ahead = [flagging.ahead_line(name, points) for name, points in curves.items()]
     name = next(iter(curves))
-    note = render("report.points.decision") if counts_by_name else render("report.points.marks")
+    thresholds = flagging.choose_thresholds(counts_by_name)
+    benefits = [flagging.net_benefit_line(name, flagging.at_threshold(counts_by_name[name], at)) for at in thresholds]
     lead = (render("report.points.benefit"),)
-    tables = (Table(lines=ahead), Table(lines=_net_benefits(name, counts_by_name, dots[name])))
-    return Section(title=title, lead=lead, charts=charts, tables=tables, note=(note,))
-
-
-def _net_benefits(
-    name: str, counts_by_name: CountsByName, exact: Sequence[flagging.OperatingPoint]
-) -> list[dict[str, str]]:
-    """Return net benefit by rising threshold; at the same threshold, that from bins precedes the exact one."""
-    thresholds = flagging.choose_thresholds(counts_by_name) if counts_by_name else []
-    points = [(flagging.at_threshold(counts_by_name[name], at), False) for at in thresholds]
-    points += [(point, True) for point in exact]
-    points.sort(key=lambda one: one[0].threshold or 0)
-    return [flagging.net_benefit_line(name, point, exact=is_exact) for point, is_exact in points]
+    note = (render("report.points.decision"),)
+    return Section(title=title, lead=lead, charts=charts, tables=(Table(lines=ahead), Table(lines=benefits)), note=note)
 
 
 def within_groups(payload: Payload | None, *, only: str | None, note: Sequence[str] = ()) -> Section | None:

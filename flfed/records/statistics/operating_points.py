@@ -261,11 +261,10 @@ def first_in_words(points: Mapping[str, OperatingPoint]) -> str:
 
 
 @dataclass(frozen=True)
-class ExactPoint:
-    """Exact counts at one operating point; None where withheld, and `why`."""
+class RatePoint:
+    """Counts at one false positive rate of training rows; None where withheld, and `why`."""
 
-    by: str
-    at: float
+    rate: float
     tp: int | None = None
     fp: int | None = None
     fn: int | None = None
@@ -278,19 +277,18 @@ class ExactPoint:
         """The confusion table, None where it is withheld."""
         if self.tp is None or self.fp is None or self.fn is None or self.tn is None:
             return None
-        threshold = self.at if self.by == "threshold" else None
-        return OperatingPoint(threshold, self.tp, self.fp, self.fn, self.tn)
+        return OperatingPoint(None, self.tp, self.fp, self.fn, self.tn)
 
 
 @dataclass(frozen=True)
-class ExactPoints:
-    """The object "operating-points" of a run: exact counts of all sites together, and of each."""
+class RatePoints:
+    """The object "operating-points" of a run: counts of all sites together, and of each."""
 
-    all: list[ExactPoint]
-    sites: dict[str, list[ExactPoint]]
+    all: list[RatePoint]
+    sites: dict[str, list[RatePoint]]
     requested_sites: int
 
-    def by_name(self) -> dict[str, list[ExactPoint]]:
+    def by_name(self) -> dict[str, list[RatePoint]]:
         """Return the points of all sites together, where these are several, and of each site."""
         inside = max((of.sites for of in self.all), default=0)
         points_by_name = {}
@@ -300,56 +298,26 @@ class ExactPoints:
         return points_by_name | {site: self.sites[site] for site in sorted(self.sites)}
 
 
-def list_operating_points(payload: Mapping[str, Any] | ExactPoints) -> list[tuple[str, float]]:
-    """Return the operating points at which sites counted exactly."""
-    exact = read(ExactPoints, payload)
-    every = [of for one in (exact.all, *exact.sites.values()) for of in one]
-    return list(dict.fromkeys((of.by, of.at) for of in every))
+def list_rates(payload: Mapping[str, Any] | RatePoints) -> list[float]:
+    """Return the false positive rates at which sites counted."""
+    points = read(RatePoints, payload)
+    return list(dict.fromkeys(of.rate for one in (points.all, *points.sites.values()) for of in one))
 
 
-def exact_lines(
-    payload: Mapping[str, Any] | ExactPoints, by: str, at: float
+def rate_lines(
+    payload: Mapping[str, Any] | RatePoints, rate: float
 ) -> tuple[list[dict[str, str]], dict[str, OperatingPoint]]:
-    """Return the exact counts at one point, a line each, and the tables that are not withheld.
-
-    Parameters
-    ----------
-    payload : dict
-        The object "operating-points" of a run.
-    by, at : str and float
-        One of `list_operating_points`.
-    """
+    """Return the counts at a rate of `list_rates`, a line each, and the tables that are not withheld."""
     lines = []
     point_by_name = {}
-    for name, points in read(ExactPoints, payload).by_name().items():
-        absent = ExactPoint(by, at, why="not released")
-        of = next((of for of in points if (of.by, of.at) == (by, at)), absent)
+    for name, points in read(RatePoints, payload).by_name().items():
+        of = next((of for of in points if of.rate == rate), RatePoint(rate, why="not released"))
         if of.point is None:
-            why = of.why or "withheld"
-            lines.append({"Rows of": name, "Flagged from": ABSENT, "Flagged": why} | dict.fromkeys(CELLS, ABSENT))
+            lines.append({"Rows of": name, "Flagged": of.why or "withheld"} | dict.fromkeys(CELLS, ABSENT))
         else:
             point_by_name[name] = of.point
             lines.append(counts_line(name, of.point))
     return lines, point_by_name
-
-
-def exact_at_thresholds(payload: Mapping[str, Any] | None) -> dict[str, list[OperatingPoint]]:
-    """Return the exact confusion tables at the thresholds that a study names, by site or all together.
-
-    Parameters
-    ----------
-    payload : dict or None
-        The object "operating-points" of a run.
-    """
-    points_by_name: dict[str, list[OperatingPoint]] = {}
-    if payload is None:
-        return points_by_name
-    exact = read(ExactPoints, payload)
-    for by, at in sorted(list_operating_points(exact)):
-        if by == "threshold":
-            for name, point in exact_lines(exact, by, at)[1].items():
-                points_by_name.setdefault(name, []).append(point)
-    return points_by_name
 
 
 def choose_thresholds(counts_by_name: Mapping[str, ScoreCounts]) -> list[float]:
@@ -360,7 +328,7 @@ def choose_thresholds(counts_by_name: Mapping[str, ScoreCounts]) -> list[float]:
     return sorted({first_threshold(offered, by * odds / (1 + by * odds)) for by in ODDS})
 
 
-def net_benefit_line(name: str, point: OperatingPoint, *, exact: bool) -> dict[str, str]:
+def net_benefit_line(name: str, point: OperatingPoint) -> dict[str, str]:
     """Return the net benefit of a model, of flagging everybody and nobody, for a table of several."""
     ways = {"the model": point.net_benefit, "flagging everybody": point.net_benefit_of_all, "flagging nobody": 0.0}
     benefits = {way: value for way, value in ways.items() if value is not None}
@@ -374,7 +342,6 @@ def net_benefit_line(name: str, point: OperatingPoint, *, exact: bool) -> dict[s
         "Threshold": shown(point.threshold, probability),
         **{sentence_case(way): number(value, decimals) for way, value in ways.items()},
         "Best": ", ".join(way for way, value in benefits.items() if value >= most - 1e-12),
-        "Counts": "exact" if exact else "from bins",
     }
 
 
@@ -385,14 +352,23 @@ def ahead_line(name: str, points: Sequence[OperatingPoint]) -> dict[str, str]:
     return {"Rows of": name, "Test rows": rows, "The model is better than both at thresholds of": ahead}
 
 
-def point_in_words(by: str, at: float) -> str:
-    """Return an operating point in words."""
-    if by == "threshold":
-        return f"a probability of at least {probability(at)}"
-    percent = format_as_written(round(100 * at, 9))
-    if by == "alert-budget":
-        return f"an alert budget of {percent} %"
-    return render("report.points.alarms", percent=percent)
+def threshold_in_words(threshold: float) -> str:
+    """Return a threshold in words."""
+    return f"a probability of at least {probability(threshold)}"
+
+
+def budget_in_words(budget: float) -> str:
+    """Return an alert budget, a share of the rows, in words."""
+    return f"an alert budget of {_percent(budget)} %"
+
+
+def rate_in_words(rate: float) -> str:
+    """Return a false positive rate in words."""
+    return render("report.points.alarms", percent=_percent(rate))
+
+
+def _percent(share: float) -> str:
+    return format_as_written(round(100 * share, 9))
 
 
 def probability(value: float) -> str:
@@ -417,9 +393,10 @@ def probability(value: float) -> str:
 
 def counts_line(name: str, point: OperatingPoint) -> dict[str, str]:
     """Return a confusion table, for a table of several."""
+    threshold = {} if point.threshold is None else {"Flagged from": probability(point.threshold)}
     return {
         "Rows of": name,
-        "Flagged from": shown(point.threshold, probability),
+        **threshold,
         "Flagged": f"{point.alerts} of {point.rows}",
         **dict(zip(CELLS, map(str, (point.tp, point.fp, point.fn, point.tn)), strict=True)),
     }

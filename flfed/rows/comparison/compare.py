@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from flfed.rows.comparison.arms import (
     ArmFigures,
@@ -23,14 +22,14 @@ from flfed.rows.comparison.arms import (
 )
 from flfed.rows.comparison.importance import ColumnImportance, importances
 from flfed.rows.comparison.incumbent import compare_incumbent
-from flfed.rows.comparison.operating_points import CellSuppression, count_points, set_thresholds, withhold_all
+from flfed.rows.comparison.operating_points import count_flagged, threshold_of, withhold_all
 from flfed.rows.comparison.recalibration import updates_of
 from flfed.rows.comparison.subgroups import METRIC, figures_by_group
 from flfed.rows.evaluation.calibration import Calibration, calibrate, without_calibration
-from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld
+from flfed.rows.evaluation.scoring import histogram, is_count, withheld
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking
-from flfed.study.tables import POINT_KINDS, OwnFamily, Point
+from flfed.study.tables import OwnFamily
 from flfed.summaries.score_bins import EVEN_ODDS, GroupFigure, PointCounts, RecalibrationFigure, ScoreBins
 from flfed.summaries.summary import Arrays, Encoder, Summary
 from flfed.words import render
@@ -53,7 +52,7 @@ class SiteComparison:
     own_family : str or None
         Of the site's own model; None where it is of the study's own kind.
     points : sequence of PointCounts
-        Of the global model, at the thresholds and alert budgets that the study names.
+        Of the global model, at the false positive rates that the study names.
     groups : sequence of GroupFigure
         Of the global model, by the columns that the study names.
     importance : sequence of ColumnImportance
@@ -128,7 +127,7 @@ def compare(
     if incumbent is not None:
         arms, differences = add_incumbent(arms, differences, incumbent)
         notes.append(incumbent.note)
-    points = yield from _points(session, table, shared, counts, arrays, encoder)
+    points = yield from _points(session, y, shared, arrays, encoder)
     importance = yield from importances(session, table, person, arrays, encoder)
     if explanations := sorted(set(filter(None, reasons.values()))):
         notes.append(f"withheld by the site's policy: {'; '.join(explanations)}")
@@ -184,68 +183,22 @@ def _calibration(session: SiteSession, figures: ArmFigures, reasons: Mapping[str
 
 
 def _points(
-    session: SiteSession,
-    table: pd.DataFrame,
-    score: np.ndarray,
-    counts: Mapping[str, str],
-    arrays: Arrays,
-    encoder: Encoder,
+    session: SiteSession, y: np.ndarray, score: np.ndarray, arrays: Arrays, encoder: Encoder
 ) -> Asking[list[PointCounts]]:
-    """Yield requests and return the exact counts at the study's points, as they may leave.
+    """Yield requests and return the counts at the study's false positive rates, as they may leave.
 
-    `counts` are the metrics of counts of the same rows: why each stays, or "". `arrays` and `encoder` make the scores.
+    `arrays` and `encoder` make the scores.
     """
-    points = session.study.compare.points
-    policy = session.policy
-    if not points or session.task != "binary":
+    rates = session.study.compare.false_positive_rates
+    if not rates or session.task != "binary":
         return []
-    y = session.target(table)
-    # False positive rates need a threshold, which training rows set.
-    rates = [point for point in points if point[0] == POINT_KINDS[-1]]
-    if policy.is_open:
-        rules: Sequence[Point] = points
-        if rates:
-            training = session.encode_training(session.in_use(encoder))
-            outputs = yield from session.outputs(arrays, training.x)
-            target = session.target(session.table.training)
-            rules = set_thresholds(points, target, session.predictions(outputs, encoder))
-        return count_points(points, y, score, rules)
-    points = tuple(point for point in points if point not in rates)
-    suppressed = _suppressed(session, table, score, counts, points) if points else []
-    return [*suppressed, *withhold_all(rates, render("figures.withheld.threshold"))]
-
-
-def _suppressed(
-    session: SiteSession, table: pd.DataFrame, score: np.ndarray, counts: Mapping[str, str], points: Sequence[Point]
-) -> list[PointCounts]:
-    """Return the counts at the points that an institution lets leave."""
-    policy = session.policy
-    y = session.target(table)
-    leaving = {name for name, why in counts.items() if not why}
-    if why := too_few(y, session.task, session.classes, policy):
-        return withhold_all(points, why)
-    # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
-    if policy.allows("score-histogram"):
-        return withhold_all(points, render("figures.withheld.histogram"))
-    if leaving - {"accuracy_score"}:
-        return withhold_all(points, render("figures.withheld.another"))
-    # Before they are looked at: which of another model's counts are small would reveal something, too.
-    if not session.counts_may_leave(claim=False):
-        return withhold_all(points, render("figures.withheld.once"))
-    suppression = CellSuppression(
-        y=y,
-        score=score,
-        person=persons_of(session, table),
-        rows=session.coded(table),
-        layout=session.layout,
-        minimum=policy.cell_minimum,
-        accuracy=bool(leaving),
-    )
-    point_counts = suppression.leaving(points)
-    # Written down only where some leave: by another model's counts of the same rows few rows could be distinguished.
-    if all(point.method for point in point_counts) or session.counts_may_leave(claim=True):
-        return point_counts
-    return withhold_all(points, render("figures.withheld.once"))
+    if not session.policy.is_open:
+        return withhold_all(rates, render("figures.withheld.threshold"))
+    training = session.encode_training(session.in_use(encoder))
+    outputs = yield from session.outputs(arrays, training.x)
+    target = session.target(session.table.training)
+    predicted = session.predictions(outputs, encoder)
+    return [count_flagged(rate, y, score, threshold_of(rate, target, predicted)) for rate in rates]
 
 
 def _left_out(session: SiteSession) -> list[str]:

@@ -64,7 +64,7 @@ def importances(
         Of all sites.
 
     Guarantee: under disclosure "institution" nothing leaves of fewer than the cell minimum of rows, of as many persons,
-    of each class. Nothing leaves beside a histogram of predictions, nor of rows of which exact counts, importances or
+    of each class. Nothing leaves beside a histogram of predictions, nor of rows of which importances or
     figures by group left in another run. A column leaves where each value that the schema names for it has as many rows
     and persons. Of a number, as many must have other values than the commonest, so that permuting it moves many rows.
     Rows without a value count for neither, so that it does not follow whether there are few or none. Figures have three
@@ -127,7 +127,7 @@ def _reasons(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> d
     least = policy.cell_minimum
     stays = {column.name: why or _of_column(column, rows, person, least) for column in features}
     # Written down only where some leave, before anything is computed.
-    if not all(stays.values()) and not session.counts_may_leave(claim=True):
+    if not all(stays.values()) and not session.leaves_once(claim=True):
         return dict.fromkeys(stays, render("figures.withheld.once"))
     return stays
 
@@ -144,10 +144,9 @@ def _of_all(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> st
     if min((len(np.unique(of)) for of in of_each), default=len(alone)) < policy.cell_minimum:
         least = policy.cell_minimum
         return render("figures.withheld.class", n=least) if of_each else render("figures.withheld.rows", n=least)
-    # Whatever holds back exact counts holds back these figures, which are exact functions of the same rows, too.
     if session.task == "binary" and policy.allows("score-histogram"):
         return render("figures.withheld.histogram")
-    if session.counts_may_leave(claim=False):
+    if session.leaves_once(claim=False):
         return ""
     return render("figures.withheld.once")
 

@@ -143,7 +143,7 @@ def _reason(session: SiteSession, y: np.ndarray, has_score: np.ndarray, person: 
     """Return why there is no figure of the score in use, or "".
 
     Figures over all rows and over those with a score would give away a few rows without one. Figures over other parts
-    of the rows would do so in another run: so those of a part leave in one run alone, as exact counts do.
+    of the rows would do so in another run: so those of a part leave in one run alone.
     """
     policy = session.policy
     if not has_score.any():
@@ -153,7 +153,7 @@ def _reason(session: SiteSession, y: np.ndarray, has_score: np.ndarray, person: 
             return f"withheld: {why}"
     if np.bincount(y[has_score], minlength=2).min() < LEAST_OF_A_CLASS:
         return render("figures.methods.few-scores", n=LEAST_OF_A_CLASS)
-    if policy.is_open or has_score.all() or session.counts_may_leave(claim=True):
+    if policy.is_open or has_score.all() or session.leaves_once(claim=True):
         return ""
     return f"withheld: {render('figures.withheld.once')}"
 

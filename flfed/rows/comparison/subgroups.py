@@ -209,10 +209,10 @@ def figures_by_group(
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
     partitions = groupings(study.compare.subgroups, schema)
     figures = list(chain.from_iterable(scores.figures(one, one.of(table, schema), rng) for one in partitions))
-    # Figures by group of several models would reveal the rows that these order otherwise, as exact counts do.
+    # Figures by group of several models would reveal the rows that these order otherwise.
     if session.policy.is_open or all(math.isnan(one.value) for one in figures):
         return figures
-    if session.counts_may_leave(claim=True):
+    if session.leaves_once(claim=True):
         return figures
     why = f"withheld: {render('figures.withheld.once')}"
     return [replace(one, value=NAN, low=NAN, high=NAN, method=why) for one in figures]

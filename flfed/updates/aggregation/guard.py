@@ -425,11 +425,11 @@ def _recalibration_defect(updates: Sequence[RecalibrationFigure]) -> Refusal | N
 
 
 def _points_defect(reply: CompareReply) -> Refusal | None:
-    """Return why exact counts are not credible, else None."""
+    """Return why counts at false positive rates are not credible, else None."""
     exact_points = [point for point in reply.points if point.counts != (-1, -1, -1, -1)]
     # All of one table are over the same rows, of which as many have the outcome.
     events = {point.tp + point.fn for point in exact_points}
     impossible = any(min(point.counts) < 0 or sum(point.counts) != reply.holdout_rows for point in exact_points)
-    if impossible or len(events) > 1 or len({point.point for point in reply.points}) < len(reply.points):
+    if impossible or len(events) > 1 or len({point.rate for point in reply.points}) < len(reply.points):
         return Refusal("points-impossible")
     return None

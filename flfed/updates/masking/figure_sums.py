@@ -1,7 +1,7 @@
 """Figures of a comparison as numbers that can be added, and the meaning of their sum over several sites.
 
-Of sites that share figures in sums only. Means over rows are added as sums over rows; exact counts and counts by
-predicted probability as they are. What compares rows across sites, or is no mean, cannot be added up.
+Of sites that share figures in sums only. Means over rows are added as sums over rows, counts by predicted
+probability as they are. What compares rows across sites, or is no mean, cannot be added up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.study.tables import Point
 from flfed.summaries.score_bins import BINS, auc_between
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages.compare import CompareReply
@@ -42,8 +41,8 @@ Name = tuple[Any, ...]
 class Block(NamedTuple):
     """Numbers that a site gives together or not at all.
 
-    `name` is of one part for rows and counts by prediction, else metric and arm, or an operating point. Each number is
-    divided by `unit` before it is added up.
+    `name` is of one part for rows and counts by prediction, else metric and arm. Each number is divided by `unit`
+    before it is added up.
     """
 
     name: Name
@@ -63,7 +62,6 @@ class SummedFigures:
     ----------
     sites, rows : int
     means : dict of (metric, arm) to float
-    points : dict of (by, at) to (tp, fp, fn, tn)
     histogram : float64 array [2, bins] or None
         Rows by class and predicted probability of the shared model.
     """
@@ -71,7 +69,6 @@ class SummedFigures:
     sites: int
     rows: int
     means: dict[tuple[str, str], float]
-    points: dict[Point, tuple[int, ...]]
     histogram: np.ndarray | None
 
     def as_record(self) -> dict[str, Any]:
@@ -80,9 +77,8 @@ class SummedFigures:
         Returns
         -------
         dict
-            `rows` (which), `sites` and `holdout-rows` (numbers), `figures` (by metric and arm) and `points`: as from
-            `exact_counts`, without points that a site suppressed. The AUC comes from counts in bins; that of the rows
-            lies within `auc-bounds`.
+            `rows` (which), `sites` and `holdout-rows` (numbers), and `figures` (by metric and arm). The AUC comes from
+            counts in bins; that of the rows lies within `auc-bounds`.
         """
         figures: dict[str, dict[str, float]] = {}
         for (metric, arm), value in self.means.items():
@@ -93,10 +89,8 @@ class SummedFigures:
             if low is not None:
                 figures["roc_auc_score"] = {"global": area}
                 bounds = [low, high]
-        counts = ("tp", "fp", "fn", "tn")
-        points = [{"by": by, "at": at} | dict(zip(counts, of, strict=True)) for (by, at), of in self.points.items()]
         head = {"rows": "holdout", "sites": self.sites, "holdout-rows": self.rows}
-        return {**head, "figures": figures, "auc-bounds": bounds, "points": points}
+        return {**head, "figures": figures, "auc-bounds": bounds}
 
 
 @dataclass(frozen=True)
@@ -106,20 +100,17 @@ class FigureLayout:
     Attributes
     ----------
     task : {"binary", "multi-class", "regression"}
-    points : tuple of (by, at)
-        Operating points at which the study counts exactly.
     scale : float, > 0
         Of the outcome of a regression, as the encoder has it.
     """
 
     task: str
-    points: tuple[Point, ...] = ()
     scale: float = 1.0
 
     @classmethod
-    def of(cls, task: str, points: tuple[Point, ...], encoder: Encoder) -> FigureLayout:
+    def of(cls, task: str, encoder: Encoder) -> FigureLayout:
         """Return the layout of a comparison whose rows are encoded so: the outcome is an encoder's last column."""
-        return cls(task, points, float(encoder.scale[-1]))
+        return cls(task, float(encoder.scale[-1]))
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -134,7 +125,7 @@ class FigureLayout:
             means.append(Block((metric, arm), unit=LARGEST.get(metric, 1.0) * unit))
         if self.task != "binary":
             return (ROWS, *means)
-        return (ROWS, *means, *(Block(point, 4) for point in self.points), HISTOGRAM)
+        return (ROWS, *means, HISTOGRAM)
 
     @property
     def entries(self) -> int:
@@ -193,10 +184,6 @@ class FigureLayout:
             if count == sites:
                 numbers_by_block[block.name] = numbers
         rows = float(numbers_by_block[ROWS.name][0]) if ROWS.name in numbers_by_block else 0.0
-        points = {}
-        for at in self.points:
-            if at in numbers_by_block:
-                points[at] = tuple(int(round(count)) for count in numbers_by_block[at])
         histogram = numbers_by_block.get(HISTOGRAM.name)
         if histogram is not None:
             histogram = histogram.reshape(2, BINS)
@@ -204,7 +191,6 @@ class FigureLayout:
             sites=sites,
             rows=round(rows),
             means=dict(self._means(numbers_by_block, rows)),
-            points=points,
             histogram=histogram,
         )
 
@@ -215,19 +201,16 @@ class FigureLayout:
         """
         rows = float(reply.holdout_rows)
         value_by_name: dict[Name, float] = {(one.metric, one.arm): one.value for one in reply.arms}
-        counts: dict[Name, tuple[int, ...]] = {of.point: of.counts for of in reply.points if min(of.counts) >= 0}
         for block in self.blocks:
             if block == ROWS:
                 yield np.array([rows])
             elif block == HISTOGRAM:
                 counted = reply.histogram
                 yield np.full(block.size, math.nan) if counted is None else np.ravel(counted).astype(float)
-            elif block.size == 1:
+            else:
                 value = value_by_name.get(block.name, math.nan)
                 entry = value**2 if block.name[0] == SQUARED else value
                 yield np.array([rows * entry])
-            else:
-                yield np.array(counts.get(block.name, (math.nan,) * block.size), float)
 
     def _means(
         self, numbers_by_block: Mapping[Name, np.ndarray], rows: float

@@ -88,7 +88,7 @@ class ColumnImportance:
     minimum of rows, of as many persons, of each class. It leaves only where each value that the schema names for the
     column has as many rows and persons. Of a number, as many must have other values than the commonest, so that
     permuting it moves many rows. It never leaves beside a histogram of predictions. Figures of a row leave in one run
-    alone, for which exact counts, importances and figures by group count together. No number of rows crosses. A
+    alone, for which importances and figures by group count together. No number of rows crosses. A
     withheld column shows that a value of it has few rows or none, and nothing of rows without a value. One extreme
     value of a number may weigh much in the figure, as in a mean. It has no noise: a study that protects rows or sites
     by a mechanism has none.
@@ -284,7 +284,7 @@ class CompareReply:
     the cell minimum of rows and people of each class, or there are no others. Where there are some, these figures leave
     in one run alone. A site that shares figures in sums only, under secure aggregation, sends the two numbers of rows
     by themselves and nothing else. Where three or more such sites take part (more among six sites and up), further
-    numbers leave under masks. They are means over rows, counts at operating points and rows by predicted probability:
+    numbers leave under masks. They are means over rows, and rows by predicted probability:
     see `Masked`, and what opens the sum.
     """
 

@@ -183,8 +183,9 @@ def _comparison_releases(border: Border, figures: Text) -> Iterator[Release]:
     compare = border.study.compare
     yield Release(Place.END, figures, COMPARE)
     beside = []
-    if compare.points:
-        beside.append(Text("points", {"points": _points(border), "reveals": PointCounts}))
+    if compare.false_positive_rates:
+        rates = ", ".join(f"{rate:g}" for rate in compare.false_positive_rates)
+        beside.append(Text("points", {"rates": rates, "reveals": PointCounts}))
     if compare.subgroups:
         beside.append(Text("groups", {"columns": Foreign(tuple(compare.subgroups)), "reveals": GroupFigure}))
     if compare.importance:
@@ -193,15 +194,6 @@ def _comparison_releases(border: Border, figures: Text) -> Iterator[Release]:
         beside.append(Text("calibration", {"reveals": CalibrationFigure}))
     for one in beside:
         yield Release(Place.END, one)
-
-
-def _points(border: Border) -> tuple[Text, ...]:
-    """Return the thresholds and alert budgets at which a study has rows counted."""
-    texts = []
-    for kind, values in border.study.compare.points_by_kind.items():
-        if values:
-            texts.append(Text(f"by-{kind}", {"values": ", ".join(f"{at:g}" for at in values)}))
-    return tuple(texts)
 
 
 class Validation(Part):

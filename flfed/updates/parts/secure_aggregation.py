@@ -236,7 +236,7 @@ def _with_masks(border: Border, wanted: Wanted, sections: Sections) -> Sections:
         left = {other: section for other, section in sections.items() if other != name}
         return {**left, **_masked(pinned, sums=1 + _entries(sections[name]))}
     if kind == COMPARE and not wanted.score:
-        entries = FigureLayout(border.task, border.study.compare.points).entries
+        entries = FigureLayout(border.task).entries
         return {**sections, **_masked(pinned, sums=1 + entries, needed=False)}
     if border.study.aggregation.is_masked:
         return _with_masked_update(border, kind, sections)

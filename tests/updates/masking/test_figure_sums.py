@@ -8,9 +8,7 @@ import pytest
 
 from flfed.summaries.score_bins import BINS
 from flfed.updates.masking.figure_sums import LARGEST, MEANS, ROOM, FigureLayout, SummedFigures
-from flfed.updates.messages.compare import CompareReply, Figure, PointCounts
-
-POINT = ("threshold", 0.5)
+from flfed.updates.messages.compare import CompareReply, Figure
 
 
 def reply(rows: int, values: dict[tuple[str, str], float], **given: Any) -> CompareReply:
@@ -51,22 +49,17 @@ def test_means_over_the_rows_of_all_sites_are_right_to_a_billionth(task: str, sc
 
 def test_counts_are_added_exactly():
     counts = [np.arange(2 * BINS).reshape(2, BINS) * n for n in (1, 2, 3)]
-    replies = [
-        reply(20, {}, histogram=of, points=(PointCounts(by="threshold", at=0.5, tp=n, fp=2, fn=3, tn=4, method=""),))
-        for n, of in enumerate(counts, 1)
-    ]
-    found = summed(FigureLayout("binary", (POINT,)), replies)
-    assert found.points == {POINT: (6, 6, 9, 12)}
+    found = summed(FigureLayout("binary"), [reply(20, {}, histogram=of) for of in counts])
     np.testing.assert_array_equal(found.histogram, sum(counts))
 
 
 def test_what_one_site_keeps_back_hides_the_sum_of_the_others():
-    layout, loss = FigureLayout("binary", (POINT,)), ("log_loss", "global")
+    layout, loss = FigureLayout("binary"), ("log_loss", "global")
     here = [reply(20, {loss: 0.25}), reply(30, {loss: 0.5}), reply(10, {loss: float("nan")})]
     ring = layout.ring(3, 99)
     vectors = [layout.encode(one, ring, np.random.default_rng(0)) for one in here]
     found = layout.decode(ring.add(vectors), ring, 3)
-    assert found.rows == 60 and found.means == {} and found.points == {} and found.histogram is None
+    assert found.rows == 60 and found.means == {} and found.histogram is None
     # Without random numbers in its place, the sum is that of the two others, and its count says so.
     place = 2 + [block.name for block in layout.blocks[1:]].index(loss) * 2
     bare = [layout.encode(one, ring, np.random.default_rng(0), entropy=bytes) for one in here]

@@ -83,7 +83,7 @@ def _with_figures(step: SiteStep, reply: CompareReply) -> CompareReply:
     if sums is None or not isinstance(step.original_request, CompareRequest):
         return reply
     step.own.under(session)
-    layout = FigureLayout.of(session.task, session.study.compare.points, step.original_request.encoder)
+    layout = FigureLayout.of(session.task, step.original_request.encoder)
     try:
         exchange = sums.identify_exchange(step.original_request)
         cohort = sums.cohort()

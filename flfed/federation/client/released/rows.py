@@ -45,8 +45,8 @@ from flfed.study.request_hash import asks_sha256
 from flfed.words import render
 
 LOG = logging.getLogger("flfed.site")
-COUNTED = "exact-counts"
-"""Key of a line for a set of rows of which exact counts, or feature importances, leave."""
+ONCE = "once"
+"""Key of a line for a set of rows of which figures leave that no other run may have of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,26 +147,24 @@ class Releases:
             done.add((run, leaves))
         return refusal
 
-    def first_counts(self, session: SiteSession, run: str, *, claim: bool) -> bool:
-        """Return whether exact counts of the holdout may leave.
+    def leaves_once(self, session: SiteSession, run: str, *, claim: bool) -> bool:
+        """Return whether feature importances and figures of groups of the holdout may leave.
 
-        They may where no other run's counts had any of these rows in them; with `claim`, the ledger has it afterwards.
-        Feature importances and figures by group follow the same rule: one run has all of them, or none.
-
-        Counts by two models differ by the rows that one of them flags and the other does not, which may be one row.
+        They may where no other run's had any of these rows in them; with `claim`, the ledger has it afterwards. Figures
+        of other groups, or by another model, may differ by a single row.
         """
         row_sets = self._sets(session)
         try:
             parts = self._hashed(session, row_sets.key())
             with row_sets.ledger.lock() as locked_ledger:
                 facts = _facts(session, run or self._here, parts)
-                return _claim_counts(row_sets, locked_ledger, parts, facts, claim=claim)
+                return _claim(row_sets, locked_ledger, parts, facts, claim=claim)
         except FlfedError as error:
             LOG.error("%s", error)
             return False
 
     def record(self, session: SiteSession, run: str) -> None:
-        """Record a session's rows as released with exact counts, whatever the rules say: for runs that may have been.
+        """Record a session's rows as released with all figures, whatever the rules say: for runs that may have been.
 
         Raises
         ------
@@ -180,7 +178,7 @@ class Releases:
             _record(row_sets, locked_ledger, parts, (), facts)
         holdout = next(part for part in parts.all if part.chosen.part in TESTED)
         chosen = holdout.chosen.facts()
-        row_sets.ledger.append(kind=RELEASED, **facts, rows_sha256=holdout.rows.id, chosen=chosen, **{COUNTED: True})
+        row_sets.ledger.append(kind=RELEASED, **facts, rows_sha256=holdout.rows.id, chosen=chosen, **{ONCE: True})
 
     def _key(self, row_sets: RowSets) -> bytes:
         """Return the key of row hashes, a new one only where no line and no set can depend on another one."""
@@ -245,17 +243,17 @@ def _released(locked_ledger: LockedLedger) -> tuple[RowAccounts, list[Line]]:
     return accounts, released
 
 
-def _claim_counts(
+def _claim(
     row_sets: RowSets, locked_ledger: LockedLedger, parts: Parts, facts: Mapping[str, Any], *, claim: bool
 ) -> bool:
-    """Return whether exact counts may leave, and record it with `claim`.
+    """Return whether figures may leave that leave once, and record it with `claim`.
 
     The ledger is locked meanwhile, so that no other run claims the same rows.
     """
     accounts, released = _released(locked_ledger)
-    counted = [line for line in released if line.facts.get(COUNTED)]
+    counted = [line for line in released if line.facts.get(ONCE)]
     if any(run_of(line.facts) == run_of(facts) for line in counted):
-        return True  # a repeated request: the same counts
+        return True  # a repeated request: the same figures
     same = accounts.datasets(row_sets.dataset, names_in(facts))
     counted = [line for line in counted if line.facts.get("dataset") in {*same, row_sets.dataset}]
     # Rows under another dataset's name cannot be compared with these one by one.
@@ -267,7 +265,7 @@ def _claim_counts(
         return False
     if claim:
         chosen = holdout.chosen.facts()
-        locked_ledger.append(kind=RELEASED, **facts, rows_sha256=holdout.rows.id, chosen=chosen, **{COUNTED: True})
+        locked_ledger.append(kind=RELEASED, **facts, rows_sha256=holdout.rows.id, chosen=chosen, **{ONCE: True})
     return True
 
 

@@ -172,7 +172,7 @@ class SecureAggregation(ServerPart):
         masked_by_site = {site: replies[site].masked for site in cohort if site in replies}
         if not any(masked_by_site.values()):
             return
-        layout = FigureLayout.of(run.layout.task, run.study.compare.points, model.outcome.encoder)
+        layout = FigureLayout.of(run.layout.task, model.outcome.encoder)
         vectors = {
             site: one
             for site, one in masked_by_site.items()

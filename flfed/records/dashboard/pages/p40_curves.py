@@ -74,9 +74,9 @@ def _first_with(opened: Opened, name: str) -> tuple[Opened, dict[str, Any]] | No
 
 
 def _more(opened: Opened) -> None:
-    """Show exact counts and groups of one repeat; means of calibration, coefficients, trees' gains and importances."""
+    """Show flagged rows and groups of one repeat; means of calibration, coefficients, trees' gains and importances."""
     if points := _first_with(opened, "operating-points"):
-        sections.contained(curves.exact_counts, points[1], _which(opened, points[0]))
+        sections.contained(curves.flagged_at_rates, points[1], _which(opened, points[0]))
     if groups := _first_with(opened, "subgroups"):
         sections.show(within_groups(groups[1], only=opened.only), which=_which(opened, groups[0]))
     which = ""

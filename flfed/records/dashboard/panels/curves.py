@@ -103,7 +103,7 @@ def operating_points(counts_by_name: CountsByName, chosen: CountsByName, which: 
         first = 100 * points.first_budget(share)
         key = f"budget-{first}"
         typed = st.number_input(render("pages.flagged.budget"), 0.01, 99.0, first, 0.5, format="%g", key=key, width=320)
-        point = ("alert-budget", float(typed) / 100)
+        section = scores.flagged_at_budget(chosen, float(typed) / 100)
     else:
         offered = points.edges(counts_by_name.values())
         # At first one near the share with the outcome.
@@ -112,13 +112,13 @@ def operating_points(counts_by_name: CountsByName, chosen: CountsByName, which: 
         edge = st.selectbox(
             render("pages.flagged.least"), offered, place, format_func=points.probability, key=key, width=320
         )
-        point = ("threshold", float(edge))
-    sections.show(scores.flagged(chosen, point), titled=False)
+        section = scores.flagged_at_threshold(chosen, float(edge))
+    sections.show(section, titled=False)
     _explain("flagged", ("threshold", "alerts", "rates", "benefit"), benefit=render("report.points.benefit"))
 
 
-def exact_counts(payload: Mapping[str, Any], which: str) -> None:
-    """Show the counts at one of the thresholds and alert budgets that the study names.
+def flagged_at_rates(payload: Mapping[str, Any], which: str) -> None:
+    """Show the counts at one of the false positive rates that the study names.
 
     Parameters
     ----------
@@ -127,10 +127,10 @@ def exact_counts(payload: Mapping[str, Any], which: str) -> None:
     which : str
         Which repeat is shown, of several.
     """
-    st.markdown(heading(render("pages.flagged.exact"), which))
-    labels = {point: points.point_in_words(*point) for point in points.list_operating_points(payload)}
-    picked = st.selectbox("Operating point", labels, format_func=labels.__getitem__, key="points-exact", width=320)
-    sections.show(scores.exactly_flagged(payload, picked), titled=False)
+    st.markdown(heading(render("pages.flagged.named"), which))
+    rates = points.list_rates(payload)
+    rate = st.selectbox("Operating point", rates, format_func=points.rate_in_words, key="points-rate", width=320)
+    sections.show(scores.flagged_at_rates(payload, rate), titled=False)
 
 
 def how_to_read() -> None:
