@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from flfed.words import render
 
@@ -30,22 +30,6 @@ RoundCallback = Callable[[Mapping[str, Any]], object]
 """Gets the figures of each round; the run ends after it where the return value is true."""
 
 
-class Nodes(Protocol):
-    """The nodes of a cluster, which run tasks in place of processes of this machine."""
-
-    @property
-    def processes(self) -> int:
-        """How many may run at a time."""
-
-    def start(self, connection: Any, packed: Any, /) -> Any:
-        """Start a process."""
-
-    def drop(self, key: str, /) -> None:
-        """Free the memory of packed tasks."""
-
-
-Jobs = int | Nodes
-"""Number of processes on this machine, -1 for all cores that memory can feed, or the nodes of a cluster."""
 READING = "reading tables"
 """Stage before the first one of a run."""
 WARNING = "warning: "

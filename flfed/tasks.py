@@ -12,7 +12,6 @@ import mmap
 import multiprocessing
 import os
 import pickle
-import secrets
 import signal
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from flfed import registry
-from flfed.callbacks import WARNING, Jobs, Progress, display_paused, no_progress
+from flfed.callbacks import WARNING, Progress, display_paused, no_progress
 from flfed.errors import FlfedError
 from flfed.words import flfed_error, render, usage_error
 
@@ -47,10 +46,8 @@ Run = Callable[[Any, "Driver"], Any]
 """Runs one task in a process, and returns what can be pickled."""
 
 
-def read_jobs(n_jobs: int | None, cluster: str | None = None) -> int:
+def read_jobs(n_jobs: int | None) -> int:
     """Return the number of jobs of a program's `n_jobs`: None is one, and -1 all cores that may be used.
-
-    With a cluster None is all its cores.
 
     Raises
     ------
@@ -58,17 +55,15 @@ def read_jobs(n_jobs: int | None, cluster: str | None = None) -> int:
         For any other number below 1.
     """
     if n_jobs is None:
-        return 1 if cluster is None else ALL
+        return 1
     if type(n_jobs) is not int or (n_jobs < 1 and n_jobs != ALL):
         raise usage_error("run.jobs.number", jobs=n_jobs)
     return n_jobs
 
 
-def usable_jobs(jobs: Jobs, tasks: int) -> int:
+def usable_jobs(jobs: int, tasks: int) -> int:
     """Return the number of processes for some tasks: `jobs`, or of `ALL` the cores that memory can feed."""
-    if not isinstance(jobs, int):
-        jobs = jobs.processes
-    elif jobs == ALL:
+    if jobs == ALL:
         jobs = min(_allowed_cores(), _free_bytes() // WORKER_BYTES)
     return max(1, min(jobs, tasks))
 
@@ -164,8 +159,8 @@ class Tasks:
     ----------
     run : callable (task, Driver)
     tasks : sequence
-    jobs : int >= 1, ALL, or Cluster
-        Processes at a time, or where they run.
+    jobs : int >= 1, or ALL
+        Processes at a time.
     functions : mapping of name to callable (number of the task, ...)
         What tasks may call; they run in the driver.
     progress : callable (stage, done, of)
@@ -183,14 +178,14 @@ class Tasks:
         self,
         run: Run,
         tasks: Sequence[Any],
-        jobs: Jobs,
+        jobs: int,
         *,
         functions: Mapping[str, Callable[..., Any]] | None = None,
         progress: Progress = no_progress,
         lost: Callable[[int], None] = lambda task: None,
     ) -> None:
         self._count = len(tasks)
-        self._jobs = usable_jobs(jobs, len(tasks)) if isinstance(jobs, int) else jobs
+        self._jobs = usable_jobs(jobs, len(tasks))
         self._functions = {"progress": self._show, **(functions or {})}
         self._progress = progress
         self._lost = lost
@@ -202,7 +197,7 @@ class Tasks:
         self._content = (run, tasks, registry.lent_classes())
         self._packed: Packed | None = None
         with display_paused():
-            if not (isinstance(self._jobs, int) and may_fork()):
+            if not may_fork():
                 self._packed = _pack(self._content)
         self._deal()
 
@@ -221,8 +216,6 @@ class Tasks:
             self._close(worker)
         self._workers.clear()
         if self._packed is not None:
-            if not isinstance(self._jobs, int):
-                self._jobs.drop(self._packed.key)
             self._packed.file.close()
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
@@ -258,7 +251,7 @@ class Tasks:
         for worker in self._workers:
             if worker.task is None and self._waiting:
                 self._give(worker, self._waiting.popleft())
-        while self._waiting and len(self._workers) < usable_jobs(self._jobs, self._count):
+        while self._waiting and len(self._workers) < self._jobs:
             self._give(self._start(), self._waiting.popleft())
         if self._last_tries and all(worker.task is None for worker in self._workers):
             for worker in self._workers:
@@ -331,8 +324,7 @@ class Tasks:
             else:
                 # A thread may have begun since the first one.
                 self._packed = self._packed or _pack(self._content)
-                start = start_served if isinstance(self._jobs, int) else self._jobs.start
-                process = start(worker_end, self._packed)
+                process = start_served(worker_end, self._packed)
         worker_end.close()
         worker = _Worker(process, driver_end)
         self._workers.append(worker)
@@ -355,7 +347,7 @@ class Tasks:
 
 
 def open_tasks(
-    run: Run, tasks: Sequence[Any], jobs: Jobs, *, progress: Progress = no_progress, **options: Any
+    run: Run, tasks: Sequence[Any], jobs: int, *, progress: Progress = no_progress, **options: Any
 ) -> Tasks | None:
     """Return tasks that run in other processes, or None where this process has to run them.
 
@@ -376,18 +368,8 @@ class NotShareable(Exception):
 
 @dataclass(eq=False)
 class Packed:
-    """A pickled object in shared memory, which each process maps.
+    """A pickled object in shared memory, which each process maps, with first and last byte of each part."""
 
-    Attributes
-    ----------
-    key : str
-        Its name on other machines.
-    file : file
-    bounds : list of (int, int)
-        First and last byte of each part.
-    """
-
-    key: str
     file: IO[bytes]
     bounds: list[tuple[int, int]]
 
@@ -408,7 +390,7 @@ def _pack(content: Any) -> Packed:
     # The script is not run again in the process, so that its classes are unknown there.
     if b"__main__" in head or "forkserver" not in multiprocessing.get_all_start_methods():
         raise NotShareable
-    packed = Packed(secrets.token_hex(8), memory_file(), [])
+    packed = Packed(_memory_file(), [])
     for part in (memoryview(head), *[buffer.raw() for buffer in buffers]):
         packed.file.write(bytes(-packed.file.tell() % 64))  # numpy's arrays are aligned
         start = packed.file.tell()
@@ -418,7 +400,7 @@ def _pack(content: Any) -> Packed:
     return packed
 
 
-def memory_file() -> IO[bytes]:
+def _memory_file() -> IO[bytes]:
     """Return an open file in memory; where the system has none, in the folder of temporary files."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("flfed"), "w+b")

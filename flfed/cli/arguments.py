@@ -92,13 +92,6 @@ JOBS = typer.Option(
     envvar="FLFED_JOBS",
     help="Processes; default: the cores allowed, as many as memory can feed. The figures are the same.",
 )
-CLUSTER = typer.Option(
-    None,
-    "--cluster",
-    metavar="ADDRESS",
-    envvar="FLFED_CLUSTER",
-    help="Run on a Ray cluster: auto, or ray://HOST:PORT. Its nodes see the rows (docs/scale.md).",
-)
 
 
 def study_of(name: str, changes: list[str]) -> Any:

@@ -486,5 +486,5 @@ def run_deployed(
     # Printed before the run, because each site decides about the text as it is.
     if changes:
         typer.echo(render("commands.coordinator.unapproved", changes=", ".join(changes)), err=True)
-    options = {"engine": "deployment", "one_by_one": False, "leave_one_site_out": False, "jobs": 1, "cluster": None}
+    options = {"engine": "deployment", "one_by_one": False, "leave_one_site_out": False, "jobs": 1}
     run_study(name, changes=changes, repeats=repeats, sites=sites, as_json=as_json, **options)

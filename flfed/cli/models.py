@@ -9,10 +9,11 @@ import typer
 
 from flfed.callbacks import loading
 from flfed.cli import arguments, output
-from flfed.cli.arguments import CLUSTER, JOBS
-from flfed.cli.progress import places_of, stoppable
+from flfed.cli.arguments import JOBS
+from flfed.cli.progress import progress, stoppable
 from flfed.errors import TableError, UsageError
 from flfed.paths import write_private
+from flfed.tasks import ALL
 from flfed.words import counted, render, usage_error
 
 if TYPE_CHECKING:
@@ -216,7 +217,6 @@ def audit(
     attacks: list[str] = typer.Option([], "--attack", metavar="NAME", help="Only this attack."),
     all_figures: bool = typer.Option(False, "--all", help="Print all figures."),
     jobs: int | None = JOBS,
-    cluster: str | None = CLUSTER,
     as_json: bool = output.JSON,
 ) -> None:
     """Attack the model of a run at its sites, and compare each result with the privacy guarantee.
@@ -231,8 +231,8 @@ def audit(
     with stoppable("before the first attack: nothing is recorded"):
         with loading(freeze=True):
             from flfed.experiments.audit import audit as audit_run
-        with places_of(jobs, cluster, as_json) as places:
-            outcome = audit_run(run, only=sites, attacks=attacks, **places)
+        with progress(quiet=as_json) as show_progress:
+            outcome = audit_run(run, only=sites, attacks=attacks, progress=show_progress, jobs=jobs or ALL)
     if as_json:
         output.print_json(outcome.as_object())
     else:

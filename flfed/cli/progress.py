@@ -12,14 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from flfed.callbacks import READING, WARNING, Clock, Progress, displaying, loading, repeating
-from flfed.cluster import opened_jobs
 from flfed.errors import RunStopped, Terminated, interruption
-from flfed.tasks import ALL
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -61,13 +59,6 @@ def progress(quiet: bool = False, *, steady: bool = False) -> Iterator[Progress]
     else:
         # A redrawn bar would fill a log file.
         yield ProgressLines()
-
-
-@contextmanager
-def places_of(jobs: int | None, cluster: str | None, quiet: bool) -> Iterator[dict[str, Any]]:
-    """Yield the progress of a command, and where its tasks run, as options of a function."""
-    with progress(quiet) as show_progress, opened_jobs(jobs or ALL, cluster, show_progress) as places:
-        yield {"progress": show_progress, "jobs": places}
 
 
 @contextmanager

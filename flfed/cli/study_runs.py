@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flfed.cli import output, runs
-from flfed.cli.arguments import CLUSTER, JOBS, LATEST, SET, STUDY, parse_grid, set_options, study_of
-from flfed.cli.progress import loading_line, places_of, progress, stoppable
+from flfed.cli.arguments import JOBS, LATEST, SET, STUDY, parse_grid, set_options, study_of
+from flfed.cli.progress import loading_line, progress, stoppable
 from flfed.errors import FlfedError
 from flfed.records.statistics.verdict import format_as_written, number
+from flfed.tasks import ALL
 from flfed.words import counted, render, usage_error
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ def run_study(
         help="Run without each site in turn, and add AUC and calibration on all of its rows to the report.",
     ),
     jobs: int | None = JOBS,
-    cluster: str | None = CLUSTER,
     as_json: bool = output.JSON,
 ) -> None:
     """Run a study and print the results by site.
@@ -64,7 +64,7 @@ def run_study(
         with loading_line():
             study = study_of(name, changes)
             from flfed.federation.server.run import run
-        result = _ran(partial(run, study, **options), jobs, cluster, as_json)
+        result = _ran(partial(run, study, **options), jobs, as_json)
     _show(result, as_json)
 
 
@@ -87,9 +87,7 @@ def _run_leave_one_site_out(name: str, changes: list[str], as_json: bool) -> Non
 
 
 @output.tables
-def resume_study(
-    run: str = LATEST, jobs: int | None = JOBS, cluster: str | None = CLUSTER, as_json: bool = output.JSON
-) -> None:
+def resume_study(run: str = LATEST, jobs: int | None = JOBS, as_json: bool = output.JSON) -> None:
     """Resume a run that died, stopped or failed, and run its remaining repeats.
 
     No round is lost or counted twice. Exit codes: as for study run.
@@ -97,15 +95,15 @@ def resume_study(
     with stoppable():
         with loading_line():
             from flfed.federation.server.run import resume
-        result = _ran(partial(resume, run), jobs, cluster, as_json)
+        result = _ran(partial(resume, run), jobs, as_json)
     _show(result, as_json)
 
 
-def _ran(go: Callable[..., Result], jobs: int | None, cluster: str | None, as_json: bool) -> Result:
+def _ran(go: Callable[..., Result], jobs: int | None, as_json: bool) -> Result:
     """Run, show progress, and return the result."""
     try:
-        with places_of(jobs, cluster, as_json) as places:
-            return go(**places)
+        with progress(quiet=as_json) as show_progress:
+            return go(progress=show_progress, jobs=jobs or ALL)
     # A failed run is in the store, and --json prints its results so far.
     except FlfedError as error:
         if as_json and error.run:
@@ -134,7 +132,6 @@ def verify_study(
     engine: str = typer.Option("inprocess", help="Engine, as for study run."),
     changes: list[str] = SET,
     jobs: int | None = JOBS,
-    cluster: str | None = CLUSTER,
     as_json: bool = output.JSON,
 ) -> None:
     """Run a study with its own number of repeats, and compare it with its expected figures.
@@ -145,8 +142,8 @@ def verify_study(
     with stoppable():
         from flfed.experiments.verify import verify
 
-        with places_of(jobs, cluster, as_json) as places:
-            verification = verify(study, engine=engine, **places)
+        with progress(quiet=as_json) as show_progress:
+            verification = verify(study, engine=engine, progress=show_progress, jobs=jobs or ALL)
     output.show(_verified(verification, changes), as_json)
     # All figures are printed before the error ends the command.
     if error := verification.error():
@@ -198,7 +195,6 @@ def sweep_study(
     grid: list[str] = GRID,
     changes: list[str] = SET,
     jobs: int | None = JOBS,
-    cluster: str | None = CLUSTER,
     as_json: bool = output.JSON,
 ) -> None:
     """Run each point of a grid, and name the best on validation rows; no holdout is read.
@@ -214,8 +210,8 @@ def sweep_study(
         if not as_json:
             facts = {"points": counted(len(points), "point"), "rounds": counted(study.rounds, "round")}
             typer.echo(render("commands.sweep.begin", study=study.name, **facts))
-        with places_of(jobs, cluster, as_json) as places:
-            sweep_outcome = sweep(study, points, **places)
+        with progress(quiet=as_json) as show_progress:
+            sweep_outcome = sweep(study, points, progress=show_progress, jobs=jobs or ALL)
     output.show(_swept(sweep_outcome), as_json)
     if error := sweep_outcome.error():
         raise error

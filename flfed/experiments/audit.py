@@ -10,7 +10,7 @@ import torch
 from flwr.serverapp import Grid
 
 from flfed import registry
-from flfed.callbacks import Jobs, Progress, no_progress
+from flfed.callbacks import Progress, no_progress
 from flfed.errors import FlfedError, RunStopped, UsageError, interruption, nearest, unknown
 from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import WITHOUT_MODEL, model_of
@@ -82,7 +82,7 @@ def audit(
     sites: Sequence[str | Site] | None = None,
     store: str | None = None,
     progress: Progress = no_progress,
-    jobs: Jobs = 1,
+    jobs: int = 1,
 ) -> Audited:
     """Attack a run's final model at its sites, and add the figures to the run's record.
 

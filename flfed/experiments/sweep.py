@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 
-from flfed.callbacks import Jobs, Progress, no_progress
+from flfed.callbacks import Progress, no_progress
 from flfed.errors import FlfedError, RunStopped, UsageError, interruption
 from flfed.federation.client.protection import follows_history, read_ahead
 from flfed.federation.engines.engine import RunConfig, RunResources, answer_of, engine_of, find_sites, path_of
@@ -177,7 +177,7 @@ def sweep(
     *,
     sites: Sequence[str | Site] | None = None,
     progress: Progress = no_progress,
-    jobs: Jobs = 1,
+    jobs: int = 1,
 ) -> Swept:
     """Run every point to its last evaluation, without a comparison, and return the validation losses.
 
@@ -234,7 +234,7 @@ def _run_all(
     sites: Sequence[Site],
     store: RunStore,
     progress: Progress,
-    jobs: Jobs,
+    jobs: int,
     add: Callable[[int, str], None],
 ) -> None:
     """Run all points, and call `add` with the number and the run of each as it ends."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count, starmap
 from typing import Any
 
-from flfed.callbacks import Jobs, Progress, no_progress
+from flfed.callbacks import Progress, no_progress
 from flfed.errors import FlfedError, RunStopped, UsageError, nearest, unknown
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.preflight import check
@@ -183,7 +183,7 @@ class Verified:
         return flfed_error("experiments.verify.failed", wrong=len(wrong), of=len(self.figures), figures=failed)
 
 
-def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_progress, jobs: Jobs = 1) -> Verified:
+def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_progress, jobs: int = 1) -> Verified:
     """Run a study with the repeats of its table [expected], and compare its expected figures.
 
     Parameters

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flfed.callbacks import READING, Notify, Progress, is_watched, loading, no_observer, no_progress, progress_line
-from flfed.cluster import opened_jobs
 from flfed.errors import UsageError
 from flfed.study.study import Study, plain_value
 from flfed.study.tables import HOLDOUT_SHARE
@@ -53,7 +52,6 @@ def federate(
     progress: Progress | None = None,
     callback: RoundCallback | None = None,
     n_jobs: int | None = None,
-    cluster: str | None = None,
     **changes: Any,
 ) -> Result:
     """Train one model on several tables, as if each were at its owner, and compare.
@@ -106,8 +104,6 @@ def federate(
         Gets the figures of each round. The run ends after a round for which it returns true.
     n_jobs : int, optional
         Processes, as for `run`.
-    cluster : str, optional
-        Ray cluster that they run on, as for `run`. Its nodes see the rows.
     **changes
         Keys of the study, such as `lr=0.1`, `hidden=[8]` with `model="mlp"`, `mu=0.1` with `strategy="fedprox"`, or
         `encode={"scaler": "per-site"}`.
@@ -132,7 +128,7 @@ def federate(
     for option, word in ({"target": target} | columns).items():
         if not isinstance(word, Hashable):
             raise UsageError(f"{option}={word!r} must be the name of one column")
-    jobs = read_jobs(plain_value(n_jobs), cluster)
+    jobs = read_jobs(plain_value(n_jobs))
     share = plain_value(holdout)
     if isinstance(share, bool) or not isinstance(share, (int, float)):
         raise UsageError(f"holdout={share!r} must be a number in [0, 1)")
@@ -160,10 +156,10 @@ def federate(
         study = study.replace(own_keys, "keyword") if own_keys else study
         # Studies find the schema by name; the reading of the data frames is beside it.
         workspace.reading().keep(workspace.name, workspace.files())
-        with _shown(progress) as show_progress, opened_jobs(jobs, cluster, show_progress) as places:
+        with _shown(progress) as show_progress:
             start = frames.starter(study, model, own_keys, plain_value(repeats), resume, store)
             result = start(
-                sites=list(workspace.sites), store=store, progress=show_progress, callback=callback, jobs=places
+                sites=list(workspace.sites), store=store, progress=show_progress, callback=callback, jobs=jobs
             )
     return with_model(result, workspace)
 
@@ -191,7 +187,6 @@ def run(
     observer: RunObserver | None = None,
     callback: RoundCallback | None = None,
     n_jobs: int | None = None,
-    cluster: str | None = None,
     **changes: Any,
 ) -> Result:
     """Run a study and return its result.
@@ -204,9 +199,6 @@ def run(
         Default: a line on a terminal or in a notebook, once something takes longer than 2 s.
     n_jobs : int, optional
         Processes; default one, and -1 all cores that may be used. It replaces `jobs`.
-    cluster : str, optional
-        Ray cluster whose nodes run `n_jobs` processes, or all cores where that is None: `"auto"`, or
-        `"ray://HOST:PORT"`. They see the rows (docs/scale.md).
     **changes
         Keys of the study, as for `--set`: `rounds=5`, or `encode={"scaler": "per-site"}`. A strategy, codec or
         mechanism may be a class, as for `federate`.
@@ -231,11 +223,11 @@ def run(
         from flfed.notebook.result import with_model
     chosen = study if isinstance(study, Study) else Study.load(study)
     chosen = chosen.replace(frames.named_keys(changes), "keyword") if changes else chosen
-    jobs = read_jobs(n_jobs, cluster)
-    with _shown(progress) as show_progress, opened_jobs(jobs, cluster, show_progress) as places:
+    jobs = read_jobs(n_jobs)
+    with _shown(progress) as show_progress:
         result = server.run(
             chosen, engine=engine, repeats=plain_value(repeats), sites=sites, store=store, stacked=stacked,
-            progress=show_progress, observer=observer or no_observer, callback=callback, jobs=places,
+            progress=show_progress, observer=observer or no_observer, callback=callback, jobs=jobs,
         )  # fmt: skip
     return with_model(result)
 
@@ -248,11 +240,10 @@ def resume(
     progress: Progress | None = None,
     observer: RunObserver | None = None,
     n_jobs: int | None = None,
-    cluster: str | None = None,
 ) -> Result:
     """Resume a run that died, stopped or failed.
 
-    Parameters and errors as for `flfed.federation.server.run.resume`; `progress`, `n_jobs` and `cluster` as for
+    Parameters and errors as for `flfed.federation.server.run.resume`; `progress` and `n_jobs` as for
     `run`.
 
     Examples
@@ -270,10 +261,10 @@ def resume(
     with _shown(progress) as show_progress, loading(show_progress):
         from flfed.federation.server import run as server
         from flfed.notebook.result import with_model
-    jobs = read_jobs(n_jobs, cluster)
-    with _shown(progress) as show_progress, opened_jobs(jobs, cluster, show_progress) as places:
+    jobs = read_jobs(n_jobs)
+    with _shown(progress) as show_progress:
         result = server.resume(
             run, sites=sites, store=store, progress=show_progress, observer=observer or no_observer,
-            jobs=places,
+            jobs=jobs,
         )  # fmt: skip
     return with_model(result)

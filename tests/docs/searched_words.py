@@ -21,7 +21,6 @@ SEARCHED = {
     "boosted trees": "boosted-trees.html",
     "predictions": "predict.html",
     "performance": "performance.html",
-    "cluster": "scale.html",
     "limits": "limits.html",
     "methods": "methods.html",
     "extend": "extend.html",

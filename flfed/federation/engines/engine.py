@@ -20,7 +20,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from flwr.serverapp import Grid
 
-from flfed.callbacks import Clock, Jobs, Progress
+from flfed.callbacks import Clock, Progress
 from flfed.errors import unknown
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
@@ -78,7 +78,7 @@ class RunResources:
     clock: Clock = time.monotonic
     source: Source | None = None
     source_rows: SourceRows | None = None
-    jobs: Jobs = 1
+    jobs: int = 1
     _shown: list[str] = field(default_factory=list)
 
     def show_activity(self, sentence: str) -> None:
@@ -272,7 +272,7 @@ def path_of(engine: Engine, study: Study, *, stacked: bool) -> str:
     return "stacked" if able else "one-by-one"
 
 
-def answer_of(path: str, jobs: Jobs = 1) -> Compute | None:
+def answer_of(path: str, jobs: int = 1) -> Compute | None:
     """Return the function that answers a run's requests.
 
     It answers those of all sites together, or is None for one by one.

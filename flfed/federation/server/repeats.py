@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from flfed.callbacks import Jobs, Progress, RoundCallback, RunObserver, no_observer, no_progress
+from flfed.callbacks import Progress, RoundCallback, RunObserver, no_observer, no_progress
 from flfed.errors import RunStopped, UsageError, interruption
 from flfed.federation.client.protection import follows_history, read_ahead
 from flfed.federation.engines.engine import Engine, RemoteSite, RunResources, answer_of
@@ -95,7 +95,7 @@ class Series:
     progress: Progress
     observer: RunObserver
     callback: RoundCallback | None = None
-    jobs: Jobs = 1
+    jobs: int = 1
 
     def go_on(self, entries: dict[int, RunEntry]) -> None:
         """Run every repeat that is not completed.

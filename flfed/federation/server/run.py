@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.callbacks import Jobs, Progress, RoundCallback, RunObserver, no_observer, no_progress
+from flfed.callbacks import Progress, RoundCallback, RunObserver, no_observer, no_progress
 from flfed.federation.engines.engine import RemoteSite, engine_of, path_of
 from flfed.federation.recording.source_model import forget_source, keep_source, named_start
 from flfed.federation.server.preflight import check, check_vertical
@@ -110,7 +110,7 @@ def run(
     progress: Progress = no_progress,
     observer: RunObserver = no_observer,
     callback: RoundCallback | None = None,
-    jobs: Jobs = 1,
+    jobs: int = 1,
 ) -> Result:
     """Run a study and return its result.
 
@@ -138,9 +138,9 @@ def run(
         Receives the figures of each round: `run`, `round`, `rounds`, `scored-model` (the round of the scored model),
         `all` (by metric, over all sites) and `sites`. A repeat ends after the round in which it returns something
         true, and its model at that time is compared.
-    jobs : int or Cluster
+    jobs : int
         Processes for groups of ten repeats, or for the own and pooled models of one; -1 for all cores allowed that
-        memory can feed; or the nodes of a cluster (`flfed.cluster.connected`). The arrays are the same.
+        memory can feed. The arrays are the same.
 
     Notes
     -----
@@ -164,8 +164,6 @@ def run(
     chosen = study if isinstance(study, Study) else Study.load(study)
     # All errors of the request are refused before the store is written.
     runs_on = engine_of(engine)
-    if not isinstance(jobs, int) and not runs_on.stacks:
-        raise usage_error("run.cluster.engine", engine=engine)
     runs_on.require()
     if type(repeats) is not int or repeats < 1:
         raise usage_error("run.failures.repeats", repeats=repeats)
@@ -200,7 +198,7 @@ def resume(
     progress: Progress = no_progress,
     observer: RunObserver = no_observer,
     callback: RoundCallback | None = None,
-    jobs: Jobs = 1,
+    jobs: int = 1,
 ) -> Result:
     """Resume a run that died, stopped or failed.
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from flfed.callbacks import Jobs
 from flfed.rows.training.batches import BLOCK_BYTES, CACHE_BYTES, BatchPlan, BufferPool, PackCache, Unpacked, gathered
 from flfed.rows.training.best_model import best_alone, trees_alone
 from flfed.rows.training.fit import fit
@@ -94,7 +93,7 @@ def run_client(handler: ClientGenerator) -> Any:
     return run_client_by(handler, compute_one_by_one)
 
 
-def stacked_compute(jobs: Jobs = 1) -> Compute:
+def stacked_compute(jobs: int = 1) -> Compute:
     """Return `compute_stacked` with a cache of its own.
 
     A site's rows are then packed once, and not in every round. Shadow models are trained in `jobs` processes.
@@ -102,7 +101,7 @@ def stacked_compute(jobs: Jobs = 1) -> Compute:
     return partial(compute_stacked, cache=PackCache(), jobs=jobs)
 
 
-def compute_stacked(requests: Sequence[Request], cache: PackCache | None = None, jobs: Jobs = 1) -> list[Any]:
+def compute_stacked(requests: Sequence[Request], cache: PackCache | None = None, jobs: int = 1) -> list[Any]:
     """Compute the result of each request.
 
     One site's failure is its own: it is `Failed` in place of that result.
@@ -152,7 +151,7 @@ def _train_models(requests: Sequence[ModelRequest], answer: Compute) -> Any:
     return run_client_by(together([request.handler() for request in requests]), answer)
 
 
-def train_stacks(requests: Sequence[ShadowsRequest], jobs: Jobs = 1) -> list[Any]:
+def train_stacks(requests: Sequence[ShadowsRequest], jobs: int = 1) -> list[Any]:
     """Train the models of each request as a stack of their own, in several processes where there are jobs."""
     tasks = open_tasks(_train_stack, requests, jobs)
     if tasks is None:
@@ -303,7 +302,7 @@ class ModelsAhead:
         Processes; with one, nothing is begun before.
     """
 
-    def __init__(self, answer: Compute, jobs: Jobs) -> None:
+    def __init__(self, answer: Compute, jobs: int) -> None:
         self._answer = answer
         self._jobs = jobs
         self._tasks: Tasks | None = None
