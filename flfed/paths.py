@@ -206,14 +206,14 @@ class CoordinatorFolder:
     keys = Below("root", "keys")
     """Folder of the coordinator's keys and certificates.
 
-    It has `ca.key`, `ca.crt` (two certificates during a change), `server.key`, `server.crt`, `signing.key`.
+    It has `ca.key`, `ca.crt`, `server.key`, `server.crt`, `signing.key`.
     """
 
     sites = Below("root", "sites")
     """Folder of registrations, one JSON file a site: state, times, public key and node id."""
 
     log = Below("root", "log.jsonl")
-    """Log of invitations, admissions, refusals, revocations and rotations, one JSON line each."""
+    """Log of invitations, admissions, refusals and revocations, one JSON line each."""
 
     server = Below("root", "server")
     """Folder of the running server: Flower's database, logs, Caddyfile, `executor.secret`, process ids."""

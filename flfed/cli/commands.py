@@ -64,8 +64,6 @@ for name, command, example in (
     ("status", coordinator.coordinator_status, ""),
     ("revoke", coordinator.revoke_site, "cleveland"),
     ("ledger", coordinator.site_ledger, "cleveland"),
-    ("rotate", coordinator.rotate_key, "server"),
-    ("renewal", coordinator.write_renewal, "--output ."),
 ):
     consortium.command(name, epilog=example)(strictly()(command))
 app.add_typer(consortium, name="coordinator", rich_help_panel=COORDINATORS)

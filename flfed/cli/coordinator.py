@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,20 +31,16 @@ VALID_DAYS = 14
 """Days that an invitation is valid by default."""
 
 
-class Key(StrEnum):
-    """Keys that `rotate` changes."""
-
-    server = "server"
-    authority = "authority"
-    signing = "signing"
-
-
 @output.with_json
 def init_coordinator(
     title: str = typer.Option(..., help="Name that sites see, such as 'Heart consortium'."),
     address: str = typer.Option(..., metavar="HOST:PORT", help="Public address."),
 ) -> output.Shown:
-    """Set up a coordinator: certificate authority, server certificate, signing key. None is ever replaced."""
+    """Set up a coordinator: certificate authority, server certificate, signing key.
+
+    None is ever replaced. If a key was stolen, set up another coordinator (with another FLFED_HOME), and invite all
+    sites again: each joins with its new kit, and keeps its ledger and its approvals.
+    """
     from flfed.deployment.coordinator.certificates import Settings, initialise, server_days_left
 
     folder = CoordinatorFolder.default()
@@ -276,8 +271,8 @@ def revoke_site(
 ) -> output.Shown:
     """Revoke a site's invitation or admission; its key is never admitted again, under any name.
 
-    It cannot be undone. A site comes back with another key: invite it again, let it join with the new kit (flfed site
-    join --renew), and admit it. Its ledger and approvals remain, as do its earlier replies in the run records.
+    It cannot be undone. A site comes back with another key: invite it again, let it join with the new kit, and
+    admit it. Its ledger and approvals remain, as do its earlier replies in the run records.
 
     Only a terminal asks before.
     """
@@ -322,73 +317,6 @@ def site_ledger(
         yield render("commands.signed.none", site=site)
     if restart:
         yield render("commands.signed.lost")
-
-
-@output.with_json
-def rotate_key(
-    key: Key = typer.Argument(..., help="Key to change."),
-    finish: bool = typer.Option(False, "--finish", help="authority only: switch to the prepared one."),
-    to: Path = TO,
-) -> output.Shown:
-    """Change a key of the coordinator.
-
-    server: a new key and certificate for the server, from the same authority. Sites have nothing to do.
-
-    authority: two steps. Each writes a renewal, which every site applies with `flfed site join --renew FILE`. The
-    first step prepares a new authority, and sites trust both. When all sites have applied it, run the second step
-    with --finish: the new authority takes over, and sites trust it alone. A late site applies that renewal, and is
-    cut off until then. If the authority's key was stolen, do both steps at once: each site trusts the thief until it
-    has applied the last renewal.
-
-    signing: a new key for receipts and renewals. Its renewal is the last document that the old key signs; send it to
-    every site. If the old key was stolen, a renewal proves nothing: change the key, then revoke and invite every
-    site again.
-
-    A renewal is signed and not secret. Send it in any way.
-    """
-    from flfed.deployment.coordinator import kits
-
-    folder = _initialised()
-    if finish and key is not Key.authority:
-        raise UsageError(f"--finish does not go with {key.value}: only an authority is changed in two steps")
-    # The folder is checked before a key is changed: the renewal must not be lost.
-    kits.check_folder(to)
-    file = _change(folder, key, finish, to)
-    renewal = None if file is None else str(file)
-    yield {"key": key.value, "finished": finish, "renewal": renewal}
-    yield render("commands.coordinator.rotated", key=key.value)
-    # Only some changes concern the sites.
-    if file is not None:
-        yield render("commands.coordinator.renewal", file=file, name=file.name)
-    if key is Key.authority and not finish:
-        yield render("commands.coordinator.finish")
-
-
-def _change(folder: CoordinatorFolder, key: Key, finish: bool, to: Path) -> Path | None:
-    """Change a key and return the renewal; None where sites have nothing to do."""
-    from flfed.deployment.coordinator import certificates, kits
-
-    if key is Key.server:
-        certificates.renew_server(folder)
-        return None
-    if key is Key.signing:
-        return kits.rotate_signing(folder, to=to)
-    # Two steps, so that sites trust the authority in use at any time.
-    if finish:
-        certificates.finish_authority(folder)
-    else:
-        certificates.prepare_authority(folder)
-    return kits.renewal(folder, to=to)
-
-
-@output.with_json
-def write_renewal(to: Path = TO) -> output.Shown:
-    """Write a renewal for all sites: after an update of flfed, or if that of `rotate authority` was lost."""
-    from flfed.deployment.coordinator.kits import renewal
-
-    file = renewal(CoordinatorFolder.default(), to=to)
-    yield {"renewal": str(file)}
-    yield render("commands.coordinator.renewal", file=file, name=file.name)
 
 
 def serve_coordinator(

@@ -126,15 +126,9 @@ def _keys_of(text: str) -> tuple[str, ...]:
 
 
 def _keys(terms: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the signing keys that terms name.
-
-    Earlier keys are among them: a model signed before a change of keys remains its coordinator's.
-    """
-    earlier = terms.get("earlier-signing-keys")
-    keys = [terms.get("signing-key")]
-    if isinstance(earlier, list):
-        keys += earlier
-    return tuple(key for key in keys if isinstance(key, str) and HASH.fullmatch(key))
+    """Return the signing key that terms name; nothing where they name none."""
+    key = terms.get("signing-key")
+    return (key,) if isinstance(key, str) and HASH.fullmatch(key) else ()
 
 
 def _load_trusted_keys() -> Iterable[Trusted]:

@@ -1,4 +1,4 @@
-"""`flfed coordinator init, invite, admit, revoke, rotate, renewal` and `flfed site join`, as a person types them."""
+"""`flfed coordinator init, invite, admit, revoke` and `flfed site join`, as a person types them."""
 
 import json
 from collections.abc import Callable
@@ -27,8 +27,6 @@ def commands() -> typer.Typer:
         "admit": coordinator.admit_site,
         "revoke": coordinator.revoke_site,
         "ledger": coordinator.site_ledger,
-        "rotate": coordinator.rotate_key,
-        "renewal": coordinator.write_renewal,
         "join": join.join_site,
     }.items():
         app.command(name)(function)
@@ -83,9 +81,6 @@ def test_programs_read_the_same_as_json(call: Call):
     admitted = read("admit", "a.admission", "--fingerprint", f"a={joined['node-key']}")
     keys = {"node-key": joined["node-key"], "gate-key": joined["gate-key"]}
     assert admitted == {"site": "a", "already": False, **keys} and len(joined["gate-key"]) == 44
-    assert read("rotate", "server") == {"key": "server", "finished": False, "renewal": None}
-    file = str(read("rotate", "signing")["renewal"])
-    assert read("join", "--renew", file) == {"site": "a", "changed": ["signing-key"], "joined": None}
     assert read("revoke", "a") == {"site": "a", "already": False}
     assert read("revoke", "a") == {"site": "a", "already": True}
 
@@ -93,8 +88,7 @@ def test_programs_read_the_same_as_json(call: Call):
 def test_a_revoked_site_comes_back_with_a_new_kit_and_another_key(made: Call, tmp_path: Path):
     def join_and_admit(*options: str) -> str:
         made("invite", "a")
-        key = json.loads(made("join", *options, "a.kit.zip", "--json"))
-        joined = key["joined"] if options else key
+        joined = json.loads(made("join", *options, "a.kit.zip", "--json"))
         made("admit", "a.admission", "--fingerprint", f"a={joined['node-key']}")
         return str(joined["node-key"])
 
@@ -106,10 +100,12 @@ def test_a_revoked_site_comes_back_with_a_new_kit_and_another_key(made: Call, tm
     assert lines[-1].endswith("flfed: a was not revoked; to revoke it: flfed coordinator revoke a --yes")
     made("admit", "a.admission", "--fingerprint", f"a={first}")
     code, lines = in_terminal("coordinator", "revoke", "a", columns=300, typed="y\n")
-    assert code == 0 and "flfed site join --renew a.kit.zip" in lines[-1]
+    assert code == 0 and "flfed site join a.kit.zip" in lines[-1]
     with pytest.raises(UsageError, match="was revoked"):
         made("admit", "a.admission", "--fingerprint", f"a={first}")
-    second = join_and_admit("--renew")
+    with pytest.raises(UsageError, match="keeps the kit that it joined with"):
+        join_and_admit()
+    second = join_and_admit("--yes")
     assert second != first
     # With --yes, and without a terminal, nothing is asked.
     assert "a is revoked." in in_terminal("coordinator", "revoke", "a", "--yes")[1]
@@ -150,22 +146,6 @@ def test_a_site_that_joins_is_told_of_folders_that_others_may_write_in(made: Cal
     assert f"WARNING: {folder.root}: every account may write there (mode 777)" in capsys.readouterr().err
 
 
-def test_an_authority_is_changed_in_the_words_that_are_printed(made: Call, tmp_path: Path):
-    made("invite", "a"), made("join", "a.kit.zip")
-    said = made("rotate", "authority")
-    assert "flfed coordinator rotate authority --finish" in said
-    (first,) = tmp_path.glob("renewal-*.json")
-    assert f"flfed site join --renew {first.name}" in said
-    assert "changed: ca-sha256" in made("join", "--renew", first.name)
-    first.unlink()
-    made("rotate", "authority", "--finish")
-    (second,) = tmp_path.glob("renewal-*.json")
-    assert "changed: ca-sha256" in made("join", "--renew", second.name)
-    second.unlink()
-    made("renewal")
-    assert len(list(tmp_path.glob("renewal-*.json"))) == 1
-
-
 def test_that_a_site_lost_its_ledger_is_noted_once(made: Call, home: Path):
     from flfed.deployment.coordinator.countersign import sign_head
     from flfed.paths import CoordinatorFolder
@@ -189,18 +169,16 @@ def test_the_ledger_of_a_site_that_was_never_invited_is_asked_for_by_mistake(mad
         made("ledger", "a", "--restart", "again")
 
 
-def test_nothing_is_changed_where_its_renewal_could_not_be_written(made: Call, home: Path):
+def test_nothing_is_changed_where_a_kit_could_not_be_written(made: Call, home: Path):
     before = {file: file.read_bytes() for file in (home / "coordinator" / "keys").iterdir()}
-    for words in (["rotate", "authority"], ["rotate", "signing"], ["invite", "a"], ["renewal"]):
-        with pytest.raises(UsageError, match="--output"):
-            made(*words, "--output", "absent")
+    with pytest.raises(UsageError, match="--output"):
+        made("invite", "a", "--output", "absent")
     assert {file: file.read_bytes() for file in (home / "coordinator" / "keys").iterdir()} == before
     assert len(list((home / "coordinator" / "sites").glob("*.json"))) == 0
 
 
 @pytest.mark.parametrize("words", [
-    ["invite", "a"], ["admit", "x"], ["revoke", "a"], ["ledger", "a"], ["rotate", "server"],
-    ["rotate", "authority"], ["renewal"],
+    ["invite", "a"], ["admit", "x"], ["revoke", "a"], ["ledger", "a"],
 ], ids=" ".join)  # fmt: skip
 def test_without_a_coordinator_each_command_says_how_to_make_one(call: Call, home: Path, words: list[str]):
     with pytest.raises(FlfedError, match="flfed coordinator init"):
@@ -211,10 +189,6 @@ def test_without_a_coordinator_each_command_says_how_to_make_one(call: Call, hom
 def test_wrong_uses_are_said_to_be_so(made: Call):
     with pytest.raises(UsageError, match="not overwritten"):
         made("init", "--title", "Other", "--address", "x.org:443")
-    with pytest.raises(UsageError, match="--finish does not go with server"):
-        made("rotate", "server", "--finish")
-    with pytest.raises(UsageError, match="--site goes with --renew only"):
-        made("join", "a.kit.zip", "--site", "a")
     with pytest.raises(UsageError) as error:
         made("join", "absent.zip")
     assert error.value.exit_code == 2

@@ -179,16 +179,13 @@ def test_a_problem_is_said_in_words_and_by_the_exit_code(ledger, folder):
         assert "In all" not in out  # no sum over a part of it
 
 
-def test_a_forged_receipt_is_a_problem_an_unknown_keys_a_remark_and_an_earlier_keys_counts(ledger, folder):
+def test_a_forged_receipt_is_a_problem_and_that_of_another_key_counts_with_a_remark(ledger, folder):
     receipt(folder, 6)
     folder.terms.write_text(f'signing-key = "{"ab" * 32}"\n')
     code, out, _ = ledger("cleveland", "--verify")
     assert code == 0
-    assert "1 receipt with a key that, by its renewals, the coordinator never had." in out
+    assert "1 receipt with another key than the coordinator's" in out
     assert "The coordinator has signed none of them" in out
-    known = folder.receipts.read_text().partition('"signing-key":"')[2][:64]
-    folder.terms.write_text(f'signing-key = "{"ab" * 32}"\nearlier-signing-keys = ["{known}"]\n')
-    assert "1 receipt of the coordinator, the last for line 6" in ledger("cleveland", "--verify")[1]
     whole = folder.ledger.read_bytes()
     folder.ledger.write_bytes(b"".join(whole.splitlines(keepends=True)[:5]))
     assert (ledger("cleveland", "--verify")[0], "line 6 is cut off" in ledger("cleveland", "--verify")[2]) == (1, True)

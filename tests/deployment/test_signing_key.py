@@ -15,7 +15,7 @@ from flfed.cli.commands import app
 from flfed.deployment.coordinator import kits
 from flfed.deployment.coordinator.admission import admit, members, note_gate_key, readable, revoke
 from flfed.deployment.coordinator.certificates import Settings, initialise
-from flfed.deployment.operator.join import join, renew
+from flfed.deployment.operator.join import join
 from flfed.deployment.site_state.trusted_files import make_signing_key, own_fingerprint, signing_key
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import CoordinatorFolder, SiteFolder
@@ -93,8 +93,9 @@ def test_a_key_that_is_there_stays(folder: CoordinatorFolder, kit: Path, tmp_pat
     first = join(kit, to=tmp_path)
     first.admission.unlink()
     revoke(folder, "cleveland")
-    again = renew(kits.invite(folder, "cleveland", to=tmp_path).file, to=tmp_path).joined
-    assert again is not None and again.key != first.key  # the node has another
+    second = kits.invite(folder, "cleveland", to=tmp_path).file
+    again = join(second, to=tmp_path, replaces=lambda read, coordinator: True)
+    assert again.key != first.key  # the node has another
     assert {first.gate_key, again.gate_key, make_signing_key(SITE)[0], own_fingerprint(SITE)} == {before}
     assert make_signing_key(SITE)[1] is False
 

@@ -15,18 +15,15 @@ from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     from flfed.deployment.cards import CardList
-    from flfed.deployment.operator.join import Joined
+    from flfed.deployment.operator.join import Joined, Read
 
 LATER = "later"
 
 
 @output.with_json
 def join_site(
-    file: Path = typer.Argument(..., metavar="KIT", help="The coordinator's file: SITE.kit.zip, or a renewal."),
-    renew: bool = typer.Option(
-        False, "--renew", help="The file is a renewal, or a new kit that replaces the site's earlier one."
-    ),
-    site: str = typer.Option("", help="With --renew: the site, if several have joined here."),
+    file: Path = typer.Argument(..., metavar="KIT", help="The coordinator's file: SITE.kit.zip."),
+    yes: bool = typer.Option(False, "--yes", help="Do not ask before a kit replaces the one that the site has."),
     to: Path = typer.Option(Path("."), "--output", help="Target folder.", show_default="the current folder"),
 ) -> output.Shown:
     """Join a consortium with its coordinator's kit; the site's private keys are made here and never leave.
@@ -34,27 +31,19 @@ def join_site(
     A kit is trusted: take it only from somebody you know, and compare its SHA-256 by telephone. Return SITE.admission,
     and compare the fingerprint of the key, too.
 
-    With --renew: a renewal is signed with the coordinator's key, which the site has from its kit. It brings new
-    certificates, keys or versions, and the site's own key remains. A new kit makes a new key of the site, which must
-    be admitted again. Approvals and ledger remain.
+    A site that has joined takes a new kit in place of the earlier one, once somebody agrees. It makes another key and
+    must be admitted again; its approvals and its ledger stay.
     """
-    from flfed.deployment.operator import join
+    from flfed.deployment.operator.join import join
 
-    # Without --renew the file is a kit, which names its site itself.
-    if not renew:
-        if site:
-            raise usage_error("join.renewal.named")
-        made = join.join(file, to=to, agrees=_agrees)
-        yield _facts(made)
-        yield from _joined_in_words(made)
-        return
-    renewed = join.renew(file, to=to, site=site)
-    facts = None if renewed.joined is None else _facts(renewed.joined)
-    yield {"site": renewed.site, "changed": list(renewed.changed), "joined": facts}
-    changed = ", ".join(renewed.changed) or "only its date"
-    yield render("commands.join.renewed", site=renewed.site, changed=changed)
-    if renewed.joined is not None:
-        yield from _joined_in_words(renewed.joined)
+    def replaces(kit: Read, coordinator: str) -> bool:
+        facts = {"site": kit.kit.site, "coordinator": coordinator, "sha256": kit.sha256}
+        # A false kit would lead the site, with its approvals, to somebody else's server.
+        return yes or output.agreed(render("commands.join.again", **facts))
+
+    made = join(file, to=to, agrees=_agrees, replaces=replaces)
+    yield _facts(made)
+    yield from _joined_in_words(made)
 
 
 def _agrees(site: str) -> bool:

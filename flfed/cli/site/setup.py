@@ -168,19 +168,11 @@ def _use_kit(folder: SiteFolder, kit: Path, to: Path) -> bool:
     from flfed.deployment.operator.join import joined, open_kit
 
     _site_of(kit, folder.site)
-    read = open_kit(kit)
-    if not folder.join.exists():
-        _say("join")
-        join.join_site(kit, renew=False, site="", to=to)
-        return True
-    facts = joined(folder)
-    if facts["invitation-sha256"] == read.kit.invitation_sha256:
+    code = open_kit(kit).kit.invitation_sha256
+    if folder.join.exists() and joined(folder)["invitation-sha256"] == code:
         return False
-    _say("rejoin", coordinator=facts["coordinator"], sha256=read.sha256)
-    # A false kit would lead the site, with its approvals, to somebody else's server.
-    if not output.agreed(render("setup.ask.rejoin")):
-        raise usage_error("setup.refused.second-kit", site=folder.site, kit=kit)
-    join.join_site(kit, renew=True, site=folder.site, to=to)
+    _say("join")
+    join.join_site(kit, yes=False, to=to)
     return True
 
 

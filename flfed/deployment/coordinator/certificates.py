@@ -1,9 +1,7 @@
 """Keys and certificates of the coordinator.
 
-They are its certificate authority, the server's certificate, and the signing key; they are made and changed here.
-
-Sites trust `ca.crt`. During a change of authority it holds two certificates, the one that issues and the next one.
-So no site loses the coordinator before it has its renewal.
+They are its certificate authority, the server's certificate, and the signing key. Sites trust `ca.crt`. Of a stolen
+key there is no way back: another coordinator is initialised, which invites all sites again.
 """
 
 from __future__ import annotations
@@ -130,7 +128,9 @@ def initialise(folder: CoordinatorFolder, coordinator_settings: Settings, *, now
     write_whole(folder.keys / "ca.key", _pem(key))
     write_whole(folder.keys / "ca.crt", certificate_text(certificate))
     _write_server(folder, coordinator_settings.host, key, certificate, now)
-    write_signing_key(folder, Ed25519PrivateKey.generate())
+    signer = Ed25519PrivateKey.generate()
+    write_whole(folder.keys / "signing.pub", (signing_public(signer) + "\n").encode())
+    write_whole(folder.keys / "signing.key", private_text(signer))
     # Last: a folder with settings is complete.
     made = now.isoformat(timespec="seconds")
     facts = {"format": FORMAT, **asdict(coordinator_settings), "made": made}
@@ -245,10 +245,7 @@ def certificate_text(certificate: x509.Certificate) -> bytes:
 
 
 def trusted(folder: CoordinatorFolder) -> bytes:
-    """Return the certificates that sites shall trust, as PEM.
-
-    They are those of the authority, and during a change also of the one to come.
-    """
+    """Return the authority's certificate, which sites shall trust, as PEM."""
     return read_private(folder.keys / "ca.crt")
 
 
@@ -269,21 +266,12 @@ def server_days_left(folder: CoordinatorFolder, *, now: datetime | None = None) 
 
 
 def signing_key(folder: CoordinatorFolder) -> Ed25519PrivateKey:
-    """Return the key that signs receipts and renewals."""
+    """Return the key that signs receipts and models."""
     file = folder.keys / "signing.key"
     key = signing_key_of(read_private(file))
     if key is None:
         raise flfed_error("coordinator.files.damaged", file=file)
     return key
-
-
-def write_signing_key(folder: CoordinatorFolder, key: Ed25519PrivateKey) -> None:
-    """Write a signing key in the earlier one's place.
-
-    The private half is the one that counts, so it is written last.
-    """
-    write_whole(folder.keys / "signing.pub", (signing_public(key) + "\n").encode())
-    write_whole(folder.keys / "signing.key", private_text(key))
 
 
 def renew_server(folder: CoordinatorFolder, *, now: datetime | None = None) -> None:
@@ -299,51 +287,12 @@ def renew_server(folder: CoordinatorFolder, *, now: datetime | None = None) -> N
     note(folder.log, now, "server certificate renewed")
 
 
-def prepare_authority(folder: CoordinatorFolder, *, now: datetime | None = None) -> None:
-    """Prepare the next certificate authority.
-
-    From now on renewals list both authorities; the old one still issues.
-    """
-    now = now or now_utc()
-    title = settings(folder).title
-    with locked(folder.keys):
-        # A second prepared authority would be unknown to sites that took the first one's renewal.
-        if (folder.keys / "ca-next.key").exists():
-            raise usage_error("coordinator.certificates.prepared")
-        issuing = certificate_text(key_pair(folder, "ca.key")[1])
-        key, certificate = new_authority(title, now)
-        write_whole(folder.keys / "ca.crt", issuing + certificate_text(certificate))
-        # Last: without this key the new certificate has no effect, and the next attempt replaces it.
-        write_whole(folder.keys / "ca-next.key", _pem(key))
-    note(folder.log, now, "authority prepared")
-
-
-def finish_authority(folder: CoordinatorFolder, *, now: datetime | None = None) -> None:
-    """Finish a change of authority.
-
-    The prepared one issues from now on; the one before and its key are removed.
-    """
-    now = now or now_utc()
-    host = settings(folder).host
-    coming = folder.keys / "ca-next.key"
-    with locked(folder.keys):
-        if not coming.exists():
-            raise usage_error("coordinator.certificates.unprepared")
-        key, certificate = key_pair(folder, coming.name)
-        # Each step may be the last one before a crash: a repeated command completes the change.
-        _write_server(folder, host, key, certificate, now)
-        write_whole(folder.keys / "ca.key", _pem(key))
-        write_whole(folder.keys / "ca.crt", certificate_text(certificate))
-        coming.unlink()
-    note(folder.log, now, "authority changed")
-
-
 def key_pair(
     folder: CoordinatorFolder, name: str, among: str = "ca.crt"
 ) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
     """Return a private key and its certificate.
 
-    The certificate is one of a file's, by default of the trusted ones.
+    The certificate is in a file, by default the trusted one.
 
     Raises
     ------
@@ -356,7 +305,7 @@ def key_pair(
         key = serialization.load_pem_private_key(read_private(file), None)
     except (ValueError, TypeError):
         raise flfed_error("coordinator.files.damaged", file=file) from None
-    # The file may hold two authorities: a certificate belongs to the key whose public half it has.
+    # A certificate belongs to the key whose public half it has.
     own = [c for c in certificates(read_private(trusted_file)) if c.public_key() == key.public_key()]
     if not own or not isinstance(key, EllipticCurvePrivateKey):
         raise flfed_error("coordinator.certificates.unpaired", trusted=trusted_file, key=file.name)

@@ -1,9 +1,6 @@
-"""Kits and renewals for sites.
+"""Kits for sites.
 
-A site joins with a kit; a renewal updates its terms when keys or versions change.
-
-A kit must reach the site by a way that both trust, for the site believes it. A renewal may come any way: the key that
-the site's kit (or its last renewal) named signs it.
+A site joins with a kit. It must reach the site by a way that both trust, for the site believes it.
 """
 
 from __future__ import annotations
@@ -16,24 +13,23 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
 import tomli_w
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import flfed
 from flfed.callbacks import now_utc
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.cards import CardList, check_gates
 from flfed.deployment.coordinator.admission import Membership, check_days, members, new_invitation
-from flfed.deployment.coordinator.certificates import Settings, settings, signing_key, trusted, write_signing_key
-from flfed.files import locked, note, write_whole
+from flfed.deployment.coordinator.certificates import Settings, settings, signing_key, trusted
+from flfed.files import note, write_whole
 from flfed.parsers import parse_toml, read_text
 from flfed.paths import NAME, CoordinatorFolder
 from flfed.registry import kebab, kebab_keys, snake
-from flfed.signatures import HASH, canonical, sign_as_coordinator, signing_public
+from flfed.signatures import HASH, signing_public
 from flfed.words import usage_error
 
 FORMAT = 1
@@ -44,18 +40,16 @@ MAJOR_MINOR = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
 
 @dataclass(frozen=True)
 class Terms:
-    """Terms of a coordinator in kits and renewals.
+    """Terms of a coordinator in its kits.
 
     Parameters
     ----------
     coordinator, address : str
         Its title, and "host:port".
     ca_sha256, signing_key, bundle_sha256 : str, 64 hex digits
-        Hash of the certificates to trust, public Ed25519 key, hash of the bundle that may run.
+        Hash of the certificate to trust, public Ed25519 key, hash of the bundle that may run.
     flfed, flwr : str
         Its version, and Flower's "major.minor".
-    issued : str
-        When, ISO 8601 with a zone; a site refuses terms that are older than its own.
     """
 
     coordinator: str
@@ -65,7 +59,6 @@ class Terms:
     bundle_sha256: str
     flfed: str
     flwr: str
-    issued: str
 
     def __post_init__(self) -> None:
         """Refuse malformed values."""
@@ -74,7 +67,6 @@ class Terms:
             _match(name, getattr(self, name), HASH)
         _match("flfed", self.flfed, VERSION)
         _match("flwr", self.flwr, MAJOR_MINOR)
-        moment("issued", self.issued)
 
 
 @dataclass(frozen=True)
@@ -118,26 +110,17 @@ def kit_of(facts: Mapping[str, object]) -> Kit:
     UsageError
         If a key is missing, unknown, or malformed.
     """
-    terms = terms_of(facts, "kit", "site", "invitation", "expires")
-    return Kit(terms, str(facts["site"]), str(facts["invitation"]), str(facts["expires"]))
-
-
-def terms_of(facts: Mapping[str, object], what: str, *more: str) -> Terms:
-    """Return the terms among a file's facts.
-
-    The facts must hold exactly the terms, `format` and `more`, each a text.
-    """
     if type(facts.get("format")) is not int or facts["format"] != FORMAT:
-        raise usage_error("coordinator.kits.format", file=what)
+        raise usage_error("coordinator.kits.format")
     names = [kebab(name) for name in Terms.__dataclass_fields__]
-    expected = {"format", *names, *more}
+    expected = {*names, "site", "invitation", "expires"}
     # Missing and unknown keys are both refused: a newer version may mean something by an unknown one.
-    if facts.keys() != expected:
-        odd = ", ".join(repr(name[:40]) for name in sorted(facts.keys() ^ expected)[:3])
-        raise usage_error("coordinator.kits.keys", file=what, keys=odd)
-    if not all(isinstance(facts[name], str) for name in expected - {"format"}):
-        raise usage_error("coordinator.kits.text", file=what)
-    return Terms(**{snake(name): str(facts[name]) for name in names})
+    if odd := facts.keys() ^ {*expected, "format"}:
+        raise usage_error("coordinator.kits.keys", keys=", ".join(repr(name[:40]) for name in sorted(odd)[:3]))
+    if not all(isinstance(facts[name], str) for name in expected):
+        raise usage_error("coordinator.kits.text")
+    terms = Terms(**{snake(name): str(facts[name]) for name in names})
+    return Kit(terms, str(facts["site"]), str(facts["invitation"]), str(facts["expires"]))
 
 
 def moment(name: str, text: str) -> datetime:
@@ -162,22 +145,6 @@ def flwr_version() -> str:
     It must be the same at all institutions.
     """
     return ".".join(importlib.metadata.version("flwr").split(".")[:2])
-
-
-def _terms(folder: CoordinatorFolder, now: datetime) -> tuple[Terms, bytes]:
-    """Return the coordinator's present terms and trusted certificates."""
-    coordinator_settings = settings(folder)
-    ca = trusted(folder)
-    return Terms(
-        coordinator_settings.title,
-        coordinator_settings.address,
-        hashlib.sha256(ca).hexdigest(),
-        signing_public(signing_key(folder)),
-        bundle_sha256(),
-        flfed.__version__,
-        flwr_version(),
-        now.isoformat(),
-    ), ca
 
 
 @dataclass(frozen=True)
@@ -211,7 +178,17 @@ def invite(folder: CoordinatorFolder, site: str, *, to: Path, days: int = 14, no
     now = now or now_utc()
     # The folder is checked before the invitation: else a code would be spent on a kit that no site gets.
     check_folder(to)
-    terms, ca = _terms(folder, now)
+    coordinator_settings = settings(folder)
+    ca = trusted(folder)
+    terms = Terms(
+        coordinator_settings.title,
+        coordinator_settings.address,
+        hashlib.sha256(ca).hexdigest(),
+        signing_public(signing_key(folder)),
+        bundle_sha256(),
+        flfed.__version__,
+        flwr_version(),
+    )
     code, expires = new_invitation(folder, site, days=days, now=now)
     content = packed(Kit(terms, site, code, expires).as_toml().encode(), ca)
     file = to / f"{site}.kit.zip"
@@ -323,55 +300,3 @@ def packed(toml: bytes, ca: bytes) -> bytes:
             entry.external_attr = 0o100600 << 16
             archive.writestr(entry, content)
     return stream.getvalue()
-
-
-def renewal_of(facts: Mapping[str, object]) -> tuple[Terms, bytes]:
-    """Return a file's terms and certificates (PEM); its signature is not checked."""
-    terms = terms_of(facts, "renewal", "kind", "ca", "signature")
-    ca = str(facts["ca"]).encode()
-    if facts["kind"] != "renewal" or hashlib.sha256(ca).hexdigest() != terms.ca_sha256:
-        raise usage_error("coordinator.kits.parts")
-    return terms, ca
-
-
-def renewal(folder: CoordinatorFolder, *, to: Path, now: datetime | None = None) -> Path:
-    """Write a renewal for all sites.
-
-    It has the coordinator's present terms, after its keys or its version changed.
-    """
-    now = now or now_utc()
-    settings(folder)
-    key = signing_key(folder)
-    return _written(folder, to, now, key, key)
-
-
-def rotate_signing(folder: CoordinatorFolder, *, to: Path, now: datetime | None = None) -> Path:
-    """Change the signing key and return its renewal.
-
-    The renewal names the new key to sites; the old key signs nothing after it.
-    """
-    now = now or now_utc()
-    settings(folder)
-    with locked(folder.keys):
-        old = signing_key(folder)
-        key = Ed25519PrivateKey.generate()
-        file = _written(folder, to, now, old, key)
-        # Only now: sites could not trust a key that no renewal names.
-        write_signing_key(folder, key)
-    note(folder.log, now, "signing key changed", key=signing_public(key))
-    return file
-
-
-def _written(
-    folder: CoordinatorFolder, to: Path, now: datetime, signer: Ed25519PrivateKey, named: Ed25519PrivateKey
-) -> Path:
-    check_folder(to)
-    terms, ca = _terms(folder, now)
-    terms = replace(terms, signing_key=signing_public(named))
-    # `kind` distinguishes it from all else that this key signs.
-    facts = {"format": FORMAT, "kind": "renewal", **kebab_keys(asdict(terms)), "ca": ca.decode("ascii")}
-    # With microseconds: of two renewals of one second the later would replace the earlier, and its key be lost.
-    file = to / f"renewal-{now:%Y%m%dT%H%M%S.%f}Z.json"
-    write_whole(file, canonical({**facts, "signature": sign_as_coordinator(facts, signer)}) + b"\n")
-    note(folder.log, now, "renewal written", issued=terms.issued, file=file.name)
-    return file

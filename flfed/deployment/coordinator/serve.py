@@ -113,7 +113,7 @@ def _renew(folder: CoordinatorFolder) -> tuple[bool, str]:
         return False, ""
     try:
         renew_server(folder)
-    except FlfedError as error:  # an authority's key that is stored elsewhere needs a renewal by hand
+    except FlfedError as error:  # such as where the authority's key is stored elsewhere
         return False, render("coordinator.server.expiring", days=days, why=error)
     return True, render("coordinator.server.renewed", days=RENEWED_DAYS)
 
@@ -224,7 +224,7 @@ class Watch:
             self._problem = str(error)
 
     def _look(self, now: float) -> None:
-        # A certificate that was renewed by hand is used without a restart of the SuperLink.
+        # A renewed certificate is used without a restart of the SuperLink.
         if self._certificate.changed():
             self.supervisor.renew("caddy")
             self.notify(render("coordinator.server.certificate"))

@@ -85,9 +85,9 @@ def _state(folder: CoordinatorFolder, now: datetime) -> Iterator[Finding]:
     overview = status(folder)
     for problem in overview.problems:
         yield finding("state", problem=problem)
-    yield from machine.check_ending("renewal", overview.server_days)
+    yield from machine.check_ending("server-ending", overview.server_days)
     for authority in certificates(trusted(folder)):
-        yield from machine.check_ending("rotation", days_left(authority, now))
+        yield from machine.check_ending("authority-ending", days_left(authority, now))
     if not overview.serving:
         yield _port(folder)
 

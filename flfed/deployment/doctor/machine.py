@@ -6,21 +6,16 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import flfed
-from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.coordinator.certificates import RENEWED_DAYS
-from flfed.deployment.coordinator.kits import Terms, flwr_version
-from flfed.deployment.operator.join import check_versions
+from flfed.deployment.coordinator.kits import flwr_version
 from flfed.deployment.processes.units import TEMPLATES, number_of
-from flfed.errors import FlfedError
 from flfed.flower_names import FLOWER
 from flfed.paths import where
-from flfed.registry import kebab
 from flfed.words import render, usage_error
 
 LEAST_BYTES = 500_000_000
@@ -156,27 +151,3 @@ def check_flower() -> Iterator[Finding]:
     """Yield a finding where Flower is not the version that this flfed works with."""
     if flwr_version() != FLOWER:
         yield finding("flower", installed=flwr_version(), needed=FLOWER)
-
-
-def check_terms(facts: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield a finding where the coordinator has other versions than this machine.
-
-    Parameters
-    ----------
-    facts : mapping
-        Of `join.toml`.
-
-    Raises
-    ------
-    FlfedError, KeyError, TypeError, AttributeError
-        If they are no terms.
-    """
-    other = list(check_flower())
-    yield from other
-    if other:
-        return
-    terms = Terms(**{field.name: facts[kebab(field.name)] for field in fields(Terms)})
-    try:
-        check_versions(terms, "join.toml", own_bundle=bundle_sha256(), own_flfed=flfed.__version__)
-    except FlfedError as error:
-        yield finding("version", why=error)

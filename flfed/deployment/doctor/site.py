@@ -11,7 +11,7 @@ from pathlib import Path
 from flfed.callbacks import now_utc
 from flfed.deployment.doctor import machine
 from flfed.deployment.doctor.connection import Way, read_authority, read_key, unread
-from flfed.deployment.doctor.machine import Finding, check_terms, finding
+from flfed.deployment.doctor.machine import Finding, check_flower, finding
 from flfed.deployment.operator.join import joined
 from flfed.deployment.operator.outbound_proxy import read_proxy
 from flfed.deployment.operator.status import status_of
@@ -114,7 +114,7 @@ def _network(folder: SiteFolder, now: datetime) -> Iterator[Finding]:
     examine = None
     try:
         terms = joined(folder)
-        yield from check_terms(terms)
+        yield from check_flower()
         peer = proxy.address if proxy else terms["address"]
         yield from machine.check_egress(folder.site, peer)
         if not blocking:

@@ -1,7 +1,7 @@
-"""Joining and renewal of a site, and its kit.
+"""Joining of a site, and its kit.
 
-It reads the kit, makes its own key, and writes what the coordinator admits it by; later it takes renewals. A kit may be
-anybody's: two named members are read and nothing else, and nothing of it is written to disk before it is checked.
+It reads the kit, makes its own key, and writes what the coordinator admits it by. A kit may be anybody's: two named
+members are read and nothing else, and nothing of it is written to disk before it is checked.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
-from datetime import datetime, timedelta
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,14 @@ from flfed.deployment.coordinator.kits import (
     flwr_version,
     kit_of,
     moment,
-    renewal_of,
 )
 from flfed.deployment.site_state.trusted_files import is_elsewhere, make_signing_key
 from flfed.errors import FlfedError, UsageError
 from flfed.files import SHARED, locked, note, read_up_to, write_whole
-from flfed.parsers import parse_json, parse_toml
-from flfed.paths import SiteFolder, home, joined_sites, private_folder
-from flfed.registry import kebab, kebab_keys
+from flfed.parsers import parse_toml
+from flfed.paths import SiteFolder, home, private_folder
+from flfed.registry import kebab_keys
 from flfed.words import flfed_error, usage_error
-
-AHEAD = timedelta(days=1)
-"""By which two clocks may differ."""
 
 
 @dataclass(frozen=True)
@@ -80,22 +76,10 @@ class Joined:
     gate_key: str
 
 
-@dataclass(frozen=True)
-class Renewed:
-    """Changes that a renewal made at a site.
-
-    They are names of terms. `joined` is set where it was a new kit, with a new key.
-    """
-
-    site: str
-    changed: tuple[str, ...]
-    joined: Joined | None = None
-
-
 def log_file() -> Path:
     """Return the log of joining at this machine.
 
-    It has what was joined, renewed and refused, for all sites.
+    It has what was joined and refused, for all sites.
     """
     folder = home() / "sites"
     private_folder(folder)
@@ -120,7 +104,14 @@ def joined(folder: SiteFolder) -> dict[str, Any]:
         raise flfed_error("join.site.unread", file=folder.join) from None
 
 
-def join(file: Path, *, to: Path, agrees: Callable[[str], bool] | None = None, now: datetime | None = None) -> Joined:
+def join(
+    file: Path,
+    *,
+    to: Path,
+    agrees: Callable[[str], bool] | None = None,
+    replaces: Callable[[Read, str], bool] | None = None,
+    now: datetime | None = None,
+) -> Joined:
     """Join with a kit.
 
     Make the site's key, and its gate's where there is none; keep what the kit says, and write SITE.admission.
@@ -133,6 +124,9 @@ def join(file: Path, *, to: Path, agrees: Callable[[str], bool] | None = None, n
         The folder of SITE.admission.
     agrees : callable, optional
         Returns whether a person agrees to join as the kit's site.
+    replaces : callable, optional
+        Returns whether a person agrees that the kit takes the place of the one that the site joined with, of this
+        coordinator. The site then makes another key and must be admitted again; its ledger and its approvals stay.
     now : datetime, optional
 
     Raises
@@ -142,16 +136,21 @@ def join(file: Path, *, to: Path, agrees: Callable[[str], bool] | None = None, n
     """
     now = now or now_utc()
     try:
-        read = _readable(file, now)
+        read = read_kit(file, now=now)
         if agrees is not None and not agrees(read.kit.site):
             raise usage_error("join.site.stranger", site=read.kit.site)
-        folder = _made(read.kit.site)
+        folder = SiteFolder(read.kit.site)
+        folder.make()
+        if folder.network.stat().st_mode & 0o077:
+            raise usage_error("join.site.open", folder=folder.network)
+        before = _membership(folder, read)
+        if before and (replaces is None or not replaces(read, before["coordinator"])):
+            raise usage_error("join.site.present", **before, kit=file)
         # Under the lock, so that two commands cannot make two keys for one site.
         with locked(folder.network):
-            _check_unused(folder, read)
-            if folder.join.exists():
-                raise usage_error("join.site.present", **joined(folder))
-            membership = _written(folder, read, to, now, earlier=())
+            if (meanwhile := _membership(folder, read)) != before:
+                raise usage_error("join.site.present", **meanwhile, kit=file)
+            membership = _written(folder, read, to, now)
     except FlfedError as error:
         # What was refused is logged as well: somebody may have sent a false kit.
         note(log_file(), now, "kit refused", file=file.name[:100], reason=str(error))
@@ -161,28 +160,18 @@ def join(file: Path, *, to: Path, agrees: Callable[[str], bool] | None = None, n
     return membership
 
 
-def _readable(file: Path, now: datetime) -> Read:
-    read = read_kit(file, now=now)
-    _check_not_ahead(read.kit.terms, "kit", now)
-    check_versions(read.kit.terms, "kit", own_bundle=bundle_sha256(), own_flfed=flfed.__version__)
-    return read
-
-
-def _made(site: str) -> SiteFolder:
-    folder = SiteFolder(site)
-    folder.make()
-    if folder.network.stat().st_mode & 0o077:
-        raise usage_error("join.site.open", folder=folder.network)
-    return folder
-
-
-def _check_unused(folder: SiteFolder, read: Read) -> None:
+def _membership(folder: SiteFolder, read: Read) -> dict[str, Any]:
+    """Return what a site has of its coordinator, empty before it joined; refuse the kit that it joined with."""
+    if not folder.join.exists():
+        return {}
+    facts = joined(folder)
     # A code is for one key: used twice, it would belong to the first one.
-    if folder.join.exists() and joined(folder)["invitation-sha256"] == read.kit.invitation_sha256:
-        raise usage_error("join.site.used", **joined(folder), admission=folder.admission)
+    if facts["invitation-sha256"] == read.kit.invitation_sha256:
+        raise usage_error("join.site.used", **facts, admission=folder.admission)
+    return facts
 
 
-def _written(folder: SiteFolder, read: Read, to: Path, now: datetime, *, earlier: tuple[str, ...]) -> Joined:
+def _written(folder: SiteFolder, read: Read, to: Path, now: datetime) -> Joined:
     """Write all files of joining.
 
     `join.toml`, by which a site has joined, comes after everything it needs.
@@ -214,149 +203,22 @@ def _written(folder: SiteFolder, read: Read, to: Path, now: datetime, *, earlier
         "invitation-sha256": kit.invitation_sha256,
         "node-key": print_of_key,
     }
-    _keep(folder, kit.terms, read.ca, own, earlier)
+    # The terms that the gate reads are for both users.
+    for_gate = {
+        "format": FORMAT,
+        "site": folder.site,
+        "coordinator": kit.terms.coordinator,
+        "bundle-sha256": kit.terms.bundle_sha256,
+        "signing-key": kit.terms.signing_key,
+    }
+    write_whole(folder.terms, tomli_w.dumps(for_gate).encode(), mode=SHARED)
+    write_whole(folder.authority, read.ca)
+    facts = {"format": FORMAT, **kebab_keys(asdict(kit.terms)), **own}
+    write_whole(folder.join, tomli_w.dumps(facts).encode())
     write_whole(out, admission)
     return Joined(
         kit.site, kit.terms.coordinator, kit.terms.address, out, print_of_key, read.sha256, kit.expires, gate_key
     )
-
-
-def _keep(folder: SiteFolder, terms: Terms, ca: bytes, own: Mapping[str, object], earlier: tuple[str, ...]) -> None:
-    """Write the coordinator's terms and certificates.
-
-    The terms are for both users; `join.toml` is written last.
-    """
-    for_gate = {
-        "format": FORMAT,
-        "site": folder.site,
-        "coordinator": terms.coordinator,
-        "bundle-sha256": terms.bundle_sha256,
-        "signing-key": terms.signing_key,
-        # What the coordinator signed before it changed its key stays verifiable.
-        "earlier-signing-keys": list(earlier),
-    }
-    write_whole(folder.terms, tomli_w.dumps(for_gate).encode(), mode=SHARED)
-    write_whole(folder.authority, ca)
-    facts = {"format": FORMAT, **kebab_keys(asdict(terms)), **own, "earlier-signing-keys": list(earlier)}
-    write_whole(folder.join, tomli_w.dumps(facts).encode())
-
-
-def renew(file: Path, *, to: Path, site: str = "", now: datetime | None = None) -> Renewed:
-    """Take a renewal, or a new kit.
-
-    A new kit takes the place of the one that the site joined with.
-
-    A renewal must be signed by the signing key that the site knows, and keeps the site's own key. A
-    new kit is believed as the first one was; the site makes another key and must be admitted again.
-    Neither may be older than what the site has.
-
-    Parameters
-    ----------
-    file : Path
-    to : Path
-        The folder of SITE.admission, if it is a kit.
-    site : str
-        Which site renews; needed where several sites of this machine have joined.
-    now : datetime, optional
-
-    Raises
-    ------
-    UsageError
-        If it is refused; why is in the log too.
-    """
-    now = now or now_utc()
-    try:
-        content = read_some(file)
-        # A kit is a zip and begins with these letters; a renewal is JSON.
-        if content.startswith(b"PK"):
-            renewal = _renewed_by_kit(file, to, site, now)
-        else:
-            renewal = _renewed(content, site or _only_site(), now)
-    except FlfedError as error:
-        note(log_file(), now, "renewal refused", file=file.name[:100], reason=str(error))
-        raise
-    note(log_file(), now, "renewed", site=renewal.site, changed=list(renewal.changed), anew=renewal.joined is not None)
-    return renewal
-
-
-def _renewed_by_kit(file: Path, to: Path, site: str, now: datetime) -> Renewed:
-    read = _readable(file, now)
-    if site not in ("", read.kit.site):
-        raise usage_error("join.renewal.other-site", site=read.kit.site, wanted=site)
-    folder = SiteFolder(read.kit.site)
-    # Asked before the lock as well: without a folder there is nothing to lock.
-    joined(folder)
-    with locked(folder.network):
-        before = joined(folder)
-        _check_unused(folder, read)
-        _check_later(read.kit.terms, before, "kit", now)
-        earlier = _earlier(before, read.kit.terms)
-        membership = _written(_made(folder.site), read, to, now, earlier=earlier)
-    return Renewed(folder.site, _changed(before, read.kit.terms), membership)
-
-
-def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
-    folder = SiteFolder(site)
-    try:
-        facts = parse_json(content, "renewal")
-    except UsageError:
-        facts = None
-    if not isinstance(facts, dict):
-        raise usage_error("join.renewal.neither")
-    terms, ca = renewal_of(facts)
-    signed = {name: value for name, value in facts.items() if name != "signature"}
-    joined(folder)
-    with locked(folder.network):
-        before = joined(folder)
-        # Only the key that the site knows counts: the renewal names the next one.
-        if not signatures.coordinator_signed(signed, facts["signature"], before["signing-key"]):
-            raise usage_error("join.renewal.unsigned", coordinator=before["coordinator"], site=site)
-        _check_not_ahead(terms, "renewal", now)
-        _check_later(terms, before, "renewal", now)
-        check_authority(ca, now=now)
-        check_versions(terms, "renewal", own_bundle=bundle_sha256(), own_flfed=flfed.__version__)
-        # What is the site's own stays; all that the coordinator says is replaced.
-        shared = {kebab(field.name) for field in fields(Terms)} | {"format", "earlier-signing-keys"}
-        own = {name: value for name, value in before.items() if name not in shared}
-        _keep(folder, terms, ca, own, _earlier(before, terms))
-    return Renewed(site, _changed(before, terms))
-
-
-def _only_site() -> str:
-    sites = joined_sites()
-    if not sites:
-        raise usage_error("join.renewal.none-here")
-    if len(sites) > 1:
-        raise usage_error("join.renewal.several-here", count=len(sites), sites=", ".join(sites))
-    return sites[0]
-
-
-def _check_not_ahead(terms: Terms, what: str, now: datetime) -> None:
-    """Refuse terms from the future.
-
-    After them nothing would count as newer.
-    """
-    if moment("issued", terms.issued) > now + AHEAD:
-        here = now.isoformat(timespec="minutes")
-        raise usage_error("join.terms.ahead", what=what, issued=terms.issued, now=here)
-
-
-def _check_later(terms: Terms, before: Mapping[str, Any], what: str, now: datetime) -> None:
-    if moment("issued", before["issued"]) > now + AHEAD:
-        return  # what the site has came from the future itself: everything else is newer
-    if moment("issued", terms.issued) <= moment("issued", before["issued"]):
-        raise usage_error("join.terms.earlier", what=what, issued=terms.issued, before=before["issued"])
-
-
-def _earlier(before: Mapping[str, Any], terms: Terms) -> tuple[str, ...]:
-    # All keys that ever signed stay known, without the present one and without repetition.
-    keys = [*before["earlier-signing-keys"], before["signing-key"]]
-    return tuple(key for key in dict.fromkeys(keys) if key != terms.signing_key)
-
-
-def _changed(before: Mapping[str, Any], terms: Terms) -> tuple[str, ...]:
-    now = kebab_keys(asdict(terms))
-    return tuple(name for name, value in now.items() if before[name] != value and name != "issued")
 
 
 LARGEST_FILE = 65_536
@@ -416,6 +278,7 @@ def read_kit(path: Path, *, now: datetime) -> Read:
         With the first reason why it is refused.
     """
     read = open_kit(path)
+    check_versions(read.kit.terms, own_bundle=bundle_sha256(), own_flfed=flfed.__version__)
     check_authority(read.ca, now=now)
     if now >= moment("expires", read.kit.expires):
         raise usage_error("join.kit.expired", expires=read.kit.expires)
@@ -496,23 +359,20 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
 
 
 def check_authority(ca: bytes, *, now: datetime) -> None:
-    """Refuse unsuitable certificates.
-
-    Certificates to trust must be authorities, one or two, and hold now.
-    """
+    """Refuse a certificate to trust that is no authority's, or does not hold now."""
     authorities = certificates(ca)
-    # Nothing around them: what else stands in the file would be read by whoever trusts it.
-    if not 1 <= len(authorities) <= 2 or b"".join(map(certificate_text, authorities)) != ca:
+    # Nothing around it: what else stands in the file would be read by whoever trusts it.
+    if len(authorities) != 1 or certificate_text(authorities[0]) != ca:
         raise usage_error("join.authority.number")
-    for certificate in authorities:
-        if not _is_authority(certificate):
-            raise usage_error("join.authority.other")
-        until = certificate.not_valid_after_utc
-        since = certificate.not_valid_before_utc
-        if now >= until:
-            raise usage_error("join.authority.expired", until=until.isoformat())
-        if now < since:
-            raise usage_error("join.authority.early", since=since.isoformat())
+    (certificate,) = authorities
+    if not _is_authority(certificate):
+        raise usage_error("join.authority.other")
+    until = certificate.not_valid_after_utc
+    since = certificate.not_valid_before_utc
+    if now >= until:
+        raise usage_error("join.authority.expired", until=until.isoformat())
+    if now < since:
+        raise usage_error("join.authority.early", since=since.isoformat())
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:
@@ -522,27 +382,13 @@ def _is_authority(certificate: x509.Certificate) -> bool:
         return False
 
 
-def check_versions(terms: Terms, what: str, *, own_bundle: str, own_flfed: str) -> None:
-    """Refuse terms that need another version.
-
-    This machine's flfed or Flower could not take part under them.
-
-    Parameters
-    ----------
-    terms : Terms
-    what : str
-        "kit" or "renewal".
-    own_bundle : str
-        Hash of the bundle of the flfed installed here.
-    own_flfed : str
-        Its version.
-    """
+def check_versions(terms: Terms, *, own_bundle: str, own_flfed: str) -> None:
+    """Refuse a kit that needs another version: this machine's flfed or Flower could not take part under it."""
     # Flower's messages differ between its minor versions; its patches do not matter.
     if terms.flwr != flwr_version():
-        own = flwr_version()
-        raise usage_error("join.terms.flower", what=what, theirs=terms.flwr, own=own, flfed=terms.flfed)
+        raise usage_error("join.terms.flower", theirs=terms.flwr, own=flwr_version(), flfed=terms.flfed)
     if terms.bundle_sha256 != own_bundle and terms.flfed != own_flfed:
-        raise usage_error("join.terms.version", what=what, theirs=terms.flfed, own=own_flfed)
+        raise usage_error("join.terms.version", theirs=terms.flfed, own=own_flfed)
     # The same version with another hash: one of the two installations is not as it was released.
     if terms.bundle_sha256 != own_bundle:
-        raise usage_error("join.terms.bundle", what=what, own=own_flfed)
+        raise usage_error("join.terms.bundle", own=own_flfed)

@@ -53,9 +53,9 @@ class Receipts:
     Attributes
     ----------
     signed : list of Receipt
-        By the coordinator's key, or by an earlier one: a renewal named each.
+        By the coordinator's key.
     earlier : list of Receipt
-        By a key that no renewal named: its owner is unknown.
+        By another key, such as that of a coordinator that the site joined before.
     problems : list of str
         Changed or unsigned parts of the file.
     """
@@ -79,30 +79,17 @@ def _receipts_of(folder: SiteFolder) -> Ledger:
 def coordinator_key(folder: SiteFolder) -> str:
     """Return the coordinator's public signing key, as hex.
 
-    It is the one that the site's kit or its last renewal named.
+    It is the one that the site's kit named.
 
     Raises
     ------
     UsageError
         If the site's terms are absent or damaged.
     """
-    return _keys(folder)[0]
-
-
-def _keys(folder: SiteFolder) -> list[str]:
-    """Return the coordinator's present and earlier keys.
-
-    Its signed renewals name them.
-    """
-    terms = read_terms(folder)
-    earlier = terms.get("earlier-signing-keys", [])
-    if not isinstance(earlier, list):
-        earlier = [None]
-    keys = [terms.get("signing-key"), *earlier]
-    # One invalid value makes the file unusable: its list of keys must be complete.
-    if not all(isinstance(key, str) and HASH.fullmatch(key) for key in keys):
+    key = read_terms(folder).get("signing-key")
+    if not isinstance(key, str) or not HASH.fullmatch(key):
         raise usage_error("gate.files.signer", file=folder.terms)
-    return [str(key) for key in keys]
+    return key
 
 
 def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
@@ -176,22 +163,22 @@ def read_receipts(folder: SiteFolder, path: Path | None = None) -> Receipts:
     receipts = Receipts()
     inspection = Inspection()
     ledger = Ledger(path or folder.receipts, ordered=False)
-    keys: list[str] = []
+    present = ""
     for line in inspection.look(ledger.raws()):
         # A changed line is among the inspection's problems already.
         if line.kind != ledger_line.RECEIPT or not line.whole:
             continue
-        keys = keys or _keys(folder)
+        present = present or coordinator_key(folder)
         names = ("run", "head", "signature", "signing-key")
         run, head, signature, key = (str(line.facts.get(name)) for name in names)
         n = line.facts.get("line")
         if type(n) is not int:
             n = -1
         receipt = Receipt(site=folder.site, run=run, n=n, head=head)
-        # First its own key must verify it, then a renewal must vouch for that key.
+        # First its own key must verify it, then it is asked whose key that is.
         if not coordinator_signed(receipt.facts(), signature, key):
             receipts.problems.append(render("gate.ledger.receipt", n=line.n, run=run))
-        elif key in keys:
+        elif key == present:
             receipts.signed.append(receipt)
         else:
             receipts.earlier.append(receipt)

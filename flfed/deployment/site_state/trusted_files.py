@@ -61,9 +61,7 @@ def other_coordinator(folder: SiteFolder, approved_for: str) -> bool:
 
 
 def read_terms(folder: SiteFolder) -> dict[str, Any]:
-    """Return the coordinator's terms, from kit or renewal.
-
-    They are those of the last renewal, or of the kit where there was none.
+    """Return the coordinator's terms, from the kit that the site joined with.
 
     Raises
     ------

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from flfed.deployment.coordinator.certificates import signing_key, write_signing_key
+from flfed.deployment.coordinator.certificates import signing_key
+from flfed.files import write_whole
 from flfed.paths import CoordinatorFolder, SiteFolder
-from flfed.signatures import signing_public
+from flfed.signatures import private_text, signing_public
 
 SITES = ("cleveland", "hungarian", "switzerland")
 
@@ -18,7 +19,7 @@ def coordinator(home: Path) -> CoordinatorFolder:
 
     folder = CoordinatorFolder.default()
     folder.make()
-    write_signing_key(folder, Ed25519PrivateKey.generate())
+    write_whole(folder.keys / "signing.key", private_text(Ed25519PrivateKey.generate()))
     return folder
 
 

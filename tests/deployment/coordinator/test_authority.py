@@ -1,4 +1,4 @@
-"""The coordinator's certificates: whom a real TLS client trusts, before, during and after each change of a key."""
+"""The coordinator's certificates: whom a real TLS client trusts, and how the server's is renewed."""
 
 import json
 import socket
@@ -132,49 +132,6 @@ def test_a_renewed_server_is_believed_by_sites_that_did_nothing(folder):
     assert certificates.trusted(folder) == ca
 
 
-def test_while_authorities_change_no_site_loses_the_coordinator(folder):
-    old = certificates.trusted(folder)
-    certificates.prepare_authority(folder)
-    both = certificates.trusted(folder)
-    assert len(certificates.certificates(both)) == 2
-    assert both.startswith(old)
-    for ca in (old, both):
-        assert greeted(folder, ca, "fl.example.org") == "hello"
-    certificates.renew_server(folder)  # still by the old one
-    assert greeted(folder, old, "fl.example.org") == "hello"
-    certificates.finish_authority(folder)
-    new = certificates.trusted(folder)
-    assert both == old + new
-    for ca in (both, new):
-        assert greeted(folder, ca, "fl.example.org") == "hello"
-    with pytest.raises(ssl.SSLCertVerificationError):
-        greeted(folder, old, "fl.example.org")
-    assert not (folder.keys / "ca-next.key").exists()
-
-
-def test_authorities_change_in_two_steps_in_their_order(folder):
-    with pytest.raises(UsageError, match="no other authority was prepared"):
-        certificates.finish_authority(folder)
-    certificates.prepare_authority(folder)
-    with pytest.raises(UsageError, match="prepared already"):
-        certificates.prepare_authority(folder)
-
-
-def test_a_change_that_was_cut_off_can_be_done_again(folder):
-    old = certificates.trusted(folder)
-    certificates.prepare_authority(folder)
-    (folder.keys / "ca-next.key").unlink()  # the crash came before the last file of the first step
-    certificates.prepare_authority(folder)
-    assert certificates.trusted(folder).startswith(old)
-    assert len(certificates.certificates(certificates.trusted(folder))) == 2
-    coming = (folder.keys / "ca-next.key").read_bytes()
-    certificates.finish_authority(folder)
-    (folder.keys / "ca-next.key").write_bytes(coming)  # and before the last of the second
-    (folder.keys / "ca-next.key").chmod(0o600)
-    certificates.finish_authority(folder)
-    assert greeted(folder, certificates.trusted(folder), "fl.example.org") == "hello"
-
-
 @pytest.mark.parametrize(
     "address",
     ["fl.example.org", "fl.example.org:0", "fl.example.org:65536", "https://x:443", "*.x.org:443", "1.2.3:443",
@@ -199,10 +156,6 @@ def test_a_folder_that_is_no_coordinator_says_what_to_do(tmp_path: Path):
 
 def test_every_change_is_in_the_log_with_its_time(folder):
     certificates.renew_server(folder)
-    certificates.prepare_authority(folder)
-    certificates.finish_authority(folder)
     lines = [json.loads(line) for line in folder.log.read_text().splitlines()]
-    assert [line["what"] for line in lines] == [
-        "initialised", "server certificate renewed", "authority prepared", "authority changed",
-    ]  # fmt: skip
+    assert [line["what"] for line in lines] == ["initialised", "server certificate renewed"]
     assert all(abs((datetime.now(UTC) - datetime.fromisoformat(line["at"])).total_seconds()) < 60 for line in lines)

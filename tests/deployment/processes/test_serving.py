@@ -151,7 +151,7 @@ def test_only_one_of_the_two_is_run_where_that_is_asked(consortium: Any, home: P
         wait_until(lambda name=name: list(processes("cleveland")) == [name], 60)
         wait_until(lambda log=log: log.exists() and log.stat().st_size > 0, 60)
         first = processes("cleveland")[name]
-        os.utime(folder.join)  # as a renewal leaves it: the node reads its certificate and address anew
+        os.utime(folder.join)  # as joining again leaves it: the node reads its certificate and address anew
         if name == "node":
             wait_until(lambda first=first: processes("cleveland").get("node", first) != first, 60)
         else:
