@@ -8,7 +8,7 @@ from statistics import median
 from benchmarks.ours import at_work, run_ours
 from benchmarks.workload import WORKLOADS, Workload
 
-PACKED = {"codec.name": "int8", "codec.download": "int8"}
+PACKED = {"codec.name": "int8"}
 
 
 def measure(repetitions: int = 5) -> dict[str, dict[str, float]]:

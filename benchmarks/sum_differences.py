@@ -31,7 +31,7 @@ from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.arrays import flattened, shapes_of, unflattened
 from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 from flfed.updates.privacy.site_dp import SiteDp
-from flfed.updates.ring import Ring
+from flfed.updates.ring import LARGEST_ENTRY, Ring
 
 SEEDS = (42, 43, 44, 45, 46)
 ROUNDS = (2, 10, 40)
@@ -110,7 +110,7 @@ class Consortium:
                 normals=generator(seed, site="", purpose=f"noise {answer}").standard_normal,
             )
             return (mean or {})[""] * sites
-        ring = Ring.of_updates(sites, self.study.largest_entry)
+        ring = Ring.of_updates(sites, LARGEST_ENTRY)
         numbers = [
             ring.encode(updates[site], generator(seed, site=site, purpose=f"sum {answer}")) for site in sorted(listed)
         ]

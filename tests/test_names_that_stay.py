@@ -53,7 +53,7 @@ LISTED = {
         "boosted-trees ditto fedadagrad fedadam fedavg fedavgm fednova fedper fedprox fedyogi median scaffold "
         "trimmed-mean"
     ),
-    "model": "boosted-trees linear logistic mlp", "codec": "float16 int4 int8 top-k", "mechanism": "record-dp site-dp",
+    "model": "boosted-trees linear logistic mlp", "codec": "int8 top-k", "mechanism": "record-dp site-dp",
 }  # fmt: skip
 DATASETS = """
 breast-cancer card-fraud diabetes drug-reviews engine-life heart-disease heart-flamby influenza loan-default
@@ -83,7 +83,7 @@ OFFERED = {
         "answer_releases charged check check_sites colluding kept_back merged private_steps promise protects_rows "
         "round_release site_noise spent uncharged warnings"
     ),
-    "Codec": "decode defect encode feedback largest_error shapes unbiased",
+    "Codec": "decode defect encode feedback shapes",
     "FedAvg": (
         "aggregate_evaluate aggregate_train assign check client_arrays client_extra client_settings client_terms "
         "combine configure_evaluate configure_train extra_shapes moments start weight"
@@ -163,15 +163,14 @@ def test_keys_of_a_study_are_there():
         name = "fedavg"
         rounds = 3
         [codec]
-        name = "none"
-        download = "int8"
+        name = "int8"
         [privacy]
         covers = "updates"
         secure-aggregation = "off"
     """
     study = Study.parse(text.replace('covers = "updates"', ""))
     assert (study.strategy.name, study.rounds, study.model.name) == ("fedavg", 3, "logistic")
-    assert (study.codec.name, study.download, study.secure_aggregation) == ("none", "int8", "off")
+    assert (study.codec.name, study.secure_aggregation) == ("int8", "off")
     assert study.dataset.sites == ("cleveland", "hungary")
     protected = Study.parse(text.replace("[privacy]", '[privacy]\nname = "record-dp"'))
     assert protected.privacy.settings["covers"] == "updates"

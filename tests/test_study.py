@@ -147,7 +147,6 @@ def test_a_table_that_is_none_is_refused(table: str):
     (with_line("privacy", "epsilon = 3.0"), "[privacy]: epsilon needs name; known: re"),
     (with_line("privacy", "covrs = 'study'"), "Or covrs is misspelt"),
     (TEXT.replace('"off"', '"yes"'), "[privacy]: secure-aggregation='yes' must be one of 'off', 'auto', 'on'"),
-    (with_line("privacy", "largest-entry = 0"), "[privacy]: largest-entry=0.0 must be in (0, 1048576"),
     (
         "privacy = 1\n" + TEXT.replace('[privacy]\nsecure-aggregation = "off"\n', ""),
         "study: privacy must be a table",
@@ -158,9 +157,9 @@ def test_a_table_of_privacy_with_a_wrong_value_is_refused(text: str, said: str):
 
 
 def test_secure_sums_stand_beside_a_mechanism_and_are_off_unless_asked_for():
-    assert (Study.parse(TEXT).secure_aggregation, Study.parse(TEXT).largest_entry) == ("off", 8.0)
-    study = Study.parse(TEXT).replace({"secure-aggregation": "on", "largest-entry": 2, "privacy.name": "record-dp"})
-    assert (study.secure_aggregation, study.largest_entry, study.privacy.name) == ("on", 2.0, "record-dp")
+    assert Study.parse(TEXT).secure_aggregation == "off"
+    study = Study.parse(TEXT).replace({"secure-aggregation": "on", "privacy.name": "record-dp"})
+    assert (study.secure_aggregation, study.privacy.name) == ("on", "record-dp")
     assert study.privacy.settings == {}
 
 
@@ -171,7 +170,6 @@ def test_secure_sums_are_refused_with_what_cannot_be_summed_or_would_be_of_few_s
         study.replace({"codec.name": "int8"})
     with pytest.raises(UsageError, match="draws the sites of a sum at random"):
         study.replace({"strategy.fraction": 0.5})
-    assert study.replace({"codec.download": "int8"}).download == "int8"
 
 
 def test_text_that_is_no_toml_says_where():

@@ -46,13 +46,13 @@ LISTED_WORDS = {
     "model": "The settings of each model are in the same table.",
     "strategy": "The settings of each strategy are in the same table.",
     "mechanism": "The settings of each mechanism are in the same table. Without it a study gives no privacy guarantee.",
-    "codec": "The settings of each codec are in the same table. Without it updates and model are sent uncompressed.",
+    "codec": "The settings of each codec are in the same table. Without it updates are sent uncompressed.",
     "statistic": "Figures from sums over all rows, without a model. The settings of each are in the same table.",
 }
 
 
 BESIDE = {
-    "strategy": ("rounds",), "codec": ("download",), "mechanism": ("secure-aggregation", "largest-entry"),
+    "strategy": ("rounds",), "mechanism": ("secure-aggregation",),
     "model": ("warm-start", "start-sha256", "frozen-layers"),
 }  # fmt: skip
 """Keys of such a table that belong to the study itself."""

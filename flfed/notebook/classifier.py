@@ -36,7 +36,7 @@ from flfed.study.study import Study, plain_value
 from flfed.study.template import StudyTemplate
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 from flfed.updates.aggregation.rounds import Participant, RunContext
-from flfed.updates.codec import codec_of, download_of
+from flfed.updates.codec import codec_of
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 from flfed.words import render
@@ -278,7 +278,6 @@ def train(study: Study, sites: Sequence[Site]) -> tuple[dict[str, np.ndarray], E
                 rounds=study.rounds,
                 seed=study.seed,
                 codec=codec_of(study),
-                download=download_of(study),
             )
         )
         first = first_arrays(trainable, len(input_names(layout)))

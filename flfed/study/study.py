@@ -39,7 +39,6 @@ from flfed.study.tables import (
     Split,
     Sums,
     WarmStart,
-    parse_download,
     parse_sweep,
 )
 from flfed.study.template import StudyTemplate
@@ -88,18 +87,11 @@ class Study(StudyKind, Crossing, metaclass=_FromKeywords):
         Every draw of the run follows from it. Example: `seed = 42`.
     dataset, split, encode, model, plan, strategy, privacy, codec, compare, statistic, analysis
         The tables of the file; `analysis` is that of a statistic "summary", in place of `statistic`, else None.
-    download : {"none", "float16", "int8"}
-        Codec of the model that sites are sent. The coordinator keeps the model itself as it is, and all sites train
-        from the same unpacked one. It stands in the table `[codec]`. Example: `download = "int8"`.
     secure_aggregation : {"off", "auto", "on", "ckks"}
         Whether the coordinator gets sums of the sites' updates only, and no update of one site: "auto" where three
         institutions or more take part. "ckks" (extra `flfed[he]`) sums ciphertexts. The coordinator has no model
         either, but a single site that works with it can read all updates, and a round needs all sites. It stands in the
         table `[privacy]`. Example: `secure-aggregation = "auto"`.
-    largest_entry : float, > 0
-        Largest absolute value of an entry of a site's update under secure aggregation, under "ckks" of its model. A
-        site whose update has a larger one sends none. Under `site-dp` it is not used: `clip` and the noise decide. It
-        stands in the table `[privacy]`. Example: `largest-entry = 2.0`.
     warm_start : str
         Run, or exported folder, whose model this one begins with: columns go by name, rewritten for this study's
         encoder. It stands in the table `[model]`. Example: `warm-start = "20261120-abcd"`.
@@ -407,7 +399,6 @@ def _keys_by_table(table: Table) -> dict[str, set[str]]:
         keys_by_table[STATISTIC] = _field_keys(Analysis)
     keys_by_table |= {
         "strategy": {"rounds"},
-        "codec": {"download"},
         "privacy": _field_keys(Sums),
         "model": _field_keys(WarmStart),
     }
@@ -451,7 +442,6 @@ def _study(table: dict[str, Any], text: str) -> Study:
     start = _split_off(parts["model"], WarmStart)
     start.check()
     sums.check(parts)
-    download = parse_download(parts["codec"].pop("download", "none"))
     listed: dict[str, Any] = {name: _listed(kind, parts[name]) for name, kind in KINDS.items()}
     made["compare"].check_privacy(listed["privacy"].name)
     return Study(
@@ -460,7 +450,6 @@ def _study(table: dict[str, Any], text: str) -> Study:
         legal_basis=_text(table, "legal-basis"),
         expires=_date(table),
         seed=_seed(table),
-        download=download,
         rounds=rounds,
         analysis=analysis,
         **listed,

@@ -10,7 +10,7 @@ import datetime
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self, cast, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field
 
@@ -125,12 +125,8 @@ LEAST_COHORT = {"open": 2, "institution": 3}
 """Fewest sites of a run by the disclosure of a policy, where it names no number itself."""
 Sharing = Literal["named", "pseudonym", "aggregate-only"]
 """How a site's own figures may be written down: under its name, under another, or in sums over sites only."""
-Download = Literal["none", "float16", "int8"]
-"""Codecs of the model that sites are sent."""
 SecureAggregation = Literal["off", "auto", "on", "ckks"]
 """Whether the server gets sums of the sites' updates only; "auto" where three institutions or more take part."""
-LARGEST_ENTRY = 8.0
-"""Largest absolute value of an entry of a site's update under secure aggregation, where a study sets none."""
 TABLE_OF = {"mechanism": "privacy"}
 """The study's table that names a listed kind, where it is not the kind's own name."""
 TREES = "boosted-trees"
@@ -446,7 +442,7 @@ class Named:
         thing = registry.load(kind, self.name)
         where = f"[{TABLE_OF.get(kind, kind)}] {self.name}"
         # The table holds these keys beside the constructor's own.
-        beside = {"strategy": ("name", "rounds"), "codec": ("name", "download")}.get(kind, ("name",))
+        beside = ("name", "rounds") if kind == "strategy" else ("name",)
         return thing(**read_settings(thing, self.settings, where, beside=beside))
 
 
@@ -456,14 +452,12 @@ class Crossing:
 
     Attributes
     ----------
-    codec, download, secure_aggregation, largest_entry
+    codec, secure_aggregation
         As `Study` has them.
     """
 
     codec: Named = Named(name="none")
-    download: Download = "none"
     secure_aggregation: SecureAggregation = "off"
-    largest_entry: float = LARGEST_ENTRY
 
     @property
     def aggregation(self) -> SecureAggregationMode:
@@ -554,12 +548,11 @@ class Sums(Settings, where="[privacy]", frozen=True):
 
     Attributes
     ----------
-    secure_aggregation, largest_entry
+    secure_aggregation
         As `Study` has them.
     """
 
     secure_aggregation: SecureAggregation = "off"
-    largest_entry: Annotated[float, Field(gt=0, le=2.0**20)] = LARGEST_ENTRY
 
     def check(self, tables: Mapping[str, Mapping[str, Any]]) -> None:
         """Refuse tables of a study that cannot be summed, or would be summed over a few sites only."""
@@ -594,14 +587,6 @@ class WarmStart(Settings, where="[model]", frozen=True):
             needing.append("train = false")
         if needing and not self.warm_start:
             raise usage_error("study.sums.start", key=needing[0])
-
-
-def parse_download(value: object) -> Download:
-    """Return the codec of the model that sites are sent, as [codec] names it."""
-    if value not in get_args(Download):
-        choices = ", ".join(map(repr, get_args(Download)))
-        raise usage_error("study.reading.download", download=value, choices=choices)
-    return cast(Download, value)
 
 
 def parse_sweep(settings: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:

@@ -1,6 +1,6 @@
 """Interface of the codecs in `updates/codecs/`.
 
-A codec packs a model's arrays, or an update's, into fewer bytes and reads them back.
+A codec packs an update's arrays into fewer bytes and reads them back.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flfed import registry
 from flfed.refusals import Refusal
 from flfed.study.study import Study
 from flfed.updates.arrays import Arrays, Shapes, arrays_defect, entries_of, flattened, unflattened
 
-__all__ = ["Codec", "Shapes", "codec_of", "download_of", "entries_of", "flattened", "unflattened"]
+__all__ = ["Codec", "Shapes", "codec_of", "entries_of", "flattened", "unflattened"]
 # Codecs of other packages import the functions on arrays from here.
 
 
@@ -40,8 +39,6 @@ class Codec:
 
     feedback = False
     """Whether the omitted part is added to the site's next update. It is kept at the site, and never sent."""
-    unbiased = True
-    """Whether the mean over draws of `decode(encode(x))` is `x`."""
 
     def shapes(self, model: Shapes) -> Shapes:
         """Return names, shapes and types of the packed arrays.
@@ -101,10 +98,6 @@ class Codec:
         """
         return arrays_defect(packed, self.shapes(model))
 
-    def largest_error(self, arrays: Arrays) -> dict[str, float]:
-        """Return a bound of `|decode(encode(x)) - x|` for each array of finite values."""
-        return dict.fromkeys(arrays, 0.0)
-
 
 def codec_of(study: Study) -> Codec | None:
     """Return the codec of a study's updates, None where it has none.
@@ -117,12 +110,4 @@ def codec_of(study: Study) -> Codec | None:
     if study.codec.name == "none":
         return None
     codec: Codec = study.codec.build("codec")
-    return codec
-
-
-def download_of(study: Study) -> Codec | None:
-    """Return the codec of the model that sites are sent, None where it has none."""
-    if study.download == "none":
-        return None
-    codec: Codec = registry.load("codec", study.download)()
     return codec

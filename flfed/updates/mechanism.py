@@ -17,7 +17,7 @@ from flfed.study.study import Study
 from flfed.study.tables import TREES
 from flfed.updates.accounting import Release
 from flfed.updates.arrays import Arrays
-from flfed.updates.ring import Ring
+from flfed.updates.ring import LARGEST_ENTRY, Ring
 from flfed.words import render, usage_error
 
 WEAK_EPSILON = 10.0
@@ -70,7 +70,7 @@ class SiteNoise:
 
     @property
     def largest(self) -> float:
-        """Largest entry of the ring, in place of the study's `largest-entry`.
+        """Largest entry of the ring, in place of `LARGEST_ENTRY`.
 
         No honest update with its noise has a larger one, nor does the check of a sum's norm refuse honest sites. It is
         ten times the sum of clip and one deviation, rounded up to a power of two, so that all sites have the same
@@ -433,4 +433,4 @@ def noise_of_site(study: Study, least: int) -> SiteNoise | None:
 def largest_entry(study: Study, least: int) -> float:
     """Return the largest entry of a site in the ring of a study's updates; parameters as of `noise_of_site`."""
     noise = noise_of_site(study, least)
-    return study.largest_entry if noise is None else noise.largest
+    return LARGEST_ENTRY if noise is None else noise.largest

@@ -23,6 +23,10 @@ TYPES: dict[int, tuple[np.dtype[Any], np.dtype[Any]]] = {
 """Of each number of bits: the type that wraps modulo 2^bits, and the type of the same bits with a sign."""
 
 
+LARGEST_ENTRY = 8.0
+"""Largest absolute entry of a site's update in a sum, under "ckks" of its model; `SiteNoise` has one of its own."""
+
+
 @dataclass(frozen=True)
 class Ring:
     """Whole numbers modulo 2^bits that stand for numbers of at most `largest`.

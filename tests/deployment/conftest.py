@@ -33,7 +33,7 @@ from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
 from flfed.updates.aggregation.rounds import Participant, RunContext
-from flfed.updates.codec import codec_of, download_of
+from flfed.updates.codec import codec_of
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.strategies.fedavg import FedAvg, to_record
 from tests import small_runs
@@ -121,7 +121,7 @@ class Gated:
             RunContext(
                 participants={self.folder.site: Participant(node_id=1, rows_high=99, version=flfed.__version__)},
                 encoder=encoder, plan=self.study.plan, rounds=self.study.rounds, seed=1, observer=print,
-                codec=codec_of(self.study), download=download_of(self.study),
+                codec=codec_of(self.study),
             )
         )  # fmt: skip
         strategy.run.delivery.holders.update({self.folder.site} if holder else ())

@@ -21,21 +21,21 @@ from tests.deployment.conftest import CountingFrame
 
 RUN = "20261120-abcd"
 CODECS = {
-    "int8": '[codec]\nname = "int8"\ndownload = "int8"\n', "int4": '[codec]\nname = "int4"\ndownload = "float16"\n',
-    "top-k": '[codec]\nname = "top-k"\nshare = 0.5\n', "float16": '[codec]\nname = "float16"\n',
-}  # fmt: skip
+    "int8": '[codec]\nname = "int8"\n',
+    "top-k": '[codec]\nname = "top-k"\nshare = 0.5\n',
+}
 BAD: dict[str, tuple[str, Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], str]] = {
     "a scale of NaN": ("int8", lambda a: {**a, "scales": a["scales"] * np.float32("nan")}, "not finite"),
-    "an infinite scale": ("int4", lambda a: {**a, "scales": a["scales"] + np.float32("inf")}, "not finite"),
+    "an infinite scale": ("int8", lambda a: {**a, "scales": a["scales"] + np.float32("inf")}, "not finite"),
     "a scale of zero": ("int8", lambda a: {**a, "scales": a["scales"] * 0}, "not above 0"),
-    "a scale below zero": ("int4", lambda a: {**a, "scales": -a["scales"]}, "not above 0"),
+    "a scale below zero": ("int8", lambda a: {**a, "scales": -a["scales"]}, "not above 0"),
     "one entry more": ("int8", lambda a: {**a, "values": np.append(a["values"], np.int8(1))}, "shape|too large"),
-    "one entry less": ("int4", lambda a: {**a, "values": a["values"][:-1]}, "shape"),
+    "one entry less": ("int8", lambda a: {**a, "values": a["values"][:-1]}, "shape"),
     "another type": ("int8", lambda a: {**a, "values": a["values"].astype(np.uint8)}, "type|dtype"),
     "no scales": ("int8", lambda a: {"values": a["values"]}, "has no array 'scales'|names of arrays"),
     "a place twice": ("top-k", lambda a: {**a, "indexes": a["indexes"] * 0}, "ascending"),
     "a place out of range": ("top-k", lambda a: {**a, "indexes": a["indexes"] + np.uint16(60_000)}, "out of range"),
-    "an infinite value": ("float16", lambda a: {"values": a["values"] + np.float16("inf")}, "not finite"),
+    "an infinite value": ("top-k", lambda a: {**a, "values": a["values"] + np.float32("inf")}, "not finite"),
 }
 
 
@@ -46,7 +46,7 @@ def with_arrays(content: RecordDict, change: Callable[[dict[str, np.ndarray]], d
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_a_packed_model_comes_in_a_packed_update_leaves_and_both_are_of_the_studys_shapes(gated, small_study, codec):
+def test_a_packed_update_leaves_and_is_of_the_studys_shapes(gated, small_study, codec):
     site = gated(small_study + CODECS[codec])
     message = site.trained()
     reply = site.answer(message)
@@ -69,17 +69,6 @@ def test_a_badly_packed_update_does_not_leave(gated, small_study, why: str):
     left = site.gate.leaving(message, reply, context)
     assert left.has_error() and "its train reply is held back: its section 'arrays' " in left.error.reason
     assert any(word in left.error.reason for word in said.split("|")), left.error.reason
-
-
-@pytest.mark.parametrize("why", [why for why, (codec, *_) in BAD.items() if codec == "int8"])
-def test_a_badly_packed_model_does_not_come_in_and_no_row_is_read_for_it(gated, small_study, why: str):
-    _, change, said = BAD[why]
-    site = gated(small_study + CODECS["int8"])
-    message = site.trained()
-    with_arrays(message.content, change)
-    refused = site.refusal(message)
-    assert "the train message does not fit the study: its section 'arrays' " in refused
-    assert any(word in refused for word in said.split("|")), refused
 
 
 @pytest.mark.parametrize("why", BAD)

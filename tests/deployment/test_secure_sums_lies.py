@@ -24,12 +24,11 @@ from flfed.updates.aggregation.secure_sum import SecureSums
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.secure_sum import UNMASK
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply
-from flfed.updates.ring import rings
+from flfed.updates.ring import LARGEST_ENTRY, rings
 from flfed.updates.strategies.fedavg import FedAvg
 from tests.deployment.summing import Consortium, Coordinator, CoordinatorKilled, begun
 
 ROUNDS = 3
-LARGEST = 1000.0
 Change = Callable[[TrainReply], TrainReply]
 
 
@@ -38,9 +37,7 @@ def consortium(small_sites: Callable[..., list[Site]], small_study: str) -> Call
     """A function that returns four sites that approved a study."""
 
     def make(asked: str = "on", **changes: Any) -> Consortium:
-        study = Study.parse(small_study).replace(
-            {"secure-aggregation": asked, "strategy.rounds": ROUNDS, "largest-entry": LARGEST} | changes
-        )
+        study = Study.parse(small_study).replace({"secure-aggregation": asked, "strategy.rounds": ROUNDS} | changes)
         return Consortium(small_sites(4, rows=80, policy=Policy(disclosure="open", resplit=True)), study)
 
     return make
@@ -67,7 +64,7 @@ def moved(by: float) -> Change:
 
     def go(reply: TrainReply) -> TrainReply:
         assert reply.masked is not None
-        step = np.uint32(int(by * rings(4, LARGEST)[0].scale))
+        step = np.uint32(int(by * rings(4, LARGEST_ENTRY)[0].scale))
         vector = reply.masked.vector.copy()
         vector[1:] += step
         return replace(reply, masked=replace(reply.masked, vector=vector))
@@ -107,7 +104,7 @@ def after(consortium: Callable[..., Consortium], rounds: int) -> dict[str, np.nd
     return seen[rounds]
 
 
-@pytest.mark.parametrize("change", [unmasked, moved(600.0)], ids=["other mask", "norm"])
+@pytest.mark.parametrize("change", [unmasked, moved(4.8)], ids=["other mask", "norm"])
 def test_a_sum_that_does_not_count_or_is_too_large_ends_the_run_with_the_last_good_model(consortium, change):
     found = consortium()
     run = Coordinator(found).run(lie=lying([2], change))
@@ -115,15 +112,6 @@ def test_a_sum_that_does_not_count_or_is_too_large_ends_the_run_with_the_last_go
     said = "does not count its 4 sites" if change is unmasked else "the norm of the sum is"
     assert run.reason.startswith("round 2: ") and said in run.reason
     good = after(consortium, 1)
-    assert all((value == good[name]).all() for name, value in model(run).items())
-
-
-def test_a_scaled_update_shows_by_the_loss_of_the_next_round_and_the_model_before_it_is_the_result(consortium):
-    found = consortium()
-    # In the first round the norm may be a tenth of the largest: 4 · 1000 · √p / 10.
-    run = Coordinator(found).run(lie=lying([1], moved(300.0)))
-    assert run.status == "stopped" and "the mean loss of the model is not finite, or more than 10 times" in run.reason
-    good = after(consortium, 0)
     assert all((value == good[name]).all() for name, value in model(run).items())
 
 
@@ -158,7 +146,7 @@ def secrets_of(consortium: Consortium) -> list[bytes]:
                     flat = max(reply.delta.values(), key=np.size).ravel()
                     found.extend(np.asarray(flat, dtype).tobytes() for dtype in ("<f4", ">f4", "<f8", ">f8"))
                     for weight in (1.0, reply.num_examples / 999, reply.num_examples / 99):
-                        step = rings(4, LARGEST)[0].scale
+                        step = rings(4, LARGEST_ENTRY)[0].scale
                         low = np.floor(weight * flat * step).astype(np.int64)
                         # Rounding up or down is by chance: two neighbours are told by one entry alone.
                         found.extend(low.astype("<u4").tobytes() for low in (low, low + 1))

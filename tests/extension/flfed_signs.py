@@ -17,7 +17,6 @@ class Signs(Codec):
     """
 
     feedback = True
-    unbiased = False
 
     def shapes(self, model: Shapes) -> Shapes:
         """Return an array of eight signs a byte, and one of their common size."""
@@ -33,8 +32,3 @@ class Signs(Codec):
         """Return the size with each entry's sign."""
         above = np.unpackbits(packed["signs"], count=entries_of(model))
         return unflattened(np.where(above, 1.0, -1.0) * packed["size"].astype(np.float64), model)
-
-    def largest_error(self, arrays: Arrays) -> dict[str, float]:
-        """Return the size and the largest entry together."""
-        size = float(np.abs(flattened(arrays)).mean())
-        return {name: 1.001 * (size + float(np.abs(value).max())) for name, value in arrays.items()}

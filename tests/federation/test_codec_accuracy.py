@@ -1,8 +1,7 @@
-"""Codecs cost no AUC: paired over ten splits of real studies; without what keeps the mean right they do."""
+"""Codecs cost no AUC, paired over ten splits of real studies; without error feedback top-k does."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,15 @@ from flfed import registry
 from flfed.federation.server.run import run
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
-from flfed.seeds import generator
 from flfed.study.study import Study
-from flfed.updates.arrays import Arrays, Shapes, shapes_of
-from flfed.updates.codecs.int8 import Int8
 from flfed.updates.codecs.top_k import TopK
-from flfed.updates.strategies.fedavg import FedAvg
 
 Changes = dict[str, Any]
 SPLITS = 10
 MLP: Changes = {"model.name": "mlp", "model.hidden": [16]}
-BOTH_WAYS: Changes = {"codec.name": "int8", "download": "int8"}
+INT8: Changes = {"codec.name": "int8"}
 CODECS: dict[str, tuple[Changes, float]] = {
-    "int8 both ways": (BOTH_WAYS, 0.002), "int4 up": ({"codec.name": "int4"}, 0.003),
-    "top-k up": ({"codec.name": "top-k", "share": 0.1}, 0.005),
+    "int8": (INT8, 0.002), "top-k": ({"codec.name": "top-k", "share": 0.1}, 0.005),
 }  # fmt: skip
 """What each may move the mean AUC by."""
 
@@ -61,7 +55,7 @@ def test_a_codec_moves_the_mean_auc_by_less_than_its_bar(name: str, model: Chang
         assert abs(moved.mean()) <= bar, (codec, moved)
 
 
-# The wrong ones, shown once, on the study that catches them.
+# The wrong one, shown once, on the study that catches it.
 
 
 class Forgetful(TopK):
@@ -70,43 +64,10 @@ class Forgetful(TopK):
     feedback = False
 
 
-class Nearest(Int8):
-    """Int8 that rounds to the nearest: what an update moves a weight by less than half a multiple is never heard of."""
-
-    def encode_all(self, arrays: Sequence[Arrays], rngs: Sequence[Any]) -> list[Arrays]:
-        return super().encode_all(arrays, [Halves()] * len(rngs))  # type: ignore[list-item]  # - it has what is asked
-
-
-class Halves:
-    """Draws a half again and again."""
-
-    def random(self, count: int) -> np.ndarray:
-        return np.full(count, 0.5)
-
-
-class ForgetsFloats(FedAvg):
-    """FedAvg whose server goes on from the model as the sites read it."""
-
-    def combine(self, incoming: Arrays, deltas: Any, weights: Any) -> Arrays:
-        shapes: Shapes = shapes_of(incoming)
-        rng = generator(self.run.seed, site="", purpose="download-codec", number=self.rounds_done + 1)
-        assert self.run.download is not None
-        read = self.run.download.decode(self.run.download.encode(incoming, rng), shapes)
-        return super().combine(read, deltas, weights)
-
-
 @pytest.mark.proof
-def test_what_forgets_or_rounds_to_the_nearest_moves_the_auc_of_a_study_with_many_columns(monkeypatch):
+def test_a_site_that_forgets_what_it_left_out_moves_the_auc_of_a_study_with_many_columns():
     study = Study.load("preterm-birth")
     plain = aucs(study, {})
-    with registry.lending("codec", [Forgetful]), registry.lending("strategy", [ForgetsFloats]):
+    with registry.lending("codec", [Forgetful]):
         unfed = aucs(study, {"codec.name": "forgetful", "share": 0.1}) - plain
-        assert unfed.mean() < -0.03
-        kept = aucs(study, BOTH_WAYS) - plain
-        lost = aucs(study, {**BOTH_WAYS, "strategy.name": "forgets-floats"}) - plain
-        # Its errors add up at random: to nothing on the mean, and to much in a split.
-        assert kept.std(ddof=1) < 0.001 < lost.std(ddof=1)
-        assert np.abs(kept).max() < 0.002 < np.abs(lost).max()
-        monkeypatch.setitem(registry._LENT, ("codec", "int8"), Nearest)
-        nearest = aucs(study, {**BOTH_WAYS, "strategy.name": "forgets-floats"}) - plain
-        assert np.abs(nearest).max() > 0.002 and nearest.std(ddof=1) > 2 * kept.std(ddof=1)
+    assert unfed.mean() < -0.03

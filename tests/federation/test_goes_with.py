@@ -22,7 +22,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "privacy.name": "record-dp", "privacy.epsilon": 8.0, "privacy.delta": 1e-3, "plan.steps": 5, "plan.batch": 16,
     },
     "`site-dp`": {"privacy.name": "site-dp", "privacy.noise": 1.0, "privacy.clip": 0.5, "privacy.delta": 1e-3},
-    "a codec": {"codec.name": "int8", "codec.download": "int8"},
+    "a codec": {"codec.name": "int8"},
     "part of the units": {"model.name": "mlp", "model.hidden": [4]},
 }  # fmt: skip
 

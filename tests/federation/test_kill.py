@@ -193,7 +193,7 @@ def test_a_run_that_begins_with_an_earlier_model_goes_on_after_a_kill_while_that
             children.close()
 
 
-TOP_K = CHANGES | {"codec.name": "top-k", "codec.share": 0.1, "codec.download": "int8"}
+TOP_K = CHANGES | {"codec.name": "top-k", "codec.share": 0.1}
 VARIATES = CHANGES | {"strategy.name": "scaffold"}
 OWN_LAYER = CHANGES | {"strategy.name": "fedper", "strategy.select": "last"}
 OWN_MODEL = CHANGES | {"strategy.name": "ditto"}

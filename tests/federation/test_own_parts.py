@@ -39,7 +39,7 @@ AUC = "roc_auc_score"
 PUT_ON_UPDATES: list[dict[str, Any]] = [
     {"privacy.secure-aggregation": "on"},
     {"privacy.name": "site-dp", "privacy.clip": 0.5, "privacy.noise": 0.5, "privacy.delta": 1e-3},
-    {"codec.name": "int8", "codec.download": "int8"}, {"codec.name": "top-k", "codec.share": 0.3},
+    {"codec.name": "int8"}, {"codec.name": "top-k", "codec.share": 0.3},
 ]  # fmt: skip
 
 

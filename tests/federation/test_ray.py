@@ -108,10 +108,10 @@ class Noted(Frame):
 @pytest.mark.proof
 @pytest.mark.servers
 @pytest.mark.parametrize("changes", [
-    {"codec.name": "top-k", "codec.share": 0.4, "codec.download": "int8"},
+    {"codec.name": "top-k", "codec.share": 0.4},
     {"strategy.name": "scaffold"},
     {"strategy.name": "fedper", "model.name": "mlp", "model.hidden": [8]},
-    {"strategy.name": "ditto"}, {"codec.name": "int8", "codec.download": "int8"},
+    {"strategy.name": "ditto"}, {"codec.name": "int8"},
 ])  # fmt: skip
 def test_codecs_variates_and_own_parts_give_what_the_process_itself_gives_though_messages_reach_several_processes(
     changes, small_sites, small_study, tmp_path, nothing_left, monkeypatch

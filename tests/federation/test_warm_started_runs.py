@@ -36,7 +36,7 @@ GOING_WITH: dict[str, dict[str, Any]] = {
         "privacy.name": "record-dp", "privacy.epsilon": 8.0, "privacy.delta": 1e-3, "plan.steps": 5, "plan.batch": 16,
     },
     "site-dp": {"privacy.name": "site-dp", "privacy.noise": 1.0, "privacy.clip": 0.5, "privacy.delta": 1e-3},
-    "a codec": {"codec.name": "int8", "codec.download": "int8"}, "frozen layers": {"model.frozen-layers": 1},
+    "a codec": {"codec.name": "int8"}, "frozen layers": {"model.frozen-layers": 1},
     "ditto": {"strategy.name": "ditto"}, "own last layers": {"strategy.name": "fedper"},
     "control variates": {"strategy.name": "scaffold"},
 }  # fmt: skip

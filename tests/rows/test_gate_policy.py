@@ -90,7 +90,7 @@ def test_the_fewest_sites_are_three_where_rows_are_of_patients(given: dict[str, 
     ('models = ["resnet"]', "model 'resnet' is not known"),
     (
         'codecs = ["topk"]',
-        "codec 'topk' is not known; did you mean 'top-k'? Known: none, float16, int4, int8, top-k",
+        "codec 'topk' is not known; did you mean 'top-k'? Known: none, int8, top-k",
     ),
     ("width = 0", "width=0 must be in (0, 1]"),
     ("width = 1.5", "width=1.5 must be in (0, 1]"),

@@ -7,8 +7,6 @@ import pytest
 
 from flfed.updates.arrays import shapes_of
 from flfed.updates.codec import Codec
-from flfed.updates.codecs.float16 import Float16
-from flfed.updates.codecs.int4 import Int4
 from flfed.updates.codecs.int8 import Int8
 from flfed.updates.codecs.top_k import TopK
 
@@ -41,25 +39,6 @@ def test_int8_rounds_entries_in_units_of_each_arrays_largest_by_127(drawn, value
     assert found["b"][0] == pytest.approx(-0.5, rel=2e-7)
 
 
-@pytest.mark.parametrize(("drawn", "values"), [(0.0, [0xF5, 0x87]), (0.5, [0xF5, 0x88])])
-def test_int4_packs_two_entries_a_byte_the_first_in_its_lower_half(drawn, values):
-    # Of [-2.75, 7, -0.25] in units of 1: floor(x + u) is (-3, 7, -1) or (-3, 7, 0), and each is stored plus 8.
-    packed = Int4().encode({"w": np.array([-2.75, 7.0, -0.25])}, Constant(drawn))
-    assert packed["values"].tolist() == values and packed["values"].dtype == np.uint8
-    assert packed["scales"].tolist() == [1.0]
-    found = Int4().decode(packed, {"w": ((3,), np.dtype(np.float32))})["w"]
-    assert found.tolist() == [-3.0, 7.0, -1.0 + 2 * drawn] and found.dtype == np.float32
-
-
-def test_float16_is_half_precision_and_what_is_beyond_it_becomes_its_largest():
-    update = {"w": np.array([1 / 3, 1e6, -1e300, 1e-9, 65504.0])}
-    packed = Float16().encode(update, np.random.default_rng(1))
-    # 1/3 in binary16 is 0x3555.
-    assert packed["values"].view(np.uint16)[0] == 0x3555
-    assert packed["values"].tolist() == [1365 / 4096, 65504.0, -65504.0, 0.0, 65504.0]
-    assert Float16().largest_error(update)["w"] == 1e300 - 65504
-
-
 def test_top_k_sends_the_largest_entries_of_all_arrays_together_and_of_equal_ones_the_first():
     update = {"b": np.array([5.0, -2.0]), "a": np.array([[2.0, -7.0], [0.5, 2.0]])}
     packed = TopK(share=0.5).encode(update, np.random.default_rng(1))
@@ -67,7 +46,6 @@ def test_top_k_sends_the_largest_entries_of_all_arrays_together_and_of_equal_one
     assert packed["indexes"].tolist() == [0, 1, 4] and packed["values"].tolist() == [2.0, -7.0, 5.0]
     found = TopK(share=0.5).decode(packed, shapes_of(update))
     assert found["a"].tolist() == [[2.0, -7.0], [0.0, 0.0]] and found["b"].tolist() == [5.0, 0.0]
-    assert TopK(share=0.5).largest_error(update) == {"b": 2.0, "a": 2.0}
 
 
 @pytest.mark.parametrize(
@@ -100,24 +78,24 @@ def test_error_feedback_brings_every_entry_within_a_few_rounds():
     assert (once == 0).sum() == 18  # without the feedback they never cross
 
 
-@pytest.mark.parametrize("codec", [Int8(), Int4()])
-def test_no_entry_is_beyond_the_largest_multiple_whatever_the_scale_is_rounded_to(codec):
-    rng, levels = np.random.default_rng(3), 127 if isinstance(codec, Int8) else 7
+def test_no_entry_is_off_by_more_than_the_scale_whatever_that_is_rounded_to():
+    codec, rng = Int8(), np.random.default_rng(3)
     for exponent in (-320, -60, -40, -20, 0, 20, 37):
         update = {f"{n}": rng.normal(size=5) * 10.0**exponent for n in range(50)}
         packed = codec.encode(update, rng)
         assert codec.defect(packed, shapes_of(update)) is None
         most = np.array([np.abs(update[name]).max() for name in sorted(update)])
-        assert (packed["scales"].astype(float) * levels >= most).all()
-        errors, found = codec.largest_error(update), codec.decode(packed, shapes_of(update))
-        assert all(np.abs(found[name] - value).max() <= errors[name] for name, value in update.items())
+        assert (packed["scales"].astype(float) * 127 >= most).all()
+        found = codec.decode(packed, shapes_of(update))
+        scales = dict(zip(sorted(update), packed["scales"], strict=True))
+        # Two multiples lie one scale apart; a multiple has one rounding in float64.
+        assert all(np.abs(found[name] - of).max() <= float(scales[name]) * (1 + 1e-13) for name, of in update.items())
 
 
 def test_the_draw_closest_to_one_rounds_nothing_beyond_the_largest_multiple():
     # In floating point 127 + (1 - 2^-53) is 128, which would be -128 as an int8.
     update, closest = {"w": np.array([127.0])}, Constant(1 - 2**-53)
     assert Int8().encode(update, closest)["values"].tolist() == [127]
-    assert Int4().decode(Int4().encode(update, closest), shapes_of(update))["w"].tolist() == pytest.approx([127.0])
 
 
 def test_an_array_without_entries_takes_nobody_elses_scale():
@@ -172,19 +150,16 @@ WIDE = {"w": ((10, 2), np.dtype(np.float64)), "c": ((3,), np.dtype(np.float64))}
 
 @pytest.mark.parametrize(("codec", "name", "change", "path"), [
     (Int8(), "scales", lambda v: v * 0, "scale-unfit"), (Int8(), "scales", lambda v: v * [1, 0], "scale-unfit"),
-    (Int8(), "scales", lambda v: -v, "scale-unfit"), (Int4(), "scales", lambda v: -v, "scale-unfit"),
+    (Int8(), "scales", lambda v: -v, "scale-unfit"),
     (Int8(), "scales", lambda v: v * 0 + 2.7e36, "scale-too-large"),
-    (Int4(), "scales", lambda v: v * 0 + 4.3e37, "scale-too-large"),
     (Int8(), "scales", lambda v: v * math.inf, "array-infinite"),
     (Int8(), "scales", lambda v: v * [math.nan, 1], "array-infinite"),
     (Int8(), "scales", lambda v: v[:1], "array-shape-differs"),
     (Int8(), "values", lambda v: v[1:], "array-shape-differs"),
     (Int8(), "values", lambda v: v.astype(np.int16), "array-dtype-differs"),
     (Int8(), "values", lambda v: v.view(np.uint8), "array-dtype-differs"),
-    (Int4(), "values", lambda v: np.append(v, v[0]), "array-shape-differs"),
-    (Int4(), "scales", lambda v: v.astype(">f4"), "array-dtype-differs"),
-    (Float16(), "values", lambda v: v * np.float16(math.nan), "array-infinite"),
-    (Float16(), "values", lambda v: v.astype(np.float32), "array-dtype-differs"),
+    (Int8(), "values", lambda v: np.append(v, v[0]), "array-shape-differs"),
+    (Int8(), "scales", lambda v: v.astype(">f4"), "array-dtype-differs"),
     (TopK(), "values", lambda v: v * np.float32(math.inf), "array-infinite"),
     (TopK(), "indexes", lambda v: v[[0, 0, 2]], "index-unfit"),
     (TopK(), "indexes", lambda v: v[::-1], "index-unfit"),
@@ -205,11 +180,11 @@ def test_packed_arrays_that_no_codec_makes_are_refused_by_name(codec, name, chan
     assert path == "array-names-differ" or repr(name) in str(refused)
 
 
-@pytest.mark.parametrize(("codec", "scale", "value"), [(Int8(), 2.65e36, -128), (Int4(), 4.25e37, 0)])
-def test_a_scale_that_passes_reads_as_finite_numbers_also_in_single_precision(codec, scale, value):
+def test_a_scale_that_passes_reads_as_finite_numbers_also_in_single_precision():
+    codec = Int8()
     model = {name: (shape, np.dtype(np.float32)) for name, (shape, _) in WIDE.items()}
     packed = packed_of(codec)
-    packed["scales"][:], packed["values"][:] = scale, value
+    packed["scales"][:], packed["values"][:] = 2.65e36, -128
     assert codec.defect(packed, model) is None
     found = codec.decode(packed, model)
     assert found["w"].dtype == np.float32 and np.isfinite(found["w"]).all() and found["w"].max() < -3.3e38
@@ -221,7 +196,7 @@ def test_the_last_place_may_be_sent_and_the_one_behind_it_not():
     assert TopK().defect(packed, WIDE) is None
 
 
-@pytest.mark.parametrize("codec", [Codec(), Float16(), Int8(), Int4(), TopK()])
+@pytest.mark.parametrize("codec", [Codec(), Int8(), TopK()])
 def test_packed_arrays_of_other_names_are_refused(codec):
     packed = packed_of(codec)
     for wrong in ({}, dict(list(packed.items())[1:]), packed | {"more": np.zeros(1)}):
@@ -229,7 +204,7 @@ def test_packed_arrays_of_other_names_are_refused(codec):
     assert codec.defect(packed, WIDE) is None
 
 
-@pytest.mark.parametrize("codec", [Codec(), Float16(), Int8(), Int4(), TopK()])
+@pytest.mark.parametrize("codec", [Codec(), Int8(), TopK()])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_an_update_that_is_not_finite_is_packed_without_a_word_and_refused_by_name(codec, bad):
     # Warnings are errors in tests.

@@ -30,8 +30,6 @@ from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder, fit_encoder, merge, schema_encoder
 from flfed.updates.arrays import shapes_of
 from flfed.updates.codec import Codec
-from flfed.updates.codecs.float16 import Float16
-from flfed.updates.codecs.int4 import Int4
 from flfed.updates.codecs.int8 import Int8
 from flfed.updates.codecs.top_k import TopK
 from flfed.updates.masking import keys, protocol
@@ -224,7 +222,7 @@ def one_round() -> dict[str, Any]:
     }
 
 
-CODECS: dict[str, Codec] = {"float16": Float16(), "int8": Int8(), "int4": Int4(), "top-k": TopK(share=0.25)}
+CODECS: dict[str, Codec] = {"int8": Int8(), "top-k": TopK(share=0.25)}
 
 
 def codecs() -> dict[str, Any]:

@@ -39,6 +39,7 @@ from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.secure_sum import ListReply, ListRequest, Masked, UnmaskReply, UnmaskRequest, joined, parted
 from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE, StatisticRequest
 from flfed.updates.messages.train import EVALUATE, SUMS, TRAIN, TrainReply, TrainRequest
+from flfed.updates.ring import LARGEST_ENTRY
 
 _LEVEL = "masked-level-"
 """Prefix of a level's masked numbers there, which are valid for the same rows, policy and study only."""
@@ -429,8 +430,7 @@ class SiteCiphers(SiteSums):
         rate = strategy.server_lr
         following = {name: value.astype(np.float64) + rate * reply.delta[name] for name, value in model.items()}
         tags = self._tags(exchange.binding)
-        largest = self.keys.study.largest_entry
-        ciphertext = or_refuse(encrypt_model(tags, self.keys.site, following, weight, largest=largest))
+        ciphertext = or_refuse(encrypt_model(tags, self.keys.site, following, weight, largest=LARGEST_ENTRY))
         # In one process no reply is stored, so the use is recorded here.
         if self.keys.approval is None:
             self._write_facts(exchange)

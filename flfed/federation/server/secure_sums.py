@@ -23,6 +23,7 @@ from flfed.updates.masking.rules import LEAST, lifted_sites
 from flfed.updates.masking.statement import Statement, read
 from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest, Masked
+from flfed.updates.ring import LARGEST_ENTRY
 from flfed.words import flfed_error, render, usage_error
 
 LOSS_CHOICES = {"select": "select = 'best'", "patience": "patience", "plateau": "schedule = 'plateau'"}
@@ -132,8 +133,8 @@ def _check_cohort(run: RunSetting, participants: Participants, signed: Collectio
     if len(participants) < LEAST:
         raise usage_error("run.sums.few", least=LEAST, sites=len(participants))
     if run.study.aggregation.is_encrypted:
-        if refused := range_refusal(len(participants), run.study.largest_entry):
-            raise UsageError(f"[privacy]: largest-entry: {refused}")
+        if refused := range_refusal(len(participants), LARGEST_ENTRY):
+            raise UsageError(f"[privacy] secure-aggregation: {refused}")
 
 
 def _check_losses(run: RunSetting, keeping: Collection[str]) -> None:
@@ -204,7 +205,7 @@ def _sums(
         return CipherSums(
             cohort=sites,
             least=least,
-            largest_entry=study.largest_entry,
+            largest_entry=LARGEST_ENTRY,
             masked=masked,
             entries=sum(value.size for value in run.first_arrays().values()),
             context=PublicContext.new(),

@@ -18,7 +18,6 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Event, Sent
 from flfed.records.store.visibility import Query
 from flfed.records.text import size_in_words
-from flfed.words import render
 
 TRAINING = ("train", "query.partial")
 """Kinds of the messages of a round of training, the second of parties with different columns."""
@@ -91,8 +90,7 @@ def round_bytes(reader: RunReader, runs: Sequence[str]) -> Report | None:
     """Return the bytes of a round of training in each direction, None without a message of training.
 
     Over all repeats together: `round` is the mean of a round, all sites together, and `message` that of one site.
-    A study with a codec has `codec` besides, and both figures `uncompressed`. Where a site got two requests in a round,
-    the codec's saving counts once.
+    A study with a codec has `codec` besides, and the figures of updates `uncompressed`.
     """
     payloads = {run: reader.summary(run, "codec") for run in runs}
     codecs = {run: read(Codec, payload) for run, payload in payloads.items() if payload is not None}
@@ -103,43 +101,37 @@ def round_bytes(reader: RunReader, runs: Sequence[str]) -> Report | None:
         total.messages += row.messages
         total.rounds += row.rounds
         if codec := codecs.get(row.run_id):
-            total.saved += row.messages * codec.saved_in(row.direction)
+            total.saved += row.messages * codec.saved if row.direction == "to-server" else 0
     if not totals:
         return None
     first = next(iter(codecs.values()), None)
-    entry: Report = {way: totals[way].means(packed=first is not None) for way in sorted(totals)}
+    entry: Report = {way: totals[way].means() for way in sorted(totals)}
     if first is not None:
-        entry["codec"] = {"update": first.update, "download": first.download}
+        entry["codec"] = first.name
     return entry
 
 
 @dataclass(frozen=True)
 class Codec:
-    """Object "codec" of a run: codecs of updates and models, and the bytes that a message saves in each direction."""
+    """Object "codec" of a run: the codec of updates, and the bytes that it saves of one."""
 
-    update: str = ""
-    download: str = ""
-    saved_to_site: int = 0
-    saved_to_server: int = 0
-
-    def saved_in(self, direction: str) -> int:
-        """Return the bytes that a message saves in a direction."""
-        return self.saved_to_site if direction == "to-site" else self.saved_to_server
+    name: str = ""
+    saved: int = 0
 
 
 @dataclass
 class _Crossed:
-    """Traffic in one direction, over all repeats, and the bytes that codecs saved."""
+    """Traffic in one direction, over all repeats, and the bytes that the codec saved."""
 
     bytes: int = 0
     messages: int = 0
     rounds: int = 0
     saved: int = 0
 
-    def means(self, *, packed: bool) -> Report:
-        """Return the bytes of a round and of a message, `packed` also without the codec."""
+    def means(self) -> Report:
+        """Return the bytes of a round and of a message, also without the codec where it saved some."""
         sizes: Report = {"round": self.bytes / self.rounds, "message": self.bytes / self.messages}
-        if packed:
+        if self.saved:
             whole = self.bytes + self.saved
             sizes["uncompressed"] = {"round": whole / self.rounds, "message": whole / self.messages}
         return sizes
@@ -162,9 +154,8 @@ def bytes_in_words(traffic: Report | None) -> str:
     >>> plain = {"to-site": {"round": 40_000, "message": 10_000}, "to-server": {"round": 8_000, "message": 2_000}}
     >>> bytes_in_words(plain)
     'Each round about 10.0 kB went to each site and 2.00 kB came back.'
-    >>> packed = {way: of | {"uncompressed": {"message": 30_000}} for way, of in plain.items()}
-    >>> bytes_in_words(packed)
-    'Each round about 10.0 kB went to each site and 2.00 kB came back (uncompressed: 30.0 kB and 30.0 kB).'
+    >>> bytes_in_words(plain | {"to-server": plain["to-server"] | {"uncompressed": {"message": 8_000}}})
+    'Each round about 10.0 kB went to each site and 2.00 kB came back (uncompressed: 8.00 kB).'
     """
     ways = [(traffic or {}).get(way) for way in ("to-site", "to-server")]
     means = read_some(MeanBytes, ways)
@@ -173,10 +164,8 @@ def bytes_in_words(traffic: Report | None) -> str:
         return ""
     to_site, back = (size_in_words(round(of.message)) for of in means)
     unpacked = read_some(MeanBytes, [of.uncompressed for of in means])
-    if not unpacked:
-        return render("report.traffic.round", to_site=to_site, back=back)
-    whole = " and ".join(size_in_words(round(of.message)) for of in unpacked)
-    return render("report.traffic.packed", to_site=to_site, back=back, unpacked=whole)
+    whole = f" (uncompressed: {size_in_words(round(unpacked[0].message))})" if unpacked else ""
+    return f"Each round about {to_site} went to each site and {back} came back{whole}."
 
 
 def band_of(point: CurvePoint, metric: str) -> tuple[float | None, float | None]:

@@ -27,7 +27,7 @@ from flfed.updates.codec import Codec
 from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages.enrol import EnrolReply
 from flfed.updates.messages.fields import reason_of, receive
-from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, immutable, read
+from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, read
 from flfed.updates.messages.train import LOST, TRAIN, Replies, Scores, TrainReply, TrainRequest
 
 
@@ -168,8 +168,8 @@ class RunContext:
         Where the server's own noise comes from; by default it follows from the seed, the study and the round.
     study : str
         What of the study seeded noise follows from.
-    codec, download : Codec, optional
-        What packs the sites' updates, and the model that they train from.
+    codec : Codec, optional
+        What packs the sites' updates.
     outputs : int
         Of the model, where sites are asked for their offsets after the last round; 0 where they are not.
     sums : SecureSums, optional
@@ -189,7 +189,6 @@ class RunContext:
     chance: Callable[[int], Normals] | None = None
     study: str = ""
     codec: Codec | None = None
-    download: Codec | None = None
     outputs: int = 0
     sums: SecureSums | None = None
     scored: bool = True
@@ -202,13 +201,6 @@ class RunContext:
     def delivery(self) -> EncoderDelivery:
         """Which sites have the encoder, over all rounds of the run."""
         return EncoderDelivery(self.encoder)
-
-    def packed(self, request: TrainRequest) -> TrainRequest:
-        """Return a request to train as its model crosses: all sites train from the same arrays."""
-        if self.download is None:
-            return request
-        rng = generator(self.seed, site="", purpose="download-codec", number=request.round)
-        return replace(request, arrays=immutable(self.download.encode(request.arrays, rng)))
 
     def unpacked(self, replies: Replies, model: Shapes) -> tuple[dict[str, TrainReply], dict[str, Refusal]]:
         """Return replies whose updates' arrays are like the model's, and why the others cannot be read."""
@@ -328,8 +320,6 @@ class Round:
             Sites that are asked for their own offset too.
         """
         sites = [site for site in self.asked if site not in self.spent]
-        if request.fit:
-            request = run.packed(request)
         # Sites of one form are sent one request: it is written, and its arrays are read, once for all of them.
         form_of = {site: (site in run.delivery.holders, site in with_offset) for site in sites}
         requests = {form: replace(request, by_hash=form[0], offset=form[1]) for form in set(form_of.values())}

@@ -1,4 +1,1 @@
-"""Codecs that a study may ask for.
-
-Each packs an update into fewer bytes, and says how far it may move an entry by that.
-"""
+"""Codecs that a study may ask for, each of which packs an update into fewer bytes."""

@@ -44,7 +44,7 @@ class Int8(Codec, Settings, where="[codec]"):
 
     def encode_all(self, arrays: Sequence[Arrays], rngs: Sequence[np.random.Generator]) -> list[Arrays]:
         """Return the packed arrays of many sites."""
-        whole, scales = quantised(arrays, LEVELS, rngs)
+        whole, scales = quantised(arrays, rngs)
         values = whole.astype(np.int8)
         return [{"values": own, "scales": scale} for own, scale in zip(values, scales, strict=True)]
 
@@ -60,16 +60,10 @@ class Int8(Codec, Settings, where="[codec]"):
 
     def defect(self, packed: Arrays, model: Shapes) -> Refusal | None:
         """Return why packed arrays cannot be read, else None: scales that no update has are one more reason."""
-        return super().defect(packed, model) or scales_defect(packed["scales"], LEVELS)
-
-    def largest_error(self, arrays: Arrays) -> dict[str, float]:
-        """Return the distance of two multiples for each array."""
-        return distances(arrays, LEVELS)
+        return super().defect(packed, model) or scales_defect(packed["scales"])
 
 
-def quantised(
-    arrays: Sequence[Arrays], levels: int, rngs: Sequence[np.random.Generator]
-) -> tuple[np.ndarray, np.ndarray]:
+def quantised(arrays: Sequence[Arrays], rngs: Sequence[np.random.Generator]) -> tuple[np.ndarray, np.ndarray]:
     """Return each entry in units of its array's scale, rounded at random, and the scales.
 
     It is `floor(x / scale + u)` with `u` uniform in [0, 1): the mean over `u` is `x / scale`.
@@ -78,20 +72,18 @@ def quantised(
     ----------
     arrays : sequence of dict of name to float array
         Of each site, all of the same names and shapes.
-    levels : int
-        Largest whole number.
     rngs : sequence of Generator
         Each site's own, of which one number is drawn for each entry.
 
     Returns
     -------
-    whole : float64 array [sites, entries], whole numbers of at most `levels`
+    whole : float64 array [sites, entries], whole numbers of at most `LEVELS`
     scales : float32 array [sites, arrays]
         Of an array with a value that is not finite, or beyond float32, the scale is not finite or too large.
     """
     whole = flattened_all(arrays)
     sizes = tuple(arrays[0][name].size for name in sorted(arrays[0]))
-    scales = _scales(whole, sizes, levels)
+    scales = _scales(whole, sizes)
     each = np.repeat(scales.astype(np.float64), sizes, axis=1)
     if math.isfinite(scales.sum()):
         whole /= each
@@ -103,7 +95,7 @@ def quantised(
         own += rng.random(len(own))
     np.floor(whole, out=whole)
     # A draw close to 1 may round a sum up to the next whole number; no sum is below that of a draw of 0.
-    np.minimum(whole, levels, out=whole)
+    np.minimum(whole, LEVELS, out=whole)
     return whole, scales
 
 
@@ -123,25 +115,18 @@ def multiples(values: np.ndarray, scales: np.ndarray, model: Shapes) -> list[Arr
     return [unflattened(own, model) for own in values * np.repeat(scales, sizes, axis=1)]
 
 
-def scales_defect(scales: np.ndarray, levels: int) -> Refusal | None:
+def scales_defect(scales: np.ndarray) -> Refusal | None:
     """Return why finite scales are unfit, else None."""
     if not scales.min() > 0:
         return Refusal("scale-unfit", array="scales")
-    # The whole number below -levels fits into the bits too: with it a multiple is to be finite in float32.
-    return Refusal("scale-too-large", array="scales") if scales.max() > LARGEST / (levels + 1) else None
+    # The whole number below -LEVELS fits into the bits too: with it a multiple is to be finite in float32.
+    return Refusal("scale-too-large", array="scales") if scales.max() > LARGEST / (LEVELS + 1) else None
 
 
-def distances(arrays: Arrays, levels: int) -> dict[str, float]:
-    """Return the scale of each array, and what its type rounds of a multiple besides."""
-    sizes = tuple(arrays[name].size for name in sorted(arrays))
-    scales = dict(zip(sorted(arrays), _scales(flattened_all([arrays]), sizes, levels)[0].tolist(), strict=True))
-    return {name: scales[name] * (1 + levels * float(np.finfo(value.dtype).eps)) for name, value in arrays.items()}
-
-
-def _scales(entries: np.ndarray, sizes: tuple[int, ...], levels: int) -> np.ndarray:
+def _scales(entries: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
     """Return the scale of each array, as float32 [sites, arrays] in the order of their names.
 
-    It is the largest absolute entry / `levels`, rounded up so that no entry is beyond `levels` times it. Of zeros alone
+    It is the largest absolute entry / `LEVELS`, rounded up so that no entry is beyond `LEVELS` times it. Of zeros alone
     it is 1.
     """
     starts, empty = _places(sizes)
@@ -151,9 +136,9 @@ def _scales(entries: np.ndarray, sizes: tuple[int, ...], levels: int) -> np.ndar
     if empty is not None:
         most[:, empty] = 0.0
     with np.errstate(over="ignore"):
-        scales = (most / levels).astype(np.float32)
+        scales = (most / LEVELS).astype(np.float32)
     # The next number above, where float32 rounded down.
-    np.nextafter(scales, np.float32(math.inf), out=scales, where=scales * np.float64(levels) < most)
+    np.nextafter(scales, np.float32(math.inf), out=scales, where=scales * np.float64(LEVELS) < most)
     scales[most == 0] = 1.0
     return scales
 

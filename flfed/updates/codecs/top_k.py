@@ -13,9 +13,6 @@ from flfed.study.settings import Settings
 from flfed.updates.arrays import Arrays, Shapes, entries_of, flattened, unflattened
 from flfed.updates.codec import Codec
 
-RELATIVE = 2.0**-24
-ABSOLUTE = 2.0**-150
-"""Half the distance of float32's neighbours, as a share of an entry; and of the smallest ones."""
 HAIR = 1e-9
 """Of a product: 0.55 of 100 entries are 55.000…01 of them in floating point, and 55 are meant."""
 
@@ -40,7 +37,6 @@ class TopK(Codec, Settings, where="[codec]"):
     """
 
     feedback = True
-    unbiased = False
 
     share: Annotated[float, Field(ge=0.1, lt=1)] = 0.1
 
@@ -75,13 +71,6 @@ class TopK(Codec, Settings, where="[codec]"):
         if (indexes[1:] > indexes[:-1]).all() and indexes[-1] < entries_of(model):
             return None
         return Refusal("index-unfit", array="indexes")
-
-    def largest_error(self, arrays: Arrays) -> dict[str, float]:
-        """Return the largest entry that may be left out of each array."""
-        absolute = np.abs(flattened(arrays))
-        least = float(absolute[_largest(absolute, self._sent(len(absolute)))].min())
-        most = {name: float(np.abs(value).max(initial=0.0)) for name, value in arrays.items()}
-        return {name: max(min(at, least), at * RELATIVE, ABSOLUTE) for name, at in most.items()}
 
     def _sent(self, entries: int) -> int:
         """Return how many entries are sent."""

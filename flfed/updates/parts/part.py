@@ -73,8 +73,8 @@ class StudyFacts:
 
     @property
     def packs(self) -> bool:
-        """Whether updates or models are packed."""
-        return self.study.codec.name != "none" or self.study.download != "none"
+        """Whether updates are packed."""
+        return self.study.codec.name != "none"
 
     @property
     def changes_updates(self) -> bool:

@@ -15,7 +15,6 @@ from flfed.updates.masking.ckks import (
     CONTEXT_BYTES,
     MOST_ENTRIES,
     most_bytes,
-    range_refusal,
     require_tenseal,
     vector_entries,
 )
@@ -53,7 +52,6 @@ from flfed.updates.parts.part import (
     StudyFacts,
     Text,
     Wanted,
-    refuse_all,
 )
 from flfed.updates.sections import (
     HASH,
@@ -308,11 +306,6 @@ class EncryptedModels(Part):
     exclusions = (
         Exclusion("ckks-strategy", "strategies beyond averaging", lambda facts: not facts.averages),
         Exclusion(
-            "ckks-download",
-            "[codec]: download",
-            lambda facts: facts.study.download != "none",
-        ),
-        Exclusion(
             "ckks-metrics",
             "[compare]: share-metrics = 'aggregate-only'",
             lambda facts: in_sums_only(facts.study.compare.share_metrics),
@@ -332,7 +325,7 @@ class EncryptedModels(Part):
         return facts.study.aggregation.is_encrypted and facts.study.strategy.name != TREES
 
     def check(self, facts: StudyFacts) -> None:
-        """Refuse what a server cannot do with encrypted models, and a range that the encryption has not.
+        """Refuse what a server cannot do with encrypted models.
 
         Raises
         ------
@@ -343,9 +336,6 @@ class EncryptedModels(Part):
             return
         require_tenseal()
         super().check(facts)
-        refused = range_refusal(LEAST, facts.study.largest_entry)
-        if refused:
-            refuse_all([f"[privacy]: largest-entry: {refused}"])
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
         """Return a request whose model may stand encrypted, and that for keys with the run's own."""

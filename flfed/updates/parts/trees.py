@@ -54,7 +54,6 @@ def _are_trees(model: Any) -> bool:
 _LEFT_OUT: dict[str, Callable[[StudyFacts], bool]] = {
     "[model]: warm-start": lambda facts: bool(facts.study.warm_start) and facts.study.train,
     "[codec]: name": lambda facts: facts.study.codec.name != "none",
-    "[codec]: download": lambda facts: facts.study.download != "none",
     "[encode]: missing-indicator": lambda facts: facts.study.encode.missing_indicator,
     "[compare]: pooled": lambda facts: facts.study.compare.pooled is not None,
 }
