@@ -106,8 +106,8 @@ class RunReport:
         A brought model at each site, and updates of it (`left_out.LeftOut`).
     left_out : object or None
         The model of the other sites at each site, which took no part in it (`left_out.LeftOut`).
-    trained_test_rows : object or None
-        Number of a site's test rows that the earlier model was trained on.
+    warm_start : object or None
+        The earlier model that it began with, and whether that may have been trained on test rows.
     """
 
     run: str = ""
@@ -136,7 +136,7 @@ class RunReport:
     parties: Any = None
     noised_scores: Any = None
     round_bytes: Any = None
-    trained_test_rows: Any = None
+    warm_start: Any = None
     validation: Any = None
     left_out: Any = None
 

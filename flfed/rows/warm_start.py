@@ -53,8 +53,8 @@ class Source:
     arrays : dict of name to array
     repeat : int
         Of its series, whose test rows it did not learn from.
-    run_id : str
-        Of the run that trained it, "" where that is not known.
+    test_rows : str
+        What its run's test rows followed from, beside the repeat; "" where that is not known.
     """
 
     run: str
@@ -63,7 +63,7 @@ class Source:
     layers: tuple[tuple[str, str], ...]
     arrays: Arrays
     repeat: int = 0
-    run_id: str = ""
+    test_rows: str = ""
 
     @classmethod
     def of_study(cls, name: str, study: Study, schema: Schema, arrays: Arrays, encoder: Encoder) -> Source:
@@ -80,11 +80,18 @@ class Source:
         layers = _layers(study)
         if layers and len(arrays[layers[0][0]]) != len(input_names(layout)):
             raise usage_error("models.start.schema", name=name)
-        return cls(run=name, layout=layout, encoder=encoder, layers=layers, arrays=arrays)
+        # A model that began with another one has learned from that one's training rows too.
+        test_rows = "" if study.warm_start else _test_rows(study)
+        return cls(run=name, layout=layout, encoder=encoder, layers=layers, arrays=arrays, test_rows=test_rows)
+
+    def may_have_seen(self, study: Study, repeat: int) -> bool:
+        """Return whether test rows of a study's repeat may be among the rows that it was trained on."""
+        redrawn = study.split.redraw or not study.split.fixed
+        return self.test_rows != _test_rows(study) or (redrawn and self.repeat != repeat)
 
     def facts(self) -> dict[str, Any]:
         """Return for JSON what it is besides its numbers."""
-        of_run = {"run": self.run, "repeat": self.repeat, "run-id": self.run_id}
+        of_run = {"run": self.run, "repeat": self.repeat, "test-rows": self.test_rows}
         return {**of_run, "layout": asdict(self.layout), "layers": self.layers}
 
     @classmethod
@@ -95,7 +102,7 @@ class Source:
         """
         layout = TypeAdapter(Layout).validate_python(facts["layout"])
         layers = tuple((weight, bias) for weight, bias in facts["layers"])
-        of_run = {"run": facts["run"], "repeat": facts["repeat"], "run_id": facts.get("run-id", "")}
+        of_run = {"run": facts["run"], "repeat": facts["repeat"], "test_rows": facts["test-rows"]}
         return cls(layout=layout, encoder=encoder, layers=layers, arrays=arrays, **of_run)
 
     def sha256(self) -> str:
@@ -125,6 +132,11 @@ class Source:
 def model_sha256(study: Study, schema: Schema, arrays: Arrays, encoder: Encoder) -> str:
     """Return the hash of a message's model as `Source.sha256` does: with the study's own layout and layers."""
     return _sha256(study_layout(study, schema), _layers(study), encoder, arrays)
+
+
+def _test_rows(study: Study) -> str:
+    """Return what a study's test rows follow from, beside the repeat."""
+    return repr((study.dataset.name, study.dataset.partition, study.split))
 
 
 def _layers(study: Study) -> tuple[tuple[str, str], ...]:
@@ -161,24 +173,6 @@ def _changed(source: Source, study: Study, schema: Schema) -> str:
     return ""
 
 
-@dataclass(frozen=True, eq=False)
-class SourceRows:
-    """Rows that the run of a source was trained on.
-
-    Attributes
-    ----------
-    source : Source
-    texts : collection of str or None
-        Canonical texts of the rows: rows that read the same are one. None where they are not known.
-    why : str
-        Why they are not known, "" where the sites are not here at all.
-    """
-
-    source: Source
-    texts: Collection[str] | None = None
-    why: str = ""
-
-
 FindSource = Callable[[Study], Source | None]
 """Returns the model of an earlier run that a study begins from: no message brings it."""
 
@@ -208,8 +202,9 @@ def read_source(folder: Path, where: str) -> Source:
     repeat = REPEAT.fullmatch(files.facts.run)
     source = Source.of_study(str(folder), files.study, files.schema, files.arrays, files.encoder)
     number = int(repeat[1]) - 1 if repeat else 0
-    run_id = files.facts.run if RUN_ID.fullmatch(files.facts.run) else ""
-    return replace(source, repeat=number, run_id=run_id)
+    if not RUN_ID.fullmatch(files.facts.run):
+        return replace(source, repeat=number, test_rows="")
+    return replace(source, repeat=number)
 
 
 def fitting_columns(source: Layout, layout: Layout) -> list[str]:

@@ -30,7 +30,7 @@ from flfed.rows.data.partition import cut
 from flfed.rows.data.site import Site
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import Compute
-from flfed.rows.warm_start import Source, SourceRows
+from flfed.rows.warm_start import Source
 from flfed.signatures import Signer
 from flfed.study.study import Study
 from flfed.words import usage_error
@@ -69,7 +69,7 @@ class RunResources:
     """Resources of one repeat.
 
     They are the function that answers its requests (None: one by one), its progress and its clock. The earlier run's
-    model that it begins from is among them, with the rows of that run.
+    model that it begins from is among them.
     `jobs` is the number of processes for own and pooled models, and for shadow models.
     """
 
@@ -77,7 +77,6 @@ class RunResources:
     progress: Progress
     clock: Clock = time.monotonic
     source: Source | None = None
-    source_rows: SourceRows | None = None
     jobs: int = 1
     _shown: list[str] = field(default_factory=list)
 

@@ -8,7 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from flfed.callbacks import WARNING
 from flfed.errors import FlfedError, UsageError
+from flfed.federation.recording.recorder import Recorder
+from flfed.records.statistics.training_state import WARM_START, seen_in_words
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
@@ -24,11 +27,6 @@ from flfed.updates.extra import extra_shapes
 from flfed.words import render, usage_error
 
 UNCOVERED = "The privacy promise of this run does not cover that model's earlier training."
-SEEN = (
-    "the model that this run began with was trained on other rows than those held out here: at sites that took part in "
-    "its run, test rows of this repeat may be among them, and all figures are too good there"
-)
-"""Note on a repeat other than the source's, whose rows are not here: each repeat draws its own test rows."""
 SOURCE_NAME = "source"
 """Name of a series' copy of the model that it begins from, among its checkpoints."""
 
@@ -166,6 +164,15 @@ def source_facts(source: Source, layout: Layout) -> dict[str, Any]:
     }
 
 
+def record_source(recorder: Recorder, source: Source, study: Study, layout: Layout, repeat: int) -> None:
+    """Record the model that a run begins with, and warn where it may have been trained on test rows."""
+    facts = source_facts(source, layout) | {"may-have-seen": source.may_have_seen(study, repeat)}
+    recorder.summary(WARM_START, facts)
+    for sentence in seen_in_words(facts):
+        recorder.note(sentence)
+        recorder.progress(WARNING + sentence, 0, 1)
+
+
 def source_in_words(study: Study) -> tuple[str, dict[str, Any]] | None:
     """Return a sentence and facts on the model that a study begins with; None where it begins with none."""
     if not study.warm_start:
@@ -206,4 +213,4 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
         raise usage_error("record.source.own", source=where, **facts)
     schema = Schema.model_validate(final.facts["schema"])
     source = Source.of_study(run.run, study, schema, final.arrays, final.encoder)
-    return replace(source, repeat=run.repeat, run_id=run.run)
+    return replace(source, repeat=run.repeat)

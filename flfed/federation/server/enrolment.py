@@ -6,15 +6,14 @@ training rows.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import flfed
-from flfed.federation.recording.source_model import UNCOVERED, source_facts, source_of
+from flfed.federation.recording.source_model import UNCOVERED, record_source, source_of
 from flfed.federation.server.parts.server_part import ServerPart
 from flfed.federation.server.run_setting import LEAST_SITES, Answers, RunSetting, ask_enrolment, nodes_of
-from flfed.federation.server.source_rows import EnrolledCheck
 from flfed.refusals import NO_ANSWER, Refusal, path_of
 from flfed.summaries.stability import training_references
 from flfed.summaries.summary import (
@@ -70,7 +69,7 @@ class Absent:
 def enrol(
     run: RunSetting,
     parts: Sequence[ServerPart],
-    check: EnrolledCheck,
+    check: Callable[[Mapping[str, int]], None],
     earlier: Sequence[str] = (),
     cohort: Collection[str] = (),
 ) -> dict[str, Participant]:
@@ -257,7 +256,7 @@ def record_beginnings(run: RunSetting, participants: Participants, merged: Summa
         run.recorder.note(render("run.notes.scaler"))
     source = source_of(run.study, run.recorder.shared_as.series)
     if source is not None:
-        run.recorder.summary("warm-start", source_facts(source, run.layout))
+        record_source(run.recorder, source, run.study, run.layout, run.repeat)
         if run.study.privacy.name != "none":
             run.recorder.note(UNCOVERED)
 

@@ -22,7 +22,6 @@ from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin, code_sha256
 from flfed.federation.recording.source_model import source_of
 from flfed.federation.server.server import FederatedRun
-from flfed.federation.server.source_rows import counting, source_rows
 from flfed.federation.server.statistic import conduct_statistic
 from flfed.federation.server.validation import conduct_validation
 from flfed.federation.server.vertical import conduct_vertical
@@ -32,7 +31,6 @@ from flfed.records.store.writer import DriverStore, ForwardedStore, RunStore, Ru
 from flfed.rows.data.site import CachedSite, Site
 from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.requests import Compute
-from flfed.rows.warm_start import SourceRows
 from flfed.study.study import Study
 from flfed.tasks import Driver, open_tasks
 from flfed.updates.aggregation.rounds import rarely_collected
@@ -111,14 +109,13 @@ class Series:
         once = replace(self, sites=[CachedSite.of(site) for site in self._here()]) if again else self
         if again:
             read_ahead(self.study, once._here())
-        before = source_rows(self.study, self.series, once._here(), self.store.address)
         groups = once._groups(left)
         with rarely_collected():
-            if once._run_in_processes(groups, entries, before):
+            if once._run_in_processes(groups, entries):
                 return
             over = self.repeats - len(left)
             for group in groups:
-                once.run_group(group, entries, before)
+                once.run_group(group, entries)
                 over += len(group)
                 self.progress("repeats", over, self.repeats)
 
@@ -142,9 +139,7 @@ class Series:
         groups = [[number for number in left if number // size == group] for group in range(self.repeats)]
         return [group for group in groups if group]
 
-    def _run_in_processes(
-        self, groups: Sequence[Sequence[int]], entries: dict[int, RunEntry], before: SourceRows | None
-    ) -> bool:
+    def _run_in_processes(self, groups: Sequence[Sequence[int]], entries: dict[int, RunEntry]) -> bool:
         """Run groups of repeats in several processes, where there are jobs; return whether they ran.
 
         An error is raised after all have ended, and it is that of the first group.
@@ -177,7 +172,7 @@ class Series:
         )
         calls = {"observer": self.observer is not no_observer, "callback": self.callback is not None}
         present = [name for name, is_there in calls.items() if is_there]
-        task = partial(_run_elsewhere, bare, before, present)
+        task = partial(_run_elsewhere, bare, present)
         tasks = open_tasks(task, groups, self.jobs, functions=functions, progress=self.progress, lost=again)
         if tasks is None:
             return False
@@ -195,19 +190,16 @@ class Series:
         stopped.run = self.series
         return stopped
 
-    def run_group(self, group: Sequence[int], entries: Mapping[int, RunEntry], before: SourceRows | None) -> None:
-        """Run some repeats, side by side where there are several.
-
-        `before` are rows of the source's run.
-        """
+    def run_group(self, group: Sequence[int], entries: Mapping[int, RunEntry]) -> None:
+        """Run some repeats, side by side where there are several."""
         if len(group) > 1:
-            self._several(group, entries, before)
+            self._several(group, entries)
             return
         answer = answer_of(self.path, self.jobs)
-        way = RunResources(answer, self.progress, source_rows=before, jobs=self.jobs)
+        way = RunResources(answer, self.progress, jobs=self.jobs)
         self._repeat(group[0], entries.get(group[0]), way)
 
-    def _several(self, repeats: Sequence[int], entries: Mapping[int, RunEntry], before: SourceRows | None) -> None:
+    def _several(self, repeats: Sequence[int], entries: Mapping[int, RunEntry]) -> None:
         """Run several repeats side by side.
 
         An error is raised after all have ended, and it is that of the first.
@@ -219,7 +211,7 @@ class Series:
             def go(answer: Compute) -> None:
                 own = OwnTime(shared)
                 try:
-                    way = RunResources(own.stopped_while(answer), progress.of(repeat), own, source_rows=before)
+                    way = RunResources(own.stopped_while(answer), progress.of(repeat), own)
                     self._repeat(repeat, entries.get(repeat), way)
                 except RunStopped as stopped:
                     raise KeyboardInterrupt from stopped  # the person interrupts all of them
@@ -311,9 +303,6 @@ class Series:
         # Institutions received the source with the approval: it is not sent.
         way = replace(way, source=None if self.engine.remote else source_of(self.study, self.series))
         with self.engine.started(self.sites, config, way) as (grid, tables), self.engine.after_run(grid, recorder):
-            check = self.engine.before_rounds(grid, recorder)
-            # A resumed repeat has counted its test rows before its first round.
-            before = way.source_rows if checkpoint is None else None
             conductor = FederatedRun(
                 grid,
                 self.study,
@@ -325,7 +314,7 @@ class Series:
                 callback=self.callback,
                 clock=way.clock,
                 each_round=self.engine.remote,
-                enrolled=counting(check, before, self.study, self._here(), repeat, recorder),
+                enrolled=self.engine.before_rounds(grid, recorder),
             )
             if self.study.is_statistic:
                 return conduct_statistic(conductor)
@@ -348,9 +337,7 @@ def check_left(run: str, entries: Sequence[RunEntry], repeats: int) -> None:
             raise usage_error("run.resume.running", run=entry.run)
 
 
-def _run_elsewhere(
-    series: Series, before: SourceRows | None, calls: Sequence[str], group: Sequence[int], driver: Driver
-) -> None:
+def _run_elsewhere(series: Series, calls: Sequence[str], group: Sequence[int], driver: Driver) -> None:
     """Run the repeats of a group that are not completed, in another process.
 
     `series` has no store, progress, observer or callback: the driver has them. `calls` are the last two that
@@ -361,7 +348,7 @@ def _run_elsewhere(
     own: dict[str, Any] = {name: partial(driver.call, name) for name in calls}
     here = replace(series, store=cast(RunStore, ForwardedStore(driver)), progress=driver.progress, **own)
     with rarely_collected():
-        here.run_group(left, entries, before)
+        here.run_group(left, entries)
 
 
 def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:

@@ -9,7 +9,7 @@ from typing import Any
 from flfed.errors import FlfedError
 from flfed.federation.recording.pooled_figures import calibrations
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.recording.source_model import source_facts, source_of
+from flfed.federation.recording.source_model import record_source, source_of
 from flfed.federation.server.comparison import record_replies
 from flfed.federation.server.server import FederatedRun
 from flfed.records.statistics.left_out import VALIDATION, describe_left_out
@@ -32,7 +32,7 @@ def conduct_validation(run: FederatedRun) -> Outcome:
     source = source_of(run.study, run.recorder.shared_as.series)
     if source is None:
         raise FlfedError("a validation needs a model")
-    run.recorder.summary("warm-start", source_facts(source, run.layout))
+    record_source(run.recorder, source, run.study, run.layout, run.repeat)
     outcome = Outcome(status="completed", arrays=source.arrays, encoder=source.encoder)
     run.write_model(outcome)
     sharing = len(run.recorder.shared_as.own(participants))

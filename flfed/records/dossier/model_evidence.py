@@ -16,7 +16,7 @@ from flfed.records.sections.unseen_sites import UPDATE_DECIMALS, SiteUpdates, du
 from flfed.records.statistics.left_out import INTERCEPT, SLOPE, VALIDATION, LeftOut, MeanLeftOut, figures_of
 from flfed.records.statistics.odd_sites import AUC, Column
 from flfed.records.statistics.score_curves import Subgroups, grouped_columns
-from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, TrainedTestRows, TrainingState
+from flfed.records.statistics.training_state import TrainingState
 from flfed.records.statistics.verdict import metric_name, with_interval
 from flfed.words import render
 
@@ -367,22 +367,11 @@ def due_updates(record: RunRecord) -> Finding | None:
 
 
 def _reworded(evidence: Callable[[RunRecord], Finding | None]) -> Callable[[RunRecord], Finding | None]:
-    """Return evidence of a shared model as that of the model which was brought along.
-
-    It is unmet where the model was trained on some of the scored rows.
-    """
+    """Return evidence of a shared model as that of the model which was brought along."""
 
     def reworded(record: RunRecord) -> Finding | None:
         finding = evidence(record)
-        if finding is None:
-            return None
-        payload = record.content.shown.report.get(TRAINED_TEST_ROWS)
-        trained = read(TrainedTestRows, payload).rows if payload else None
-        if not trained:
-            return replace(finding, key=f"validated-{finding.key}")
-        facts = {**finding.facts, "trained": trained}
-        finding = replace(finding, facts=facts, record=[*finding.record, f"report.{TRAINED_TEST_ROWS}.rows"])
-        return finding.unmet(f"trained-{finding.key}")
+        return None if finding is None else replace(finding, key=f"validated-{finding.key}")
 
     return reworded
 

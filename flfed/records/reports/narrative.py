@@ -36,8 +36,8 @@ from flfed.records.statistics.own_models import (
 )
 from flfed.records.statistics.score_curves import ranks_in_words
 from flfed.records.statistics.training_state import (
-    TRAINED_TEST_ROWS,
-    trained_rows_in_words,
+    WARM_START,
+    seen_in_words,
     training_in_words,
     unknown_training,
 )
@@ -391,7 +391,7 @@ def story(report: Report, *, metric: str | None = None, planned: int | None = No
     missing = missing_in_words(report)
     if metric is None:
         return [*missing, *odd_sites_in_words(report), course_in_words(report, planned)]
-    lines = [*missing, *doubts(report, metric), *trained_rows_in_words(report.get(TRAINED_TEST_ROWS))]
+    lines = [*missing, *doubts(report, metric), *seen_in_words(report.get(WARM_START))]
     lines += [*_reach(report, metric), *scores_in_words(report), *ranks_in_words(report)]
     lines += [*_who_gains(report, metric), *headline(report, metric), *own_under_noise(report)]
     lines += [

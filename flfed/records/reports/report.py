@@ -35,7 +35,7 @@ from flfed.records.statistics.left_out import VALIDATION
 from flfed.records.statistics.noised_scores import NOT_COMPARED, SCORES, released
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
 from flfed.records.statistics.own_models import PARTIES, family_keys, without_outcome
-from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, not_enough, trained_over_repeats, training_state
+from flfed.records.statistics.training_state import WARM_START, not_enough, started_over_repeats, training_state
 from flfed.records.statistics.training_state import over_repeats as training_over_repeats
 from flfed.records.statistics.verdict import Difference, worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
@@ -286,7 +286,7 @@ def _read_optional_objects(opened: _Opened) -> Report:
     )
     payloads = {name: opened.first(name) for name in names}
     payloads["importances"] = over_repeats(opened.of_each("importances"))
-    payloads[TRAINED_TEST_ROWS] = trained_over_repeats(opened.of_each(TRAINED_TEST_ROWS))
+    payloads[WARM_START] = started_over_repeats(opened.of_each(WARM_START))
     payloads["gains"] = gains_over_repeats(opened.of_each("gains"))
     return {name: payload for name, payload in payloads.items() if payload is not None}
 

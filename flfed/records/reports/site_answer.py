@@ -14,7 +14,7 @@ from flfed.records.reports.report import OWN_COLUMNS, STARTED
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.noised_scores import NOT_COMPARED, TRAINED_ON, released, scores_in_words, trained_on
 from flfed.records.statistics.own_models import SAME, naive_in_words, own_parts_in_words, rival_in_words
-from flfed.records.statistics.training_state import trained_at_site
+from flfed.records.statistics.training_state import seen_in_words
 from flfed.records.store.entries import SiteEntry
 from flfed.study.tables import in_sums_only
 from flfed.words import render
@@ -85,10 +85,9 @@ def rests_on(report: Report, site: str, metric: str) -> list[str]:
     if verdicts.best_gain(of_site, metric) is not None:
         lines.append(render("report.site.meaning"))
     lines += _describe_test_rows(of_site, metric, run.repeats)
-    before = run.trained_test_rows or {}
-    lines += [*trained_at_site(run.trained_test_rows, site), own_parts_in_words(report)]
+    lines += [*seen_in_words(run.warm_start), own_parts_in_words(report)]
     lines += [*_own_model(of_site, metric), naive_in_words([of_site], metric)]
-    lines += _began_with(of_site, metric, unknown=site not in before.get("sites", {}))
+    lines += _began_with(of_site, metric)
     if run.repeats > 1:
         best = verdicts.best_arm(of_site, metric)
         key = verdicts.DIFFERENCES[best is not None and best[0] == "personalised"]
@@ -118,17 +117,12 @@ def _describe_test_rows(of_site: Report, metric: str, repeats: int) -> list[str]
     return [render("report.site.holdout", **facts), *_few(of_site)]
 
 
-def _began_with(of_site: Report, metric: str, *, unknown: bool) -> list[str]:
-    """Return the figures of the run's starting model, as it is and adapted to the site's rows.
-
-    `unknown` is whether the test rows that it was trained on were not counted.
-    """
+def _began_with(of_site: Report, metric: str) -> list[str]:
+    """Return the figures of the run's starting model, as it is and adapted to the site's rows."""
     values = [figure_of(of_site.get(arm), metric).value for arm in STARTED]
     if None in values:
         return []
     as_it_is, tuned = map(verdict.number, values)
-    if unknown:
-        return [render("report.site.uncounted", figure=as_it_is, tuned=tuned)]
     return [render("report.site.started", figure=as_it_is, tuned=tuned)]
 
 

@@ -1,4 +1,4 @@
-"""Whether the shared model of a run was trained enough, and the test rows that its starting model was trained on.
+"""Whether the shared model of a run was trained enough, and whether its starting model may have seen test rows.
 
 It was not trained enough where a model of its kind on all rows in one place is clearly better, by the rule of every
 verdict. Without such a model, a training loss that still falls is the sign.
@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from dataclasses import dataclass, replace
 from statistics import fmean
 from types import MappingProxyType
-from typing import Any
 
 from flfed.records.objects import read, read_all, read_figure, write
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.intervals import mean_of
 from flfed.records.store.entries import CurvePoint
-from flfed.words import counted, render
+from flfed.words import render
 
 FALLS = 0.02
 """Share by which a loss falls in the last fifth of the rounds where training ended early."""
@@ -213,107 +211,27 @@ def not_enough(state: Report | None) -> bool:
     return read(TrainingState, state).enough is False
 
 
-TRAINED_TEST_ROWS = "trained-test-rows"
-"""The named object of a run, and its key in the report."""
-WORST = 3
-"""Most sites that a sentence names."""
+WARM_START = "warm-start"
+"""The named object of a run that began with an earlier model, and its key in the report."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainedRows:
-    """Test rows that a run's starting model was trained on, and the number of test rows."""
-
-    rows: int = 0
-    of: int = 0
+def started_over_repeats(payloads: Sequence[Report | None]) -> Report | None:
+    """Return the object of a repeat whose test rows may have been trained on, else of the first; None without any."""
+    there = [payload for payload in payloads if payload is not None]
+    return max(there, key=lambda payload: bool(payload.get("may-have-seen")), default=None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainedTestRows:
-    """The object "trained-test-rows" of a run, or of its repeats together.
-
-    Attributes
-    ----------
-    source : str
-        The starting model.
-    why : str
-        Why the counts are not known; "" where they are.
-    rows, of : int or None
-        Over all sites; None in the view of one site's people.
-    sites : dict of name to TrainedRows
-    """
-
-    source: str = ""
-    why: str = ""
-    rows: int | None = None
-    of: int | None = None
-    sites: dict[str, TrainedRows] = field(default_factory=dict)
-
-
-def trained_over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
-    """Return the counts over a run's repeats, None without any; a row counts in each repeat that holds it out.
+def seen_in_words(payload: Report | None) -> list[str]:
+    """Return that the model which a run began with may have been trained on test rows; nothing where it was not.
 
     Examples
     --------
-    >>> one = {"source": "a", "why": "", "rows": 1, "of": 4, "sites": {"x": {"rows": 1, "of": 4}}}
-    >>> trained_over_repeats([one, one, None])
-    {'source': 'a', 'why': '', 'rows': 2, 'of': 8, 'sites': {'x': {'rows': 2, 'of': 8}}}
-    """
-    recorded = [one for one in payloads if one is not None]
-    repeats = read_all(TrainedTestRows, recorded)
-    for one, as_it_is in zip(repeats, recorded, strict=True):
-        if one.why:
-            return dict(as_it_is)
-    if not repeats:
-        return None
-    sites: dict[str, TrainedRows] = {}
-    for site, counts in chain.from_iterable(one.sites.items() for one in repeats):
-        before = sites.get(site, TrainedRows())
-        sites[site] = TrainedRows(rows=before.rows + counts.rows, of=before.of + counts.of)
-    rows = _total([one.rows for one in repeats])
-    of = _total([one.of for one in repeats])
-    together = write(TrainedTestRows(source=repeats[0].source, rows=rows, of=of, sites=sites))
-    # In the view of one site's people there are no counts over all sites.
-    return {key: value for key, value in together.items() if value is not None}
-
-
-def _total(counts: Sequence[int | None]) -> int | None:
-    """Return the sum of counts, None where one is not known."""
-    if None in counts:
-        return None
-    return sum(filter(None, counts))
-
-
-def trained_rows_in_words(payload: Mapping[str, Any] | None) -> list[str]:
-    """Return how many test rows the starting model was trained on, and where; nothing where none or without one.
-
-    Examples
-    --------
-    >>> trained_rows_in_words({"source": "a", "why": "", "rows": 0, "of": 8, "sites": {"x": {"rows": 0, "of": 8}}})
-    []
-    """
-    if payload is None:
-        return []
-    trained = read(TrainedTestRows, payload)
-    if trained.why:
-        return [render("report.training.uncounted", source=trained.source, reason=trained.why)]
-    if not trained.rows or trained.of is None:
-        return []
-    worst = sorted(trained.sites.items(), key=lambda item: -item[1].rows)[:WORST]
-    where = ", ".join(f"{of.rows} of {of.of} at {site}" for site, of in worst if of.rows)
-    facts = {"source": trained.source, "rows": trained.rows, "test_rows": counted(trained.of, "test row")}
-    at_sites = f" ({where})" if where else ""
-    return [render("report.training.rows", sites=at_sites, **facts)]
-
-
-def trained_at_site(payload: Mapping[str, Any] | None, site: str) -> list[str]:
-    """Return the same of one site, for its people; nothing where none, or where not known.
-
-    Examples
-    --------
-    >>> trained_at_site({"sites": {"x": {"rows": 0, "of": 8}}}, "x"), trained_at_site(None, "x")
+    >>> seen_in_words({"from": "a", "may-have-seen": False}), seen_in_words(None)
     ([], [])
     """
-    counts = read(TrainedTestRows, payload).sites.get(site, TrainedRows())
-    if not counts.rows:
+    if payload is None or not payload.get("may-have-seen"):
         return []
-    return [render("report.training.here", rows=counts.rows, test_rows=counted(counts.of, "test row"))]
+    return [
+        f"Figures may be too good: {payload['from']}, the model that the run began with, may have been trained on test "
+        "rows of this run, as its own run had another dataset, split or repeat, or is not known."
+    ]

@@ -34,7 +34,7 @@ VISIBLE_KEYS: dict[str, list[str]] = tomllib.loads(Path(__file__).with_suffix(".
 """Keys by named object that no row of a site affects: settings, and sentences that follow from the study."""
 OF_SITES = (
     "score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models", "revealed-outcomes",
-    "trained-test-rows", "calibration", "validation",
+    "calibration", "validation",
 )  # fmt: skip
 """Objects with a part for each site."""
 NOT_OVER_ALL: Mapping[str, Mapping[str, Any]] = {
@@ -44,7 +44,7 @@ NOT_OVER_ALL: Mapping[str, Mapping[str, Any]] = {
     "importances": {"columns": []},
 }
 """Values in place of figures over all sites."""
-WITHOUT_NOTE = ("codec", "secure-sums", "own-parts", "training", "looked-at")
+WITHOUT_NOTE = ("codec", "secure-sums", "own-parts", "training", "looked-at", "warm-start")
 """Objects with no part for each site and no note."""
 LEAST_TOGETHER = 3
 """Least number of sites in a figure over all for people of one site: of two, the rest would be the other's."""

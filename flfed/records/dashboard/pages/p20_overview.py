@@ -13,7 +13,7 @@ from flfed.records.sections.gains import are_known
 from flfed.records.sections.unseen_sites import advised_updates, validated_sites
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
 from flfed.records.statistics.odd_sites import odd_sites_in_words
-from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, trained_rows_in_words
+from flfed.records.statistics.training_state import WARM_START, seen_in_words
 from flfed.records.text import escape
 from flfed.words import render
 
@@ -67,7 +67,7 @@ def _answer(opened: Opened, metric: str | None) -> None:
     if opened.shown.run.is_statistic:
         statistic.statistic(report)
     elif validated is not None:
-        overview.warn(trained_rows_in_words(report.get(TRAINED_TEST_ROWS)))
+        overview.warn(seen_in_words(report.get(WARM_START)))
         show_all(validated, advised_updates(report))
     elif metric is None and opened.only:
         sites.explain_missing_figures(opened, opened.only)
