@@ -123,7 +123,6 @@ def new_study(
 
     schema = datasets.load(dataset).schema
     sites = site_discovery.of_dataset(dataset)
-    # Only open sites refit on their validation rows; sites cut from one table are open.
     opened = all(site.policy.is_open for site in sites)
     columns = {"of": of, "by": by, "time": time, "event": event, "outcome": outcome}
     choices: dict[str, Any] = {"model": model, "private": private, "sums": True}
@@ -144,7 +143,7 @@ def new_study(
             choices |= {"sites": tuple(sorted(site.name for site in sites)), "has_parties": True}
     named = name or f"{dataset}-{suffix}"
     template = StudyTemplate(
-        name=named, dataset=dataset, purpose=purpose, task=schema.task, covers=covers, refit=opened, **choices,
+        name=named, dataset=dataset, purpose=purpose, task=schema.task, covers=covers, **choices,
     )  # fmt: skip
     # A study that cannot run is refused before it is written.
     text = template.text()
@@ -281,8 +280,6 @@ def trees_in_words(study: Study) -> str:
     """Return how many exchanges a run of trees takes, at most."""
     facts = {"exchanges": study.exchanges_of_run, "rounds": study.most_rounds, "levels": study.exchanges_of_round}
     sentences = [render("check.study.trees", **facts)]
-    if study.refits:
-        sentences.append(render("check.study.anew"))
     if study.aggregation.sums_updates:
         sentences.append(render("check.study.opened"))
     return " ".join(sentences)

@@ -30,7 +30,7 @@ from flfed.words import flfed_error, render, usage_error
 
 SWEPT = ("model", "plan", "strategy", "encode.scaler", "encode.missing-indicator")
 """Tables and keys that a grid may change: they do not change the validation rows."""
-FIXED = ("plan.validation", "strategy.refit")
+FIXED = ("plan.validation",)
 """Keys of these tables that change the validation rows."""
 
 Grid = Mapping[str, Sequence[Any]]
@@ -146,9 +146,6 @@ def points_of(study: Study, grid: Grid) -> list[tuple[Settings, Study]]:
     # All keys are checked before any point is built, so that the error names the key.
     for key, values in zip(full, grid.values(), strict=True):
         _check_key(key, values, full)
-    # Trees that are grown anew leave no validation rows.
-    if study.strategy.settings.get("refit"):
-        study = study.replace({"strategy.refit": False})
     points: list[tuple[Settings, Study]] = []
     for values in itertools.product(*grid.values()):
         settings = dict(zip(full, values, strict=True))

@@ -275,8 +275,8 @@ class EncodedTable:
 
     @property
     def scored_part(self) -> str:
-        """Part of the rows that a round's model is scored on; trees that were grown anew were trained on all."""
-        return "validation" if self.validation_rows and not self.study.refits else "training"
+        """Part of the rows that a round's model is scored on."""
+        return "validation" if self.validation_rows else "training"
 
     def model_rows(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
         """Return the rows that a round's model is trained on, and scored on; of trees those of the last one."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flfed.rows.comparison.single_rows import holds_models, outputs_refusal
-from flfed.rows.features.encode import ColumnArrays, Encoded, plain_inputs
+from flfed.rows.features.encode import Encoded, plain_inputs
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.boosted_trees import SiteTrees, cell_counts, fine_codes
 from flfed.rows.training.functional import loss_of_rows
@@ -17,7 +17,7 @@ from flfed.rows.training.requests import Asking
 from flfed.summaries.score_bins import RowScores
 from flfed.summaries.summary import Arrays, Encoder, arrays_sha256
 from flfed.trees.cut_points import chosen_cuts, codes_in, counted_columns, widths_of
-from flfed.trees.forest import depth_of, forest_of, trees_of, without_trees
+from flfed.trees.forest import depth_of, forest_of, trees_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,8 +31,6 @@ class Level:
     ----------
     round : int
         From 1.
-    before : int
-        Rounds before trees grow anew on all training rows; 0 in these.
     score : bool
         Whether the trees before the round are to be scored, too.
     forest : dict of name to array
@@ -50,7 +48,6 @@ class Level:
     """
 
     round: int
-    before: int = 0
     score: bool
     forest: Arrays
     sha256: str
@@ -58,21 +55,6 @@ class Level:
     tree: np.ndarray
     node_marks: np.ndarray
     cuts_sha256: str = ""
-
-    @property
-    def begins_anew(self) -> bool:
-        """Whether it is of the first round that grows trees anew, which still scores those before."""
-        return 0 < self.before == self.round - 1
-
-    @property
-    def is_anew(self) -> bool:
-        """Whether the trees before the round were grown anew."""
-        return 0 < self.before < self.round - 1
-
-    @property
-    def place(self) -> int:
-        """The round's place among those whose trees are sent, from 1."""
-        return self.round - self.before if self.is_anew else self.round
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +103,9 @@ def grown(session: SiteSession, encoder: Encoder, level: Level, *, counted: bool
     counted : bool
         Whether rows are counted beside gradients and Hessians.
     """
-    fitted, scored = _rows(session, encoder, level)
-    trees = session.trees = _trees(session, encoder, level, fitted, scored)
-    if not trees.follow(level.place, level.last, level.sha256):
+    fitted, scored = session.round_rows(encoder)
+    trees = session.trees = _trees(session, encoder, fitted, scored)
+    if not trees.follow(level.round, level.last, level.sha256):
         # A request sent under a hash must have it: the site knows a request by its hash.
         if not level.forest or arrays_sha256(dict(level.forest)) != level.sha256:
             return None
@@ -132,9 +114,8 @@ def grown(session: SiteSession, encoder: Encoder, level: Level, *, counted: bool
     if level.cuts_sha256 not in ("", trees.cuts_sha256):
         return None
     growing = trees_of(level.tree, len(session.layout.features))
-    grower = _trees_anew(session, encoder, trees) if level.begins_anew else trees
-    sums = grower.sums(growing, [np.flatnonzero(nodes) for nodes in level.node_marks], counted=counted)
-    trained = len(grower.y)
+    sums = trees.sums(growing, [np.flatnonzero(nodes) for nodes in level.node_marks], counted=counted)
+    trained = len(trees.y)
     if not level.score:
         return Grown(sums, trained, None, None)
     validated = scored is not fitted
@@ -146,41 +127,16 @@ def grown(session: SiteSession, encoder: Encoder, level: Level, *, counted: bool
     return Grown(sums, trained, loss_of_rows(session.task, trees.scores["fitted"], fitted.y), scores)
 
 
-def _rows(session: SiteSession, encoder: Encoder, level: Level) -> tuple[Encoded, Encoded]:
-    """Return the rows that the trees before the round were grown on, and those that they are scored on."""
-    if not level.is_anew:
-        return session.round_rows(encoder)
-    rows = session.training(encoder)
-    return rows, rows
-
-
-def _trees(session: SiteSession, encoder: Encoder, level: Level, fitted: Encoded, scored: Encoded) -> SiteTrees:
+def _trees(session: SiteSession, encoder: Encoder, fitted: Encoded, scored: Encoded) -> SiteTrees:
     """Return the trees before the round as far as the site knows them."""
     trees = session.trees
-    if level.is_anew and trees is not None and trees.anew is not None:
-        trees = trees.anew
     # Another run may have another encoder, and by it another unit of a number that is predicted.
     if trees is not None and trees.y is fitted.y:
         return trees
-    return _site_trees(session, encoder, fitted, scored)
-
-
-def _site_trees(session: SiteSession, encoder: Encoder, fitted: Encoded, scored: Encoded) -> SiteTrees:
-    """Return the trees of a site that knows none yet."""
     parts = {"fitted": fitted.x, "scored": scored.x}
     if holds_models(session):
         parts["holdout"] = session.holdout_rows(encoder).x
     return SiteTrees(parts, fitted.y, session.task)
-
-
-def _trees_anew(session: SiteSession, encoder: Encoder, before: SiteTrees) -> SiteTrees:
-    """Return the trees that are grown anew on all training rows, of which there is none yet."""
-    rows = session.training(encoder)
-    trees = before.anew
-    if trees is None or trees.y is not rows.y or trees.grown or trees.cuts_sha256 != before.cuts_sha256:
-        trees = before.anew = _site_trees(session, encoder, rows, rows)
-        trees.take(without_trees(before.arrays))
-    return trees
 
 
 def _tell_single_rows(session: SiteSession, trees: SiteTrees, *, validated: bool) -> bool:
@@ -192,15 +148,8 @@ def _tell_single_rows(session: SiteSession, trees: SiteTrees, *, validated: bool
 
 
 def cells_of_rows(session: SiteSession, least: int) -> Arrays:
-    """Return the rows that trees grow on in the end by cell and outcome, as `cell_counts` does."""
-    return cell_counts(tree_columns(session), session.layout, least)
-
-
-def tree_columns(session: SiteSession) -> ColumnArrays:
-    """Return the columns of the rows that trees are grown on in the end."""
-    if session.study.refits:
-        return session.coded(session.table.training)
-    return session.fitted_columns()
+    """Return the rows that trees grow on by cell and outcome, as `cell_counts` does."""
+    return cell_counts(session.fitted_columns(), session.layout, least)
 
 
 def find_determined_rows(codes: np.ndarray, y: np.ndarray, node: np.ndarray | int = 0) -> np.ndarray:
@@ -246,8 +195,7 @@ def count_determined_outcomes(sessions: Sequence[SiteSession], encoder: Encoder,
     depth = depth_of(arrays["value"].shape[2])
     parts = []
     for session in sessions:
-        # The rows that trees are grown on in the end.
-        own = session.training(encoder) if session.study.refits else session.fitted(encoder)
+        own = session.fitted(encoder)
         parts.append((codes_in(own.x, arrays), own.y))
     trees = next(iter(forest_of(arrays)), [])
 
@@ -275,7 +223,7 @@ def count_determined_at_start(session: SiteSession, least: int) -> tuple[int, in
     With a least number of rows these are its counts by fine bin and outcome, else the root's sums. Their codes are
     taken from the site's own rows here, since those of all sites are not known before a run.
     """
-    rows = tree_columns(session)
+    rows = session.fitted_columns()
     layout = session.layout
     if least and layout.task != "regression":
         codes = np.stack([fine_codes(rows, column) for column in counted_columns(layout, least)])

@@ -69,16 +69,9 @@ class StudyKind:
         return self.strategy.name == VERTICAL
 
     @property
-    def refits(self) -> bool:
-        """Whether the trees that validation rows chose are grown anew on all training rows."""
-        return self.grows_trees and bool(self.strategy.settings.get("refit", False))
-
-    @property
     def most_rounds(self) -> int:
-        """Most rounds of a run: none of a validation, and as many again where trees are grown anew."""
-        if not self.train:
-            return 0
-        return self.rounds * (1 + self.refits)
+        """Most rounds of a run: none of a validation."""
+        return self.rounds if self.train else 0
 
     @property
     def exchanges_of_round(self) -> int:

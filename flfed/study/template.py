@@ -89,8 +89,6 @@ class StudyTemplate:
         Whether updates of three institutions or more are under secure aggregation.
     covers : {"updates", "study"}
         Outputs that ε covers. With "study", rows are protected and there is no secure aggregation.
-    refit : bool
-        Whether validation rows choose how many trees there are, which then grow anew on all training rows.
     columns : sequence of str
         Columns that are counted in place of training a model; empty for a study with a model.
     estimate : mapping of str to object
@@ -118,7 +116,6 @@ class StudyTemplate:
     seed: int = 42
     sums: bool = False
     covers: str = "updates"
-    refit: bool = False
     columns: Sequence[str] = ()
     estimate: Mapping[str, object] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -212,8 +209,7 @@ class StudyTemplate:
         Privacy needs a number of steps that no row changes.
         """
         if self.model == TREES:
-            use = render("study.template.chosen") if self.refit else render("study.template.curves")
-            return {"validation": Setting(0.2, use)}
+            return {"validation": Setting(0.2, render("study.template.curves"))}
         steps = render("study.template.steps")
         table = {"optimiser": Setting("sgd")}
         if self._protected:
@@ -229,18 +225,11 @@ class StudyTemplate:
         return table
 
     def _strategy(self) -> Table:
-        """Return the strategy and its rounds.
-
-        Only open data has its validation rows back.
-        """
+        """Return the strategy and its rounds."""
         table = {"name": Setting("fedavg"), "rounds": Setting(self.rounds)}
         if self.model == TREES:
             table["name"] = Setting(TREES)
             table["learning-rate"] = Setting(0.1, render("study.template.rate"))
-            if self.refit:
-                table["select"] = Setting("best", render("study.template.select"))
-                table["patience"] = Setting(20, render("study.template.patience"))
-                table["refit"] = Setting(True, render("study.template.refit"))
         table["quorum"] = Setting(0.75, render("study.template.quorum"))
         return table
 

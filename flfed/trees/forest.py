@@ -308,12 +308,6 @@ def with_round(arrays: Arrays, number: int, stacked: np.ndarray) -> Arrays:
     return forest
 
 
-def without_trees(arrays: Arrays) -> Arrays:
-    """Return a forest's arrays with its cut points and no tree."""
-    rounds, outputs, nodes = arrays["value"].shape
-    return {**arrays, **empty_forest(rounds, outputs, depth_of(nodes))}
-
-
 def forest_of(arrays: Mapping[str, np.ndarray]) -> list[list[Tree]]:
     """Return the trees that are grown, by round."""
     grown = np.flatnonzero(((arrays["column"] >= 0) | (arrays["value"] != 0)).any(axis=(1, 2)))

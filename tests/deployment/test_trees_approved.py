@@ -53,7 +53,7 @@ def wine_study() -> str:
     return Study(dataset="wine", rounds=5, model=model, partition=partition).text
 
 
-def test_a_new_study_of_trees_has_its_validation_rows_back_and_a_check_counts_both_parts(
+def test_the_check_of_a_new_study_of_trees_counts_exchanges(
     flfed, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -62,18 +62,8 @@ def test_a_new_study_of_trees_has_its_validation_rows_back_and_a_check_counts_bo
     assert code == 0, err
     (written,) = tmp_path.glob("**/t.toml")
     study = Study.load(written)
-    settings = study.strategy.settings
-    assert (settings["refit"], settings["select"], settings["patience"], study.plan.validation) == (
-        True, "best", 20, 0.2,
-    )  # fmt: skip
     rounds, levels = study.rounds, study.model.build("model").depth
     code, out, _ = flfed("study", "check", written)
-    said = (
-        f"at most {2 * rounds * levels} exchanges in sequence: {2 * rounds} rounds of {levels} levels. "
-        "At most half of these rounds grow the trees anew on all training rows."
-    )
+    said = f"at most {rounds * levels} exchanges in sequence: {rounds} rounds of {levels} levels."
     assert code == 0 and said in " ".join(out.split())
-    assert json.loads(flfed("study", "check", written, "--json")[1])["exchanges"] == 2 * rounds * levels
-    # Off unless a study says so, also where one is made in Python.
-    made = Study(dataset="wine", rounds=5, model={"name": "boosted-trees"}, partition={"by": "iid", "sites": 3})
-    assert "refit" not in made.text and "select" not in made.text
+    assert json.loads(flfed("study", "check", written, "--json")[1])["exchanges"] == rounds * levels

@@ -22,9 +22,9 @@ from flfed.federation.server.run import resume, run
 from flfed.records.reports.report import report
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
-from flfed.rows.features.encode import ColumnArrays, joined, plain_inputs
+from flfed.rows.features.encode import joined, plain_inputs
 from flfed.rows.session import SiteSession
-from flfed.rows.site_trees import Level, tree_columns
+from flfed.rows.site_trees import Level
 from flfed.rows.site_trees import grown as grown_level
 from flfed.rows.statistics.boosted_trees import cell_counts
 from flfed.rows.study_model import first_model, study_layout
@@ -50,13 +50,10 @@ def trees(small_study: str) -> Callable[..., str]:
 
 
 def one_table(
-    sessions: Sequence[SiteSession],
-    most: int = 16,
-    least: int = 0,
-    columns: Callable[[SiteSession], ColumnArrays] = tree_columns,
+    sessions: Sequence[SiteSession], most: int = 16, least: int = 0
 ) -> tuple[Boosting, dict[str, np.ndarray]]:
     """Return the rows that sites trained on as one table's codes, and the cut points of that table."""
-    rows = [columns(session) for session in sessions]
+    rows = [session.fitted_columns() for session in sessions]
     layout, whole = sessions[0].layout, joined(rows)
     arrays = chosen_cuts(layout, cell_counts(whole, layout, least), most, least)
     site = np.repeat(np.arange(len(rows)), [part.rows for part in rows])
@@ -409,3 +406,12 @@ def test_counts_by_cell_are_of_the_same_rows_and_of_no_more_than_the_band(small_
     assert cells_defect(reply, 98, cell_shapes(layout, 0)) == Refusal("cells-unfit")
     counts["x1"][1] = 1
     assert cells_defect(reply, 100, cell_shapes(layout, 0)) == Refusal("cells-unfit")
+
+
+def test_all_that_does_not_fit_is_told_at_once_and_each_once(small_sites, trees):
+    small_sites(2)
+    asked = {"encode.missing-indicator": True, "codec.name": "int8", "compare.subgroups": ["nowhere"]}
+    with pytest.raises(UsageError) as error:
+        check(Study.parse(trees(**asked)))
+    told = str(error.value).split(". Also: ")
+    assert [words.partition(":")[0] for words in told] == ["[codec]", "[encode]", "[compare] subgroups"]

@@ -143,9 +143,9 @@ def test_codecs_variates_and_own_parts_give_what_the_process_itself_gives_though
 
 @pytest.mark.proof
 @pytest.mark.servers
-def test_trees_that_are_grown_anew_are_those_of_the_process_itself(small_sites, small_study, nothing_left):
-    refitted = {"strategy.refit": True, "strategy.select": "best", "strategy.patience": 3, "strategy.rounds": 8}
-    study = Study.parse(trees_study(small_study, **refitted))
+def test_trees_are_those_of_the_process_itself(small_sites, small_study, nothing_left):
+    chosen = {"strategy.select": "best", "strategy.patience": 3, "strategy.rounds": 8}
+    study = Study.parse(trees_study(small_study, **chosen))
     sites = small_sites(3, rows=150)
     there, here = run(study, engine="ray", sites=sites), run(study, sites=sites)
     assert there.status == "completed" and there.report["faults"] == []

@@ -85,7 +85,9 @@ def test_another_seed_of_the_training_draws_the_same_test_rows(small, small_site
 
 @pytest.mark.usefixtures("heart")
 def test_a_published_split_is_another_one_than_the_sites_own_and_stays_in_each_repeat():
-    published = Study.load("fed-heart-flamby").replace({"strategy.rounds": 1, "encode.scaler": "global", "split.redraw": False})
+    published = Study.load("fed-heart-flamby").replace(
+        {"strategy.rounds": 1, "encode.scaler": "global", "split.redraw": False}
+    )
     own, drawn = (published.replace(of) for of in ({"split.fixed": ""}, {"split.redraw": True}))
     for study, seen in ((published, [False, False]), (own, [True, True]), (drawn, [True, True])):
         source = source_model(study.replace({"warm-start": run(published).run}))

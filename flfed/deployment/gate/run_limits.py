@@ -31,7 +31,6 @@ from flfed.updates.messages.train import (
     CUTS_SHA256,
     EVALUATE,
     MOST_ATTEMPTS,
-    REFIT,
     TRAIN,
     TREES_SHA256,
     formless,
@@ -484,7 +483,7 @@ def exchange_of(message: Message) -> dict[str, Any]:
     if config is None or settings is None or TREES_SHA256 not in config:
         return {}
     exchange = {}
-    for name in ("level", "attempt", REFIT):
+    for name in ("level", "attempt"):
         value = settings.get(name)
         if isinstance(value, float) and 0 <= value <= MOST_ATTEMPTS:
             exchange[name] = int(value)

@@ -12,13 +12,13 @@ from flfed.federation.client.parts.step import TrainingStep
 from flfed.federation.client.secure_sums import SiteTreeSums
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.training import Round, Training, leave_round, reply_with_figures
-from flfed.refusals import Refusal, decline
+from flfed.refusals import decline
 from flfed.rows.session import SiteSession
 from flfed.rows.site_trees import Level, cells_of_rows, grown
 from flfed.rows.training.requests import ComputeRequest
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.summarise import BinsReply, BinsRequest
-from flfed.updates.messages.train import LAST, MARKS, REFIT, SUMS, TREE, TREES_MISSING, TrainRequest
+from flfed.updates.messages.train import LAST, MARKS, SUMS, TREE, TREES_MISSING, TrainRequest
 
 
 class Trees(Training):
@@ -73,12 +73,8 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
         If the site lacks the earlier trees.
     """
     _sums_of(session, own)
-    before = int(request.settings.get(REFIT, 0)) if session.study.refits else 0
-    if not 0 <= before < request.round:
-        raise MalformedMessage(Refusal("settings-unfit", section="settings"))
     level = Level(
         round=request.round,
-        before=before,
         score=request.score,
         forest=request.arrays,
         sha256=request.trees_sha256,

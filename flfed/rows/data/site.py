@@ -394,8 +394,6 @@ def _trees_refusal(study: Study, policy: Policy) -> Refusal | None:
     """Return the refusal of a study's trees by a policy, or None."""
     if not study.grows_trees:
         return None
-    if study.refits and not policy.is_open:
-        return Refusal("refit-not-open")
     least = int(study.strategy.settings.get("min-rows", 0))
     return policy.trees_refusal(summed=study.aggregation.sums_rows, least=least)
 

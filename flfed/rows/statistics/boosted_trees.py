@@ -377,8 +377,6 @@ class SiteTrees:
     sha256 : str
         Of the arrays that the scores are of; "" before there are some.
     scores : dict of part to float64 array [rows, outputs]
-    anew : SiteTrees or None
-        Those of all training rows that are grown after these.
     """
 
     def __init__(self, parts: Arrays, y: np.ndarray, task: str) -> None:
@@ -393,7 +391,6 @@ class SiteTrees:
         self._reached: dict[int, tuple[Tree, np.ndarray]] = {}
         self.sha256 = ""
         self.scores: Arrays = {}
-        self.anew: SiteTrees | None = None
 
     @property
     def cuts_sha256(self) -> str:

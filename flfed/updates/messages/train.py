@@ -49,8 +49,6 @@ LAST = "last"
 TREE = "tree"
 MARKS = "asked"
 """Arrays of a request of trees: of the round before, of this round so far, and which nodes' sums are wanted."""
-REFIT = "refit"
-"""Setting of a request of trees that may grow anew: how many rounds there were before, 0 in these."""
 SUMS = "sums"
 """Array of the reply: the sums of these nodes."""
 ENCODER_MISSING = Refusal("encoder-missing")

@@ -11,9 +11,9 @@ import numpy as np
 from flfed.study.tables import TREES
 from flfed.trees.cut_points import cell_shapes
 from flfed.trees.forest import NODES, depth_of
-from flfed.updates.messages.kinds import BINS, EVALUATE, TRAIN
+from flfed.updates.messages.kinds import BINS, TRAIN
 from flfed.updates.messages.summarise import BinsReply
-from flfed.updates.messages.train import CUTS_SHA256, EXTRA, LAST, MARKS, MOST_ATTEMPTS, REFIT, SUMS, TREE, TREES_SHA256
+from flfed.updates.messages.train import CUTS_SHA256, EXTRA, LAST, MARKS, MOST_ATTEMPTS, SUMS, TREE, TREES_SHA256
 from flfed.updates.parts.part import (
     Border,
     Exchanges,
@@ -35,10 +35,8 @@ from flfed.updates.sections import (
     Sections,
     arrays,
     config,
-    one_of,
     section_bytes,
     text,
-    whole,
     whole_float,
     with_fields,
 )
@@ -78,11 +76,6 @@ class Trees(Part):
             lambda facts: facts.study.privacy.name != "none",
         ),
         Exclusion(
-            "trees-refit",
-            "refit with secure-aggregation",
-            lambda facts: facts.study.refits and facts.study.aggregation.sums_updates,
-        ),
-        Exclusion(
             "trees-ckks",
             "secure-aggregation = 'ckks'",
             lambda facts: facts.study.aggregation.is_encrypted,
@@ -112,9 +105,6 @@ class Trees(Part):
                 names.append(CUTS_SHA256)
             tree_sections["config"] = with_fields(sections["config"], dict.fromkeys(names, text(HASH, 64)))
             tree_sections |= _level(border)
-        if kind == EVALUATE and border.study.refits:
-            # Validation rows end the first growing, and the last model is scored before its last round.
-            tree_sections["config"] = with_fields(sections["config"], {"round": whole(2, border.study.most_rounds + 1)})
         return tree_sections
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
@@ -127,8 +117,6 @@ class Trees(Part):
         tree_sections = {name: section for name, section in sections.items() if name != "arrays"}
         if wanted.kind == TRAIN:
             tree_sections[EXTRA] = _node_sums(border, whole_tree=False)
-        if study.refits and "scores" in tree_sections:
-            tree_sections["scores"] = with_fields(tree_sections["scores"], {"rows": one_of(("training", "validation"))})
         return tree_sections
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
@@ -151,8 +139,7 @@ class Trees(Part):
         if not study.grows_trees:
             return without
         releases = [release for release in without if release.text.key != "update"]
-        again = Text("again") if study.refits else ""
-        grown = {"rounds": study.rounds, "exchanges": study.exchanges_of_round, "again": again}
+        grown = {"rounds": study.rounds, "exchanges": study.exchanges_of_round}
         rounds = Text("rounds-of-trees", grown)
         facts = {"rounds": rounds, "step": "level of a tree", "reveals": type(study.strategy.build("strategy"))}
         releases.append(Release(Place.BEFORE_ROUNDS, Text("cut-points", {"reveals": BinsReply}), BINS))
@@ -210,8 +197,6 @@ def _level(border: Border) -> dict[str, Section]:
     trees = ArrayField(shape=(len(NODES), outputs, nodes))
     attempts = 0 if border.pinned else MOST_ATTEMPTS
     places = {"level": whole_float(depth_of(nodes) - 1), "attempt": whole_float(attempts)}
-    if border.study.refits:
-        places[REFIT] = whole_float(border.study.rounds)
     level_arrays = {LAST: trees, TREE: trees, MARKS: ArrayField(shape=(outputs, nodes))}
     return {"settings": Plain(fields=places), EXTRA: ArraySection(arrays=level_arrays)}
 

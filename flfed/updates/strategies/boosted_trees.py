@@ -18,11 +18,10 @@ from flfed.study.kinds import exchange_number
 from flfed.study.plan import Plan
 from flfed.summaries.summary import arrays_sha256
 from flfed.trees.cut_points import cuts_sha256, widths_of
-from flfed.trees.forest import UNIT, GrowingRound, Tree, TreeSettings, depth_of, round_of, tree_arrays
+from flfed.trees.forest import UNIT, GrowingRound, Tree, TreeSettings, depth_of, round_of, tree_arrays, with_round
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
-from flfed.updates.aggregation.rounds import RunContext, why_unsummed
+from flfed.updates.aggregation.rounds import why_unsummed
 from flfed.updates.aggregation.secure_sum import Unsummed, masked_vectors
-from flfed.updates.aggregation.selection import TreeSelection, check_refit
 from flfed.updates.messages.in_memory import immutable
 from flfed.updates.messages.train import LAST, MARKS, SUMS, TREE, Replies, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, mean_loss, to_arrays, to_record
@@ -55,9 +54,6 @@ class BoostedTrees(FedAvg):
     min_rows : int, >= 0
         Fewest rows of each code of a column and of each leaf; each code has two outcomes then. Sites send counts of
         rows besides. 0 asks for none. Example: `min-rows = 10`.
-    refit : bool
-        Whether as many trees as validation rows chose are grown anew on all training rows, in further rounds. It needs
-        `select = "best"`. Example: `refit = true`.
     fraction, quorum, deadline, select, patience : as in FedAvg
         The other parameters as for `FedAvg`; rows count as they are, so that there are no weights.
 
@@ -68,18 +64,13 @@ class BoostedTrees(FedAvg):
     without it. Under secure sums it is waited for instead, since the difference of two sums of one node would be its
     own. If it does not come back, the run stops with the last whole tree.
 
-    With `refit` the cut points are those of all training rows from the beginning on, so that the trees grown anew are
-    those of a run without validation rows. The first of its rounds brings the loss of the last tree before, too.
-
     Reveals: sums of gradients and of Hessians (with `min_rows` counts of rows, too) over the site's training rows,
     exact, in each exchange. They are by node of a tree, column and code. The number of these rows is revealed, too. In
     the first tree a row's gradient is its outcome. So the sums reveal the outcome of a row that is alone in a code of a
     column, or among rows that all have one outcome. `min_rows` prevents that at the root of a tree, over all sites
     together, and not below it, nor in the sums of one site. Who chooses the splits freely, instead of by the sums,
     makes nodes of ever fewer rows, and reads the outcome of each of them, and its columns' codes. Under secure sums all
-    these are of a list of sites together, and do not show whose row it is. With `refit` the first trees grow twice,
-    without the validation rows and with them. The difference of the sums of the two roots is of the validation rows
-    alone. So it is for open data.
+    these are of a list of sites together, and do not show whose row it is.
 
     Source: Friedman 2001, "Greedy function approximation: a gradient boosting machine"; Chen and Guestrin 2016,
     "XGBoost: a scalable tree boosting system".
@@ -89,7 +80,6 @@ class BoostedTrees(FedAvg):
     l2: Annotated[float, Field(ge=0)] = 1.0
     min_child_weight: Annotated[float, Field(ge=0)] = 1.0
     min_rows: Annotated[int, Field(ge=0)] = 0
-    refit: bool = False
     sums: ClassVar[bool] = False  # of updates; its own sums are another vector
     parts: ClassVar[bool] = False
     growing: GrowingRound = field(init=False)
@@ -109,12 +99,6 @@ class BoostedTrees(FedAvg):
             raise usage_error("study.strategies.descent", keys=", ".join(unused))
         if plan.precision != "float64":
             raise usage_error("study.strategies.precision", precision=plan.precision)
-        check_refit(refit=self.refit, select=self.select)
-
-    def assign(self, run: RunContext) -> None:
-        """Bind the strategy to a run."""
-        super().assign(run)
-        self.selection: TreeSelection = TreeSelection(run.plan, refit=self.refit, rounds=run.rounds)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -152,8 +136,7 @@ class BoostedTrees(FedAvg):
             own[wanted] = 1.0
         tree = tree_arrays(self.growing.trees, nodes)
         masked = run.sums is not None and run.sums.masked
-        place = self.selection.sent_place(server_round)
-        last = round_of(now.incoming, place - 2) if place > 1 else np.zeros_like(tree)
+        last = round_of(now.incoming, server_round - 2) if server_round > 1 else np.zeros_like(tree)
         cuts = cuts_sha256(now.incoming) if masked else ""
         request = TrainRequest(
             arrays=immutable(now.incoming),
@@ -161,7 +144,7 @@ class BoostedTrees(FedAvg):
             round=server_round,
             rounds=run.rounds,
             score=score,
-            settings={"level": float(level), "attempt": float(self.attempt), **self.selection.settings()},
+            settings={"level": float(level), "attempt": float(self.attempt)},
             extra=immutable({LAST: last, TREE: tree, MARKS: node_marks}),
             trees_sha256=arrays_sha256(now.incoming),
             cuts_sha256=cuts,
@@ -190,7 +173,7 @@ class BoostedTrees(FedAvg):
             return None, None
         self._select(server_round, good)
         stacked = tree_arrays(trees, now.incoming["value"].shape[2])
-        whole = self.selection.with_trees(server_round, now.incoming, stacked)
+        whole = with_round(now.incoming, server_round - 1, stacked)
         return to_record(whole), mean_loss(good, {site: reply.num_examples for site, reply in good.items()})
 
     def _grown_again(self, roots: Replies) -> Grown:
