@@ -278,13 +278,6 @@ class EncodedTable:
         """Part of the rows that a round's model is scored on."""
         return "validation" if self.validation_rows else "training"
 
-    def model_rows(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
-        """Return the rows that a round's model is trained on, and scored on; of trees those of the last one."""
-        if self.scored_part == "validation":
-            return self.round_rows(encoder)
-        rows = self.training(encoder)
-        return rows, rows
-
     def scored_rows(self, encoder: Encoder) -> list[Encoded]:
         """Return all encoded rows by part: those to train on, validation rows if there are some, and the holdout."""
         fitted, scored = self.round_rows(encoder)

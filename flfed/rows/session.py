@@ -193,7 +193,7 @@ class SiteSession(EncodedTable):
         constant, by the names of the model's arrays. Those of `own` are for the site's own model, where it has one.
         """
         arrays = self.own_arrays.at_site(arrays)
-        rows, scored = self.model_rows(encoder)
+        rows, scored = self.round_rows(encoder)
         protection = self.protection
         # An update stands for the rows that are known under noise, where no exact number may leave.
         row_count = len(rows)

@@ -108,7 +108,7 @@ def trained_from(message: Message, study: Study) -> dict[str, str]:
     """Return the model's entry for the line of a round; it is empty for other messages."""
     if message.metadata.message_type != TRAIN:
         return {}
-    # A packed, encrypted or hashed model has other bytes than at its comparison.
+    # An encrypted or hashed model has other bytes than at its comparison.
     as_it_is = study.download == "none" and not study.aggregation.is_encrypted and not study.grows_trees
     return {TRAINED_FROM: model_sha256(message) if as_it_is else ""}
 
