@@ -109,7 +109,7 @@ def trained_from(message: Message, study: Study) -> dict[str, str]:
     if message.metadata.message_type != TRAIN:
         return {}
     # An encrypted or hashed model has other bytes than at its comparison.
-    as_it_is = study.download == "none" and not study.aggregation.is_encrypted and not study.grows_trees
+    as_it_is = not study.aggregation.is_encrypted and not study.grows_trees
     return {TRAINED_FROM: model_sha256(message) if as_it_is else ""}
 
 
