@@ -13,6 +13,7 @@ from flfed.cli.arguments import JOBS
 from flfed.cli.progress import progress, stoppable
 from flfed.errors import TableError, UsageError
 from flfed.paths import write_private
+from flfed.records.statistics.verdict import ABSENT, number
 from flfed.tasks import ALL
 from flfed.words import counted, render, usage_error
 
@@ -95,7 +96,8 @@ def predict(
         typer.echo(render("commands.predict.explained", unit=reasons.unit, file=explain), err=out is None)
     # Standard output has only the predictions, so that they can be piped.
     typer.echo(signed.sentence, err=out is None)
-    _print_figures(predictions, to_stderr=out is None)
+    for line in (*predictions.notes, *predictions.describe_figures(), *predictions.describe_calibration()):
+        typer.echo(line, err=out is None)
 
 
 def _predict_of_parties(
@@ -177,32 +179,20 @@ def monitor(
     signed_by: str = SIGNED_BY,
     as_json: bool = output.JSON,
 ) -> None:
-    """Compare a table with the training rows of a run's model, to see whether the model still fits.
-
-    Printed are the population stability index and the missing share of each column and of the score. If the table has
-    the outcome, metrics and calibration are printed as well. Nothing leaves this machine.
-
-    Exit codes: 0 no alarm, 1 an alarm, 2 wrong use or wrong input.
-    """
+    """Print population stability indices: how far a table has moved from the training rows. Nothing leaves here."""
     shared, signed, predictions = _predicted(model, table, site, signed_by)
     from flfed.export.monitor import monitor as monitor_rows
 
-    result = monitor_rows(shared, predictions)
+    found = monitor_rows(shared, predictions)
     if as_json:
-        output.print_json({"model": str(model), "run": shared.run, **signed.as_object(), **result.as_object()})
-    else:
-        output.as_table(*result.table(), spare=("largest change", "alarm above"))
-        output.say_all([*result.describe(), signed.sentence])
-        _print_figures(predictions, to_stderr=False)
-    # A script notices an alarm.
-    if result.alarms:
-        raise typer.Exit(1)
-
-
-def _print_figures(predictions: Predictions, *, to_stderr: bool) -> None:
-    """Print notes and metrics; on standard error where standard output holds the predictions."""
-    for line in (*predictions.notes, *predictions.describe_figures(), *predictions.describe_calibration()):
-        typer.echo(line, err=to_stderr)
+        output.print_json({"model": str(model), "run": shared.run, **signed.as_object(), **found})
+        return
+    lines = [["the score", ABSENT if found["score"] is None else number(found["score"], 3), ""]]
+    for name, of in found["columns"].items():
+        index = ABSENT if of["psi"] is None else number(of["psi"], 3)
+        lines.append([name, index, f"{100 * of['missing']:.3g} %"])
+    output.as_table(["column", "stability index", "missing"], lines)
+    output.say_all([render("export.monitor.rows", rows=found["rows"]), signed.sentence])
 
 
 @output.tables

@@ -19,7 +19,6 @@ import tomli_w
 from safetensors.numpy import save
 
 import flfed
-from flfed.export.references import References, read_references
 from flfed.export.xgboost_file import xgboost_files
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import ColumnArrays, decode_target, encode, input_names
@@ -74,8 +73,8 @@ class SharedModel:
         The weights as int8, if `arrays` are made of them.
     rounded_of : str
         SHA-256 of the arrays before rounding to float32; "" if they are as trained.
-    references : References, optional
-        Groups of training rows, if the run's record has them.
+    monitor : bytes, optional
+        Groups of training rows as `export.monitor` writes them, if the run's record has them.
     """
 
     run: str
@@ -87,7 +86,7 @@ class SharedModel:
     signature: Signature | None = None
     quantised: Quantised | None = None
     rounded_of: str = ""
-    references: References | None = None
+    monitor: bytes | None = None
 
     @property
     def layout(self) -> Layout:
@@ -177,8 +176,8 @@ class SharedModel:
             SCHEMA: tomli_w.dumps(meaning).encode(),
             STUDY: self.study.text.encode(),
         }
-        if self.references is not None:
-            files[MONITOR] = self.references.as_json()
+        if self.monitor is not None:
+            files[MONITOR] = self.monitor
         if self.layout.plain:
             files |= xgboost_files(self.arrays, self.layout, self.encoder)
         index = self._index()
@@ -251,9 +250,6 @@ class SharedModel:
         if facts.quantised is not None:
             quantised = Quantised(stored=arrays, **facts.quantised.model_dump())
             arrays = dequantise(arrays)
-        references = None
-        if files.monitor is not None:
-            references = read_references(files.monitor, study_layout(files.study, files.schema), folder)
         made = cls(
             run=facts.run,
             study=files.study,
@@ -263,7 +259,7 @@ class SharedModel:
             figures=facts.figures,
             signature=_signature(folder, files.index),
             quantised=quantised,
-            references=references,
+            monitor=files.monitor,
         )
         # Each file may be whole and still belong to another model.
         if made._hashes() != facts.hashes:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from flfed import registry
 from flfed.errors import UsageError, unknown
 from flfed.export.model_folder import SharedModel, write_files
-from flfed.export.references import references_of
+from flfed.export.monitor import references_of
 from flfed.federation.engines.engine import engine_of
 from flfed.records.objects import read, write
 from flfed.records.reports.narrative import story
@@ -147,7 +147,7 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         signer = engine_of(runs[0].engine).signer() if model else None
         target = folder or Path(run_report["run"])
         if model is not None:
-            model = replace(_in_dtype(model, dtype), references=references_of(reader, model.run))
+            model = replace(_in_dtype(model, dtype), monitor=references_of(reader, model.run))
         # Refused before anything is written: two exports are never mixed.
         _refuse_taken(target)
         files = _tables(reader, runs, run_report)
@@ -399,7 +399,7 @@ def _readme(
         return "\n".join([*lines, render("export.readme.absent", reason=reason), ""])
     schema = model.schema
     names = [INDEX, MODEL, ENCODER, SCHEMA, STUDY]
-    if model.references is not None:
+    if model.monitor is not None:
         names.append(MONITOR)
     if model.layout.plain:
         names += TREE_FILES

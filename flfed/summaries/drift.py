@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -326,38 +325,28 @@ def share_difference(counts: np.ndarray, other: np.ndarray) -> Difference:
     return sign * math.sqrt(max(squared, 0.0)), by_chance(n, m, len(t)), ""
 
 
-def by_chance(n: float, m: float, freedom: int, tests: int = 1) -> float:
+def by_chance(n: float, m: float, freedom: int) -> float:
     """Return the difference that chance alone seldom exceeds.
 
-    In 95 of 100 cases, a standardised difference of groups that spread alike stays below it. Of several, all do.
+    In 95 of 100 cases, a standardised difference of groups that spread alike stays below it.
 
     With no difference to find: `sqrt(q (1/n + 1/m))`, with q the 95th percentile of chi-squared with `freedom`
-    degrees of freedom: exact for one, by Wilson and Hilferty's cube root for more (off by less than 1 %; by less than
-    2 % where many tests share the 5 %). The rows are taken to be independent: of several visits of a patient, chance
-    brings about more.
+    degrees of freedom: exact for one, by Wilson and Hilferty's cube root for more (off by less than 1 %). The rows are
+    taken to be independent: of several visits of a patient, chance brings about more.
 
     Parameters
     ----------
     n, m : float
         Rows of the two groups.
     freedom : int
-    tests : int
-        Differences that share the 5 % (Bonferroni).
 
     Examples
     --------
     >>> round(by_chance(50, 50, 1), 3), round(by_chance(50, 50, 2) ** 2 * 25, 2)  # 1.96 / 5; 5.99
     (0.392, 5.94)
-    >>> round(by_chance(50, 50, 1, tests=10), 3)  # 2.81 / 5
-    0.561
     """
-    two_sided = NORMAL_975
-    upper = NORMAL_UPPER_95
-    if tests > 1:
-        two_sided = -NormalDist().inv_cdf(0.025 / tests)
-        upper = -NormalDist().inv_cdf(0.05 / tests)
     ninth = 2 / (9 * freedom)
-    q = two_sided**2 if freedom == 1 else freedom * (1 - ninth + upper * math.sqrt(ninth)) ** 3
+    q = NORMAL_975**2 if freedom == 1 else freedom * (1 - ninth + NORMAL_UPPER_95 * math.sqrt(ninth)) ** 3
     return math.sqrt(q * (1 / n + 1 / m))
 
 

@@ -15,7 +15,7 @@ from flfed.federation.recording.source_model import UNCOVERED, record_source, so
 from flfed.federation.server.parts.server_part import ServerPart
 from flfed.federation.server.run_setting import LEAST_SITES, Answers, RunSetting, ask_enrolment, nodes_of
 from flfed.refusals import NO_ANSWER, Refusal, path_of
-from flfed.summaries.stability import training_references
+from flfed.summaries.stability import training_groups
 from flfed.summaries.summary import (
     Encoder,
     Summary,
@@ -245,8 +245,8 @@ def record_beginnings(run: RunSetting, participants: Participants, merged: Summa
     run.recorder.leaks(leak_warnings(run.layout, merged), untested(run.layout, merged))
     sums = {"sha256": arrays_sha256(merged.arrays()), "rounded": sums_sha256(merged)}
     run.recorder.summary("training-sums", sums)
-    groups = [asdict(reference) for reference in training_references(run.layout, merged)]
-    run.recorder.summary("training-groups", {"columns": groups})
+    groups = {name: [asdict(group) for group in of] for name, of in training_groups(run.layout, merged).items()}
+    run.recorder.summary("training-groups", groups)
     widths = {site: one.width for site, one in participants.items() if one.width < 1}
     own_widths = run.recorder.shared_as.own(widths).items()
     sites = [render("run.notes.width", site=site, width=width) for site, width in own_widths]
