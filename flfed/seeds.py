@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from flfed.study.former_names import former_names
-
 FRAMES = re.compile("frames-[0-9a-f]{8}")
 """Name of a dataset of data frames that got no other one."""
 FEW = 32
@@ -69,9 +67,8 @@ def generator(seed: int, *, site: str, purpose: str, number: int = 0) -> np.rand
 def noise_key(text: str) -> str:
     r"""Return the hash of a study's text without its expected figures, from which seeded noise follows.
 
-    Expected figures are written into the text after they are measured. Keys that were renamed
-    count under their former names, so that the noise stays as it was. The name of a study of data frames does not
-    count.
+    Expected figures are written into the text after they are measured. The name of a study of data frames
+    does not count.
 
     Examples
     --------
@@ -79,7 +76,7 @@ def noise_key(text: str) -> str:
     >>> keys[0] == keys[1], keys[0] == keys[2]
     (False, True)
     """
-    table = former_names(tomllib.loads(text))
+    table = tomllib.loads(text)
     table.pop("expected", None)
     dataset = table.get("dataset", {}).get("name", "")
     # A call on data frames is named by its time, and repeats the noise of an earlier one.

@@ -15,8 +15,7 @@ import click
 import typer.main
 from markdown_it import MarkdownIt
 
-from flfed.cli import FORMER_OPTIONS, commands
-from flfed.study.former_names import ANALYSIS, NAMES
+from flfed.cli import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 CALL = re.compile(r"^(?:\$ |sudo )*flfed((?: [a-z][a-z-]*)+)(.*)$", re.MULTILINE)
@@ -29,8 +28,7 @@ TABLE_LINE = re.compile(r"^\[+([a-z.-]+)")
 KEY_LINE = re.compile(r"^([a-z][a-z-]*) *= ")
 REFERENCE = ROOT / "docs" / "reference"
 FILES = ("study", "policy", "schema", "source", "transactions", "roles")
-HISTORY, ON_THE_WIRE = "CHANGELOG.md", "messages.md"
-"""Pages in which former names stand: names in messages stay as they are."""
+HISTORY = "CHANGELOG.md"
 
 
 def pages() -> list[Path]:
@@ -68,30 +66,9 @@ def keys() -> Mapping[str, set[str]]:
 
 
 @cache
-def former_keys() -> set[str]:
-    """Return the last parts of former keys that no table, and no call in a site's package, has today."""
-    package = (REFERENCE / "site.md").read_text(encoding="utf-8")
-    today = set(re.findall(KEY_ROW.pattern, package, re.MULTILINE)).union(*keys().values())
-    return {re.split("[.=]", name)[-1] for name in NAMES} - today
-
-
-@cache
 def command_tree() -> click.Command:
     """Return flfed's command, with all others in it."""
     return typer.main.get_command(commands.app)
-
-
-@cache
-def every_option() -> set[str]:
-    """Return the options of all commands."""
-    found = set()
-    waiting = [command_tree()]
-    while waiting:
-        command = waiting.pop()
-        found |= options_of(command)
-        if isinstance(command, click.Group):
-            waiting += command.commands.values()
-    return found
 
 
 def options_of(command: click.Command) -> set[str]:
@@ -109,8 +86,6 @@ def unknown_names(path: Path) -> Iterator[str]:
     page = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
     for line, text in code_of(path):
         problems = [*unknown_in_calls(text), *unknown_in_pairs(text)]
-        if path.name != ON_THE_WIRE:
-            problems += former_in_words(text)
         yield from (f"{page}:{line} {problem}" for problem in problems)
     for line, problem in unknown_in_files(path):
         yield f"{page}:{line} {problem}"
@@ -139,14 +114,6 @@ def command_of(command: click.Command, words: Sequence[str]) -> tuple[click.Comm
             return command, word
         command = command.commands[word]
     return command, ""
-
-
-def former_in_words(text: str) -> Iterator[str]:
-    """Yield the former key, table or option that a piece of code is."""
-    if text in former_keys() or text == f"[{ANALYSIS}]":
-        yield f"{text} is a former key"
-    if text in FORMER_OPTIONS.keys() - every_option():
-        yield f"{text} is a former option"
 
 
 def unknown_in_pairs(text: str) -> Iterator[str]:

@@ -29,7 +29,7 @@ from flfed.rows.data.schema import Column, OwnColumn, Schema
 from flfed.rows.data.transactions import SimulatedTransactions, Transactions
 from flfed.study import study as studies
 from flfed.study.analysis import Analysis
-from flfed.study.former_names import SUMMARY
+from flfed.study.study_text import SUMMARY
 from flfed.study.tables import Expectation, Expected, Named
 from flfed.updates.parts.every_part import PARTS
 

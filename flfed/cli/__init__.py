@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 NOT_WHOLE = re.compile(r"is not a valid integer(?: range)?")
 ALIKE = 0.7
 """Least similarity (of 1) at which an option is suggested."""
-FORMER_OPTIONS = {"--to": "--output", "--out": "--output", "--analysis": "--summary"}
-FORMER_COMMANDS = {"site freeze": "site snapshot"}
-"""Options and commands before version 0.5.0, with those of now."""
 STOPPED = 3
 """Exit code where a person, or a rule of the study, stopped the command."""
 
@@ -81,8 +78,6 @@ def _describe(error: click.ClickException) -> str:
     message = NOT_WHOLE.sub("is not a whole number", message)
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return message
-    if former := _former_name(error, error.ctx):
-        return former
     if isinstance(error, click.NoSuchOption):
         message = error.message.rstrip(".")
         # Click also suggests options that share little more than their dashes.
@@ -93,21 +88,6 @@ def _describe(error: click.ClickException) -> str:
             message += f"; {render('commands.usage.set')}"
     see = " See" if message.endswith("?") else "; see"
     return f"{message}{see}: {error.ctx.command_path} --help"
-
-
-def _former_name(error: click.UsageError, context: click.Context) -> str:
-    """Return what an option or a command from before 0.5.0 is called now, "" for any other error."""
-    import click
-
-    if isinstance(error, click.exceptions.NoSuchCommand):
-        former = f"{context.info_name} {error.command_name}"
-        if former in FORMER_COMMANDS:
-            return f"flfed {former} is now flfed {FORMER_COMMANDS[former]}"
-    if isinstance(error, click.NoSuchOption):
-        now = FORMER_OPTIONS.get(error.option_name)
-        if any(now in parameter.opts for parameter in context.command.params):
-            return f"{error.option_name} is now {now}"
-    return ""
 
 
 def _alike(name: str, typed: str) -> bool:

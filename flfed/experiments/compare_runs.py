@@ -16,7 +16,7 @@ from flfed.records.reports.site_verdict import SITE_ARMS
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import plain
-from flfed.study.former_names import differing_values
+from flfed.study.study_text import differing_values
 from flfed.updates.arrays import is_encrypted
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.words import render

@@ -186,7 +186,7 @@ def _why_no_model(runs: Sequence[RunEntry], series: SeriesEntry) -> str:
 
 def _why_untrained(study_text: str) -> str:
     """Return why a run without rounds has no model of its own."""
-    study = Study.parse_recorded(study_text)
+    study = Study.parse(study_text)
     if study.train:
         return render("export.absent.statistic")
     return render("export.absent.validation", model=study.warm_start)
@@ -231,7 +231,7 @@ def shared_model(run: RunEntry, series: SeriesEntry, run_report: Mapping[str, An
     # The store has the hash of the model; a file may have been replaced.
     if run.arrays_sha256 not in (None, arrays_sha256(final.arrays)):
         raise flfed_error("export.errors.changed", what="model", folder=folder, run=run.run)
-    study = Study.parse_recorded(series.study_text)
+    study = Study.parse(series.study_text)
     # With a schema other than that of training, a prediction could mean something else.
     schema = Schema.model_validate(final.facts["schema"])
     if run.hashes.get("schema") != schema.sha256():
@@ -255,7 +255,7 @@ def _parts(run: RunEntry, series: SeriesEntry) -> dict[str, SharedModel]:
     path = checkpoints.folder_of(run.run) / f"{checkpoints.FINAL}.safetensors"
     if not has_parties(tomllib.loads(series.study_text)) or not path.is_file():
         return {}
-    study = Study.parse_recorded(series.study_text)
+    study = Study.parse(series.study_text)
     final = checkpoints.final(run.run)
     schema = Schema.model_validate(final.facts["schema"])
     parts = {}
@@ -299,7 +299,7 @@ def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
     if last_model is None:
         raise usage_error("export.absent.site", site=site, run=run, repeat=repeat)
     _refuse_taken(folder)
-    study = Study.parse_recorded(last_model.study)
+    study = Study.parse(last_model.study)
     model = SharedModel(
         run=run,
         study=study,

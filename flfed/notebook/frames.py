@@ -23,8 +23,8 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.data.sources import Frame
 from flfed.rows.proposals.own_tables import LONGEST_NAME, OwnTable, name_signs
 from flfed.rows.proposals.workspace import Workspace, new_workspace, summary_of
-from flfed.study.former_names import differing_values
 from flfed.study.study import KINDS, Study, keys_of, protects_rows
+from flfed.study.study_text import differing_values
 from flfed.updates.codec import Codec
 from flfed.updates.mechanism import Mechanism
 from flfed.updates.strategies.fedavg import FedAvg
@@ -76,7 +76,7 @@ def starter(
         return partial(server.run, study, repeats=repeats)
     with RunReader.open(store) as reader:
         series = reader.series(resume)
-    recorded = Study.parse_recorded(series.study_text)
+    recorded = Study.parse(series.study_text)
     own_model = {"model.name": study.model.name} if model else {}
     wanted = recorded.replace({**keys, **own_model}, "keyword")
     differing = [*differing_values({"run": recorded.text, "call": wanted.text})]

@@ -83,7 +83,7 @@ def recorded_sizes(run: str, text: str) -> tuple[int, int]:
     tables = tomllib.loads(text)
     # The run's own model is not listed yet.
     tables["model"] = {"name": MODELS[schema.task]}
-    return model_sizes(Study.parse_recorded(tomli_w.dumps(tables)), schema)
+    return model_sizes(Study.parse(tomli_w.dumps(tables)), schema)
 
 
 def model_of(model: torch.nn.Module | Builder, inputs: int, outputs: int) -> type:

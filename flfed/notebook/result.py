@@ -117,7 +117,7 @@ class Result(server.Result):
     def study(self) -> Study:
         """Study of the run."""
         with RunReader.open(self.store) as reader:
-            return Study.parse_recorded(reader.series(self.run).study_text)
+            return Study.parse(reader.series(self.run).study_text)
 
     @cached_property
     def gains(self) -> pd.DataFrame:
@@ -470,7 +470,7 @@ def load(
             text = reader.series(first).study_text
             name = name_of_model(model, partial(recorded_sizes, first, text))
             # The run's own model may be listed already, so that only the name shows another one.
-            if name != Study.parse_recorded(text).model.name:
+            if name != Study.parse(text).model.name:
                 raise usage_error("notebook.result.another", name=name, run=first)
         return Result(CallableReport(report(reader, run), store), store)
 

@@ -113,7 +113,7 @@ def read_model_files(folder: Path) -> ModelFiles:
     index = _read_index(folder)
     facts = _read_facts(folder, index)
     content = _verified_files(folder, facts.files)
-    study = Study.parse_recorded(decode_text(content[STUDY], f"{folder / STUDY}: cannot be read"))
+    study = Study.parse(decode_text(content[STUDY], f"{folder / STUDY}: cannot be read"))
     schema = read_schema(folder / SCHEMA)
     stored = parse_tensors(content[MODEL], f"{folder / MODEL}:")
     encoder = parse_tensors(content[ENCODER], f"{folder / ENCODER}:")

@@ -11,41 +11,14 @@ from functools import lru_cache
 from typing import Any
 
 from flfed import registry
-from flfed.study.former_names import rename
 from flfed.study.settings import read_settings
 from flfed.study.study import Study
-from flfed.study.tables import Compare, Named
+from flfed.study.tables import Named
 
 WORDS = ("name", "purpose", "legal_basis", "expires", "seed", "text", "expected", "sweep")
 """Fields of a study that ask nothing of a site's rows; the seed says only which chance a run has."""
 AFTERWARDS = ("pooled", "union_scaler", "minimum_gain", "size_classes")
 """Fields of `[compare]` that no site behind a gate reads: they judge or rerun what left."""
-LATER = {"own_rows": None, "calibration": False, "incumbent": None}
-"""Fields of `[compare]` that came since, with their defaults: where a study does not set them, the hash is as on
-ledgers."""
-FORMER: dict[str, dict[str, Any]] = {
-    "compare": {"holdout_curve": False, "own_columns": ()},
-    "encode": {"impute": "mean"},
-    "plan": {"betas": (0.9, 0.999), "eps": 1e-8, "plateau_factor": 0.5},
-    "privacy record-dp": {"training_shares": (), "holdout_shares": ()},
-    "strategy boosted-trees": {"least_gain": 0.0},
-}
-"""Fields that tables had once, with their defaults: the hashes on ledgers have them."""
-FORMER_NAMES = {
-    "frozen_layers": "frozen",
-    "analysis.bounds": "within",
-    "compare.site_model": "own",
-    "compare.site_columns": "declared_columns",
-    "compare.resamples": "draws",
-    "compare.subgroups": "by",
-    "compare.naive_forecasts": "naive",
-    "dataset.partition.min_rows": "least_rows",
-    "model.max_bins": "codes",
-    "strategy.min_child_weight": "least_hessian",
-    "statistic.columns": "of",
-    "privacy.comparison=site-model": "own-model",
-}
-"""Names that fields had before 0.5.0: the hashes on ledgers have them, too."""
 _KINDS = {"privacy": "mechanism"}
 
 
@@ -66,27 +39,15 @@ def asks_sha256(text: str) -> str:
     UsageError
         If the text is no study.
     """
-    study = Study.parse_recorded(text)
+    study = Study.parse(text)
     request = {name: _plain(value) for name, value in vars(study).items() if name not in WORDS}
     for name, value in vars(study).items():
         if isinstance(value, Named):
-            request[name] = FORMER.get(f"{name} {value.name}", {}) | _whole(value, _KINDS.get(name, name))
-    for name in ("encode", "plan"):
-        request[name] |= _plain(FORMER[name])
-    request["compare"] = _plain(FORMER["compare"]) | _compared(study)
+            request[name] = _whole(value, _KINDS.get(name, name))
+    request["compare"] = {name: value for name, value in request["compare"].items() if name not in AFTERWARDS}
     # A model to begin from is known by its hash: its name is the coordinator's word for it.
     request["warm_start"] = bool(study.warm_start)
-    # Ledgers have hashes of studies from before there was anything but training.
-    if study.train:
-        del request["train"]
-    request, _ = rename(request, FORMER_NAMES)
     return hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _compared(study: Study) -> dict[str, Any]:
-    read = [one.name for one in fields(Compare) if one.name not in AFTERWARDS]
-    values = {name: _plain(getattr(study.compare, name)) for name in read}
-    return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
 
 def _whole(named: Named, kind: str) -> dict[str, Any]:

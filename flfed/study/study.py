@@ -19,10 +19,10 @@ from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml, read_text
 from flfed.study.analysis import Analysis
-from flfed.study.former_names import SUMMARY, bare_name, current_names, refuse_former
 from flfed.study.kinds import StudyKind
 from flfed.study.plan import Plan
 from flfed.study.settings import check_table, read_settings, unknown_key
+from flfed.study.study_text import SUMMARY
 from flfed.study.tables import (
     MODULE_NAME,
     STATISTIC_MODES,
@@ -184,15 +184,7 @@ class Study(StudyKind, Crossing, metaclass=_FromKeywords):
             For text that is not TOML, an unknown key, a wrong value, or a key that a later
             version will know.
         """
-        tables = parse_toml(text, "the study")
-        refuse_former(tables)
-        return _study(tables, text)
-
-    @classmethod
-    def parse_recorded(cls, text: str) -> Study:
-        """Return the study of a text that was recorded, by version 0.4.0 perhaps; raises UsageError."""
-        tables, _ = current_names(parse_toml(text, "the study"))
-        return _study(tables, text)
+        return _study(parse_toml(text, "the study"), text)
 
     def sha256(self) -> str:
         """Return the hash of the text, as approvals name it."""
@@ -245,7 +237,7 @@ class Study(StudyKind, Crossing, metaclass=_FromKeywords):
         """
         import tomli_w
 
-        table, _ = current_names(tomllib.loads(self.text))
+        table = tomllib.loads(self.text)
         # What a table names decides which keys it has, so names are set first.
         for key, value in sorted(changes.items(), key=lambda change: not change[0].endswith(".name")):
             # A table that the study leaves out is made, so that any key can be set.
@@ -259,7 +251,6 @@ class Study(StudyKind, Crossing, metaclass=_FromKeywords):
                 place.pop(last, None)
             else:
                 place[last] = value
-        refuse_former(table)
         return _study(table, tomli_w.dumps(table))
 
     def full_key(self, key: str, said: str) -> str:
@@ -278,7 +269,7 @@ class Study(StudyKind, Crossing, metaclass=_FromKeywords):
         UsageError
             For a bare key that is unknown or stands in several tables.
         """
-        return ".".join(_path(key, current_names(tomllib.loads(self.text))[0], said))
+        return ".".join(_path(key, tomllib.loads(self.text), said))
 
 
 def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -384,8 +375,6 @@ def _path(key: str, table: Table, option: str = "--set") -> list[str]:
         tables = ", ".join(path[0] for path in paths)
         raise usage_error("study.reading.several", option=option, key=key, tables=tables)
     if not paths:
-        if now := bare_name(key):
-            raise UsageError(f"{option} {key}: the key is now {now}")
         every = sorted(set[str]().union(*keys_by_table.values()))
         close = f"; did you mean {OTHERS_CALL[key]!r}?" if key in OTHERS_CALL else nearest(key, every)
         raise usage_error("study.reading.key", option=option, key=key, close=close)

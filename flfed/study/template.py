@@ -9,7 +9,7 @@ from itertools import starmap
 
 import tomli_w
 
-from flfed.study.former_names import SUMMARY
+from flfed.study.study_text import SUMMARY
 from flfed.study.tables import TREES, VERTICAL
 from flfed.words import render, sentences, usage_error
 

@@ -300,20 +300,6 @@ def test_of_two_long_texts_the_first_difference_is_shown(small_sites: MakeSites,
     assert "purpose … for adults only → … for children only" in line
 
 
-def test_an_approval_under_former_keys_is_read_under_those_of_now(small_sites: MakeSites, small_study: str):
-    (site,) = small_sites(1)
-    former = small_study.replace("resamples = ", "draws = ").replace("site-model = ", "own = ")
-    assert "draws = " in former and "own = " in former
-    approved(site, Study.parse_recorded(former))
-    assert "Nothing in it changed" in " ".join(ten_lines(Study.parse(small_study), site, OTHERS))
-    (line,) = [
-        line
-        for line in ten_lines(Study.parse(small_study).replace({"compare.resamples": 300}), site, OTHERS)
-        if line.startswith("Changed since")
-    ]
-    assert line.endswith("compare.resamples 200 → 300.")
-
-
 def test_a_site_more_and_a_withdrawn_approval_are_compared_too(small_sites: MakeSites, small_study: str):
     (site,) = small_sites(1)
     study = Study.parse(small_study)

@@ -194,8 +194,3 @@ def test_the_approval_names_studies_that_ask_the_same_and_their_runs_left(gated,
 def test_no_two_shipped_studies_ask_the_same():
     hashes = [asks_sha256(Study.load(name).text) for name in names()]
     assert len(set(hashes)) == len(hashes)
-
-
-def test_keys_that_studies_lost_since_are_in_the_hash_as_before():
-    wanted = "6eb5b9c469185dc65c1dffdc48e0db645d624840479c32d7117619a54fba15f7"  # as on ledgers
-    assert asks_sha256(Study.load("breast-cancer").text) == wanted

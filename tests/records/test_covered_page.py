@@ -23,7 +23,7 @@ from flfed.records.statistics.noised_scores import NOISE, figure_lines
 from flfed.records.statistics.verdict import number
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer, of_summary
-from flfed.study.former_names import parsed_study
+from flfed.study.study_text import parsed_study
 from flfed.words import render
 from tests.records import analyses
 from tests.records.covered_runs import AUC, NAMES, PRIVACY, SITES, STUDY, Found, in_store

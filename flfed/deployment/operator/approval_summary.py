@@ -24,8 +24,8 @@ from flfed.records.statistics.verdict import metric_name
 from flfed.rows.comparison.own_columns import list_requested_columns
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.of_study import statistic_of
-from flfed.study.former_names import study_values
 from flfed.study.study import Study
+from flfed.study.study_text import study_values
 from flfed.updates.messages.kinds import COMPARE, asks
 from flfed.updates.parts.part import Place
 from flfed.words import render, safe_line, sentences, shorten
@@ -124,7 +124,7 @@ def approved_columns(proposal: Proposal, facts: SiteFacts) -> set[str]:
     columns: set[str] = set()
     for approval in facts.approved:
         try:
-            study = Study.parse_recorded(approval.text)
+            study = Study.parse(approval.text)
         except FlfedError:  # a text that is unreadable now: its columns count as not approved
             continue
         if study.is_statistic:

@@ -33,7 +33,7 @@ def study_of(text: str) -> Study:
 
     It is parsed once for all sites of one process.
     """
-    return Study.parse_recorded(text)
+    return Study.parse(text)
 
 
 @lru_cache(maxsize=64)

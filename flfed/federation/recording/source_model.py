@@ -207,7 +207,7 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
         raise UsageError(f"{where}: {error}") from None
     if is_encrypted(final.arrays):
         raise UsageError(f"{where} was run under secure-aggregation='ckks': the coordinator has no model of it")
-    study = Study.parse_recorded(series.study_text)
+    study = Study.parse(series.study_text)
     if site_arrays := extra_shapes(study, shapes_of(final.arrays)).own_part:
         facts = {"strategy": repr(study.strategy.name), "arrays": ", ".join(site_arrays)}
         raise usage_error("record.source.own", source=where, **facts)

@@ -229,7 +229,7 @@ def resume(
         entries = reader.runs_of(series.series)
         options = reader.summary(entries[0].run, "asked") or {}
     engine = engine_of(entries[0].engine)
-    study = Study.parse_recorded(series.study_text)
+    study = Study.parse(series.study_text)
     if series.study != study.name:
         raise usage_error("run.resume.sweep", run=run)
     check_left(run, entries, series.repeats)

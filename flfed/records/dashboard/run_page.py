@@ -17,8 +17,8 @@ from flfed.records.reports.privacy import covers_study
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.text import TIME_IN_NAME, escape, moment, with_code
-from flfed.study.former_names import parsed_study
 from flfed.study.study import has_analysis
+from flfed.study.study_text import parsed_study
 from flfed.words import render
 
 LISTED = 50

@@ -18,7 +18,7 @@ from flfed.records.statistics.verdict import number, sentence_case
 from flfed.records.store.entries import RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
-from flfed.study.former_names import parsed_study
+from flfed.study.study_text import parsed_study
 from flfed.words import render
 
 HASHES = "document.evidence.title"

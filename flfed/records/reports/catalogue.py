@@ -31,7 +31,7 @@ from flfed.records.statistics.verdict import (
 from flfed.records.store.entries import PERSONS_NOTE, ComparisonRow, RunEntry, SiteEntry, Status
 from flfed.records.store.reader import ManyRuns, RunReader
 from flfed.records.store.tables import Metric, Summary
-from flfed.study.former_names import parsed_study, study_values
+from flfed.study.study_text import parsed_study, study_values
 from flfed.words import render
 
 

@@ -17,8 +17,8 @@ from flfed.records.statistics.own_models import PARTIES
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, Runs, SiteEntry
 from flfed.records.store.reader import RunsReader
-from flfed.study.former_names import parsed_study
 from flfed.study.study import has_analysis, has_parties, trains
+from flfed.study.study_text import parsed_study
 from flfed.study.tables import MODES, in_sums_only
 from flfed.words import render, sentences, shorten
 

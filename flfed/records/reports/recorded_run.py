@@ -10,7 +10,7 @@ from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import possible, resplit_interval
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader, RunsReader
-from flfed.study.former_names import study_values
+from flfed.study.study_text import study_values
 from flfed.words import render
 
 Place = tuple[str | None, str, str]

@@ -40,7 +40,7 @@ from flfed.records.statistics.training_state import over_repeats as training_ove
 from flfed.records.statistics.verdict import Difference, worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.store.reader import RunReader, RunsReader
-from flfed.study.former_names import parsed_study
+from flfed.study.study_text import parsed_study
 from flfed.study.tables import NAIVE_FAMILIES
 from flfed.words import render
 

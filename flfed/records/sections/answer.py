@@ -19,8 +19,8 @@ from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import own_models_in_words
 from flfed.records.statistics.training_state import training_in_words
 from flfed.records.statistics.verdict import DO_NOT_USE, PAYS, sentence_case
-from flfed.study.former_names import parsed_study
 from flfed.study.study import names
+from flfed.study.study_text import parsed_study
 from flfed.words import render
 
 REPEATS = 10

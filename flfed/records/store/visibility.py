@@ -17,8 +17,8 @@ from flfed.records import objects
 from flfed.records.store.entries import EventEntry, RunEntry, Status
 from flfed.records.store.tables import Event, Run, RunSite, Sent, Series, Summary
 from flfed.refusals import Refusal, read
-from flfed.study.former_names import parsed_study
 from flfed.study.kinds import ANALYSIS
+from flfed.study.study_text import parsed_study
 from flfed.words import render
 
 Fetched = Sequence[Row[*tuple[Any, ...]]]

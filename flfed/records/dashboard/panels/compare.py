@@ -20,7 +20,7 @@ from flfed.records.reports.report import primary_of
 from flfed.records.reports.site_answer import shared_with_verdict
 from flfed.records.statistics import Report, verdict
 from flfed.records.text import describe_study, escape
-from flfed.study.former_names import differing_values
+from flfed.study.study_text import differing_values
 from flfed.words import render
 
 MOST = 6
