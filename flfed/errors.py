@@ -45,8 +45,6 @@ class RunStopped(FlfedError):
     """
 
     exit_code = 3
-    recorded = ""
-    """Text of the run's record in place of the sentence, if that names a site with a pseudonym there."""
     by = ""
     """Interruption, in the words of `interruption`; empty if its own rules ended it."""
 

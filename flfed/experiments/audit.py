@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -17,8 +17,8 @@ from flfed.export.run_folder import WITHOUT_MODEL, model_of
 from flfed.federation.client.audit import promise_of
 from flfed.federation.engines.engine import RunConfig, RunResources, answer_of, engine_of, path_of
 from flfed.federation.engines.pooled_reference import PooledReference
-from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
 from flfed.federation.recording.recorder import Recorder
+from flfed.federation.recording.sharing import SharedAs
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run_setting import ask, ask_enrolment, deadline_of
 from flfed.records.store.entries import AuditRow, RunEntry, SiteEntry
@@ -254,15 +254,17 @@ class Auditor:
 
     def _wanted(self, nodes: Mapping[str, int], only: Sequence[str]) -> dict[str, int]:
         """Return the sites to attack: those with figures of their own, or the named ones of them."""
-        shared_as = self.recorder.shared_as
-        named = {site for site in nodes if not only or shared_as.name(site) in only}
-        return {site: nodes[site] for site in nodes if site in named - shared_as.in_sums_only}
+        named = {site for site in nodes if not only or site in only}
+        return {site: nodes[site] for site in nodes if site in named - self.recorder.shared_as.in_sums_only}
 
     def _enrol(self) -> dict[str, int]:
         """Return the nodes of the run's sites that are present, in order of names."""
         nodes, answers = ask_enrolment(self.grid, self.model.study, self.model.schema)
         replies = {reply.site: (key, reply) for key, reply in answers.replies.items()}
-        recorded_as = self._recorded_as(replies)
+        recorded_as: dict[str, Any] = {}
+        for site in replies:
+            if site in self.recorded:
+                recorded_as[site] = self.recorded[site].shared_as
         # The sharing of the run remains in force, whatever the policy of a site is now.
         self.recorder.share(recorded_as)
         self.recorder.share(sharing_of(answers.replies.values()))
@@ -287,18 +289,7 @@ class Auditor:
     def _is_there(self, site: str, reply: EnrolReply) -> bool:
         if not reply.accepted:
             self._fault(site, reply.reason)
-        elif self.recorder.shared_as.name(site) not in self.recorded:
-            self._fault(site, render("experiments.audit.sharing"))
-        else:
-            return True
-        return False
-
-    def _recorded_as(self, sites: Iterable[str]) -> dict[str, Any]:
-        """Return the sharing of sites in the run's record, without sites that it does not have."""
-        hidden = [site for site in sites if site not in self.recorded]
-        called = pseudonyms(self.entry.series, hidden) if hidden else {}
-        names = {site: called.get(site, site) for site in sites}
-        return {site: self.recorded[name].shared_as for site, name in names.items() if name in self.recorded}
+        return reply.accepted
 
     def _is_whole(self, sites: Collection[str]) -> bool:
         """Return whether the sums of these sites made the run's encoder.
@@ -307,7 +298,7 @@ class Auditor:
         """
         compared = {name for name, entry in self.recorded.items() if entry.rows is not None}
         compared |= _in_sums_only(self.recorded)
-        return {self.recorder.shared_as.name(site) for site in sites} == compared == set(self.recorded)
+        return set(sites) == compared == set(self.recorded)
 
     def _check_rows(self, tables: PooledReference, sites: list[str]) -> None:
         """Refuse tables other than the run's, by their sums: an attack needs the training rows."""
@@ -323,20 +314,18 @@ class Auditor:
         for site, why in answers.faults.items():
             self._fault(site, why, attack)
         rows = []
-        shared_as = self.recorder.shared_as
         # The model never saw the rows of a site whose rows have changed.
         usable = {site: reply for site, reply in answers.replies.items() if not self._other_rows(site, reply)}
-        for name, reply in shared_as.own(usable).items():
+        for site, reply in self.recorder.shared_as.own(usable).items():
             for figure in reply.figures:
                 payload = {key: getattr(figure, key) for key in ("promise", "verdict", "says", "method", "rows")}
-                payload["says"] = shared_as.text(figure.says)
-                rows.append(AuditRow(attack, name, figure.metric, figure.value, figure.low, figure.high, payload))
+                rows.append(AuditRow(attack, site, figure.metric, figure.value, figure.low, figure.high, payload))
         self.store.audit(self.entry.run, rows)
         return rows
 
     def _other_rows(self, site: str, reply: AuditReply) -> bool:
         """Return whether a site's row count has changed, and record a change."""
-        then = self.recorded[self.recorder.shared_as.name(site)]
+        then = self.recorded[site]
         now = (reply.num_examples + reply.holdout_rows, reply.holdout_rows)
         if then.rows is None or now == (then.rows, then.holdout_rows):
             return False
@@ -346,12 +335,10 @@ class Auditor:
     def _fault(self, site: str, reason: str, attack: str = "") -> None:
         """Note in the record that a site was not attacked."""
         text = f"{attack}: {reason}" if attack else reason
-        redacted_text = self.recorder.shared_as.text(text)
-        name = self.recorder.shared_as.name(site)
-        before = self.faults.get(name, "")
-        if redacted_text not in before:
-            self.faults[name] = f"{before}; {redacted_text}" if before else redacted_text
-            self.recorder.events("note", {site: f"not attacked: {redacted_text}"})
+        before = self.faults.get(site, "")
+        if text not in before:
+            self.faults[site] = f"{before}; {text}" if before else text
+            self.recorder.events("note", {site: f"not attacked: {text}"})
 
 
 def _command(run: str, attacks: Sequence[str], sites: Sequence[str]) -> str:

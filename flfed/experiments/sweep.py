@@ -286,7 +286,7 @@ def _run_of(series: str, point: Study, sites: Sequence[Site], store: RunStore, p
     status = "stopped" if strategy.stopped else "completed"
     outcome = Outcome(
         status=status,
-        reason=recorder.shared_as.text(strategy.stopped),
+        reason=strategy.stopped,
         arrays=arrays,
         encoder=checkpoint.encoder,
         best_round=strategy.best_round,

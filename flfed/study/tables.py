@@ -123,8 +123,8 @@ def _date_text(value: object) -> object:
 
 LEAST_COHORT = {"open": 2, "institution": 3}
 """Fewest sites of a run by the disclosure of a policy, where it names no number itself."""
-Sharing = Literal["named", "pseudonym", "aggregate-only"]
-"""How a site's own figures may be written down: under its name, under another, or in sums over sites only."""
+Sharing = Literal["named", "aggregate-only"]
+"""How a site's own figures may be written down: under its name, or in sums over sites only."""
 SecureAggregation = Literal["off", "auto", "on", "ckks"]
 """Whether the server gets sums of the sites' updates only; "auto" where three institutions or more take part."""
 TABLE_OF = {"mechanism": "privacy"}
@@ -155,7 +155,6 @@ IN_SUMS_ONLY = SHARINGS[-1]
 """Way of sharing of a site whose figures leave in sums over several sites only."""
 WRITTEN_DOWN = {
     "named": "with its name beside them",
-    "pseudonym": "under a pseudonym",
     IN_SUMS_ONLY: "in sums over several sites only",
 }
 """How a site's own figures are written down, by its way of sharing."""
@@ -179,8 +178,8 @@ def strictest(*sharings: Sharing) -> Sharing:
 
     Examples
     --------
-    >>> strictest("pseudonym", "named")
-    'pseudonym'
+    >>> strictest("aggregate-only", "named")
+    'aggregate-only'
     """
     return max(sharings, key=SHARINGS.index)
 
@@ -291,7 +290,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     ----------
     primary : str
         The metric of the verdict; empty means the task's first. Example: `primary = "roc_auc_score"`.
-    share_metrics : {"named", "pseudonym", "aggregate-only"}
+    share_metrics : {"named", "aggregate-only"}
         How each site's own figures may be written down, at most; a site's policy may be stricter.
     resamples : int, 200 to 100,000
         Bootstrap resamples; of 200 the ends of a 95 % interval are the fifth from either end.

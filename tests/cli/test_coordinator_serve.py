@@ -13,11 +13,9 @@ from flfed.cli import coordinator
 from flfed.deployment.coordinator.certificates import Settings, initialise, renew_server
 from flfed.deployment.coordinator.status import SiteStatus, last_runs, status
 from flfed.errors import UsageError
-from flfed.federation.recording.pseudonyms import pseudonyms
 from flfed.files import write_whole
 from flfed.paths import CoordinatorFolder
 from flfed.records.store.entries import EventRow, SiteRow
-from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.signatures import new_node_key, public_text
 
@@ -96,16 +94,6 @@ def test_the_status_says_how_long_ago_a_site_asked_last(online_since: str, secon
     site = SiteStatus("cleveland", "admitted", "", "offline", online_since, seconds, None)
     assert coordinator._row(site)[2:5] == said
     assert site.as_json()["seconds-since-request"] == seconds
-
-
-def test_the_status_knows_its_own_pseudonyms():
-    with RunStore.open() as store:
-        run = begun(store, "deployment")
-        with RunReader.open() as reader:
-            series = reader.runs()[0].series
-        run.sites([SiteRow("cleveland"), SiteRow(pseudonyms(series, ["hungary"])["hungary"], shared_as="pseudonym")])
-    found = last_runs(members=["cleveland", "hungary", "basel"])
-    assert {site: last.answer for site, last in found.items()} == {"cleveland": "accepted", "hungary": "accepted"}
 
 
 def test_the_status_without_a_server_says_who_is_admitted_and_that_nothing_serves(call, folder, recorded):

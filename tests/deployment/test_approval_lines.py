@@ -263,7 +263,7 @@ def test_consent_to_sums_without_a_site_is_a_risk_that_is_named(small_sites: Mak
 
 CHANGED = {
     "a column less": ({"dataset.features": ["x1", "x2", "flag"]}, "columns removed: colour"),
-    "sharing": ({"compare.share-metrics": "pseudonym"}, "sharing of figures none → pseudonym"),
+    "sharing": ({"compare.share-metrics": "aggregate-only"}, "sharing of figures none → aggregate-only"),
     "epsilon": ({**DP, "privacy.epsilon": 1.0}, "epsilon none → 1.0"),
     "last day": ({"expires": date(2027, 12, 31)}, "last day none → 2027-12-31"),
     "rounds": ({"strategy.rounds": 9}, "rounds 5 → 9"),

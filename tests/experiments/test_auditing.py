@@ -17,7 +17,6 @@ from flfed.export.model_folder import SharedModel
 from flfed.federation.client.audit import promised_to_rows, verdict_of
 from flfed.federation.client.protection import protection_of
 from flfed.federation.engines.engine import find_sites
-from flfed.federation.recording.pseudonyms import pseudonyms
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.run import Result, run
 from flfed.records.reports.report import report
@@ -158,25 +157,18 @@ def test_a_study_that_cuts_its_dataset_is_cut_alike(small_study):
         same(written[site.name, MEMBERSHIP, "auc-of-loss"], alone)
 
 
-def test_pseudonyms_and_sums_only_hold_for_an_audit(small, home):
-    sites, ended = small({"site-02": {"share_metrics": "pseudonym"}, "site-03": {"share_metrics": "aggregate-only"}})
-    [alias] = set(ended.report["sites"]) - {"site-01", "site-03"}
+def test_sums_only_hold_for_an_audit(small):
+    sites, ended = small({"site-03": {"share_metrics": "aggregate-only"}})
     found = audit(ended.run, attacks=[MEMBERSHIP], sites=sites)
-    assert {row.site for row in found.findings} == {"site-01", alias}
-    assert "site-02" not in str(found.as_object()).replace(alias, "")  # a pseudonym may begin so
+    assert {row.site for row in found.findings} == {"site-01", "site-02"}
     study = Study.parse(ended_text(ended.run))
-    for site, name in ((sites[0], "site-01"), (sites[1], alias)):
-        same(stored(ended.run)[name, MEMBERSHIP, "auc-of-loss"], direct(study, site, ended.run, MEMBERSHIP)[
+    for site in sites[:2]:
+        same(stored(ended.run)[site.name, MEMBERSHIP, "auc-of-loss"], direct(study, site, ended.run, MEMBERSHIP)[
             MEMBERSHIP, "auc-of-loss"])  # fmt: skip
-    # Nobody finds out whose a pseudonym is by auditing one site; and the figures of site-03 are never had.
-    with pytest.raises(UsageError, match="site 'site-02' took no part in the run"):
-        audit(ended.run, only=["site-02"], sites=sites)
     with pytest.raises(UsageError, match="'site-03' shares no figures of its own"):
         audit(ended.run, only=["site-03"], sites=sites)
-    assert {row.site for row in audit(ended.run, only=[alias], attacks=[MEMBERSHIP], sites=sites).findings} == {alias}
-    with RunReader.open() as reader:
-        sent = [(e.site, e.reason) for e in reader.events([ended.run])]
-    assert [line for line in sent if line[1] == "audit" and line[0] == "site-02"] == []
+    again = audit(ended.run, only=["site-02"], attacks=[MEMBERSHIP], sites=sites)
+    assert {row.site for row in again.findings} == {"site-02"}
 
 
 def ended_text(name: str) -> str:
@@ -189,11 +181,6 @@ def test_what_a_site_asks_for_now_holds_too(small):
     now = [replace(sites[0], policy=Policy(disclosure="open", share_metrics="aggregate-only")), *sites[1:]]
     found = audit(ended.run, attacks=[MEMBERSHIP], sites=now)
     assert {row.site for row in found.findings} == {"site-02", "site-03"}
-    named = [replace(sites[0], policy=Policy(disclosure="open", share_metrics="pseudonym")), *sites[1:]]
-    again = audit(ended.run, attacks=[MEMBERSHIP], sites=named)
-    alias = pseudonyms(ended.run, ["site-01"])["site-01"]
-    assert {row.site for row in again.findings} == {"site-02", "site-03"}
-    assert again.faults[alias].startswith("it shares its figures in another way than in the run")
 
 
 def test_a_site_that_lets_nobody_attack_is_told_of_and_the_others_are_attacked(small):

@@ -19,7 +19,7 @@ from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.protection import RoundCharge, privacy_refusal
 from flfed.federation.client.released.noised_answer import CELLS, FAR, cells_of, releases_of, trained_units
 from flfed.federation.recording.privacy_recorder import promised
-from flfed.federation.recording.pseudonyms import WITHHELD
+from flfed.federation.recording.sharing import WITHHELD
 from flfed.federation.server.run import resume, run
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of

@@ -11,7 +11,7 @@ from flwr.app import Message
 from flfed import Study, run
 from flfed.errors import UsageError
 from flfed.federation.recording.pooled_figures import flagged_at_rates
-from flfed.federation.recording.pseudonyms import SharedAs
+from flfed.federation.recording.sharing import SharedAs
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.site import Policy

@@ -10,7 +10,7 @@ import pytest
 
 from flfed import Study, run
 from flfed.federation.recording.pooled_figures import importances
-from flfed.federation.recording.pseudonyms import SharedAs
+from flfed.federation.recording.sharing import SharedAs
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.records.reports.report import report

@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 
 from flfed import run
 from flfed.federation.recording.pooled_figures import CENTRE_STEPS, auc_interval, score_bins, score_histograms
-from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import from_replies
+from flfed.federation.recording.sharing import SharedAs
 from flfed.records.reports.narrative import bound_of, under
 from flfed.records.reports.report import report
 from flfed.records.statistics.score_curves import (
@@ -33,7 +33,7 @@ from flfed.updates.messages.compare import CompareReply, Figure
 from flfed.updates.messages.train import Scores
 
 SITES = ("a", "b", "c", "d")
-SHARES = ("named", "pseudonym", "aggregate-only")
+SHARES = ("named", "aggregate-only")
 
 
 def reply(seed: int, *, given: bool = True) -> CompareReply:
@@ -87,14 +87,14 @@ def test_the_sum_has_the_area_that_is_recorded_where_sites_are_apart():
 def test_no_site_that_shares_none_follows_from_what_is_written_down(silent):
     """Of each way in which four sites may share: the sum less those that are told is no hidden site's own."""
     for shares in product(SHARES, repeat=len(SITES)):
-        shared_as = SharedAs(dict(zip(SITES, shares, strict=True)), "series")
+        shared_as = SharedAs(dict(zip(SITES, shares, strict=True)))
         replies = {site: reply(place, given=site not in silent) for place, site in enumerate(SITES)}
         payload = score_histograms(replies, shared_as)
         if len(silent) == len(SITES):
             assert payload is None
             continue
         hidden = [site for site, how in shared_as.sharing.items() if how == "aggregate-only"]
-        told = {shared_as.name(site) for site in SITES if site not in (*hidden, *silent)}
+        told = {site for site in SITES if site not in (*hidden, *silent)}
         assert set(payload["sites"]) == told
         if payload["all"] is None:
             assert told == set()
@@ -106,8 +106,6 @@ def test_no_site_that_shares_none_follows_from_what_is_written_down(silent):
         )  # hidden sites in the sum: none or all of them, which are several
         assert within in (0, len(hidden)) and within != 1
         assert rest.sum() == (sum(replies[site].holdout_rows for site in hidden) if within else 0)
-        pseudonyms = [site for site, how in shared_as.sharing.items() if how == "pseudonym"]
-        assert not any(f'"{site}"' in json.dumps(payload) for site in pseudonyms)
 
 
 @pytest.mark.parametrize("lift", [0.0, 1.0, 30.0])
@@ -253,7 +251,7 @@ def test_bins_lie_about_even_odds_where_that_is_fine_or_a_site_could_tell_anothe
     assert score_bins(last_round(-1.0, 2.0), SharedAs()) == EVEN_ODDS  # predictions far apart
     assert score_bins(last_round(-3.0, 0.3, sites=2), SharedAs()) == EVEN_ODDS
     assert score_bins({}, SharedAs()) == EVEN_ODDS
-    alone = SharedAs({site: "aggregate-only" if site == "s0" else "named" for site in close}, "series")
+    alone = SharedAs({site: "aggregate-only" if site == "s0" else "named" for site in close})
     assert score_bins(close, alone) == score_bins({site: close[site] for site in ("s1", "s2", "s3")}, SharedAs())
     # A few rows far away would make the bins wider than they are where most rows lie.
     far = {site: replace(one, histogram=one.histogram.copy()) for site, one in last_round(0.0, 0.2).items()}

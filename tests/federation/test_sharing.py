@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-import sqlite3
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as draw
 
 from flfed.errors import FlfedError
-from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
 from flfed.federation.recording.recorder import Recorder
+from flfed.federation.recording.sharing import SharedAs
 from flfed.federation.server.server import FederatedRun
 from flfed.records.reports.narrative import comparison_rows
 from flfed.records.reports.report import report
 from flfed.records.reports.site_verdict import site_verdict
-from flfed.records.store.entries import EventRow, SiteEntry
+from flfed.records.store.entries import EventRow
 from flfed.rows.data.site import Policy, Site
 from flfed.study.study import Study
 from flfed.updates.aggregation.rounds import summable
@@ -210,58 +208,6 @@ def test_the_best_loss_of_a_checkpoint_is_without_the_one_site(sites, small_stud
     assert len(set(kept.values())) == 2
 
 
-def tables_of(home: Path) -> str:
-    """Return every text of the store."""
-    with sqlite3.connect(home / "runs.db") as store:
-        names = [name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return "\n".join(repr(row) for name in names for row in store.execute(f"SELECT * FROM {name}"))
-
-
-def test_a_pseudonym_stands_wherever_the_name_would(sites, small_study, conduct, home):
-    """In figures, bytes, sums, faults and their reasons; the bad update makes the site talked about."""
-
-    def change(reply: Message) -> Message:
-        if reply.metadata.src_node_id != 2:
-            return reply
-        if reply.metadata.message_type == TRAIN:
-            said = TrainReply.from_record(reply.content)
-            bad = replace(said, delta={name: value * math.nan for name, value in said.delta.items()})
-            reply.content = bad.to_record()
-        return reply
-
-    study = small_study.replace("rounds = 5", "rounds = 5\nquorum = 0.6")
-    run = conduct(sites(3, {LONE: "pseudonym"}), study, change=change, tables=True)
-    alias = pseudonyms("", [LONE])[LONE]
-    assert re.fullmatch("site-[0-9a-f]{10}", alias)
-    assert LONE not in tables_of(home) and tables_of(home).count(alias) > 20
-    entries: Mapping[str, SiteEntry] = {site.site: site for site in run.reader.sites(run.run)}
-    assert (entries[alias].title, entries[alias].shared_as, entries[alias].status) == (alias, "pseudonym", "accepted")
-    assert "not finite" in run.reasons("fault")[alias]
-    found = report(run.reader, run.run)["sites"]
-    plain = conduct(sites(3, {}), study, change=change, tables=True)
-    assert found[alias]["global"] == report(plain.reader, plain.run)["sites"][LONE]["global"]
-
-
-def test_neither_order_nor_size_tells_whose_pseudonym_it_is(sites, small_study, conduct, home):
-    (home / "pseudonyms.key").write_bytes(b"under which the order of the pseudonyms is another one")
-    names = ("site-01", LONE, "site-03", "site-04")
-    run = conduct(sites(4, dict.fromkeys(names, "pseudonym")), small_study, tables=True)
-    aliases = pseudonyms("", names)
-    assert [aliases[name] for name in names] != sorted(aliases.values())  # else the order could not show
-    with sqlite3.connect(home / "runs.db") as store:
-        for table in ("run_site", "comparison", "sent", "event"):
-            rows = store.execute(f"SELECT site FROM {table} WHERE site IS NOT NULL ORDER BY rowid").fetchall()
-            first = list(dict.fromkeys(site for (site,) in rows))
-            assert first == sorted(first) and len(first) == 4
-        sizes = store.execute(
-            "SELECT kind, direction, round, count(DISTINCT bytes) FROM sent GROUP BY kind, direction, round"
-        ).fetchall()
-    told = [(kind, way, number) for kind, way, _, number in sizes if (kind, way) != (COMPARE, "to-server")]
-    assert len({(kind, way) for kind, way, _ in told}) == 7 and {number for *_, number in told} == {1}
-    table = run.reader.summary(run.run, "table-1")["rows"]
-    assert list(table[0]) == ["Characteristic", "All sites", *sorted(aliases.values())]
-
-
 def test_a_note_of_how_many_rows_a_site_left_out_is_a_figure_too():
     told = _Kept()
     recorder = Recorder(told, "log_loss", 5)
@@ -272,29 +218,9 @@ def test_a_note_of_how_many_rows_a_site_left_out_is_a_figure_too():
     assert [(note.site, note.reason) for note in notes] == [("a", "rows left out: 11")]
 
 
-def test_a_sentence_that_ends_a_run_names_no_site_that_has_a_pseudonym(sites, small_study, conduct, home):
-    def change(reply: Message) -> Message | None:
-        return None if reply.metadata.message_type == TRAIN and reply.metadata.src_node_id > 1 else reply
-
-    run = conduct(sites(3, {LONE: "pseudonym"}), small_study, change=change)
-    alias = pseudonyms("", [LONE])[LONE]
-    assert run.outcome.status == "stopped"
-    assert f"{alias}: no reply before the deadline" in run.outcome.reason and "site-03: no reply" in run.outcome.reason
-    assert LONE not in tables_of(home).replace(alias, "")  # which may begin as the name does
-
-
-def test_a_pseudonym_stays_in_a_series_and_tells_nothing_between_two(home):
-    first, second = (pseudonyms(series, ["hungary", "cleveland"]) for series in ("a", "b"))
-    assert first == pseudonyms("a", ["cleveland", "hungary"])
-    assert len({*first.values(), *second.values()}) == 4
-    assert (home / "pseudonyms.key").stat().st_mode & 0o777 == 0o600
-    (home / "pseudonyms.key").unlink()
-    assert pseudonyms("a", ["hungary"])["hungary"] != first["hungary"]
-
-
 def test_a_study_may_be_stricter_than_the_sites(sites, small_study, conduct):
     text = small_study.replace("[compare]", '[compare]\nshare-metrics = "aggregate-only"')
-    run, plain = conduct(sites(3, {LONE: "pseudonym"}), text), conduct(sites(3, {}), small_study)
+    run, plain = conduct(sites(3, {}), text), conduct(sites(3, {}), small_study)
     found, named = report(run.reader, run.run), report(plain.reader, plain.run)
     assert all(site["global"] == {} for site in found["sites"].values())
     assert found["global"]["log_loss"] == named["global"]["log_loss"]
@@ -302,17 +228,16 @@ def test_a_study_may_be_stricter_than_the_sites(sites, small_study, conduct):
 
 
 def test_what_a_site_asked_for_stays_when_its_run_is_gone_on_with(sites, small_study, conduct, home):
-    """Its name is not known to the store, but to the checkpoint; it does not come back."""
-    run = conduct(sites(4, {LONE: "pseudonym", "site-03": "aggregate-only"}), small_study)
+    """The checkpoint has it, also where the site does not come back."""
+    run = conduct(sites(4, {"site-03": "aggregate-only"}), small_study)
     checkpoint = checkpoints.newest(run.run, run.study.rounds)
-    assert checkpoint is not None and checkpoint.sharing == {LONE: "pseudonym", "site-03": "aggregate-only"}
+    assert checkpoint is not None and checkpoint.sharing == {"site-03": "aggregate-only"}
     recorder = Recorder(run_writer := _Kept(), "log_loss", 5)
     conductor = FederatedRun(_Nobody(), Study.parse(small_study), recorder, checkpoint=checkpoint)
-    with pytest.raises(FlfedError) as said:
+    with pytest.raises(FlfedError):
         conductor.conduct()
-    assert LONE not in str(said.value)
     assert recorder.shared_as.in_sums_only == {"site-03"}
-    assert repr(LONE) not in repr(run_writer.said) and "did not come back" in repr(run_writer.said)
+    assert "did not come back" in repr(run_writer.said)
 
 
 class _Kept:
@@ -359,6 +284,6 @@ def test_two_sums_never_differ_by_some_of_those_in_sums_only(hidden, asked):
 
 
 def test_more_reserve_is_taken_and_less_is_not():
-    shared = SharedAs({"a": "pseudonym"}, "s").and_with({"a": "named", "b": "named", "c": "aggregate-only"})
-    assert dict(shared.sharing) == {"a": "pseudonym", "c": "aggregate-only"}
-    assert shared.and_with({"a": "aggregate-only"}).in_sums_only == {"a", "c"}
+    shared = SharedAs({"a": "aggregate-only"}).and_with({"a": "named", "b": "named", "c": "aggregate-only"})
+    assert dict(shared.sharing) == {"a": "aggregate-only", "c": "aggregate-only"}
+    assert shared.and_with({"b": "aggregate-only"}).in_sums_only == {"a", "b", "c"}

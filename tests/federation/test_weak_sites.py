@@ -123,11 +123,11 @@ def test_the_record_names_who_trained_a_part_where_their_policies_let_it(small_s
     assert "width" not in enrolled["site-03"]["config"]  # earlier versions do not know it
 
 
-def test_a_pseudonymous_site_is_named_by_its_pseudonym(small_sites, small_study: str):
-    sites = with_widths(small_sites(3, rows=80, policy=OPEN), [HALF, WHOLE, WHOLE])
-    sites[0] = replace(sites[0], policy=sites[0].policy.model_copy(update={"share_metrics": "pseudonym"}))
+def test_the_part_of_a_site_in_sums_only_is_not_recorded(small_sites, small_study: str):
+    sites = with_widths(small_sites(3, rows=80, policy=OPEN), [HALF, HALF, WHOLE])
+    sites[0] = replace(sites[0], policy=sites[0].policy.model_copy(update={"share_metrics": "aggregate-only"}))
     (told,) = [note for note in notes_of(run(network(small_study), sites=sites).run) if "trained in part" in note]
-    assert "site-01" not in told and "(0.5 of each hidden layer)" in told
+    assert "site-01" not in told and "site-02 (0.5 of each hidden layer)" in told
 
 
 @pytest.mark.parametrize("width", [0.0, 1.5, float("nan"), -1.0])

@@ -210,8 +210,8 @@ def test_one_repeat_alone_tells_of_one_run_only(url, told, payload):
 
 def test_what_a_site_keeps_to_itself_is_not_told_of_it(told, payload, attacks):
     """A site in sums only tells neither budget nor ledger nor attack; no name but those of the record is told."""
-    payload["sites"]["real-name-of-a-pseudonym"] = payload["sites"]["cleveland"]
-    stray = AuditRow("membership", "real-name-of-a-pseudonym", "roc_auc_score", 0.9)
+    payload["sites"]["not-in-the-record"] = payload["sites"]["cleveland"]
+    stray = AuditRow("membership", "not-in-the-record", "roc_auc_score", 0.9)
     found = told(
         payload, audit=[*attacks, stray], also=lambda run: run.sites([SiteRow("hungary", shared_as="aggregate-only")])
     )  # fmt: skip

@@ -362,7 +362,4 @@ def check_heads(grid: Grid, recorder: Recorder, nodes: Mapping[str, int]) -> Non
             whys.setdefault(site, render("coordinator.ledger.unaware", site=site, why=why))
     recorder.events("fault", {site: render("run.faults.unchecked", why=why) for site, why in heads.faults.items()})
     if whys:
-        # The record may name sites by their pseudonyms alone; the person at the terminal sees the names.
-        stopped = RunStopped(render("run.stops.ledgers", why="; ".join(whys.values())))
-        stopped.recorded = recorder.shared_as.text(str(stopped))
-        raise stopped
+        raise RunStopped(render("run.stops.ledgers", why="; ".join(whys.values())))

@@ -5,7 +5,6 @@ It shows which sites are admitted and online, and the part of each in its last r
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +12,6 @@ from flfed.deployment.coordinator import admission
 from flfed.deployment.coordinator.certificates import server_days_left, settings
 from flfed.deployment.flower.link import LAST_REQUESTS, NODES, Link, Node, pem_of
 from flfed.errors import FlfedError
-from flfed.federation.recording.pseudonyms import pseudonyms
 from flfed.paths import CoordinatorFolder
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
@@ -121,7 +119,7 @@ def status(folder: CoordinatorFolder) -> Status:
     own = settings(folder)
     nodes, seconds = _nodes(folder)
     members, problems = admission.readable(folder)
-    last = last_runs(members=members)
+    last = last_runs()
     sites = tuple(_site(member, nodes, seconds.get(name), last.get(name)) for name, member in sorted(members.items()))
     days = server_days_left(folder)
     return Status(own.title, own.address, nodes is not None, days, sites, problems)
@@ -159,33 +157,23 @@ def _site(
     return SiteStatus(member.site, member.status, since, node, online_since, seconds, last, member.gate_key)
 
 
-def last_runs(*, members: Collection[str] = ()) -> dict[str, LastRun]:
+def last_runs() -> dict[str, LastRun]:
     """Return each site's newest run, by site.
 
     It is the newest run over a deployment that requested the site.
-
-    Parameters
-    ----------
-    members : collection of str
-        Sites that the store may show under pseudonyms of this coordinator.
     """
     runs_by_site: dict[str, LastRun] = {}
     with RunReader.open() as reader:
         for run in [run for run in reader.runs() if run.at_institutions][:RUNS_LOOKED_AT]:
-            for site, (answer, reason) in _answers(reader, run, members).items():
+            for site, (answer, reason) in _answers(reader, run).items():
                 last = LastRun(run.run, run.study, run.status, answer, reason, run.rounds, run.rounds_planned)
                 runs_by_site.setdefault(site, last)
     return runs_by_site
 
 
-def _answers(reader: RunReader, run: RunEntry, members: Collection[str]) -> dict[str, tuple[str, str]]:
+def _answers(reader: RunReader, run: RunEntry) -> dict[str, tuple[str, str]]:
     """Return each site's answer in a run with its reason, by name."""
-    sites = reader.sites(run.run)
-    names = {}
-    # Where the store has pseudonyms, they are computed again from these names.
-    if members and any(site.shared_as == "pseudonym" for site in sites):
-        names = {alias: name for name, alias in pseudonyms(run.series, members).items()}
-    answers = {names.get(site.site, site.site): (site.status, site.reason) for site in sites}
+    answers = {site.site: (site.status, site.reason) for site in reader.sites(run.run)}
     # A missing site has no row of its own: its absence is an event.
     for event in reader.events([run.run]):
         absence = read(event.reason) if event.code.startswith("not-there") else None

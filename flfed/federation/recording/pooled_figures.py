@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flfed.federation.recording.pseudonyms import SharedAs
+from flfed.federation.recording.sharing import SharedAs
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.store.entries import MetricRow
 from flfed.records.store.tables import finite
@@ -331,7 +331,6 @@ def tables_of(
     for site, summary in training.items():
         holdout = holdouts.get(site)
         of_sites[site] = [summary] if holdout is None else [summary, holdout]
-    parts = shared_as.under_names(of_sites)
     hidden = shared_as.in_sums_only
     alone = [site for site, summaries in of_sites.items() if site not in hidden and len(summaries) == 1]
     notes = []
@@ -339,9 +338,9 @@ def tables_of(
         notes.append(f"{TRAINING_ONLY}: {', '.join(alone)}.")
     if hidden:
         notes.append(f"{shared_as.reserve()}.")
-    rows = [_without(row, hidden) for row in table_one(layout, parts)]
-    note = shared_as.text(" ".join(notes))
-    merged_by_site = {site: merge(summaries) for site, summaries in parts.items() if site not in hidden}
+    rows = [_without(row, hidden) for row in table_one(layout, of_sites)]
+    note = " ".join(notes)
+    merged_by_site = {site: merge(summaries) for site, summaries in of_sites.items() if site not in hidden}
     return {
         "table-1": {"rows": rows, "note": note},
         "columns": {"columns": columns_of(layout, merged_by_site), "note": note},

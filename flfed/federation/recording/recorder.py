@@ -23,7 +23,7 @@ from flfed.federation.recording.pooled_figures import (
     tables_of,
     weighted_mean,
 )
-from flfed.federation.recording.pseudonyms import WITHHELD, SharedAs
+from flfed.federation.recording.sharing import WITHHELD, SharedAs
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SentRow, SiteRow
 from flfed.records.store.tables import finite
 from flfed.records.store.writer import RunWriter
@@ -34,7 +34,7 @@ from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins, auc_of_histogram
 from flfed.summaries.summary import Layout, LeakWarning, Summary
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.messages.compare import CompareReplies, Figure
-from flfed.updates.messages.enrol import ENROL, EnrolReply
+from flfed.updates.messages.enrol import EnrolReply
 from flfed.words import counted
 
 OVER_PEOPLE = ("bootstrap over groups", "Hanley-McNeil over people")
@@ -57,7 +57,7 @@ class Recorder:
         Planned, for the progress.
     progress : callable
     series : str
-        The run's, for the pseudonyms of sites.
+        The run's, whose repeats begin from one model.
     shared_as : SharedAs
         Rules for recording the sites, which `share` extends.
     taking_part : set of str
@@ -69,14 +69,10 @@ class Recorder:
     rounds: int
     progress: Progress = no_progress
     series: str = ""
-    shared_as: SharedAs = field(init=False)
+    shared_as: SharedAs = field(default_factory=SharedAs, init=False)
     taking_part: set[str] = field(default_factory=set, init=False)
     _latest: int = field(default=0, init=False)
     _resumed: bool = field(default=False, init=False)
-
-    def __post_init__(self) -> None:
-        """Begin without a site's policy."""
-        self.shared_as = SharedAs(series=self.series)
 
     def share(self, sharing: Mapping[str, Sharing]) -> None:
         """Add the sites' sharing policies, before any record of them."""
@@ -96,23 +92,20 @@ class Recorder:
         """
         self.taking_part = {site for site, reply in replies.items() if reply.accepted}
         recorded_replies = {site: reply for site, reply in replies.items() if reply.accepted or site not in earlier}
-        self.writer.sites(
-            self._site_row(name, reply) for name, reply in self.shared_as.under_names(recorded_replies).items()
-        )
+        self.writer.sites(self._site_row(reply) for reply in recorded_replies.values())
         # A resumed run has these entries from before.
         if not self._resumed:
             self.events("refused", {s: r.reason for s, r in replies.items() if not r.accepted})
             if self.shared_as.in_sums_only:
                 self.note(self.shared_as.reserve())
 
-    def _site_row(self, name: str, reply: EnrolReply) -> SiteRow:
-        title = reply.title if name == reply.site else name
+    def _site_row(self, reply: EnrolReply) -> SiteRow:
         shared_as = self.shared_as.sharing.get(reply.site, "named")
         status = "accepted" if reply.accepted else "refused"
         disclosure = reply.disclosure if reply.accepted else ""
         return SiteRow(
-            name,
-            title=title,
+            reply.site,
+            title=reply.title,
             status=status,
             reason=reply.reason,
             disclosure=disclosure,
@@ -138,31 +131,19 @@ class Recorder:
         self.writer.events(self._events(self._latest or None, kind, reasons))
 
     def _events(self, round: int | None, kind: Any, reasons: Mapping[str, str]) -> list[EventRow]:
-        reasons_by_name = self.shared_as.under_names(reasons).items()
-        return [
-            EventRow(round, site, kind, self.shared_as.text(reason), path_of(reason))
-            for site, reason in reasons_by_name
-        ]
+        return [EventRow(round, site, kind, reason, path_of(reason)) for site, reason in reasons.items()]
 
     def unnamed_faults(self, reasons: Sequence[str]) -> None:
         """Record the faults of nodes without a known site."""
-        self.writer.events(
-            [EventRow(None, None, "fault", self.shared_as.text(reason), path_of(reason)) for reason in reasons]
-        )
+        self.writer.events([EventRow(None, None, "fault", reason, path_of(reason)) for reason in reasons])
 
     def crossed(self, kind: str, to_site: Mapping[str, int], to_server: Mapping[str, int]) -> None:
-        """Record the bytes of a request and its replies at the latest round, or at round 0 before the rounds.
-
-        An enrolment under a pseudonym is not recorded, as its size depends on the length of the name.
-        """
-        if kind == ENROL:
-            to_site = self.shared_as.named(to_site)
-            to_server = self.shared_as.named(to_server)
+        """Record the bytes of a request and its replies at the latest round, or at round 0 before the rounds."""
         self.writer.sent(self._latest, self._sent(kind, to_site, to_server))
 
     def note(self, reason: str) -> None:
         """Record a note on the whole run."""
-        self.writer.events([EventRow(self._latest or None, None, "note", self.shared_as.text(reason), path_of(reason))])
+        self.writer.events([EventRow(self._latest or None, None, "note", reason, path_of(reason))])
 
     def leaks(self, warnings: Sequence[LeakWarning], untested: Sequence[str] = ()) -> None:
         """Record the leak warnings, and the columns with too few gaps, or values, for the test."""
@@ -262,9 +243,8 @@ class Recorder:
         return from_reference(reference, withheld)
 
     def _sent(self, kind: str, to_site: Mapping[str, int], to_server: Mapping[str, int]) -> list[SentRow]:
-        rows = [SentRow(site, "to-site", kind, size) for site, size in self.shared_as.under_names(to_site).items()]
-        back = self.shared_as.under_names(to_server).items()
-        return rows + [SentRow(site, "to-server", kind, size) for site, size in back]
+        rows = [SentRow(site, "to-site", kind, size) for site, size in to_site.items()]
+        return rows + [SentRow(site, "to-server", kind, size) for site, size in to_server.items()]
 
 
 def _own_models(own: CompareReplies, reference: Reference | None) -> dict[str, Any] | None:

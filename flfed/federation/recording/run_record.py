@@ -184,8 +184,7 @@ def bad_end_written(
     try:
         yield
     except RunStopped as error:
-        # The record may have another name of a site than the sentence.
-        close("stopped", error.recorded or str(error))
+        close("stopped", str(error))
         error.run = writer.run
         raise
     except FlfedError as error:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from flfed.errors import FlfedError
 from flfed.federation.recording.pooled_figures import SCORE_BINS, importances, score_bins
-from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.run_record import Outcome, recorded_training
+from flfed.federation.recording.sharing import WITHHELD
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.run_setting import Answers, RunSetting
 from flfed.records.statistics.verdict import metric_name, number

@@ -232,7 +232,7 @@ def check_rows(run: RunSetting, before: Mapping[str, Summary], sessions: Iterabl
         site = session.site.name
         # A row of an earlier round must not become a test row.
         if site in before and set(sums_sha256(before[site])).isdisjoint(sums_sha256(session.summary())):
-            raise usage_error("run.resume.rows", run=run.name, site=run.recorder.shared_as.name(site))
+            raise usage_error("run.resume.rows", run=run.name, site=site)
 
 
 def record_beginnings(run: RunSetting, participants: Participants, merged: Summary) -> None:
@@ -254,7 +254,7 @@ def record_beginnings(run: RunSetting, participants: Participants, merged: Summa
         run.recorder.note(render("run.notes.widths", sites=", ".join(sites)))
     if run.study.encode.scaler == "per-site":
         run.recorder.note(render("run.notes.scaler"))
-    source = source_of(run.study, run.recorder.shared_as.series)
+    source = source_of(run.study, run.recorder.series)
     if source is not None:
         record_source(run.recorder, source, run.study, run.layout, run.repeat)
         if run.study.privacy.name != "none":

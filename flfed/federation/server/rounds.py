@@ -87,7 +87,7 @@ def first_arrays(run: RunSetting, parts: Sequence[ServerPart], encoder: Encoder,
         if arrays is not None:
             return arrays
     widths = [one.width for one in participants.values()]
-    return start_arrays(run.study, run.schema, encoder, run.repeat, widths, series=run.recorder.shared_as.series)
+    return start_arrays(run.study, run.schema, encoder, run.repeat, widths, series=run.recorder.series)
 
 
 def _assign(

@@ -170,17 +170,10 @@ class RunSetting:
             reasons = [*reasons[:SITES_NAMED], f"{len(reasons) - SITES_NAMED} more"]
         why = f" ({'; '.join(reasons)})" if reasons else ""
         few = ("none", "one", "some")[min(sites, 2)]
-        sentence = self.recorder.shared_as.text(render(f"run.few.{few}", sites=sites, least=least, why=why, todo=todo))
+        sentence = render(f"run.few.{few}", sites=sites, least=least, why=why, todo=todo)
         if refused or not reasons:
             raise UsageError(sentence)
         raise FlfedError(sentence)
-
-    def error(self, why: str) -> FlfedError:
-        """Return the error that ends the run.
-
-        It has the sites' names as the run shares them.
-        """
-        return FlfedError(self.recorder.shared_as.text(why))
 
     def check_answers(self, answers: Answers[Any]) -> None:
         """Refuse to continue where too few sites sent a usable reply."""

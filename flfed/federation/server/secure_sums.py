@@ -254,13 +254,13 @@ def _exchange_keys(run: RunSetting, requests: Mapping[str, KeysRequest], back: P
     At the start of a run each of them must.
     """
     if away := sorted(requests.keys() - back.keys()):
-        raise run.error(render("run.sums.absent", sites=", ".join(away)))
+        raise FlfedError(render("run.sums.absent", sites=", ".join(away)))
     receivers = {site: one for site, one in back.items() if site in requests}
     answers = run.ask(KEYS, requests, receivers, KeysReply.from_record)
     run.recorder.events("fault", answers.faults)
     if answers.faults and not run.resumed:
         whys = "; ".join(f"{site}: {why}" for site, why in answers.faults.items())
-        raise run.error(render("run.sums.unkeyed", why=whys))
+        raise FlfedError(render("run.sums.unkeyed", why=whys))
     return dict(answers.replies)
 
 

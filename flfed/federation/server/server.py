@@ -88,7 +88,7 @@ class FederatedRun(RunSetting):
         strategy, arrays = self.rounds(participants, common.encoder, common)
         outcome = Outcome(
             status="stopped" if strategy.stopped else "completed",
-            reason=self.recorder.shared_as.text(strategy.stopped) or self.writer.ended,
+            reason=strategy.stopped or self.writer.ended,
             arrays=arrays,
             encoder=common.encoder,
             rounds=strategy.rounds_done,

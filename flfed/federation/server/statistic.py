@@ -22,7 +22,7 @@ from flfed.rows.statistics.statistic import ROWS_EACH, Statistic, Visit, Visited
 from flfed.updates.aggregation.rounds import Participants
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.summarise import StatisticRequest
-from flfed.words import counted, render, usage_error
+from flfed.words import render, usage_error
 
 
 def conduct_statistic(run: FederatedRun) -> Outcome:
@@ -119,8 +119,7 @@ def _check_sites(run: FederatedRun, before: Collection[str], now: Collection[str
     """Stop a run in which a site of the first visit is missing in a later one."""
     missing = sorted(set(before) - set(now))
     if missing:
-        why = render("run.stops.visit", visit=visit, sites=", ".join(missing))
-        raise RunStopped(run.recorder.shared_as.text(why))
+        raise RunStopped(render("run.stops.visit", visit=visit, sites=", ".join(missing)))
 
 
 def _check_coefficients(participants: Participants, coefficients: int) -> None:
@@ -164,7 +163,7 @@ def describe_fits(
     for site, fit in fits.items():
         errors = np.sqrt(fit[VARIANCES]).tolist()
         own[site] = dict(zip(names, map(Estimate, fit[COEFFICIENTS].tolist(), errors), strict=True))
-    why = _without_average(run, statistic, sites)
+    why = _without_average(run, statistic)
     if why:
         # Beside the fits of the others, the estimate of all rows would nearly give that of a site without a name.
         return write(Averaging(why=why)), {}
@@ -176,7 +175,7 @@ def describe_fits(
     return write(averaging), by_site
 
 
-def _without_average(run: RunSetting, statistic: Statistic, sites: Collection[str]) -> str:
+def _without_average(run: RunSetting, statistic: Statistic) -> str:
     """Return why own fits are not averaged, or ""."""
     if run.study.aggregation.sums_updates:
         return render("report.averaging.summed")
@@ -184,8 +183,4 @@ def _without_average(run: RunSetting, statistic: Statistic, sites: Collection[st
         return render("report.averaging.intercept")
     if not has_own_fits(statistic):
         return render("report.averaging.unlike")
-    sharing = run.recorder.shared_as.sharing
-    unnamed = sum(sharing.get(site, "named") != "named" for site in sites)
-    if unnamed:
-        return render("report.averaging.unnamed", sites=counted(unnamed, "site"))
     return ""

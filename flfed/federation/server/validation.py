@@ -29,7 +29,7 @@ def conduct_validation(run: FederatedRun) -> Outcome:
         If too few sites take part, or none sent usable figures.
     """
     participants, _ = run.enrol_cohort()
-    source = source_of(run.study, run.recorder.shared_as.series)
+    source = source_of(run.study, run.recorder.series)
     if source is None:
         raise FlfedError("a validation needs a model")
     record_source(run.recorder, source, run.study, run.layout, run.repeat)

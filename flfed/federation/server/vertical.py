@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from flfed.errors import UsageError
+from flfed.errors import FlfedError, UsageError
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.comparison import record_replies
 from flfed.federation.server.server import FederatedRun
@@ -142,7 +142,7 @@ class _Parcels:
         described = {}
         for one in parties:
             described[one.site] = {"label": one.label, "columns": one.columns, "people": one.identifiers}
-        self.run.recorder.summary(PARTIES, self.run.recorder.shared_as.under_names(described))
+        self.run.recorder.summary(PARTIES, described)
         return parties
 
     def exchange(self, round: int, exchange: int, sites: list[str]) -> None:
@@ -165,10 +165,7 @@ class _Parcels:
         receivers = {site: self.participants[site] for site in sites}
         answers = self.run.ask(kind, request, receivers, of.from_record)
         for site, why in answers.faults.items():
-            error = self.run.error(f"{site}: {why}")
-            if why.code in UNFIT_TABLES:
-                raise UsageError(str(error))
-            raise error
+            raise (UsageError if why.code in UNFIT_TABLES else FlfedError)(f"{site}: {why}")
         return answers.replies
 
     def _deliver(self, replies: Mapping[str, Reply]) -> None:

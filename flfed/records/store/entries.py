@@ -65,7 +65,7 @@ class SiteRow:
     Parameters
     ----------
     name : str
-        The site's name, or its pseudonym.
+        The site's name.
     title : str
         Its name for people; by default `name`.
     status : str
@@ -75,7 +75,7 @@ class SiteRow:
     disclosure : str
         "open" (by default) or "institution".
     shared_as : str
-        "named" (by default), "pseudonym" or "aggregate-only".
+        "named" (by default) or "aggregate-only".
     resplit : bool
         Whether the repeats of a series drew a new holdout here, which changes the meaning of their spread.
     """

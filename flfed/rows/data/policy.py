@@ -43,9 +43,9 @@ class Policy(Strict):
     resplit : bool
         Whether repeats may draw another holdout; under `open` only. Sums over two splits of the
         same rows reveal each other's suppressed small cells.
-    share_metrics : {"named", "pseudonym", "aggregate-only"}
-        Most open form in which others may see the site's own figures: under its name, under a pseudonym,
-        or in sums over sites only. A study may be stricter.
+    share_metrics : {"named", "aggregate-only"}
+        Most open form in which others may see the site's own figures: under its name, or in sums over sites only.
+        A study may be stricter.
     outputs : tuple of str
         Outputs allowed besides the usual ones: "score-histogram"; "complete-rows" lets a study
         leave out the rows with a missing feature, and report how many are left; "training-figures" releases losses and

@@ -60,7 +60,7 @@ class Checkpoint:
         What JSON can hold: the strategy's counters, the seconds.
     participants : dict of site to int
         Who took part at the start, and the upper ends of the bands of rows they declared.
-    sharing : dict of site to {"pseudonym", "aggregate-only"}
+    sharing : dict of site to {"aggregate-only"}
         How the figures of those may be written down that do not share them under their names.
     left : tuple of str
         Those of them that did not come back when the run was gone on with.
@@ -136,7 +136,7 @@ def begin(
         All of one layout, so that they are kept as one array [sites, ...] a field. Only Table 1 needs
         them again, at the end: `summaries_of` reads them then, and nobody holds them in the rounds.
     participants : dict of site to int
-    sharing : dict of site to {"pseudonym", "aggregate-only"}, optional
+    sharing : dict of site to {"aggregate-only"}, optional
 
     Raises
     ------

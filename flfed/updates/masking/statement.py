@@ -48,7 +48,7 @@ class Statement:
     pins : str, 32 hex digits
         `pins_hash` of the sites that its approval pins. The sites themselves would make it long, and a reader has
         its own to compare with.
-    share_metrics : {"named", "pseudonym", "aggregate-only"}
+    share_metrics : {"named", "aggregate-only"}
         How its own figures may be written down.
     keeps_rounds : bool
         Whether its figures of rounds stay at the site.

@@ -71,7 +71,7 @@ class EnrolReply(PlainMessage):
         for an analysis.
     disclosure : {"open", "institution"}
         What its policy lets leave of sums and scores.
-    share_metrics : {"named", "pseudonym", "aggregate-only"}
+    share_metrics : {"named", "aggregate-only"}
         How its own figures may be written down.
     resplit : bool
         Whether repeats may hold out other rows.

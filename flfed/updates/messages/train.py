@@ -384,7 +384,7 @@ def model_sha256(message: Message) -> str:
 def small(counts: np.ndarray) -> np.ndarray:
     """Return counts of rows as whole numbers of 16 bits, or of 32 where there are more than 65,535 rows.
 
-    Not of 8 bits where there are few rows: the size of a reply would reveal that, of a site under a pseudonym too.
+    Not of 8 bits where there are few rows: the size of a reply would reveal that.
 
     Examples
     --------

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from flfed.federation.client.released.noised_answer import cells_of, releases_of
-from flfed.federation.recording.pseudonyms import WITHHELD
+from flfed.federation.recording.sharing import WITHHELD
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.row_sums import statistic_replies, sums_defect
 from flfed.federation.server.run_setting import RunSetting

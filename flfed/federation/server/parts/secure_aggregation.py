@@ -287,6 +287,6 @@ class SecureSiteSums(SiteSums):
         if has_refused_numbers(faults):
             # In a resumed run the numbers are the same, and so is a site's refusal of them.
             reasons = "; ".join(f"{site}: {fault}" for site, fault in sorted(faults.items()))
-            return self.run.error(render("run.sums.none", rows=rows, why=reasons))
-        error = self.run.error(render("run.sums.none", rows=rows, why=why))
+            return FlfedError(render("run.sums.none", rows=rows, why=reasons))
+        error = FlfedError(render("run.sums.none", rows=rows, why=why))
         return RunStopped(str(error)) if has_visits else error
