@@ -134,8 +134,8 @@ docs: env
 tutorials: env
 	$(BIN)/python -m docs.make.tutorials
 
-# The pages of docs/case-studies and their index from runs of the shipped studies: ten minutes; FLFED_TEST_DATA is the folder of
-# their files. The index alone, from the pages: python -m docs.make.case_index.
+# The results, pages and index of docs/case-studies from runs of the shipped studies: ten minutes; FLFED_TEST_DATA is the folder of
+# their files. The index alone, from the results: python -m docs.make.case_index.
 case-studies: env
 	$(BIN)/python -m docs.make.case_studies
 
