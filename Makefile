@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: env demo wheel test fast proof fuzz newest lock audit wheels bench bench-peers bench-deployment bench-private bench-tables bench-app pictures docs tutorials case-studies site app style lint format
+.PHONY: env demo wheel test fast proof fuzz newest lock audit wheels bench bench-deployment bench-tables pictures docs tutorials case-studies site app style lint format
 .DEFAULT_GOAL := demo
 
 # A line every few seconds, for the time in which pip prints none; it ends with the shell of its rule, by Ctrl-C too.
@@ -94,33 +94,20 @@ wheels: env
 newest: env
 	$(BIN)/python -m tests.newest
 
-# flfed against bare PyTorch loops, Flower's simulation, and ten thousand sites: about a quarter of an hour on a quiet machine.
+# flfed against bare PyTorch loops, boosted trees beside XGBoost, and ten thousand sites: about ten minutes on a quiet machine.
 # Writes benchmarks/results.json, the tables of docs/performance.md, and docs/scale.svg; ends with 1 where a limit is missed.
 bench: env
 	$(BIN)/python -m benchmarks
-
-# Other simulators, each in an environment of its own (3 GB, ~/.cache/flfed/peers); what does not run is said with its error.
-bench-peers: env
-	$(BIN)/python -m benchmarks.peers
 
 # Three institutions on this machine (SuperLink, Caddy, TLS) beside plain Flower: under six minutes; needs Debian's caddy, openssl
 # and the folder of data files (FLFED_TEST_DATA). Ends with 1 where a round takes more than a quarter of plain Flower's.
 bench-deployment: env
 	$(BIN)/python -m benchmarks.deployment
 
-# A step under record-level differential privacy beside a plain one and Opacus's, in a minute. Ends with 1 where it takes more than
-# one and a half plain steps, or Opacus's hooks less than five of ours.
-bench-private: env
-	$(BIN)/python -m benchmarks.private_steps
-
 # A site's table of a million rows beside pandas, Polars and DuckDB: five minutes, 2 GB.
 bench-tables: env
 	$(INSTALL) ".[bench]"
 	$(BIN)/python -m benchmarks.reading
-
-# The app on a hundred sites and five hundred rounds, in a browser: two minutes; needs Debian's chromium and the folder of data files.
-bench-app: env
-	$(BIN)/python -m benchmarks.dashboard
 
 # The pictures of the app in docs/pictures, from studies run anew: two minutes; needs Debian's chromium.
 pictures: env

@@ -1,1 +1,1 @@
-"""Timing scripts: `make bench`, `make bench-peers`."""
+"""Timing scripts: `make bench`, `make bench-deployment`, `make bench-tables`."""

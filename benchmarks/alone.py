@@ -33,7 +33,7 @@ def peak_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)  # bytes on macOS
 
 
-def in_child(module: str, *arguments: str, seconds: float, python: str = sys.executable) -> dict[str, Any]:
+def in_child(module: str, *arguments: str, seconds: float) -> dict[str, Any]:
     """Run a module of this package in a fresh process and return the object that it printed last.
 
     Raises
@@ -41,7 +41,7 @@ def in_child(module: str, *arguments: str, seconds: float, python: str = sys.exe
     RuntimeError
         If it fails, prints none, or takes more than `seconds`: the end of what it said.
     """
-    command = [python, "-m", f"benchmarks.{module}", *arguments]
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
     try:
         done = subprocess.run(
             command, cwd=ROOT, env=os.environ | SETTINGS, capture_output=True, text=True, timeout=seconds, check=False

@@ -5,7 +5,7 @@ and sites by their own commands; Flower's SuperLink and SuperNodes as they start
 FedAvg with train and evaluate messages on the same rows. Runs take turns; a run's first round is
 left out. It fails where flfed's arrays are not those of the run in one process, or nobody learned.
 
-    python -m benchmarks.deployment [--data FOLDER] [--turns 2] [--sums]
+    python -m benchmarks.deployment [--data FOLDER] [--turns 2]
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import deployed_sums, table
 from benchmarks import ours as in_process
+from benchmarks import table
 from benchmarks.bare import Arrays
 from benchmarks.institutions import SITES, Ran, ours, study_text
 from benchmarks.limits import missed
@@ -68,24 +68,18 @@ def measure(data: Path, turns: int) -> dict[str, Any]:
             side.mkdir()
         ran: dict[str, list[Ran]] = {name: [] for name in ROUNDS}
         with (
-            ours(sides["ours"], data, {"ours": study_text(ROUNDS["ours"])}) as there,
+            ours(sides["ours"], data, study_text(ROUNDS["ours"])) as run_ours,
             plain(sides["plain"], expected.job, plan, ROUNDS["plain"]) as run_plain,
         ):
             for turn in range(turns):
-                for name, run in {"ours": lambda: there.run("ours"), "plain": run_plain}.items():
+                for name, run in {"ours": run_ours, "plain": run_plain}.items():
                     ran[name].append(run())
                     said = ", ".join(f"{seconds:.2f}" for seconds in ran[name][-1].seconds)
                     print(f"{name}, turn {turn + 1}: {said} s a round", flush=True)
     apart = checked(ran, expected.arrays)
     training = median(expected.clock.by_round())
     facts = {"arrays-max-difference": apart, "turns": turns, "sites": len(SITES)}
-    return {**figures(ran, training), **facts, "sums": deployed_sums.measure(data, turns, training)}
-
-
-def measure_again(data: Path, turns: int) -> dict[str, Any]:
-    """Return the figures that are there, those of secure sums measured anew."""
-    before: dict[str, Any] = json.loads(table.RESULTS.read_text())["deployment"]
-    return before | {"sums": deployed_sums.measure(data, turns, before["training-seconds"])}
+    return {**figures(ran, training), **facts}
 
 
 def here(home: Path, data: Path) -> in_process.Ran:
@@ -157,12 +151,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="the folder with heart-disease's files")
     parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--sums", action="store_true", help="secure sums alone; all else stays as it was measured")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all processes are ended
     stamp: dict[str, Any] = {"date": datetime.date.today().isoformat(), "machine": machine(), "commit": commit()}
     try:
-        found = (measure_again(given.data, given.turns) if given.sums else measure(given.data, given.turns)) | stamp
+        found = measure(given.data, given.turns) | stamp
     except DifferentResults as error:
         print(error, file=sys.stderr)
         return 1

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.processes import look
+from benchmarks.processes import cpu_seconds
 from flfed.study.study import Study
 
 SITES = ("cleveland", "hungary", "long-beach")
@@ -67,7 +67,7 @@ class Processes:
 
     def cpu(self) -> float:
         """Return the CPU seconds of all of them and of what they started, so far."""
-        return sum(look(process.pid).cpu for process in self.started.values())
+        return sum(cpu_seconds(process.pid) for process in self.started.values())
 
     def end(self) -> None:
         """End them, the first one, which is the server, last: nodes say that they leave."""
@@ -114,89 +114,52 @@ class Ran:
     arrays: dict[str, list[float]]
 
 
-@dataclass
-class Institutions:
-    """flfed's coordinator and sites, as real processes.
-
-    Attributes
-    ----------
-    side : Processes
-    home : Path
-        The coordinator's.
-    studies : mapping of name to (file, rounds)
-    sites : tuple of str
-    """
-
-    side: Processes
-    home: Path
-    studies: Mapping[str, tuple[Path, int]]
-    sites: tuple[str, ...]
-
-    def run(self, name: str, kill: str = "") -> Ran:
-        """Run a study from a process of its own, as `flfed coordinator run` does.
-
-        A site may be killed, with all that it started, once the first round is over.
-        """
-        study, rounds = self.studies[name]
-        out = free_name(self.side.folder, name)
-        words = [sys.executable, "-m", "benchmarks.conduct", str(study), str(out), *self.sites]
-        root = str(Path(__file__).resolve().parents[1])
-        self.side.start("run", words, {"FLFED_HOME": str(self.home), "PYTHONPATH": root})
-        try:
-            return followed(out, rounds, self.side, (lambda: self._kill(kill)) if kill else lambda: None)
-        finally:
-            self.side.started.pop("run").wait(END_SECONDS)
-
-    def _kill(self, site: str) -> None:
-        process = self.side.started.pop(site, None)
-        if process is not None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
 @contextmanager
-def ours(
-    folder: Path, data: Path, studies: Mapping[str, str], sites: tuple[str, ...] = SITES
-) -> Iterator[Institutions]:
-    """Start flfed's coordinator and sites by their own commands; give what runs the studies there.
+def ours(folder: Path, data: Path, text: str) -> Iterator[Callable[[], Ran]]:
+    """Start flfed's coordinator and sites by their own commands; give what runs a study there.
 
     Parameters
     ----------
     folder, data : Path
         Folder of new files, and that of heart-disease's files.
-    studies : mapping of name to text
-        Sites approve those with secure sums by the fingerprints of each other's gates.
-    sites : tuple of str
+    text : str
+        The study.
     """
-    side, homes = Processes(folder), {name: folder / name for name in ("coordinator", *sites)}
+    side, homes = Processes(folder), {name: folder / name for name in ("coordinator", *SITES)}
     try:
         for home in homes.values():
             home.mkdir()
             side.run([*FLFED, "data", "get", "heart-disease", "--from", str(data)], {"FLFED_HOME": str(home)})
-        files = {name: folder / f"{name}.toml" for name in studies}
-        for name, file in files.items():
-            file.write_text(studies[name], encoding="utf-8")
+        study = folder / "ours.toml"
+        study.write_text(text, encoding="utf-8")
 
         def at(name: str, *words: str) -> str:
             return side.run([*FLFED, *words], {"FLFED_HOME": str(homes[name])})
 
         at("coordinator", "coordinator", "init", "--title", "Bench", "--address", f"localhost:{free_port()}")
         side.start("coordinator", [*FLFED, "coordinator", "serve"], {"FLFED_HOME": str(homes["coordinator"])})
-        for site in sites:
+        for site in SITES:
             at("coordinator", "coordinator", "invite", site)
             key = json.loads(at(site, "site", "join", f"{site}.kit.zip", "--json"))["node-key"]
             at("coordinator", "coordinator", "admit", f"{site}.admission", "--fingerprint", f"{site}={key}")
-        pins = {site: json.loads(at(site, "site", "key", site, "--json"))["gate-key"] for site in sites}
-        for site in sites:
-            for name, file in files.items():
-                summed = Study.parse(studies[name]).secure_aggregation != "off"
-                others = [f"{other}={pins[other]}" if summed else other for other in sites if other != site]
-                at(site, "site", "approve", str(file), "--site", site, "--with", ",".join(others), "--yes")
+        for site in SITES:
+            others = ",".join(other for other in SITES if other != site)
+            at(site, "site", "approve", str(study), "--site", site, "--with", others, "--yes")
             side.start(site, [*FLFED, "site", "serve", site], {"FLFED_HOME": str(homes[site])})
-        words = ("coordinator", "coordinator", "status", "--json")
-        until("sites of flfed online", lambda: _online(at(*words), sites), side)
-        rounds = {name: Study.parse(text).rounds for name, text in studies.items()}
-        yield Institutions(side, homes["coordinator"], {name: (files[name], rounds[name]) for name in studies}, sites)
+        until("sites of flfed online", lambda: _online(at("coordinator", "coordinator", "status", "--json")), side)
+
+        def run() -> Ran:
+            """Run the study from a process of its own, as `flfed coordinator run` does."""
+            out = free_name(folder, "ours")
+            words = [sys.executable, "-m", "benchmarks.conduct", str(study), str(out), *SITES]
+            root = str(Path(__file__).resolve().parents[1])
+            side.start("run", words, {"FLFED_HOME": str(homes["coordinator"]), "PYTHONPATH": root})
+            try:
+                return followed(out, Study.parse(text).rounds, side)
+            finally:
+                side.started.pop("run").wait(END_SECONDS)
+
+        yield run
     finally:
         side.end()
 
@@ -206,12 +169,12 @@ def study_text(rounds: int) -> str:
     return re.sub(r"(?m)^rounds = \d+$", f"rounds = {rounds}", Study.load("heart-disease").text)
 
 
-def _online(status: str, expected: Sequence[str]) -> bool:
+def _online(status: str) -> bool:
     sites = json.loads(status)["sites"]
-    return len(sites) == len(expected) and all(site["online-since"] for site in sites)
+    return len(sites) == len(SITES) and all(site["online-since"] for site in sites)
 
 
-def followed(out: Path, rounds: int, side: Processes, begun: Callable[[], None] = lambda: None) -> Ran:
+def followed(out: Path, rounds: int, side: Processes) -> Ran:
     """Wait for a run's rounds and result, with a look at the CPU seconds when the first and the last are over.
 
     Parameters
@@ -220,15 +183,12 @@ def followed(out: Path, rounds: int, side: Processes, begun: Callable[[], None] 
         Where the result will be; the rounds stand beside it, a time on a line, once each is over.
     rounds : int
     side : Processes
-    begun : callable
-        Called once the first round is over.
     """
     end, cpu = time.monotonic() + RUN_SECONDS, dict[int, float]()
     while not out.exists():
         count = len(_marks(out))
         if count:
             cpu.setdefault(count, side.cpu())
-            begun()
         side.check()
         if time.monotonic() > end:
             raise Missing(f"{out.stem}: {count} of {rounds} rounds within {RUN_SECONDS:.0f} s")

@@ -170,9 +170,9 @@ def conducting(
         yield conductor
 
 
-def run_ours(chosen: Study, taking_part: Sequence[Site], *, stacked: bool, conductor_class: type[Timed] = Timed) -> Ran:
+def run_ours(chosen: Study, taking_part: Sequence[Site], *, stacked: bool) -> Ran:
     """Run the study as `flfed study run` does, up to the comparison; parameters as for `conducting`."""
-    with conducting(chosen, taking_part, stacked=stacked, conductor_class=conductor_class) as conductor:
+    with conducting(chosen, taking_part, stacked=stacked) as conductor:
         outcome = conductor.conduct()
         job = job_of(conductor, outcome.encoder)
     return Ran(arrays=outcome.arrays, clock=conductor.stages, job=job)

@@ -1,7 +1,6 @@
 """The timing scripts compare like with like: all ways reach the same arrays, or there is no figure."""
 
 import json
-import os
 import statistics
 from dataclasses import replace
 
@@ -9,20 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bare, hand_made, noised_counts, secure_sums, table
+from benchmarks import bare, hand_made, table
 from benchmarks.alone import in_child, peak_mb
 from benchmarks.bare import Job, arrays_of, loop, module, read_job, write_job
-from benchmarks.comparison import POOLED, STAGE, Compared
 from benchmarks.limits import CPU, missed
-from benchmarks.ours import Timed, at_work, conducting, run_ours
+from benchmarks.ours import at_work, conducting, run_ours
 from benchmarks.picture import picture
-from benchmarks.processes import descendants, watching
 from benchmarks.scale import bare_seconds, dearer, line, one, workload
 from benchmarks.ways import LOOPS, TOLERANCE, DifferentResults, compare, difference, figures
 from benchmarks.workload import WORKLOADS, Workload
-from flfed.records.store.reader import RunReader
-from flfed.refusals import Refusal
-from flfed.rows.training.private_noise import SeededNoise
 from flfed.seeds import generator
 
 # The last batch of an epoch is a short one: 50 = 16 + 16 + 16 + 2.
@@ -163,14 +157,6 @@ def test_memory_is_that_of_a_process_of_its_own(tmp_path):
         in_child("alone", "W1", "hand-made", "--job", str(tmp_path / "none.npz"), seconds=60)
 
 
-def test_processes_are_watched_with_their_children():
-    with watching(os.getpid()) as watched:
-        sum(range(10**6))
-    assert os.getpid() in descendants(os.getppid())
-    assert watched.peak_mb() > 50
-    assert watched.cpu_between(0, watched.seen[-1].at) >= 0
-
-
 def test_a_round_of_the_scale_curve_is_measured_after_the_first(monkeypatch):
     monkeypatch.setattr("benchmarks.scale.workload", lambda size: replace(TINY, sites=size, spread=0.5, rounds=4))
     found = one(5, rounds=True)
@@ -198,27 +184,6 @@ def test_the_first_file_of_the_checkpoints_is_on_the_clock_of_the_rounds():
         assert kept.start and conductor.stages.cpu["rounds"] > 0
 
 
-def test_a_benchmarks_store_has_no_comparison_unless_the_comparison_is_what_is_timed():
-    for kind in (Timed, Compared):
-        with (
-            at_work(TINY) as (chosen, taking_part),
-            conducting(chosen, taking_part, stacked=True, conductor_class=kind) as conductor,
-        ):
-            conductor.conduct()
-            writer = conductor.recorder.writer
-            writer.flush()
-            with RunReader.open(conductor.store) as reader:
-                assert reader.runs_of(writer.run)[0].rounds == TINY.rounds
-                compared = [reader.figures(writer.run), reader.differences(writer.run)]
-                arms = {figure.arm for figure in compared[0]}
-                table_one = reader.summary(writer.run, "table-1")
-        assert all(compared) == (kind is Compared)
-        assert ({STAGE, POOLED} <= set(conductor.stages.cpu)) == (kind is Compared)
-        # The comparison that is timed is that of `flfed study run`, with the model of all rows.
-        assert ({"global", "local-only", "pooled"} <= arms) == (kind is Compared)
-        assert (table_one is not None) == (kind is Compared)
-
-
 def test_a_straight_line_is_told_from_a_bent_one():
     assert line([1000, 3000, 10_000], [0.3, 0.7, 2.1]) == (pytest.approx(2e-4), pytest.approx(0.1), pytest.approx(1))
     # R² alone would hardly tell quadratic time through these sizes: so the price of a site is held to a limit, too.
@@ -229,7 +194,6 @@ def test_a_straight_line_is_told_from_a_bent_one():
 GOOD = {
     **{name: {way: {"cpu-ratio": 0.3} for way in ("stacked", "one-by-one")} for name in WORKLOADS},
     "trees": {"sites-cpu-seconds": 4.0, "xgboost-cpu-seconds": 1.0, "ratio": 4.0},
-    "codec": {name: {"plain-cpu-seconds": 0.1, "packed-cpu-seconds": 0.13, "ratio": 1.3} for name in WORKLOADS},
     "scale": {
         "sizes": [{"sites": 9, "rows": 9, "cpu-seconds-a-round": 2.4,
                    "bare-cpu-seconds-a-round": 4.8, "cpu-ratio": 0.5, "peak-mb": 3, "holding-mb": 2, "arrays-mb": 1,
@@ -237,90 +201,22 @@ GOOD = {
         "r-squared": 0.99, "site-dearer": 1.0, "slope": 0.2, "intercept": 0.0,
     },
 }  # fmt: skip
-SUMS = {"cpu-seconds": 2.5, "ratio": 6.0, "vector-bytes-a-parameter": 4.1, "share-bytes-a-pair": 200.0}
-GOOD["secure-sums"] = {
-    "key-bytes-a-pair": 250.0,
-    "sizes": {"4000": SUMS, "100000": SUMS | {"cpu-seconds": 9.0, "ratio": 5.0}},  # the machine is a slow one
-}
-GOOD["deployment"] = {"ratio": 0.25, "sums": {"sums-ratio": 2.5, "missing-ratio": 3.5}}
-GOOD["dashboard"] = {
-    "first-chart-seconds": 3.0, "pages": {"rounds": {"seconds": 1.0, "bytes": 300_000}},
-    "looks": {"rounds": {"cpu-seconds": 0.2}},
-}  # fmt: skip
-GOOD["private-steps"] = {"shapes": {"a": {"over-plain": 1.5, "system-over-plain": 1.5, "opacus-over-ours": 5.0}}}
-GOOD["noised-counts"] = {"over-numpy": 5.0}
-GOOD["W2"]["ray"] = {"times-slower-than-stacked": 20.0, "stacked-memory-share": 0.33}
+GOOD["deployment"] = {"ratio": 0.25}
 
 
 def test_every_limit_that_is_missed_is_named():
     assert missed(GOOD) == []
     bad = json.loads(json.dumps(GOOD))
     bad["W4"]["stacked"]["cpu-ratio"], bad["W1"]["one-by-one"]["cpu-ratio"] = 0.36, 1.21
-    bad["codec"]["W3"]["ratio"] = 1.31
     bad["trees"]["ratio"] = 4.1
-    bad["secure-sums"]["sizes"]["4000"]["cpu-seconds"] = 2.51
-    bad["secure-sums"]["sizes"]["100000"]["share-bytes-a-pair"] = 200.1
-    bad["W2"]["ray"] = {"times-slower-than-stacked": 19.9, "stacked-memory-share": 0.34}
     bad["scale"]["sizes"][-1] |= {"cpu-ratio": 0.51, "memory-ratio": 1.6}
     bad["scale"] |= {"r-squared": 0.97, "site-dearer": 1.6}
-    bad["deployment"] = {"ratio": 0.251, "sums": {"sums-ratio": 2.51, "missing-ratio": 3.51}}
-    bad["private-steps"]["shapes"]["a"] = {"over-plain": 1.51, "system-over-plain": 1.51, "opacus-over-ours": 4.9}
-    bad["noised-counts"]["over-numpy"] = 5.01
-    bad["dashboard"] |= {"first-chart-seconds": 3.1, "looks": {"rounds": {"cpu-seconds": 0.21}}}
-    bad["dashboard"]["pages"]["rounds"] = {"seconds": 1.1, "bytes": 300_001}
+    bad["deployment"] = {"ratio": 0.251}
     assert [sentence.partition(":")[0] for sentence in missed(bad)] == [
-        "W4 stacked", "W1 one-by-one", "int8 both ways, W3", "boosted trees", "secure sums, 4,000 parameters",
-        "secure sums, 100,000 parameters", "W2", "W2", "scale, 9 sites", "scale, 9 sites", "scale",
-        "scale", "deployment", "deployment, secure sums (sums)", "deployment, secure sums (missing)",
-        *["private steps, a"] * 3, "noised counts", "app", *["app, rounds"] * 3,
+        "W4 stacked", "W1 one-by-one", "boosted trees", "scale, 9 sites", "scale, 9 sites", "scale", "scale",
+        "deployment",
     ]  # fmt: skip
-    assert len(missed({})) == 20
-    assert "W2 ray: no Ray" in missed({**GOOD, "W2": {**GOOD["W2"], "ray": {"error": "no Ray"}}})
-    assert missed({**GOOD, "noised-counts": {"error": "no draws"}}) == ["noised counts: no draws"]
-
-
-def test_a_round_of_secure_sums_is_that_of_float64_and_counts_all_bytes():
-    values = secure_sums.updates(50, sites=20)
-    total, crossed = secure_sums.round_of_sums(values)
-    secure_sums.check(total, values)
-    assert crossed.vectors == 20 * 51 * 4
-    # Of 18 listed sites of 20: shares out and in, confirmations out and in, and what is opened.
-    assert crossed.shares == 20 * 20 * 48 + 18 * 18 * 48 + 2 * 18 * 17 * 32 + 18 * 20 * 32
-    with pytest.raises(DifferentResults, match="the mean differs by"):
-        secure_sums.check(total + 1e-3, values)
-    with pytest.raises(DifferentResults, match="secure sums: 2 sites opened"):
-        secure_sums.given(Refusal("openings-few", had=2, least=3))
-    assert 0 < secure_sums.bare_seconds(10, sites=3) < secure_sums.bare_seconds(10, sites=20)
-
-
-def test_noised_counts_get_a_figure_only_with_whole_numbers_and_the_noise_that_they_say():
-    query, counts, chance = noised_counts.QUERY, np.arange(100_000.0), SeededNoise(np.random.default_rng(5))
-    ways = noised_counts.sides(query, chance)
-    noised_counts.checked(query, counts, ways["ours"](counts))
-    with pytest.raises(DifferentResults, match="no whole numbers"):
-        noised_counts.checked(query, counts, ways["numpy"](counts))
-    with pytest.raises(DifferentResults, match="no whole numbers"):
-        noised_counts.checked(query, counts, replace(query, step=0.5).answer(counts, chance))
-    # Two thirds of the noise and three halves, near misses, those of sensitivities √2 and 2, and none.
-    for wrong in (2 / 3, 0.97, 1.03, 3 / 2, 2**0.5, 2, 0):
-        noise = np.rint(wrong * chance.normal(counts.size) * query.deviation)
-        with pytest.raises(DifferentResults, match="instead of 3.777"):  # the root of 3.766^2 + 1/12
-            noised_counts.checked(query, counts, counts + noise)
-
-
-def test_noised_counts_are_compared_turn_by_turn():
-    ways = noised_counts.sides(noised_counts.QUERY, SeededNoise(np.random.default_rng(5)))
-    took = noised_counts.timed(ways, np.arange(100.0), turns=2, times=1)
-    assert {name: len(each) for name, each in took.items()} == {"numpy": 2, "ours": 2}
-    assert min(took["numpy"] + took["ours"]) > 0
-    found = noised_counts.figures({"numpy": [1.0, 2.0, 4.0], "ours": [3.0, 2.0, 2.0]})
-    assert found == {
-        "numpy-milliseconds": 2.0, "ours-milliseconds": 2.0,
-        "over-numpy": 1.0, "over-numpy-low": 0.5, "over-numpy-high": 3.0,
-    }  # fmt: skip
-    page = table.noised_counts({"noised-counts": {"counts": 100_000, **found}})
-    assert "| 100,000 counts of one answer |" in page and "| 1.00 (0.50–3.00) |" in page
-    assert table.noised_counts({}) == "Not measured: not run yet."
+    assert len(missed({})) == 9
 
 
 def test_the_picture_has_a_point_for_each_size_and_the_limit():
@@ -329,13 +225,11 @@ def test_the_picture_has_a_point_for_each_size_and_the_limit():
     assert "2.40 s" in drawn
 
 
-def test_the_tables_of_the_pages_are_what_the_results_give():
+def test_the_tables_of_the_page_are_what_the_results_give():
     results = json.loads(table.RESULTS.read_text())
-    for name in table.PAGES:
-        page = (table.ROOT / name).read_text(encoding="utf-8")
-        assert table.filled(page, results) == page
-        assert page.count("<!-- bench: ") >= 1
-    text = (table.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    text = table.PAGE.read_text(encoding="utf-8")
+    assert table.filled(text, results) == text
+    assert text.count("<!-- bench: ") == len(table.PARTS)
     for name in WORKLOADS:
         assert f"{results[name]['stacked']['cpu-ratio']:.2f} (" in text
     assert results["date"] in text
@@ -343,26 +237,11 @@ def test_the_tables_of_the_pages_are_what_the_results_give():
     assert table.PICTURE.read_text() == picture(results["scale"])
 
 
-def test_a_gain_is_called_better_only_where_its_interval_leaves_out_0():
-    gain = {"value": 0.087, "low": 0.003, "high": 0.311, "p": 0.04, "repeats": 20}
-    sizes = dict.fromkeys(("scratch", "drawn", "as-it-is"), 0.7) | {"gain-drawn": gain, "gain-as-it-is": gain}
-    text = table.warm_starts({"warm-start": {"cleveland": {"10": sizes}, "date": "d", "machine": {}}})
-    assert text.count("+0.087 (+0.003 to +0.311): better") == 2
-    held = {**sizes, "gain-drawn": {**gain, "low": -0.003}, "gain-as-it-is": {**gain, "value": None}}
-    text = table.warm_starts({"warm-start": {"cleveland": {"10": held}}})
-    assert "| +0.087 (−0.003 to +0.311) | – |" in text and "better" not in text
-    parts = {method: {f"gain-{arm}": gain} for method, arm in table.OWN}
-    text = table.own_parts({"own-parts": {"heart-disease": parts}})
-    assert text.count("better") == len(parts) and text.count("–") == len(table.OWN) - len(parts)
-
-
 def test_the_readme_tells_figures_that_were_measured():
     results = json.loads(table.RESULTS.read_text())
     readme = (table.ROOT / "README.md").read_text(encoding="utf-8")
     round_of = {side: results["deployment"][side]["seconds"] for side in ("ours", "plain")}
     assert f"took {round_of['ours']:.2f} s instead of {round_of['plain']:.2f}" in readme
-    slower = next(of for name, of in results["peers"]["found"].items() if name.startswith("NVFlare"))
-    assert f"took NVFlare {slower['times-slower-than-stacked']:.1f} times as long" in readme
 
 
 def test_the_figures_in_the_repository_are_of_the_whole_workloads_and_within_the_limits():

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.warm_starts import late_hospital
 from flfed import Study
 from flfed.federation.engines.engine import find_sites
 from flfed.rows.features.encode import Encoded, encode, input_slices
@@ -212,14 +211,3 @@ def test_frozen_layers_stay_together_or_alone(rule: dict[str, Any]):
         assert not one["weight-0"].any() and not one["bias-0"].any() and one["weight-1"].any()
         for name, value in one.items():
             np.testing.assert_allclose(other[name], value, rtol=0, atol=1e-6)
-
-
-@pytest.mark.studies
-@pytest.mark.proof
-@pytest.mark.usefixtures("heart")
-@pytest.mark.parametrize(("site", "least"), [("cleveland", 0.03), ("hungary", 0.03), ("long-beach", 0.03)])
-def test_a_fourth_hospital_of_few_rows_gains_by_the_model_of_the_other_three(site: str, least: float):
-    few, many = late_hospital(site, (10, 80)).values()
-    assert few["gain-drawn"]["value"] >= least  # found 0.040, 0.078, 0.157
-    if site == "cleveland":
-        assert abs(many["gain-drawn"]["value"]) <= 0.02  # found -0.006
