@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from flfed.errors import FlfedError, UsageError
-from flfed.export.model_folder import SharedModel, dequantise
+from flfed.export.model_folder import SharedModel
 from flfed.export.predict import predict_table
 from flfed.export.predictions import explain_predictions
 from flfed.parsers import parse_tensors
@@ -98,20 +98,19 @@ def shared(kind: str, small_study: str) -> SharedModel:
             arrays[name][0, 0, :3] = values
         arrays["cuts"][0, :3] = (30, 50, 70)
         arrays["missing"] = (arrays["cuts"] < 1e30).sum(axis=1) + 1.0
-    found = SharedModel(
+    return SharedModel(
         run="r", study=study, schema=schema, arrays=arrays, encoder=schema_encoder(layout), figures={"global": {}}
     )
-    return found.to_int8() if kind == "int8" else found
 
 
 @pytest.fixture
 def folders(small_sites: Any, small_study: str, tmp_path: Path) -> dict[str, dict[str, bytes]]:
     """The files of a model folder of each kind, by name."""
     small_sites(1)
-    for kind in ("logistic", "int8", "trees"):
+    for kind in ("logistic", "trees"):
         shared(kind, small_study).write(tmp_path / kind)
     small_table(20, 1).replace({"person": {"P1-0003": CELL}}).to_csv(tmp_path / "rows.csv", index=False)
-    kinds = [tmp_path / kind for kind in ("logistic", "int8", "trees")]
+    kinds = [tmp_path / kind for kind in ("logistic", "trees")]
     return {kind.name: {file.name: file.read_bytes() for file in kind.iterdir()} for kind in kinds}
 
 
@@ -124,7 +123,7 @@ def sealed(files: dict[str, bytes], change: Callable[[Any], Any] = lambda index:
     for name, key in ((MODEL, "arrays-sha256"), (ENCODER, "encoder-sha256")):
         with suppress(UsageError, KeyError, ValueError):
             arrays = parse_tensors(files[name], name)
-            index["hashes"][key] = arrays_sha256(dequantise(arrays) if name == MODEL else arrays)
+            index["hashes"][key] = arrays_sha256(arrays)
     index = change(index)
     text = json.dumps(index | {"sha256": seal(index)} if isinstance(index, dict) else index)
     return files | {INDEX: text.encode()}
@@ -177,7 +176,6 @@ BAD_FOLDERS: dict[str, tuple[str, str, Callable[[bytes], bytes], str]] = {
     "a nested header": ("logistic", MODEL, lambda c: header("[" * DEEP), "safetensors"),
     "an unknown type": ("logistic", MODEL, lambda c: tensor_header("F8_E4M3", "[1]", 1) + b"0", "safetensors"),
     "whole numbers": ("logistic", MODEL, tensors("weight", lambda v: v.astype(np.int64)), "apart"),
-    "other scales": ("int8", MODEL, tensors("weight-0.scale", lambda v: np.ones(10**6, np.float32)), "apart"),
     "an encoder of no numbers": ("logistic", ENCODER, tensors("center", lambda v: v * np.nan), "apart"),
     "an encoder of no width": ("logistic", ENCODER, tensors("scale", lambda v: v * 0), "apart"),
     "a tree with a circle": ("trees", MODEL, tensors("left", lambda v: v * 0), "apart"),
@@ -206,8 +204,6 @@ def test_facts_of_a_model_that_are_missing_or_of_another_type_are_named(folders:
             assert f"{place}: {key!r} is not as an export writes it" in predicted(tmp_path / "case", changed)
     none = sealed(folders["logistic"], lambda index: {**index, "files": {}})
     assert f"{place}: names other files" in predicted(tmp_path / "case", none)
-    half = sealed(folders["int8"], lambda index: {**index, "quantised": {"mean": "x"}})
-    assert "'quantised" in predicted(tmp_path / "case", half)
     nested = folders["logistic"] | {INDEX: b"[" * DEEP}
     assert "is not the file that was exported: it is not valid JSON" in predicted(tmp_path / "case", nested)
 

@@ -56,16 +56,11 @@ def compare(
 def export_run(
     run: str = LATEST,
     to: Path | None = typer.Option(None, "--output", help="New or empty folder; default: RUN."),
-    dtype: str = typer.Option(
-        "trained",
-        metavar="trained|float32|int8",
-        help="Weights as trained, as float32, or as int8 (a quarter of the size of float32).",
-    ),
 ) -> output.Shown:
     """Export a run to a folder: model for `flfed predict`, report, and figures as CSV."""
     from flfed.export.run_folder import export
 
-    done = export(run, to, dtype=dtype)
+    done = export(run, to)
     yield done.as_object()
     # Files are listed also without a model among them.
     yield f"{done.folder}: {', '.join(done.files)}"

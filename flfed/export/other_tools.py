@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,86 +22,68 @@ from flfed.export.model_folder import SharedModel
 from flfed.export.predict import inputs_of
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.features.encode import input_names
-from flfed.rows.model_files import SCALE
 from flfed.rows.proposals.tables import columns_by_name
-from flfed.rows.training.functional import layers_of
 from flfed.words import usage_error
 
-OPSET = 17
 INPUT = "inputs"
 OUTPUT = "outputs"
 COMPARED_ROWS = 256
 CLOSE = 1e-6
 """Largest difference of a score that a file may have; of numbers above 1, relative to them."""
+CLOSE_INT8 = 0.05
+"""The same where weights and inputs of each layer are rounded to eight bits."""
 
 
-def write_onnx(model: SharedModel, path: Path) -> None:
+def write_onnx(model: SharedModel, path: Path, *, int8: bool = False) -> None:
     """Write a model's network as ONNX, once its scores are those of the model.
 
     Its input `inputs` [rows, inputs] has the encoder's inputs; their names are in the file's metadata. Its output
     `outputs` has probabilities [rows, classes] in the schema's order, or predictions [rows, 1] in the target's unit.
-    It computes in float64, or in float32 where onnxruntime lacks an operator of a module in float64.
+    It computes in float64, or in float32 where onnxruntime lacks an operator of a module in float64. With `int8`,
+    weights are whole numbers of eight bits, and the rest is float32.
 
     Raises
     ------
     UsageError
         If the extra is not installed, the model has trees, torch cannot export it, or a score differs by more than
-        `CLOSE`. Nothing is written then.
-
-    Source: the ONNX operators MatMul, Add, Relu, Sigmoid, Softmax and DequantizeLinear, opset 17; `torch.onnx` for
-    models without named layers.
+        `CLOSE`, or `CLOSE_INT8`. Nothing is written then.
     """
     require_extra("onnxruntime", "writing ONNX", "onnx")
     import onnx
 
     if model.layout.plain:
         raise usage_error("export.errors.layers", model=model.study.model.title)
-    network = model.study.model.build("model")
-    layers = layers_of(network)
-    if layers:
-        made = _layered(model, layers)
-        gap = _largest_gap(model, made, np.float64)
-    else:
-        made, gap = _exported(model, network)
-    if not gap <= CLOSE:
-        raise usage_error("export.errors.scores", gap=gap, most=CLOSE)
+    made, gap = _exported(model, (np.float32,) if int8 else (np.float64, np.float32))
+    if int8:
+        made = _with_int8(made)
+        gap = _largest_gap(model, made, np.float32)
+    most = CLOSE_INT8 if int8 else CLOSE
+    if not gap <= most:
+        raise usage_error("export.errors.scores", gap=gap, most=most)
     names = {"inputs": "\n".join(input_names(model.layout)), "classes": "\n".join(model.schema.classes)}
     onnx.helper.set_model_props(made, {"run": model.run, **names})
     onnx.checker.check_model(made)
     path.write_bytes(made.SerializeToString())
 
 
-def _layered(model: SharedModel, layers: Sequence[tuple[str, str]]) -> Any:
-    """Return the graph of a model that is nothing but its layers, with int8 weights where it has them."""
+def _with_int8(made: Any) -> Any:
+    """Return a graph with each matrix of weights as int8, and a scale for each of its outputs."""
     import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    graph = _Graph()
-    last = INPUT
-    for number, (weight, bias) in enumerate(layers):
-        last = graph.add("Relu", last) if number else last
-        last = graph.add("MatMul", last, graph.weight(weight, model))
-        last = graph.add("Add", last, graph.constant(bias, model.arrays[bias]))
-    _finish(graph, model, last)
-    inputs = len(input_names(model.layout))
-    width = len(model.schema.classes) or 1
-    return onnx.helper.make_model(
-        onnx.helper.make_graph(
-            graph.nodes,
-            "flfed",
-            [onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.DOUBLE, ["rows", inputs])],
-            [onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.DOUBLE, ["rows", width])],
-            graph.constants,
-        ),
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        producer_name="flfed",
-    )
+    with tempfile.TemporaryDirectory() as folder, _quiet(logging.getLogger()):
+        whole, small = Path(folder, "whole.onnx"), Path(folder, "small.onnx")
+        whole.write_bytes(made.SerializeToString())
+        quantize_dynamic(whole, small, per_channel=True, weight_type=QuantType.QInt8)
+        return onnx.load(small)
 
 
-def _exported(model: SharedModel, network: Any) -> tuple[Any, float]:
-    """Return a graph by torch's exporter, and the largest gap of its scores."""
+def _exported(model: SharedModel, dtypes: Sequence[type]) -> tuple[Any, float]:
+    """Return a graph by torch's exporter in the first type that onnxruntime has, and the largest gap of its scores."""
     from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as LacksOperator
 
-    for dtype in (np.float64, np.float32):
+    network = model.study.model.build("model")
+    for dtype in dtypes:
         scores = _Scores(model, network, getattr(torch, np.dtype(dtype).name)).eval()
         example = torch.zeros(2, len(input_names(model.layout)), dtype=scores.dtype)
         try:
@@ -141,8 +124,9 @@ class _Scores(torch.nn.Module):
             self.register_buffer(place, torch.tensor(model.arrays[name], dtype=dtype))
         self._task = model.schema.task
         self._logarithmic = model.layout.target.transform == "log1p"
-        self._scale = float(model.encoder.scale[-1])
-        self._center = float(model.encoder.center[-1])
+        # Buffers, since the exporter writes numbers of Python as float32.
+        self.register_buffer("scale", torch.tensor(model.encoder.scale[-1], dtype=dtype))
+        self.register_buffer("center", torch.tensor(model.encoder.center[-1], dtype=dtype))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         outputs = self._network.outputs({name: getattr(self, place) for name, place in self._places.items()}, x)
@@ -151,7 +135,7 @@ class _Scores(torch.nn.Module):
         if self._task == "binary":
             positive = torch.sigmoid(outputs)
             return torch.cat([1 - positive, positive], -1)
-        number = outputs * self._scale + self._center
+        number = outputs * self.scale + self.center
         return torch.exp(number) - 1 if self._logarithmic else number
 
 
@@ -172,58 +156,6 @@ def _largest_gap(model: SharedModel, made: Any, dtype: type) -> float:
     scores = session.run(None, {INPUT: x.astype(dtype)})[0]
     expected = expected.reshape(scores.shape)
     return float((np.abs(scores - expected) / np.maximum(1, np.abs(expected))).max())
-
-
-def _finish(graph: _Graph, model: SharedModel, last: str) -> None:
-    """Add the nodes that turn a model's outputs into probabilities or predictions."""
-    if model.schema.task == "multi-class":
-        graph.add("Softmax", last, out=OUTPUT, axis=-1)
-    elif model.schema.task == "binary":
-        positive = graph.add("Sigmoid", last)
-        negative = graph.add("Sub", graph.constant("one", np.ones(1)), positive)
-        graph.add("Concat", negative, positive, out=OUTPUT, axis=-1)
-    else:
-        scaled = graph.add("Mul", last, graph.constant("scale", model.encoder.scale[-1:]))
-        center = graph.constant("center", model.encoder.center[-1:])
-        if model.layout.target.transform == "log1p":
-            logged = graph.add("Exp", graph.add("Add", scaled, center))
-            graph.add("Sub", logged, graph.constant("one", np.ones(1)), out=OUTPUT)
-        else:
-            graph.add("Add", scaled, center, out=OUTPUT)
-
-
-class _Graph:
-    """Nodes and constants of a graph, in order."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def add(self, operator: str, *inputs: str, out: str = "", **attributes: Any) -> str:
-        """Add an operator and return the name of its output."""
-        import onnx
-
-        out = out or f"{operator.lower()}-{len(self.nodes)}"
-        self.nodes.append(onnx.helper.make_node(operator, list(inputs), [out], **attributes))
-        return out
-
-    def constant(self, name: str, value: np.ndarray, dtype: type = np.float64) -> str:
-        """Add an array and return its name."""
-        import onnx
-
-        self.constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(value, dtype=dtype), name))
-        return name
-
-    def weight(self, name: str, model: SharedModel) -> str:
-        """Add a weight, as int8 with scales where it is quantised, and return the name of its value."""
-        import onnx
-
-        stored = {} if model.quantised is None else model.quantised.stored
-        if name + SCALE not in stored:
-            return self.constant(name, model.arrays[name])
-        whole = self.constant(name, stored[name], np.int8)
-        scale = self.constant(name + SCALE, stored[name + SCALE], np.float32)
-        return self.add("Cast", self.add("DequantizeLinear", whole, scale, axis=1), to=onnx.TensorProto.DOUBLE)
 
 
 class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # - scikit-learn has no types

@@ -125,8 +125,6 @@ def _predict(
         usable = table[[column.name for column in model.layout.features]].notna().all(axis=1).to_numpy(dtype=bool)
         values[~usable] = np.nan
     notes = [*clipped, *_notes(model, raw, table, mapping)]
-    if model.quantised is not None:
-        notes.append(model.quantised.in_words(model.schema.columns[model.schema.target].unit))
     if not usable.all():
         notes.append(render("export.predict.gaps", rows=count_in_words(int((~usable).sum()))))
     # Figures need rows that have both an outcome and a prediction.

@@ -5,29 +5,26 @@ from __future__ import annotations
 import json
 import textwrap
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from flfed import registry
-from flfed.errors import UsageError, unknown
+from flfed.errors import UsageError
 from flfed.export.model_folder import SharedModel, write_files
 from flfed.export.monitor import references_of
 from flfed.federation.engines.engine import engine_of
-from flfed.records.objects import read, write
 from flfed.records.reports.narrative import story
 from flfed.records.reports.report import is_of_model, metrics_of, report
 from flfed.records.reports.site_verdict import gain_at
 from flfed.records.statistics.noised_scores import is_uncompared, with_verdict
-from flfed.records.statistics.recorded_statistic import ANALYSIS, statistic_in_words, statistic_object
-from flfed.records.statistics.regression import Averaging
+from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_object
 from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
-from flfed.rows.model_files import ENCODER, INDEX, MODEL, MONITOR, SCHEMA, STUDY, TREE_FILES
+from flfed.rows.model_files import ENCODER, INDEX, MODEL, MONITOR, SCHEMA, STUDY, TREES
 from flfed.signatures import Signer, fingerprint_of, signing_public
 from flfed.spreadsheet import csv_text
 from flfed.study.study import Study, has_parties
@@ -39,36 +36,10 @@ from flfed.updates.checkpoints.site_state import read_part, site_model
 from flfed.words import flfed_error, render, usage_error
 
 Payload = Mapping[str, Any]
-FILE = "statistics.csv"
-
-
-class Figure(NamedTuple):
-    """Figure of a statistic.
-
-    Attributes
-    ----------
-    site, group, column : str
-        "" means all sites, all groups or no column.
-    figure : str
-    value, low, high : float or None
-        With its 95 % interval; None if inconclusive, or without an interval.
-    """
-
-    site: str
-    group: str
-    column: str
-    figure: str
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-
 COMPARISON = ("run", "site", "arm", "against", "metric", "value", "low", "high", "p", "n", "method")
 GAINS = ("run", "site", "metric", "model", "gain", "low", "high", "verdict")
 ROUNDS = ("run", "round", *MetricRow._fields)
-STATISTICS = ("run", *Figure._fields)
 EVENTS = tuple(field.name for field in fields(EventEntry))
-AS_TRAINED, FLOAT32, INT8 = DTYPES = ("trained", "float32", "int8")
 WITHOUT_MODEL = ("running", "interrupted", "failed")
 """States of a run without a final model."""
 
@@ -115,7 +86,7 @@ class Exported:
         return None if self.signer is None else fingerprint_of(signing_public(self.signer.key))
 
 
-def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, store: str | None = None) -> Exported:
+def export(name: str, folder: Path | None = None, *, store: str | None = None) -> Exported:
     """Export a run, or a series of repeats.
 
     Parameters
@@ -125,19 +96,14 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         repeats, and a model is exported by the repeat's own id.
     folder : Path, optional
         New or empty; default: a folder with the run's id, here.
-    dtype : {"trained", "float32", "int8"}
-        Weights as trained, as float32 (half the bytes of float64), or as int8 (a quarter of the bytes of float32).
     store : str, optional
         Database URL.
 
     Raises
     ------
     UsageError
-        If there is no such run, the folder is not empty, the run has no model on this machine, or `dtype` does not
-        fit the model.
+        If there is no such run, or the folder is not empty.
     """
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
     with RunReader.open(store) as reader:
         runs = reader.runs_of(name)
         series = reader.series(name)
@@ -147,7 +113,7 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         signer = engine_of(runs[0].engine).signer() if model else None
         target = folder or Path(run_report["run"])
         if model is not None:
-            model = replace(_in_dtype(model, dtype), monitor=references_of(reader, model.run))
+            model = replace(model, monitor=references_of(reader, model.run))
         # Refused before anything is written: two exports are never mixed.
         _refuse_taken(target)
         files = _tables(reader, runs, run_report)
@@ -160,13 +126,6 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
     for site, part in _parts(runs[0], series).items():
         part.write(target / site)
     return Exported(run_report["run"], target, exported, reason, _names(target), signer)
-
-
-def _in_dtype(model: SharedModel, dtype: str) -> SharedModel:
-    """Return a model with its weights in one of `DTYPES`."""
-    if dtype == FLOAT32:
-        return model.to_float32()
-    return model.to_int8() if dtype == INT8 else model
 
 
 def _names(folder: Path) -> tuple[str, ...]:
@@ -195,16 +154,13 @@ def _why_untrained(study_text: str) -> str:
 def _tables(reader: RunReader, runs: Sequence[RunEntry], run_report: Mapping[str, Any]) -> dict[str, str]:
     """Return the report and the tables of a run, by file name."""
     shown = run_report if is_of_model(run_report, runs) else statistic_object(run_report)
-    files = {
+    return {
         "report.json": json.dumps(shown, indent=2, ensure_ascii=False) + "\n",
         "comparison.csv": csv_text(COMPARISON, _comparison(reader, runs)),
         "gains.csv": csv_text(GAINS, _gains(run_report)),
         "rounds.csv": csv_text(ROUNDS, _rounds(reader, runs)),
         "events.csv": csv_text(EVENTS, map(astuple, reader.events([run.run for run in runs]))),
     }
-    if "statistics" in run_report:
-        files[FILE] = csv_text(STATISTICS, _statistics(reader, runs))
-    return files
 
 
 def shared_model(run: RunEntry, series: SeriesEntry, run_report: Mapping[str, Any]) -> SharedModel:
@@ -363,13 +319,6 @@ def _rounds(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[objec
                 yield (run.run, number, *row)
 
 
-def _statistics(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:
-    for run in runs:
-        statistic = reader.summary(run.run, "statistics")
-        if statistic is not None:
-            yield from ((run.run, *figure) for figure in figures_of(statistic))
-
-
 def _predicted(schema: Schema) -> str:
     """Return the prediction of a model with this schema, in words."""
     if schema.task == "binary":
@@ -402,14 +351,10 @@ def _readme(
     if model.monitor is not None:
         names.append(MONITOR)
     if model.layout.plain:
-        names += TREE_FILES
+        names.append(TREES)
     lines += ["The model", "", *_described(names)]
     lines += ["", render("export.readme.predicts", prediction=_predicted(schema)), ""]
     lines += ["  flfed predict THIS_FOLDER TABLE.csv", "", render("export.notes.adjustments"), ""]
-    if model.quantised is not None:
-        lines += [model.quantised.in_words(schema.columns[schema.target].unit), ""]
-    if model.rounded_of:
-        lines += [render("export.notes.float32"), ""]
     # Predictions are of no use without units and the meaning of values.
     lines += [render("export.readme.columns"), ""]
     for column in model.layout.features:
@@ -425,131 +370,3 @@ def _described(files: Sequence[str]) -> list[str]:
         text = render(f"export.files.{name.replace('.', '-')}")
         lines += textwrap.wrap(f"{name:<{width}}{text}", 110, subsequent_indent=" " * width)
     return lines
-
-
-def figures_of(statistic: Payload) -> Iterator[Figure]:
-    """Yield the figures of a recorded statistic (object "statistics" of a run), over all sites first."""
-    lines = _of_analysis if statistic["name"] == ANALYSIS else _of_statistic
-    for site, own in {"": statistic, **statistic["by-site"]}.items():
-        yield from (one._replace(site=site) for one in lines(own))
-
-
-def _figure(group: str, column: str, figure: str, one: object) -> Figure:
-    """Return a figure of the record, which is a number, or a value with its interval."""
-    ends: Payload = one if isinstance(one, Mapping) else {"value": one}
-    return Figure("", group, column, figure, ends.get("value"), ends.get("low"), ends.get("high"))
-
-
-def _of_analysis(statistic: Payload) -> Iterator[Figure]:
-    yield from _of_rows(statistic, "", statistic["counts-each"])
-    groups = statistic.get("groups", {"of": {}, "compared": {}})
-    for group, of in groups["of"].items():
-        yield _figure(group, "", f"share of {statistic['counts-each']}s", of["share"])
-        yield from _of_rows(of, group, statistic["counts-each"])
-    for column, compared in groups["compared"].items():
-        for what, pairs in compared.items():
-            of_what = what if what == "mean" else f"share of {what}"
-            yield from (_figure(pair, column, f"difference of {of_what}", one) for pair, one in pairs.items())
-    for crossed in statistic["cross"]:
-        yield from _of_crossed(crossed)
-
-
-def _of_crossed(crossed: Payload) -> Iterator[Figure]:
-    """Yield the numbers of a cross-table."""
-    column = " by ".join(crossed["columns"])
-    rows, across = crossed["values"]
-    for row, counts in zip(rows, crossed["counts"], strict=True):
-        yield from (_figure("", column, f"count of {row}, {at}", n) for at, n in zip(across, counts, strict=True))
-    test = crossed["independence"] or dict.fromkeys(("chi2", "degrees-of-freedom", "p"))
-    yield from (_figure("", column, name, one) for name, one in test.items())
-
-
-def _of_rows(statistic: Payload, group: str, unit: str) -> Iterator[Figure]:
-    """Yield the figures of all rows, or of a group."""
-    yield _figure(group, "", f"{unit}s", statistic["rows"])
-    for column, of in statistic["columns"].items():
-        named = {name: of[name] for name in ("missing", "mean", "sd") if name in of}
-        named |= {f"quantile {at}": one for at, one in of.get("quantiles", {}).items()}
-        named |= {f"share of {value}": one for value, one in of.get("shares", {}).items()}
-        counts = of["counts"]
-        if edges := of.get("edges"):
-            bins = [f"{low:.12g} to {high:.12g}" for low, high in pairwise(edges)]
-            counts = dict(zip(bins, counts, strict=False))
-        named |= {f"count of {value}": one for value, one in counts.items()}
-        yield from (_figure(group, column, name, one) for name, one in named.items())
-
-
-def _of_statistic(statistic: Payload, before: str = "") -> Iterator[Figure]:
-    """Yield the numbers of another statistic, each by its name in the record."""
-    columns = statistic.get("columns", [])
-    for name, one in statistic.items():
-        figure = f"{before}{name}"
-        if name in ("by-site", "sites", "columns") or isinstance(one, str | bool | None):
-            continue
-        if name == "coefficients":
-            yield from _of_coefficients(one)
-        elif name == "averaging":
-            yield from _of_averages(read(Averaging, one))
-        elif isinstance(one, list):
-            yield from _of_list(one, figure, columns)
-        # A column may be called "value", too.
-        elif isinstance(one, Mapping) and (isinstance(one.get("value"), Mapping) or "value" not in one):
-            yield from _of_parts(one, figure, columns)
-        else:
-            yield _figure("", "", figure, one)
-
-
-def _of_coefficients(coefficients: Payload) -> Iterator[Figure]:
-    """Yield each coefficient of a model with its interval, its error and its p-value."""
-    for column, one in coefficients.items():
-        yield _figure("", column, "coefficient", one)
-        yield _figure("", column, "standard error", one["standard-error"])
-        # A site's own fit has no test.
-        if "p" in one:
-            yield _figure("", column, "p", one["p"])
-
-
-def _of_averages(averaging: Averaging) -> Iterator[Figure]:
-    """Yield what averaging the sites' own fits would have said."""
-    for column, one in averaging.coefficients.items():
-        yield _figure("", column, "average of own fits", one.value)
-        yield _figure("", column, "standard error of the average", one.standard_error)
-        yield _figure("", column, "standard errors between average and coefficient", one.distance)
-        yield _figure("", column, "random-effects mean", write(one.random_effects))
-        yield _figure("", column, "I2", one.random_effects.i2)
-
-
-def _of_parts(parts: Payload, figure: str, columns: list[str]) -> Iterator[Figure]:
-    """Yield figures by column, or by another part, which is then part of their name."""
-    if figure == "curve":
-        yield from _of_curve(parts)
-        return
-    for part, one in parts.items():
-        if part in columns:
-            yield _figure("", part, figure, one)
-        elif not isinstance(one, Mapping) or "value" in one:
-            yield _figure("", "", f"{figure} {part}", one)
-        else:
-            yield from _of_statistic(one, f"{figure} {part} ")
-
-
-def _of_list(listed: list[Any], figure: str, columns: list[str]) -> Iterator[Figure]:
-    """Yield figures of groups, of columns, or of pairs of columns."""
-    for place, one in enumerate(listed):
-        if isinstance(one, Mapping):
-            own = {name: of for name, of in one.items() if name != "group"}
-            yield from (line._replace(group=one["group"]) for line in _of_statistic(own))
-        elif isinstance(one, list):
-            pairs = zip(columns, one, strict=True)
-            yield from (_figure("", columns[place], f"{figure} with {other}", value) for other, value in pairs)
-        else:
-            yield _figure("", columns[place], figure, one)
-
-
-def _of_curve(curve: Payload) -> Iterator[Figure]:
-    """Yield survival, rows at risk and events at each time of a curve."""
-    for place, time in enumerate(curve["time"]):
-        at = f"at {time:.12g}"
-        yield Figure("", "", "", f"survival {at}", *(curve[end][place] for end in ("survival", "low", "high")))
-        for name in ("at-risk", "events"):
-            yield _figure("", "", f"{name} {at}", curve[name][place])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from flfed.rows.model_files import TREE_FILES
 from flfed.summaries.summary import Encoder, Layout
 from flfed.trees.cut_points import NO_CUT
 from flfed.trees.forest import UNIT, Tree, forest_of
@@ -23,8 +21,8 @@ NO_PARENT = 2**31 - 1
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def xgboost_files(arrays: Mapping[str, np.ndarray], layout: Layout, encoder: Encoder) -> dict[str, bytes]:
-    """Return a forest as XGBoost's file, in both forms by name.
+def xgboost_file(arrays: Mapping[str, np.ndarray], layout: Layout, encoder: Encoder) -> bytes:
+    """Return a forest as XGBoost's file.
 
     Parameters
     ----------
@@ -51,7 +49,7 @@ def xgboost_files(arrays: Mapping[str, np.ndarray], layout: Layout, encoder: Enc
         scale = float(encoder.scale[-1])
         base = float(encoder.center[-1])
     document = xgboost_document(trees, own, layout.task, outputs=arrays["value"].shape[1], scale=scale, base=base)
-    return dict(zip(TREE_FILES, (to_json(document).encode(), to_ubj(document)), strict=True))
+    return to_json(document).encode()
 
 
 def _with_shared(tree: Tree, shared: np.ndarray, last: np.ndarray) -> Tree:
@@ -133,7 +131,7 @@ def _tree(number: int, tree: Tree, thresholds: Sequence[np.ndarray], scale: floa
     inner = np.flatnonzero(~leaf)
     for child in (0, 1):
         parents[tree.left[inner] + child] = inner
-    # In JSON leaves have all their digits, so that flfed reads back the same scores; XGBoost rounds them.
+    # Leaves have all their digits, so that flfed reads back the same scores; XGBoost rounds them.
     conditions = scale * tree.value
     values = conditions.astype(np.float32)
     for node in inner:
@@ -179,32 +177,3 @@ def to_json(document: Mapping[str, Any]) -> str:
 
 def _plain(array: np.ndarray) -> list[Any]:
     return [float(str(value)) for value in array] if array.dtype.kind == "f" else list(array.tolist())
-
-
-MARKS = {"f4": b"d", "i4": b"l", "i8": b"L", "u1": b"U"}
-"""UBJSON's marks of number types, all big-endian."""
-
-
-def to_ubj(value: Any) -> bytes:
-    """Return a document as UBJSON, draft 12, with arrays of one type where they are arrays here."""
-    if isinstance(value, Mapping):
-        return b"{" + b"".join(_text(key) + to_ubj(inner) for key, inner in value.items()) + b"}"
-    if isinstance(value, np.ndarray):
-        # Leaves are float64 in JSON alone.
-        kind = np.dtype(np.float32) if value.dtype == np.float64 else value.dtype
-        content: bytes = value.astype(kind.newbyteorder(">")).tobytes()
-        return b"[$" + MARKS[kind.str[1:]] + b"#" + _length(len(value)) + content
-    if isinstance(value, list):
-        return b"[#" + _length(len(value)) + b"".join(to_ubj(inner) for inner in value)
-    if isinstance(value, str):
-        return b"S" + _text(value)
-    return b"L" + struct.pack(">q", value)
-
-
-def _text(value: str) -> bytes:
-    encoded = value.encode()
-    return _length(len(encoded)) + encoded
-
-
-def _length(count: int) -> bytes:
-    return b"L" + struct.pack(">q", count)

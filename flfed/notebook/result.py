@@ -329,10 +329,11 @@ class Model:
         fields = None if self._reading is None else self._reading.fields
         return to_sklearn(self.shared, fields, labels_array(self.classes_))
 
-    def to_onnx(self, path: str | Path) -> None:
+    def to_onnx(self, path: str | Path, *, int8: bool = False) -> None:
         """Write the model's network as an ONNX file, from the encoder's inputs.
 
-        Its scores are compared with the model's first, and may differ by 1e-6.
+        Its scores are compared with the model's first, and may differ by 1e-6. With `int8`, weights are whole numbers
+        of eight bits, and scores may differ by 0.05.
 
         Raises
         ------
@@ -341,7 +342,7 @@ class Model:
         """
         from flfed.export.other_tools import write_onnx
 
-        write_onnx(self.shared, Path(path))
+        write_onnx(self.shared, Path(path), int8=int8)
 
     def inputs(self, table: pd.DataFrame) -> np.ndarray:
         """Return a table as the encoder's inputs, float64 [rows, inputs], for an ONNX file."""

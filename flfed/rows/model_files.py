@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flfed.errors import UsageError
 from flfed.files import read_up_to
@@ -25,39 +25,22 @@ from flfed.trees.forest import NoTrees, forest_of
 from flfed.words import render, usage_error
 
 FORMAT = 1
-FORMAT_INT8 = 2
-"""Of a model folder, and of one whose weights are int8: an earlier flfed cannot read it, and says so."""
 MODEL = "model.safetensors"
 ENCODER = "encoder.safetensors"
 SCHEMA = "schema.toml"
 STUDY = "study.toml"
 INDEX = "model.json"
-SCALE = ".scale"
-"""What a weight's name ends with in the name of its scales, where weights are int8."""
 MONITOR = "monitor.json"
 """Groups of training rows, for `flfed monitor`; a model may lack them."""
-TREE_FILES = ("xgboost.json", "xgboost.ubj")
-"""Of trees, in XGBoost's formats."""
+TREES = "xgboost.json"
+"""Trees in XGBoost's format."""
 READ = (MODEL, ENCODER, SCHEMA, STUDY)
 LARGEST_INDEX = 20_000_000
 """Bytes of `model.json`, which has figures of every site."""
 LARGEST_FILE = 8 * MOST_PARAMETERS + LONGEST
 """Bytes of a file that is read: the largest model's numbers, and a header."""
 LARGEST_TREES = 4 * LARGEST_FILE
-"""Bytes of XGBoost's files, which spell out the same numbers; only their hashes are looked at."""
-
-
-class QuantisedFacts(BaseModel):
-    """Facts of quantised weights that reading `model.json` needs.
-
-    Those that `flfed run export --dtype int8` writes.
-    """
-
-    model_config = ConfigDict(strict=True)
-
-    of: str = Field(alias="of-arrays-sha256")
-    mean: float
-    largest: float
+"""Bytes of XGBoost's file, which spells out the same numbers; only its hash is looked at."""
 
 
 class Facts(BaseModel):
@@ -70,7 +53,6 @@ class Facts(BaseModel):
     files: dict[str, str]
     hashes: dict[str, str]
     figures: dict[str, Any]
-    quantised: QuantisedFacts | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,7 +68,6 @@ class ModelFiles:
     study : Study
     schema : Schema
     arrays : dict of name to array
-        As they are stored: int8, with scales, where `facts` has `quantised`.
     encoder : Encoder
     monitor : bytes or None
         Content of `monitor.json`, if the folder has it.
@@ -117,7 +98,7 @@ def read_model_files(folder: Path) -> ModelFiles:
     schema = read_schema(folder / SCHEMA)
     stored = parse_tensors(content[MODEL], f"{folder / MODEL}:")
     encoder = parse_tensors(content[ENCODER], f"{folder / ENCODER}:")
-    if study.dataset.name != schema.name or not _stored_fits(stored, study, schema, facts):
+    if study.dataset.name != schema.name or not _stored_fits(stored, study, schema):
         raise parts_apart(folder)
     layout = study_layout(study, schema)
     if not _encoder_fits(encoder, layout) or (layout.plain and not _are_trees(stored)):
@@ -150,9 +131,8 @@ def _read_index(folder: Path) -> dict[str, Any]:
         raise usage_error("models.files.folder", folder=folder, index=INDEX)
     index = parse_json(read_content(path, LARGEST_INDEX), render("models.files.json", path=path), longest=LARGEST_INDEX)
     # An older flfed must not guess at a newer format.
-    if not isinstance(index, dict) or index.get("format") not in (FORMAT, FORMAT_INT8):
-        formats = f"{FORMAT} and {FORMAT_INT8}"
-        raise usage_error("models.files.format", path=path, formats=formats)
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        raise usage_error("models.files.format", path=path, format=FORMAT)
     # The hash is of all but itself.
     if index.pop("sha256", "") != seal(index):
         raise usage_error("models.files.index", path=path)
@@ -162,13 +142,10 @@ def _read_index(folder: Path) -> dict[str, Any]:
 def _read_facts(folder: Path, index: Mapping[str, Any]) -> Facts:
     """Return the facts of `model.json`, each there and of its type."""
     try:
-        facts = Facts.model_validate(index)
+        return Facts.model_validate(index)
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise usage_error("models.files.fact", path=folder / INDEX, place=place[:80]) from None
-    if (facts.format == FORMAT_INT8) != (facts.quantised is not None):
-        raise usage_error("models.files.fact", path=folder / INDEX, place="quantised")
-    return facts
 
 
 def _verified_files(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
@@ -180,18 +157,18 @@ def _verified_files(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
         If one is missing, not the one that was exported, or larger than any model's.
     """
     # Only files of ours are read: a name from the index could lead out of the folder.
-    if not set(READ) <= set(files) <= {*READ, *TREE_FILES, MONITOR}:
+    if not set(READ) <= set(files) <= {*READ, TREES, MONITOR}:
         raise usage_error("models.files.names", path=folder / INDEX)
     bytes_by_name = {}
     for name, sha256 in files.items():
         path = folder / name
         if not os.path.isfile(path):
             raise usage_error("models.files.missing", folder=folder, name=name)
-        largest = LARGEST_TREES if name in TREE_FILES else LARGEST_FILE
+        largest = LARGEST_TREES if name == TREES else LARGEST_FILE
         content = read_content(path, largest)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise usage_error("models.files.differs", path=path)
-        if name not in TREE_FILES:
+        if name != TREES:
             bytes_by_name[name] = content
     return bytes_by_name
 
@@ -213,14 +190,9 @@ def read_content(path: Path, most: int) -> bytes:
     return content
 
 
-def _stored_fits(stored: Arrays, study: Study, schema: Schema, facts: Facts) -> bool:
+def _stored_fits(stored: Arrays, study: Study, schema: Schema) -> bool:
     """Return whether arrays are those of the study's model on the schema's inputs, by shapes and types."""
-    wanted: dict[str, tuple[object, str]] = {}
-    for name, (shape, _) in model_shapes(study, schema).items():
-        wanted[name] = (shape, "f")
-        if facts.quantised is not None and len(shape) >= 2:
-            wanted[name] = (shape, "i")
-            wanted[name + SCALE] = (shape[-1:], "f")
+    wanted = {name: (shape, "f") for name, (shape, _) in model_shapes(study, schema).items()}
     return {name: (value.shape, value.dtype.kind) for name, value in stored.items()} == wanted
 
 

@@ -190,15 +190,13 @@ def read_source(folder: Path, where: str) -> Source:
     Raises
     ------
     UsageError
-        If it is no folder of a model, or holds weights of eight bits.
+        If it is no folder of a model.
     """
     try:
         files = read_model_files(folder)
     except UsageError as error:
         # Who names the folder in `where` need not read it twice.
         raise UsageError(f"{where}: {str(error).removeprefix(f'{folder}: ')}") from None
-    if files.facts.quantised is not None:
-        raise usage_error("models.start.quantised", where=where)
     repeat = REPEAT.fullmatch(files.facts.run)
     source = Source.of_study(str(folder), files.study, files.schema, files.arrays, files.encoder)
     number = int(repeat[1]) - 1 if repeat else 0

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import tomli_w
 from scipy.special import expit
 
 from flfed import Study, run
@@ -107,23 +106,6 @@ def test_a_runs_coefficients_predict_as_its_folder_at_each_site(heart, written, 
     assert rows_with_gaps > 50
     source = read_source(tmp_path / "brought", "the folder")
     assert source.layers == (("weight", "bias"),) and len(source.layout.features) == len(FEATURES)
-
-
-@pytest.mark.studies
-def test_the_statistics_file_of_a_glm_is_a_model(heart, tmp_path: Path):
-    keys = {"format": 1, "name": "odds", "purpose": "Odds ratios", "legal-basis": "public data"}
-    statistic = {"name": "glm", "family": "binomial", "of": ["age", "cp", "exang"]}
-    text = tomli_w.dumps({**keys, "dataset": {"name": "heart-disease"}, "statistic": statistic})
-    done = run(Study.parse(text))
-    folder = export(done.run, tmp_path / "folder").folder
-    model = brought(folder / "statistics.csv", heart.schema, tmp_path / "brought")
-    found = {name: one["value"] for name, one in done.report["statistics"]["coefficients"].items()}
-    assert set(found) == {"intercept", "age", "exang", *(f"cp={v}" for v in heart.schema.columns["cp"].values[1:])}
-    predicted = predict_site(model, "cleveland")
-    table = predicted.table
-    score = found["intercept"] + found["age"] * table["age"] + found["exang"] * table["exang"].astype(float)
-    score += table["cp"].map({value: found.get(f"cp={value}", 0.0) for value in heart.schema.columns["cp"].values})
-    np.testing.assert_allclose(predicted.values[:, 0], expit(score.to_numpy(dtype=float)), rtol=0, atol=1e-12)
 
 
 def test_probabilities_are_those_of_the_coefficients_and_a_row_with_a_gap_has_none(written, tmp_path: Path):

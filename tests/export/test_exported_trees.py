@@ -14,10 +14,10 @@ from flfed.export.model_folder import SharedModel
 from flfed.export.predict import inputs_of, predict_frame
 from flfed.export.predictions import explain_predictions
 from flfed.export.run_folder import export
-from flfed.export.xgboost_file import xgboost_files
+from flfed.export.xgboost_file import xgboost_file
 from flfed.rows.data import datasets
 from flfed.rows.features.encode import coded, encode
-from flfed.rows.model_files import TREE_FILES as FILES
+from flfed.rows.model_files import TREES
 from flfed.rows.models.boosted_trees import BoostedTrees
 from flfed.rows.study_model import study_layout
 from flfed.testing.strategies import ENCODER
@@ -33,8 +33,8 @@ def study_of(dataset: str) -> Study:
     return Study(dataset=dataset, rounds=6, model=model, partition=partition)
 
 
-def booster(folder: Path, file: str) -> xgboost.Booster:
-    return xgboost.Booster(model_file=str(folder / file))
+def booster(folder: Path) -> xgboost.Booster:
+    return xgboost.Booster(model_file=str(folder / TREES))
 
 
 def names_of(model: SharedModel) -> list[str]:
@@ -43,8 +43,7 @@ def names_of(model: SharedModel) -> list[str]:
 
 @pytest.mark.studies
 @pytest.mark.parametrize("least", [0, 10])
-@pytest.mark.parametrize("file", FILES)
-def test_xgboost_and_flfed_predict_alike_from_an_exported_folder(least, file, small_sites, small_study, home, tmp_path):
+def test_xgboost_and_flfed_predict_alike_from_an_exported_folder(least, small_sites, small_study, home, tmp_path):
     sites = small_sites(3, rows=120)
     done = run(Study.parse(trees_study(small_study, **{"strategy.min-rows": least})), sites=sites)
     folder = export(done.run, tmp_path / "folder").folder
@@ -52,7 +51,7 @@ def test_xgboost_and_flfed_predict_alike_from_an_exported_folder(least, file, sm
     assert "xgboost.json" in (folder / "README.txt").read_text()
     x = encode(coded(sites[0].read().training, model.layout), model.layout, model.encoder).x
     x = np.concatenate([x, np.full((1, x.shape[1]), np.nan)])
-    theirs = booster(folder, file).predict(xgboost.DMatrix(x.astype(np.float32), feature_names=names_of(model)))
+    theirs = booster(folder).predict(xgboost.DMatrix(x.astype(np.float32), feature_names=names_of(model)))
     np.testing.assert_allclose(theirs, model.predictions(x), atol=1e-6)
     assert np.ptp(theirs) > 0.3
     columns = json.loads((folder / "model.json").read_text())["columns"]
@@ -69,7 +68,7 @@ def test_trees_of_several_classes_and_of_a_number_are_exported(dataset: str, hom
     model = SharedModel.read(folder)
     assert model.schema.task == OTHERS[dataset]
     x = encode(coded(datasets.load(dataset).whole_table(), model.layout), model.layout, model.encoder).x
-    theirs = booster(folder, FILES[1]).predict(xgboost.DMatrix(x.astype(np.float32), feature_names=names_of(model)))
+    theirs = booster(folder).predict(xgboost.DMatrix(x.astype(np.float32), feature_names=names_of(model)))
     ours = model.predictions(x)
     np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-6)
     if dataset == "diabetes":
@@ -77,12 +76,11 @@ def test_trees_of_several_classes_and_of_a_number_are_exported(dataset: str, hom
         assert np.corrcoef(ours, target)[0, 1] > 0.5
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_a_model_without_trees_is_read_and_explained_by_class(file: str, tmp_path: Path):
+def test_a_model_without_trees_is_read_and_explained_by_class(tmp_path: Path):
     layout = study_layout(study_of("wine"), datasets.load("wine").schema)
     arrays = BoostedTrees(depth=2).first_forest(layout, 3, 5)
-    (tmp_path / file).write_bytes(xgboost_files(arrays, layout, ENCODER)[file])
-    found = booster(tmp_path, file).inplace_predict(np.zeros((2, len(layout.features))))
+    (tmp_path / TREES).write_bytes(xgboost_file(arrays, layout, ENCODER))
+    found = booster(tmp_path).inplace_predict(np.zeros((2, len(layout.features))))
     np.testing.assert_allclose(found, np.full((2, 3), 1 / 3), rtol=1e-6)
     codes = codes_in(np.zeros((2, len(layout.features))), arrays)
     assert contributions([], codes, widths_of(arrays) - 1, outputs=3).shape == (2, 3, len(layout.features) + 1)
@@ -97,7 +95,7 @@ def test_the_gains_by_column_are_those_that_xgboost_reads_off_its_file(
     study = Study.parse(trees_study(small_study)) if small else study_of("wine")
     done = run(study, sites=small_sites(3, rows=120) if small else None)
     folder = export(done.run, tmp_path / "folder").folder
-    theirs = {kind: booster(folder, FILES[0]).get_score(importance_type=kind) for kind in ("total_gain", "weight")}
+    theirs = {kind: booster(folder).get_score(importance_type=kind) for kind in ("total_gain", "weight")}
     found = json.loads((folder / "report.json").read_text())["gains"]
     assert found == done.report["gains"] and found["trees"] == [8 if small else 18]
     ours = {of["column"]: of["gain"] for of in found["columns"]}
@@ -115,8 +113,6 @@ def test_a_folder_whose_xgboost_file_was_changed_is_not_used(small_sites, small_
     (folder / "xgboost.json").write_text("{}")
     with pytest.raises(UsageError, match="is not the file that was exported"):
         SharedModel.read(folder)
-    with pytest.raises(UsageError, match="no weights to write as int8: leave --dtype out"):
-        export(done.run, tmp_path / "other", dtype="int8")
 
 
 def test_predict_writes_what_each_column_added_as_xgboost_reckons_it(small_sites, small_study, home, tmp_path, flfed):
@@ -134,7 +130,7 @@ def test_predict_writes_what_each_column_added_as_xgboost_reckons_it(small_sites
     assert found["explanations"]["columns"] == [*names_of(model), "mean of all rows"]
     x = inputs_of(model, pd.read_csv(table))
     given = xgboost.DMatrix(x.astype(np.float32), feature_names=names_of(model))
-    theirs = booster(folder, FILES[0]).predict(given, pred_contribs=True)
+    theirs = booster(folder).predict(given, pred_contribs=True)
     np.testing.assert_allclose(why.to_numpy()[:, 1:], theirs, atol=1e-5)
     score = why.to_numpy()[:, 1:].sum(axis=1)
     ours = np.array([one["probability"] for one in found["predictions"]])
@@ -154,7 +150,7 @@ def test_explanations_of_classes_and_numbers_add_up_to_the_score(dataset: str, h
     x = predictions.inputs
     found = explain_predictions(model, predictions)
     given = xgboost.DMatrix(x.astype(np.float32), feature_names=names_of(model))
-    theirs = booster(folder, FILES[0]).predict(given, pred_contribs=True).reshape(len(x), -1)
+    theirs = booster(folder).predict(given, pred_contribs=True).reshape(len(x), -1)
     np.testing.assert_allclose(found.values, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
 
 

@@ -1,5 +1,6 @@
 """Models in scikit-learn and ONNX: the same predictions on every row."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import flfed
 from flfed.errors import UsageError
+from flfed.export.other_tools import CLOSE_INT8, write_onnx
 from tests.notebook.test_federate import FRAMES
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]  # every row of real runs
@@ -45,6 +47,30 @@ def test_an_onnx_file_predicts_the_same_on_every_row(target: str, model: str, tm
     properties = session.get_modelmeta().custom_metadata_map
     assert len(properties["inputs"].splitlines()) == given.shape[1]
     assert tuple(properties["classes"].split()) == result.model.shared.schema.classes
+
+
+@pytest.mark.parametrize(("target", "model"), MODELS)
+def test_an_int8_file_is_smaller_and_its_scores_are_within_the_stated_error(target: str, model: str, tmp_path: Path):
+    result = trained(target, model=model, **({"hidden": (128, 32)} if model == "mlp" else {}))
+    result.model.to_onnx(tmp_path / "whole.onnx")
+    result.model.to_onnx(tmp_path / "int8.onnx", int8=True)
+    if model == "mlp":
+        assert (tmp_path / "int8.onnx").stat().st_size < 0.4 * (tmp_path / "whole.onnx").stat().st_size
+    given = result.model.inputs(ROWS)
+    whole, small = (
+        onnxruntime.InferenceSession(str(tmp_path / name)).run(None, {"inputs": given.astype(dtype)})[0]
+        for name, dtype in (("whole.onnx", np.float64), ("int8.onnx", np.float32))
+    )
+    gap = np.abs(small - whole) / np.maximum(1, np.abs(whole))
+    assert 0 < gap.max() <= CLOSE_INT8
+
+
+def test_a_file_whose_scores_differ_by_more_is_not_written(tmp_path: Path):
+    shared = trained(model="mlp").model.shared
+    large = {name: value * 1e4 for name, value in shared.arrays.items()}
+    with pytest.raises(UsageError, match=r"of the ONNX file differs by .* \(at most 0.05\)"):
+        write_onnx(replace(shared, arrays=large), tmp_path / "int8.onnx", int8=True)
+    assert not (tmp_path / "int8.onnx").exists()
 
 
 def test_a_linear_model_is_a_pipeline_of_scikit_learn():

@@ -8,7 +8,7 @@ import treelite
 import xgboost
 
 from flfed.export import xgboost_file
-from flfed.export.xgboost_file import to_json, to_ubj, xgboost_document
+from flfed.export.xgboost_file import to_json, xgboost_document
 from flfed.rows.features.encode import joined, plain_inputs
 from flfed.rows.statistics.boosted_trees import cell_counts
 from flfed.trees.cut_points import CODES, NO_CUT, chosen_cuts
@@ -34,16 +34,15 @@ def case(request, heart, taiwan) -> Case:
     return layout.task, forest, cuts, rows.codes, rows.widths, inputs
 
 
-def read(document: dict, folder: Path, ending: str) -> xgboost.Booster:
-    path = folder / f"xgboost.{ending}"
-    path.write_bytes(to_ubj(document) if ending == "ubj" else to_json(document).encode())
+def read(document: dict, folder: Path) -> xgboost.Booster:
+    path = folder / "xgboost.json"
+    path.write_text(to_json(document))
     return xgboost.Booster(model_file=str(path))
 
 
-@pytest.mark.parametrize("ending", ["json", "ubj"])
-def test_xgboost_reads_the_trees_and_gives_every_row_its_score(case: Case, ending: str, tmp_path: Path):
+def test_xgboost_reads_the_trees_and_gives_every_row_its_score(case: Case, tmp_path: Path):
     task, forest, cuts, codes, widths, inputs = case
-    booster = read(xgboost_document(forest, cuts, task), tmp_path, ending)
+    booster = read(xgboost_document(forest, cuts, task), tmp_path)
     ours = margins(forest, codes, widths - 1)
     matrix = xgboost.DMatrix(inputs, feature_names=list(cuts), feature_types=["float"] * len(cuts), nthread=1)
     theirs = booster.predict(matrix, output_margin=True).reshape(ours.shape)
@@ -53,7 +52,7 @@ def test_xgboost_reads_the_trees_and_gives_every_row_its_score(case: Case, endin
     assert np.abs(found - explained).max() < 1e-5
     assert np.abs(found.sum(axis=2) - ours[:500]).max() < 1e-9
     classifier = xgboost.XGBClassifier()
-    classifier.load_model(tmp_path / f"xgboost.{ending}")
+    classifier.load_model(tmp_path / "xgboost.json")
     p = 1 / (1 + np.exp(-ours)) if task == "binary" else np.exp(ours) / np.exp(ours).sum(axis=1, keepdims=True)
     assert np.abs(classifier.predict_proba(inputs)[:, -p.shape[1] :] - p).max() < 1e-5
 
@@ -70,7 +69,7 @@ def test_treelite_reads_them(case: Case, tmp_path: Path):
 def test_thresholds_at_the_cut_points_themselves_send_rows_the_wrong_way(case: Case, tmp_path: Path, monkeypatch):
     task, forest, cuts, codes, widths, inputs = case
     monkeypatch.setattr(xgboost_file, "above", lambda cut: cut.astype(np.float32))
-    booster = read(xgboost_document(forest, cuts, task), tmp_path, "json")
+    booster = read(xgboost_document(forest, cuts, task), tmp_path)
     ours = margins(forest, codes, widths - 1)
     matrix = xgboost.DMatrix(inputs, feature_names=list(cuts), feature_types=["float"] * len(cuts), nthread=1)
     theirs = booster.predict(matrix, output_margin=True).reshape(ours.shape)

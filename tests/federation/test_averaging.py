@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from statsmodels.stats.meta_analysis import combine_effects
 from flfed import Study, run
 from flfed.cli.run_tables import print_report
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.export.run_folder import export
 from flfed.federation.server.row_sums import fit_defect
 from flfed.records.statistics.regression import Estimate, average_fits
 from flfed.rows.data.datasets import load
@@ -91,12 +89,6 @@ def test_own_fits_and_their_average_are_in_record_table_and_file(
     shown = " ".join(capsys.readouterr().out.split())
     assert "Average of the sites' own fits" in shown and "I²" in shown
     assert "Averaging the own fits of 3 of 3 sites would have given" in shown
-    export(done.run, tmp_path / "out")
-    with (tmp_path / "out" / "statistics.csv").open(newline="") as stream:
-        lines = list(csv.DictReader(stream))
-    values = [float(line["value"]) for line in lines if line["figure"] == "average of own fits"]
-    assert values == [one["value"] for one in averaging["coefficients"].values()]
-    assert {line["site"] for line in lines} == {"", *by_site}
 
 
 OPEN = Policy(disclosure="open")

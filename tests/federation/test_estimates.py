@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -81,16 +80,7 @@ def test_estimates_are_in_json_table_document_and_file(
     assert all(set(one) == {"value", "standard-error", "low", "high", "p"} for one in found["coefficients"].values())
     assert "by-site" not in found
     export(done.run, tmp_path / "folder")
-    with (tmp_path / "folder" / "statistics.csv").open() as file:
-        lines = [line for line in csv.DictReader(file) if line["figure"] == "coefficient"]
-    assert [line["column"] for line in lines] == names
-    for line in lines:
-        one = found["coefficients"][line["column"]]
-        assert (float(line["value"]), float(line["low"]), float(line["high"])) == (
-            one["value"],
-            one["low"],
-            one["high"],
-        )
+    assert json.loads((tmp_path / "folder" / "report.json").read_text())["statistics"] == found
 
 
 def test_table_and_chart_have_the_same_digits():

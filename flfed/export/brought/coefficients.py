@@ -26,13 +26,11 @@ LARGEST_TABLE = 1_000_000
 """Bytes of a file of coefficients."""
 INTERCEPT = "intercept"
 TABLE = {"name", "value", "unit"}
-STATISTICS = {"site", "group", "column", "figure", "value"}
-"""Columns of `statistics.csv`, as `flfed run export` writes it of a `glm`."""
 
 Term = tuple[str, int]
 """A column, and the code of a value of it; 0 of a number."""
-Coefficient = tuple[float, str | None]
-"""A value, and its unit; None where the file has none, since the schema's is meant."""
+Coefficient = tuple[float, str]
+"""A value, and its unit."""
 
 
 def read_coefficients(path: Path, schema: Schema) -> SharedModel:
@@ -43,8 +41,7 @@ def read_coefficients(path: Path, schema: Schema) -> SharedModel:
     path : Path
         CSV with the columns `name`, `value` and `unit`; others are ignored. Names are `intercept`, a number or a flag,
         and `column=value`; a value without a row adds 0. The unit is the schema's, and `log1p(UNIT)` where the schema
-        takes the logarithm of a column. It is empty for all others. `statistics.csv` of a `glm` is read, too: its
-        coefficients over all sites, in the schema's units.
+        takes the logarithm of a column. It is empty for all others.
     schema : Schema
         Columns without a row are no columns of the model, and may be missing.
 
@@ -78,7 +75,7 @@ def read_coefficients(path: Path, schema: Schema) -> SharedModel:
     return brought_model(path, schema, features, tables, arrays, identity_encoder(layout))
 
 
-def _check_intercept(path: Path, schema: Schema, unit: str | None) -> None:
+def _check_intercept(path: Path, schema: Schema, unit: str) -> None:
     """Refuse an intercept of another unit; the outcome's may be left out, unless it is that of a logarithm."""
     expected = ""
     if schema.task == "regression":
@@ -94,24 +91,16 @@ def _parse_table(path: Path) -> dict[str, Coefficient]:
     with foreign_parser(refusal, csv.Error):
         reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
         rows = list(reader)
+    names = reader.fieldnames or ()
+    if len(set(names)) < len(names) or not set(names) >= TABLE:
+        raise usage_error("models.brought.header", path=path)
     coefficients = {}
-    for name, value, unit in _cells(path, reader.fieldnames or (), rows):
+    for row in rows:
+        name = row["name"]
         if name in coefficients:
             raise usage_error("models.brought.twice", path=path, name=name[:80])
-        coefficients[name] = (_parse_number(path, name, value), unit)
+        coefficients[name] = (_parse_number(path, name, row["value"]), row["unit"].strip())
     return coefficients
-
-
-def _cells(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[tuple[str, str, str | None]]:
-    """Return name, value and unit of each row, in either form of the file; raises UsageError."""
-    header = set(names)
-    if len(header) == len(names):
-        if header >= TABLE:
-            return [(row["name"], row["value"], row["unit"].strip()) for row in rows]
-        if header >= STATISTICS:
-            of_all = [row for row in rows if row["figure"] == "coefficient" and not row["site"] and not row["group"]]
-            return [(row["column"], row["value"], None) for row in of_all]
-    raise usage_error("models.brought.header", path=path)
 
 
 def _parse_number(path: Path, name: str, text: str) -> float:
@@ -149,8 +138,7 @@ def _terms_of(path: Path, schema: Schema, coefficients: Mapping[str, Coefficient
             raise usage_error("models.brought.name", path=path, name=name[:80], hint=nearest(name, list(terms)))
         term = terms[name]
         expected = _expected_unit(schema.columns[term[0]])
-        # A file without units is of the columns as they are.
-        if unit != expected and (unit is not None or expected.startswith("log1p")):
+        if unit != expected:
             raise _unit_error(path, name, unit, expected)
         if term in by_term:
             raise usage_error("models.brought.twice", path=path, name=name[:80])
@@ -162,9 +150,8 @@ def _expected_unit(column: Column) -> str:
     return f"log1p({column.unit})" if column.transform == "log1p" else column.unit
 
 
-def _unit_error(path: Path, name: str, unit: str | None, expected: str) -> UsageError:
-    shown = (unit or "")[:80]
-    return usage_error("models.brought.unit", path=path, name=name, unit=shown, expected=expected)
+def _unit_error(path: Path, name: str, unit: str, expected: str) -> UsageError:
+    return usage_error("models.brought.unit", path=path, name=name, unit=unit[:80], expected=expected)
 
 
 def identity_encoder(layout: Layout) -> Encoder:
