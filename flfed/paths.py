@@ -312,7 +312,7 @@ class SiteFolder:
     """Secret shared by the gate and the node."""
 
     terms = Below("link", "terms.toml")
-    """Terms of the kit for the gate, as TOML: hash of the bundle, and the coordinator's public signing key."""
+    """Terms of the kit for the gate, as TOML: the coordinator's title and its public signing key."""
 
     signing_key = Below("gate", "signing.key")
     """The gate's private signing key, made here; it never leaves."""

@@ -2,12 +2,8 @@
 
 It has two small files that nobody executes.
 
-A site runs the client app that it installed, the coordinator the server app that it installed.
-The bundle's bytes are those of flfed 0.2.0 in every version since: approvals name its hash. A bundle with code in it
-has another one.
-
-It is written as Flower's own command writes it (a test compares the bytes), without loading Flower: `flfed site status`
-asks for its hash.
+A site runs the client app that it installed, the coordinator the server app that it installed. No site reads the
+bundle that a run brings. It is written as Flower's own command writes it (a test compares the bytes).
 """
 
 from __future__ import annotations
@@ -45,10 +41,7 @@ WRITTEN = (2024, 10, 1, 0, 0, 0)
 
 @cache
 def bundle() -> bytes:
-    """Return the bundle.
-
-    Its bytes are the same at every institution.
-    """
+    """Return the bundle; its bytes are the same each time."""
     files = {"pyproject.toml": PROJECT, "flfed_bundle.py": MODULE}
     # Flower's list of the files has path, hash, and size in bits.
     listed = [f"{name},{hashlib.sha256(text.encode()).hexdigest()},{8 * len(text)}" for name, text in files.items()]
@@ -57,8 +50,3 @@ def bundle() -> bytes:
         for name, text in {**files, ".info/CONTENT": "\n".join(listed)}.items():
             archive.writestr(zipfile.ZipInfo(name, WRITTEN), text)
     return written.getvalue()
-
-
-def bundle_sha256() -> str:
-    """Return the hash by which sites know the bundle."""
-    return hashlib.sha256(bundle()).hexdigest()

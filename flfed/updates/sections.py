@@ -15,8 +15,9 @@ import numpy as np
 from flfed.summaries.summary import Layout
 from flfed.updates.arrays import CIPHERTEXT, Shapes
 from flfed.updates.codec import Codec
-from flfed.updates.messages.fields import LARGEST, PROTOCOL
+from flfed.updates.messages.fields import LARGEST
 from flfed.updates.messages.in_memory import count_array_bytes
+from flfed.updates.messages.kinds import PROTOCOL
 
 Shape = tuple[int, ...]
 WORDS = r"[A-Za-z0-9 .,:;'()<>=/%+-]*"

@@ -12,7 +12,6 @@ import typer
 from typer.testing import CliRunner, Result
 
 from flfed.cli.site.approve import approve_study, pause_site, site_status, withdraw_study
-from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.operator.study_description import reveals
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.freeze import freeze_first
@@ -77,14 +76,13 @@ def test_approving_shows_the_words_freezes_the_rows_and_writes_who_and_when(run:
     assert written.co_sites == ("hungary", "long-beach", "switzerland")
     facts = snapshot.read_facts(sites.load("cleveland"), folder.frozen)
     assert (facts.rows, facts.sha256) == (303, written.rows_sha256)
-    assert written.bundle_sha256 == bundle_sha256()
     assert written.schema_sha256 == datasets.load("heart-disease").schema.sha256()
     path = folder.approvals / f"{study.sha256()}.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.approvals.stat().st_mode) == 0o700
     assert sorted(json.loads(path.read_text())) == [
-        "at", "bundle-sha256", "by", "co-sites", "coordinator", "dataset", "decision", "earlier", "rows-sha256",
-        "schema-sha256", "study", "study-sha256", "text",
+        "at", "by", "co-sites", "coordinator", "dataset", "decision", "earlier", "ledger", "lifted", "pins",
+        "rows-sha256", "schema-sha256", "study", "study-sha256", "sums", "text",
     ]  # fmt: skip
 
 

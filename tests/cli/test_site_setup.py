@@ -161,17 +161,17 @@ def refused(flfed: Flfed, *words: str) -> str:
 
 
 def test_what_is_wrong_with_a_kit_is_a_sentence(flfed: Flfed, folder: CoordinatorFolder, tmp_path: Path, monkeypatch):
-    kits = {name: tmp_path / f"{name}.kit.zip" for name in ("expired", "version", "other", "cut")}
+    kits = {name: tmp_path / f"{name}.kit.zip" for name in ("expired", "protocol", "other", "cut")}
     past = now_utc() - timedelta(days=30)
     invite(folder, SITE, to=tmp_path, now=past).file.rename(kits["expired"])
     with monkeypatch.context() as patch:
         patch.setattr(package, "__version__", "9.9.9")
-        patch.setattr("flfed.deployment.coordinator.kits.bundle_sha256", lambda: "0" * 64)
-        invite(folder, SITE, to=tmp_path).file.rename(kits["version"])
+        patch.setattr("flfed.deployment.coordinator.kits.PROTOCOL", 9)
+        invite(folder, SITE, to=tmp_path).file.rename(kits["protocol"])
     invite(folder, "minnesota-clinic", to=tmp_path).file.rename(kits["other"])
     kits["cut"].write_bytes(kits["other"].read_bytes()[:-200])
     assert "it expired on" in refused(flfed, SITE, "--kit", "expired.kit.zip")
-    assert "the coordinator has flfed 9.9.9, here is" in refused(flfed, SITE, "--kit", "version.kit.zip")
+    assert "kit: it is of protocol 9 (flfed 9.9.9), and flfed" in refused(flfed, SITE, "--kit", "protocol.kit.zip")
     assert f"the kit is of site 'minnesota-clinic', not of '{SITE}'" in refused(flfed, SITE, "--kit", "other.kit.zip")
     assert "it is not a zip, or a damaged one" in refused(flfed, SITE, "--kit", "cut.kit.zip")
     assert "is not a file" in refused(flfed, SITE, "--kit", "absent.kit.zip")

@@ -3,7 +3,6 @@
 `asking.py`, with FLFED_HOME of the coordinator; a JSON object a line in, one out.
 """
 
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -59,17 +58,15 @@ def request(kind: str, text: str, site: str, spoil: str) -> Any:
 
 def ask(
     study: str, sites: list[str], kind: str = TRAIN, spoil: str = "", run: str = "run-1", bundle: str = "",
-    claimed: bool = False, built_as: str = "",
+    built_as: str = "",
 ) -> dict[str, str]:  # fmt: skip
     """Return what each site answered: why not, or "answered".
 
-    `bundle` is the file of another bundle than ours, `claimed` to be ours by its hash.
+    `bundle` is the file of another bundle than ours.
     """
     replaced: dict[str, Any] = {"bundle": control.bundle}
     if bundle:
         replaced["bundle"] = lambda: Path(bundle).read_bytes()
-        if not claimed:
-            replaced["bundle_sha256"] = lambda: hashlib.sha256(Path(bundle).read_bytes()).hexdigest()
     folder = CoordinatorFolder.default()
     config: dict[str, bool | float | int | str] = {"study": study, "repeat": 0, "run": run}
     with mock.patch.multiple(control, **replaced), deployed(folder, sites, config, wait_seconds=60) as grid:

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.coordinator.admission import admit
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.kits import invite
@@ -212,7 +211,7 @@ class Consortium:
             others = [other for other in co_sites if other != name]
             given: dict[str, Any] = {"rows_sha256": facts.sha256, "schema_sha256": dataset.schema.sha256()}
             study = Study.parse(text)
-            given |= {"co_sites": others, "bundle_sha256": bundle_sha256()}
+            given["co_sites"] = others
             approval.approve(folder, study, by="Dr Kim", **{**given, **more})
 
     def allow_every_strategy(self, name: str) -> None:

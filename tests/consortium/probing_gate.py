@@ -73,11 +73,11 @@ def make(folder: SiteFolder) -> Any:
     answer, leaving = gate_of(folder)
     ports, told = [int(word) for word in sys.argv[2:-1]], Path(sys.argv[-1])
 
-    def probing(message: Any, context: Any, bundle: str) -> Any:
+    def probing(message: Any, context: Any) -> Any:
         found = {name: tried(attempt) for name, attempt in attempts(ports).items()}
         with told.open("a") as file:
             file.write(json.dumps({"asked": message.metadata.message_type, **found}) + "\n")
-        return answer(message, context, bundle)
+        return answer(message, context)
 
     return probing, leaving
 

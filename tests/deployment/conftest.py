@@ -14,7 +14,6 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 import flfed
-from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.site_state import approval
 from flfed.federation.client.client import SiteClient
@@ -39,7 +38,6 @@ from flfed.updates.strategies.fedavg import FedAvg, to_record
 from tests import small_runs
 from tests.deployment.gate_scene import GateScene
 
-BUNDLE = "ab" * 32
 TODAY = datetime.date(2026, 11, 20)
 OPENED: list[str] = []
 """Files that were opened while a test watches; an audit hook stays for good, so there is one."""
@@ -75,7 +73,6 @@ class Gated:
     others: list[Site]
     run_config: dict[str, Any]
     today: datetime.date = TODAY
-    bundle: str = BUNDLE
     gate: Gate = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -84,7 +81,7 @@ class Gated:
     def open(self, **changes: Any) -> Gate:
         """Return another gate of the site, with its policy or folder changed."""
         self.site = replace(self.site, **changes)
-        self.gate = Gate(self.folder, self.site, today=lambda: self.today, expected_bundle=BUNDLE)
+        self.gate = Gate(self.folder, self.site, today=lambda: self.today)
         return self.gate
 
     def policy(self, **changes: Any) -> Gate:
@@ -100,7 +97,6 @@ class Gated:
         given = {
             "by": "Dr Kim", "co_sites": [site.name for site in self.others],
             "rows_sha256": facts.sha256 if facts else "", "schema_sha256": datasets.load("small").schema.sha256(),
-            "bundle_sha256": BUNDLE,
         }  # fmt: skip
         return approval.approve(self.folder, study or self.study, **{**given, **changes})
 
@@ -137,13 +133,13 @@ class Gated:
     def _grid(self) -> InProcessGrid:
         return InProcessGrid(None, [self.folder.site], {})  # type: ignore[arg-type]
 
-    def refusal(self, message: Message, *, bundle: str = "", **changes: Any) -> str:
+    def refusal(self, message: Message, **changes: Any) -> str:
         """Return why the gate does not answer, and hold it to having read no row."""
         OPENED.clear()
         WATCHING.append(True)
         reads = len(self.site.source.reads)
         try:
-            said = self.gate.refusal(message, self.context(**changes), bundle or self.bundle)
+            said = self.gate.refusal(message, self.context(**changes))
         finally:
             WATCHING.clear()
         assert len(self.site.source.reads) == reads
@@ -152,7 +148,7 @@ class Gated:
         return said
 
     def answer(self, message: Message, **changes: Any) -> Message:
-        return self.gate.answer(message, self.context(**changes), self.bundle)
+        return self.gate.answer(message, self.context(**changes))
 
     def lines(self) -> list[Any]:
         return list(ledger_of(self.folder).lines())
@@ -196,7 +192,7 @@ class GatedGrid(InProcessGrid):
             if context.node_config["site"] != gated.folder.site:
                 return app(message, context)
             self.asked.append(message)
-            self.replied.append(gated.gate.answer(message, context, gated.bundle))
+            self.replied.append(gated.gate.answer(message, context))
             return self.replied[-1]
 
         super().__init__(answer, [gated.folder.site, *sites], gated.run_config)  # type: ignore[arg-type]
@@ -277,7 +273,6 @@ def ran(
         site.approve()
         outcome, grid = conducted_through(site)
         assert outcome.status == "completed"
-        site.approve(bundle_sha256=bundle_sha256())
         shutil.copytree(home, kept)
         grids.append(grid)
     else:

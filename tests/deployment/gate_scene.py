@@ -39,7 +39,7 @@ from flfed.updates.messages.secure_sum import (
 )
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
-from tests.deployment.summing import BUNDLE, Consortium, SummingGrid
+from tests.deployment.summing import Consortium, SummingGrid
 from tests.updates.masking.play import PRIME, Exchange, Request, fewest_sites, reduce
 
 MOST_ROWS = 198
@@ -189,7 +189,7 @@ class GateScene:
         context: Context = self._contexts[site]
         context.run_config |= {"run": self.run(run), "repeat": repeat, "sites": ",".join(self.all)}
         message = Message(request.to_record(), dst_node_id=context.node_id, message_type=kind)
-        reply = self.gated.gates[site].answer(message, context, BUNDLE)
+        reply = self.gated.gates[site].answer(message, context)
         if reply.has_error():
             self.said.append(f"{site}: {reply.error.reason}")
         return reply

@@ -34,7 +34,6 @@ from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
 
-BUNDLE = "ab" * 32
 TODAY = datetime.date(2026, 11, 20)
 Fault = Callable[[str, str], bool | str]
 """Tells, of a site and a kind of message, what happens: nothing (False), or the site is not there (True); its process
@@ -76,14 +75,14 @@ class Consortium:
         facts = snapshot.read_facts(self.sites[name], self.folders[name].frozen)
         given = {
             "by": "Dr Kim", "co_sites": sorted(self.pins), "rows_sha256": facts.sha256 if facts else "",
-            "schema_sha256": datasets.load("small").schema.sha256(), "bundle_sha256": BUNDLE,
+            "schema_sha256": datasets.load("small").schema.sha256(),
             "sums": True, "pins": self.pins,
         }  # fmt: skip
         approval.approve(self.folders[name], self.study, **{**given, **changes})
 
     def restart(self, name: str) -> None:
         """Stop a site's process, and start another."""
-        self.gates[name] = Gate(self.folders[name], self.sites[name], today=lambda: TODAY, expected_bundle=BUNDLE)
+        self.gates[name] = Gate(self.folders[name], self.sites[name], today=lambda: TODAY)
 
     def lines(self, name: str) -> list[Line]:
         """Return the lines of a site's ledger."""
@@ -140,11 +139,11 @@ class SummingGrid(InProcessGrid):
             if fault == "kept":
                 consortium.gates[site]._side(context).app()(message, context)
             elif fault == "left":
-                consortium.gates[site].answer(message, context, BUNDLE)
+                consortium.gates[site].answer(message, context)
             if fault:
                 consortium.restart(site)
                 return Message(offline, reply_to=message)
-            reply = consortium.gates[site].answer(message, context, BUNDLE)
+            reply = consortium.gates[site].answer(message, context)
             reply = reply if reply.has_error() else lie(site, kind, reply)
             self.sent.append((site, message, reply))
             return reply

@@ -275,7 +275,7 @@ CHANGED = {
 def approved(site: Site, study: Study, co_sites: tuple[str, ...] = OTHERS) -> approvals.Approval:
     return approvals.approve(
         SiteFolder(site.name), study, by="Dr Kim", co_sites=co_sites, rows_sha256="0" * 64,
-        schema_sha256=Proposal.of(study, site, co_sites).schema.sha256(), bundle_sha256="2" * 64,
+        schema_sha256=Proposal.of(study, site, co_sites).schema.sha256(),
         coordinator="Heart consortium",
     )  # fmt: skip
 

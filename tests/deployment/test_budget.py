@@ -164,7 +164,7 @@ def test_a_study_without_record_level_privacy_is_refused_where_there_is_a_budget
     said = site.refusal(site.trained())
     assert said.startswith("its policy allows studies with record-level differential privacy only")
     assert may_leave(said, site.site)
-    assert site.policy(epsilon=None).refusal(site.trained(), site.context(), site.bundle) is None
+    assert site.policy(epsilon=None).refusal(site.trained(), site.context()) is None
 
 
 def test_a_torn_ledger_answers_nothing(protected):

@@ -25,7 +25,7 @@ from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.in_memory import read
 from flfed.updates.messages.secure_sum import CIPHERTEXT, KEYS, LIST, UNMASK
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, with_encoder
-from tests.deployment.summing import BUNDLE, Consortium, SummingGrid, begun, conduct
+from tests.deployment.summing import Consortium, SummingGrid, begun, conduct
 
 ROUNDS = 3
 FIRST = "site-01"
@@ -179,7 +179,7 @@ def test_a_comparison_that_is_asked_again_is_answered_though_the_key_is_gone(con
     site, message, before = next(one for one in grid.sent if one[1].metadata.message_type == COMPARE)
     # A coordinator that was killed sends the encoder whole, which the site has forgotten as well.
     message.content = with_encoder(message.content, kept(grid).encoder.arrays())
-    again = found.gates[site].answer(message, grid.context_of(message), BUNDLE)
+    again = found.gates[site].answer(message, grid.context_of(message))
     assert not again.has_error() and again.content == before.content
 
 

@@ -26,7 +26,7 @@ from flfed.updates.messages.in_memory import array_record, read, record_of
 from flfed.updates.messages.secure_sum import CIPHERTEXT, KEYS, KeysRequest
 from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply
-from tests.deployment.summing import BUNDLE, Consortium, CoordinatorKilled, SummingGrid, conduct
+from tests.deployment.summing import Consortium, CoordinatorKilled, SummingGrid, conduct
 from tests.updates.masking.lying_sums import Liar
 
 ROUNDS = 3
@@ -167,7 +167,7 @@ def test_what_is_no_sum_of_one_part_of_each_site_ends_the_run_at_each_gate(conso
         assert all(line.facts.get("reason") == SAID for line in lines[ended.n :])
         found.restart(name)
         context = next(one for one in grid._contexts.values() if one.node_config["site"] == name)
-        assert SAID in found.gates[name].answer(honest, context, BUNDLE).error.reason
+        assert SAID in found.gates[name].answer(honest, context).error.reason
         assert not list(found.folders[name].root.glob("runs/*/sums-ckks.safetensors"))
 
 
@@ -222,7 +222,7 @@ def test_a_site_makes_no_part_for_an_earlier_round(consortium: Callable[..., Con
     with pytest.raises(CoordinatorKilled):
         conduct(found, grid)
     site, message, _ = next(one for one in grid.sent if one[1].metadata.message_type == TRAIN)
-    again = found.gates[site].answer(message, grid.context_of(message), BUNDLE)
+    again = found.gates[site].answer(message, grid.context_of(message))
     assert again.error.reason == str(Refusal("masks-used", round=1))
 
 

@@ -40,7 +40,7 @@ def gate_at(site: Any, clock: Clock) -> None:
     """Open the site's gate with another clock."""
     ledger = ledger_of(site.folder, clock=clock)
     site.gate = Gate(
-        site.folder, site.site, today=lambda: clock.now.date(), expected_bundle=site.bundle, ledger=ledger
+        site.folder, site.site, today=lambda: clock.now.date(), ledger=ledger
     )  # fmt: skip
 
 

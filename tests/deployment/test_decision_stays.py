@@ -38,7 +38,7 @@ def test_people_who_opt_out_after_the_freezing_stop_the_answers_until_the_rows_a
         "its list of people who opted out changed after the rows were frozen; at the site: flfed site refresh site-01"
     )
     assert site.refusal(site.trained()) == said
-    admission = StudyAdmission(site.folder, site.site, today=lambda: site.today, expected_bundle=site.bundle)
+    admission = StudyAdmission(site.folder, site.site, today=lambda: site.today)
     assert admission.standing(site.approve()) == said
     refresh(site.folder, site.site).write()
     assert (

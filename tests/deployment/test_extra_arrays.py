@@ -68,7 +68,7 @@ def test_variates_come_in_leave_and_stay_and_all_are_of_the_models_shapes(site: 
 def test_arrays_of_another_form_neither_come_in_nor_leave(site: Any, why: str):
     change, said = BAD[why]
     message, context = site.trained(), site.context()
-    assert site.gate.refusal(message, context, site.bundle) is None
+    assert site.gate.refusal(message, context) is None
     reply = SiteClient(site.gate.find_site, today=lambda: site.today).app()(message, context)
     with_extra(reply.content, change)
     left = site.gate.leaving(message, reply, context)

@@ -52,7 +52,7 @@ def out(folder: SiteFolder, text: str, name: str = "excluded.csv") -> None:
 def approved(folder: SiteFolder, text: str, frozen: Frozen, name: str = "small") -> Approval:
     study = Study.parse(text.replace('name = "small"\npurpose', f'name = "{name}"\npurpose'))
     rows, schema = frozen.sha256, frozen.schema_sha256
-    return approve(folder, study, by="dpo", co_sites=(), rows_sha256=rows, schema_sha256=schema, bundle_sha256="0" * 64)
+    return approve(folder, study, by="dpo", co_sites=(), rows_sha256=rows, schema_sha256=schema)
 
 
 def test_freezing_reads_the_list_of_those_who_opted_out(folder, site):

@@ -63,7 +63,7 @@ def test_a_badly_packed_update_does_not_leave(gated, small_study, why: str):
     codec, change, said = BAD[why]
     site = gated(small_study + CODECS[codec])
     message, context = site.trained(), site.context()
-    assert site.gate.refusal(message, context, site.bundle) is None
+    assert site.gate.refusal(message, context) is None
     reply = SiteClient(site.gate.find_site, today=lambda: site.today).app()(message, context)
     with_arrays(reply.content, change)
     left = site.gate.leaving(message, reply, context)
@@ -106,8 +106,8 @@ def test_a_gate_that_lost_the_encoder_says_so_and_takes_it_whole(gated):
     assert lost.has_error() and lost.error.reason == str(ENCODER_MISSING)
     assert not site.answer(site.trained(round=2)).has_error()
     assert not site.answer(site.trained(round=3, holder=True)).has_error()
-    again = Gate(site.folder, site.site, today=lambda: site.today, expected_bundle=site.bundle)  # a new process
-    assert not again.answer(site.trained(round=4, holder=True), site.context(), site.bundle).has_error()
+    again = Gate(site.folder, site.site, today=lambda: site.today)  # a new process
+    assert not again.answer(site.trained(round=4, holder=True), site.context()).has_error()
 
 
 def test_an_encoder_that_was_changed_on_the_disk_is_not_used(gated):

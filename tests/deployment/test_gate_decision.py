@@ -1,11 +1,8 @@
 """What the gate refuses, with which words, and that no row is read for it."""
 
 import datetime
-import hashlib
 import os
 import shutil
-import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,7 +10,6 @@ import numpy as np
 import pytest
 from flwr.app import Error, Message, RecordDict
 
-from flfed.deployment.bundle import bundle, bundle_sha256
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.site_state import approval
@@ -57,14 +53,6 @@ def test_what_a_strategy_sends_is_let_in_and_reads_no_row(gated):
     assert len(site.site.source.reads) == 1  # the freezing
 
 
-def test_another_bundle_is_refused_before_anything_else(gated):
-    site = gated(approved=False)
-    said = site.refusal(site.trained(), bundle="cd" * 32)
-    assert said.startswith("the run came with another bundle than that of flfed")
-    assert "no code of a bundle is ever executed here" in said
-    assert site.refusal(site.trained(), bundle="é") == said
-
-
 @pytest.mark.parametrize(("decide", "expected"), [
     (lambda site: None, "the study is not approved here"),
     (lambda site: approval.refuse(site.folder, site.study, by="B"), "the study was refused here on 20"),
@@ -75,10 +63,6 @@ def test_another_bundle_is_refused_before_anything_else(gated):
     (
         lambda site: site.approve(Study.parse(site.study.text.replace("seed = 7", "seed = 8"))),
         "study 'small' was changed since it was decided about here: it needs a new approval",
-    ),
-    (
-        lambda site: site.approve(bundle_sha256="cd" * 32),
-        "the study was approved under another version of flfed: it needs a new approval",
     ),
     (lambda site: site.approve(schema_sha256="0" * 64), "its schema of 'small' changed after the approval"),
     (
@@ -249,9 +233,7 @@ def test_a_message_of_another_kind_or_to_another_site_is_refused(gated):
     assert site.refusal(error) == "the message has no content"
     context = site.context()
     context.node_config["site"] = "site-02"
-    assert site.gate.refusal(site.trained(), context, site.bundle) == (
-        "this is site 'site-01', and its node has another name"
-    )
+    assert site.gate.refusal(site.trained(), context) == ("this is site 'site-01', and its node has another name")
 
 
 def without(section: str) -> Callable[[RecordDict], None]:
@@ -275,7 +257,7 @@ DEFECTS = [
     (with_value("config", "lr-scale", 2.0), "section 'config' has a value 'lr-scale' that does not fit"),
     (with_value("config", "fit", False), "section 'config' has a value 'fit' that does not fit"),
     (with_value("config", "fit", 1), "section 'config' has a value 'fit' that does not fit"),
-    (with_value("config", "protocol", 2), "section 'config' has a value 'protocol' that does not fit"),
+    (with_value("config", "protocol", 3), "section 'config' has a value 'protocol' that does not fit"),
     (with_value("config", "rows", "all"), "section 'config' has 1 value too many"),
     (with_value("settings", "mu", 0.1), "it has 1 section too many"),
 ]
@@ -336,34 +318,6 @@ client = server = None
 """
 
 
-def test_a_hostile_bundle_is_never_imported(gated, tmp_path):
-    from flwr.cli.build import build_fab_from_disk
-
-    site, marker = gated(), tmp_path / "executed"
-    folder = tmp_path / "app"
-    folder.mkdir()
-    project = 'name = "flfed-study"\nversion = "1"\nlicense = "Apache-2.0"'
-    parts = 'publisher = "flfed"\n[tool.flwr.app.components]\nserverapp = "flfed_bundle:server"'
-    whole = f'[project]\n{project}\n[tool.flwr.app]\n{parts}\nclientapp = "flfed_bundle:client"\n'
-    (folder / "pyproject.toml").write_text(whole)
-    (folder / "flfed_bundle.py").write_text(HOSTILE.format(marker=str(marker)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        hostile = build_fab_from_disk(folder)
-    assert hashlib.sha256(hostile).hexdigest() != bundle_sha256() == hashlib.sha256(bundle()).hexdigest()
-    site.gate = type(site.gate)(site.folder, site.site, today=lambda: site.today, expected_bundle=bundle_sha256())
-    site.approve(bundle_sha256=bundle_sha256())
-    site.bundle = hashlib.sha256(hostile).hexdigest()
-    reply = site.answer(site.trained())
-    assert reply.error.reason.startswith("the run came with another bundle")
-    assert not marker.exists()
-    assert "flfed_bundle" not in sys.modules
-    assert len(site.site.source.reads) == 1
-    site.bundle = bundle_sha256()
-    assert not site.answer(site.trained()).has_error()
-    assert "flfed_bundle" not in sys.modules and not marker.exists()
-
-
 def test_rows_come_from_what_is_frozen_and_only_for_this_site(gated):
     site = gated()
     assert site.refusal(site.trained()) is None
@@ -374,4 +328,4 @@ def test_rows_come_from_what_is_frozen_and_only_for_this_site(gated):
     with pytest.raises(Exception, match="this gate is of site 'site-01', not 'site-02'"):
         site.gate.find_site("site-02", site.study)
     with pytest.raises(Exception, match="the folder is of site"):
-        type(site.gate)(site.folder, replace(site.site, name="other"), expected_bundle="")
+        type(site.gate)(site.folder, replace(site.site, name="other"))

@@ -51,7 +51,7 @@ def request_of(site, kind: str) -> Message:
 def spoiled(site, change: Callable[[RecordDict], None], kind: str = TRAIN) -> tuple[Message, Message]:
     """Let a request in; return what leaves of a reply that was changed, and the reply itself."""
     message, context = request_of(site, kind), site.context()
-    assert site.gate.refusal(message, context, site.bundle) is None
+    assert site.gate.refusal(message, context) is None
     reply = SiteClient(site.gate.find_site, today=lambda: site.today).app()(message, context)
     if not reply.has_error():
         change(reply.content)
@@ -206,7 +206,7 @@ def test_the_bytes_of_a_day_are_capped_over_all_studies_and_come_back_the_next(g
 
     def gate() -> Gate:
         ledger = Ledger(site.folder.gate / "other.jsonl", clock=lambda: now[0])
-        return Gate(site.folder, site.site, today=lambda: now[0].date(), expected_bundle=site.bundle, ledger=ledger)
+        return Gate(site.folder, site.site, today=lambda: now[0].date(), ledger=ledger)
 
     site.policy(daily_bytes=2 * size + 10)
     site.gate = gate()

@@ -6,7 +6,6 @@ import struct
 import tomllib
 import warnings
 import zipfile
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from flfed.deployment.coordinator.certificates import Settings, certificate_text, initialise, new_authority
-from flfed.deployment.coordinator.kits import Kit, flwr_version, invite, packed
-from flfed.deployment.operator.join import check_authority, check_versions, read_kit, unpacked
+from flfed.deployment.coordinator.kits import flwr_version, invite, packed
+from flfed.deployment.operator.join import check_authority, read_kit, unpacked
 from flfed.errors import UsageError
 from flfed.paths import CoordinatorFolder
 
@@ -244,18 +243,11 @@ def test_certificates_that_no_site_should_trust_are_refused(tmp_path: Path):
         check_authority(own, now=NOW - timedelta(hours=2))
 
 
-def test_versions_that_could_not_work_together_are_refused(kit: Path):
-    read: Kit = read_kit(kit, now=NOW).kit
-    bundle, version = read.terms.bundle_sha256, read.terms.flfed
-    check_versions(read.terms, own_bundle=bundle, own_flfed=version)
+def test_a_kit_of_another_flower_is_refused(kit: Path, tmp_path: Path):
     major, minor = map(int, flwr_version().split("."))
     for other in (f"{major}.{minor + 1}", f"{major + 1}.{minor}"):
         with pytest.raises(UsageError, match=f"has Flower {other}, here is {flwr_version()}.*install flfed=="):
-            check_versions(replace(read.terms, flwr=other), own_bundle=bundle, own_flfed=version)
-    with pytest.raises(UsageError, match=r"has flfed .*, here is 99\.0; install flfed=="):
-        check_versions(read.terms, own_bundle="0" * 64, own_flfed="99.0")
-    with pytest.raises(UsageError, match="its bundle is not that of flfed"):
-        check_versions(read.terms, own_bundle="0" * 64, own_flfed=version)
+            read_kit(spoilt(kit, tmp_path, flwr=other), now=NOW)
 
 
 def test_what_is_no_small_file_is_refused(kit: Path, tmp_path: Path):

@@ -22,7 +22,7 @@ from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysRequest, ListRequest, UnmaskRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
-from tests.deployment.summing import BUNDLE, Consortium, SummingGrid
+from tests.deployment.summing import Consortium, SummingGrid
 
 FOUR = ["site-01", "site-02", "site-03", "site-04"]
 
@@ -40,7 +40,7 @@ class LyingServer:
         """Return a gate's reply."""
         context: Context = self.contexts[site]
         message = Message(request.to_record(), dst_node_id=context.node_id, message_type=kind)
-        return self.consortium.gates[site].answer(message, context, BUNDLE)
+        return self.consortium.gates[site].answer(message, context)
 
     def statements(self, sites: list[str]) -> dict[str, bytes]:
         """Return what each gate signs at enrolment."""
@@ -243,7 +243,7 @@ def test_what_another_process_of_the_site_opened_meanwhile_is_not_opened_otherwi
     context, gate = server.contexts[FOUR[0]], found.gates[FOUR[0]]
     request = ListRequest(kind=TRAIN, round=1, listed=listed(1, 2, 3))
     message = Message(request.to_record(), dst_node_id=context.node_id, message_type=LIST)
-    assert gate.refusal(message, context, BUNDLE) is None
+    assert gate.refusal(message, context) is None
     before = gate._in_sum(message, context)
     reply = gate._side(context).app()(message, context)
     found.restart(FOUR[0])  # a second gate on the same folder, which is asked for another list
@@ -265,7 +265,7 @@ def test_what_two_processes_of_the_site_are_asked_at_once_both_answer(four, kind
         requests[LIST] = ListRequest(kind=TRAIN, round=1, listed=listed(1, 2, 3))
     context, gate = server.contexts[FOUR[0]], found.gates[FOUR[0]]
     message = Message(requests[kind].to_record(), dst_node_id=context.node_id, message_type=kind)
-    assert gate.refusal(message, context, BUNDLE) is None
+    assert gate.refusal(message, context) is None
     before = gate._in_sum(message, context)
     found.restart(FOUR[0])  # a second gate on the same folder, which is asked the same meanwhile
     assert said(server.ask(FOUR[0], kind, requests[kind])) == ""

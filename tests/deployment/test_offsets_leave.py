@@ -157,7 +157,7 @@ def with_offset(section: Any) -> Callable[[RecordDict], None]:
 def leaving(site: Any, change: Callable[[RecordDict], None], *, offset: bool = False) -> Message:
     """Let an evaluation in; return what leaves of a reply that was changed."""
     message, context = final(site, offset=offset), site.context()
-    assert site.gate.refusal(message, context, site.bundle) is None
+    assert site.gate.refusal(message, context) is None
     reply = SiteClient(site.gate.find_site, today=lambda: site.today).app()(message, context)
     change(reply.content)
     left: Message = site.gate.leaving(message, reply, context)

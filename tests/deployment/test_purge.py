@@ -49,7 +49,7 @@ def trained(gated: Callable[..., Any]) -> Any:
 
 def answered(site: Any, **changes: Any) -> Any:
     """Return the gate's answer to a round."""
-    return site.gate.answer(site.trained(), site.context(**changes), site.bundle)
+    return site.gate.answer(site.trained(), site.context(**changes))
 
 
 def files_of(folder: SiteFolder, run: str = RUN) -> list[Path]:

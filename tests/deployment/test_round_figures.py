@@ -32,7 +32,7 @@ from flfed.updates.messages.secure_sum import KEYS, UNMASK, KeysRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 from tests.approval_text import details
 from tests.boosting import trees_study
-from tests.deployment.summing import BUNDLE, Consortium, Coordinator, SummingGrid
+from tests.deployment.summing import Consortium, Coordinator, SummingGrid
 from tests.deployment.test_secure_sums_killed import in_round
 from tests.deployment.test_secure_sums_lies import lying
 
@@ -230,7 +230,7 @@ class Chooser:
         """Return a gate's reply."""
         context = self.contexts[site]
         message = Message(request.to_record(), dst_node_id=context.node_id, message_type=kind)
-        return self.found.gates[site].answer(message, context, BUNDLE)
+        return self.found.gates[site].answer(message, context)
 
     def threshold(self, site: str, number: int, direction: np.ndarray, at: float) -> TrainReply:
         """Return the reply to a round whose model calls all rows beyond a threshold."""

@@ -15,7 +15,6 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed.deployment import site_app
-from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.gate.local_results import results_of
 from flfed.deployment.site_app import SITE, closed
 from flfed.deployment.site_app.pages.s50_results import judged
@@ -254,7 +253,7 @@ def test_an_approval_shows_what_was_signed_and_what_it_allows(ran: Any):
     site, _ = ran
     opened = page("approvals")
     said = words(opened)
-    for word in ('Purpose: "Test"', "Approved by Dr Kim", site.study.sha256(), "site-02, site-03", bundle_sha256()):
+    for word in ('Purpose: "Test"', "Approved by Dr Kim", site.study.sha256(), "site-02, site-03"):
         assert word in said.replace("**", "")
     key = site.study.sha256()
     opened.session_state[f"text-{key}"] = True
@@ -269,7 +268,7 @@ def test_an_approval_for_sums_shows_the_fingerprints_and_what_left_under_others(
     own = make_signing_key(site.folder)[0]
     pins = {NAME: own} | {f"site-{n:02}": gate_fingerprint(bytes([n]).hex() * 32) for n in (2, 3, 4)}
     study = Study.parse(re.sub(r"\[privacy\]", '[privacy]\nsecure-aggregation = "on"', site.study.text))
-    hashes = {"rows_sha256": "a" * 64, "schema_sha256": "b" * 64, "bundle_sha256": bundle_sha256()}
+    hashes = {"rows_sha256": "a" * 64, "schema_sha256": "b" * 64}
     approval.approve(
         site.folder, study, by="Dr Kim", co_sites=tuple(pins), sums=True, pins=pins, lifted=[NAME], **hashes
     )

@@ -194,7 +194,7 @@ def waiting(site: Any) -> None:
     """Have requests of a study refused that nobody here decided on."""
     study = Study.parse(site.study.text.replace('name = "small"', 'name = "second"', 1))
     for _ in range(3):
-        site.gate.answer(site.trained(), site.context(study=study.text), site.bundle)
+        site.gate.answer(site.trained(), site.context(study=study.text))
 
 
 def test_the_first_page_has_no_fault_and_says_what_waits(ran: Any, browser: Path):

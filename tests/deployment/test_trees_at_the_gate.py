@@ -19,7 +19,7 @@ from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.train import MARKS, SUMS, TRAIN, TREE, TREES_MISSING
 from tests.boosting import trees_study
-from tests.deployment.summing import BUNDLE, Consortium, Coordinator
+from tests.deployment.summing import Consortium, Coordinator
 
 Arrays = dict[str, np.ndarray]
 
@@ -107,7 +107,7 @@ def with_array(message: Message, name: str, change: Callable[[np.ndarray], np.nd
 
 def test_a_level_is_answered_once_and_again_alike_and_of_another_tree_not_at_all(gated: Consortium):
     site, message, context = asked_again(gated)
-    again = gated.gates[site].answer(message, context, BUNDLE)
+    again = gated.gates[site].answer(message, context)
     assert not again.has_error()
     left = [line.facts for line in gated.lines(site) if line.kind == TRAIN]
     assert left[-1]["level"] == 1 and left[-1]["attempt"] == 0
@@ -118,14 +118,14 @@ def test_a_level_is_answered_once_and_again_alike_and_of_another_tree_not_at_all
         return values
 
     with_array(message, TREE, other)
-    refused = gated.gates[site].answer(message, context, BUNDLE)
+    refused = gated.gates[site].answer(message, context)
     assert refused.has_error() and "another model in round 1" in refused.error.reason
 
 
 def test_other_nodes_of_the_same_tree_are_another_question(gated: Consortium):
     site, message, context = asked_again(gated)
     with_array(message, MARKS, lambda values: 1 - values)
-    refused = gated.gates[site].answer(message, context, BUNDLE)
+    refused = gated.gates[site].answer(message, context)
     assert refused.has_error() and "another model in round 1" in refused.error.reason
 
 
@@ -133,7 +133,7 @@ def test_a_tree_begins_anew_at_most_as_often_as_there_are_sites(gated: Consortiu
     site, message, context = asked_again(gated)
     for attempt, words in ((1.0, ""), (3.0, ""), (4.0, "may begin anew 3 times"), (0.5, "does not fit"), (-1.0, "fit")):
         message.content["settings"]["attempt"] = attempt
-        reply = gated.gates[site].answer(message, context, BUNDLE)
+        reply = gated.gates[site].answer(message, context)
         assert (words in reply.error.reason) if words else not reply.has_error(), attempt
 
 
@@ -147,7 +147,7 @@ BAD: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def test_a_tree_of_another_form_does_not_come_in(gated: Consortium, why: str):
     site, message, context = asked_again(gated)
     with_array(message, TREE, BAD[why])
-    reply = gated.gates[site].answer(message, context, BUNDLE)
+    reply = gated.gates[site].answer(message, context)
     assert reply.has_error() and "its section 'extra'" in reply.error.reason
 
 
@@ -176,7 +176,7 @@ def test_trees_that_come_under_the_hash_of_others_are_not_used(gated: Consortium
     arrays["cuts"][0, 0] -= 1
     message.content["arrays"] = ArrayRecord({key: Array(value) for key, value in arrays.items()})
     gated.restart(site)
-    reply = gated.gates[site].answer(message, context, BUNDLE)
+    reply = gated.gates[site].answer(message, context)
     assert reply.has_error() and str(TREES_MISSING) in reply.error.reason
 
 

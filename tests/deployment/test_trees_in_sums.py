@@ -26,7 +26,7 @@ from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, ListRequest
 from flfed.updates.messages.summarise import BINS, SUMMARISE
 from flfed.updates.messages.train import TRAIN
 from tests.boosting import trees_study
-from tests.deployment.summing import BUNDLE, Consortium, Coordinator, Fault, sharing_in_sums
+from tests.deployment.summing import Consortium, Coordinator, Fault, sharing_in_sums
 from tests.deployment.test_secure_sums_killed import arrays_without, either, ended, in_round
 from tests.deployment.test_spoilt_shares import spoiling
 
@@ -216,7 +216,7 @@ def test_a_site_confirms_no_second_list_within_a_tree(consortium: Make, monkeypa
 
     def confirm(listed: str) -> Message:
         request = ListRequest(kind=TRAIN, round=2, listed=listed)
-        return gate.answer(Message(request.to_record(), dst_node_id=1, message_type=LIST), context, BUNDLE)
+        return gate.answer(Message(request.to_record(), dst_node_id=1, message_type=LIST), context)
 
     refused = confirm(THREE)
     assert refused.has_error() and "another list of sites" in refused.error.reason
@@ -232,7 +232,7 @@ def test_a_site_that_has_no_list_of_the_root_goes_on_with_none(consortium: Make)
     StateFiles(open_reply_cache("site-01", str(context.run_config["run"]))).remove(LISTED)
     request = ListRequest(kind=TRAIN, round=2, listed=ALL)
     message = Message(request.to_record(), dst_node_id=1, message_type=LIST)
-    reply = found.gates["site-01"].answer(message, context, BUNDLE)
+    reply = found.gates["site-01"].answer(message, context)
     assert reply.has_error() and "another list of sites" in reply.error.reason
 
 
@@ -240,20 +240,20 @@ def test_a_tree_does_not_begin_anew(consortium: Make):
     found = consortium()
     site, message, context = at_level(found, TRAIN, 1)
     message.content["settings"] = ConfigRecord({**message.content["settings"], "attempt": 1.0})
-    reply = found.gates[site].answer(message, context, BUNDLE)
+    reply = found.gates[site].answer(message, context)
     assert reply.has_error() and "its section 'settings'" in reply.error.reason
 
 
 def test_other_nodes_at_the_same_level_are_not_masked(consortium: Make):
     found = consortium()
     site, message, context = at_level(found, TRAIN, 2)
-    again = found.gates[site].answer(message, context, BUNDLE)
+    again = found.gates[site].answer(message, context)
     kept = [line.facts["sha256"] for line in found.lines(site) if line.kind == TRAIN][-2:]
     assert not again.has_error() and kept[0] == kept[1]
     extra = {name: values.copy() for name, values in ndarrays(message.content, "extra").items()}
     extra["asked"] = 1 - extra["asked"]
     message.content["extra"] = ArrayRecord({name: Array(values) for name, values in extra.items()})
-    reply = found.gates[site].answer(message, context, BUNDLE)
+    reply = found.gates[site].answer(message, context)
     assert reply.has_error() and "another model in round 1" in reply.error.reason
 
 

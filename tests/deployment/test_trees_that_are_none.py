@@ -15,7 +15,7 @@ from flfed.rows.statistics.boosted_trees import SiteTrees
 from flfed.trees.forest import NODES, NoTrees, empty_forest
 from flfed.updates.messages.train import TREE
 from tests.boosting import trees_study
-from tests.deployment.summing import BUNDLE, Consortium
+from tests.deployment.summing import Consortium
 from tests.deployment.test_trees_at_the_gate import asked_again, consortium_of, with_array
 
 HANGS = 10
@@ -73,7 +73,7 @@ def test_a_site_says_that_arrays_are_no_trees(gated: Consortium):
         message.content["settings"]["attempt"] = float(attempt)
         with_array(message, TREE, partial(with_root, root=root))
         with soon():
-            reply = gated.gates[site].answer(message, context, BUNDLE)
+            reply = gated.gates[site].answer(message, context)
         assert reply.has_error() and "the arrays are no trees" in reply.error.reason, why
 
 

@@ -18,7 +18,7 @@ from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
-from tests.deployment.conftest import BUNDLE, TODAY
+from tests.deployment.conftest import TODAY
 
 ROUNDS = 12
 Ask = tuple[Message, dict[str, Any]]
@@ -30,7 +30,7 @@ class TwoGates:
 
     def __init__(self, site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.site = site
-        self.gates = [Gate(site.folder, site.site, today=lambda: TODAY, expected_bundle=BUNDLE) for _ in range(2)]
+        self.gates = [Gate(site.folder, site.site, today=lambda: TODAY) for _ in range(2)]
         self._together = Barrier(2, timeout=60)
         self._both = False
         plain = Leaving.used_up
@@ -47,7 +47,7 @@ class TwoGates:
     def ask(self, gate: int, asked: Ask) -> str:
         """Ask one gate, and return what it says to that; an empty text where it answers."""
         message, changes = asked
-        reply = self.gates[gate].answer(message, self.site.context(**changes), BUNDLE)
+        reply = self.gates[gate].answer(message, self.site.context(**changes))
         return str(reply.error.reason) if reply.has_error() else ""
 
     def ask_both(self, asked: tuple[Ask, Ask]) -> list[str]:

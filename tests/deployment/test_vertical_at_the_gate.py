@@ -49,7 +49,7 @@ from flfed.updates.vertical import residuals
 from flfed.updates.vertical.alignment import BYTES
 from tests.approval_text import details, ten_lines
 from tests.deployment.gate_scene import Impostor
-from tests.deployment.summing import BUNDLE, Consortium, SummingGrid
+from tests.deployment.summing import Consortium, SummingGrid
 
 RUN_NAME = "20261120-000001-aaaa"
 PEOPLE = 240
@@ -123,7 +123,7 @@ class Between:
     def ask(self, site: str, kind: str, content: Any) -> Message:
         record = content if isinstance(content, RecordDict) else content.to_record()
         message = Message(record, dst_node_id=self.contexts[site].node_id, message_type=kind)
-        return self.gates.gates[site].answer(message, self.contexts[site], BUNDLE)
+        return self.gates.gates[site].answer(message, self.contexts[site])
 
     def why(self, site: str, kind: str, content: Any) -> str:
         """Return why a gate refuses a message, which is a sentence and no failure of it."""

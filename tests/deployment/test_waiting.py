@@ -25,7 +25,7 @@ NOW = datetime.fromisoformat("2026-11-20T12:00:00+00:00")
 def request(site: Any, study: Study, times: int = 1) -> None:
     """Send requests of a study to the site's gate, which writes its refusals down."""
     for _ in range(times):
-        site.gate.answer(site.trained(), site.context(study=study.text), site.bundle)
+        site.gate.answer(site.trained(), site.context(study=study.text))
 
 
 def lines_of(site: Any) -> list[Any]:
@@ -56,11 +56,11 @@ def test_a_study_waits_for_this_site_from_its_first_refusal_until_a_person_decid
     # A changed text of an approved study waits by itself, with its name in the refusal.
     request(site, Study.parse(site.study.text.replace("seed = 7", "seed = 8")))
     assert "1 refusal: study 'small' was changed since it was decided about here" in words(page("status"))
-    # An approval for another version of flfed is no decision that counts. Decisions have whole seconds.
+    # An approval for other columns is no decision that counts. Decisions have whole seconds.
     time.sleep(1)
-    site.approve(second, bundle_sha256="0" * 64)
+    site.approve(second, schema_sha256="0" * 64)
     request(site, second)
-    assert "requested study second and got 1 refusal: the study was approved under another" in words(page("status"))
+    assert "requested study second and got 1 refusal: its schema of 'small' changed after" in words(page("status"))
 
 
 def test_an_approved_study_waits_for_the_coordinator_until_its_first_message(ran: Any):

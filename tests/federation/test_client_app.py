@@ -220,7 +220,7 @@ def test_an_exception_crosses_as_its_type_and_its_text_is_not_logged(small_sites
 
 def test_a_malformed_request_is_answered_with_what_it_lacks(small_sites, small_study, ask: Ask):
     site = small_sites(1)[0]
-    reply = ask(side_of(site), site.name, TRAIN, RecordDict({"config": ConfigRecord({"protocol": 1})}), small_study)
+    reply = ask(side_of(site), site.name, TRAIN, RecordDict({"config": ConfigRecord({"protocol": 2})}), small_study)
     assert reply.error.reason == "the message has no arrays 'arrays'"
 
 

@@ -60,7 +60,7 @@ def test_every_message_is_frozen_and_says_what_it_reveals():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("num-examples", -1), ("num-examples", 1.5), ("holdout-rows", -2), ("holdout-rows", None), ("protocol", 2)],
+    [("num-examples", -1), ("num-examples", 1.5), ("holdout-rows", -2), ("holdout-rows", None), ("protocol", 1)],
 )
 def test_counts_that_no_site_has_are_malformed(key: str, value: Any):
     record = through_bytes(REPLY.to_record())

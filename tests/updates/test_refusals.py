@@ -204,7 +204,7 @@ def test_signs_that_turn_a_line_around_are_taken_out():
 
 
 def enrolled(**values: object) -> EnrolReply:
-    config = {"protocol": 1, "site": "ward", "title": "Ward", "version": "0.1", "accepted": False, "reason": "no"}
+    config = {"protocol": 2, "site": "ward", "title": "Ward", "version": "0.1", "accepted": False, "reason": "no"}
     return EnrolReply.from_record(RecordDict({"config": ConfigRecord(config | values)}))
 
 

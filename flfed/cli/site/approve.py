@@ -288,7 +288,6 @@ def _check_rows(folder: SiteFolder, proposal: Proposal) -> None:
 
 
 def _approved(folder: SiteFolder, proposal: Proposal, by: str) -> Approval:
-    from flfed.deployment.bundle import bundle_sha256
     from flfed.deployment.site_state.approval import approve
     from flfed.deployment.site_state.freeze import freeze_first, list_changed
     from flfed.deployment.site_state.trusted_files import coordinator_of
@@ -314,7 +313,6 @@ def _approved(folder: SiteFolder, proposal: Proposal, by: str) -> Approval:
         co_sites=proposal.co_sites,
         rows_sha256=facts.sha256,
         schema_sha256=schema_sha256,
-        bundle_sha256=bundle_sha256(),
         coordinator=coordinator_of(folder),
         **vars(proposal.agreement),
     )

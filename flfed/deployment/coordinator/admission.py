@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import flfed
 from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError, nearest
 from flfed.files import locked, note, read_up_to, write_whole
@@ -31,14 +33,24 @@ from flfed.signatures import (
     read_node_fingerprint,
     spoken_fingerprint,
 )
+from flfed.updates.messages.kinds import PROTOCOL
 from flfed.words import flfed_error, usage_error
 
 FORMAT = 1
 LARGEST = 16_384
 """Bytes of an admission file; a real one has about 750."""
 OPTIONAL = {"gate-key": str}
-"""Keys that an admission may lack: one of an earlier version, or of a site whose gate is another user's."""
-ADMISSION = {"format": int, "site": str, "public-key": str, "invitation": str, "flfed": str, "signature": str}
+"""Keys that an admission may lack: that of a site whose gate is another user's has no key of the gate."""
+VERSION = re.compile(r"[0-9A-Za-z.+!-]{1,40}")
+ADMISSION = {
+    "format": int,
+    "protocol": int,
+    "site": str,
+    "public-key": str,
+    "invitation": str,
+    "flfed": str,
+    "signature": str,
+}
 
 
 @dataclass(frozen=True)
@@ -374,6 +386,8 @@ def read_admission(file: Path) -> dict[str, Any]:
     Each key is present and has its type. Nothing of the content is trusted yet.
     """
     content = _parsed(file)
+    if isinstance(content, dict) and "format" in content:
+        check_protocol(content, "admission")
     # Exactly these keys: an unknown one could mean something to another version.
     right = isinstance(content, dict) and content.keys() - OPTIONAL.keys() == ADMISSION.keys()
     kinds = ADMISSION | OPTIONAL
@@ -387,6 +401,18 @@ def read_admission(file: Path) -> dict[str, Any]:
     if "gate-key" in content and read_gate_fingerprint(content["gate-key"]) != content["gate-key"]:
         raise usage_error("coordinator.admission.gate")
     return dict(content)
+
+
+def check_protocol(facts: Mapping[str, Any], file: str) -> None:
+    """Refuse a kit or an admission of another protocol of the messages, with both and what to do."""
+    # Protocol 1 named itself in messages only.
+    theirs = facts.get("protocol", 1)
+    if type(theirs) is int and theirs == PROTOCOL:
+        return
+    version = str(facts.get("flfed"))
+    made_by = version if VERSION.fullmatch(version) else "unknown"
+    versions = {"theirs": repr(theirs)[:20], "ours": PROTOCOL, "made_by": made_by, "own": flfed.__version__}
+    raise usage_error(f"coordinator.protocol.{file}", **versions)
 
 
 def _parsed(file: Path) -> Any:
@@ -462,8 +488,5 @@ def _read(file: Path) -> Membership:
 
 
 def _write(folder: CoordinatorFolder, member: Membership) -> None:
-    facts = kebab_keys(asdict(member))
-    # Left out where it is empty, so that an earlier version reads the file.
-    if not member.gate_key:
-        del facts["gate-key"]
-    write_whole(folder.sites / f"{member.site}.json", f"{json.dumps(facts, indent=2)}\n".encode())
+    content = json.dumps(kebab_keys(asdict(member)), indent=2)
+    write_whole(folder.sites / f"{member.site}.json", f"{content}\n".encode())

@@ -21,20 +21,26 @@ import tomli_w
 
 import flfed
 from flfed.callbacks import now_utc
-from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.cards import CardList, check_gates
-from flfed.deployment.coordinator.admission import Membership, check_days, members, new_invitation
+from flfed.deployment.coordinator.admission import (
+    VERSION,
+    Membership,
+    check_days,
+    check_protocol,
+    members,
+    new_invitation,
+)
 from flfed.deployment.coordinator.certificates import Settings, settings, signing_key, trusted
 from flfed.files import note, write_whole
 from flfed.parsers import parse_toml, read_text
 from flfed.paths import NAME, CoordinatorFolder
 from flfed.registry import kebab, kebab_keys, snake
 from flfed.signatures import HASH, signing_public
+from flfed.updates.messages.kinds import PROTOCOL
 from flfed.words import usage_error
 
 FORMAT = 1
 MEMBERS = ("kit.toml", "ca.crt")
-VERSION = re.compile(r"[0-9A-Za-z.+!-]{1,40}")
 MAJOR_MINOR = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
 
 
@@ -46,8 +52,8 @@ class Terms:
     ----------
     coordinator, address : str
         Its title, and "host:port".
-    ca_sha256, signing_key, bundle_sha256 : str, 64 hex digits
-        Hash of the certificate to trust, public Ed25519 key, hash of the bundle that may run.
+    ca_sha256, signing_key : str, 64 hex digits
+        Hash of the certificate to trust, public Ed25519 key.
     flfed, flwr : str
         Its version, and Flower's "major.minor".
     """
@@ -56,14 +62,13 @@ class Terms:
     address: str
     ca_sha256: str
     signing_key: str
-    bundle_sha256: str
     flfed: str
     flwr: str
 
     def __post_init__(self) -> None:
         """Refuse malformed values."""
         Settings(self.coordinator, self.address)
-        for name in ("ca_sha256", "signing_key", "bundle_sha256"):
+        for name in ("ca_sha256", "signing_key"):
             _match(name, getattr(self, name), HASH)
         _match("flfed", self.flfed, VERSION)
         _match("flwr", self.flwr, MAJOR_MINOR)
@@ -99,7 +104,7 @@ class Kit:
     def as_toml(self) -> str:
         """Return the text of `kit.toml`."""
         own = {"site": self.site, "invitation": self.invitation, "expires": self.expires}
-        return tomli_w.dumps({"format": FORMAT, **kebab_keys(asdict(self.terms)), **own})
+        return tomli_w.dumps({"format": FORMAT, "protocol": PROTOCOL, **kebab_keys(asdict(self.terms)), **own})
 
 
 def kit_of(facts: Mapping[str, object]) -> Kit:
@@ -108,14 +113,15 @@ def kit_of(facts: Mapping[str, object]) -> Kit:
     Raises
     ------
     UsageError
-        If a key is missing, unknown, or malformed.
+        If it is of another protocol, or a key is missing, unknown, or malformed.
     """
+    check_protocol(facts, "kit")
     if type(facts.get("format")) is not int or facts["format"] != FORMAT:
         raise usage_error("coordinator.kits.format")
     names = [kebab(name) for name in Terms.__dataclass_fields__]
     expected = {*names, "site", "invitation", "expires"}
     # Missing and unknown keys are both refused: a newer version may mean something by an unknown one.
-    if odd := facts.keys() ^ {*expected, "format"}:
+    if odd := facts.keys() ^ {*expected, "format", "protocol"}:
         raise usage_error("coordinator.kits.keys", keys=", ".join(repr(name[:40]) for name in sorted(odd)[:3]))
     if not all(isinstance(facts[name], str) for name in expected):
         raise usage_error("coordinator.kits.text")
@@ -185,7 +191,6 @@ def invite(folder: CoordinatorFolder, site: str, *, to: Path, days: int = 14, no
         coordinator_settings.address,
         hashlib.sha256(ca).hexdigest(),
         signing_public(signing_key(folder)),
-        bundle_sha256(),
         flfed.__version__,
         flwr_version(),
     )

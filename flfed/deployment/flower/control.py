@@ -5,6 +5,7 @@ The coordinator manages nodes and runs by it; its process acquires and conducts 
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any, Self
 import httpx
 
 from flfed import flower_names
-from flfed.deployment.bundle import bundle, bundle_sha256
+from flfed.deployment.bundle import bundle
 from flfed.deployment.flower.link import TIMEOUT_SECONDS, Link, Node
 from flfed.errors import FlfedError
 from flfed.files import locked
@@ -113,7 +114,7 @@ class Control:
 
         Return its number in Flower.
         """
-        fab = {"hash_str": bundle_sha256(), "content": bundle()}
+        fab = {"hash_str": hashlib.sha256(bundle()).hexdigest(), "content": bundle()}
         config = flower_names.user_config_to_proto(dict(run_config))
         with in_words():
             return ask(self._flower.StartRun, fab=fab, override_config=config, federation="", app_spec="").run_id

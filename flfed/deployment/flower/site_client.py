@@ -2,15 +2,12 @@
 
 It reads one message at a time over the relay and executes none of it.
 
-The bundle that a task names is read as bytes and hashed; nothing here installs it
-(`flwr.cli.install`) or imports it.
+Nothing here opens, installs (`flwr.cli.install`) or imports the bundle that a task brings.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
 import math
 import threading
 import time
@@ -153,15 +150,10 @@ class Task:
         The message without content: its sender, kind and run.
     context : Context
         With the site's name (`node_config`) and the run's settings (`run_config`).
-    bundle : bytes
-        The run's named code. Never installed, never imported.
-    bundle_sha256 : str
-        Of the bundle's bytes.
     """
 
     envelope: Message
     context: Context
-    bundle_sha256: str
     _client: NodeClient
     _contents: dict[str, bytes]
     _beating: flower_names.HeartbeatSender
@@ -255,7 +247,7 @@ class Tasks:
         LinkLost
             If the node cannot be reached.
         MalformedMessage
-            If the message is too large, or its bundle differs from its claim; an error reply was sent.
+            If the message is too large or malformed; an error reply was sent.
         """
         with _link():
             response = ask(self._client.AcquireTask, supported_task_types=[KIND])
@@ -291,7 +283,7 @@ class Tasks:
         node = envelope.metadata.dst_node_id
         identity.node_id = node
         context = Context(envelope.metadata.run_id, node, {}, RecordDict(), {})
-        task = Task(envelope, context, "", client, {}, flower_names.HeartbeatSender(_beat(client)), self._leaving)
+        task = Task(envelope, context, client, {}, flower_names.HeartbeatSender(_beat(client)), self._leaving)
         task._beating.start()
         try:
             self._fill(task, ask(client.PullTaskInput))
@@ -309,14 +301,8 @@ class Tasks:
         return task
 
     def _fill(self, task: Task, task_input: Any) -> None:
-        """Add the context and the checked bundle to a task."""
-        digest = hashlib.sha256(task_input.fab.content).hexdigest()
+        """Add the context to a task; the bundle that came with it is not read."""
         task.context = flower_names.context_from_proto(task_input.context)
-        task.bundle_sha256 = digest
-        # Two places name the bundle; both must name these exact bytes.
-        for claimed in (task_input.fab.hash_str, task_input.run.fab_hash):
-            if not hmac.compare_digest(claimed.encode(), digest.encode()):
-                raise MalformedMessage(Refusal("false-bundle"))
         if task_input.context.run_id != task.envelope.metadata.run_id:
             raise MalformedMessage(Refusal("two-runs"))
 

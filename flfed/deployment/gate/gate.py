@@ -5,13 +5,11 @@ It decides whether a message is answered at all, and with which rows. No row is 
 
 from __future__ import annotations
 
-import hmac
 from collections import OrderedDict, deque
 from functools import partial
 
 from flwr.app import Context, Message
 
-import flfed
 from flfed.callbacks import Today, today_utc
 from flfed.deployment.gate.local_results import keep_result
 from flfed.deployment.gate.message_check import message_defect
@@ -35,7 +33,7 @@ from flfed.updates.checkpoints.site_state import encoder_refusal, run_state, who
 from flfed.updates.messages.kinds import AUDIT, KINDS
 
 
-#   message ──► bundle ──► kind ──► site's name ──► present policy ──► study ──► sections ──► limits ──► client app
+#   message ──► kind ──► site's name ──► present policy ──► study ──► sections ──► limits ──► client app
 #                                                                        │                                 │
 #      pause, approval of this exact text, expiry, the policy's limits, ◄┘                                 │
 #      the frozen rows, the other sites of the run                                                         │
@@ -56,8 +54,6 @@ class Gate:
         As the institution installed it; its rows are served from a snapshot.
     today : callable
         Returns the date; tests pass their own.
-    expected_bundle : str
-        SHA-256 of the bundle that every run must bring.
     ledger : Ledger, optional
         Default: the site's own.
     """
@@ -68,15 +64,13 @@ class Gate:
         site: Site,
         *,
         today: Today = today_utc,
-        expected_bundle: str,
         ledger: Ledger | None = None,
     ) -> None:
         if site.name != folder.site:
             raise UsageError(f"the folder is of site {folder.site!r}, the package of site {site.name!r}")
         self.folder = folder
         self._today = today
-        self._bundle = expected_bundle
-        self._studies = StudyAdmission(folder, site, today=today, expected_bundle=expected_bundle)
+        self._studies = StudyAdmission(folder, site, today=today)
         self._ledger = ledger or ledger_of(folder)
         self._continuity = Continuity(folder, self._ledger)
         self._leaving = Leaving(site, self._continuity, today)
@@ -90,7 +84,7 @@ class Gate:
         """The site, with its present policy."""
         return self._studies.site
 
-    def answer(self, message: Message, context: Context, fab_sha256: str) -> Message:
+    def answer(self, message: Message, context: Context) -> Message:
         """Return the reply to a message, or an error.
 
         The reply is the installed client app's where it may leave; else an error reply states the reason.
@@ -98,20 +92,20 @@ class Gate:
         The ledger has its line before this returns. An erasure waits until then (`operator.purge`).
         """
         with locked(self.folder.gate, ANSWERING, shared=True):
-            return self._answer(message, context, fab_sha256)
+            return self._answer(message, context)
 
-    def _answer(self, message: Message, context: Context, fab_sha256: str) -> Message:
+    def _answer(self, message: Message, context: Context) -> Message:
         # Checks and hashes see the message as if its encoder had crossed whole.
         message = whole_message(message, run_state(self.folder.site, context))
         # Nothing is computed for a message that is refused.
-        if reason := self.refusal(message, context, fab_sha256):
+        if reason := self.refusal(message, context):
             return self.leaving(message, error_reply(reason, message), context)
         # Requests for the ledger need no study's rows, so the client app is not opened for them.
         answers = answer_seal if message.metadata.message_type in SEALERS else self._side(context).app()
         in_sum = self._in_sum(message, context)  # before a comparison ends the site's state of the run
         return self.leaving(message, answers(message, context), context, in_sum)
 
-    def refusal(self, message: Message, context: Context, fab_sha256: str) -> Refusal | None:
+    def refusal(self, message: Message, context: Context) -> Refusal | None:
         """Return why a message is refused.
 
         None where it is not. No row is read.
@@ -121,11 +115,9 @@ class Gate:
         message : Message
         context : Context
             Its run config has the study's text, the repeat, the run's name and the requested sites.
-        fab_sha256 : str
-            Of the run's bundle, which is never opened.
         """
         try:
-            self._check(message, context, fab_sha256)
+            self._check(message, context)
         except Refused as error:
             reason = refusal_of(error)
             # The gate's own sentences are stored: they may leave without a second check.
@@ -236,14 +228,11 @@ class Gate:
             self._sides.clear()
             self._leaving = Leaving(self.site, self._continuity, self._today)
 
-    def _check(self, message: Message, context: Context, fab_sha256: str) -> None:
+    def _check(self, message: Message, context: Context) -> None:
         """Refuse a message at its first defect.
 
         The sender is checked first, then the request. Raises `Refused`.
         """
-        # Constant time: the duration of a comparison shows nothing of the expected hash.
-        if not hmac.compare_digest(fab_sha256.encode(), self._bundle.encode()):
-            reject("other-bundle", version=flfed.__version__)
         kind = message.metadata.message_type
         if kind not in KINDS:
             reject("kind-unknown", kind=kind[:40], known=", ".join(KINDS))

@@ -6,7 +6,6 @@ They come before any row is read.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import logging
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
@@ -179,8 +178,6 @@ class StudyAdmission:
         As the institution installed it.
     today : callable
         Returns the date.
-    expected_bundle : str
-        SHA-256 of the bundle that an approval must be for.
 
     Attributes
     ----------
@@ -188,11 +185,10 @@ class StudyAdmission:
         With the policy that was adopted last.
     """
 
-    def __init__(self, folder: SiteFolder, site: Site, *, today: Today, expected_bundle: str) -> None:
+    def __init__(self, folder: SiteFolder, site: Site, *, today: Today) -> None:
         self.site = site
         self._folder = folder
         self._today = today
-        self._bundle = expected_bundle
         self._policy_file = site.folder / "policy.toml" if site.folder else None
         self._policy_of_none = None if self._policy_file and self._policy_file.is_file() else site.policy
         self._admitted: OrderedDict[str, StudyMessages] = OrderedDict()
@@ -377,9 +373,7 @@ class StudyAdmission:
             reject("decided-against", decision=approval.decision, day=approval.at[:10])
         if lost:
             reject("approved-before-loss")
-        # An approval is valid for its code and its coordinator, and for no others.
-        if not hmac.compare_digest(approval.bundle_sha256, self._bundle):
-            reject("approved-other-version")
+        # An approval is valid for its coordinator, and for no other.
         if other_coordinator(self._folder, approval.coordinator):
             reject("approved-other-coordinator")
         # Other sites pin the earlier key: with another one this site could not take part.

@@ -26,13 +26,11 @@ from cryptography import x509
 import flfed
 from flfed import signatures
 from flfed.callbacks import now_utc
-from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.coordinator.certificates import certificate_text, certificates
 from flfed.deployment.coordinator.kits import (
     FORMAT,
     MEMBERS,
     Kit,
-    Terms,
     check_folder,
     flwr_version,
     kit_of,
@@ -44,6 +42,7 @@ from flfed.files import SHARED, locked, note, read_up_to, write_whole
 from flfed.parsers import parse_toml
 from flfed.paths import SiteFolder, home, private_folder
 from flfed.registry import kebab_keys
+from flfed.updates.messages.kinds import PROTOCOL
 from flfed.words import flfed_error, usage_error
 
 
@@ -180,7 +179,8 @@ def _written(folder: SiteFolder, read: Read, to: Path, now: datetime) -> Joined:
     key = signatures.new_node_key()
     gate_key = "" if is_elsewhere(folder) else make_signing_key(folder)[0]
     public = signatures.public_text(key.public_key())
-    facts = {"format": FORMAT, "site": kit.site, "public-key": public, "invitation": kit.invitation}
+    facts = {"format": FORMAT, "protocol": PROTOCOL, "site": kit.site, "public-key": public}
+    facts["invitation"] = kit.invitation
     facts["flfed"] = flfed.__version__
     if gate_key:
         facts["gate-key"] = gate_key
@@ -208,7 +208,6 @@ def _written(folder: SiteFolder, read: Read, to: Path, now: datetime) -> Joined:
         "format": FORMAT,
         "site": folder.site,
         "coordinator": kit.terms.coordinator,
-        "bundle-sha256": kit.terms.bundle_sha256,
         "signing-key": kit.terms.signing_key,
     }
     write_whole(folder.terms, tomli_w.dumps(for_gate).encode(), mode=SHARED)
@@ -278,7 +277,10 @@ def read_kit(path: Path, *, now: datetime) -> Read:
         With the first reason why it is refused.
     """
     read = open_kit(path)
-    check_versions(read.kit.terms, own_bundle=bundle_sha256(), own_flfed=flfed.__version__)
+    terms = read.kit.terms
+    # Flower's messages differ between its minor versions; its patches do not matter.
+    if terms.flwr != flwr_version():
+        raise usage_error("join.kit.flower", theirs=terms.flwr, own=flwr_version(), flfed=terms.flfed)
     check_authority(read.ca, now=now)
     if now >= moment("expires", read.kit.expires):
         raise usage_error("join.kit.expired", expires=read.kit.expires)
@@ -380,15 +382,3 @@ def _is_authority(certificate: x509.Certificate) -> bool:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return False
-
-
-def check_versions(terms: Terms, *, own_bundle: str, own_flfed: str) -> None:
-    """Refuse a kit that needs another version: this machine's flfed or Flower could not take part under it."""
-    # Flower's messages differ between its minor versions; its patches do not matter.
-    if terms.flwr != flwr_version():
-        raise usage_error("join.terms.flower", theirs=terms.flwr, own=flwr_version(), flfed=terms.flfed)
-    if terms.bundle_sha256 != own_bundle and terms.flfed != own_flfed:
-        raise usage_error("join.terms.version", theirs=terms.flfed, own=own_flfed)
-    # The same version with another hash: one of the two installations is not as it was released.
-    if terms.bundle_sha256 != own_bundle:
-        raise usage_error("join.terms.bundle", own=own_flfed)

@@ -11,7 +11,6 @@ from itertools import islice
 from typing import Any
 
 from flfed.callbacks import today_utc
-from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.gate.study_policy import StudyAdmission
 from flfed.deployment.operator.join import joined
 from flfed.deployment.operator.outbound_proxy import read_proxy
@@ -89,7 +88,7 @@ last, problems
             facts["comparisons"] = comparisons_left(folder, policy, site.datasets)
     with _noted(problems):
         # What the gate asks is asked, so that the status cannot differ from what it does.
-        admission = StudyAdmission(folder, site, today=today_utc, expected_bundle=bundle_sha256())
+        admission = StudyAdmission(folder, site, today=today_utc)
         for one in approval.approvals(folder):
             facts["studies"].append({**one.facts(), "reason": admission.standing(one) or blocked})
     problems += ledger_of(folder).open_to_others()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from flfed.deployment.flower.site_client import Task, Tasks
 
-    Compute = Callable[[Message, Context, str], Message]
+    Compute = Callable[[Message, Context], Message]
 
 LOG = logging.getLogger("flfed.gate")
 LEAST = 0.05
@@ -38,7 +38,7 @@ class Executor:
     ----------
     tasks : Tasks
         Source of the messages.
-    answer : callable (message, context, bundle's SHA-256) → Message
+    answer : callable (message, context) → Message
         The gate's decisions around the installed client app. An exception becomes an error reply that names its
         type; only flfed's own sentences cross (`redaction.redact`).
     pulse : Pulse
@@ -107,7 +107,7 @@ class Executor:
         answered: list[Message] = []
 
         def ask(*_: object) -> Message:
-            answered.append(self._answer(task.message, task.context, task.bundle_sha256))
+            answered.append(self._answer(task.message, task.context))
             return answered[0]
 
         try:

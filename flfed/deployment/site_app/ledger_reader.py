@@ -38,7 +38,7 @@ _COMPARED = COMPARE.rpartition(".")[2]
 MOST_LINES = 200
 """Number of last lines of a study, or of a day, on the page."""
 NEED_DECISION = {
-    "not-approved", "study-changed", "approved-other-version", "approved-other-coordinator", "approved-other-key",
+    "not-approved", "study-changed", "approved-other-coordinator", "approved-other-key",
     "approved-before-loss", "sums-not-approved", "rows-changed", "schema-changed-after-approval",
 }  # fmt: skip
 """Codes of refusals that a person of the site can end by a decision."""

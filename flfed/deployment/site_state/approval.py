@@ -49,8 +49,8 @@ class Approval:
         Who decided, and when (UTC, ISO 8601).
     co_sites : tuple of str
         The other sites that may take part, in name order.
-    rows_sha256, schema_sha256, bundle_sha256 : str
-        Of the frozen rows, of the columns' schema, and of the installed flfed.
+    rows_sha256, schema_sha256 : str
+        Of the frozen rows, and of the columns' schema.
     coordinator : str
         The coordinator that the site had joined; empty where it had joined none.
     earlier : tuple of str
@@ -78,7 +78,6 @@ class Approval:
     co_sites: tuple[str, ...] = ()
     rows_sha256: str = ""
     schema_sha256: str = ""
-    bundle_sha256: str = ""
     coordinator: str = ""
     earlier: tuple[str, ...] = ()
     sums: bool = False
@@ -94,8 +93,7 @@ class Approval:
 
     def to_json(self) -> str:
         """Return the text of its file."""
-        facts = {key: value for key, value in asdict(self).items() if value or key not in _LATER}
-        return json.dumps(kebab_keys(facts), indent=2, ensure_ascii=False)
+        return json.dumps(kebab_keys(asdict(self)), indent=2, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: bytes) -> Approval:
@@ -111,8 +109,6 @@ class Approval:
 
 
 _READER = TypeAdapter(Approval)
-_LATER = ("sums", "pins", "lifted", "ledger")
-"""Fields that a file has only where they are set, so that an earlier version can read the others."""
 
 
 def approval_of(folder: SiteFolder, study_sha256: str) -> Approval | None:
@@ -165,7 +161,6 @@ def approve(
     co_sites: Sequence[str],
     rows_sha256: str,
     schema_sha256: str,
-    bundle_sha256: str,
     coordinator: str = "",
     sums: bool = False,
     pins: Mapping[str, str] | None = None,
@@ -195,7 +190,6 @@ def approve(
         co_sites=names,
         rows_sha256=rows_sha256,
         schema_sha256=schema_sha256,
-        bundle_sha256=bundle_sha256,
         coordinator=coordinator,
         sums=sums,
         pins=dict(pins or {}),

@@ -16,8 +16,9 @@ from flwr.app import RecordDict
 from flfed.refusals import Refusal, recorded, unmarked
 from flfed.study.tables import LEAST_COHORT, Sharing
 from flfed.updates.messages import fields, kinds
-from flfed.updates.messages.fields import PROTOCOL, TITLE, MalformedMessage, PlainMessage
+from flfed.updates.messages.fields import TITLE, MalformedMessage, PlainMessage
 from flfed.updates.messages.in_memory import kebab_record, record_of
+from flfed.updates.messages.kinds import PROTOCOL
 
 ENROL = kinds.ENROL
 

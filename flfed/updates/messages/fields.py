@@ -38,9 +38,9 @@ from flfed.summaries.score_bins import BINS
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.in_memory import STYPE, InMemoryArray, Sizes, kebab_record, record_of
+from flfed.updates.messages.kinds import PROTOCOL
 from flfed.words import sentences
 
-PROTOCOL = 1
 COUNTS = tuple(map(np.dtype, (np.uint16, np.uint32)))
 """Types of counts of rows by class and predicted probability."""
 LARGEST = 2**53

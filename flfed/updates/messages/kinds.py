@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from flfed.study.study import Study
 
+PROTOCOL = 2
+"""Version of the messages, of kits and of admissions: both sides of a message, and of joining, must have one."""
 ENROL = "query.enrol"
 SUMMARISE = "query.summarise"
 BINS = "query.bins"

@@ -21,7 +21,6 @@ from flfed.summaries.score_bins import RowScores
 from flfed.summaries.summary import Encoder, Summary, arrays_sha256
 from flfed.updates.arrays import CIPHERTEXT, Arrays
 from flfed.updates.messages import fields, kinds
-from flfed.updates.messages.fields import PROTOCOL
 from flfed.updates.messages.in_memory import (
     InMemoryRecord,
     array_record,
@@ -31,6 +30,7 @@ from flfed.updates.messages.in_memory import (
     metric_record,
     record_of,
 )
+from flfed.updates.messages.kinds import PROTOCOL
 from flfed.updates.messages.secure_sum import ENCRYPTED, Masked, read_encrypted
 
 TRAIN = kinds.TRAIN

@@ -37,6 +37,7 @@ from flfed.signatures import (
     sign_as_node,
     spoken_fingerprint,
 )
+from flfed.updates.messages.kinds import PROTOCOL
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -53,7 +54,8 @@ def folder(tmp_path: Path) -> CoordinatorFolder:
 def admission(tmp_path: Path, site: str, code: str, key=None, /, *, signer=None, **changed: object) -> Path:
     """Write an admission file of a site; `changed` after the signature was made."""
     key = key or new_node_key()
-    facts = {"format": 1, "site": site, "public-key": public_text(key.public_key()), "invitation": code, "flfed": "1"}
+    facts = {"format": 1, "protocol": PROTOCOL, "site": site, "public-key": public_text(key.public_key())}
+    facts |= {"invitation": code, "flfed": "1"}
     whole = {**facts, "signature": sign_as_node(facts, signer or key), **changed}
     file = tmp_path / f"{site}.admission"
     file.write_bytes(canonical({name: value for name, value in whole.items() if value is not None}))

@@ -131,7 +131,7 @@ class GateTarget:
     Parameters
     ----------
     site : Gated or alike
-        With `gate`, `bundle` and `context(run=…)`.
+        With `gate` and `context(run=…)`.
     kinds : frozenset of str
         That its study asks for.
     requests : list of Message
@@ -181,7 +181,7 @@ def fuzz_gates(targets: list[GateTarget], messages: int, seed: int) -> Found:
 def answered(found: Found, target: GateTarget, message: Message, chance: random.Random, about: Any) -> Message | None:
     try:
         context = target.site.context(run=f"2026-{chance.randrange(4)}")
-        return target.site.gate.answer(message, context, target.site.bundle)
+        return target.site.gate.answer(message, context)
     except Exception as error:  # noqa: BLE001
         found.fault("the gate failed", repr(error), *about)
         return None

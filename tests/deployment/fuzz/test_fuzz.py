@@ -36,7 +36,7 @@ from tests.deployment.fuzz.targets import (
     fuzz_gates,
     templates_of,
 )
-from tests.deployment.summing import BUNDLE, Consortium, SummingGrid, begun, conduct
+from tests.deployment.summing import Consortium, SummingGrid, begun, conduct
 
 pytestmark = [pytest.mark.studies, pytest.mark.timeout(7200)]
 
@@ -64,7 +64,7 @@ class Summing:
     """One site of secure sums, as a gate's target."""
 
     def __init__(self, found: Consortium, name: str) -> None:
-        self.found, self.name, self.study, self.bundle = found, name, found.study, BUNDLE
+        self.found, self.name, self.study = found, name, found.study
         self.folder = found.folders[name]
 
     @property

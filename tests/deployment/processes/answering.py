@@ -57,7 +57,7 @@ def make(folder: SiteFolder) -> tuple[Callable[..., Message], Callable[..., Mess
 
     time.sleep(float(sys.argv[2]) if len(sys.argv) > 2 else 0)
 
-    def answer(message: Message, context: Context, bundle: str) -> Message:
+    def answer(message: Message, context: Context) -> Message:
         asked = message.content["config"]
         if "sleep" in asked:
             time.sleep(float(asked["sleep"]))
@@ -70,7 +70,7 @@ def make(folder: SiteFolder) -> tuple[Callable[..., Message], Callable[..., Mess
         if "raise" in asked:
             raise KeyError(asked["raise"])
         found = {
-            "site": str(context.node_config["site"]), "process": os.getpid(), "user": os.getuid(), "bundle": bundle,
+            "site": str(context.node_config["site"]), "process": os.getpid(), "user": os.getuid(),
             "reached": reached(list(asked.get("addresses", []))) or ["none"],
             "read": [tried(Path(path).read_bytes) for path in asked.get("files", [])] or ["none"],
         }  # fmt: skip

@@ -90,23 +90,24 @@ class GateNode:
         self,
         message: Message | None = None,
         *,
-        claimed: str = "",
+        run: int = RUN,
         bundle: bytes = BUNDLE,
         late: float = 0,
         download: float = 0,
     ) -> str:
         """Let a message wait for the gate; return its id.
 
-        `late` seconds pass before each part of it, and `download` seconds between its envelope and all parts.
+        Its context is of a run, the message's own by default. `late` seconds pass before each part of it, and
+        `download` seconds between its envelope and all parts.
         """
         message = message or self.message()
-        digest = claimed or hashlib.sha256(bundle).hexdigest()
-        run = Run.create_empty(RUN)
-        run.fab_hash = digest
+        digest = hashlib.sha256(bundle).hexdigest()
+        created = Run.create_empty(RUN)
+        created.fab_hash = digest
         config = {"study": "text", "sites": "site-a,site-b"}
-        context = Context(RUN, NODE, {"site": "site-a"}, RecordDict(), config)
-        self.state.set_run_series_context(run.series_id, context)
-        self.state.store_run(run)
+        context = Context(run, NODE, {"site": "site-a"}, RecordDict(), config)
+        self.state.set_run_series_context(created.series_id, context)
+        self.state.store_run(created)
         self.state.fab_store[digest] = Fab(digest, bundle, {})
         assert self.state.create_task(TaskType.CLIENT_APP, RUN, digest) is not None
         time.sleep(late)

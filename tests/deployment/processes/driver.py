@@ -72,7 +72,7 @@ class Driver:
         TaskIdentity.node_id = given.context.node_id
         self.grid.set_run(run_from_proto(given.run))
         self.context = given.context
-        return {"bundle": fab.hash_str}
+        return {"run": fab.hash_str}
 
     def nodes(self, count: int, seconds: float = 90) -> dict[str, Any]:
         end = time.monotonic() + seconds

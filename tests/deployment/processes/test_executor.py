@@ -37,12 +37,12 @@ answered_by = list[int]()
 """Processes that answered, one a message."""
 
 
-def echo(message: Message, context: Context, bundle: str) -> Message:
+def echo(message: Message, context: Context) -> Message:
     n = message.content["config"]["n"]
     answered_by.append(os.getpid())
     if n == 13:
         raise KeyError("Jane Roe")
-    return Message(RecordDict({"config": ConfigRecord({"echo": n, "bundle": bundle})}), reply_to=message)
+    return Message(RecordDict({"config": ConfigRecord({"echo": n})}), reply_to=message)
 
 
 def executor_of(tasks: Tasks, node: Any) -> Executor:
@@ -123,15 +123,14 @@ def test_every_error_is_seen_before_it_leaves(gate_node: Any, gate_secret: bytes
     thread.start()
     try:
         assert ask(gate_node, 13).error.reason == "as the gate says it"
-        gate_node.put(claimed="0" * 64, bundle=b"other")
+        gate_node.put(run=78)
         assert gate_node.reply().error.reason == "as the gate says it"
         assert not ask(gate_node, 1).has_error()
     finally:
         ended.set()
         thread.join()
         tasks.close()
-    bundle = "the message comes with a bundle that is not the one it claims to be"
-    assert seen == [("train", "KeyError: see the site's log", "text"), ("train", bundle, "text")]
+    assert seen == [("train", "KeyError: see the site's log", "text"), ("train", str(Refusal("two-runs")), "text")]
 
 
 def test_the_refusals_of_this_part_are_ones_that_the_gate_lets_out():
@@ -139,7 +138,7 @@ def test_the_refusals_of_this_part_are_ones_that_the_gate_lets_out():
 
     texts = [(Path(str(module.__file__))).read_text() for module in (message_loop, tasks_module, message_parts)]
     codes = {code for text in texts for code in re.findall(SAYS, text)} | {ENDED.code}
-    assert len(codes) == 10
+    assert len(codes) == 9
     places = {
         code: {fact: "7" for _, fact, _, _ in string.Formatter().parse(TEMPLATES[code]) if fact} for code in codes
     }
@@ -148,8 +147,8 @@ def test_the_refusals_of_this_part_are_ones_that_the_gate_lets_out():
 
 
 def test_what_is_refused_while_it_is_read_stops_nothing(gate_node: Any, running: Executor):
-    gate_node.put(claimed="0" * 64, bundle=b"other")
-    assert "bundle" in gate_node.reply().error.reason
+    gate_node.put(run=78)
+    assert gate_node.reply().error.reason == str(Refusal("two-runs"))
     assert not ask(gate_node, 5).has_error()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from flwr.supercore.object_store.object_store import NoObjectInStoreError
 from flfed.deployment.flower import site_client as tasks_module
 from flfed.deployment.flower.site_client import Bounded, LinkLost, Task, Tasks
 from flfed.deployment.processes.connector import RelayClient
+from flfed.refusals import Refusal
 from flfed.updates.messages.fields import MalformedMessage
 
 if TYPE_CHECKING:
@@ -44,14 +44,13 @@ def taken(tasks: Tasks) -> Task:
 
 def test_a_message_comes_whole_and_its_reply_goes_back(gate_node: Any, tasks: Tasks):
     assert tasks.next() is None
-    asked = gate_node.put(bundle=b"any bytes")
+    asked = gate_node.put()
     task = taken(tasks)
     assert task.message.metadata.message_id == asked
     assert task.message.content["config"]["n"] == 3
     np.testing.assert_array_equal(task.message.content["arrays"].to_numpy_ndarrays()[0], np.arange(6.0))
     assert task.context.node_config == {"site": "site-a"}
     assert task.context.run_config == {"study": "text", "sites": "site-a,site-b"}
-    assert task.bundle_sha256 == hashlib.sha256(b"any bytes").hexdigest()
     assert tasks.next() is None
     task.reply(Message(RecordDict({"config": ConfigRecord({"echo": 4})}), reply_to=task.message))
     reply = gate_node.reply()
@@ -127,13 +126,12 @@ def test_a_message_that_the_node_gave_up_is_a_lost_link_at_once(gate_node, tasks
         thread.join()
 
 
-def test_a_bundle_that_is_not_what_it_claims_is_refused(gate_node: Any, tasks: Tasks):
-    gate_node.put(claimed=hashlib.sha256(b"the approved one").hexdigest(), bundle=b"another one")
-    with pytest.raises(MalformedMessage, match="a bundle that is not the one"):
+def test_a_message_with_the_context_of_another_run_is_refused(gate_node: Any, tasks: Tasks):
+    gate_node.put(run=78)
+    with pytest.raises(MalformedMessage) as refused:
         tasks.next()
     reply = gate_node.reply()
-    assert reply.error.code == 1
-    assert reply.error.reason == "the message comes with a bundle that is not the one it claims to be"
+    assert (reply.error.code, reply.error.reason) == (1, str(refused.value)) == (1, str(Refusal("two-runs")))
 
 
 @pytest.mark.parametrize("where", ["arrays", "bundle"])

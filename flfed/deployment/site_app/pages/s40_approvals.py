@@ -99,7 +99,6 @@ def hashes(facts: dict[str, Any]) -> list[tuple[str, str]]:
         render("site_app.approvals.text"): facts["study-sha256"],
         render("site_app.approvals.rows"): facts["rows-sha256"],
         render("site_app.approvals.columns"): facts["schema-sha256"],
-        render("site_app.approvals.code"): facts["bundle-sha256"],
     }
     # Text in backticks cannot be escaped, so only hexadecimal digits remain.
     return [(name, f"`{re.sub('[^0-9a-f]', '', text)}`") for name, text in texts.items() if text]
