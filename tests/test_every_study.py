@@ -74,12 +74,11 @@ def test_it_scores_the_last_model_and_never_selects_on_the_holdout(study: Study)
 def test_its_encoder_is_of_all_sites(study: Study):
     # A published table that scaled by site is repeated as it was published, and the record says so; not where rows
     # are promised something, which such a scaler would break.
-    published = study.name.startswith("fed-heart-flamby")
-    by_site = published and study.privacy.name != "record-dp"
+    published = study.name == "fed-heart-flamby"
     # Where a row is promised something no row has a say; the published table was pooled with its rows' own means.
-    no_row = study.name.startswith(("breast-cancer-dp", "taiwan-credit-dp"))
+    no_row = study.name == "breast-cancer-dp-3"
     # An analysis encodes nothing.
-    scaler = "per-site" if by_site else "schema" if no_row or study.analysis else "global"
+    scaler = "per-site" if published else "schema" if no_row or study.analysis else "global"
     assert study.encode.scaler == scaler
     assert study.privacy.name == "none" or study.analysis or f'scaler = "{scaler}"' in study.text
     assert (study.compare.union_scaler == "global") == published

@@ -54,7 +54,7 @@ def test_four_banks_by_education_and_the_codes_that_nobody_describes_are_others(
 
 
 def test_no_study_lends_by_sex_age_or_marriage(taiwan):
-    for name in ("taiwan-credit", *(f"taiwan-credit-dp-{epsilon}" for epsilon in (8, 3, 1))):
+    for name in ("taiwan-credit", "taiwan-credit-trees"):
         features = Study.load(name).dataset.features
         assert len(features) == 19
         assert not {"SEX", "AGE", "MARRIAGE", "EDUCATION"} & set(features)
