@@ -21,7 +21,6 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 _MODULES = {
     "errors": "UsageError",
     "experiments.audit": "audit",
-    "notebook.classifier": "FederatedClassifier",
     "notebook.federate": "federate resume run",
     "notebook.result": "Model Result load runs",
     "rows.data.holdout": "Holdout HoldoutByTime",

@@ -12,6 +12,7 @@ from flfed.federation.server.preflight import check
 from flfed.records.reports.narrative import comparison_rows
 from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut
+from tests.memory_datasets import in_memory
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 ERROR, AUC = "mean_absolute_error", "roc_auc_score"
@@ -91,7 +92,7 @@ def test_next_week_among_the_inputs_would_be_seen(influenza):
     assert table is not None
     derived = {**table.derive, "before_3": table.derive["next"] + " + 0"}
     leaking = dataset.source.model_copy(update={"table": table.model_copy(update={"derive": derived})})
-    with datasets.in_memory(replace(dataset, source=leaking)):
+    with in_memory(replace(dataset, source=leaking)):
         assert run(Study.load("influenza").replace(FEW)).report["global"][ERROR]["value"] < 0.33
 
 
@@ -108,7 +109,7 @@ def test_the_rating_leaks(drug_reviews):
         check(study)
     dataset = datasets.load("drug-reviews")
     columns = {**dataset.schema.columns, "rating": dataset.schema.columns["rating"].model_copy(update={"leak": ""})}
-    with datasets.in_memory(replace(dataset, schema=dataset.schema.model_copy(update={"columns": columns}))):
+    with in_memory(replace(dataset, schema=dataset.schema.model_copy(update={"columns": columns}))):
         assert run(study).report["global"][AUC]["value"] > 0.85
 
 
@@ -230,7 +231,7 @@ primary = "root_mean_squared_error"
 resamples = 200
 site-model = "same"
 """
-    with datasets.in_memory(at_random):
+    with in_memory(at_random):
         found = run(Study.parse(text[: text.index("# The test engines")] + trees)).report
         assert found["global"][RMSE]["value"] < 8
     columns = dict(engine_life.schema.columns)
@@ -241,6 +242,6 @@ site-model = "same"
             update={"table": source.model_copy(update={"reader": {**source.reader, "cap": 500}})}
         ),
     )  # fmt: skip
-    with datasets.in_memory(uncapped):
+    with in_memory(uncapped):
         more = {**FEW, "compare.site-model": "same"}
         assert run(Study.load("engine-life").replace(more)).report["global"][RMSE]["value"] > 13.5

@@ -69,7 +69,7 @@ cleveland harbour-bank hill-bank hungary kentucky-clinic lake-bank long-beach mi
 mississippi-clinic new-york-clinic northeast-lender river-bank south-lender switzerland valley-bank west-lender
 """
 PUBLIC = """
-Arrays Codec Csv Excel FedAvg FederatedClassifier Field Frame Holdout HoldoutByTime Limits Mapped Mechanism Model
+Arrays Codec Csv Excel FedAvg Field Frame Holdout HoldoutByTime Limits Mapped Mechanism Model
 OwnColumn Parquet Policy Result Site SimulatedTransactions Sql Study Transactions UsageError audit federate
 layered_outputs load resume run runs
 """
@@ -78,7 +78,6 @@ OFFERED = {
     "Study": "load parse replace sha256 name text dataset model plan strategy privacy codec compare rounds seed",
     "Site": "name dataset source mapping holdout title policy folder also own partial read serving datasets",
     "Model": "arrays classes_ inputs predict predict_proba read to_onnx to_sklearn",
-    "FederatedClassifier": "fit predict predict_proba score get_params set_params",
     "Mechanism": (
         "answer_releases charged check check_sites colluding kept_back merged private_steps promise protects_rows "
         "round_release site_noise spent uncharged warnings"

@@ -326,7 +326,7 @@ def _parameter(given: click.Parameter) -> list[str]:
 
 
 USES: Mapping[str, str] = {
-    "Run a study": "federate run Result Model FederatedClassifier load runs resume audit Study UsageError",
+    "Run a study": "federate run Result Model load runs resume audit Study UsageError",
     "Describe a site": "Site Csv Excel Parquet Sql Frame Field Holdout HoldoutByTime Policy OwnColumn Mapped Limits "
     "Transactions SimulatedTransactions",
     "Extend": "FedAvg Mechanism Codec Arrays layered_outputs",

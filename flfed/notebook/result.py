@@ -497,8 +497,3 @@ def runs(*, search: str = "", store: str | None = None) -> pd.DataFrame:
         line = {key: getattr(entry, key) for key in keys}
         lines.append(line | {"figure": figures.get(entry.run)})
     return pd.DataFrame(lines, columns=[*keys, "figure"])
-
-
-def is_number(value: object) -> bool:
-    """Return whether a parameter is a number, and not a flag."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

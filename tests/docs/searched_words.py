@@ -12,7 +12,6 @@ SEARCHED = {
     "study file": "reference/study.html",
     "commands": "reference/commands.html",
     "HoldoutByTime": "reference/python/HoldoutByTime.html",
-    "FederatedClassifier": "reference/python/FederatedClassifier.html",
     "layered_outputs": "reference/python/layered_outputs.html",
     "SimulatedTransactions": "reference/python/SimulatedTransactions.html",
     "run store": "run-store.html",

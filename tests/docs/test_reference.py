@@ -193,4 +193,3 @@ def test_every_public_name_is_on_the_page_on_python():
     text = reference.python_page()
     assert sorted(re.findall(r"^\| \[(\w+)\]\(python/\1\.md\)", text, flags=re.MULTILINE)) == flfed.__all__
     assert "## Result.gains" in reference.name_page("Result")
-    assert "## FederatedClassifier.fit" in reference.name_page("FederatedClassifier")

@@ -6,8 +6,7 @@ import hashlib
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -226,20 +225,6 @@ class Dataset:
         return Selection(**table.selection()).selected(made.read(self.folders()))
 
 
-_IN_MEMORY: dict[str, Dataset] = {}
-"""Datasets of tables in memory, while they are in use."""
-
-
-@contextmanager
-def in_memory(dataset: Dataset) -> Iterator[None]:
-    """Register a dataset without files under its name while the block runs."""
-    _IN_MEMORY[dataset.name] = dataset
-    try:
-        yield
-    finally:
-        del _IN_MEMORY[dataset.name]
-
-
 def names() -> list[str]:
     """Return the sorted names of all datasets."""
     dataset_names = set[str]()
@@ -256,8 +241,6 @@ def load(name: str) -> Dataset:
     UsageError
         If there is none, its files break a rule, or `check_package` refuses it.
     """
-    if name in _IN_MEMORY:
-        return _IN_MEMORY[name]
     # A name is looked up only as the name of a folder.
     places = roots() if NAME.fullmatch(name) else ()
     for root in places:
