@@ -16,9 +16,7 @@ def main() -> None:
 
     st.set_page_config(page_title="flfed", layout="wide")
     st.logo(logo_file(dark=st.context.theme.type == "dark"))
-    viewer = access.admit()
-    st.session_state[access.VIEWER] = viewer
-    if viewer is None:
+    if not access.admit():
         return
     files = page_files()
     first = next(iter(files))

@@ -25,7 +25,6 @@ from flfed.export.model_folder import SharedModel
 from flfed.export.predict import predict_table
 from flfed.export.predictions import explain_predictions
 from flfed.parsers import parse_tensors
-from flfed.records.dashboard.access import role_of
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.policy import Policy
@@ -310,9 +309,3 @@ def test_a_gigabyte_of_zeros_is_refused_before_it_is_made(small_sites, tmp_path,
         check_site(of_query("x1", "zeroblob(900000000)", tmp_path, monkeypatch))
     assert tracemalloc.get_traced_memory()[1] < 50_000_000
     tracemalloc.stop()
-
-
-@pytest.mark.parametrize("roles", ["[people]\na = " + "[" * DEEP, "[people]\na = " + "9" * 10_000, "people." * 50_000])
-def test_a_file_of_roles_made_to_break_its_reader_lets_nobody_in(roles: str):
-    with pytest.raises(UsageError, match="nobody is let in"):
-        role_of({"email": "ana@clinic.example", "email_verified": True}, roles)

@@ -102,7 +102,7 @@ PAGES = """
 app boosted-trees damaged-tables extend glossary install join-as-a-site late-hospital limits messages methods own-tables
 performance predict privacy privacy-utility results run-a-consortium run-store secure-sums security studies
 what-articles-get-wrong case-studies/index reference/commands reference/exclusions reference/index reference/policy
-reference/python reference/roles reference/schema reference/site reference/source reference/study
+reference/python reference/schema reference/site reference/source reference/study
 reference/transactions validation
 """
 TUTORIALS = "consortium first-run own-model own-tables private-study"

@@ -19,7 +19,6 @@ from docs.make.docstrings import Docstring, Entry, read, said_of_value
 from docs.make.keys import REQUIRED, Key, Undocumented, default_in_words, keys_of
 from flfed import registry
 from flfed.cli.commands import app
-from flfed.records.dashboard.access import Roles
 from flfed.rows.data import holdout, site, sources, transactions
 from flfed.rows.data.datasets import SourceDescription, SourceFile, Table
 from flfed.rows.data.parsing.fields import Field
@@ -250,15 +249,6 @@ def transactions_page() -> str:
     )  # fmt: skip
 
 
-def roles_page() -> str:
-    """Return the page of the file of roles."""
-    intro = (
-        "The file defines who may see which results in the app, after a login ([the app](../app.md)). It is "
-        "`roles.toml` under `FLFED_HOME`, or the file in `FLFED_ROLES`."
-    )
-    return page("The roles file", intro, keys_table(keys_of(Roles)), notes(read(Roles)))
-
-
 def site_page() -> str:
     """Return the page of a site's package."""
     intro = (
@@ -466,7 +456,6 @@ PAGES: Mapping[str, tuple[Callable[[], str], str]] = {
     "source": (source_page, "`source.toml`: licence, citation and files of a dataset"),
     "site": (site_page, "The site package: source, mapping, holdout"),
     "transactions": (transactions_page, "`transactions.toml`: rows made of transactions"),
-    "roles": (roles_page, "`roles.toml`: access to results in the app"),
     "commands": (commands_page, "Every command with its arguments and options"),
     "python": (python_page, "The public names of `flfed`"),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import typer
 
 from flfed.cli import arguments, output
 from flfed.cli.arguments import LATEST, WHICH
-from flfed.errors import unknown
 from flfed.words import render, usage_error
 
 app = typer.Typer(no_args_is_help=True, help="Runs and their results.")
@@ -77,7 +75,6 @@ def export_run(
 def report_run(
     run: str = LATEST,
     file: Path | None = typer.Option(None, "--output", help="HTML file; default: RUN.html."),
-    site: str = typer.Option("", metavar="NAME", help="Only the figures of this site, for its own people."),
     dossier: Path | None = typer.Option(
         None, metavar="FOLDER", help="New or empty folder for report, answer sheets and RO-Crate."
     ),
@@ -91,26 +88,17 @@ def report_run(
     at the same place is replaced; any other file is not.
     """
     if any((dossier, facts)):
-        yield from _dossier(run, dossier, facts, others=any((file, site)))
+        yield from _dossier(run, dossier, facts, others=file is not None)
         return
     from flfed.records.document.document import write_document
     from flfed.records.store.reader import RunReader
 
     with RunReader.open() as reader:
-        runs = reader.runs_of(run)
-        entries = chain.from_iterable(reader.sites(one.run) for one in runs)
-        site_names = sorted({entry.site for entry in entries})
-    if site and site not in site_names:
-        raise unknown(f"run {runs[0].series}: site", site, site_names)
-    # "latest" is resolved here: for the people of one site another run may be the latest.
-    name = runs[0].series if run == "latest" else run
+        name = reader.runs_of(run)[0].series if run == "latest" else run
     to = file or Path(f"{name}.html")
-    write_document(to, name, site=site)
-    yield {"run": name, "file": str(to), "site": site or None}
-    if site:
-        yield render("commands.report.site", file=to, run=name, site=site)
-    else:
-        yield render("commands.report.run", file=to, run=name)
+    write_document(to, name)
+    yield {"run": name, "file": str(to)}
+    yield render("commands.report.run", file=to, run=name)
 
 
 def _dossier(run: str, folder: Path | None, facts: Path | None, *, others: bool) -> output.Shown:

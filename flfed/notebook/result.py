@@ -16,7 +16,7 @@ import pandas as pd
 from flfed import registry
 from flfed.errors import unknown
 from flfed.federation.server import run as server
-from flfed.records.reports.faults import missing_in_words, refused_sites
+from flfed.records.reports.faults import missing_in_words
 from flfed.records.reports.narrative import COLUMNS, interval_name, story, verdict_in_words
 from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.site_verdict import gain_at
@@ -54,28 +54,23 @@ class CallableReport(dict[str, Any]):
         super().__init__(run_report)
         self._store = store
 
-    def __call__(self, file: str | Path, *, site: str = "") -> Path:
+    def __call__(self, file: str | Path) -> Path:
         """Write the run's report as one HTML file, and return its path.
 
         Parameters
         ----------
         file : str or Path
             A new file, or an earlier report of a run, which is replaced.
-        site : str, optional
-            Only the figures of this site, for its own people.
 
         Raises
         ------
         UsageError
-            If the run is not in the store, the site not in the run, or the file cannot be written.
+            If the run is not in the store, or the file cannot be written.
         """
         from flfed.records.document.document import write_document
 
-        site_names = [*self["sites"], *refused_sites(self)]
-        if site and site not in site_names:
-            raise unknown("site", site, site_names)
         path = Path(file)
-        write_document(path, self["run"], store=self._store, site=site)
+        write_document(path, self["run"], store=self._store)
         return path
 
 

@@ -15,7 +15,6 @@ from sqlalchemy import create_engine, inspect, text
 from flfed import Study, run
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
-from flfed.records.reports.catalogue import notes_of
 from flfed.records.reports.report import report
 from flfed.records.store.database import store_url
 from flfed.records.store.reader import RunReader
@@ -111,8 +110,6 @@ def test_a_note_is_shown_by_list_and_show_and_goes_with_an_empty_text(here, flfe
     assert "the one of the paper" in "\n".join(in_terminal("run", "list")[1])  # however narrow
     assert "Note: the one of the paper\n" in flfed("run", "show", several)[1]
     assert json.loads(flfed("run", "list", "--json")[1])["series"][1]["note"] == "the one of the paper"
-    with RunReader.open(only="kentucky-clinic") as reader:  # it may name another site
-        assert notes_of(reader, [f"{several}-r01"]) == {} and reader.summary(f"{several}-r01", "persons-note") is None
     flfed("run", "note", f"{several}-r02", "this one again")
     assert "the one of the paper | this one again" in flfed("run", "list")[1]
     assert flfed("run", "note", several, "")[0] == 0

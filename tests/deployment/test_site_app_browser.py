@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from streamlit import config
+from streamlit import cli_util, config
 
 from flfed.deployment import site_app
 from flfed.deployment.site_app import TOKEN, make_guard
-from flfed.records.dashboard import access as only_with_token
 from flfed.records.ledger import ledger_of
 from flfed.study.study import Study
 from tests.accessibility import faults_on_every_screen
@@ -140,7 +139,7 @@ def test_the_file_for_the_browser_is_a_temporary_one_where_the_home_is_flfeds_ow
     (home / "user").mkdir()
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setattr(only_with_token, "opens_browser", given.append)
+    monkeypatch.setattr(cli_util, "open_browser", given.append)
     monkeypatch.setenv("HOME", str(place))
     monkeypatch.setenv(TOKEN, "secret")
     before = config.get_option("server.headless")

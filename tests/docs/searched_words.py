@@ -6,7 +6,6 @@ SEARCHED = {
     "join as a site": "join-as-a-site.html",
     "policy file": "reference/policy.html",
     "schema": "reference/schema.html",
-    "roles": "reference/roles.html",
     "transactions": "reference/transactions.html",
     "exclusions": "reference/exclusions.html",
     "study file": "reference/study.html",

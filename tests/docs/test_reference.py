@@ -16,7 +16,6 @@ import flfed
 from docs.make import reference
 from docs.make.keys import REQUIRED, Key, Undocumented, check_example, keys_of, type_in_words
 from flfed import UsageError, registry
-from flfed.records.dashboard.access import Roles
 from flfed.rows.data.datasets import SourceDescription, SourceFile, Table
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Schema
@@ -30,7 +29,7 @@ from flfed.study.tables import Expectation, Expected
 LISTED = [registry.load(kind, name) for kind in studies.KINDS.values() for name in registry.names(kind)]
 FILES = (
     *studies._TABLES.values(), *studies._NESTED.values(), *LISTED, Analysis, Policy, Schema, Column, SourceDescription,
-    SourceFile, Table, Windows, Window, Calendar, Roles,
+    SourceFile, Table, Windows, Window, Calendar,
 )  # fmt: skip
 MINIMAL = """
 format = 1

@@ -22,8 +22,8 @@ ASKED = "[compare]\nfalse-positive-rates = [0.1]\n"
 WITHHELD = "withheld: training rows set the threshold"
 
 
-def summary(result, name: str, only: str | None = None):
-    with RunReader.open(only=only) as reader:
+def summary(result, name: str):
+    with RunReader.open() as reader:
         return reader.summary(result.report["run"], name)
 
 

@@ -146,16 +146,6 @@ def test_of_repeats_over_the_same_rows_one_has_them(small_sites, asking):
     assert [{column["why"] for column in columns} for columns in found] == [{""}, {LEFT}]
 
 
-def test_the_people_of_one_site_see_its_own_alone(small_sites, asking):
-    result = run(Study.parse(asking), sites=small_sites(3, rows=100))
-    with RunReader.open(only="site-02") as reader:
-        found = reader.summary(result.report["run"], "importances")
-        assert (list(found["sites"]), found["columns"]) == (["site-02"], [])
-        shown = report(reader, result.report["run"])["importances"]
-    assert (list(shown["sites"]), shown["columns"], shown["permutations"]) == (["site-02"], [], 3)
-    assert not any(site in json.dumps(shown) for site in ("site-01", "site-03"))
-
-
 def test_a_site_in_sums_only_has_none_of_its_own(small_sites, asking):
     sites = small_sites(4, rows=100)
     shy = Policy(disclosure="open", share_metrics="aggregate-only")

@@ -337,6 +337,6 @@ def test_the_record_names_the_code_it_was_made_with(tmp_path: Path):
     assert changed != code_sha256()
     assert len(changed) == 64
     # What a table decides is code, too.
-    table = copy / "records" / "store" / "visibility.toml"
+    table = copy / "refusals.toml"
     table.write_text(table.read_text() + "# one more line\n")
     assert hashed() not in (changed, code_sha256())

@@ -12,7 +12,6 @@ from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
 from flfed.records.charts.curves import histogram_chart, histogram_lines
-from flfed.records.document.document import document
 from flfed.records.objects import read as read_object
 from flfed.records.reports.privacy import noise_from, promise_in_words, spending_in_words
 from flfed.records.reports.privacy_tables import mechanism_lines, spent_line
@@ -20,9 +19,7 @@ from flfed.records.statistics.analysis import Analysis, Number
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.recorded_statistic import statistic_in_words
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import Viewer
-from tests.records.analyses import CUT, SHAPES, STUDY, Found, in_store, is_shown, told
-from tests.records.documents import read, section
+from tests.records.analyses import CUT, SHAPES, STUDY, in_store, is_shown, told
 from tests.records.one_answer import page, words
 
 
@@ -142,12 +139,8 @@ def test_a_run_without_figures_is_not_told_of_joining(store, url, shown):
     failed = in_store(store, url, None)
     assert "There are no figures: the run failed first." in words(page("p20_overview", failed["run"]))
     done = in_store(store, url, SHAPES["one number"])
-    for said in (words(page("p30_sites", done["run"])), section(own_document(done), "Question and answer").words()):
-        assert "The study trains no model" in said and "own models" not in said
-
-
-def own_document(done: Found) -> Any:
-    return read(document(done["run"], viewer=Viewer("site", "site-1")))
+    said = words(page("p30_sites", done["run"]))
+    assert "The study trains no model" in said and "own models" not in said
 
 
 def test_bins_that_grow_are_drawn_equally_wide_and_evenly_wide_ones_as_they_are():

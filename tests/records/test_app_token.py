@@ -12,8 +12,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(180)]
 
 
 def test_nothing_is_shown_without_the_token_unless_people_log_in(home: Path, url: str, heart: str, tmp_path: Path):
-    roles = home / "roles.toml"
-    with app("--headless", said=tmp_path / "said", FLFED_STORE=url) as address:
+    secrets = home / ".streamlit" / "secrets.toml"
+    secrets.parent.mkdir()
+    with app("--headless", said=tmp_path / "said", FLFED_STORE=url, HOME=str(home)) as address:
         name, token = address.cookie
         for path in ("", f"?run={heart}", "overview", "_stcore/health", "media/x.csv", f"?token={token[:-1]}"):
             status, said = status_of(f"{address}/{path}")
@@ -25,16 +26,15 @@ def test_nothing_is_shown_without_the_token_unless_people_log_in(home: Path, url
         assert socket_status_of(f"{address}/_stcore/stream", Cookie=f"{name}={token}") == 101
         assert token not in Path(f"/proc/{address.pid}/cmdline").read_text()  # which every account sees
         assert f"={token}" in Path(f"/proc/{address.pid}/environ").read_text()
-        # A file of roles, which asks for a login: the pages let nobody in by themselves.
-        roles.write_text('[people]\n"ana@clinic.example" = "analyst"\n')
+        # A file that may set up a login: the pages let nobody in by themselves.
+        secrets.write_text("[auth\n")
         with opened(str(address)) as window:
             window.page.goto(f"{address}/?run={heart}")
             window.page.get_by_text("Nobody can log in").wait_for()
-            roles.unlink()
+            secrets.unlink()
             # Who came while it was there came without the token, and still has no login.
             window.page.keyboard.press("r")
-            window.drawn()
-            assert window.page.get_by_text("Nobody can log in").count() == 1
+            window.page.get_by_text("The login is no longer set up").wait_for()
             window.page.goto(f"{address}/?run={heart}")
             assert "nothing is shown without its token" in window.page.content()
             window.page.goto(f"{address}/?run={heart}&token={token}")

@@ -13,7 +13,6 @@ from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.errors import UsageError
 from flfed.records.reports.calibration import calibration_of_sites, over_repeats
 from flfed.records.statistics.intervals import mean_over_sites
-from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.compare import COMPARE, CalibrationFigure, CompareReply
@@ -40,8 +39,6 @@ def test_report_has_calibration_by_site_and_over_sites(small_sites, asking, smal
     assert {of["method"] for of in slopes} <= {"Wald", "Wald, few events"}
     section = calibration_of_sites(report)
     assert [line["Test rows of"] for line in section.tables[0].lines] == [*sorted(by_site), "mean over sites"]
-    with RunReader.open(only="site-03") as reader:
-        assert list(reader.summary(report["run"], "calibration")["sites"]) == ["site-03"]
     without = run(Study.parse(small_study), sites=small_sites(3)).report
     assert "calibration" not in without
     assert calibration_of_sites(without) is None

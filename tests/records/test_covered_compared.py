@@ -13,19 +13,16 @@ from flfed.records.charts.by_site import forest_plot
 from flfed.records.document.document import document
 from flfed.records.reports.narrative import comparison_rows, joining_in_words, story, tally, verdict_in_words
 from flfed.records.reports.privacy_tables import charged_lines
-from flfed.records.reports.report import report
-from flfed.records.reports.site_answer import rests_on, site_line
+from flfed.records.reports.site_answer import site_line
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics.intervals import widening
 from flfed.records.statistics.noised_scores import figure_lines, is_uncompared, with_verdict
 from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS, number, sentence_case
-from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import Viewer
 from flfed.words import render
 from tests.records.covered_runs import AUC, COMPARED, COMPARED_STUDY, METRICS, NAMES, SITES, Found, in_store
 from tests.records.documents import read, section, tables
 from tests.records.one_answer import page, words
-from tests.records.test_covered_page import PAGES, cells, everything, own_page, plain
+from tests.records.test_covered_page import PAGES, cells, plain
 from tests.records.test_document import forest_columns
 
 GAIN_NOT_RELEASED = render("report.noised.gain")
@@ -171,31 +168,6 @@ def test_the_document_has_forest_plot_and_verdicts_and_no_empty_column(found):
     assert "adjustment" not in forest.words() and "Diamond: the mean gain over sites, weighted by" in forest.words()
     figures = tables(section(text, "Figures with 95 % CI"))[0]
     assert {line["Site"]: line["Verdict"] for line in figures} == READ
-
-
-# --- As one site's people see them
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_no_page_names_another_site_to_one_sites_people(found, name: str):
-    said = everything(own_page(name, found["run"], "bern"))
-    assert not any(other in said for other in OTHERS)
-
-
-def test_one_sites_people_see_their_own_gain_and_no_mean(found):
-    with RunReader.open(only="bern") as reader:
-        seen = report(reader, found["run"])
-    assert seen["sites"] == {"bern": found["sites"]["bern"]} and not seen["mean-gain"].get(AUC, {}).get("value")
-    opened = own_page("p30_sites", found["run"], "bern")
-    assert "### No clear improvement at bern" in words(opened) and words(opened).count(OWN_UNDER_NOISE) == 1
-    text = document(found["run"], viewer=Viewer("site", "bern"))
-    said = read(text).words()
-    assert "No clear improvement at bern" in said and said.count(OWN_UNDER_NOISE) == 1
-    assert not any(other in text for other in OTHERS)
-    for other in SITES:
-        size = number(gain_of(found, other)["value"], signed=True)
-        assert (size in said) == (other == "bern"), other
-    assert OWN_UNDER_NOISE not in rests_on(seen, "bern", AUC)  # it stands above
 
 
 @pytest.mark.parametrize("name", PAGES)

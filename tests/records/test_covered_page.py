@@ -1,6 +1,5 @@
 """The pages of a run of which all that leaves is charged: its figures, reasons for what it lacks, and who sees what."""
 
-import copy
 import io
 import json
 import re
@@ -14,21 +13,13 @@ from streamlit.testing.v1 import AppTest
 
 from flfed.records.charts.chart import picture
 from flfed.records.charts.curves import scores_chart
-from flfed.records.dashboard.run_page import seen_in_words
-from flfed.records.document.document import document
 from flfed.records.reports.privacy_tables import charged_lines
-from flfed.records.reports.report import report
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.noised_scores import NOISE, figure_lines
 from flfed.records.statistics.verdict import number
-from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import Viewer, of_summary
-from flfed.study.study_text import parsed_study
 from flfed.words import render
-from tests.records import analyses
-from tests.records.covered_runs import AUC, NAMES, PRIVACY, SITES, STUDY, Found, in_store
+from tests.records.covered_runs import AUC, NAMES, Found, in_store
 from tests.records.one_answer import page, words
-from tests.records.test_one_sites_pages import page as own_page
 
 GAIN_NOT_RELEASED = render("report.noised.gain")
 NO_CURVES = render("report.noised.curves")
@@ -177,175 +168,10 @@ def test_two_runs_side_by_side_have_no_verdict(store, url):
     def script(names: list[str]) -> None:
         from flfed.records.dashboard.panels.compare import side_by_side
 
-        side_by_side(names, None)
+        side_by_side(names)
 
     shown = AppTest.from_function(script, args=(names,), default_timeout=60).run()
     assert not shown.exception
     line = next(line for line in cells(shown) if line.get("Site") == "basel")
     assert all(cell.endswith(": not compared") for key, cell in line.items() if key != "Site")
     assert not OF_JOINING.search(words(shown))
-
-
-# --- As one site's people see them
-
-
-def everything(opened: AppTest) -> str:
-    charts = [chart.proto.spec for chart in opened.get("vega_lite_chart")]
-    return json.dumps([words(opened), cells(opened), charts, [one.options for one in opened.selectbox]])
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_no_page_names_another_site_to_one_sites_people(found, name: str):
-    opened = own_page(name, found["run"], "bern")
-    said = everything(opened)
-    assert not any(other in said for other in NAMES if other != "bern")
-
-
-def test_the_head_of_a_page_says_what_one_sites_people_see():
-    assert seen_in_words("bern", parsed_study(STUDY)) == render("pages.run.noised", site="bern")
-    assert seen_in_words("bern", parsed_study(analyses.STUDY)) == render("pages.run.noised", site="bern")
-    of_updates = STUDY.replace('covers = "study"', "")
-    assert seen_in_words("bern", parsed_study(of_updates)) == render("pages.run.own", site="bern")
-
-
-def test_one_sites_people_pick_between_their_own_counts_and_those_of_all(found):
-    opened = own_page("p40_curves", found["run"], "bern")
-    assert opened.selectbox(key="noised-of").options == ["all 4 sites", "bern"]
-    lines = {line["Rows of"]: line for line in cells(opened) if "Rows of" in line}
-    assert lines["all 4 sites"]["AUC"] == "see the study's report"
-    assert lines["bern"]["AUC"].startswith(number(found["sites"]["bern"]["global"][AUC]["value"]))
-
-
-@pytest.mark.parametrize("sites", [2, 3])
-def test_one_sites_people_read_an_analysis_over_all_and_their_own_part(store, url, sites: int):
-    payload = {**analyses.SHAPES["all"], "sites": sites}
-    payload["by-site"] = {site: {**of, "deviation": 5.0 + place} for place, (site, of) in enumerate(
-        payload["by-site"].items()
-    )}  # fmt: skip
-    run = analyses.in_store(store, url, payload)["run"]
-    opened = own_page("p20_overview", run, "site-1")
-    said = everything(opened)
-    assert "site-2" not in said and "described by 3 columns" in said
-    keys = [one.key for one in opened.selectbox]
-    # Over two sites the other one's figures would be what is left.
-    assert ("analysis-rows" in keys) == (sites == 3)
-    if sites == 3:
-        assert opened.selectbox(key="analysis-rows").options == ["all 3 sites", "site-1"]
-    else:
-        assert "at 1 site," in said
-
-
-# --- What one site's people may read
-
-
-OTHERS = ("basel", "chur", "geneva")
-
-
-def numbers_of(found: Any) -> set[float]:
-    """Every number in an object that has decimals."""
-    if isinstance(found, dict):
-        return set[float]().union(*map(numbers_of, found.values()))
-    if isinstance(found, list):
-        return set[float]().union(*map(numbers_of, found))
-    return {found} if isinstance(found, float) and found != round(found, 3) else set()
-
-
-def test_a_sites_people_see_its_own_counts_those_of_all_and_no_others(found, url):
-    with RunReader.open(only="bern") as reader:
-        seen = report(reader, found["run"])
-    assert seen["noised-scores"]["all"] == found["noised-scores"]["all"]
-    assert list(seen["noised-scores"]["sites"]) == ["bern"] == list(seen["sites"])
-    assert seen["noised-scores"]["sites"]["bern"] == found["noised-scores"]["sites"]["bern"]
-    assert seen["sites"]["bern"] == found["sites"]["bern"] and seen["global"] == {}
-    text = json.dumps(seen) + document(found["run"], viewer=Viewer("site", "bern"))
-    assert not any(name in text for name in OTHERS)
-    # No number of another site's counts or figures is there, and the whole record has many.
-    whole = numbers_of(found)
-    of_others = numbers_of([found["noised-scores"]["sites"][name] for name in OTHERS])
-    of_others |= numbers_of([found["sites"][name]["global"] for name in OTHERS])
-    of_others -= numbers_of([found["noised-scores"]["all"], found["noised-scores"]["sites"]["bern"]])
-    assert len(of_others & whole) > 100
-    assert not of_others & numbers_of(seen)
-    charged = {key: seen["privacy"][key] for key in ("covers", "answers", "unspent")}
-    assert charged == {key: PRIVACY[key] for key in charged} and list(seen["privacy"]["sites"]) == ["bern"]
-
-
-@pytest.mark.parametrize(("sites", "seen"), [(SITES[:2], False), (SITES, True)])
-def test_of_two_sites_the_sum_is_not_shown_for_it_has_the_others_counts(store, url, shown, sites, seen):
-    found = in_store(store, url, sites=sites, rows=(2000, 1500, 1200)[: len(sites)])
-    told, own = (found["noised-scores"][key] for key in ("all", "sites"))
-    left = np.array(told["counts"]) - own["bern"]["counts"]
-    # What is left without the site's own is the other one's to the last digit, where there are two.
-    alone = np.allclose(left, own["basel"]["counts"], rtol=0, atol=1e-9)
-    assert alone == (not seen)
-    with RunReader.open(only="bern") as reader:
-        mine = report(reader, found["run"])["noised-scores"]
-    assert (mine["all"] is not None) == seen and list(mine["sites"]) == ["bern"]
-
-
-ANALYSIS = {
-    **analyses.SHAPES["all"], "sites": 3,
-    "by-site": {**analyses.SHAPES["all"]["by-site"], "bern": analyses.SHAPES["persons"]},
-}  # fmt: skip
-
-
-def masked(text: str) -> str:
-    return text.replace("site-2", "another site")
-
-
-def test_of_an_analysis_the_own_part_and_that_of_three_sites_or_more_is_seen():
-    payload = copy.deepcopy(ANALYSIS)
-    payload["by-site"]["site-2"]["deviation"] = 77.771
-    payload |= {"at-site-2": 77.772}
-    payload["by-site"]["site-1"]["beside"] = 77.773
-    seen = of_summary("statistics", payload, "site-1", plain=masked)
-    assert seen is not None and "77.77" in json.dumps(payload) and "77.77" not in json.dumps(seen)
-    assert list(seen["by-site"]) == ["site-1"] and seen["sites"] == 3
-    assert seen["columns"] == ANALYSIS["columns"] and seen["groups"] == ANALYSIS["groups"]
-    # A site that shares sums only has no part in the record, and sees that of all.
-    summed = of_summary("statistics", payload, "site-9", plain=masked)
-    assert summed is not None and summed["by-site"] == {} and summed["columns"] == ANALYSIS["columns"]
-
-
-def test_of_an_analysis_of_two_sites_the_own_part_stands_alone():
-    own = ANALYSIS["by-site"]["site-1"]
-    seen = of_summary("statistics", ANALYSIS | {"sites": 2}, "site-1", plain=str)
-    assert seen is not None and (seen["sites"], seen["by-site"]) == (1, {})
-    assert seen["columns"] == own["columns"] and seen["deviation"] == own["deviation"]
-    assert of_summary("statistics", ANALYSIS | {"sites": 2}, "site-9", plain=str) is None
-
-
-@pytest.mark.parametrize("where", ["groups", "cross", "columns"])
-def test_a_figure_over_all_that_names_another_site_is_not_seen(where):
-    payload = json.loads(json.dumps(ANALYSIS))  # its parts are objects of their own then
-    own = payload["by-site"]["site-1"]
-    if where == "groups":
-        payload["groups"]["of"]["site-2"] = payload["groups"]["of"].pop("female")
-    elif where == "cross":
-        payload["cross"][0]["values"][0][0] = "site-2"
-    else:
-        payload["columns"]["ward"]["shares"]["site-2"] = payload["columns"]["ward"]["shares"].pop("w01")
-    before = of_summary("statistics", ANALYSIS, "site-1", plain=masked)
-    seen = of_summary("statistics", payload, "site-1", plain=masked)
-    assert before is not None and seen is not None and (before["sites"], seen["sites"]) == (3, 1)
-    assert "site-2" not in json.dumps(seen) and seen["columns"] == own["columns"]
-
-
-def test_of_exact_sums_nothing_is_seen_as_before():
-    exact = {"name": "covariance", "sites": 5, "rows": 500, "mean": [77.771], "by-site": {"site-1": {"mean": [1.0]}}}
-    assert of_summary("statistics", exact, "site-1", plain=str) is None
-    for name in ("odds-ratio", "safety-stock"):
-        assert of_summary("statistics", exact | {"name": name}, "site-1", plain=str) is None
-
-
-def test_what_is_new_in_counts_of_scores_is_kept_back():
-    payload = {
-        "requested-sites": 4, "reason": "", "new": 77.771,
-        "all": {"counts": [[1.0], [2.0]], "edges": [0, 128], "deviation": 1.0, "slope": None, "by": {"chur": 77.772}},
-        "sites": {"bern": {"counts": [[1.0], [1.0]], "edges": [0, 128], "deviation": 1.0, "slope": None}, "chur": {}},
-    }  # fmt: skip
-    seen = of_summary("noised-scores", payload, "bern", plain=str)
-    assert seen is not None and set(seen) == {"requested-sites", "reason", "all", "sites"}
-    assert "77.77" not in json.dumps(seen) and "chur" not in json.dumps(seen)
-    lost = of_summary("noised-scores", payload | {"all": None}, "bern", plain=str)
-    assert lost is not None and lost["all"] is None

@@ -319,13 +319,10 @@ def test_a_linear_models_coefficients_are_those_of_its_arrays(small_sites, small
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_a_network_has_no_coefficients_and_one_sites_people_see_none(small_sites, small_study):
+def test_a_network_has_no_coefficients(small_sites, small_study):
     network = small_study.replace('name = "logistic"', 'name = "mlp"\nhidden = [4]')
     with RunReader.open() as reader:
         assert reader.summary(run(Study.parse(network), sites=small_sites(3)).report["run"], "coefficients") is None
-    linear = run(Study.parse(small_study), sites=small_sites(3)).report["run"]
-    with RunReader.open(only="site-01") as reader:
-        assert reader.summary(linear, "coefficients") is None
 
 
 @pytest.fixture
@@ -464,30 +461,6 @@ def test_of_a_rare_outcome_the_alert_budget_comes_first(writer):
 def ends(layer: dict) -> list[dict]:
     """The axes of a layer."""
     return [layer["encoding"][name] for name in ("x", "y")]
-
-
-def test_one_site_that_looks_sees_its_own_curves(writer):
-    def as_seen(run: str) -> None:
-        from flfed.records.dashboard.pages import p40_curves
-        from flfed.records.dashboard.refresh import Opened
-        from flfed.records.store.reader import RunReader
-        from flfed.records.store.visibility import Viewer
-
-        with RunReader.open(only="a") as reader:
-            p40_curves.parts(Opened(Viewer("site", "a"), reader.runs_of(run), run))
-
-    run = writer()
-    for site in ("a", "b", "c"):
-        run.sites([SiteRow(site)])
-    sites = {"a": COUNTS, "b": COUNTS, "c": COUNTS}
-    name = compared(run, {"sites": sites, "all": COUNTS, "combined-sites": 3, "requested-sites": 3}, OF_A)
-    page = AppTest.from_function(as_seen, args=(name,), default_timeout=60).run()
-    assert not page.exception
-    assert list(table(page, "AUC, from rows")) == ["a"]
-    assert table(page, "AUC, from rows")["a"]["AUC, from rows"] == "0.900 (0.800 to 0.970)"
-    assert [set(rows["of"]) for _, rows in drawn(page)] == [{"a"}] * 3
-    assert "Those of your site." in words(page)
-    assert "together" not in words(page).split("## ")[1]
 
 
 def test_of_many_sites_those_of_most_rows_are_drawn_at_first(writer):

@@ -18,9 +18,7 @@ from flfed.records.sections import data
 from flfed.records.sections.data import gaps_in_words
 from flfed.records.statistics.verdict import MINUS
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import of_summary
 from flfed.rows.data.site import Policy
-from flfed.words import render
 from tests.browser import opened
 from tests.records.test_dashboard import DATA, overview, words
 
@@ -273,32 +271,16 @@ def test_what_only_some_tell_is_said_after_what_all_tell(store, heart: str):
     )
 
 
-def one_site(columns, rows):
+def table_1_of(rows):
     from flfed.records.dashboard import sections
     from flfed.records.sections import data
 
     sections.show(data.table_1({"rows": rows, "note": ""}, why_none=""))
-    sections.show(data.missing(columns, ["hungary"], of=1, why_none=""))
-    sections.show(data.drift(columns, ["hungary"], of=1, why_none=""))
-
-
-def test_one_site_s_people_see_their_own_gaps_and_why_there_are_no_differences():
-    seen = of_summary("columns", COLUMNS, "hungary", plain=str)
-    rows = [{"Characteristic": "age, years (mean ± SD)", "hungary": "47.83 ± 7.81"}]
-    found = AppTest.from_function(one_site, kwargs={"columns": seen, "rows": rows}).run()
-    assert not found.exception
-    assert [{key: cell["text"] for key, cell in drawn.items()} for drawn in maps(found)] == [
-        {("slope", "hungary"): "65"}
-    ]
-    said = words(found)
-    assert f"No difference can be given: {render('store.hidden.others')}." in said
-    assert "stands out" not in said and "differs" not in said and " is missing in " not in said
-    assert "47.83 ± 7.81" in said and "a single row has no deviation" not in said
 
 
 def test_two_words_that_are_explained_are_emphasised_as_one_is(store, heart: str):
     rows = [{"Characteristic": "term: 60", "a": "at least 33", "b": "suppressed"}]
-    found = AppTest.from_function(one_site, kwargs={"columns": {"columns": []}, "rows": rows}).run()
+    found = AppTest.from_function(table_1_of, kwargs={"rows": rows}).run()
     assert not found.exception
     said = " ".join(caption.value for caption in found.caption)
     assert "*at least*: some of it" in said and "*suppressed*: not released" in said and "\\*" not in said

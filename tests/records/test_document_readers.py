@@ -16,11 +16,10 @@ from flfed.records.statistics.score_curves import ALL, ScoreCounts
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import AuditRow, ComparisonRow, EventRow, SiteRow
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import Viewer
 from flfed.rows.data.site import Policy
 from flfed.summaries.score_bins import ScoreBins
 from tests.records.counted_rows import rows_of
-from tests.records.documents import numbers_in, read, section, table, tables, titles, what_it_loads
+from tests.records.documents import read, section, table, tables, what_it_loads
 
 AUC = "roc_auc_score"
 TRAPS = (
@@ -79,42 +78,6 @@ def test_what_others_wrote_is_text_and_never_markup(trapped):
     assert found.all("title")[0].words().startswith(TRAPS[0])
 
 
-@pytest.mark.studies
-def test_people_of_one_site_get_its_report_alone(three, flfed):
-    whole, text = document(three["run"]), document(three["run"], viewer=Viewer("site", "site-02"))
-    for other in ("site-01", "site-03"):
-        assert whole.count(other) > 5 and other not in text
-    found = read(text)
-    assert [line["Site"] for line in tables(section(found, FIRST))[0]] == ["site-02"]
-    assert len(tables(section(found, FIRST))) == 1  # nothing over all sites
-    assert "Hashes, versions and the study" not in titles(found) and "Mean of" not in found.words()
-    # No figure over all sites, or of another, from which one could take off one's own, to any digit.
-    hidden = {record["sites"][other][arm][AUC][key]
-              for record in [three] for other in ("site-01", "site-03")
-              for arm in ("global", "local-only") for key in ("value", "low", "high")}  # fmt: skip
-    own = {number(entry[key]) for arm in ("global", "local-only", "personalised")
-           for entry in three["sites"]["site-02"][arm].values() for key in ("value", "low", "high")}  # fmt: skip
-    # This site's negative predictive value has the three digits of the pooled AUC, by chance.
-    cells = [node for node in found.all("td") if node.attributes.get("data-label") != "NPV"]
-    shown = set(numbers_in(" ".join(node.words() for node in cells)))
-    hidden |= {three[arm][AUC]["value"] for arm in ("global", "sites-mean", "pooled")}
-    assert {number(value) for value in hidden} & shown <= own
-    assert three["arrays-sha256"] not in text
-    with RunReader.open() as reader:
-        study = reader.series(three["run"]).study_sha256
-        everything = reader.crossed([three["run"]])
-    assert study in whole and study not in text
-    assert sum(entry.bytes for entry in everything) > 0
-    assert "Site 'site-02' figures" not in text and "Figures of site-02 only" in found.words()
-
-
-def test_an_analyst_sees_all_results_but_not_what_made_them(three):
-    found = read(document(three["run"], viewer=Viewer("analyst")))
-    assert len(tables(section(found, FIRST))[0]) == 3
-    assert "Hashes, versions and the study" not in titles(found)
-    assert three["arrays-sha256"] not in found.words()
-
-
 @pytest.fixture
 def closed(small_sites, small_study) -> tuple[dict[str, Any], str]:
     """A run of institutions that keep small cells back, and what every table of the record says."""
@@ -156,9 +119,6 @@ def test_a_site_in_sums_only_has_no_row_of_figures(store, shown):
     found = read(document(made.run))
     assert [line["Site"] for line in tables(section(found, FIRST))[0]] == ["a", "b"]
     assert "Only in sums over all sites, as they share no figures of their own: c." in section(found, FIRST).words()
-    own = read(document(made.run, viewer=Viewer("site", "c")))
-    assert "c shares its figures only in sums over all sites" in section(own, "Question and answer").words()
-    assert [word for word in numbers_in(own.all("body")[0].words()) if float(word.replace("\u2212", "-")) == 0.8] == []
 
 
 @pytest.mark.studies
@@ -180,16 +140,12 @@ def test_it_is_written_over_an_earlier_report_and_over_nothing_else(three, tmp_p
 
 
 @pytest.mark.studies
-def test_the_command_writes_the_whole_report_or_one_sites(three, flfed, tmp_path, monkeypatch):
+def test_the_command_writes_the_report(three, flfed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = three["run"]
     code, out, _ = flfed("run", "report", "latest", "--json")
-    assert (code, json.loads(out)) == (0, {"run": name, "file": f"{name}.html", "site": None})
+    assert (code, json.loads(out)) == (0, {"run": name, "file": f"{name}.html"})
     assert Path(f"{name}.html").read_text() == document(name)
-    assert flfed("run", "report", name, "--output", "own.html", "--site", "site-03")[0] == 0
-    assert Path("own.html").read_text() == document(name, viewer=Viewer("site", "site-03"))
-    code, _, told = flfed("run", "report", name, "--site", "site-30")
-    assert code == 2 and "site 'site-30' is not known" in told and "site-03" in told
     code, _, told = flfed("run", "report", "no-such-run")
     assert code == 2 and "is not in the store" in told
 
@@ -197,9 +153,6 @@ def test_the_command_writes_the_whole_report_or_one_sites(three, flfed, tmp_path
 def test_a_result_writes_its_report_and_is_still_read_as_a_mapping(three, tmp_path):
     result = load(three["run"])
     assert result.report(tmp_path / "run.html").read_text() == document(three["run"])
-    assert result.report(tmp_path / "own.html", site="site-01").read_text() == document(
-        three["run"], viewer=Viewer("site", "site-01")
-    )
     assert result.report["rounds"] == three["rounds"] and json.loads(json.dumps(result.report)) == dict(result.report)
 
 
@@ -226,7 +179,7 @@ def test_who_would_be_flagged_is_that_of_scikit_learn_and_of_a_hand_computation(
     assert all(int(line["Flagged"].split()[0]) <= 0.05 * int(line["Flagged"].split()[2]) for line in budget)
 
 
-def test_counts_at_a_studys_rates_are_the_records_and_one_sites_its_own(small_sites, small_study):
+def test_counts_at_a_studys_rates_are_the_records(small_sites, small_study):
     text = small_study.replace("[compare]\n", "[compare]\nfalse-positive-rates = [0.3, 0.1]\n")
     record = run(Study.parse(text), sites=small_sites(3, rows=200)).report
     points = record["operating-points"]
@@ -239,9 +192,6 @@ def test_counts_at_a_studys_rates_are_the_records_and_one_sites_its_own(small_si
         for line in tables(asked)[2 * place]:
             mine = points["all"] if line["Rows of"] == ALL else points["sites"][line["Rows of"]]
             assert [int(line[name]) for name in CELLS] == [mine[place][key] for key in ("tp", "fp", "fn", "tn")]
-    of_site = read(document(record["run"], viewer=Viewer("site", "site-02")))
-    own = section(of_site, "Flagged rows at the study's false positive rates")
-    assert [[line["Rows of"] for line in lines] for lines in tables(own)] == [["site-02"]] * 4
 
 
 def test_a_count_that_a_policy_holds_back_is_not_in_the_report_either(small_sites, small_study):

@@ -394,8 +394,8 @@ def test_the_command_prints_each_sheets_counts_and_refuses_what_does_not_go_toge
     code, out, _ = flfed("run", "report", heart, "--dossier", folder, "--facts", file)
     assert code == 0 and f"{folder}: dossier of run {heart}" in out and f"{file}: written with empty texts" in out
     assert "SR 26-2" in out and len(re.findall(r"answered by the record \d+", out)) == len(SOURCES)
-    code, _, err = flfed("run", "report", heart, "--dossier", str(tmp_path / "other"), "--site", "cleveland")
-    assert code == 2 and "leave out --output and --site" in err
+    code, _, err = flfed("run", "report", heart, "--dossier", str(tmp_path / "other"), "--output", "x.html")
+    assert code == 2 and "leave out --output" in err
     code, _, err = flfed("run", "report", heart, "--facts", file)
     assert code == 2 and "--facts goes with --dossier" in err
     code, out, _ = flfed("run", "report", heart, "--dossier", str(tmp_path / "json"), "--json")

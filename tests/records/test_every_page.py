@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from flfed.records.dashboard import page_files
-from flfed.records.dashboard.panels.run_table import columns_of
+from flfed.records.dashboard.panels.run_table import columns
 from flfed.records.store.reader import RunReader
 from tests.browser import CHARTS, Window, opened, served
 from tests.conftest import ABSENT
@@ -159,7 +159,7 @@ def test_on_a_phone_each_run_is_a_card_in_which_nothing_is_cut(everywhere: str, 
         window.is_sound()
         assert cards.count() >= len(runs.series)
         assert not window.page.locator(".flfed-runs thead").is_visible()
-        titles = [column["title"] for column in columns_of(None)]
+        titles = [column["title"] for column in columns()]
         for card in cards.all():
             box = card.bounding_box()
             assert box["x"] >= 0

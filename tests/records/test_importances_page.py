@@ -7,7 +7,6 @@ import pytest
 
 from flfed import Study, run
 from flfed.records.objects import read as read_object
-from flfed.records.reports.report import report
 from flfed.records.statistics.importances import (
     Gains,
     Importances,
@@ -15,7 +14,6 @@ from flfed.records.statistics.importances import (
     gains_in_words,
     gains_over_repeats,
     importance_in_words,
-    importance_lines,
     largest_gains,
 )
 from flfed.records.statistics.verdict import interval, number
@@ -71,19 +69,6 @@ def test_importances_that_stay_are_said_with_the_reason(small_sites, small_study
     )
 
 
-def test_one_sites_people_see_its_own_importances(small_sites, small_study):
-    text = small_study.replace("[compare]\n", "[compare]\nimportance = 1\n")
-    result = run(Study.parse(text), sites=small_sites(3, rows=200)).report
-    with RunReader.open(only="site-02") as reader:
-        own = report(reader, result["run"])["importances"]
-    lines = importance_lines(read_object(Importances, own))
-    assert [set(line) for line in lines] == [{"Column", "Log loss grows by"}] * 4
-    figures = {of["column"]: of["increase"] for of in result["importances"]["sites"]["site-02"]}
-    assert {line["Column"]: line["Log loss grows by"] for line in lines} == {
-        name: number(of, 4) for name, of in figures.items()
-    }
-
-
 @pytest.mark.studies
 def test_the_gains_of_trees_are_those_of_the_record_with_their_range_over_repeats(small_sites, small_study):
     text = trees_study(small_study, **{"strategy.rounds": 4, "compare.importance": 1})
@@ -99,8 +84,6 @@ def test_the_gains_of_trees_are_those_of_the_record_with_their_range_over_repeat
     ]
     with RunReader.open() as reader:
         each = [reader.summary(entry.run, "gains")["columns"] for entry in reader.runs_of(result["run"])]
-    with RunReader.open(only="site-01") as reader:
-        assert "gains" not in report(reader, result["run"])
     shares = [columns[0]["gain"] / sum(of["gain"] for of in columns) for columns in each]
     assert found["columns"][0]["share"] == pytest.approx(sum(shares) / 2) and shares[0] != shares[1]
     assert (found["columns"][0]["low"], found["columns"][0]["high"]) == (min(shares), max(shares))

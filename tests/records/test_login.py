@@ -1,4 +1,4 @@
-"""Logging in at a real provider on loopback: who sees what, and who sees nothing."""
+"""Logging in at a real provider on loopback: who sees the pages, and who sees nothing."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,20 +6,17 @@ from pathlib import Path
 import pytest
 
 from flfed.errors import UsageError
-from flfed.records.dashboard.access import role_of, roles_file
-from flfed.records.document.document import document
+from flfed.records.dashboard.access import PEOPLE, check_person
 from flfed.records.store.entries import SiteRow
-from flfed.records.store.visibility import Viewer
-from flfed.records.store.writer import EventRow, MetricRow, RunStore
+from flfed.records.store.writer import MetricRow, RunStore
 from tests.browser import Window, free_port, opened, served
 from tests.records.oidc_provider import CLIENT, SECRET, Provider, provider
 
-ROLES = """
-[people]
-"ana@clinic.example" = "analyst"
-"chief@clinic.example" = "coordinator"
-"it@hungary.example" = { site = "hungary" }
-"it@long-beach.example" = { site = "long-beach" }
+LISTED = """
+# The consortium's board
+ana@clinic.example
+chief@clinic.example  # since May
+it@clinic.example unverified
 """
 
 
@@ -27,71 +24,46 @@ def claims(address: str, *, verified: object = True) -> dict[str, object]:
     return {"sub": address, "email": address, "email_verified": verified}
 
 
-@pytest.mark.parametrize(("address", "viewer"), [
-    ("ana@clinic.example", Viewer("analyst", None, "ana@clinic.example")),
-    ("Chief@Clinic.Example", Viewer("coordinator", None, "Chief@Clinic.Example")),
-    ("it@hungary.example", Viewer("site", "hungary", "it@hungary.example")),
-])  # fmt: skip
-def test_a_person_has_the_role_that_is_written_down(address, viewer):
-    assert role_of(claims(address), ROLES) == viewer
+@pytest.mark.parametrize("address", ["ana@clinic.example", "Chief@Clinic.Example"])
+def test_who_is_in_the_file_may_see_the_pages(address):
+    assert check_person(claims(address), LISTED) == address
 
 
-@pytest.mark.parametrize(("person", "roles", "says"), [
-    (claims("eve@clinic.example"), ROLES, "ask the coordinator to add you"),
-    (claims("ana@clinic.example", verified=False), ROLES, "verified"),
-    (claims("ana@clinic.example", verified="true"), ROLES, "verified"),
-    ({"sub": "x", "email_verified": True}, ROLES, "ask the coordinator"),
-    (claims("ana@clinic.example"), "people = 3", "not TOML with a table"),
-    (claims("ana@clinic.example"), "[people", "not TOML with a table"),
-    (claims("ana@clinic.example"), '[people]\n"ana@clinic.example" = "owner"', "must be"),
-    (claims("ana@clinic.example"), '[people]\n"ana@clinic.example" = { site = "" }', "must be"),
+@pytest.mark.parametrize(("person", "listed", "says"), [
+    (claims("eve@clinic.example"), LISTED, "eve@clinic.example may not see .*: ask the coordinator to add you"),
+    (claims("ana@clinic.example", verified=False), LISTED, "verified"),
+    (claims("ana@clinic.example", verified="true"), LISTED, "verified"),
+    ({"sub": "x", "email": "ana@clinic.example"}, LISTED, "verified"),
+    ({"sub": "x", "email_verified": True}, LISTED, "ask the coordinator"),
     (claims("ana@clinic.example"), "", "ask the coordinator"),
+    (claims("ana@clinic.example"), "# ana@clinic.example", "ask the coordinator"),
+    (claims("ana@clinic.example"), "ana@clinic.example, chief@clinic.example", "ask the coordinator"),
+    (claims("ana@clinic.example"), "ana@clinic.example or chief@clinic.example", "ask the coordinator"),
     # To Unicode's folding of case these pairs are alike: they may be two people's.
-    (claims("stra\u00dfe@clinic.example"), '[people]\n"strasse@clinic.example" = "analyst"', "ask the coordinator"),
-    (claims("\u017fue@clinic.example"), '[people]\n"sue@clinic.example" = "analyst"', "ask the coordinator"),
-    (claims("j\u00f6rg@clinic.example"), '[people]\n"J\u00d6RG@clinic.example" = "analyst"', "ask the coordinator"),
-    (claims("ana@clinic.example"), f'{ROLES}\n"ANA@clinic.example" = "coordinator"', "two lines for one person"),
+    (claims("stra\u00dfe@clinic.example"), "strasse@clinic.example", "ask the coordinator"),
+    (claims("\u017fue@clinic.example"), "sue@clinic.example", "ask the coordinator"),
+    (claims("j\u00f6rg@clinic.example"), "J\u00d6RG@clinic.example", "ask the coordinator"),
 ])  # fmt: skip
-def test_who_is_not_known_for_certain_sees_nothing(person, roles, says):
+def test_who_is_not_known_for_certain_sees_nothing(person, listed, says):
     with pytest.raises(UsageError, match=says):
-        role_of(person, roles)
+        check_person(person, listed)
 
 
 def test_an_address_beyond_ascii_is_found_as_it_is_written():
-    roles = '[people]\n"j\u00f6rg@clinic.example" = "analyst"'
-    assert role_of(claims("j\u00f6rg@clinic.example"), roles).role == "analyst"
-
-
-def test_a_file_of_roles_counts_unless_it_is_certain_that_there_is_none(tmp_path: Path, monkeypatch):
-    monkeypatch.delenv("FLFED_ROLES", raising=False)
-    monkeypatch.setenv("FLFED_HOME", str(tmp_path / "not-made"))
-    assert roles_file() is None
-    assert list(tmp_path.iterdir()) == []  # looking makes no folder
-    there = tmp_path / "roles.toml"
-    monkeypatch.setenv("FLFED_HOME", str(tmp_path))
-    assert roles_file() is None
-    there.symlink_to(tmp_path / "moved-away")
-    assert roles_file() == there
-    (tmp_path / "loop").symlink_to("loop")
-    monkeypatch.setenv("FLFED_HOME", str(tmp_path / "loop"))  # cannot be looked into, not even by root
-    assert roles_file() == tmp_path / "loop" / "roles.toml"
-    monkeypatch.setenv("FLFED_ROLES", str(tmp_path / "nowhere"))
-    assert roles_file() == tmp_path / "nowhere"
+    assert check_person(claims("j\u00f6rg@clinic.example"), "j\u00f6rg@clinic.example") == "j\u00f6rg@clinic.example"
 
 
 def test_a_provider_that_says_nothing_of_addresses_has_to_be_trusted_in_so_many_words():
-    person = {"sub": "x", "email": "ana@clinic.example"}
-    assert role_of(person, f"verified-only = false\n{ROLES}").role == "analyst"
+    assert check_person({"sub": "x", "email": "it@clinic.example"}, LISTED) == "it@clinic.example"
 
 
 @pytest.fixture(scope="module")
 def with_login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Provider, Path]]:
-    """One app with a login, its provider, and the link to the folder whose `runs.db` and `roles.toml` it reads.
+    """One app with a login, its provider, and its home, in which `now` links to the folder of its store.
 
     Its own address must be known before it starts, so a port is set aside.
     """
     port, folder = free_port(), tmp_path_factory.mktemp("login")
-    store, roles = f"sqlite:///{folder}/now/runs.db", str(folder / "now" / "roles.toml")
     secrets = folder / "secrets.toml"
     with provider() as people:
         secrets.write_text(
@@ -99,9 +71,9 @@ def with_login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
             f'cookie_secret = "{"s" * 40}"\nclient_id = "{CLIENT}"\nclient_secret = "{SECRET}"\n'
             f'server_metadata_url = "{people.address}/.well-known/openid-configuration"\n'
         )
-        environment = {"FLFED_STORE": store, "FLFED_ROLES": roles, "FLFED_HOME": str(folder)}
+        environment = {"FLFED_STORE": f"sqlite:///{folder}/now/runs.db", "FLFED_HOME": str(folder)}
         with served(environment, options={"--secrets.files": str(secrets)}, port=port) as found:
-            yield found, people, folder / "now"
+            yield found, people, folder
 
 
 @pytest.fixture
@@ -111,13 +83,20 @@ def people(with_login: tuple[str, Provider, Path]) -> Provider:
 
 
 @pytest.fixture
-def address(with_login: tuple[str, Provider, Path], url: str, tmp_path: Path) -> str:
+def file(with_login: tuple[str, Provider, Path]) -> Path:
+    """The file of the people who may log in."""
+    path = with_login[2] / PEOPLE
+    path.write_text(LISTED)
+    return path
+
+
+@pytest.fixture
+def address(with_login: tuple[str, Provider, Path], file: Path, url: str, tmp_path: Path) -> str:
     """Where the app with a login is served, showing the store of the test."""
-    found, _, link = with_login
-    (tmp_path / "roles.toml").write_text(ROLES)
+    link = file.parent / "now"
     link.unlink(missing_ok=True)
     link.symlink_to(tmp_path)
-    return found
+    return with_login[0]
 
 
 def log_in(window: Window, people: Provider, who: str, path: str) -> None:
@@ -131,36 +110,12 @@ def frames(window: Window) -> str:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(
-    ("own", "other"), [("hungary", "long-beach"), pytest.param("long-beach", "hungary", marks=pytest.mark.proof)]
-)
-def test_the_people_of_a_site_see_their_own_figures_and_not_those_of_another(address, people, heart, own, other):
-    with opened(address) as window:
-        log_in(window, people, f"it@{own}.example", f"?run={heart}")
-        window.page.get_by_role("heading", name="Runs").wait_for()
-        for page in ("Overview", "Sites", "Rounds", "Data", "Privacy"):
-            window.turn_to(page)
-        window.turn_to("Sites")
-        window.page.get_by_role("heading", name=own).first.wait_for()
-        assert f"reader of {own}" in window.page.locator("[data-testid=stSidebar]").inner_text()
-        window.picture(f"login-{own}", whole=True)
-        said = frames(window)
-        assert said.count(own) > 10
-        assert said.count(other) == 0
-        assert said.count(f"Hospital {other.title()}") == 0
-        window.page.goto(f"{address}/sites?run={heart}&site={other}")
-        window.page.get_by_role("heading", name=own).first.wait_for()
-        window.drawn()
-        assert f"'{other}' has no figures here" in window.page.locator("[data-testid=stMain]").inner_text()
-
-
-@pytest.mark.proof
-@pytest.mark.browser
-def test_an_analyst_sees_all_sites_and_can_log_out(address, people, heart):
+def test_who_is_listed_sees_all_sites_and_can_log_out(address, people, heart):
     with opened(address) as window:
         log_in(window, people, "ana@clinic.example", f"?run={heart}")
         window.page.get_by_role("heading", name="Runs").wait_for()
         window.turn_to("Sites")
+        assert "ana\u2060@clinic.example" in window.page.locator("[data-testid=stSidebar]").inner_text()
         assert frames(window).count("long-beach") > 5
         assert frames(window).count("hungary") > 5
         window.page.get_by_role("button", name="Log out").click()
@@ -169,12 +124,21 @@ def test_an_analyst_sees_all_sites_and_can_log_out(address, people, heart):
 
 
 @pytest.mark.browser
-def test_who_has_no_role_or_no_right_token_sees_nothing(address, people, heart):
-    with opened(address) as window:
-        log_in(window, people, "eve@clinic.example", f"?run={heart}")
-        window.page.get_by_text("ask the coordinator to add you").wait_for()
-        assert frames(window).count("heart-disease") == 0
-        assert frames(window).count("hungary") == 0
+def test_who_is_not_listed_or_has_no_right_token_sees_nothing(address, people, heart, file):
+    for who, listed, says in (
+        ("eve@clinic.example", LISTED, f"ask the coordinator to add you to {PEOPLE}"),
+        ("ana@clinic.example", "", f"ask the coordinator to add you to {PEOPLE}"),
+        ("ana@clinic.example", None, f"Nobody may log in: {PEOPLE} under FLFED_HOME is missing"),
+    ):
+        file.unlink(missing_ok=True)
+        if listed is not None:
+            file.write_text(listed)
+        with opened(address) as window:
+            log_in(window, people, who, f"?run={heart}")
+            window.page.get_by_text(says).wait_for()
+            assert frames(window).count("heart-disease") == 0
+            assert frames(window).count("hungary") == 0
+    file.write_text(LISTED)
     people.spoil_nonce = True
     with opened(address) as window:
         with window.page.expect_response("**/oauth2callback?*"):
@@ -182,16 +146,6 @@ def test_who_has_no_role_or_no_right_token_sees_nothing(address, people, heart):
         window.page.get_by_role("button", name="Log in").wait_for()
         window.drawn()
         assert window.page.get_by_role("heading", name="Runs").count() == 0
-        assert frames(window).count("heart-disease") == 0
-
-
-@pytest.mark.browser
-def test_a_file_of_roles_without_a_login_lets_nobody_in(url, heart, tmp_path):
-    roles = tmp_path / "roles.toml"
-    roles.write_text(ROLES)
-    with served({"FLFED_STORE": url, "FLFED_ROLES": str(roles)}) as found, opened(found) as window:
-        window.page.goto(f"{found}/overview?run={heart}")
-        window.page.get_by_text("Nobody can log in").wait_for()
         assert frames(window).count("heart-disease") == 0
 
 
@@ -209,53 +163,23 @@ def test_a_login_that_cannot_be_read_lets_nobody_in(url, heart, tmp_path):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("page", [pytest.param("Runs", marks=pytest.mark.proof), "Rounds"])
-def test_another_role_reaches_a_page_that_is_open(address, people, store: RunStore, tmp_path: Path, page):
+def test_who_is_no_longer_listed_loses_a_page_that_is_open(address, people, store: RunStore, file: Path, page):
     series = store.begin_series(study="ward", study_sha256="", study_text="")
     run = store.begin_run(
         series, engine="inprocess", path="", seed=1, rounds_planned=9, primary="roc_auc_score", task="binary"
     )
-    for site in ("hungary", "long-beach"):
-        run.sites([SiteRow(site, rows=100)])
-    run.round(1, metrics=[MetricRow(site, "training", "roc_auc_score", 0.7) for site in ("hungary", "long-beach")])
-    roles = tmp_path / "roles.toml"
+    run.sites([SiteRow("hungary", rows=100)])
+    run.round(1, metrics=[MetricRow("hungary", "training", "roc_auc_score", 0.7)])
     with opened(address) as window:
         log_in(window, people, "ana@clinic.example", f"?run={run.run}")
         window.page.get_by_role("heading", name="Runs").wait_for()
         window.turn_to(page)
-        assert frames(window).count("another site") == 0
-        roles.write_text(ROLES.replace('= "analyst"', '= { site = "hungary" }'))
-        window.page.get_by_text("You see only the figures of hungary").wait_for()
-        window.drawn()
-        window.received.clear()
-        run.events([EventRow(1, "long-beach", "fault", "late")])
-        run.round(2, metrics=[MetricRow("long-beach", "training", "roc_auc_score", 0.7)])
+        run.round(2, metrics=[MetricRow("hungary", "training", "roc_auc_score", 0.7)])
         window.page.get_by_text("2 of 9").first.wait_for()
-        assert frames(window).count("long-beach") == 0
-        roles.write_text("[people]\n")
+        file.write_text("chief@clinic.example\n")
         window.page.get_by_text("ask the coordinator to add you").wait_for()
         assert window.page.get_by_text("ward").count() == 0
         window.received.clear()
         run.round(3, metrics=[])
         window.page.wait_for_timeout(1500)
         assert frames(window).count("ward") == 0
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize(("who", "viewer"), [
-    ("it@hungary.example", Viewer("site", "hungary")),
-    pytest.param("ana@clinic.example", Viewer("analyst"), marks=pytest.mark.proof),
-])  # fmt: skip
-def test_a_report_that_is_downloaded_is_that_of_who_asks(address, people, heart, url, who, viewer):
-    with opened(address) as window:
-        page = window.page
-        page.add_init_script("delete window.showSaveFilePicker")  # a dialogue of the desktop, which is not there
-        log_in(window, people, who, "")
-        page.get_by_role("link", name="heart-disease").click()
-        page.get_by_text("Printable report").click()
-        with page.expect_download() as kept:
-            page.get_by_role("button", name="Download the report").click()
-        assert kept.value.suggested_filename == f"{heart}.html"
-        text = kept.value.path().read_text()
-        assert text == document(heart, store=url, viewer=viewer)
-        assert ("long-beach" in text) == (viewer.site is None)
-        assert text.count("hungary") > 3

@@ -205,13 +205,6 @@ def test_a_mean_of_too_few_sites_is_null_with_a_reason_and_no_sentence(store, ur
     assert headline(found, AUC) == ["Joining improves AUC at 2 of 3 sites (a, b); inconclusive at 1 (c)."]
 
 
-def test_the_people_of_one_site_get_no_mean_over_sites(store, url):
-    series = compared(store, {site: [span(0.1, 0.01)] for site in "abcd"})
-    with RunReader.open(url, only="a") as reader:
-        own = report(reader, series)
-    assert list(own["sites"]) == ["a"] and own["mean-gain"][AUC]["value"] is None
-
-
 def test_of_a_hundred_sites_alike_the_common_gain_is_told_and_the_luckiest_is_not_named(store, url):
     rng = np.random.default_rng(0)
     gains = {f"s{place:03d}": [span(value, 0.034)] for place, value in enumerate(rng.normal(0.024, 0.034, 100))}

@@ -237,28 +237,6 @@ def test_a_promise_is_green_only_where_every_site_was_measured(told, payload, at
     assert (code, "none was tried in 1 of the repeats" in said) == ("measured in part", True)
 
 
-def test_the_people_of_one_site_are_not_told_that_a_promise_held_where_another_site_broke_it(
-    url, told, payload, attacks
-):
-    worse = {"promise": 1.0, "method": "", "rows": 100, "verdict": "beyond the promise", "says": "Seen."}
-    broken = AuditRow("canaries", "cleveland", "epsilon", 1.4, 1.1, 1.8, worse)
-    whole = told(payload, audit=[*attacks, broken])
-    assert standing(whole["privacy"], read_all(AuditFigure, whole["audit"]))[0] == "beyond the promise"
-    codes = {}
-    for site in ("cleveland", "hungary"):
-        with RunReader.open(url, only=site) as reader:
-            seen = report(reader, whole["run"])
-        codes[site], said = standing(seen["privacy"], read_all(AuditFigure, seen["audit"]), only=site)
-        assert ("The figures of other sites are not shown to you" in said) == (site == "hungary")
-    assert codes == {"cleveland": "beyond the promise", "hungary": "within, at your site"}
-    for audit, code in ((attacks[:1], "promised, not measured"), ([], "promised, not measured")):
-        seen = told(payload, audit=audit)
-        with RunReader.open(url, only="hungary") as reader:
-            own = report(reader, seen["run"])
-        found, said = standing(own["privacy"], read_all(AuditFigure, own["audit"]), only="hungary")
-        assert (found, said[:44]) == (code, "Promised, but not measured at your site. The")
-
-
 @pytest.mark.parametrize("verdict", ["not known", "within the promise"])
 def test_a_figure_without_a_lower_limit_is_within_nothing_and_the_promise_is_not_green(told, payload, attacks, verdict):
     # An area of 1 whose interval could not be had; earlier versions called that within the promise.

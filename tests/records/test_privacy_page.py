@@ -318,48 +318,6 @@ def test_a_run_without_a_mechanism_and_an_old_one_say_so_in_words(shown: str, st
     assert charts(page) == 1  # what left is known all the same
 
 
-def seen_by(run: str, only: str) -> None:
-    """The parts of the page as the people of one site see them; a program of its own, run by Streamlit."""
-    from flfed.records.dashboard import sections
-    from flfed.records.dashboard.pages import p70_privacy as privacy_panels
-    from flfed.records.objects import read_all
-    from flfed.records.reports.audit_headlines import AuditFigure, audit_of
-    from flfed.records.reports.privacy import privacy_of
-    from flfed.records.sections.privacy import attacks_section, mechanisms_section, promised
-    from flfed.records.store.reader import RunReader
-
-    with RunReader.open(only=only) as reader:
-        entry = reader.runs_of(run)[0]
-        found = [(entry, {site.site: site for site in reader.sites(run)})]
-        told, audit = privacy_of(reader, found), read_all(AuditFigure, audit_of(reader, found))
-    promise = promised(told, audit, entry, only=only)
-    privacy_panels.show_promise(promise, told["warnings"])
-    privacy_panels.limits_of_promise(promise, audit)
-    sections.show(mechanisms_section(told, list(found[0][1].values()), only=only))
-    sections.show(attacks_section(told, audit, entry, only=only))
-
-
-def test_the_people_of_one_site_get_no_green_badge_while_another_site_is_beyond_the_promise(
-    shown: str, protected: str, store, attacks
-):
-    worse = {"promise": 0.731, "method": "", "rows": 100, "verdict": "beyond the promise", "says": "Seen."}
-    given = {"promise": None, "method": "Wilson", "rows": 96, "verdict": "no promise", "says": "Of this share."}
-    more = [AuditRow("summary-reconstruction", site, "share-given-away", 1.0, 0.96, 1.0, given) for site in HEART]
-    broken = AuditRow("membership", "cleveland", "roc_auc_score", 0.9, 0.85, 0.94, worse)
-    store.audit(protected, [*attacks[1:], *more, broken])
-    assert ":red-badge[beyond the promise]" in words(privacy(protected))
-    page = AppTest.from_function(seen_by, args=(protected, "hungary"), default_timeout=60).run()
-    assert not page.exception
-    said = words(page) + str([table.value.to_dict("records") for table in page.table])
-    assert ":orange-badge[within, at your site]" in said and "green-badge" not in said
-    assert "100.0 % of the rows away exactly, at your site: no promise covers them" in said
-    assert "'named at your site'" in said and "'off, at your site'" in said
-    assert [len(table.value) for table in page.table][0] == 4  # the mechanisms
-    assert " of 1 site" not in said and " of 4 site" not in said and "cleveland" not in said
-    nothing = AppTest.from_function(seen_by, args=(protected, "long-beach"), default_timeout=60).run()
-    assert "within, at your site" in words(nothing)
-
-
 def test_repeats_are_told_that_each_spends_again(shown: str, store, write, payload):
     series = store.begin_series(study="s", study_sha256="", study_text="", repeats=2)
     for repeat in range(2):

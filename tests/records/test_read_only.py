@@ -126,17 +126,6 @@ def test_the_group_must_be_one_and_the_store_not_in_the_home(url, monkeypatch):
         RunStore.open()
 
 
-@pytest.mark.servers
-@needs_root
-def test_another_account_finds_the_roles_in_a_folder_that_it_may_only_read(readable):
-    (readable / "roles.toml").write_text('[people]\n"ana@clinic.example" = "analyst"\n')
-    code = "from flfed.records.dashboard.access import roles_file; print(roles_file())"
-    found = as_nobody(code, "", readable, FLFED_HOME=str(readable))
-    assert (found.stdout.strip(), found.returncode) == (str(readable / "roles.toml"), 0), found.stderr
-    found = as_nobody(code, "", readable)
-    assert (found.stdout.strip(), found.returncode) == ("None", 0), found.stderr
-
-
 @needs_root
 @pytest.mark.browser
 def test_the_app_of_another_account_shows_the_pages(readable, store, heart):

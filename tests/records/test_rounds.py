@@ -100,16 +100,6 @@ def test_bytes_of_a_round_are_means_of_the_rows_with_what_the_codec_saved_beside
     assert said in by_database.bytes_in_words(packed)
 
 
-def test_people_of_one_site_see_what_the_codec_saves_with_their_own_bytes(run):
-    run.summary("codec", {"name": "int8", "saved": 30})
-    with RunReader.open(only="b") as reader:
-        found = by_database.round_bytes(reader, [run.run])
-    mine = [row.bytes for number in range(1, 11) for row in sent(number, "b") if row.direction == "to-server"]
-    assert found["to-server"]["message"] == pytest.approx(sum(mine) / len(mine))
-    assert found["to-server"]["uncompressed"]["message"] == pytest.approx(sum(mine) / len(mine) + 30)
-    assert found["codec"] == "int8"
-
-
 def test_no_training_has_no_bytes_of_a_round(store, url, monkeypatch):
     monkeypatch.setenv("FLFED_STORE", url)
     series = store.begin_series(study="s", study_sha256="", study_text="")

@@ -283,31 +283,6 @@ def flat(block: Any) -> list[Any]:
     return found
 
 
-def test_one_site_that_looks_sees_its_own_rounds(store):
-    def as_seen(run: str) -> None:
-        from flfed.records.dashboard.pages import p50_rounds
-        from flfed.records.dashboard.refresh import Opened
-        from flfed.records.store.reader import RunReader
-        from flfed.records.store.visibility import Viewer
-
-        with RunReader.open(only="b") as reader:
-            p50_rounds.parts(Opened(Viewer("site", "b"), reader.runs_of(run), run))
-
-    run = begin(store)
-    name = write(run)
-    run.finish(status="completed")
-    page = AppTest.from_function(as_seen, args=(name,), default_timeout=60).run()
-    assert not page.exception
-    charts = drawn(page)
-    assert set(charts) == {"each"}
-    assert set(charts["each"][1]["site"]) == {"b"}
-    said = words(page)
-    assert "**Your site**" in said
-    assert "No figures" not in said
-    assert "together" not in said
-    assert [line["Site"] for line in tables(page)[-1]] == ["b"]
-
-
 def test_what_differs_in_its_numbers_only_is_one_line(store, flfed):
     run = begin(store)
     run.sites([SiteRow("a")])

@@ -107,7 +107,7 @@ def test_the_largest_gain_that_is_named_is_the_largest_of_those_that_are_clear(s
     assert found["sites"]["lucky"]["verdict"] == NO_CLEAR_GAIN
 
 
-def test_a_study_says_what_gain_is_worthwhile_and_one_sites_people_read_the_same_verdict(store, url):
+def test_a_study_says_what_gain_is_worthwhile(store, url):
     sites: dict[str, tuple[Gain, Gain]] = {
         "a": ((0.06, 0.03, 0.09), None), "b": ((0.003, 0.002, 0.004), None), "c": ((-0.02, -0.03, -0.01), None),
     }  # fmt: skip
@@ -125,10 +125,6 @@ def test_a_study_says_what_gain_is_worthwhile_and_one_sites_people_read_the_same
         for site, code in codes.items():
             assert ("too small to matter" in said[site]) == (code == NO_CLEAR_GAIN)
             assert not any(f"(under {figure})" in said[site] for figure in ("0.003", "0.000"))
-            with RunReader.open(url, only=site) as reader:
-                own = report(reader, series)
-            assert (own["verdict-rule"], list(own["sites"])) == (found["verdict-rule"], [site])
-            assert site_verdict(own["sites"][site], AUC) == (code, said[site])
 
 
 def test_a_widened_interval_ends_where_the_metric_does(store, url):

@@ -134,8 +134,8 @@ NEW_SECONDS = 60.0
 """Age of a folder without the file that counts as left."""
 LONGEST_BASE = 40
 """Longest path of the temporary folder: the name of a site's socket has 107 bytes at most."""
-ELSEWHERE = ("FLFED_STORE", "FLFED_STORE_GROUP", "FLFED_ROLES")
-"""Settings that lead out of a home: to another run store, and to the people who may log in."""
+ELSEWHERE = ("FLFED_STORE", "FLFED_STORE_GROUP")
+"""Settings that lead out of a home, to another run store."""
 AGAIN_SECONDS = 0.2
 
 

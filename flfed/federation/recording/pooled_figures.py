@@ -14,7 +14,6 @@ from flfed.federation.recording.sharing import SharedAs
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.store.entries import MetricRow
 from flfed.records.store.tables import finite
-from flfed.records.store.visibility import TRAINING_ONLY
 from flfed.rows.evaluation.intervals import hanley_mcneil, logit_limits
 from flfed.summaries.drift import columns_of
 from flfed.summaries.score_bins import (
@@ -100,7 +99,7 @@ def score_histograms(replies: CompareReplies, shared_as: SharedAs, bins: ScoreBi
         `bins`, `limit` and `scale`, and `centre` and `spread` where the bins have another centre (see `ScoreBins`),
         `rows` (which), `sites` (by site `Counts`), `all` (`Counts` or None), `combined-sites` and `requested-sites`:
         the number of sites in the sum, and of all. Sites without a histogram are not named: they follow from the
-        participants, and people of one site see no other's name.
+        participants.
     """
     histograms = {site: reply.histogram for site, reply in replies.items() if reply.histogram is not None}
     if not histograms:
@@ -335,7 +334,7 @@ def tables_of(
     alone = [site for site, summaries in of_sites.items() if site not in hidden and len(summaries) == 1]
     notes = []
     if alone:
-        notes.append(f"{TRAINING_ONLY}: {', '.join(alone)}.")
+        notes.append(f"Training rows only, for want of holdout rows that may be counted: {', '.join(alone)}.")
     if hidden:
         notes.append(f"{shared_as.reserve()}.")
     rows = [_without(row, hidden) for row in table_one(layout, of_sites)]

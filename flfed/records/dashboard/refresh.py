@@ -23,7 +23,6 @@ from flfed.records.statistics import Report
 from flfed.records.store.database import store_url
 from flfed.records.store.entries import CurvePoint, RunEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import Viewer
 
 LOOK_SECONDS = 0.5
 """Seconds between two refreshes of a running run: a committed round must show within 2 seconds."""
@@ -70,12 +69,10 @@ def where() -> str:
 
 
 @st.cache_data(max_entries=64, ttl=CACHE_SECONDS, show_spinner=False)
-def read(store: str, name: str, mark: Mark, only: str | None = None) -> ShownRun:
-    """Return the page content of a run or series, read once for each `store`, `mark` and `only`."""
-    # It is cached for all people who see the same figures, so it has nothing for a coordinator alone.
-    viewer = Viewer("site", only) if only else Viewer("analyst")
-    with RunReader.open(only=only) as reader:
-        return ShownRun.read(reader, name, viewer)
+def read(store: str, name: str, mark: Mark) -> ShownRun:
+    """Return the page content of a run or series, read once for each `store` and `mark`."""
+    with RunReader.open() as reader:
+        return ShownRun.read(reader, name)
 
 
 MOST_RUNS = 2000
@@ -95,21 +92,21 @@ def read_list_ahead() -> None:
         with RunReader.open() as reader:
             runs = reader.runs(limit=MOST_RUNS)
             notes = notes_of(reader, [run.run for run in runs])
-        read_list([run for run in runs if run.status != "running"], notes, None)
+        read_list([run for run in runs if run.status != "running"], notes)
 
 
-def read_list(runs: Sequence[RunEntry], notes: Mapping[str, str], only: str | None) -> list[Report]:
+def read_list(runs: Sequence[RunEntry], notes: Mapping[str, str]) -> list[Report]:
     """Return the lines of the list of runs, each read once for its mark and notes."""
     lines = _lines()
     if len(lines) > MOST_LINES:
         lines.clear()
     keys = {}
     for series, of in group((run.series, run) for run in runs).items():
-        keys[series] = (where(), only, mark_of(of), *(notes.get(run.run) for run in of))
+        keys[series] = (where(), mark_of(of), *(notes.get(run.run) for run in of))
     # A run that ended since is read alone, and not the whole store.
     cached = {series: lines[key] for series, key in keys.items() if key in lines}
     missing = [series for series in keys if series not in cached]
-    with RunReader.open(only=only) as reader:
+    with RunReader.open() as reader:
         newer = series_list(reader, [run for run in runs if run.series not in cached])
     for series, line in zip(missing, newer, strict=True):
         cached[series] = lines[keys[series]] = line
@@ -117,16 +114,16 @@ def read_list(runs: Sequence[RunEntry], notes: Mapping[str, str], only: str | No
 
 
 @st.cache_data(max_entries=64, ttl=CACHE_SECONDS, show_spinner=False)
-def read_summaries(store: str, mark: Mark, name: str, only: str | None) -> list[dict[str, Any] | None]:
+def read_summaries(store: str, mark: Mark, name: str) -> list[dict[str, Any] | None]:
     """Return the object `name` of each run of `mark`, None where it has none, read once for each `mark`."""
-    with RunReader.open(only=only) as reader:
+    with RunReader.open() as reader:
         return [reader.summary(run, name) for run, *_ in mark]
 
 
 @st.cache_data(max_entries=16, ttl=CACHE_SECONDS, show_spinner=False)
-def read_document(store: str, name: str, mark: Mark, viewer: Viewer) -> str:
-    """Return a run's report as a file, made once for each `mark` and `viewer`."""
-    return document(name, viewer=viewer)
+def read_document(store: str, name: str, mark: Mark) -> str:
+    """Return a run's report as a file, made once for each `mark`."""
+    return document(name)
 
 
 @st.cache_data(max_entries=512, ttl=CACHE_SECONDS, show_spinner=False)
@@ -140,13 +137,12 @@ def read_curves(
     metric: str,
     sites: Sequence[str],
     width: int,
-    only: str | None = None,
 ) -> list[CurvePoint]:
     """Return one figure by round over the repeats, averaged in the database, and read once for each `mark`.
 
     `mark` is None for complete rounds, which get no further figure: they are read once a minute.
     """
-    with RunReader.open(only=only) as reader:
+    with RunReader.open() as reader:
         return reader.curves(names, arm=arm, metric=metric, sites=sites, width=width, between=between)
 
 
@@ -175,7 +171,7 @@ class Opened(Seen):
     @cached_property
     def shown(self) -> ShownRun:
         """The store's content of the run, read once for each `mark`."""
-        return read(where(), self.name, self.mark, self.only)
+        return read(where(), self.name, self.mark)
 
     @property
     def report(self) -> Report:
@@ -188,20 +184,19 @@ class Opened(Seen):
 
     def summaries(self, name: str) -> list[dict[str, Any] | None]:
         """Return an object of each repeat, None where it has none."""
-        return read_summaries(where(), self.mark, name, self.only)
+        return read_summaries(where(), self.mark, name)
 
     def document(self) -> str:
-        """Return the report as a file, limited to content for the viewer."""
-        return read_document(where(), self.name, self.mark, self.viewer)
+        """Return the report as a file."""
+        return read_document(where(), self.name, self.mark)
 
     def bytes_sent(self) -> Mapping[str, int]:
         """Return the number of bytes sent in each direction."""
-        with RunReader.open(only=self.only) as reader:
+        with RunReader.open() as reader:
             return reader.bytes_sent(self.names)
 
 
-def open_series(series: Sequence[str], only: str | None) -> list[Opened]:
-    """Return some series as a page shows them to all, or to people of the site `only`."""
-    viewer = Viewer("site", only) if only else Viewer("analyst")
-    with RunReader.open(only=only) as reader:
-        return [Opened(viewer, reader.runs_of(name), name) for name in series]
+def open_series(series: Sequence[str]) -> list[Opened]:
+    """Return some series as a page shows them."""
+    with RunReader.open() as reader:
+        return [Opened(reader.runs_of(name), name) for name in series]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import streamlit as st
 
@@ -17,7 +16,6 @@ from flfed.records.reports.privacy import covers_study
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.text import TIME_IN_NAME, escape, moment, with_code
-from flfed.study.study import has_analysis
 from flfed.study.study_text import parsed_study
 from flfed.words import render
 
@@ -39,9 +37,9 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
         part in a place of its own (`st.container()`), so that a later one moves no other.
     """
     sections.close_up()
-    viewer = access.viewer()
+    access.require()
     try:
-        with RunReader.open(only=viewer.site) as reader:
+        with RunReader.open() as reader:
             listed = reader.runs(limit=500)
             if not listed:
                 st.title(title or "Overview")
@@ -66,20 +64,6 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
     course = refresh.course_of(runs)
     # Only the parts run again, so that a choice in the margin stays.
     st.fragment(_body, run_every=course[0])(title, parts, name, course)
-
-
-def seen_in_words(site: str, study: Mapping[str, Any]) -> str:
-    """Return which figures of a run people of one site see, by its study's tables.
-
-    Examples
-    --------
-    >>> seen_in_words("vienna", {}).partition(".")[0]
-    'You see only the figures of vienna'
-    >>> seen_in_words("vienna", {"statistic": {"name": "summary"}}).partition(",")[0]
-    'You see the figures of vienna'
-    """
-    noised = has_analysis(study) or covers_study(study)
-    return render("pages.run.noised" if noised else "pages.run.own", site=site)
 
 
 def _says_why_not(title: str, error: FlfedError) -> None:
@@ -175,19 +159,17 @@ def _choose_repeat(series: str, repeats: Sequence[str], name: str) -> None:
 
 
 def _body(title: str, parts: Callable[[Opened], None], name: str, course: refresh.BatchPlan) -> None:
-    """Show the page's parts for the current run, and reload the page when all of it changes, or its viewer's role."""
-    viewer = access.viewer()
+    """Show the page's parts for the current run, and reload the page when all of it changes."""
+    access.require()
     try:
-        with RunReader.open(only=viewer.site) as reader:
+        with RunReader.open() as reader:
             runs, study = reader.runs_of(name), parsed_study(reader.series(name).study_text)
         # A run that begins or ends changes how often the whole page is refreshed.
         if refresh.course_of(runs) != course:
             st.rerun()
         with st.container():
-            overview.head(title, runs, name, only=viewer.site, noised=covers_study(study))
-            if viewer.site:
-                st.caption(escape(seen_in_words(viewer.site, study)))
-        parts(Opened(viewer, runs, name))
+            overview.head(title, runs, name, noised=covers_study(study))
+        parts(Opened(runs, name))
     except FlfedError as error:
         st.error(with_code(str(error)))
 

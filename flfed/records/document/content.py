@@ -1,4 +1,4 @@
-"""Content of a document, read from the store as its reader may see it, and its sections on scores."""
+"""Content of a document, read from the store, and its sections on scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from flfed.records.statistics import Report, noised_scores, score_curves
 from flfed.records.statistics.score_curves import CountsByName, drawn_first, is_together, read_score_counts
 from flfed.records.store.entries import CrossedEntry, CurvePoint, RunEntry
 from flfed.records.store.reader import CURVE_ARMS, RunReader
-from flfed.records.store.visibility import Viewer
 from flfed.words import render
 
 POINTS = 200
@@ -91,21 +90,15 @@ class Content:
     crossed: list[CrossedEntry]
 
     @classmethod
-    def open(cls, name: str, store: str | None, viewer: Viewer) -> Self:
-        """Return the content of a run or series in a store, as the viewer may see it; raises as `read` does."""
-        with RunReader.open(store, only=viewer.site) as reader:
-            return cls.read(reader, name, viewer)
-
-    @classmethod
-    def read(cls, reader: RunReader, name: str, viewer: Viewer) -> Self:
-        """Return the content of a run or series; `reader` is limited to the viewer's site.
+    def read(cls, reader: RunReader, name: str) -> Self:
+        """Return the content of a run or series.
 
         Raises
         ------
         UsageError
             If there is no such run.
         """
-        shown = ShownRun.read(reader, name, viewer)
+        shown = ShownRun.read(reader, name)
         first = shown.names[0]
         return cls(
             shown=shown,
@@ -176,7 +169,7 @@ def curves(content: Content) -> Section:
     if counted is None:
         why = score_curves.no_curves_in_words(content.shown.runs[0], content.shown.report)
         return Section(title=scores.RANKS, lead=(why,))
-    lead = [" ".join(score_curves.says_whose(counted.payload, content.shown.compared_sites, only=content.shown.only))]
+    lead = [" ".join(score_curves.says_whose(counted.payload, content.shown.compared_sites))]
     if content.shown.is_repeated:
         facts = {"repeat": counted.run.repeat + 1, "repeats": len(content.shown.runs)}
         lead.insert(0, render("report.curves.repeat", **facts))
@@ -218,4 +211,4 @@ def decision_curves(content: Content) -> Section | None:
 
 def by_group(content: Content) -> Section | None:
     """Return the model's discrimination within the groups that the study names, a few groups a table."""
-    return scores.within_groups(content.shown.report.get("subgroups"), only=content.shown.only, note=_alone(content))
+    return scores.within_groups(content.shown.report.get("subgroups"), note=_alone(content))

@@ -29,7 +29,6 @@ from flfed.records.reports import narrative, site_answer
 from flfed.records.reports.calibration import calibration_of_sites
 from flfed.records.reports.faults import STATUS_WORDS, missing_in_words, unfinished_in_words
 from flfed.records.reports.report import arms_shown, metrics_of
-from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.section import Section, divide
 from flfed.records.sections import answer as answers
 from flfed.records.sections.gains import are_known, at_the_ends, by_size, gains, references, score_in_use
@@ -38,7 +37,7 @@ from flfed.records.sections.unseen_sites import advised_updates, unseen_sites, v
 from flfed.records.statistics import importances, noised_scores
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import sentence_case, with_interval
-from flfed.records.store.visibility import Viewer
+from flfed.records.store.reader import RunReader
 from flfed.records.text import moment, seconds_in_words
 from flfed.words import render
 
@@ -81,20 +80,10 @@ def answer(content: Content) -> Markup:
 def _verdict(content: Content) -> list[str]:
     """Return the headline, and the sentences right below it."""
     report = content.shown.report
-    only = content.shown.only
-    metric = content.shown.metric
     run = content.shown.run
     if run.is_statistic:
         return statistic_in_words(run.statistics, run.repeats)
-    if only is None:
-        return _nothing(content) if metric is None else narrative.verdict_in_words(report)
-    # People of one site read only about it.
-    if metric is not None and only in run.sites:
-        advice = site_answer.should_it_join(report, only, metric)
-        sentence = site_verdict(run.sites[only], metric)[1]
-        return [*narrative.doubts(report, metric), advice, sentence, *noised_scores.own_under_noise(report)]
-    why = site_answer.describe_missing_figures(report, content.shown.sites, only)
-    return [why] if why else _nothing(content)
+    return _nothing(content) if content.shown.metric is None else narrative.verdict_in_words(report)
 
 
 def _nothing(content: Content) -> list[str]:
@@ -110,23 +99,12 @@ def _nothing(content: Content) -> list[str]:
 
 def _warnings(content: Content) -> list[str]:
     """Return warnings about the figures."""
-    return [*unfinished_in_words(content.shown.report, only=content.shown.only), *answers.warnings(content.shown)]
+    return [*unfinished_in_words(content.shown.report), *answers.warnings(content.shown)]
 
 
 def _words(content: Content) -> list[str]:
-    """Return the run in words, without the lines above it."""
-    report = content.shown.report
-    only = content.shown.only
-    metric = content.shown.metric
-    if only is not None:
-        if metric is None or only not in content.shown.run.sites:
-            return []
-        left_to_others = (render("report.site.costs"), render("report.site.limits"))
-        return [line for line in site_answer.rests_on(report, only, metric) if line not in left_to_others]
-    # A statistic stands in words above, and has no rounds.
-    if content.shown.run.is_statistic:
-        return []
-    return answers.words(content.shown)
+    """Return the run in words, without the lines above it; a statistic stands in words there, and has no rounds."""
+    return [] if content.shown.run.is_statistic else answers.words(content.shown)
 
 
 def figures(content: Content) -> Markup:
@@ -136,17 +114,15 @@ def figures(content: Content) -> Markup:
     if metric is None or content.shown.run.is_validation:
         return Markup()
     order = _sites(content, metric)
-    below = []
     notes = site_answer.untold_at(report, metric, order)
     if noised_scores.noised_scores(report) is not None:
         notes += noised_scores.lost_in_words(report, metric)
-    if not content.shown.only:
-        # The first section has the others.
-        basis = answers.basis(content.shown).tables[0].lines
-        earlier_lines = {*_verdict(content), *_warnings(content), *_words(content)}
-        earlier_lines |= {line["In this run"] for line in basis}
-        below = [line for line in narrative.comparison_rows(report)[2] if line not in earlier_lines]
-        notes += site_answer.together(report, metric)
+    # The first section has the others.
+    basis = answers.basis(content.shown).tables[0].lines
+    earlier_lines = {*_verdict(content), *_warnings(content), *_words(content)}
+    earlier_lines |= {line["In this run"] for line in basis}
+    below = [line for line in narrative.comparison_rows(report)[2] if line not in earlier_lines]
+    notes += site_answer.together(report, metric)
     notes += site_answer.left_out(content.shown.sites)
     title = render("document.document.lead", metric=sentence_case(axis_title(metric)))
     parts = [
@@ -217,7 +193,7 @@ def forest(content: Content) -> Section | None:
 
 def by_number_of_rows(content: Content) -> Section | None:
     """Return the gains over all sites of a size class, where the study names classes."""
-    if content.shown.metric is None or content.shown.only:
+    if content.shown.metric is None:
         return None
     return by_size(content.shown.report, content.shown.metric)
 
@@ -225,7 +201,7 @@ def by_number_of_rows(content: Content) -> Section | None:
 def limits(content: Content) -> Section:
     """Return the limits of the run's findings."""
     lines = [render("report.site.limits")]
-    if content.shown.only is None and content.shown.metric is not None:
+    if content.shown.metric is not None:
         if content.shown.run.noised_scores is None:
             lines.append(render("report.site.together"))
         if figure_of(content.shown.run.mean_gain, content.shown.metric).value is not None:
@@ -278,7 +254,7 @@ WITHOUT_MODEL = (answer, *SECTIONS[3:5], evidence.sites, evidence.privacy, words
 """Sections of a study that trains nothing, whose limits stand with its figures."""
 
 
-def document(name: str, *, store: str | None = None, viewer: Viewer | None = None) -> str:
+def document(name: str, *, store: str | None = None) -> str:
     """Return a run, or a series of repeats, as one HTML file.
 
     Parameters
@@ -287,16 +263,14 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
         Id of a run or a series, or "latest".
     store : str, optional
         Database URL.
-    viewer : Viewer, optional
-        Its reader: people of one site get only its figures, and only the coordinator gets hashes. By default the
-        coordinator.
 
     Raises
     ------
     UsageError
-        If there is no such run that the viewer may see.
+        If there is no such run.
     """
-    content = Content.open(name, store, viewer or Viewer())
+    with RunReader.open(store) as reader:
+        content = Content.read(reader, name)
     run = content.shown.run
     shown = SECTIONS if content.shown.has_model else WITHOUT_MODEL
     parts = [part(content) for part in shown]
@@ -339,15 +313,10 @@ def _head(content: Content) -> list[Markup]:
         facts.append(f"repeat {first.repeat + 1} of {first.repeats}")
     facts += [f"started {moment(first.started)} UTC", seconds_in_words(run.seconds)]
     lines = [f"Run {run.run}: {', '.join(filter(None, facts))}."]
-    if content.shown.only:
-        wording = noised_scores.wording(content.shown.report, content.shown.only)
-        if run.is_statistic:
-            wording = noised_scores.covered_wording(content.shown.only)
-        lines.append(wording.seen)
     return [element("h1", run.study), *(element("p", line, class_="facts-line") for line in lines)]
 
 
-def write_document(path: Path, name: str, *, store: str | None = None, site: str = "") -> None:
+def write_document(path: Path, name: str, *, store: str | None = None) -> None:
     """Write a run's document into a file for its owner alone.
 
     Parameters
@@ -356,16 +325,13 @@ def write_document(path: Path, name: str, *, store: str | None = None, site: str
         A new file, or an earlier document of a run, which is replaced.
     name, store
         As for `document`.
-    site : str
-        Site whose people read it, and so get only its figures.
 
     Raises
     ------
     UsageError
         If there is no such run, something else is at `path`, or it cannot be written.
     """
-    viewer = Viewer("site", site) if site else Viewer()
-    text = document(name, store=store, viewer=viewer)
+    text = document(name, store=store)
     try:
         if path.is_symlink() or (path.exists() and not _is_document(path)):
             raise UsageError(f"{path}: exists and is no report of a run; it is not replaced")

@@ -98,8 +98,6 @@ def table_1(content: Content) -> Markup:
     """Return the federated Table 1, a few sites a table."""
     payload = content.table_1
     why = no_sums_in_words(content.shown.report, content.shown.events)
-    if content.shown.only and payload:
-        why = render("faults.sums.alone")
     hidden = data.table_1_sites(payload)
     notes = []
     if len(hidden) > MOST_SITES:
@@ -109,8 +107,7 @@ def table_1(content: Content) -> Markup:
     if content.shown.is_repeated:
         notes.append(render("document.evidence.repeats"))
     of = data.table_1(payload, hidden, why_none=why, note=notes)
-    # People of one site see no results from the rows of all sites.
-    if of.tables and not content.shown.only and (leaks := leak_lines(content.shown.events, content.shown.leaks)):
+    if of.tables and (leaks := leak_lines(content.shown.events, content.shown.leaks)):
         title = element("h3", render("pages.leaks.title"))
         return written(of, title, bullets(map(sentence_case, leaks)))
     return written(of)
@@ -120,18 +117,17 @@ def privacy(content: Content) -> Markup:
     """Return the privacy promise, spending, attacks' figures, and bytes sent."""
     of = content.shown.run.privacy
     audit = content.audit
-    only = content.shown.only
     run = content.shown.runs[0]
-    promise = private.promised(of, audit, run, only=only)
+    promise = private.promised(of, audit, run)
     code = element("p", element("strong", sentence_case(promise.code)))
-    attacks = [private.attacks_section(of, audit, run, only=only)] if audit or has_model(run) else []
+    attacks = [private.attacks_section(of, audit, run)] if audit or has_model(run) else []
     parts = [
         element("div", code, bullets(promise.lines), class_="verdict"),
         bullets([f"Warning: {warning}" for warning in of["warnings"]], class_="warnings"),
         bullets(promise.limits),
         *together(
             private.charged_section(of),
-            private.mechanisms_section(of, content.shown.sites, only=only),
+            private.mechanisms_section(of, content.shown.sites),
             private.left_section(
                 content.crossed, len(content.shown.runs), bytes_in_words(content.shown.run.round_bytes)
             ),
@@ -145,11 +141,6 @@ def privacy(content: Content) -> Markup:
 def hashes(content: Content) -> Markup:
     """Return study, seeds, hashes and versions of the run."""
     study = element("pre", verbatim(content.shown.study_text))
-    if content.shown.viewer.role != "coordinator":
-        heading = "The study:"
-        if content.shown.only:
-            heading = render("pages.overview.redacted")
-        return section("The study", paragraphs([render("document.evidence.hashes"), heading]), study)
     run = content.shown.runs[0]
     facts: dict[str, Any] = {"study, SHA-256": content.study_sha256, "engine": run.engine, "path": run.path}
     for of in content.shown.runs:

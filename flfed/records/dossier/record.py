@@ -17,7 +17,6 @@ from flfed.records.statistics.odd_sites import Columns
 from flfed.records.statistics.verdict import number, sentence_case
 from flfed.records.store.entries import RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import Viewer
 from flfed.study.study_text import parsed_study
 from flfed.words import render
 
@@ -95,7 +94,7 @@ class RunRecord:
         UsageError
             If there is no such run.
         """
-        content = Content.read(reader, name, Viewer())
+        content = Content.read(reader, name)
         first = content.shown.names[0]
         columns = read(Columns, reader.summary(first, "columns"))
         return cls(content, columns, content.shown.leaks, reader.summary(first, "encoder"), members)

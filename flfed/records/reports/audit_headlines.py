@@ -22,7 +22,6 @@ Standing = Literal[
     "nothing promised",
     "promised, not measured",
     "measured in part",
-    "within, at your site",
     "within the promise",
     "beyond the promise",
 ]
@@ -256,16 +255,13 @@ def share_in_words(value: float) -> str:
     return f"{number(percent, decimals_beside((percent,), 1))} %"
 
 
-def not_promised(audit: Audit, *, only: str | None = None) -> list[str]:
-    """Return a sentence for each headline of an attack that succeeded and that no guarantee covers.
-
-    `only` is the one site whose people read it, if so.
-    """
+def not_promised(audit: Audit) -> list[str]:
+    """Return a sentence for each headline of an attack that succeeded and that no guarantee covers."""
     groups = by_figure([line for line in headlines(audit) if gave_away(line)])
-    return [_uncovered(lines, audit, only) for lines in groups]
+    return [_uncovered(lines, audit) for lines in groups]
 
 
-def _uncovered(lines: Audit, audit: Audit, only: str | None) -> str:
+def _uncovered(lines: Audit, audit: Audit) -> str:
     worst = lines[0]
     metric = worst.metric
     # A site whose value is withheld still counts among those at which the attack succeeded.
@@ -276,8 +272,6 @@ def _uncovered(lines: Audit, audit: Audit, only: str | None) -> str:
     where = f"at {len(sites)} of {len(tried)} sites"
     if None in sites:
         where = "over all sites"
-    if only is not None:
-        where = "at your site"
     if not values:
         return render("privacy.audit.withheld", attack=worst.attack, where=where)
     key = "of-chance" if "auc" in metric else "other"
@@ -289,7 +283,7 @@ def _uncovered(lines: Audit, audit: Audit, only: str | None) -> str:
     return render(f"privacy.uncovered.{key}", attack=worst.attack, where=where, **facts)
 
 
-def unpromised_in_words(uncharged: int, audit: Audit, *, only: str | None = None, trained: bool = True) -> list[str]:
+def unpromised_in_words(uncharged: int, audit: Audit, *, trained: bool = True) -> list[str]:
     """Return the releases that no guarantee covers, and the results of attacks, in one sentence or more.
 
     Parameters
@@ -297,33 +291,27 @@ def unpromised_in_words(uncharged: int, audit: Audit, *, only: str | None = None
     uncharged : int
         Number of releases, or steps of the run, outside the promise.
     audit : sequence of Line
-    only : str, optional
-        The one site whose people read it, and see the figures of no other.
     trained : bool
         Whether the run has or can get a model that could be attacked.
     """
-    lines = not_promised(audit, only=only)
+    lines = not_promised(audit)
     if lines:
         return lines
     few = {0: "other releases", 1: "one release or choice of the run"}
     releases = few.get(uncharged, f"{uncharged} releases or choices of the run")
     if not trained:
         return [render("privacy.audit.uncovered", releases=releases)]
-    where = "" if only is None else " at your site"
     # An attack without success is not the same as no attack.
     if any(line.verdict == NO_PROMISE and line.value is not None for line in audit):
-        return [render("privacy.audit.tried", releases=releases, where=where)]
-    return [render("privacy.audit.untried", releases=releases, where=where)]
+        return [render("privacy.audit.tried", releases=releases)]
+    return [render("privacy.audit.untried", releases=releases)]
 
 
-def standing(
-    privacy: promises.PrivateFacts, audit: Audit, *, attackable: bool = True, only: str | None = None
-) -> tuple[Standing, str]:
+def standing(privacy: promises.PrivateFacts, audit: Audit, *, attackable: bool = True) -> tuple[Standing, str]:
     """Return how the promise compares with measurements, with a sentence.
 
     "within the promise" needs a figure of every site that spent, in every repeat, with none beyond the promise and none
-    unknown. `attackable` is whether the run has a model. For the people of `only` one site the result is never "within
-    the promise", as they do not see the figures of others.
+    unknown. `attackable` is whether the run has a model.
     """
     private = promises.private_of(privacy)
     # An attack that beat the promise goes before all else, even where the record has no promise.
@@ -337,39 +325,26 @@ def standing(
         key = "none"
         if audit:
             key = "none-measured"
-        elif attackable and only is None:
+        elif attackable:
             key = "none-advised"
         return "nothing promised", render(f"privacy.no-promise.{key}")
     if private.unit == "site":
         return "promised, not measured", render("privacy.audit.whole")
-    return _measured(private, audit, attackable, only)
+    return _measured(private, audit, attackable)
 
 
-def _measured(
-    privacy: promises.PrivacyReport, audit: Audit, attackable: bool, only: str | None
-) -> tuple[Standing, str]:
+def _measured(privacy: promises.PrivacyReport, audit: Audit, attackable: bool) -> tuple[Standing, str]:
     """Return how a promise to rows compares with attacks, none of which got beyond it."""
-    # People of one site cannot know whether the promise held at the others.
-    others = "" if only is None else " " + render("privacy.audit.hidden")
     within = [line for line in audit if line.verdict == WITHIN and line.value is not None]
     if not within:
-        key = _key_of_unmeasured(privacy, attackable, only)
-        return "promised, not measured", render(f"privacy.not-measured.{key}") + others
+        key = "attackable" if attackable else "no-model"
+        if not privacy.is_exact:
+            key = "covered"
+        return "promised, not measured", render(f"privacy.not-measured.{key}")
     part = _measured_in_part(privacy, within, audit)
     if part:
-        return "measured in part", part + others
-    if only is not None:
-        return "within, at your site", render("privacy.audit.here") + others
+        return "measured in part", part
     return "within the promise", render("privacy.audit.within")
-
-
-def _key_of_unmeasured(privacy: promises.PrivacyReport, attackable: bool, only: str | None) -> str:
-    """Return the key of the sentence on a promise without measurement."""
-    if only is not None:
-        return "here"
-    if not privacy.is_exact:
-        return "covered"
-    return "attackable" if attackable else "no-model"
 
 
 def _measured_in_part(privacy: promises.PrivacyReport, within: Audit, audit: Audit) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, Self
 
-from sqlalchemy import null, select
+from sqlalchemy import select
 
 from flfed.callbacks import stamp
 from flfed.records.objects import read, read_figure, run_of, site_of, write
@@ -116,7 +116,6 @@ class _Listed:
     """What the lines of some runs rest on, read at once."""
 
     reader: ManyRuns
-    only: str | None
     absent: Mapping[str, SiteAttendance]
     notes: Mapping[str, str]
     figures: Mapping[str, ComparisonRow]
@@ -125,7 +124,7 @@ class _Listed:
     def read(cls, reader: RunReader, runs: Sequence[RunEntry]) -> Self:
         names = [run.run for run in runs]
         many = ManyRuns(reader, runs, CONCLUSION_OBJECTS)
-        return cls(many, reader.only, missing_of(reader, names), notes_of(reader, names), reader.headline_rows(names))
+        return cls(many, missing_of(reader, names), notes_of(reader, names), reader.headline_rows(names))
 
     def run_line(self, run: RunEntry) -> Report:
         """Return a run of the list."""
@@ -166,7 +165,7 @@ class _Listed:
 
     def _answer(self, runs: Sequence[RunEntry], note: str) -> Report:
         """Return the answer of some repeats, with dataset and rows."""
-        of = conclusion(self.reader, runs, site=self.only)
+        of = conclusion(self.reader, runs)
         data = parsed_study(self.reader.study_text(runs[0].series)).get("dataset", {})
         counts = [site.rows for site in self.reader.sites(runs[0].run) if site.status != "refused"]
         gain: Report = {end: getattr(of.gain, end) for end in ("value", "low", "high")}
@@ -226,9 +225,9 @@ def answer_in_words(line: Report) -> tuple[str, str]:
 
 
 def notes_of(reader: RunReader, runs: Sequence[str]) -> dict[str, str]:
-    """Return the notes of persons, by run; none for one site's people, as a note may name other sites."""
+    """Return the notes of persons, by run."""
     query = select(Summary.run_id, Summary.payload).where(Summary.run_id.in_(runs), Summary.name == PERSONS_NOTE)
-    return {run: payload["text"] for run, payload in reader.fetch(query, site=null())}
+    return {run: payload["text"] for run, payload in reader.fetch(query)}
 
 
 def note_in_words(notes: dict[str, str]) -> str:
@@ -256,7 +255,7 @@ def run_log(reader: RunReader, name: str) -> Report:
     lines = [LogLine(run.started, run.run, None, None, "begin", f"{run.study} on {run.engine}") for run in runs]
     lines += [LogLine(event.at, event.run, event.round, event.site, event.kind, event.reason) for event in events]
     now = {run.run: run.started for run in runs}
-    for row in reader.fetch(clock, site=Metric.site):
+    for row in reader.fetch(clock):
         seconds = row.value or 0.0
         ended = stamp(datetime.fromisoformat(now[row.run_id]) + timedelta(seconds=seconds))
         now[row.run_id] = max(ended, latest.get((row.run_id, row.round), ""))

@@ -262,7 +262,7 @@ def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, SiteAttendan
     )
     sites_by_run = {run: SiteAttendance() for run in runs}
     # A site that never enrolled may have an event and no row.
-    rows = [*reader.fetch(sites, site=RunSite.site), *reader.fetch(gone, site=Event.site)]
+    rows = [*reader.fetch(sites), *reader.fetch(gone)]
     for run, site, status in rows:
         if site:
             sites_by_run[run].sites.add(site)
@@ -463,18 +463,15 @@ def can_resume(status: str, study: str, reason: str) -> bool:
     return status in ("interrupted", "stopped", "failed") and not study.endswith("-sweep") and not ends_again
 
 
-def unfinished_in_words(report: Report, *, only: str | None = None) -> list[str]:
-    """Return the basis of the figures of a run that is not completed, and how to resume it.
-
-    The people of `only` one site cannot resume it.
-    """
+def unfinished_in_words(report: Report) -> list[str]:
+    """Return the basis of the figures of a run that is not completed, and how to resume it."""
     run = run_of(report)
     if run.status == "completed":
         return []
     lines = []
     if run.global_:
         lines.append(render("faults.unfinished.figures", status=run.status, why=run.why))
-    if only is None and can_resume(run.status, run.study, run.reason):
+    if can_resume(run.status, run.study, run.reason):
         lines.append(render("faults.unfinished.resume", run=run.run))
     return lines
 

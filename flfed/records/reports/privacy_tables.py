@@ -43,20 +43,15 @@ def has_model(run: RunEntry) -> bool:
     return run.status in ("completed", "stopped") and run.rounds > 0
 
 
-def mechanism_lines(
-    privacy: PrivateFacts, sites: Sequence[SiteEntry], *, only: str | None = None
-) -> list[dict[str, str]]:
-    """Return the mechanisms in force, and those that are not, a line each.
-
-    `only` is the one site whose people read the lines.
-    """
+def mechanism_lines(privacy: PrivateFacts, sites: Sequence[SiteEntry]) -> list[dict[str, str]]:
+    """Return the mechanisms in force, and those that are not, a line each."""
     private = private_of(privacy)
     taking_part = [site for site in sites if site.status != "refused"]
     promises = "nothing"
     if not private.is_noised:
         promises = f"nothing of {private.sent}s"
-    small_cells = _small_cells(private, taking_part, only)
-    return [_noise(private), small_cells, _how_shared(taking_part, only, promises), _sums(private)]
+    small_cells = _small_cells(private, taking_part)
+    return [_noise(private), small_cells, _how_shared(taking_part, promises), _sums(private)]
 
 
 def _line(what: str, stands: str, how: str, promises: str) -> dict[str, str]:
@@ -92,7 +87,7 @@ def _how_noised(privacy: PrivacyReport) -> str:
     return text
 
 
-def _small_cells(privacy: PrivacyReport, sites: Sequence[SiteEntry], only: str | None) -> dict[str, str]:
+def _small_cells(privacy: PrivacyReport, sites: Sequence[SiteEntry]) -> dict[str, str]:
     """Return the line on the suppression of small cells, by the sites' policies."""
     name = "suppression of small cells"
     # Under a budget that covers all releases, no number leaves without noise.
@@ -101,23 +96,18 @@ def _small_cells(privacy: PrivacyReport, sites: Sequence[SiteEntry], only: str |
     closed = sum(site.disclosure == "institution" for site in sites)
     at = f"at {closed} of {len(sites)} sites"
     bound = "nothing: sums are exact"
-    is_on = "off"
     if closed:
         bound = render("privacy.mechanisms.suppressed", sent=privacy.sent)
-        is_on = "on"
-    if only is not None:
-        at = f"{is_on}, at your site"
     return _line(name, at, render("privacy.mechanisms.cells"), bound)
 
 
-def _how_shared(sites: Sequence[SiteEntry], only: str | None, promises: str) -> dict[str, str]:
+def _how_shared(sites: Sequence[SiteEntry], promises: str) -> dict[str, str]:
     """Return the line on how sites' figures are recorded."""
     ways = []
     counts = Counter(site.shared_as for site in sites)
     for how in SHARINGS:
-        where = "your site" if only is not None else str(counts[how])
         if counts[how]:
-            ways.append(f"{how} at {where}")
+            ways.append(f"{how} at {counts[how]}")
     listed = ", ".join(ways) or ABSENT
     return _line("how sites' figures are recorded", listed, "the stricter of policy and study", promises)
 

@@ -200,24 +200,20 @@ class Conclusion:
     undertrained: bool = False
 
 
-def conclusion(reader: RunsReader, runs: Sequence[RunEntry], *, site: str | None = None) -> Conclusion:
-    """Return the verdict and gain of some repeats, as their report has them.
-
-    `site` is the one site of the reader, whose own verdict and gain it gets.
-    """
+def conclusion(reader: RunsReader, runs: Sequence[RunEntry]) -> Conclusion:
+    """Return the verdict and gain of some repeats, as their report has them."""
     opened = _Opened.read(reader, runs)
     metric = runs[0].primary
     privacy = private_of(privacy_of(reader, opened.recorded.runs))
     none = Conclusion(None, Difference(None), 0.0, privacy)
     if metric not in opened.metrics or not privacy.is_compared:
         return none
-    if opened.first(PARTIES) is not None:
-        (site,) = _accepted(opened)[:1] or [""]
     over_all = {arm: opened.figures(None, arm) for arm in ("global", "pooled", "pooled-same")}
     training = _training(opened, over_all, privacy)
     facts = (read(VerdictRule, opened.rule).minimum_gain[metric], privacy, not_enough(training))
-    if site is not None:
-        own = _sites(opened, privacy, training).get(site)
+    # Parties with different columns are compared at one of them alone.
+    if opened.first(PARTIES) is not None:
+        own = next(iter(_sites(opened, privacy, training).values()), None)
         if own is None:
             return none
         gain = read_figure(gain_at(own, metric))

@@ -14,9 +14,8 @@ from flfed.records.objects import read, read_some
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import NORMAL_95, SHARES
 from flfed.records.store.entries import CurvePoint
-from flfed.records.store.reader import RunReader
+from flfed.records.store.reader import Query, RunReader
 from flfed.records.store.tables import Event, Sent
-from flfed.records.store.visibility import Query
 from flfed.records.text import size_in_words
 
 TRAINING = ("train", "query.partial")
@@ -78,7 +77,7 @@ def participation(reader: RunReader, runs: Sequence[str]) -> list[Share]:
     )
     # The database counts by run, so that repeats are added up here.
     counters: dict[str, Counter[str]] = {}
-    for row in [*reader.fetch(_trained(runs, Sent.site), site=Sent.site), *reader.fetch(rejected, site=Event.site)]:
+    for row in [*reader.fetch(_trained(runs, Sent.site)), *reader.fetch(rejected)]:
         counters.setdefault(row.site, Counter())[row.direction] += int(row.rounds)
     return [
         Share(site, *(counts[way] for way in ("to-site", "to-server", "rejected")))
@@ -95,7 +94,7 @@ def round_bytes(reader: RunReader, runs: Sequence[str]) -> Report | None:
     payloads = {run: reader.summary(run, "codec") for run in runs}
     codecs = {run: read(Codec, payload) for run, payload in payloads.items() if payload is not None}
     totals: dict[str, _Crossed] = {}
-    for row in reader.fetch(_trained(runs), site=Sent.site):
+    for row in reader.fetch(_trained(runs)):
         total = totals.setdefault(row.direction, _Crossed())
         total.bytes += int(row.bytes)
         total.messages += row.messages

@@ -1,4 +1,4 @@
-"""Content of a run, or of the repeats of a series, as its reader may see it: what page and document both show."""
+"""Content of a run, or of the repeats of a series: what page and document both show."""
 
 from __future__ import annotations
 
@@ -13,34 +13,19 @@ from flfed.records.statistics import Report
 from flfed.records.statistics.own_models import without_outcome
 from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import Viewer
 from flfed.words import render
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A run, or the repeats of a series, and its viewer.
+    """A run, or the repeats of a series, one or more."""
 
-    Attributes
-    ----------
-    viewer : Viewer
-        People of one site get only its figures.
-    runs : list of RunEntry
-        The repeats, one or more.
-    """
-
-    viewer: Viewer
     runs: list[RunEntry]
 
     @property
     def names(self) -> list[str]:
         """Ids of the repeats."""
         return [run.run for run in self.runs]
-
-    @property
-    def only(self) -> str | None:
-        """The only site whose figures may be shown, without sums over others; None for all."""
-        return self.viewer.site
 
     @property
     def planned(self) -> int:
@@ -60,8 +45,6 @@ class Seen:
     @property
     def none_rejected(self) -> str:
         """Sentence for a run without a rejected update and a refusal."""
-        if self.only:
-            return render("pages.rejected.own", site=self.only)
         return render("pages.rejected.none" if self.trains else "pages.rejected.sites")
 
 
@@ -82,7 +65,7 @@ class ShownRun(Seen):
         The object "leaks" of the first repeat.
     study_text : str
     note : str
-        Notes of persons on the runs; empty for one site's people.
+        Notes of persons on the runs.
     """
 
     report: Report
@@ -94,15 +77,8 @@ class ShownRun(Seen):
     note: str
 
     @classmethod
-    def read(cls, reader: RunReader, name: str, viewer: Viewer) -> Self:
+    def read(cls, reader: RunReader, name: str) -> Self:
         """Return the content of a run or series.
-
-        Parameters
-        ----------
-        reader : RunReader
-            Limited to the viewer's site, where they may see only one.
-        name : str
-        viewer : Viewer
 
         Raises
         ------
@@ -112,7 +88,6 @@ class ShownRun(Seen):
         runs = reader.runs_of(name)
         names = [run.run for run in runs]
         return cls(
-            viewer=viewer,
             runs=runs,
             report=report(reader, name),
             events=reader.events(names),

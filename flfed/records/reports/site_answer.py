@@ -45,16 +45,6 @@ def _worse_to_better(of_site: Report, metric: str) -> str:
     return " to ".join(verdict.better_or_worse(bound or 0.0, digits) for bound in (deciding.low, deciding.high))
 
 
-def describe_missing_figures(report: Report, sites: Sequence[SiteEntry], site: str) -> str:
-    """Return why one site's people see no figures; "" where the reason holds for all sites."""
-    entry = next((entry for entry in sites if entry.site == site), None)
-    if entry is not None and entry.status == "refused":
-        return render("report.site.refused", site=site, reason=entry.reason.rstrip("."))
-    if entry is not None and in_sums_only(entry.shared_as) and run_of(report).status == "completed":
-        return render("report.site.silent", site=site)
-    return ""
-
-
 def own_figures(report: Report, sites: Sequence[SiteEntry]) -> list[str]:
     """Return the sites that have figures of their own; aggregate-only sites have none."""
     hidden = {site.site for site in sites if in_sums_only(site.shared_as)}

@@ -46,7 +46,7 @@ def words(shown: ShownRun, metric: str | None = None) -> list[str]:
 
 
 def set_aside(shown: ShownRun) -> Section:
-    """Return rejected updates, refusals and warnings, of one site or of all."""
+    """Return rejected updates, refusals and warnings."""
     lines = faults.set_aside_lines(shown.report, shown.events)
     title = render("pages.rejected.title")
     lead = () if shown.run.faults else (shown.none_rejected,)
@@ -55,10 +55,8 @@ def set_aside(shown: ShownRun) -> Section:
 
 
 def leaks(shown: ShownRun) -> Section:
-    """Return which columns may leak the target, but none to people of one site."""
+    """Return which columns may leak the target."""
     title = render("pages.leaks.title")
-    if shown.only is not None:
-        return Section(title=title, lead=(render("pages.leaks.hidden"),))
     note = []
     if untested := (shown.leaks or {}).get("untested", ()):
         note.append(render("pages.leaks.untested", columns=", ".join(map(str, untested))))
@@ -119,7 +117,7 @@ def _describe_rows(shown: ShownRun, total: str, where: str) -> str:
 def _privacy(shown: ShownRun) -> str:
     """Return which noise protects the rows, and whether updates were added up in secret."""
     parts = []
-    for line in mechanism_lines(shown.run.privacy, shown.sites, only=shown.only):
+    for line in mechanism_lines(shown.run.privacy, shown.sites):
         if line["Mechanism"] in ("differential privacy", "secure aggregation", "homomorphic encryption"):
             promise = "" if line["Promises"].startswith("no") else f" ({line['Promises']})"
             parts.append(f"{line['Mechanism']}: {line['Is']}{promise}")
@@ -135,7 +133,7 @@ def next_steps(shown: ShownRun, metric: str | None = None) -> Section | None:
         return None
     metric = metric or shown.metric
     steps = [render("pages.next.leaks")] if faults.leaks_in_words(shown.leaks) else []
-    steps += _site_steps(shown, metric) if shown.only else _steps(shown, metric)
+    steps += _steps(shown, metric)
     return Section(title=render("pages.next.title"), says=steps) if steps else None
 
 
@@ -192,13 +190,3 @@ def _study_file(shown: ShownRun) -> str:
     """Return the name of a study that flfed ships; any other one is a file of its owner's."""
     study = shown.run.study
     return study if study in names() else f"{study}.toml"
-
-
-def _site_steps(shown: ShownRun, metric: str | None) -> list[str]:
-    """Return the steps of one site's people."""
-    if shown.only not in shown.run.sites or metric is None or is_uncompared(shown.report):
-        return []
-    code = site_verdict(shown.run.sites[shown.only], metric)[0]
-    if code == PAYS:
-        return [render("pages.next.own-export", run=shown.run.run)]
-    return [render("pages.next.own-loss" if code == DO_NOT_USE else "pages.next.own-rows", site=shown.only)]

@@ -43,16 +43,16 @@ class Promise:
     limits: list[str]
 
 
-def promised(privacy: private.Private, audit: audits.Audit, run: RunEntry, *, only: str | None = None) -> Promise:
-    """Return the promise of a run and the verdict of attacks on it; `only` is the one site whose people read it."""
-    code, sentence = audits.standing(privacy, audit, attackable=tables.has_model(run), only=only)
+def promised(privacy: private.Private, audit: audits.Audit, run: RunEntry) -> Promise:
+    """Return the promise of a run and the verdict of attacks on it."""
+    code, sentence = audits.standing(privacy, audit, attackable=tables.has_model(run))
     lines = private.promise_in_words(privacy)
     if privacy["mechanism"] not in (None, "none") or audit:
         lines.append(sentence)
     # Here the run is known, for which a sentence of the terminal has a word.
     lines = [line.replace("RUN", run.series) for line in lines]
     trained = privacy.get(private.TRAINED, True)
-    limits = audits.unpromised_in_words(len(privacy["uncharged"]), audit, only=only, trained=trained)
+    limits = audits.unpromised_in_words(len(privacy["uncharged"]), audit, trained=trained)
     return Promise(code, lines, limits)
 
 
@@ -105,21 +105,16 @@ def charged_section(privacy: private.Private) -> Section | None:
     return Section(title=render("pages.budget.charged"), tables=(table,), note=(render("privacy.spent.shares"),))
 
 
-def attacks_section(
-    privacy: private.Private, audit: audits.Audit, run: RunEntry, *, only: str | None = None
-) -> Section:
-    """Return each attack's figures and the promise, or how to run an attack.
-
-    `only` is the one site whose people read it: they see no figures of others.
-    """
+def attacks_section(privacy: private.Private, audit: audits.Audit, run: RunEntry) -> Section:
+    """Return each attack's figures and the promise, or how to run an attack."""
     title = render("pages.attacks.title")
     if not audit:
-        return Section(title=title, lead=(_why_no_attack(privacy, run, only),))
+        return Section(title=title, lead=(_why_no_attack(privacy, run),))
     first = audits.headlines(audit)
     several = len({line.run for line in audit}) > 1
     groups = audits.by_figure(first)
-    summary = Table(lines=[_summary_line(lines, only) for lines in groups])
-    all_figures = render("pages.attacks.every" if only is None else "pages.attacks.site", figures=len(audit))
+    summary = Table(lines=[_summary_line(lines) for lines in groups])
+    all_figures = render("pages.attacks.every", figures=len(audit))
     every = [_figure_line(line, several) | {"It means": line.says} for line in audits.ordered(audit)]
     rows = [{key: getattr(line, key) for key in IN_FILE} for line in audit]
     folded = Table(title=all_figures, lines=every, key="attacks", rows=rows, is_folded=True)
@@ -139,7 +134,7 @@ def _attack(name: str, first: audits.Audit, several: bool) -> Drawing:
     return Drawing(title=name, draw=partial(attack_chart, drawn_lines), key=f"attack-{name}", says=says, lines=table)
 
 
-def _why_no_attack(privacy: private.Private, run: RunEntry, only: str | None) -> str:
+def _why_no_attack(privacy: private.Private, run: RunEntry) -> str:
     """Return why no attack has a figure, and how to run one where that is allowed."""
     if run.status == "running":
         why = render("pages.attacks.running")
@@ -147,8 +142,6 @@ def _why_no_attack(privacy: private.Private, run: RunEntry, only: str | None) ->
         why = render("pages.attacks.unmodelled")
     elif privacy.get(COVERS) == "study":
         why = render("pages.attacks.charged")
-    elif only is not None:
-        why = render("pages.attacks.own")
     else:
         why = render("pages.attacks.none", run=run.run)
     if privacy["epsilon"] is None:
@@ -156,7 +149,7 @@ def _why_no_attack(privacy: private.Private, run: RunEntry, only: str | None) ->
     return f"{render('pages.attacks.unmeasured')} {why}"
 
 
-def _summary_line(lines: audits.Audit, only: str | None) -> dict[str, str]:
+def _summary_line(lines: audits.Audit) -> dict[str, str]:
     """Return one line for an attack's figure at several sites, the worst of them first."""
     worst = lines[0]
     site = worst.site or "all"
@@ -164,11 +157,10 @@ def _summary_line(lines: audits.Audit, only: str | None) -> dict[str, str]:
         site = f"{site}, run {worst.run}"
     line = {"Attack": worst.attack, "Main figure": audits.figure_name(worst.metric), "Most at": site}
     line["Reached there (95 %)"] = audits.reached(worst)
-    if only is None:
-        values = [line.value for line in lines if line.value is not None]
-        span = audits.range_of(values) if values else number(None)
-        # The count includes figures without a value, which the range does not have.
-        line["Lowest to highest"] = f"{span}, of {counted(len(lines), 'figure')}"
+    values = [line.value for line in lines if line.value is not None]
+    span = audits.range_of(values) if values else number(None)
+    # The count includes figures without a value, which the range does not have.
+    line["Lowest to highest"] = f"{span}, of {counted(len(lines), 'figure')}"
     return line | {"Promised, at most": audits.limit_in_words(worst), "Verdict": _verdict(lines)}
 
 
@@ -189,9 +181,9 @@ def _figure_line(line: audits.AuditFigure, several: bool) -> dict[str, str]:
     return cells | {"Its verdict": line.verdict}
 
 
-def mechanisms_section(privacy: private.Private, sites: Sequence[SiteEntry], *, only: str | None) -> Section:
-    """Return what protects the rows, and what no promise covers; `only` is the one site whose people read it."""
-    mechanisms = Table(lines=tables.mechanism_lines(privacy, sites, only=only))
+def mechanisms_section(privacy: private.Private, sites: Sequence[SiteEntry]) -> Section:
+    """Return what protects the rows, and what no promise covers."""
+    mechanisms = Table(lines=tables.mechanism_lines(privacy, sites))
     title = render("pages.privacy.unpromised" if privacy["epsilon"] is None else "pages.privacy.uncovered")
     lines = [{title: line} for line in privacy["uncharged"]]
     title = f"{title}: {counted(len(lines), 'item')}"

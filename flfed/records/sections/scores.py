@@ -298,15 +298,13 @@ def decision_curves(counts_by_name: CountsByName, looks: Looks) -> Section | Non
     return Section(title=title, lead=lead, charts=charts, tables=(Table(lines=ahead), Table(lines=benefits)), note=note)
 
 
-def within_groups(payload: Payload | None, *, only: str | None, note: Sequence[str] = ()) -> Section | None:
+def within_groups(payload: Payload | None, *, note: Sequence[str] = ()) -> Section | None:
     """Return the shared model's discrimination within the groups that a study names, None where it names none.
 
     Parameters
     ----------
     payload : dict or None
         The object "subgroups" of a run.
-    only : str, optional
-        The one site whose people read it.
     note : sequence of str
         Sentences before how to read it.
     """
@@ -323,7 +321,7 @@ def within_groups(payload: Payload | None, *, only: str | None, note: Sequence[s
     verb = "is" if count == 1 else "are"
     sentences = [render("pages.scores.suppressed", figures=len(subgroups.every), count=count, verb=verb)]
     silent = subgroups.requested_sites - len(subgroups.sites)
-    if silent > 0 and only is None:
+    if silent > 0:
         sentences.append(render("pages.scores.silent", asked=subgroups.requested_sites, sites=silent))
     note = (*note, *sentences, render("report.curves.groups"))
     return Section(title="Discrimination within groups", tables=tables, note=note)

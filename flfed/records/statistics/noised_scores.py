@@ -397,36 +397,23 @@ class Wording:
     ----------
     running, interrupted : str
         The steps that follow, before any comparison.
-    seen : str
-        The figures that one site's people see.
     no_rounds, no_sums : str
         Why no round has a figure, and why there are no sums over rows; "" where there may be some.
     """
 
     running: str
     interrupted: str
-    seen: str
     no_rounds: str = ""
     no_sums: str = ""
 
 
-def wording(report: ReportMapping, site: str = "") -> Wording:
-    """Return the sentences of pages of a run; `report` is its report, `site` that of the reader."""
+def wording(report: ReportMapping) -> Wording:
+    """Return the sentences of pages of a run."""
     if is_covered(report):
-        return covered_wording(site)
-    return Wording(
-        running=render("report.pages.running"),
-        interrupted=render("report.pages.interrupted"),
-        seen=render("report.pages.seen", site=site),
-    )
-
-
-def covered_wording(site: str) -> Wording:
-    """Return the sentences of pages of a run in which one ε covers all releases of a site."""
-    return Wording(
-        running=render("report.noised.running"),
-        interrupted=render("report.noised.interrupted"),
-        seen=render("report.noised.seen", site=site),
-        no_rounds=render("report.noised.rounds"),
-        no_sums=render("report.noised.sums"),
-    )
+        return Wording(
+            running=render("report.noised.running"),
+            interrupted=render("report.noised.interrupted"),
+            no_rounds=render("report.noised.rounds"),
+            no_sums=render("report.noised.sums"),
+        )
+    return Wording(running=render("report.pages.running"), interrupted=render("report.pages.interrupted"))

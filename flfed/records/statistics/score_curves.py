@@ -320,7 +320,7 @@ def drawn_first(counts_by_name: CountsByName) -> list[str]:
     return sorted(sorted(sites, key=lambda site: -counts_by_name[site].rows)[:SITES_DRAWN])
 
 
-def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry], *, only: str | None) -> list[str]:
+def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry]) -> list[str]:
     """Return the sites whose rows the curves show, and why others have none.
 
     Parameters
@@ -329,14 +329,10 @@ def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry], *, only: 
         The object "score-histograms" of a run.
     sites : sequence of SiteEntry
         Of the run; refused ones do not count.
-    only : str, optional
-        The one site that the reader sees.
     """
     recorded = read(ScoreHistograms, payload)
     first = render("report.curves.whose")
-    if only:
-        first = render("report.curves.yours")
-    elif not recorded.all_:
+    if not recorded.all_:
         first = render("report.curves.each")
     elif recorded.combined_sites < recorded.requested_sites:
         first = render("report.curves.some", sites=recorded.combined_sites, of=recorded.requested_sites)

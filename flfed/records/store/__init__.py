@@ -1,5 +1,5 @@
 """The run store in SQLite or PostgreSQL.
 
 `tables` has the columns, `writer` and `reader` the access, `takeover` the ownership of a run while it goes on,
-`visibility` the part that one site may see, `migrations/` the update of older stores.
+`migrations/` the update of older stores.
 """

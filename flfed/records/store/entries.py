@@ -13,7 +13,7 @@ EventKind = Literal["fault", "flag", "refused", "leak", "holdout-opened", "note"
 that may leak the target; `holdout-opened`: the holdout was read."""
 
 PERSONS_NOTE = "persons-note"
-"""Name of the object with a person's note on a run, which people of one site do not see."""
+"""Name of the object with a person's note on a run."""
 
 Status = Literal["running", "interrupted", "completed", "stopped", "failed"]
 """Status of a run. `interrupted` is never written: it is a running run whose process is gone."""

@@ -10,8 +10,7 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Engine, Integer, Row, RowMapping, func, literal, or_, select
-from sqlalchemy.engine import URL
+from sqlalchemy import Integer, Row, RowMapping, Select, func, literal, or_, select
 
 from flfed.errors import UsageError, nearest
 from flfed.records.section import group
@@ -32,38 +31,20 @@ from flfed.records.store.entries import (
 )
 from flfed.records.store.tables import Audit, Comparison, Event, Metric, Run, RunSite, Sent, Series, Summary
 from flfed.records.store.takeover import Writer, is_gone
-from flfed.records.store.visibility import Fetch, Fetched, OtherNames, Query, of_event, of_run, of_study, of_summary
 from flfed.study.tables import IN_SUMS_ONLY
 
+Fetched = Sequence[Row[*tuple[Any, ...]]]
+Query = Select[*tuple[Any, ...]]
+RUNS: Query = select(Run.__table__, Series.study, Series.repeats).join(Series, Run.series_id == Series.id)
 CURVE_ARMS = ("validation", "training")
 """Arms of the curves by round, the more informative first."""
 
 
 class RunReader(OpenStore):
-    """A run store open for reading.
-
-    Parameters
-    ----------
-    engine : Engine
-        From `database.engine_to_read`.
-    url : URL
-        Its address, for error sentences.
-    only : str or None
-        The one site whose figures are read, without those of others and sums with them; None for all.
-    """
-
-    def __init__(self, engine: Engine, url: URL, *, only: str | None = None) -> None:
-        super().__init__(engine, url)
-        self._only = only
-        self._names = OtherNames(self._fetch, only)
-
-    @property
-    def only(self) -> str | None:
-        """The one site whose figures are read, None for all."""
-        return self._only
+    """A run store open for reading."""
 
     @classmethod
-    def open(cls, url: str | None = None, *, only: str | None = None) -> Self:
+    def open(cls, url: str | None = None) -> Self:
         """Open the store at `url`, else `FLFED_STORE`, else `runs.db` under `home()`, for reading.
 
         An absent SQLite file reads as a store without runs.
@@ -77,7 +58,7 @@ class RunReader(OpenStore):
         with in_words(where, "opened"):
             engine = engine_to_read(where)
             check_readable(engine)
-        return cls(engine, where, only=only)
+        return cls(engine, where)
 
     def runs(
         self,
@@ -94,7 +75,7 @@ class RunReader(OpenStore):
         They may be limited to those of a `study`, of an `engine`, that asked a `site`, or that began at `since` or
         after.
         """
-        query = self._runs().order_by(Run.started.desc(), Run.repeat.desc(), Run.id.desc())
+        query = RUNS.order_by(Run.started.desc(), Run.repeat.desc(), Run.id.desc())
         if study:
             query = query.where(Series.study == study)
         if engine:
@@ -121,7 +102,7 @@ class RunReader(OpenStore):
         """
         if name == "latest":
             name = next((run.series for run in self.runs(limit=1)), name)
-        entries = self._entries(self._runs().where(or_(Run.id == name, Run.series_id == name)).order_by(Run.repeat))
+        entries = self._entries(RUNS.where(or_(Run.id == name, Run.series_id == name)).order_by(Run.repeat))
         if not entries:
             raise _unknown_run(name, [run.run for run in self.runs(limit=500)])
         return entries
@@ -129,43 +110,36 @@ class RunReader(OpenStore):
     def series(self, name: str) -> SeriesEntry:
         """Return the series of a run, or the one called `name`."""
         wanted = self.runs_of(name)[0].series
-        row = self._rows(select(Series.__table__).where(Series.id == wanted))[0]
-        entry = SeriesEntry(series=wanted, **_without(row, "id"))
-        if self._only is None:
-            return entry
-        return replace(entry, study_text=of_study(entry.study_text, plain=self._names.redactor(wanted)))
+        row = self.rows(select(Series.__table__).where(Series.id == wanted))[0]
+        return SeriesEntry(series=wanted, **_without(row, "id"))
 
     def sites(self, run: str) -> list[SiteEntry]:
         """Return the sites of a run by name, refused ones too."""
         query = select(RunSite.__table__).where(RunSite.run_id == run)
         # Databases differ in the order of names, above all of hyphens and capitals.
-        sites = [SiteEntry(**_without(row, "run_id")) for row in self.rows(query, site=RunSite.site)]
-        redact = self._names.redactor(run)
-        return [replace(entry, reason=redact(entry.reason)) for entry in sorted(sites, key=attrgetter("site"))]
+        sites = [SiteEntry(**_without(row, "run_id")) for row in self.rows(query)]
+        return sorted(sites, key=attrgetter("site"))
 
     def looked_at(self, runs: Sequence[str]) -> int:
-        """Return the number of sites that took part and share their own figures, which verdicts depend on.
-
-        People of one site get the same count, and nothing else of the others.
-        """
+        """Return the number of sites that took part and share their own figures, which verdicts depend on."""
         taking_part = (RunSite.status != "refused") & (RunSite.shared_as != IN_SUMS_ONLY)
-        return len(self._fetch(select(RunSite.site).where(RunSite.run_id.in_(runs), taking_part).distinct()))
+        return len(self.fetch(select(RunSite.site).where(RunSite.run_id.in_(runs), taking_part).distinct()))
 
     def figures(self, run: str) -> list[ComparisonRow]:
         """Return each arm's figures on the holdouts."""
         query = _comparison(run, FIGURES).where(Comparison.against.is_(None))
-        return [ComparisonRow(*row.values()) for row in self.rows(query, site=Comparison.site)]
+        return [ComparisonRow(*row.values()) for row in self.rows(query)]
 
     def differences(self, run: str) -> list[DifferenceRow]:
         """Return the paired differences between arms."""
         query = _comparison(run, DIFFERENCES).where(Comparison.against.is_not(None))
-        return [DifferenceRow(*row.values()) for row in self.rows(query, site=Comparison.site)]
+        return [DifferenceRow(*row.values()) for row in self.rows(query)]
 
     def metrics(self, run: str, number: int) -> list[MetricRow]:
         """Return the figures of one round."""
         columns = [column for column in Metric.__table__.c if column.name not in ("id", "run_id", "round")]
         query = select(*columns).where(Metric.run_id == run, Metric.round == number).order_by(Metric.id)
-        return [MetricRow(**row) for row in self.rows(query, site=Metric.site)]
+        return [MetricRow(**row) for row in self.rows(query)]
 
     def curve_names(self, runs: Sequence[str]) -> dict[str, list[str]]:
         """Return the metrics with a curve by arm, the more informative arm first.
@@ -173,13 +147,13 @@ class RunReader(OpenStore):
         They are searched by name in some rounds only, as a long run with many sites has very many figures.
         """
         # A metric with a curve has figures near the start, the middle or the end.
-        newest = self._fetch(select(func.max(Run.rounds).label("rounds")).where(Run.id.in_(runs)))[0].rounds or 0
+        newest = self.fetch(select(func.max(Run.rounds).label("rounds")).where(Run.id.in_(runs)))[0].rounds or 0
         rounds = sorted({0, 1, 2, newest // 2, *range(max(newest - 3, 0), newest + 2)})
         pairs = set()
-        for metric in _metric_names(self._fetch, runs):
+        for metric in _metric_names(self, runs):
             here = (Metric.run_id.in_(runs), Metric.metric == metric, Metric.round.in_(rounds))
             query = select(Metric.arm).where(*here, Metric.arm.in_(CURVE_ARMS)).distinct()
-            pairs |= {(row.arm, metric) for row in self.fetch(query, site=Metric.site)}
+            pairs |= {(row.arm, metric) for row in self.fetch(query)}
         metrics_by_arm = {arm: sorted(metric for of, metric in pairs if of == arm) for arm in CURVE_ARMS}
         return {arm: metrics for arm, metrics in metrics_by_arm.items() if metrics}
 
@@ -193,10 +167,9 @@ class RunReader(OpenStore):
             select(Run.id, *(Comparison.__table__.c[name] for name in FIGURES))
             .join(Comparison, (Comparison.run_id == Run.id) & (Comparison.metric == Run.primary_metric))
             .where(Run.id.in_(runs), Comparison.against.is_(None), Comparison.arm == "global")
-            # A reader of everything gets the figure of all holdouts together, which has no site.
-            .where(Comparison.site.is_not_distinct_from(self._only))
+            .where(Comparison.site.is_(None))
         )
-        return {run: ComparisonRow(*figures) for run, *figures in self.fetch(query, site=Comparison.site)}
+        return {run: ComparisonRow(*figures) for run, *figures in self.fetch(query)}
 
     def curves(
         self,
@@ -222,47 +195,34 @@ class RunReader(OpenStore):
             The first and the last round to read, all by default.
         """
         query = _curve(runs, arm, metric, sites, between)
-        of: Any = Metric.site
         if width > 1:
-            columns = query.subquery().c
-            query = _by_block(columns, width)
-            of = columns.site
-        points = (CurvePoint(**row) for row in self.rows(query, site=of))
+            query = _by_block(query.subquery().c, width)
+        points = (CurvePoint(**row) for row in self.rows(query))
         return sorted(points, key=lambda point: (point.round, point.site or "", point.arm))
 
     def events(self, runs: Sequence[str]) -> list[EventEntry]:
         """Return the events of some runs in order of writing."""
         columns = (Event.run_id.label("run"), Event.at, Event.round, Event.site, Event.kind, Event.reason, Event.code)
         query = select(*columns).where(Event.run_id.in_(runs)).order_by(Event.run_id, Event.id)
-        if self._only is not None:
-            query = query.where(or_(Event.site.is_(None), Event.site == self._only))
-        events = [EventEntry(**row) for row in self._rows(query)]
-        if self._only is None:
-            return events
-        # People of one site read sentences without the names of others.
-        seen = (of_event(event, plain=self._names.redactor(event.run)) for event in events)
-        return [event for event in seen if event is not None]
+        return [EventEntry(**row) for row in self.rows(query)]
 
     def summary(self, run: str, name: str) -> dict[str, Any] | None:
         """Return a named object of a run, or None."""
         query = select(Summary.payload).where(Summary.run_id == run, Summary.name == name)
-        payload = next((dict(row.payload) for row in self._fetch(query)), None)
-        if payload is None or self._only is None:
-            return payload
-        return of_summary(name, payload, self._only, plain=self._names.redactor(run))
+        return next((dict(row.payload) for row in self.fetch(query)), None)
 
     def audits(self, run: str) -> list[AuditEntry]:
         """Return a run's last figure of each attack, site and metric."""
         query = select(*(Audit.__table__.c[field.name] for field in fields(AuditEntry))).where(Audit.run_id == run)
         # Rows come in the order of writing, so that a later figure replaces an earlier one.
-        entries = [AuditEntry(**row) for row in self.rows(query.order_by(Audit.id), site=Audit.site)]
+        entries = [AuditEntry(**row) for row in self.rows(query.order_by(Audit.id))]
         entry_by_key = {(entry.attack, entry.site or "", entry.metric): entry for entry in entries}
         return [entry_by_key[key] for key in sorted(entry_by_key)]
 
     def bytes_sent(self, runs: Sequence[str]) -> dict[str, int]:
         """Return all bytes sent, by direction."""
         query = select(Sent.direction, func.sum(Sent.bytes)).where(Sent.run_id.in_(runs)).group_by(Sent.direction)
-        return {direction: int(size) for direction, size in self.fetch(query, site=Sent.site)}
+        return {direction: int(size) for direction, size in self.fetch(query)}
 
     def crossed(self, runs: Sequence[str]) -> list[CrossedEntry]:
         """Return the sent bytes and messages by site, direction and kind."""
@@ -270,38 +230,20 @@ class RunReader(OpenStore):
         totals = (func.sum(Sent.bytes).label("bytes"), func.count().label("messages"))
         query = select(*place, *totals).where(Sent.run_id.in_(runs)).group_by(*place)
         # Some databases return a sum as a decimal.
-        entries = [CrossedEntry(**{**row, "bytes": int(row["bytes"])}) for row in self.rows(query, site=Sent.site)]
+        entries = [CrossedEntry(**{**row, "bytes": int(row["bytes"])}) for row in self.rows(query)]
         return sorted(entries, key=attrgetter("site", "direction", "kind"))
 
-    def rows(self, query: Query, *, site: Any) -> Sequence[RowMapping]:
-        """Return a query's rows as mappings, limited to the one site if any."""
-        return [row._mapping for row in self.fetch(query, site=site)]
+    def rows(self, query: Query) -> Sequence[RowMapping]:
+        """Return a query's rows as mappings."""
+        return [row._mapping for row in self.fetch(query)]
 
-    def fetch(self, query: Query, *, site: Any) -> Fetched:
-        """Return a query's rows, whose columns are attributes, limited to the one site if any."""
-        if self._only is not None:
-            query = query.where(site == self._only)
-        return self._fetch(query)
-
-    def _runs(self) -> Query:
-        """Return the query for the runs that this reader may see."""
-        query = select(Run.__table__, Series.study, Series.repeats).join(Series, Run.series_id == Series.id)
-        if self._only is None:
-            return query
-        return query.where(Run.id.in_(select(RunSite.run_id).where(RunSite.site == self._only)))
-
-    def _entries(self, query: Query) -> list[RunEntry]:
-        entries = [_run_entry(row) for row in self._fetch(query)]
-        if self._only is None:
-            return entries
-        return [of_run(run) for run in entries]
-
-    def _rows(self, query: Query) -> Sequence[RowMapping]:
-        return [row._mapping for row in self._fetch(query)]
-
-    def _fetch(self, query: Query) -> Fetched:
+    def fetch(self, query: Query) -> Fetched:
+        """Return a query's rows, whose columns are attributes."""
         with in_words(self._url, "read"), self._engine.connect() as connection:
             return connection.execute(query).all()
+
+    def _entries(self, query: Query) -> list[RunEntry]:
+        return [_run_entry(row) for row in self.fetch(query)]
 
 
 def _unknown_run(name: str, runs: list[str]) -> UsageError:
@@ -313,7 +255,7 @@ def _unknown_run(name: str, runs: list[str]) -> UsageError:
     return UsageError(f"run {name!r} is not in the store{hint}")
 
 
-def _metric_names(fetch: Fetch, runs: Sequence[str]) -> list[str]:
+def _metric_names(reader: RunReader, runs: Sequence[str]) -> list[str]:
     """Return the names of all figures by round."""
     names = set()
     for run in runs:
@@ -321,7 +263,7 @@ def _metric_names(fetch: Fetch, runs: Sequence[str]) -> list[str]:
         # Each query jumps to the next name in the index, instead of reading every figure.
         while last is not None:
             query = select(func.min(Metric.metric).label("name"))
-            last = fetch(query.where(Metric.run_id == run, Metric.metric > last))[0].name
+            last = reader.fetch(query.where(Metric.run_id == run, Metric.metric > last))[0].name
             if last:
                 names.add(last)
     return sorted(names)
@@ -384,29 +326,16 @@ def _in_one_bin(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 class ManyRuns:
-    """The part of many runs that a list shows, as `reader` may see it.
+    """The part of many runs that a list shows: named objects of `objects`, and figures of the primary metric.
 
-    Parameters
-    ----------
-    reader : RunReader
-        Open; it stays so.
-    runs : sequence of RunEntry
-        From it.
-    objects : collection of str
-        Named objects that are read; any other is None.
-
-    Notes
-    -----
-    Counts of scores are in one bin. Figures are those of each run's primary metric: over all sites, or of the one site
-    of the reader. Differences are those against the sites' own models: of the shared model, for the one site also of
-    the adjusted one.
+    Counts of scores are in one bin. Figures are those over all sites; differences are those of the shared model against
+    the sites' own models.
     """
 
     def __init__(self, reader: RunReader, runs: Sequence[RunEntry], objects: Collection[str]) -> None:
         self._reader = reader
         self._of_series = group((run.series, run) for run in runs)
         here = [run.run for run in runs]
-        self._reader._names.read(select(Run.id, Run.series_id).where(Run.id.in_(here)))
         self._sites = self._read_sites(here)
         self._figures: dict[str, list[ComparisonRow]] = {}
         self._differences: dict[str, list[DifferenceRow]] = {}
@@ -414,10 +343,10 @@ class ManyRuns:
         self._objects: dict[tuple[str, str], dict[str, Any]] = {}
         self._read_objects(here, objects)
         texts = select(Series.id, Series.study_text).where(Series.id.in_(list(self._of_series)))
-        self._texts = {name: self._seen(name, text) for name, text in self._reader._fetch(texts)}
+        self._texts: dict[str, str] = {row.id: row.study_text for row in reader.fetch(texts)}
 
     def study_text(self, series: str) -> str:
-        """Return a study's text as this reader may see it."""
+        """Return a study's text."""
         return self._texts[series]
 
     def series(self, name: str) -> SeriesEntry:
@@ -443,18 +372,10 @@ class ManyRuns:
 
     def summary(self, run: str, name: str) -> dict[str, Any] | None:
         """Return one of the named objects of a run, or None."""
-        payload = self._objects.get((run, name))
-        if payload is None or self._reader.only is None:
-            return payload
-        return of_summary(name, payload, self._reader.only or "", plain=self._reader._names.redactor(run))
-
-    def _seen(self, series: str, text: str) -> str:
-        if self._reader.only is None:
-            return text
-        return of_study(text, plain=self._reader._names.redactor(series))
+        return self._objects.get((run, name))
 
     def _read_sites(self, runs: Sequence[str]) -> dict[str, list[SiteEntry]]:
-        rows = self._reader.fetch(select(RunSite.__table__).where(RunSite.run_id.in_(runs)), site=RunSite.site)
+        rows = self._reader.fetch(select(RunSite.__table__).where(RunSite.run_id.in_(runs)))
         entries = group((run, SiteEntry(site, title, status, "", *rest)) for run, site, title, status, _, *rest in rows)
         return {run: sorted(sites, key=attrgetter("site")) for run, sites in entries.items()}
 
@@ -474,12 +395,9 @@ class ManyRuns:
             .where(Run.id.in_(runs))
             .order_by(Comparison.id)
         )
-        is_figure: ColumnElement[bool] = Comparison.against.is_(None)
-        is_difference: ColumnElement[bool] = Comparison.against == "local-only"
-        if self._reader.only is None:
-            is_figure &= Comparison.site.is_(None)
-            is_difference &= Comparison.arm == "global"
-        for row in self._reader.fetch(query.where(is_figure | is_difference), site=Comparison.site):
+        is_figure = Comparison.against.is_(None) & Comparison.site.is_(None)
+        is_difference = (Comparison.against == "local-only") & (Comparison.arm == "global")
+        for row in self._reader.fetch(query.where(is_figure | is_difference)):
             cells = row._mapping
             if row.against is None:
                 figure = ComparisonRow(*(cells[name] for name in FIGURES))

@@ -15,7 +15,7 @@ from flfed.records.dashboard.panels.run_table import run_table
 from flfed.records.reports.catalogue import notes_of, series_list
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.text import escape, with_code
+from flfed.records.text import with_code
 from flfed.words import render
 
 RESUMED = 3  # of runs that were interrupted; a docstring here would be shown on the page (Streamlit's "magic")
@@ -27,38 +27,34 @@ def show() -> None:
     st.title("Runs")
     if "run" in st.query_params:  # the pages of a run then open this one
         run_page.keep("run", st.query_params["run"])
-    only = access.viewer().site
-    if only:
-        st.caption(escape(render("pages.run.own", site=only)))
+    access.require()
     try:
-        with RunReader.open(only=only) as reader:
+        with RunReader.open() as reader:
             runs = reader.runs(limit=refresh.MOST_RUNS)
             course = refresh.course_of_list(reader)
             notes = notes_of(reader, [run.run for run in runs])
-        _compare({run.series for run in runs}, only)
-        _list(runs, notes, only, course)
+        _compare({run.series for run in runs})
+        _list(runs, notes, course)
     except FlfedError as error:
         st.error(with_code(str(error)))
 
 
-def _list(runs: Sequence[RunEntry], notes: dict[str, str], only: str | None, course: refresh.BatchPlan) -> None:
+def _list(runs: Sequence[RunEntry], notes: dict[str, str], course: refresh.BatchPlan) -> None:
     """Show running series, which a fragment reads again, above the table of all others."""
     going = {run.series for run in runs if run.status == "running"}
     st.fragment(_going, run_every=course[0])(sorted(going, reverse=True), course)
     ended = [run for run in runs if run.series not in going]
     if ended:
-        run_table(refresh.read_list(ended, notes, only), only)
+        run_table(refresh.read_list(ended, notes))
     elif not runs:
         st.info(render("pages.runs.none"))
     if len(runs) == refresh.MOST_RUNS:
         st.caption(render("pages.runs.newest", runs=refresh.MOST_RUNS))
-    # One site's people cannot resume a run.
-    if only is None:
-        for run in [run for run in runs if run.status == "interrupted"][:RESUMED]:
-            st.caption(how_to_go_on([run]))
+    for run in [run for run in runs if run.status == "interrupted"][:RESUMED]:
+        st.caption(how_to_go_on([run]))
 
 
-def _compare(listed: set[str], only: str | None) -> None:
+def _compare(listed: set[str]) -> None:
     """Show the runs of the address (`?compare=A,B`) side by side."""
     addressed_names = dict.fromkeys(st.query_params.get("compare", "").split(","))  # a run is not compared with itself
     chosen = [name for name in addressed_names if name in listed][: compare.MOST]
@@ -67,7 +63,7 @@ def _compare(listed: set[str], only: str | None) -> None:
         return
     st.query_params["compare"] = ",".join(chosen)
     try:
-        compare.side_by_side(chosen, only)
+        compare.side_by_side(chosen)
     except FlfedError as error:
         st.error(with_code(str(error)))
     st.button(render("pages.runs.close"), on_click=_close)
@@ -79,15 +75,15 @@ def _close() -> None:
 
 def _going(listed: Sequence[str], course: refresh.BatchPlan) -> None:
     """Show the current state of running series, and reload the page when a run begins or ends."""
-    only = access.viewer().site
-    with suppress(FlfedError), RunReader.open(only=only) as reader:  # a busy store is read at the next refresh
+    access.require()
+    with suppress(FlfedError), RunReader.open() as reader:  # a busy store is read at the next refresh
         # Only a reload moves a series from the running ones to the others.
         if refresh.course_of_list(reader) != course:
             st.rerun()
         runs = [run for series in listed for run in reader.runs_of(series)[::-1]]
         if runs:
             st.markdown(f"**{render('pages.runs.going')}**")
-            run_table(series_list(reader, runs), only, key="runs-going", controls=False)
+            run_table(series_list(reader, runs), key="runs-going", controls=False)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from flfed.records.sections import answer as answers
 from flfed.records.sections.gains import are_known
 from flfed.records.sections.unseen_sites import advised_updates, validated_sites
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
-from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.training_state import WARM_START, seen_in_words
 from flfed.records.text import escape
 from flfed.words import render
@@ -46,14 +45,12 @@ def parts(opened: Opened) -> None:
         with right:
             show(answers.next_steps(shown, metric))
             _further(opened, metric)
-    # Figures over all sites would reveal those of other sites to people of one site.
-    if not opened.only:
-        contained(_figures, opened, metric)
-        # A run that compared nothing has no other chart.
-        place = rounds_place if metric is None else st.container()
-        with place:
-            if shown.curve_names or (opened.is_running and not wording(shown.report).no_rounds):
-                rounds.together(opened)
+    contained(_figures, opened, metric)
+    # A run that compared nothing has no other chart.
+    place = rounds_place if metric is None else st.container()
+    with place:
+        if shown.curve_names or (opened.is_running and not wording(shown.report).no_rounds):
+            rounds.together(opened)
     show_all(answers.set_aside(shown))
     contained(overview.report_file, opened)
     overview.words(opened)
@@ -61,7 +58,7 @@ def parts(opened: Opened) -> None:
 
 
 def _answer(opened: Opened, metric: str | None) -> None:
-    """Show the verdict, to people of one site that at their site, and the forest plot."""
+    """Show the verdict and the forest plot."""
     report = opened.report
     validated = validated_sites(report)
     if opened.shown.run.is_statistic:
@@ -69,13 +66,8 @@ def _answer(opened: Opened, metric: str | None) -> None:
     elif validated is not None:
         overview.warn(seen_in_words(report.get(WARM_START)))
         show_all(validated, advised_updates(report))
-    elif metric is None and opened.only:
-        sites.explain_missing_figures(opened, opened.only)
     elif metric is None:
         overview.not_compared(opened)
-    elif opened.only:
-        sites.answer(report, opened.only, metric)
-        overview.warn(odd_sites_in_words(report))
     else:
         warnings = answers.warnings(opened.shown)
         overview.answer(report, metric, len(warnings))
@@ -111,7 +103,7 @@ def _further(opened: Opened, metric: str | None) -> None:
     with st.container(horizontal=True):
         for page, label in pages.items():
             run_page.link(page, label, opened.name)
-    if metric is not None and not opened.only:
+    if metric is not None:
         sites.link_sites(opened, metric)
 
 

@@ -23,9 +23,7 @@ def parts(opened: Opened) -> None:
     metric = report.primary_of(run_report)
     first = st.container()  # the verdict stands above the choice of its figure
     with st.container():
-        if metric is None and opened.only:
-            sites.explain_missing_figures(opened, opened.only)
-        elif metric is None or not run_report["sites"]:
+        if metric is None or not run_report["sites"]:
             metric = None
             overview.not_compared(opened)
         else:
@@ -43,9 +41,8 @@ def parts(opened: Opened) -> None:
             show(unseen_sites(run_report))
             sites.how_to_read(run_report, metric)
             return
-        if not opened.only:
-            for line in together(run_report, ""):
-                st.info(escape(line))
+        for line in together(run_report, ""):
+            st.info(escape(line))
         overview.who_takes_part(opened)
 
 

@@ -49,7 +49,7 @@ def _curves(opened: Opened, one: Opened, payload: dict[str, Any]) -> None:
     looks = site_looks(site.site for site in shown.sites)
     with st.container():
         which = _show_repeat(opened, one)
-        for line in says_whose(payload, shown.compared_sites, only=opened.only):
+        for line in says_whose(payload, shown.compared_sites):
             st.caption(escape(line))
         counts_by_name = read_score_counts(payload)
         if not counts_by_name:
@@ -78,7 +78,7 @@ def _more(opened: Opened) -> None:
     if points := _first_with(opened, "operating-points"):
         sections.contained(curves.flagged_at_rates, points[1], _which(opened, points[0]))
     if groups := _first_with(opened, "subgroups"):
-        sections.show(within_groups(groups[1], only=opened.only), which=_which(opened, groups[0]))
+        sections.show(within_groups(groups[1]), which=_which(opened, groups[0]))
     which = ""
     if opened.is_repeated:
         which = render("report.curves.mean", repeats=opened.shown.run.repeats)

@@ -36,8 +36,6 @@ def parts(opened: Opened) -> None:
     table_1 = first.summaries("table-1")[0]
     columns = first.summaries("columns")[0]
     why = no_sums_in_words(shown.report, shown.events)
-    if opened.only and table_1 and not table_1["rows"]:
-        why = render("faults.sums.alone")
     every = data.sites_of(table_1, columns)
     # An aggregate-only site is in neither table, but it took part.
     of = max(len(every), sum(site.status != "refused" for site in shown.sites))

@@ -24,17 +24,16 @@ from flfed.words import render
 
 def parts(opened: Opened) -> None:
     """Show each part in a place of its own, so that a later one moves no other."""
-    with RunReader.open(only=opened.only) as reader:
+    with RunReader.open() as reader:
         runs: Runs = [(run, {site.site: site for site in reader.sites(run.run)}) for run in opened.runs]
         privacy = privacy_of(reader, runs)
         audit = read_all(AuditFigure, audit_of(reader, runs))
         crossed = reader.crossed(opened.names)
         outcome_counts = next(filter(None, (reader.summary(run, "revealed-outcomes") for run in opened.names)), None)
     run, sites = runs[0]
-    only = opened.only
-    promise = private.promised(privacy, audit, run, only=only)
+    promise = private.promised(privacy, audit, run)
     contained(show_promise, promise, privacy["warnings"])
-    sections.show(private.mechanisms_section(privacy, list(sites.values()), only=only), titled=False)
+    sections.show(private.mechanisms_section(privacy, list(sites.values())), titled=False)
     # Without a promise its limits are all releases, which the section on mechanisms lists.
     if privacy["epsilon"] is not None or audit:
         contained(limits_of_promise, promise, audit)
@@ -46,7 +45,7 @@ def parts(opened: Opened) -> None:
         outcomes,
         private.charged_section(privacy),
         private.spent_section(privacy),
-        private.attacks_section(privacy, audit, run, only=only),
+        private.attacks_section(privacy, audit, run),
         private.left_section(crossed, len(runs)),
     )
 

@@ -12,7 +12,7 @@ import streamlit as st
 from flfed.records.charts.by_site import interval_chart
 from flfed.records.dashboard.refresh import Opened, open_series
 from flfed.records.dashboard.sections import figure, table
-from flfed.records.objects import figure_of, run_of, site_of
+from flfed.records.objects import figure_of, run_of
 from flfed.records.reports.catalogue import comparison_warnings
 from flfed.records.reports.faults import STATUS_WORDS
 from flfed.records.reports.privacy import name_mechanism, private_of
@@ -28,10 +28,10 @@ MOST = 6
 Compared = dict[str, Opened]
 
 
-def side_by_side(series: Sequence[str], only: str | None) -> None:
+def side_by_side(series: Sequence[str]) -> None:
     """Show some runs beside each other, and why some of them cannot be compared."""
     opened_by_title = {}
-    for opened in open_series(series, only):
+    for opened in open_series(series):
         # The end of the id distinguishes runs of one study.
         title = f"{describe_study(opened.runs[0].study)} {opened.runs[0].series[-4:]}"
         opened_by_title[title] = opened
@@ -43,9 +43,8 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
         st.warning(escape(line))
     metric = next(filter(None, (primary_of(report) for _, report, *_ in runs)), None)
     if metric is not None:
-        _figures(opened_by_title, metric, only)
-    # A record that is read for one site does not have the number of sites.
-    table([line for line in _facts(opened_by_title) if only is None or line[""] != "Sites"])
+        _figures(opened_by_title, metric)
+    table(_facts(opened_by_title))
     differing = differences([(name, text) for name, _, text, _ in runs])
     st.markdown("### Differences between studies")
     if differing:
@@ -70,22 +69,20 @@ def _facts(opened_by_name: Compared) -> list[dict[str, str]]:
     return list(lines.values())
 
 
-def _figures(opened_by_name: Compared, metric: str, only: str | None) -> None:
-    """Show one figure of every run: over all sites or at one as a chart, and at each site as a table."""
+def _figures(opened_by_name: Compared, metric: str) -> None:
+    """Show one figure of every run: over all sites as a chart, and at each site as a table."""
     lines = []
     drawn: list[Report] = []
     cells: dict[str, dict[str, str]] = {}
     for name, opened in opened_by_name.items():
         run = run_of(opened.report)
-        whose = run.global_ if only is None else site_of(run.sites.get(only, {})).global_
-        of = figure_of(whose, metric)
+        of = figure_of(run.global_, metric)
         lines.append({"Run": name, verdict.metric_name(metric): of.value, "95 % low": of.low, "95 % high": of.high})
         drawn.append({"name": name, "arm": "global", "value": of.value, "low": of.low, "high": of.high})
         for site, of_site in run.sites.items():
             cells.setdefault(site, {})[name] = shared_with_verdict(of_site, metric)
-    # People of one site see the figure of their site in place of that of all.
-    title = render("pages.figures.shared", metric=verdict.metric_name(metric), interval="95 % CI")
-    title += ", all sites" if only is None else f", {escape(only)}"
+    shared = render("pages.figures.shared", metric=verdict.metric_name(metric), interval="95 % CI")
+    title = f"{shared}, all sites"
     says = "; ".join(f"{line['name']}: {verdict.number(line['value'])}" for line in drawn)
     figure(st, title, interval_chart(drawn, metric), lines, key="compared", says=says)
     st.caption(render("pages.compare.overlap"))

@@ -27,11 +27,10 @@ STATUS_COLOURS: dict[str, Literal["gray", "blue", "orange", "red"]] = {
 }
 
 
-def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = None, noised: bool = False) -> None:
+def head(title: str, runs: Sequence[RunEntry], name: str, *, noised: bool = False) -> None:
     """Show a page's title with the study's name, the run's status and its reason, and its start.
 
-    `only` is the one site whose people read it: they cannot resume a run. `noised` is whether the privacy budget
-    is for everything a site releases.
+    `noised` is whether the privacy budget is for everything a site releases.
     """
     run = run_of(report.head(runs, name))
     status = run.status
@@ -48,7 +47,7 @@ def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = 
     if run.reason:
         resume = how_to_go_on(runs)
         # The reason may have the command already.
-        if only or resume.rpartition(": ")[2].strip("`") in run.reason:
+        if resume.rpartition(": ")[2].strip("`") in run.reason:
             resume = ""
         st.warning(with_code(f"Why it is {status}: {run.reason.rstrip('.')}. ") + resume)
     elif status == "running":
@@ -178,27 +177,20 @@ def words(opened: Opened) -> None:
 
 
 def report_file(opened: Opened) -> None:
-    """Show a button for the run's report as a file, folded away.
-
-    People of one site get the report of their site. The file is made when it is unfolded, by the roles of that moment.
-    """
+    """Show a button for the run's report as a file, folded away, which is made when it is unfolded."""
     folded = st.expander("Printable report", key="report", on_change="rerun")
     if not folded.open:
         return
     with folded:
         st.caption(render("pages.overview.printed"))
-        if opened.only:
-            st.caption(escape(render("pages.overview.single", site=opened.only)))
         text = opened.document()
         file = f"{opened.name}.html"
         st.download_button("Download the report", text, file, "text/html", on_click="ignore", key="report.html")
 
 
 def facts(opened: Opened) -> None:
-    """Show sites, bytes and the study, folded away; to the coordinator, also versions and hashes."""
-    made_by = opened.viewer.role == "coordinator"
-    title = "Sites, study, versions" if made_by else "Sites and study"
-    folded = st.expander(title, key="facts", on_change="rerun")
+    """Show sites, bytes, versions and hashes and the study, folded away."""
+    folded = st.expander("Sites, study, versions", key="facts", on_change="rerun")
     # A folded part reads nothing from the store.
     if not folded.open:
         return
@@ -208,10 +200,7 @@ def facts(opened: Opened) -> None:
             to_sites, from_sites = (size_in_words(sent.get(way, 0)) for way in ("to-site", "to-server"))
             in_all = render("pages.overview.bytes", to_sites=to_sites, from_sites=from_sites)
             st.markdown(" ".join(filter(None, [in_all, bytes_in_words(opened.report["round-bytes"])])))
-        if made_by:
-            run = opened.runs[0]
-            facts = {"engine": run.engine, "path": run.path, "seed": run.seed, "arrays-sha256": run.arrays_sha256}
-            st.json({**facts, "versions": dict(run.versions), "hashes": dict(run.hashes)}, expanded=2)
-        if opened.only:
-            st.caption(render("pages.overview.redacted"))
+        run = opened.runs[0]
+        facts = {"engine": run.engine, "path": run.path, "seed": run.seed, "arrays-sha256": run.arrays_sha256}
+        st.json({**facts, "versions": dict(run.versions), "hashes": dict(run.hashes)}, expanded=2)
         st.code(opened.shown.study_text, language="toml", wrap_lines=True)

@@ -73,7 +73,7 @@ def _points(opened: Opened, arm: str, metric: str, sites: Sequence[str]) -> list
     # Round 0, before training, is a part of its own, as it never changes.
     for part in [(0, 0), *parts_of(last, width)]:
         mark = None if part[1] < last else opened.mark  # the figures of a round come with the next one
-        wanted: Any = {"arm": arm, "metric": metric, "sites": sites, "width": width, "only": opened.only}
+        wanted: Any = {"arm": arm, "metric": metric, "sites": sites, "width": width}
         points += read_curves(where(), opened.names, part, mark, **wanted)
     return points
 
@@ -106,12 +106,11 @@ def _of_all_sites(opened: Opened, points: Sequence[CurvePoint], metric: str) -> 
     """Show the curve of all sites together with its band, or why there is no band or no curve."""
     title = "All sites together"
     if not _has_figures_of_all(points):
-        if not opened.only:  # people of one site read the reason at the head of the page
-            st.markdown(f"**{title}**")
-            why = render("pages.rounds.unknown", metric=metric_name(metric))
-            if metric == "roc_auc_score":
-                why = render("pages.rounds.uncounted")
-            st.caption(why)
+        st.markdown(f"**{title}**")
+        why = render("pages.rounds.unknown", metric=metric_name(metric))
+        if metric == "roc_auc_score":
+            why = render("pages.rounds.uncounted")
+        st.caption(why)
         return
     below = [render("pages.rounds.unbanded")]
     if opened.is_repeated:
@@ -138,7 +137,7 @@ def _draw_together(
 
 def _of_each_site(opened: Opened, points: Sequence[CurvePoint], metric: str, sites: Sequence[str]) -> None:
     """Show the curve of each site, the reader's pick with its band, or why there is no curve."""
-    title = "Your site" if opened.only else "Each site"
+    title = "Each site"
     of_sites = [point for point in points if point.site in sites]
     if not of_sites:
         st.markdown(f"**{title}**")
@@ -183,7 +182,7 @@ def together(opened: Opened) -> None:
     metric = choices[_place_of(opened.runs[0].primary, choices)]
     points = _points(opened, arm, metric, [])
     if not _has_figures_of_all(points):
-        st.caption(render("pages.rounds.single" if opened.only else "pages.rounds.every"))
+        st.caption(render("pages.rounds.every"))
         return
     caption = [render("pages.rounds.together", rows=ON_ROWS.get(arm, arm)), *_about_points(opened, points, metric)]
     st.caption(" ".join([*caption, render("pages.rounds.more")]))
@@ -271,7 +270,7 @@ def parts_of(last: int, width: int) -> list[tuple[int, int]]:
 def took_part(opened: Opened) -> None:
     """Show in how many rounds each site took part, added up over repeats."""
     st.markdown("## Participation")
-    with RunReader.open(only=opened.only) as reader:
+    with RunReader.open() as reader:
         shares = participation(reader, opened.names)
     if not shares:
         st.caption(render("pages.rounds.unasked"))

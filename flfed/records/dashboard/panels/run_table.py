@@ -26,15 +26,13 @@ KEY = "runs-table"
 SCRIPT = Path(__file__).with_suffix(".js").read_text("utf-8")
 
 
-def run_table(lines: Sequence[Report], only: str | None, *, key: str = KEY, controls: bool = True) -> None:
+def run_table(lines: Sequence[Report], *, key: str = KEY, controls: bool = True) -> None:
     """Show series of runs as a table.
 
     Parameters
     ----------
     lines : sequence of dict
         From `catalogue.series_list`, the newest first.
-    only : str or None
-        The one site whose people read.
     key : str
     controls : bool
         Whether it has its own search, filters and button to compare.
@@ -43,7 +41,7 @@ def run_table(lines: Sequence[Report], only: str | None, *, key: str = KEY, cont
     component = st.components.v2.component("flfed.runs", js=SCRIPT, isolate_styles=False)
     compared = st.query_params.get("compare", "")
     data = {
-        "columns": columns_of(only),
+        "columns": columns(),
         "rows": [row_of(line) for line in lines],
         "filters": [{"key": name, "title": sentences("names", "run-columns")[name]} for name in FILTERS],
         "words": sentences("names", "run-table"),
@@ -60,12 +58,9 @@ def _compare() -> None:
     st.query_params["compare"] = ",".join(st.session_state[KEY].compare)
 
 
-def columns_of(only: str | None) -> list[dict[str, Any]]:
-    """Return the columns of the table: one site's people see neither the number of sites nor notes."""
+def columns() -> list[dict[str, Any]]:
+    """Return the columns of the table."""
     titles = {name: title for name, title in sentences("names", "run-columns").items() if name != "tags"}
-    if only is not None:
-        del titles["sites"], titles["note"]
-        titles["gain"] = render("pages.runs.own-gain", site=only)
     return [
         {"key": key, "title": title, "number": key in NUMBERS, "link": key == "study"} for key, title in titles.items()
     ]

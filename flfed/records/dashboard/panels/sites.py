@@ -9,7 +9,6 @@ import streamlit as st
 
 from flfed.records.charts.by_site import interval_chart, sites_by_arm
 from flfed.records.dashboard import page_files
-from flfed.records.dashboard.panels.overview import not_compared
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import SITES_SHOWN, bullets, figure, show, show_table, table
 from flfed.records.objects import figure_of, read, read_figure, run_of, site_of
@@ -86,26 +85,15 @@ def _models(report: Report, site: str, metric: str) -> None:
         table(others)
 
 
-def explain_missing_figures(opened: Opened, site: str) -> None:
-    """Show people of one site why figures are missing."""
-    why = site_answer.describe_missing_figures(opened.report, opened.shown.sites, site)
-    if why:
-        st.info(escape(why))
-    else:
-        not_compared(opened)
-
-
 def everywhere(opened: Opened, metric: str) -> None:
     """Show gain and models of every site as charts and as a table, and which sites are not in it."""
     report, sites = opened.report, opened.shown.sites
     own = site_answer.own_figures(report, sites)
     order = [name for name in site_answer.order_of_sites(report, metric) if name in own]
     if order:
-        whose = "All sites" if opened.only is None else escape(opened.only)
-        st.markdown(f"## {whose}: {verdict.metric_name(metric)} on test rows")
+        st.markdown(f"## All sites: {verdict.metric_name(metric)} on test rows")
         _beside(report, metric, order)
-    if not opened.only:
-        _captions(site_answer.together(report, metric))
+    _captions(site_answer.together(report, metric))
     _captions(site_answer.left_out(sites))
 
 
