@@ -20,11 +20,9 @@ import pandas as pd
 import pytest
 import typer.main
 from hypothesis import settings
-from sqlalchemy import Connection, inspect
 
 from flfed import packages, registry
 from flfed.cli import main
-from flfed.records.store import database
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Policy, Site
@@ -90,28 +88,6 @@ def components_of_others() -> None:
 def command_tree() -> None:
     """Build the tree of all commands once, and not for each call of `flfed`: 15 ms of CPU."""
     typer.main.get_command = cache(typer.main.get_command)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def first_tables() -> None:
-    """Let a new SQLite store's tables be made once, and each later one have the same: 70 ms of CPU."""
-    make = database.make_newest
-    made: dict[tuple[Path, str], list[str]] = {}
-
-    def tables(connection: Connection) -> None:
-        steps = database.MIGRATIONS, database.newest_revision()
-        new = connection.dialect.name == "sqlite" and not inspect(connection).get_table_names()
-        if new and steps in made:
-            for statement in made[steps]:
-                connection.exec_driver_sql(statement)
-            return
-        make(connection)
-        if new:
-            texts = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")
-            revision = f"INSERT INTO alembic_version VALUES ('{database.revision_of(connection)}')"
-            made[steps] = [*texts.scalars(), revision]
-
-    database.make_newest = tables
 
 
 @pytest.fixture(scope="session", autouse=True)

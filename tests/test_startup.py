@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 HEAVY = {
-    "alembic": "only makes or migrates a store", "altair": "only draws pages", "matplotlib": "of no command",
+    "alembic": "of Flower's own database", "altair": "only draws pages", "matplotlib": "of no command",
     "networkx": "of torch's compiler", "opacus": "of no run without it", "ray": "of engine ray",
     "scipy.stats": "half a second; scipy.special has what is needed",
     "sklearn": "half a second; a linear model tuned with others, or whole folds, need none of it",
@@ -43,10 +43,6 @@ def loaded(code: str, home: Path) -> Any:
 
 @pytest.mark.studies
 def test_a_tiny_run_loads_nothing_that_only_other_commands_need(home: Path):
-    from flfed.records.store.writer import RunStore
-
-    with RunStore.open():
-        pass  # the store is there: only a new one needs the migrations
     found = loaded(RUN, home)
     assert (found["code"] or 0) == 0
     assert {"torch", "flwr", "pandas", "sqlalchemy"} <= set(found["modules"])

@@ -38,7 +38,6 @@ def test_the_wheel_carries_sites_datasets_studies_and_the_app(wheel: Path):
     assert sum(name.endswith("policy.toml") for name in bundled) == len(SITES) >= 17
     assert sum(name.startswith("flfed/studies/") for name in names) == len(STUDIES) >= 10
     assert {"flfed/_bundled/app.py", "flfed/records/document/style.css"} <= set(names)
-    assert any("m0005_tables" in name for name in names)
     assert not [name for name in names if name.endswith((".pyc", ".db")) or "tests" in name]
 
 

@@ -1,4 +1,4 @@
-"""`flfed run list`, `log`, `note`, `delete` and `upgrade-store`: the runs in the store."""
+"""`flfed run list`, `log`, `note` and `delete`: the runs in the store."""
 
 from __future__ import annotations
 
@@ -206,28 +206,6 @@ def delete_run(
         output.print_json({"run": name, "deleted": ids})
     else:
         typer.echo(render("commands.runs.deleted", run=name, count=many))
-
-
-@output.with_json
-def upgrade_run_store(
-    backed_up: bool = typer.Option(False, "--backed-up", help="A copy was made with pg_dump (PostgreSQL)."),
-) -> output.Shown:
-    """Upgrade a run store of an earlier version of flfed; an SQLite file is copied first.
-
-    End all runs first. The copy is beside the file and has the earlier revision in its name. Copy a store on
-    PostgreSQL with pg_dump, and confirm that with --backed-up.
-    """
-    from flfed.records.store.database import upgrade_store
-
-    done = upgrade_store(backed_up=backed_up)
-    copy = None if done.copy is None else str(done.copy)
-    yield {**vars(done), "copy": copy}
-    if done.before == done.after:
-        yield render("commands.store.newest", **vars(done))
-        return
-    yield render("commands.store.upgraded", **vars(done))
-    if copy is not None:
-        yield f"Copy: {copy}"
 
 
 def _runs_of(name: str) -> tuple[str, list[RunEntry]]:

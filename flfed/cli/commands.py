@@ -39,7 +39,6 @@ for name, command, example in (
     ("log", catalogue.log_run, "latest"),
     ("note", catalogue.note_run, "latest 'the one of the paper'"),
     ("delete", catalogue.delete_run, "20261120-153012-a1b2"),
-    ("upgrade-store", catalogue.upgrade_run_store, ""),
 ):
     runs.app.command(name, epilog=example)(command)
 app.command("demo", rich_help_panel=START)(dashboard.demo)

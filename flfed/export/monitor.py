@@ -15,7 +15,6 @@ from scipy.special import logit
 from flfed.export.model_folder import SharedModel
 from flfed.export.predictions import Predictions
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import LEAST_TOGETHER
 from flfed.rows.features.encode import coded
 from flfed.rows.model_files import MONITOR
 from flfed.summaries.score_bins import ScoreBins, dense
@@ -56,7 +55,8 @@ def references_of(reader: RunReader, run: str) -> bytes | None:
     bins = ScoreBins()
     score: tuple[Group, ...] = ()
     if histograms is not None and histograms["all"] is not None:
-        if histograms["combined-sites"] >= (1 if is_open else LEAST_TOGETHER):
+        # Of two sites, each could take its own part from the sum.
+        if histograms["combined-sites"] >= (1 if is_open else 3):
             bins = ScoreBins.of(histograms)
             # Test rows all have a score; the last cell is for rows without one.
             counts = np.append(dense(histograms["all"], bins.bins).sum(axis=0), 0).astype(int)

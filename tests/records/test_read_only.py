@@ -158,13 +158,13 @@ def damaged(path: Path, how: str) -> None:
         path.mkdir()
     else:
         with sqlite3.connect(path) as connection:
-            connection.execute("UPDATE alembic_version SET version_num = ?", (how,))
+            connection.execute("UPDATE flfed_version SET number = ?", (int(how),))
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("how", "says"), [
     ("random", "move the file away"), ("cut", "back-up"), ("torn", "back-up"), ("folder", "check"),
-    ("m0000", "update"), ("m9999", "update flfed"),
+    ("0", "name another store"), ("9999", "name another store"),
 ])  # fmt: skip
 def test_a_store_that_cannot_be_read_is_explained_on_every_page(tmp_path, store, heart, url, monkeypatch, how, says):
     store.close()

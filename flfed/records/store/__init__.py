@@ -1,5 +1,4 @@
 """The run store in SQLite or PostgreSQL.
 
-`tables` has the columns, `writer` and `reader` the access, `takeover` the ownership of a run while it goes on,
-`migrations/` the update of older stores.
+`tables` has the columns, `writer` and `reader` the access, `takeover` the ownership of a run while it goes on.
 """

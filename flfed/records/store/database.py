@@ -1,32 +1,30 @@
-"""The run store's database: address, file, engines and update.
+"""The run store's database: address, file and engines.
 
 Opening it for writing makes the tables of a new store. Only its owner may read an SQLite file, unless a group of
-readers is named. A store of an earlier flfed is copied and then updated.
+readers is named. A store whose tables are of another version is refused.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Self
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text, update
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import home, private_folder, where
-from flfed.records.store.tables import Base, Series, Summary
-from flfed.words import flfed_error, sentences, usage_error
+from flfed.records.store.tables import VERSION, Base, RunSite, Series, Version
+from flfed.words import sentences, usage_error
 
 GROUP = "FLFED_STORE_GROUP"
 """Environment variable with the group whose accounts may read the store."""
@@ -335,9 +333,8 @@ def engine_to_read(url: URL) -> Engine:
     """
     if url.get_backend_name() != "sqlite":
         engine = _postgres_reader(url)
-        # A PostgreSQL database without revision has no flfed tables yet, and reads as empty.
         with _closed_if_refused(engine), engine.connect() as connection:
-            if revision_of(connection):
+            if version_of(connection) is not None:
                 return engine
         engine.dispose()
         return _empty()
@@ -353,10 +350,10 @@ def engine_to_read(url: URL) -> Engine:
         engine = _sqlite_reader(f"sqlite:///{name}?{way}&uri=true")
         try:
             with engine.connect() as connection:
-                revision = revision_of(connection)
+                version = version_of(connection)
         except DBAPIError:
             continue
-        if revision is None:  # its first writer has made the file, but no tables yet
+        if version is None:  # its first writer has made the file, but no tables yet
             engine.dispose()
             return _empty()
         return engine
@@ -370,245 +367,68 @@ def _empty() -> Engine:
     return empty
 
 
+MAKING = 7_236_331
+"""Key of the lock under which PostgreSQL's tables are made: any number that no other program uses."""
+
+
 def make_tables(engine: Engine) -> None:
     """Make the tables of a new store, in one transaction.
 
-    A store that is up to date takes a single query.
+    A store that is there takes a single query.
 
     Raises
     ------
-    UsageError, FlfedError
-        If an older or a newer flfed wrote this store.
+    UsageError
+        If its tables are of another version.
     """
     with _closed_if_refused(engine), engine.begin() as connection:
-        revision = revision_of(connection)
-        if revision is None:
-            lock_tables(connection)
+        version = version_of(connection)
+        if version is None:
+            # SQLite's writers always wait for one another.
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MAKING})
             # Another process may have made them while this one waited for the lock.
-            revision = revision_of(connection)
-        if revision is None:
-            make_newest(connection)
+            version = version_of(connection)
+        if version is None:
+            Base.metadata.create_all(connection)
+            connection.execute(insert(Version).values(number=VERSION))
         else:
-            refuse_other(revision)
+            refuse_other(version)
 
 
 def check_readable(engine: Engine) -> None:
-    """Refuse to read a store of another revision.
+    """Refuse to read a store of another version.
 
     Raises
     ------
-    UsageError, FlfedError
-        If an older or a newer flfed wrote it.
+    UsageError
+        If its tables are of another version.
     """
     if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
         return
     with _closed_if_refused(engine), engine.connect() as connection:
-        revision = revision_of(connection)
-        if revision is not None:
-            refuse_other(revision)
+        version = version_of(connection)
+        if version is not None:
+            refuse_other(version)
         # Reading one row checks that this user may read.
         connection.execute(select(Series.id).limit(1))
 
 
-@dataclass(frozen=True)
-class Upgrade:
-    """Result of an update of the run store.
-
-    Attributes
-    ----------
-    store : str
-        The store's address, without a password.
-    before, after : str
-        Its revisions; the same where there was nothing to do.
-    copy : Path or None
-        Copy of the earlier file; None where flfed made none.
-    """
-
-    store: str
-    before: str
-    after: str
-    copy: Path | None
+def version_of(connection: Connection) -> int | None:
+    """Return the version of a store's tables, None where it has none yet; tables without a version are of version 0."""
+    there = inspect(connection)
+    if there.has_table(Version.__tablename__):
+        return connection.execute(select(Version.number)).scalar()
+    return 0 if there.has_table(RunSite.__tablename__) else None
 
 
-def upgrade_store(*, backed_up: bool = False) -> Upgrade:
-    """Update the tables of the run store in one transaction, after copying an SQLite file beside itself.
-
-    Parameters
-    ----------
-    backed_up : bool
-        Whether the operator has made a copy of a store on a server.
+def refuse_other(version: int) -> None:
+    """Refuse a store whose tables are of another version.
 
     Raises
     ------
-    UsageError, FlfedError
-        If there is no store, a newer flfed wrote it, or it has no copy; nothing is changed then.
+    UsageError
+        If they are.
     """
-    where = store_url()
-    name = where.set(query={}).render_as_string(hide_password=True)
-    if where.get_backend_name() == "sqlite" and not (where.database and Path(where.database).exists()):
-        raise UsageError(f"there is no run store {name} yet: the first study run makes it")
-    with in_words(where, "opened"):
-        engine = engine_to_write(where)
-    try:
-        with in_words(where, "updated"), engine.begin() as connection:
-            lock_tables(connection)
-            before = revision_of(connection)
-            if before is None:
-                raise UsageError(f"the run store {name} has no tables yet: the first study run makes them")
-            refuse_unknown(before)
-            after, copy = newest_revision(), None
-            if before != after:
-                copy = _copy_of(where, name, before, backed_up=backed_up)
-                if before == FORMER:
-                    take_on(connection)
-                run_migrations(connection)
-    finally:
-        engine.dispose()
-    return Upgrade(name, before, after, copy)
-
-
-def _copy_of(url: URL, name: str, revision: str, *, backed_up: bool) -> Path | None:
-    """Make and return a copy of an SQLite file, None for a server's database that is backed up."""
-    if url.get_backend_name() == "sqlite":
-        path = Path(url.database or "")
-        return copy_file(path, path.with_name(f"{path.name}.{revision}"))
-    if backed_up:
-        return None
-    raise usage_error("store.errors.server", store=name)
-
-
-def copy_file(path: Path, copy: Path) -> Path:
-    """Copy an SQLite file whose write lock the caller has; only its owner may read the copy.
-
-    Raises
-    ------
-    UsageError, FlfedError
-        If the copy exists already, or cannot be made.
-    """
-    if copy.exists():
-        raise usage_error("store.errors.copied", copy=copy)
-    # An incomplete copy has another name, as the process may be killed.
-    part = copy.with_name(f"{copy.name}.part")
-    try:
-        part.unlink(missing_ok=True)
-        StoreFile(part).make()
-        # SQLite's own copy includes the log beside the file.
-        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(part)) as target:
-            source.backup(target)
-        part.replace(copy)
-    except (sqlite3.Error, OSError) as error:
-        if part.is_file():
-            part.unlink()
-        raise flfed_error("store.errors.uncopied", copy=copy, why=error) from None
-    return copy
-
-
-MIGRATIONS = Path(__file__).parent / "migrations"
-FORMER = "m0004"
-"""Revision of the one earlier store that can be updated: that of commit d516c7c8."""
-TOO_OLD = ("m0001", "m0002", "m0003")
-"""Revisions before it, which can no longer be updated."""
-RENAMED_SUMMARIES = {"told-outcomes": "revealed-outcomes"}
-"""Names of summaries in such a store, and those of now."""
-RENAMED_KEYS = {
-    "score-histograms": {"asked": "requested-sites", "in-all": "combined-sites"},
-    **dict.fromkeys(("operating-points", "subgroups", "importances", "noised-scores"), {"asked": "requested-sites"}),
-    "privacy": {"given-encoder": "excludes-encoder", "kept-back": "unspent"},
-}
-"""Keys of summaries in such a store, and those of now."""
-MIGRATING = 7_236_331
-"""Key of the lock under which PostgreSQL's tables are made: any number that no other program uses."""
-
-
-def newest_revision() -> str:
-    """Return the revision of the last file of `migrations/versions/`.
-
-    Examples
-    --------
-    >>> newest_revision() >= "m0001"
-    True
-    """
-    return max(_revisions())
-
-
-def _revisions() -> list[str]:
-    """Return the known revisions, oldest first, from file names alone."""
-    return sorted(file.stem.split("_")[0] for file in (MIGRATIONS / "versions").glob("m[0-9]*.py"))
-
-
-def revision_of(connection: Connection) -> str | None:
-    """Return a database's revision, None where it has no flfed tables."""
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-
-
-def lock_tables(connection: Connection) -> None:
-    """Wait until no other process makes or updates the tables, and lock them for the transaction."""
-    if connection.dialect.name == "postgresql":  # SQLite's writers always wait for one another
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
-
-
-def refuse_other(revision: str) -> None:
-    """Refuse a store of another revision.
-
-    Raises
-    ------
-    UsageError, FlfedError
-        If an older or a newer flfed wrote it.
-    """
-    refuse_unknown(revision)
-    if revision != newest_revision():
-        raise usage_error("store.errors.earlier", revision=revision, newest=newest_revision())
-
-
-def refuse_unknown(revision: str) -> None:
-    """Refuse a store that a newer flfed wrote, or one too old to be updated.
-
-    Raises
-    ------
-    UsageError, FlfedError
-        If it is such a store.
-    """
-    if revision in TOO_OLD:
-        raise usage_error("store.errors.old", revision=revision, former=FORMER)
-    if revision not in (FORMER, *_revisions()):
-        raise flfed_error("store.errors.newer", revision=revision, newest=newest_revision())
-
-
-def take_on(connection: Connection) -> None:
-    """Make a store of revision `FORMER` one of m0005, without its table of curves."""
-    connection.execute(text("DROP TABLE curve"))
-    for name, now in RENAMED_SUMMARIES.items():
-        connection.execute(update(Summary).where(Summary.name == name).values(name=now))
-    columns = (Summary.run_id, Summary.name, Summary.payload)
-    for run, name, payload in connection.execute(select(*columns).where(Summary.name.in_(RENAMED_KEYS))).all():
-        renamed = {RENAMED_KEYS[name].get(key, key): value for key, value in payload.items()}
-        this = (Summary.run_id == run) & (Summary.name == name)
-        connection.execute(update(Summary).where(this).values(payload=renamed))
-    connection.execute(text("UPDATE alembic_version SET version_num = :now"), {"now": "m0005"})
-
-
-def make_newest(connection: Connection) -> None:
-    """Make the tables as declared, with Alembic's mark of the newest revision."""
-    from alembic import command  # imported here, as it is slow
-
-    Base.metadata.create_all(connection)
-    command.stamp(_config(connection), "head")
-
-
-def run_migrations(connection: Connection) -> None:
-    """Run Alembic's `upgrade head` on an open connection."""
-    from alembic import command
-
-    command.upgrade(_config(connection), "head")
-
-
-def _config(connection: Connection) -> Any:
-    """Return Alembic's configuration."""
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
+    if version != VERSION:
+        raise usage_error("store.errors.version", version=version, own=VERSION)

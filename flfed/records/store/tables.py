@@ -1,8 +1,7 @@
 """Tables of the run store for SQLAlchemy, and rows into them.
 
 They are portable to PostgreSQL. No table has a column for a row of a site: tables hold names, counts, figures and
-bytes. A new store is made from here; `migrations/` updates an older one to the same tables, and a test checks that both
-are equal. Many rows go in one statement, as a round of many sites has as many rows.
+bytes. A store is made from here. Many rows go in one statement, as a round of many sites has as many rows.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ CONVENTION = {
     "fk": "fk_%(table_name)s_%(column_0_name)s",
     "pk": "pk_%(table_name)s",
 }
-"""Names of constraints, so that a later migration can drop one on every database."""
+"""Names of constraints, the same on every database."""
 
 LONG = BigInteger().with_variant(Integer, "sqlite")
 """Primary keys of the long tables; SQLite numbers rows only with INTEGER."""
@@ -98,6 +97,17 @@ class Base(DeclarativeBase):
         Digest: Word(64),
         Name: Word(120),
     }
+
+
+VERSION = 1
+"""Version of these tables: a change of them gets the next number."""
+
+
+class Version(Base):
+    """The version of the tables, in one row."""
+
+    __tablename__ = "flfed_version"
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
 
 
 class Series(Base):

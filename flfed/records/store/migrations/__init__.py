@@ -1,1 +1,0 @@
-"""Migrations of the run store, run by Alembic, one file a step."""
