@@ -27,7 +27,6 @@ _MODULES = {
     "rows.data.parsing.fields": "Field",
     "rows.data.parsing.limits": "Limits",
     "rows.data.policy": "Policy",
-    "rows.data.schema": "OwnColumn",
     "rows.data.site": "Mapped Site",
     "rows.data.sources": "Csv Excel Frame Parquet Sql",
     "rows.data.transactions": "SimulatedTransactions Transactions",

@@ -70,13 +70,13 @@ mississippi-clinic new-york-clinic northeast-lender river-bank south-lender swit
 """
 PUBLIC = """
 Arrays Codec Csv Excel FedAvg Field Frame Holdout HoldoutByTime Limits Mapped Mechanism Model
-OwnColumn Parquet Policy Result Site SimulatedTransactions Sql Study Transactions UsageError audit federate
+Parquet Policy Result Site SimulatedTransactions Sql Study Transactions UsageError audit federate
 layered_outputs load resume run runs
 """
 OFFERED = {
     "Result": "gains model overall plot primary report run save sites status store study",
     "Study": "load parse replace sha256 name text dataset model plan strategy privacy codec compare rounds seed",
-    "Site": "name dataset source mapping holdout title policy folder also own partial read serving datasets",
+    "Site": "name dataset source mapping holdout title policy folder also partial read serving datasets",
     "Model": "arrays classes_ inputs predict predict_proba read to_onnx to_sklearn",
     "Mechanism": (
         "answer_releases charged check check_sites colluding kept_back merged private_steps promise protects_rows "

@@ -24,7 +24,7 @@ from flfed.rows.data.datasets import SourceDescription, SourceFile, Table
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.limits import Limits
 from flfed.rows.data.policy import Policy
-from flfed.rows.data.schema import Column, OwnColumn, Schema
+from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.transactions import SimulatedTransactions, Transactions
 from flfed.study import study as studies
 from flfed.study.analysis import Analysis
@@ -38,7 +38,7 @@ FOLDER = ROOT / "docs" / "reference"
 MADE = "<!-- Made from the code by `make docs`: change the docstring there, not this page. -->"
 COLUMNS = ("key", "type", "default", "meaning", "example")
 SITE_CLASSES = (
-    site.Site, site.Mapped, OwnColumn, Field, sources.Csv, sources.Parquet, sources.Excel, sources.Sql, sources.Frame,
+    site.Site, site.Mapped, Field, sources.Csv, sources.Parquet, sources.Excel, sources.Sql, sources.Frame,
     Limits, holdout.Holdout, holdout.HoldoutByTime, Transactions, SimulatedTransactions,
 )  # fmt: skip
 LISTED_WORDS = {
@@ -317,7 +317,7 @@ def _parameter(given: click.Parameter) -> list[str]:
 
 USES: Mapping[str, str] = {
     "Run a study": "federate run Result Model load runs resume audit Study UsageError",
-    "Describe a site": "Site Csv Excel Parquet Sql Frame Field Holdout HoldoutByTime Policy OwnColumn Mapped Limits "
+    "Describe a site": "Site Csv Excel Parquet Sql Frame Field Holdout HoldoutByTime Policy Mapped Limits "
     "Transactions SimulatedTransactions",
     "Extend": "FedAvg Mechanism Codec Arrays layered_outputs",
 }

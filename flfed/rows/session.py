@@ -40,10 +40,10 @@ from flfed.rows.training.requests import (
     ScoreRequest,
     Term,
 )
-from flfed.seeds import Draws, generator
+from flfed.seeds import Draws
 from flfed.study.study import Study
 from flfed.summaries.score_bins import RowScores
-from flfed.summaries.summary import Arrays, Encoder, Layout, arrays_sha256
+from flfed.summaries.summary import Arrays, Encoder, arrays_sha256
 
 FIT = "fit"
 """The purpose of what a site draws in a round."""
@@ -144,7 +144,7 @@ class SiteSession(EncodedTable):
         self.metrics = list_study_metrics(self.task, study.compare)
         self.primary = primary_of(self.task, study.compare.primary, study.compare.alert_budget)
         self._figures: dict[str, RoundFigures] = {}
-        self._local: dict[tuple[bool, bool], LocalModel] = {}
+        self._local: dict[bool, LocalModel] = {}
         self._personal: dict[tuple[str, str, float | None], Predictor] = {}
 
     def too_small(self) -> Refusal | None:
@@ -289,38 +289,22 @@ class SiteSession(EncodedTable):
         """Return the settings for training on this site alone."""
         return study_trainable(self.study, self.schema, self.model, seed=self.seed, site=self.site.name)
 
-    @property
-    def own_rows(self) -> int | None:
-        """How many of the training rows the site's own model is fitted on, where the study leaves some out."""
-        most = self.study.compare.own_rows
-        return most if most is not None and most < self.table.training_rows else None
-
-    def local_model(self, *, same: bool = False, half: bool = False) -> Asking[LocalModel]:
+    def local_model(self, *, same: bool = False) -> Asking[LocalModel]:
         """Tune a model on this site's training rows alone.
 
         Yields the requests and returns the model, which is made once.
 
-        It is of the kind that the study says, with `same` of the study's own. `half` takes half of the rows that the
-        study allows.
+        It is of the kind that the study says, with `same` of the study's own.
         """
-        if (same, half) not in self._local:
+        if same not in self._local:
             encoder = self.own_encoder()
             rows = self.encode_training(encoder)
-            self._local[same, half] = yield from self.tuned_model(rows, self.layout, encoder, same=same, half=half)
-        return self._local[same, half]
-
-    def tuned_model(
-        self, rows: Encoded, layout: Layout, encoder: Encoder, *, same: bool = False, half: bool = False
-    ) -> Asking[LocalModel]:
-        """Yield requests and return a model of this site's rows in a layout, as study and policy allow."""
-        if self.own_rows is not None:
-            most = self.own_rows // 2 if half else self.own_rows
-            # Half of the rows are among all of them: the same generator draws both.
-            rng = generator(self.seed, site=self.site.name, purpose="own-rows")
-            rows = rows.take(rows.sample(most, rng))
-        kind = "same" if same else self.study.compare.site_model
-        naive = self.study.compare.naive_forecasts
-        return local_model(rows, self.trainable(), layout, encoder, kind, naive, self.policy.least_rows())
+            kind = "same" if same else self.study.compare.site_model
+            naive = self.study.compare.naive_forecasts
+            self._local[same] = yield from local_model(
+                rows, self.trainable(), self.layout, encoder, kind, naive, self.policy.least_rows()
+            )
+        return self._local[same]
 
     def outputs(self, arrays: Arrays, x: np.ndarray) -> Asking[np.ndarray]:
         """Yield one request and return the outputs of the study's model for inputs."""

@@ -322,10 +322,6 @@ class Compare(Settings, where="[compare]", frozen=True):
     calibration : bool
         Whether each site measures the shared model's calibration on its test rows: slope, and intercept with the slope
         fixed at 1. No verdict uses them. Example: `calibration = true`.
-    site_columns : bool
-        Whether each site uses the columns that its own package declares beside the schema's. Where at least half of its
-        training rows have a value, the model adjusted to that site adds their fit to the shared score. They are in no
-        message, and the coordinator learns neither which there are nor their names. Example: `site-columns = true`.
     minimum_gain : float or None, >= 0
         Gain in the primary metric from which on joining is worth it: a smaller one is no clear
         improvement. None means 0.005 for an AUC and 0 for any other. Example: `minimum-gain = 0.01`.
@@ -339,10 +335,6 @@ class Compare(Settings, where="[compare]", frozen=True):
         Features whose value is itself a forecast of the target, in its unit, such as the value a day before. They are
         shown beside the models where a site holds out its later rows, and are its own model where none does better. No
         column is guessed. Example: `naive-forecasts = ["day_before"]`.
-    own_rows : int or None, >= 100
-        Training rows of a site's own model, at most, drawn at random; None takes all. Where it leaves rows out and the
-        model still gains more than the minimum gain from half of its rows to all of them, the verdict is that the
-        gain from joining is inconclusive. Example: `own-rows = 50000`.
     incumbent : Incumbent or None
         The score in use, such as a lender's grade. Each site compares the shared model with it by AUC and average
         precision, on the test rows that have it. Keys: `column`, of the schema and no feature of the study; `riskier`,
@@ -366,11 +358,9 @@ class Compare(Settings, where="[compare]", frozen=True):
     subgroups: tuple[str, ...] = ()
     importance: Annotated[int, Field(ge=0, le=100)] = 0
     calibration: bool = False
-    site_columns: bool = False
     minimum_gain: Annotated[float | None, Field(ge=0)] = None
     site_model: SiteModelKind = "best"
     naive_forecasts: tuple[str, ...] = ()
-    own_rows: Annotated[int | None, Field(ge=100)] = None
     incumbent: Incumbent | None = None
     size_classes: tuple[int, ...] = ()
 

@@ -244,12 +244,11 @@ def test_all_else_in_a_package_stays_and_a_computed_mapping_is_not_replaced(clin
     answers = clinic / "answers.toml"
     codes = '[codes.cp]\n[codes.slope]\n[codes.disease]\n0 = "absent"\n1 = "present"\n'
     answers.write_text(COLUMNS + codes)
-    own = 'own={"ward": OwnColumn("Station", kind="category", values=("S0", "S1", "S2", "S3"))},'
-    text = package(clinic).read_text().replace("import Csv", "import OwnColumn, Csv")
-    package(clinic).write_text(text.replace("    holdout=", f"    partial=True,  # for now\n    {own}\n    holdout="))
+    text = package(clinic).read_text()
+    package(clinic).write_text(text.replace("    holdout=", "    partial=True,  # for now\n    holdout="))
     flfed("site", "map", "clinic", "--answers", "answers.toml")
     written = package(clinic).read_text()
-    assert "partial=True,  # for now\n" in written and own in written
+    assert "partial=True,  # for now\n" in written
     assert written.count('"?"') > 0 and "each is one of: typical-angina" in written
     package(clinic).write_text(text.replace("mapping={", "mapping=dict() or {"))
     code, _, err = flfed("site", "map", "clinic", "--answers", "answers.toml")

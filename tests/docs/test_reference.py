@@ -126,21 +126,13 @@ def test_a_wrong_example_is_found(example: str):
         check_example(Key(lr.name, lr.hint, lr.default, lr.meaning, example))
 
 
-A_KIND_WITH = {
-    "OwnColumn": {"range": 'kind="number"', "values": 'kind="category"', "transform": 'kind="number", range=(0, 9)'}
-}
-"""What stands in place of `kind` beside the example of another argument, where that goes with some kinds only."""
-
-
 @pytest.mark.parametrize("kind", reference.SITE_CLASSES, ids=lambda kind: kind.__name__)
 def test_every_example_of_a_site_is_an_argument_that_its_class_takes(kind: type):
     words = {name: getattr(flfed, name) for name in flfed.__all__} | {"df": pd.DataFrame({"x": [1]}), "Path": Path}
     keys = keys_of(kind, python=True)
     needed = [key.example for key in keys if key.default is REQUIRED]
     for key in keys:
-        fitting = A_KIND_WITH.get(kind.__name__, {}).get(key.name)
-        others = [fitting if fitting and one.startswith("kind=") else one for one in needed if one != key.example]
-        arguments = ", ".join([*others, key.example])
+        arguments = ", ".join([*(one for one in needed if one != key.example), key.example])
         made = eval(f"{kind.__name__}({arguments})", words)
         given = eval(key.example.partition("=")[2], words)
         assert len(made.table) == 1 if key.name == "table" else getattr(made, key.name) == given

@@ -275,7 +275,7 @@ def test_the_encoder_is_that_of_the_noised_counts_of_all_sites(done: Any, sites:
     (("[plan]", '[encode]\nscaler = "none"\n[plan]'), "scaler = 'none', which is made of exact sums"),
     (('covers = "study"', '[encode]\nscaler = "private"'), "only where [privacy] has covers = 'study'"),
     (("[plan]", '[encode]\nrows = "complete"\n[plan]'), "rows = 'complete'"),
-    (("[privacy]", '[compare]\nsubgroups = ["colour"]\n[privacy]'), "subgroups, site-columns or incumbent"),
+    (("[privacy]", '[compare]\nsubgroups = ["colour"]\n[privacy]'), "subgroups or incumbent"),
     (("sampling = 0.2", 'sampling = 0.2\nsecure-aggregation = "on"'), "secure-aggregation"),
     (('name = "fedavg"', 'name = "fedper"'), "each site has a part of the model of its own"),
     (('covers = "study"', 'covers = "all"'), "covers='all' must be one of 'updates', 'study'"),

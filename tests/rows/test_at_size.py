@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from flfed import Study, run
-from flfed.records.reports.narrative import untold_in_words
-from flfed.records.reports.site_verdict import site_verdict
-from flfed.records.statistics import verdict
 from flfed.rows.evaluation import bootstrap
 from flfed.rows.evaluation.bootstrap import replicate
 from flfed.rows.evaluation.scoring import metrics_of
@@ -22,8 +17,6 @@ from flfed.rows.training.answer import compute_stacked
 from flfed.rows.training.best_model import TREES, _boosted
 from flfed.rows.training.requests import RivalRequest, TreesRequest, TuneRequest
 from flfed.rows.training.tuned_linear import LinearPredictor, fit_at, fit_from, search_of
-from flfed.study.request_hash import asks_sha256
-from flfed.updates.messages.fields import recorded_words
 from tests.rows.test_rival import rows_of
 
 AUC = "roc_auc_score"
@@ -132,51 +125,3 @@ def test_no_more_rows_than_that_are_drawn_one_by_one(monkeypatch):
     parts = replicate(metrics, y, {"a": score}, np.random.default_rng(3), 200)
     assert {name for name in metrics if np.array_equal(parts[name]["a"].draws, alone[name]["a"].draws)} == set()
     assert all(parts[name]["a"].value == alone[name]["a"].value for name in metrics)
-
-
-def crossed(number, table):
-    """Return a table whose outcome goes with a product, which trees learn the better the more rows they have."""
-    return table.assign(y=np.where((table["x1"] - 50) * table["x2"].fillna(1) > 0, "yes", "no"))
-
-
-@pytest.fixture
-def capped(small_study: str) -> Study:
-    """A linear study held against the best model of at most 800 of a site's rows."""
-    text = small_study.replace('site-model = "same"', 'site-model = "best"')
-    return Study.parse(text).replace({"compare.own-rows": 800, "strategy.rounds": 2})
-
-
-@pytest.mark.studies
-def test_where_a_capped_model_still_grows_the_verdict_cannot_be_told_and_names_the_gain(capped, small_sites):
-    sites = small_sites(2, rows=1500, change=crossed)
-    free, report = (run(study, sites=sites).report for study in (capped.replace({"compare.own-rows": 5000}), capped))
-    unset = run(capped.replace({"compare.own-rows": None}), sites=sites).report
-    assert free["sites"] == unset["sites"]  # no row is left out
-    assert free["global"] == report["global"] and free["pooled"] == report["pooled"]
-    for name, site in report["sites"].items():
-        # Trees of fewer rows are worse, and yet beat the linear shared model: it stays worse.
-        assert site["local-only"][AUC]["value"] < free["sites"][name]["local-only"][AUC]["value"]
-        assert "local-only-half" not in site
-        code, sentence = site_verdict(site, AUC)
-        assert (code, free["sites"][name]["verdict"]) == (verdict.DO_NOT_USE, verdict.DO_NOT_USE)
-    # A model of few rows is no better than the shared one: by how much more rows would make it so is not known.
-    report = run(capped.replace({"compare.own-rows": 150, "seed": 2}), sites=sites).report
-    for site in report["sites"].values():
-        code, sentence = site_verdict(site, AUC)
-        assert code == site["verdict"] == verdict.INCONCLUSIVE and site["difference"][AUC]["value"] is None
-        (gain,) = re.findall(r"model of 150 rows still gained (0\.\d+) from half of them to all", sentence)
-        assert float(gain) > 0.005
-    (line,) = untold_in_words(report, AUC)
-    assert line.startswith("Inconclusive at site-01: the site's own model of 150 rows") and "holds at 1 more" in line
-    assert report["mean-gain"][AUC]["value"] is None
-
-
-def test_what_a_site_says_of_it_is_recorded_as_it_is():
-    words = "the site's own model of 200 rows still gained 0.012 from half of them to all (own-rows is too small)"
-    assert recorded_words(words, "metric") == words
-
-
-def test_a_study_without_the_key_asks_for_what_it_asked_before(small_study):
-    text = small_study.replace("[compare]", "[compare]\nown-rows = 500")
-    assert text != small_study and asks_sha256(text) != asks_sha256(small_study)
-    assert Study.parse(text).compare.least_gain(AUC, AUC) == 0.005

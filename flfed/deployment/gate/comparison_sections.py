@@ -12,7 +12,6 @@ from flfed.registry import kebab
 from flfed.rows.comparison.arms import OWN_SAME, PAIRS, STARTED
 from flfed.rows.comparison.incumbent import ARM as INCUMBENT
 from flfed.rows.comparison.incumbent import PAIR as INCUMBENT_PAIR
-from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Schema
 from flfed.rows.evaluation.scoring import list_study_metrics
@@ -112,8 +111,6 @@ def _arms(study: Study, task: str) -> set[str]:
             arms |= set(NAIVE_FAMILIES)
     if study.warm_start:
         arms |= set(STARTED)
-    if study.compare.site_columns:
-        arms.add(OWN_COLUMNS)
     if study.compare.incumbent is not None:
         arms.add(INCUMBENT)
     return arms

@@ -21,7 +21,6 @@ from flfed.deployment.site_state.approval import Approval
 from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
 from flfed.records.statistics.verdict import metric_name
-from flfed.rows.comparison.own_columns import list_requested_columns
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.study.study import Study
@@ -103,8 +102,6 @@ def _describe_columns(proposal: Proposal, facts: SiteFacts) -> str:
         line += render("approval.line.grouped", columns=", ".join(grouped))
     if study.compare.incumbent is not None:
         line += render("approval.line.incumbent", column=study.compare.incumbent.column)
-    if own := list_requested_columns(study, proposal.site):
-        line += render("approval.line.own-columns", columns=", ".join(own))
     return line
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flfed.deployment.operator.proposal import Proposal
-from flfed.rows.comparison.own_columns import list_requested_columns
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
@@ -47,9 +46,6 @@ def describe_columns(proposal: Proposal) -> Iterator[str]:
     if incumbent is not None:
         kind = _kind(schema.columns[incumbent.column])
         yield render("approval.study.incumbent", column=incumbent.column, kind=kind)
-    for name in list_requested_columns(study, proposal.site):
-        kind = _kind(proposal.site.schema_of(schema).columns[name])
-        yield render("approval.study.own-column", column=name, kind=kind)
     yield render("approval.study.target", column=schema.target, kind=_kind(schema.columns[schema.target]))
     if schema.group:
         yield _describe_group(study, schema)

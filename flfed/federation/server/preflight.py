@@ -65,7 +65,6 @@ def check(study: Study) -> dict[str, str]:
         partial(groupings, study.compare.subgroups, schema),
         partial(_check_calibration, study, schema.task),
         partial(check_incumbent, study, schema),
-        partial(_check_own_columns, study, schema.task),
         partial(_check_naive, study, dataset),
         partial(_check_expired, study),
     ]
@@ -154,12 +153,6 @@ def _check_steps(study: Study, dataset: datasets.Dataset) -> None:
 def _check_expired(study: Study) -> None:
     if study.expires is not None and datetime.date.today() > study.expires:
         raise usage_error("run.check.expired", day=study.expires.isoformat())
-
-
-def _check_own_columns(study: Study, task: str) -> None:
-    """Refuse columns of sites' own where the outcome has several classes."""
-    if study.compare.site_columns and task == "multi-class":
-        raise usage_error("study.compare.outcome")
 
 
 def _check_naive(study: Study, dataset: datasets.Dataset) -> None:

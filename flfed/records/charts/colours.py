@@ -62,7 +62,6 @@ ARM_COLOURS = {
     "named-column": GREY,
     "warm-start": VIOLET,
     "warm-start-tuned": GREY,
-    "local-only-own-columns": GREY,
     "sites-mean": PALE_BLUE,
     "personalised-sites-mean": PALE_BLUE,
     "pooled": VIOLET,

@@ -46,8 +46,6 @@ from flfed.words import render
 
 STARTED = ("warm-start", "warm-start-tuned")
 """Arms of a run with a starting model: that model as it is, and adapted to a site's own rows."""
-OWN_COLUMNS = "local-only-own-columns"
-"""Arm of a site model with the site's own columns."""
 DIFFERENCE_ARMS = ("global", "personalised")
 REFERENCES = (
     "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "pooled-same", "own-model-everywhere",
@@ -415,10 +413,6 @@ def _site(opened: _Opened, site: str) -> Report:
     # Where the site model is of another family, a model of the shared one's kind is shown beside it.
     same = opened.figures(site, "local-only-same")
     result |= family_keys("local-only", [repeat.sites.get(site) for repeat in opened.own], other=same or None)
-    # Only where a site has own columns: reports of other runs have no such key.
-    own_columns = opened.figures(site, OWN_COLUMNS)
-    if own_columns:
-        result[OWN_COLUMNS] = own_columns
     return result | {"verdict": site_verdict(result, opened.runs[0].primary)[0]}
 
 

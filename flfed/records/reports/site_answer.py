@@ -10,7 +10,7 @@ from typing import Any
 from flfed.records.objects import figure_of, read, run_of, site_of
 from flfed.records.reports import site_verdict as verdicts
 from flfed.records.reports.narrative import COLUMNS, gain_in_words, interval_name
-from flfed.records.reports.report import OWN_COLUMNS, STARTED
+from flfed.records.reports.report import STARTED
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.noised_scores import NOT_COMPARED, TRAINED_ON, released, scores_in_words, trained_on
 from flfed.records.statistics.own_models import SAME, naive_in_words, own_parts_in_words, rival_in_words
@@ -121,22 +121,11 @@ def _own_model(of_site: Report, metric: str) -> list[str]:
     here = site_of(of_site)
     same = figure_of(here.local_only_same, metric).value
     if here.local_only_family == SAME:
-        return _own_columns(of_site, metric)
+        return []
     rival = ": ".join(filter(None, (rival_in_words([of_site]), verdicts.own_in_words(of_site))))
     lines = [render("report.site.own", model=rival)]
     if same is not None:
         lines.append(render("report.site.same", figure=verdict.number(same)))
-    return [*lines, *_own_columns(of_site, metric)]
-
-
-def _own_columns(of_site: Report, metric: str) -> list[str]:
-    """Return the use of a site's own columns, where it has some."""
-    if (of_site.get(OWN_COLUMNS) or {}).get(metric) is None:
-        return []
-    value = figure_of(of_site[OWN_COLUMNS], metric).value
-    lines = [render("report.site.columns")]
-    if value is not None:
-        lines.append(render("report.site.beside", figure=verdict.number(value)))
     return lines
 
 

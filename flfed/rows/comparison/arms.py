@@ -13,9 +13,7 @@ from flfed.rows.baselines import naive_outputs, pulled
 from flfed.rows.comparison.incumbent import ARM as INCUMBENT
 from flfed.rows.comparison.incumbent import PAIR as INCUMBENT_PAIR
 from flfed.rows.comparison.incumbent import IncumbentFigures
-from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
-from flfed.rows.comparison.own_columns import adjusted_scores, local_scores, used_at
-from flfed.rows.evaluation.bootstrap import Groups, Metrics, Pair
+from flfed.rows.evaluation.bootstrap import Groups, Pair
 from flfed.rows.evaluation.intervals import NAN, Difference, Estimate, compare, row_losses, widen_differences
 from flfed.rows.evaluation.scoring import within_steps
 from flfed.rows.session import SiteSession
@@ -30,8 +28,6 @@ Key = TypeVar("Key", str, Pair)
 Figure = TypeVar("Figure", Estimate, Difference)
 OWN_SAME = "local-only-same"
 """The arm of a site's own model of the study's kind, where its own model is the best of any."""
-OWN_HALF = "local-only-half"
-"""The site's own model of half of its rows, where the study's `own-rows` leaves some out; its figures stay here."""
 STARTED = ("warm-start", "warm-start-tuned")
 """The arms of the model that a run began with: as it is, and pulled towards it on the site's own rows."""
 PAIRS: tuple[Pair, ...] = (("global", "local-only"), ("personalised", "local-only"), ("personalised", "global"))
@@ -74,20 +70,16 @@ def arm_scores(
     The requests of all arms go side by side, those of many rows in turn. The predictions are on the rows of `table`.
 
     `sd` as `SiteSession.personalised` takes it. `same` adds the site's own model of the study's kind, where its own
-    model is another. It also adds the one that has the site's own columns, where it has some. `start` adds the model
-    that the run began with, unchanged and fitted to the site.
+    model is another. `start` adds the model that the run began with, unchanged and fitted to the site.
     """
     session.coded(table)
     arrays = session.own_arrays.at_site(arrays)
     arms = [_outputs(session, table, arrays, encoder), session.local_model()]
-    arms.append(adjusted_scores(session, table, arrays, encoder, sd))
+    arms.append(personalised_scores(session, table, arrays, encoder, sd))
     names = []
     if same and session.study.compare.site_model == "best":
         arms.append(session.local_model(same=True))
         names.append(OWN_SAME)
-    if same and session.own_rows is not None:
-        arms.append(session.local_model(half=True))
-        names.append(OWN_HALF)
     # The rounds are over: their inputs would be held beside those of each own model.
     session.release_rows()
     outputs, local, adjusted, *others = yield from together(arms, session.table.training_rows)
@@ -96,8 +88,6 @@ def arm_scores(
     own = [session.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
     scores = {"global": session.predictions(outputs, encoder), "local-only": own[0], "personalised": adjusted}
     scores |= dict(zip(names, own[1:]))
-    if same and used_at(session):
-        scores[OWN_COLUMNS] = yield from local_scores(session, table)
     if start:
         rows = session.encode_training(session.in_use(encoder))
         fit = pulled(rows, start, session.trainable())
@@ -108,6 +98,16 @@ def arm_scores(
     if same:
         scores |= _naive_scores(session, table)
     return scores
+
+
+def personalised_scores(
+    session: SiteSession, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, sd: float | None = None
+) -> Asking[np.ndarray]:
+    """Yield requests and return the personalised arm's predictions on the rows of `table`."""
+    # The rows are encoded when they are needed: while other models are fitted they would only take memory.
+    personalised = yield from session.personalised(arrays, encoder, sd)
+    session.release_rows()
+    return session.predictions(personalised(session.encode(table, session.in_use(encoder)).x), encoder)
 
 
 def _outputs(session: SiteSession, table: pd.DataFrame, arrays: Arrays, encoder: Encoder) -> Asking[np.ndarray]:
@@ -165,36 +165,7 @@ def compare_arms(
     if blocks is not None:
         losses = {arm: row_losses(session.task, y, score) for arm, score in scores.items()}
         differences = widen_differences(differences, losses, blocks)
-    estimates, differences = _without_growing(session, metrics, estimates, differences)
     return ArmFigures(y=y, scores=scores, groups=groups, estimates=estimates, differences=differences)
-
-
-def _without_growing(
-    session: SiteSession, metrics: Metrics, arms: Arms, differences: Differences
-) -> tuple[Arms, Differences]:
-    """Return figures without differences from an own model that more rows would make better.
-
-    Such a model gained more than the minimum gain from half of its rows to all. A shared model that is worse than it
-    stays worse.
-    """
-    own_rows = session.own_rows
-    if own_rows is None:
-        return arms, differences
-    figures: tuple[Arms, Differences] = ({}, {})
-    for name, by_arm in arms.items():
-        sign = 1 if metrics[name].better == "higher" else -1
-        growth = sign * (by_arm["local-only"].value - by_arm[OWN_HALF].value)
-        figures[0][name] = {arm: figure for arm, figure in by_arm.items() if arm != OWN_HALF}
-        figures[1][name] = dict(differences[name])
-        if not growth > session.study.compare.least_gain(name, session.primary):
-            continue
-        size = np.format_float_positional(growth, precision=2, fractional=False, trim="-")
-        why = render("figures.methods.growing", rows=own_rows, n=size)
-        for pair, one in differences[name].items():
-            is_worse = max(sign * one.low, sign * one.high) < 0
-            if pair[1] == "local-only" and not is_worse:
-                figures[1][name][pair] = Difference(NAN, NAN, NAN, NAN, why)
-    return figures
 
 
 def add_incumbent(arms: Arms, differences: Differences, incumbent: IncumbentFigures) -> tuple[Arms, Differences]:

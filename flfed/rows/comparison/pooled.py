@@ -18,7 +18,7 @@ from flfed.errors import FlfedError
 from flfed.refusals import Refusal
 from flfed.rows.baselines import LocalModel, Trainable, first_arrays, local_model, network_predictor
 from flfed.rows.comparison.arms import groups_of
-from flfed.rows.comparison.own_columns import adjusted_scores
+from flfed.rows.comparison.arms import personalised_scores as scores_at_site
 from flfed.rows.evaluation.bootstrap import Metrics
 from flfed.rows.evaluation.intervals import NAN, Estimate, compare
 from flfed.rows.evaluation.scoring import within_steps
@@ -256,7 +256,7 @@ def personalised_scores(
 
     They are each site's own model's on its own holdout, in site order.
     """
-    requests = [adjusted_scores(w, w.table.holdout("compare"), arrays, encoder, sd) for w in sessions]
+    requests = [scores_at_site(w, w.table.holdout("compare"), arrays, encoder, sd) for w in sessions]
     return np.concatenate((yield from together(requests)))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from flfed.rows.data.parsing.cells import refuse_cells, table_of
 from flfed.rows.data.parsing.fields import NO_GROUP
 from flfed.rows.data.row_keys import draw_fractions, order_keys, row_keys, text_keys
-from flfed.rows.data.schema import Schema, of_schema, own_of
+from flfed.rows.data.schema import Schema
 from flfed.study.tables import HOLDOUT_SHARE, OrderedHoldout
 from flfed.words import render, usage_error
 
@@ -208,7 +208,7 @@ def _of_new_groups(table: pd.DataFrame, schema: Schema, train: np.ndarray, test:
 def side_keys(table: pd.DataFrame, schema: Schema) -> np.ndarray:
     """Return the key that decides each row's side: of its group, else of the row; uint64 [rows, 2]."""
     if not schema.group:
-        return row_keys(of_schema(table, schema))
+        return row_keys(table)
     group = table[schema.group]
     refuse_cells(schema.group, NO_GROUP, group.isna())
     return text_keys(group.to_numpy())
@@ -320,10 +320,8 @@ class SortedRows:
         labelled_rows = np.flatnonzero(table[schema.target].notna()) if outcome else np.arange(len(table))
         whole = labelled_rows[table[list(complete)].notna().all(axis=1).to_numpy(dtype=bool)[labelled_rows]]
         rows = table.take(whole) if len(whole) < len(table) else table
-        keys = row_keys(of_schema(rows, schema))
-        # A site's own columns order only rows that are alike in the schema's.
-        own = own_of(rows, schema)
-        order = order_keys(keys, row_keys(own)) if own.shape[1] else order_keys(keys)
+        keys = row_keys(rows)
+        order = order_keys(keys)
         if schema.group:
             keys = side_keys(rows, schema)
         return cls(rows, schema, order, keys, len(labelled_rows) - len(whole))

@@ -125,15 +125,13 @@ def draw_fractions(keys: np.ndarray, purpose: str) -> np.ndarray:
     return shares
 
 
-def order_keys(keys: np.ndarray, *ties: np.ndarray) -> np.ndarray:
-    """Return the order of rows by their keys, stable, and of equal ones by the keys in `ties` [rows, 2]."""
+def order_keys(keys: np.ndarray) -> np.ndarray:
+    """Return the order of rows by their keys [rows, 2], stable."""
     order = np.argsort(keys[:, 0])
     first = keys[:, 0].take(order)
     if (first[1:] != first[:-1]).all():
         return order
-    columns = np.hstack([*ties[::-1], keys])
-    halves = columns.reshape(len(keys), -1, 2)[:, :, ::-1]
-    return np.lexsort(halves.reshape(len(keys), -1).T)
+    return np.lexsort((keys[:, 1], keys[:, 0]))
 
 
 def find_rows(keys: np.ndarray, whole: np.ndarray) -> np.ndarray | None:

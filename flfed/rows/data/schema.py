@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -20,12 +19,12 @@ from pydantic import Field as PydanticField
 
 from flfed.errors import UsageError, nearest, unknown
 from flfed.parsers import parse_toml, read_text
-from flfed.rows.data.parsing.fields import Field, has_control
+from flfed.rows.data.parsing.fields import has_control
 from flfed.study.settings import describe_error
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 Kind = Literal["number", "category", "flag", "date", "id", "target"]
@@ -309,97 +308,3 @@ def parse_settings(kind: type[Settings], path: Path) -> Settings:
 def _settings(kind: type[Settings], text: str) -> Settings:
     """Parse settings, once for equal texts: many sites share one object."""
     return kind.model_validate(parse_toml(text, "the file"))
-
-
-@dataclass(frozen=True)
-class OwnColumn:
-    """A column of one site, which the dataset's schema does not have.
-
-    It is read, checked and in the snapshot like the others, and in no message. Neither the holdout nor the keys of rows
-    depend on it.
-
-    Parameters
-    ----------
-    column : str or Field
-        The column in the site's own table. Example: `column="TROP_T"`.
-    kind : {"number", "flag", "category"}
-        A flag is 0 or 1. Example: `kind="flag"`.
-    range : (low, high), optional
-        Of a number, in `unit`, inclusive. Example: `range=(0, 25_000)`.
-    values : tuple of str
-        Of a category, at least two. Example: `values=("none", "mild", "severe")`.
-    unit : str
-        Example: `unit="ng/L"`.
-    transform : {"none", "log1p"}
-        Transform of a skewed number before scaling. Example: `transform="log1p"`.
-
-    Raises
-    ------
-    UsageError
-        For a number without a range, a category without values, or a range that does not go from low to high.
-
-    Examples
-    --------
-    >>> from flfed import OwnColumn
-    >>> OwnColumn("BMI", kind="number", range=(10, 80)).range
-    (10, 80)
-    """
-
-    column: str | Field
-    kind: Literal["number", "flag", "category"]
-    range: tuple[float, float] | None = None
-    values: tuple[str, ...] = ()
-    unit: str = ""
-    transform: Literal["none", "log1p"] = "none"
-    meaning: Column = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Refuse an incomplete or contradictory declaration."""
-        if self.kind not in ("number", "flag", "category"):
-            raise usage_error("rows.column.kind", kind=self.kind)
-        if not isinstance(self.column, (str, Field)):
-            raise usage_error("rows.column.own", column=self.column)
-        if self.kind != "number" and self.range is not None:
-            raise usage_error("rows.column.rangeless", kind=self.kind)
-        if self.kind != "category" and self.values:
-            raise usage_error("rows.column.valueless", kind=self.kind)
-        declaration = {name: getattr(self, name) for name in ("kind", "range", "values", "unit", "transform")}
-        try:
-            meaning = Column.model_validate(declaration)
-        except ValidationError as error:
-            place = "".join(f": {part}" for part in error.errors()[0]["loc"])
-            raise UsageError(f"own column{place}{describe_error(error)}") from None
-        object.__setattr__(self, "meaning", meaning)
-
-
-def with_own(schema: Schema, own: Mapping[str, OwnColumn], site: str) -> Schema:
-    """Return a schema with a site's own columns after its columns.
-
-    Raises
-    ------
-    UsageError
-        If one of them has the name of a column of the schema.
-    """
-    if not own:
-        return schema
-    taken = [name for name in own if name in schema.columns]
-    if taken:
-        raise usage_error("rows.column.taken", site=site, name=taken[0], dataset=schema.name)
-    return schema.model_copy(update={"columns": {**schema.columns, **{name: one.meaning for name, one in own.items()}}})
-
-
-def declared(own: Mapping[str, OwnColumn]) -> dict[str, dict[str, object]]:
-    """Return the declarations of own columns as plain values, for a snapshot."""
-    return {
-        name: one.meaning.model_dump(mode="json", by_alias=True, exclude_defaults=True) for name, one in own.items()
-    }
-
-
-def own_of(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """Return the site's own columns of a mapped table."""
-    return table[[name for name in table.columns if name not in schema.columns]]
-
-
-def of_schema(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """Return a mapped table without the site's own columns."""
-    return table if table.shape[1] == len(schema.columns) else table[list(schema.columns)]

@@ -20,7 +20,7 @@ from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime, Publishe
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import ColumnMapping, Field, Finding, check_codes, own_name
 from flfed.rows.data.policy import Policy
-from flfed.rows.data.schema import OwnColumn, Schema, with_own
+from flfed.rows.data.schema import Schema
 from flfed.rows.data.sources import Csv, Parquet, Part, Selection, Source
 from flfed.rows.data.transactions import Transactions
 from flfed.words import usage_error
@@ -48,8 +48,6 @@ class Mapped:
     holdout : Holdout or HoldoutByTime, optional
         Default: the site's own, so that a row is on one side in both datasets if it reads the same.
         Example: `holdout=Holdout(share=0.2, salt="a secret of ours")`.
-    own : mapping of name to OwnColumn
-        As a site's own. Example: `own={"troponin": OwnColumn("TROP_T", kind="number", range=(0, 25_000))}`.
     partial : bool
         As a site's own. Example: `partial=True`.
 
@@ -64,7 +62,6 @@ class Mapped:
     mapping: ColumnMapping = field(default_factory=dict)
     source: Source | Transactions | None = None
     holdout: Holdout | HoldoutByTime | None = None
-    own: Mapping[str, OwnColumn] = field(default_factory=dict)
     partial: bool = False
 
 
@@ -91,10 +88,6 @@ class Site:
     also : mapping of dataset to Mapped
         Other datasets that the same institution serves, each with a mapping of its own; see
         `serving`. Example: `also={"heart-flamby": Mapped({"age": "AGE"})}`.
-    own : mapping of name to OwnColumn
-        Columns that the schema does not have. A study with `site-columns` adjusts the shared model to this
-        site with them; they are in no message.
-        Example: `own={"troponin": OwnColumn("TROP_T", kind="number", range=(0, 25_000), unit="ng/L")}`.
     partial : bool
         Whether the site has fewer than half of the schema's features on purpose. Without it `flfed site check` fails,
         since an unfinished mapping looks the same. Example: `partial=True`.
@@ -133,7 +126,6 @@ class Site:
     policy: Policy = field(default_factory=Policy)
     folder: Path | None = None
     also: Mapping[str, Mapped] = field(default_factory=dict)
-    own: Mapping[str, OwnColumn] = field(default_factory=dict)
     partial: bool = False
     holds: Literal["rows", "columns"] = "rows"
 
@@ -163,9 +155,6 @@ class Site:
         for key, value in self.mapping.items():
             if not isinstance(value, (str, Field, type(None))):
                 raise usage_error("rows.site.mapping", site=self.name, column=key)
-        for key, own in self.own.items():
-            if not isinstance(own, OwnColumn):
-                raise usage_error("rows.site.own", site=self.name, column=key)
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -198,44 +187,31 @@ class Site:
         changes = {name: value for name, value in vars(other).items() if value is not None}
         return replace(self, dataset=dataset, also={}, **changes)
 
-    @property
-    def columns(self) -> ColumnMapping:
-        """The mapping of the schema's columns and of the site's own."""
-        return {**self.mapping, **{name: one.column for name, one in self.own.items()}}
-
     def source_knowing(self, schema: Schema) -> Source | Transactions:
         """Return the source with the codes for "not known" of mapping and schema."""
         if not isinstance(self.source, Selection):
             return self.source
         codes: dict[str, tuple[str | float, ...]] = {}
-        for name, column in self.schema_of(schema).columns.items():
-            entry = self.columns.get(name, name)
+        for name, column in schema.columns.items():
+            entry = self.mapping.get(name, name)
             own = own_name(entry)
             more = (*column.missing, *getattr(entry, "missing", ()))
             if own is not None and more:
                 codes[own] = (*codes.get(own, ()), *more)
         return self.source.knowing(codes)
 
-    def schema_of(self, schema: Schema) -> Schema:
-        """Return a dataset's schema with the site's own columns after its columns."""
-        return with_own(schema, self.own, self.name)
-
     def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
         """Return the mapped table in source order, every rule that it breaks, and the schema."""
         return self.examine()[1:]
 
     def examine(self) -> tuple[pd.DataFrame, pd.DataFrame, list[Finding], Schema]:
-        """Return the source's table, and after it the values of `inspect`.
-
-        The mapped table has the site's own columns after the schema's.
-        """
+        """Return the source's table, and after it the values of `inspect`."""
         schema = datasets.load(self.dataset).schema
         # Parts were mapped before they were cut.
         if isinstance(self.source, Part):
             return self.source.table, self.source.table, [], schema
         raw = self.source_table(compact=True)
-        every = self.schema_of(schema)
-        table, findings = map_table(raw, every, self.columns, self.source.missing, outcome=self.has_outcome)
+        table, findings = map_table(raw, schema, self.mapping, self.source.missing, outcome=self.has_outcome)
         if not self.has_outcome and (not schema.group or table[schema.group].isna().all()):
             findings.append(Finding(schema.group or schema.target, NO_IDENTIFIERS, np.arange(0)))
         if not len(table):

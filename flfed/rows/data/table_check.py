@@ -95,11 +95,10 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     """
     raw, table, findings, schema = site.examine()
     findings = [*findings, *_unfit_identifiers(table, schema, site)]
-    every = site.schema_of(schema)
-    missing = missing_cells(table, every)
-    lines = [_column_line(name, table, missing[name], every, findings, site) for name in every.columns]
+    missing = missing_cells(table, schema)
+    lines = [_column_line(name, table, missing[name], schema, findings, site) for name in schema.columns]
     lines += [
-        Line(finding.column, False, _broken(finding)) for finding in findings if finding.column not in every.columns
+        Line(finding.column, False, _broken(finding)) for finding in findings if finding.column not in schema.columns
     ]
     features = len(schema.features())
     mapped = sum(missing[name] < len(table) for name in schema.features())
@@ -107,14 +106,14 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     if findings:
         # A row without data breaks the rules of many columns, so it comes first.
         foreign = [Line("table", False, words) for words in foreign_rows(raw)]
-        lines = [*foreign, *_in_other_case(raw, every, findings, site), *lines]
+        lines = [*foreign, *_in_other_case(raw, schema, findings, site), *lines]
         return Checked(site.name, len(table), 0, 0, features, mapped, tuple(lines), tuple(findings))
     if 2 * mapped < features:
         lines.append(_few_features(mapped, features, partial=site.partial))
     if site.policy.width < 1:
         lines.append(_note("table", render("findings.check.width", part=width_in_words(site.policy.width))))
     lines += [_note("table", words) for words in foreign_rows(raw)]
-    noted = oddities(raw, table, every, site.columns, today=today, missing=missing)
+    noted = oddities(raw, table, schema, site.mapping, today=today, missing=missing)
     # The line of an empty column says so already.
     lines += [_note(odd.column, odd.text) for odd in noted if odd.text != EMPTY]
     if not site.has_outcome:
@@ -164,7 +163,7 @@ def _note(place: str, words: str) -> Line:
 def _in_other_case(raw: pd.DataFrame, schema: Schema, findings: Sequence[Finding], site: Site) -> Iterator[Line]:
     """Yield how many cells are one of a column's values in another case."""
     for name in {finding.column for finding in findings if len(finding.rows)} & set(schema.columns):
-        entry = site.columns.get(name, name)
+        entry = site.mapping.get(name, name)
         values = {spelling(value) for value in schema.columns[name].values}
         if not isinstance(entry, str) or entry not in raw.columns or not values:
             continue
@@ -204,7 +203,7 @@ def _column_line(
     kind = ", ".join(filter(None, (column.kind, column.unit)))
     # An empty table has a finding of its own.
     if missing == len(table) and missing:
-        if site.columns.get(name, name) is None:
+        if site.mapping.get(name, name) is None:
             return _note(name, render("findings.check.absent", kind=kind))
         return _note(name, render("findings.check.empty", kind=kind))
     parts = [kind]
@@ -215,8 +214,6 @@ def _column_line(
     parts.append(render("findings.check.missing", missing=count_in_words(missing), rows=len(table)))
     if missing and name == schema.target:
         parts.append(render("findings.check.unlabelled"))
-    if name in site.own:
-        parts.append(render("findings.check.own"))
     return Line(name, True, "; ".join(parts))
 
 

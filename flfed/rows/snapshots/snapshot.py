@@ -26,7 +26,7 @@ from flfed.rows.data.mapping import empty_cells
 from flfed.rows.data.origin import Origin, SourceRows, as_rows, read_once, source_rows
 from flfed.rows.data.parsing.cells import table_of
 from flfed.rows.data.parsing.fields import Finding
-from flfed.rows.data.schema import Schema, declared
+from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
 from flfed.rows.data.transactions import Transactions
@@ -66,8 +66,6 @@ class Frozen:
     origin : Origin or None
         Hashes that do not depend on the dataset's name; None in snapshots of an earlier version, or where the
         site's package has code of its own.
-    own : dict of name to declaration
-        The site's own columns among them, as declared; empty without.
     withheld_sha256 : str
         Hash of the file of the withheld rows, which an analysis under noise counts too; empty without.
     """
@@ -84,21 +82,19 @@ class Frozen:
     periods: str = ""
     resting: Resting | None = None
     origin: Origin | None = None
-    own: dict[str, dict[str, object]] = field(default_factory=dict)
     withheld_sha256: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts under their names in `frozen.json`."""
         facts = {name.replace("_", "-"): value for name, value in asdict(self).items()}
-        for name in ("own", "withheld-sha256"):
-            if not facts[name]:
-                del facts[name]  # earlier versions know no such key
+        if not facts["withheld-sha256"]:
+            del facts["withheld-sha256"]  # earlier versions know no such key
         return {"format": 1, **facts}
 
     @classmethod
     def from_json(cls, record: Any) -> Frozen:
         """Parse `frozen.json`, or raise KeyError, TypeError or ValueError."""
-        later: dict[str, Any] = {"resting": None, "origin": None, "own": {}, "withheld-sha256": ""}
+        later: dict[str, Any] = {"resting": None, "origin": None, "withheld-sha256": ""}
         record = {**later, **record}  # earlier versions had no such keys
         facts = {one.name: record[one.name.replace("_", "-")] for one in fields(cls)}
         frozen = _READER.validate_json(json.dumps(facts), strict=True)
@@ -174,11 +170,11 @@ class Prepared:
             site=self.site.name, dataset=self.site.dataset, rows=len(self.table), sha256=self.sha256(),
             schema_sha256=self.schema.sha256(), at=moment.astimezone(datetime.UTC).isoformat(timespec="seconds"),
             excluded=self.excluded, resting=self.resting, periods=_periods(self.site),
-            file=_file_name(file_sha256), file_sha256=file_sha256, own=declared(self.site.own),
+            file=_file_name(file_sha256), file_sha256=file_sha256,
             origin=origin, withheld_sha256=_sha256(withheld),
         )  # fmt: skip
         # Read back before anything is replaced: Parquet must not change any cell.
-        if rows_sha256(_from_parquet(whole, self.site.schema_of(self.schema))) != frozen.sha256:
+        if rows_sha256(_from_parquet(whole, self.schema)) != frozen.sha256:
             raise flfed_error("rows.snapshot.parquet", site=self.site.name)
         own = folder / self.site.dataset
         files = {frozen.file: whole}
@@ -333,13 +329,11 @@ def load(site: Site, folder: Path) -> FrozenSite:
 
 
 def _refuse_other(site: Site, frozen: Frozen, schema: Schema) -> None:
-    """Refuse a snapshot of another schema, other periods or other columns than the site has now."""
+    """Refuse a snapshot of another schema or other periods than the site has now."""
     if frozen.schema_sha256 != schema.sha256():
         raise _refused(site, render("rows.unserved.schema"))
     if frozen.periods != _periods(site):
         raise _refused(site, render("rows.unserved.periods"))
-    if frozen.own != declared(site.own):
-        raise _refused(site, render("rows.unserved.own"))
 
 
 def _tables(
@@ -351,8 +345,8 @@ def _tables(
     if (_sha256(whole), _sha256(withheld_bytes)) != (frozen.file_sha256, frozen.withheld_sha256):
         raise _refused(site, render("rows.unserved.file"))
     try:
-        table = _from_parquet(whole, site.schema_of(schema))
-        withheld = _from_parquet(withheld_bytes, site.schema_of(schema)) if withheld_bytes else None
+        table = _from_parquet(whole, schema)
+        withheld = _from_parquet(withheld_bytes, schema) if withheld_bytes else None
     except (pa.ArrowException, OSError, ValueError):
         raise _refused(site, render("rows.unserved.parquet")) from None
     if len(table) != frozen.rows or rows_sha256(table) != frozen.sha256:

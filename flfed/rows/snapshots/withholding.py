@@ -24,7 +24,6 @@ import numpy as np
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, SortedRows, canonical_rows, for_validation
 from flfed.rows.data.origin import BYTES, as_bytes
-from flfed.rows.data.schema import of_schema
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import (
     OF_PEOPLE,
@@ -115,7 +114,7 @@ class Chosen:
             if schema.group:
                 texts = list(map(str, rows.source[schema.group]))
             else:
-                texts = canonical_rows(of_schema(rows.source, schema))
+                texts = canonical_rows(rows.source)
             salt = getattr(site.holdout, "salt", "")
             if isinstance(site.holdout, Holdout):
                 holdout = _fractions(texts, salt) < site.holdout.share

@@ -151,10 +151,8 @@ _IS_SET: dict[str, Callable[[StudyFacts], bool]] = {
     "[encode]: scaler": lambda facts: facts.study.encode.scaler != "global",
     "[encode]: rows": lambda facts: facts.study.encode.rows != "all",
     "[compare]: incumbent": lambda facts: facts.study.compare.incumbent is not None,
-    "[compare]: site-columns": lambda facts: facts.study.compare.site_columns,
     "[compare]: pooled": lambda facts: facts.study.compare.pooled is not None,
     "[compare]: importance": lambda facts: bool(facts.study.compare.importance),
-    "[compare]: own-rows": lambda facts: facts.study.compare.own_rows is not None,
     "[compare]: false-positive-rates": lambda facts: bool(facts.study.compare.false_positive_rates),
 }
 """Whether a study sets a key, by the key."""

@@ -203,7 +203,7 @@ class Validation(Part):
     # Keys of a study that have no place where nothing is trained.
     exclusions = left_out(
         "validation-without", "[privacy]: name", "[privacy]: secure-aggregation", "[codec]", "[plan]: validation",
-        "[split]", "[model]: frozen-layers", "[encode]: scaler", "[compare]: incumbent", "[compare]: site-columns",
+        "[split]", "[model]: frozen-layers", "[encode]: scaler", "[compare]: incumbent",
         "[compare]: pooled", "[compare]: false-positive-rates",
     )  # fmt: skip
 

@@ -55,8 +55,8 @@ class Vertical(Part):
         *left_out(
             "vertical-without", "[privacy]: name", "[privacy]: secure-aggregation", "[codec]", "[dataset]: partition",
             "[split]", "[model]: warm-start", "[model]: frozen-layers", "[encode]: scaler", "[encode]: rows",
-            "[compare]: incumbent", "[compare]: site-columns", "[compare]: pooled", "[compare]: importance",
-            "[compare]: own-rows", "[compare]: false-positive-rates",
+            "[compare]: incumbent", "[compare]: pooled", "[compare]: importance",
+            "[compare]: false-positive-rates",
         ),
         Exclusion("vertical-model", "another model", lambda facts: facts.study.model.name not in MODELS),
         Exclusion("vertical-task", "several classes", lambda facts: facts.task == "multi-class"),

@@ -231,7 +231,7 @@ def check_covered(study: Study) -> None:
         "scaler": study.encode.scaler not in ("private", "schema"),
         "rows": study.encode.rows == "complete",
         "losses": settings.get("select") == "best" or settings.get("patience"),
-        "figures": compare.subgroups or compare.site_columns or compare.incumbent,
+        "figures": compare.subgroups or compare.incumbent,
         "sums": study.aggregation.sums_updates,
         "split": study.split.fixed,
     }
