@@ -29,7 +29,6 @@ _MODULES = {
     "rows.data.policy": "Policy",
     "rows.data.site": "Mapped Site",
     "rows.data.sources": "Csv Excel Frame Parquet Sql",
-    "rows.data.transactions": "SimulatedTransactions Transactions",
     "rows.training.functional": "layered_outputs",
     "study.study": "Study",
     "updates.arrays": "Arrays",

@@ -12,9 +12,12 @@ import importlib.util
 import os
 import stat
 import sys
+import sysconfig
+import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from flfed.errors import UsageError, unknown
 from flfed.paths import home, where
@@ -22,6 +25,8 @@ from flfed.paths import home, where
 ROOT = 0
 FRAMES = "frames"
 """Folder under `FLFED_HOME` with schemas of federated data frames."""
+SITES = "_flfed_sites."
+"""Beginning of the private names under which packages of sites are imported."""
 CODE = {".py", ".pyc", ".so", ".toml"}
 """Suffixes of a package's files with code, or with the policy of its site."""
 
@@ -47,6 +52,48 @@ def strictly() -> Iterator[None]:
         yield
     finally:
         _strict = before
+
+
+def is_strict() -> bool:
+    """Return whether this process serves or runs a consortium."""
+    return _strict
+
+
+def import_file(path: Path, name: str) -> ModuleType:
+    """Import a file of code under a private name; its folder's modules too, where it is an `__init__.py`."""
+    inside = [str(path.parent)] if path.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=inside)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path.parent}: cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    # The next import must not find a module that failed halfway.
+    with ExitStack() as failed:
+        failed.callback(sys.modules.pop, name, None)
+        spec.loader.exec_module(module)
+        failed.pop_all()
+    return module
+
+
+@contextmanager
+def own_code(where: str) -> Iterator[None]:
+    """Turn any error of a package's own code into its type, file and line: its text may quote a cell."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - the code may raise anything, and its text must go nowhere
+        raise UsageError(f"{where}: its code failed ({type_and_line(error)})") from None
+
+
+def type_and_line(error: BaseException) -> str:
+    """Return an error's type, with the line of an institution's code that failed, if any."""
+    ours = f"{Path(__file__).parent}{os.sep}"  # a folder beside it may begin alike
+    libraries = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib"))
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if os.path.isabs(one.filename)]  # or compiled
+    frames = [one for one in frames if not one.filename.startswith(ours)]
+    # An installed package may be the institution's; else the line is the one that called the library.
+    own = [one for one in frames if not one.filename.startswith(libraries)] or frames
+    kind = type(error).__name__
+    return f"{kind} in line {own[-1].lineno} of {Path(own[-1].filename).name}" if own else kind
 
 
 def look_at_packages() -> None:

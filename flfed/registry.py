@@ -31,7 +31,6 @@ FOLDERS = {
     "codec": "flfed.updates.codecs",
     "attack": "flfed.rows.attacks",
     "split": "flfed.rows.splits",
-    "reader": "flfed.rows.data.readers",
     "statistic": "flfed.rows.statistics.listed",
 }
 """Kind to the package whose files are its listing."""

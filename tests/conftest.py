@@ -173,7 +173,6 @@ def dataset_fixture(name: str, folder: str) -> Callable[..., datasets.Dataset]:
 taiwan = dataset_fixture("taiwan-credit", "uci_taiwan_credit")
 taiwan_parties = dataset_fixture("taiwan-credit-parties", "uci_taiwan_credit")
 sba_loans = dataset_fixture("sba-loans", "sba_loans")
-stroke_trial = dataset_fixture("stroke-trial", "ist")
 deliveries = dataset_fixture("scms-delivery", "scms_delivery")
 telemonitoring = dataset_fixture("telemonitoring", "parkinsons_telemonitoring")
 zone_power = dataset_fixture("zone-power", "tetuan_power")

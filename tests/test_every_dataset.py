@@ -64,16 +64,17 @@ def test_embedded_files_are_the_ones_named_and_downloads_have_an_address(dataset
             readme = (dataset.folder / "README.md").read_text(encoding="utf-8")
             assert file.url.startswith("https://") or "there is no public address with these bytes" in readme
     named = {file.name for file in dataset.source.files}
-    tables = {path.name for path in dataset.folder.iterdir() if path.suffix in (".csv", ".parquet", ".data")}
+    tables = {path.name for path in dataset.folder.iterdir() if path.suffix in (".csv", ".gz", ".parquet", ".data")}
     assert tables == (named if dataset.source.embedded else set())
 
 
 def test_an_embedded_table_has_the_script_that_extracted_it(dataset):
-    assert (dataset.folder / "extract.py").is_file() == dataset.source.embedded
+    scripts = [dataset.folder / name for name in ("extract.py", "make.py")]
+    assert sum(script.is_file() for script in scripts) == dataset.source.embedded
 
 
 def test_a_dataset_has_sites_or_a_table_to_cut(dataset):
-    if dataset.source.table is None:
+    if not dataset.has_table:
         assert len(sites.of_dataset(dataset.name)) >= 2
         return
     if dataset.absent():
@@ -82,7 +83,7 @@ def test_a_dataset_has_sites_or_a_table_to_cut(dataset):
         return
     table, findings = map_table(dataset.whole_table(), dataset.schema, {})
     assert findings == []
-    assert table.notna().all(axis=None)
+    assert table[dataset.schema.target].notna().all()
 
 
 def test_a_layout_follows_from_the_schema_alone(dataset):

@@ -70,7 +70,7 @@ mississippi-clinic new-york-clinic northeast-lender river-bank south-lender swit
 """
 PUBLIC = """
 Arrays Codec Csv Excel FedAvg Field Frame Holdout HoldoutByTime Limits Mapped Mechanism Model
-Parquet Policy Result Site SimulatedTransactions Sql Study Transactions UsageError audit federate
+Parquet Policy Result Site Sql Study UsageError audit federate
 layered_outputs load resume run runs
 """
 OFFERED = {
@@ -89,7 +89,7 @@ OFFERED = {
     ),
 }
 """What public objects offer, by their class."""
-EXTENDED = "strategy model metric mechanism codec attack split reader statistic"
+EXTENDED = "strategy model metric mechanism codec attack split statistic"
 """Kinds of things that other packages bring under the entry points `flfed.KIND`, as sites do under `flfed.site`."""
 CHECKS = "check_attack check_codec check_mechanism check_metric check_model check_site check_strategy"
 TABLES = "audit comparison event metric run run_site sent series summary"
@@ -103,7 +103,7 @@ app boosted-trees damaged-tables extend glossary install join-as-a-site late-hos
 performance predict privacy privacy-utility results run-a-consortium run-store secure-sums security studies
 what-articles-get-wrong case-studies/index reference/commands reference/exclusions reference/index reference/policy
 reference/python reference/schema reference/site reference/source reference/study
-reference/transactions validation
+validation
 """
 TUTORIALS = "consortium first-run own-model own-tables private-study"
 

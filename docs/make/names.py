@@ -27,7 +27,7 @@ KEY_ROW = re.compile(r"^\| `([a-z][a-z-]*)` \|")
 TABLE_LINE = re.compile(r"^\[+([a-z.-]+)")
 KEY_LINE = re.compile(r"^([a-z][a-z-]*) *= ")
 REFERENCE = ROOT / "docs" / "reference"
-FILES = ("study", "policy", "schema", "source", "transactions")
+FILES = ("study", "policy", "schema", "source")
 HISTORY = "CHANGELOG.md"
 
 

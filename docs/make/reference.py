@@ -19,13 +19,12 @@ from docs.make.docstrings import Docstring, Entry, read, said_of_value
 from docs.make.keys import REQUIRED, Key, Undocumented, default_in_words, keys_of
 from flfed import registry
 from flfed.cli.commands import app
-from flfed.rows.data import holdout, site, sources, transactions
-from flfed.rows.data.datasets import SourceDescription, SourceFile, Table
+from flfed.rows.data import holdout, site, sources
+from flfed.rows.data.datasets import SourceDescription, SourceFile
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.limits import Limits
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Schema
-from flfed.rows.data.transactions import SimulatedTransactions, Transactions
 from flfed.study import study as studies
 from flfed.study.analysis import Analysis
 from flfed.study.study_text import SUMMARY
@@ -39,7 +38,7 @@ MADE = "<!-- Made from the code by `make docs`: change the docstring there, not 
 COLUMNS = ("key", "type", "default", "meaning", "example")
 SITE_CLASSES = (
     site.Site, site.Mapped, Field, sources.Csv, sources.Parquet, sources.Excel, sources.Sql, sources.Frame,
-    Limits, holdout.Holdout, holdout.HoldoutByTime, Transactions, SimulatedTransactions,
+    Limits, holdout.Holdout, holdout.HoldoutByTime,
 )  # fmt: skip
 LISTED_WORDS = {
     "model": "The settings of each model are in the same table.",
@@ -233,19 +232,8 @@ def source_page() -> str:
     )
     return page(
         "The source file of a dataset", intro, section("Top of the file", SourceDescription),
-        section("[[files]]", SourceFile), section("[table]", Table),
+        section("[[files]]", SourceFile),
         whole_file("datasets/heart-disease/source.toml", "Of a dataset with four files"),
-    )  # fmt: skip
-
-
-def transactions_page() -> str:
-    """Return the page of windows over transactions."""
-    intro = "If rows are made of transactions (cards, claims), `transactions.toml` beside the schema defines them."
-    return page(
-        "The transactions file", intro, section("Top of the file", transactions.Windows),
-        section("[calendar]", transactions.Calendar, more="One table for each new column."),
-        section("[windows]", transactions.Window, more="One table for each new column."),
-        whole_file("datasets/card-fraud/transactions.toml", "Of the simulated banks"),
     )  # fmt: skip
 
 
@@ -317,8 +305,7 @@ def _parameter(given: click.Parameter) -> list[str]:
 
 USES: Mapping[str, str] = {
     "Run a study": "federate run Result Model load runs resume audit Study UsageError",
-    "Describe a site": "Site Csv Excel Parquet Sql Frame Field Holdout HoldoutByTime Policy Mapped Limits "
-    "Transactions SimulatedTransactions",
+    "Describe a site": "Site Csv Excel Parquet Sql Frame Field Holdout HoldoutByTime Policy Mapped Limits",
     "Extend": "FedAvg Mechanism Codec Arrays layered_outputs",
 }
 """The public names by what they are for, in the order in which a reader needs them."""
@@ -455,7 +442,6 @@ PAGES: Mapping[str, tuple[Callable[[], str], str]] = {
     "schema": (schema_page, "`schema.toml`: meaning of a dataset's columns"),
     "source": (source_page, "`source.toml`: licence, citation and files of a dataset"),
     "site": (site_page, "The site package: source, mapping, holdout"),
-    "transactions": (transactions_page, "`transactions.toml`: rows made of transactions"),
     "commands": (commands_page, "Every command with its arguments and options"),
     "python": (python_page, "The public names of `flfed`"),
 }

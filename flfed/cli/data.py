@@ -13,7 +13,7 @@ from flfed.errors import UsageError, count_in_words
 from flfed.words import counted, render
 
 if TYPE_CHECKING:
-    from flfed.rows.data.datasets import SourceDescription
+    from flfed.rows.data.datasets import Dataset
     from flfed.rows.proposals.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch and create datasets.")
@@ -49,7 +49,7 @@ def list_data() -> output.Shown:
             source = dataset.source
             absent = [file.name for file in dataset.absent()]
             state = render("commands.data.absent", dataset=name) if absent else "here"
-            line |= {"task": dataset.schema.task, "licence": source.licence, "kind": _kind(source)}
+            line |= {"task": dataset.schema.task, "licence": source.licence, "kind": _kind(dataset)}
             line |= {"synthetic": source.synthetic, "state": state, "absent": absent}
             about = dataset.schema.title
         entries.append(line)
@@ -64,13 +64,14 @@ def list_data() -> output.Shown:
         output.say(f"{name}: {why}")
 
 
-def _kind(source: SourceDescription) -> str:
+def _kind(dataset: Dataset) -> str:
     """Return where a dataset's rows come from, in a word or two."""
-    if source.files:
-        return "embedded" if source.embedded else "download"
+    source = dataset.source
+    if source.files and not source.embedded:
+        return "download"
     if source.synthetic:
         return "simulated"
-    return "in a package" if source.table else "embedded"
+    return "embedded" if source.embedded or not dataset.has_table else "in a package"
 
 
 @app.command("get", epilog="heart-disease --from /media/stick")

@@ -104,7 +104,7 @@ def read_site(model: SharedModel, name: str) -> Rows:
     site = sites.load(name).serving(dataset.name)
     if dataset.schema.sha256() != model.schema.sha256():
         raise usage_error("export.errors.schema", dataset=dataset.name)
-    return site.source.read(dataset.folders(site.folder)), site.mapping, site.source.missing
+    return site.prepared_table(), site.mapping, site.source.missing
 
 
 def _predict(

@@ -1,12 +1,12 @@
 """Harbour Bank: an issuing bank that does not exist, with the simulated payments of its 340 customers."""
 
-from flfed import HoldoutByTime, SimulatedTransactions, Site, Transactions
+from flfed import Csv, HoldoutByTime, Site
 
 site = Site(
     name="harbour-bank",
     title="Harbour Bank (simulated)",
     dataset="card-fraud",
-    source=Transactions(SimulatedTransactions(issuer=1, customers=340, spending=60.0)),
+    source=Csv("harbour-bank.csv.gz"),
     holdout=HoldoutByTime(
         "time",
         train_from="2026-04-07",

@@ -1,12 +1,12 @@
 """Hill Bank: an issuing bank that does not exist, with the simulated payments of its 160 customers."""
 
-from flfed import HoldoutByTime, SimulatedTransactions, Site, Transactions
+from flfed import Csv, HoldoutByTime, Site
 
 site = Site(
     name="hill-bank",
     title="Hill Bank (simulated)",
     dataset="card-fraud",
-    source=Transactions(SimulatedTransactions(issuer=2, customers=160, spending=32.0)),
+    source=Csv("hill-bank.csv.gz"),
     holdout=HoldoutByTime(
         "time",
         train_from="2026-04-07",

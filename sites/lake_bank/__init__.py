@@ -1,12 +1,12 @@
 """Lake Bank: an issuing bank that does not exist, with the simulated payments of its 280 customers."""
 
-from flfed import HoldoutByTime, SimulatedTransactions, Site, Transactions
+from flfed import Csv, HoldoutByTime, Site
 
 site = Site(
     name="lake-bank",
     title="Lake Bank (simulated)",
     dataset="card-fraud",
-    source=Transactions(SimulatedTransactions(issuer=3, customers=280, spending=48.0)),
+    source=Csv("lake-bank.csv.gz"),
     holdout=HoldoutByTime(
         "time",
         train_from="2026-04-07",

@@ -1,12 +1,12 @@
 """River Bank: an issuing bank that does not exist, with the simulated payments of its 220 customers."""
 
-from flfed import HoldoutByTime, SimulatedTransactions, Site, Transactions
+from flfed import Csv, HoldoutByTime, Site
 
 site = Site(
     name="river-bank",
     title="River Bank (simulated)",
     dataset="card-fraud",
-    source=Transactions(SimulatedTransactions(issuer=4, customers=220, spending=38.0)),
+    source=Csv("river-bank.csv.gz"),
     holdout=HoldoutByTime(
         "time",
         train_from="2026-04-07",

@@ -1,12 +1,12 @@
 """Valley Bank: an issuing bank that does not exist, with the simulated payments of its 120 customers."""
 
-from flfed import HoldoutByTime, SimulatedTransactions, Site, Transactions
+from flfed import Csv, HoldoutByTime, Site
 
 site = Site(
     name="valley-bank",
     title="Valley Bank (simulated)",
     dataset="card-fraud",
-    source=Transactions(SimulatedTransactions(issuer=5, customers=120, spending=55.0)),
+    source=Csv("valley-bank.csv.gz"),
     holdout=HoldoutByTime(
         "time",
         train_from="2026-04-07",

@@ -96,7 +96,7 @@ def test_a_row_that_is_none_is_named_by_its_number(ward, flfed: Command, what):
     assert code == 0 and "remove it" not in out
     # A file of one site: rows are numbered as in the file.
     package = Path("sites/north/__init__.py")
-    package.write_text(package.read_text().replace("""where="site == 'north'\"""", 'where=""'))
+    package.write_text(package.read_text().replace(", prepare=rows_of_site", ""))
     written(change(lines))
     code, out, err = flfed("site", "check", "north")
     assert code == 2 and said in words(out, err), out + err

@@ -74,7 +74,6 @@ def test_a_gain_and_what_follows_are_read_from_the_records_sentences(sentences, 
     assert result_of(sentences, 4, metric) == {"sites": 4, "metric": metric, "gain": gain, "says": says}
 
 
-@pytest.mark.usefixtures("stroke_trial")
 def test_a_page_is_what_the_record_says_and_another_number_is_seen():
     case = run_of("stroke-aspirin")
     assert page(case) == text_of("stroke-aspirin")

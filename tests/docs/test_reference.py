@@ -16,10 +16,9 @@ import flfed
 from docs.make import reference
 from docs.make.keys import REQUIRED, Key, Undocumented, check_example, keys_of, type_in_words
 from flfed import UsageError, registry
-from flfed.rows.data.datasets import SourceDescription, SourceFile, Table
+from flfed.rows.data.datasets import SourceDescription, SourceFile
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Schema
-from flfed.rows.data.transactions import Calendar, Window, Windows
 from flfed.study import study as studies
 from flfed.study.analysis import Analysis
 from flfed.study.plan import Plan
@@ -29,7 +28,7 @@ from flfed.study.tables import Expectation, Expected
 LISTED = [registry.load(kind, name) for kind in studies.KINDS.values() for name in registry.names(kind)]
 FILES = (
     *studies._TABLES.values(), *studies._NESTED.values(), *LISTED, Analysis, Policy, Schema, Column, SourceDescription,
-    SourceFile, Table, Windows, Window, Calendar,
+    SourceFile,
 )  # fmt: skip
 MINIMAL = """
 format = 1
@@ -126,9 +125,14 @@ def test_a_wrong_example_is_found(example: str):
         check_example(Key(lr.name, lr.hint, lr.default, lr.meaning, example))
 
 
+def adults_only(table: pd.DataFrame) -> pd.DataFrame:
+    return table[pd.to_numeric(table["age"]) >= 18]
+
+
 @pytest.mark.parametrize("kind", reference.SITE_CLASSES, ids=lambda kind: kind.__name__)
 def test_every_example_of_a_site_is_an_argument_that_its_class_takes(kind: type):
     words = {name: getattr(flfed, name) for name in flfed.__all__} | {"df": pd.DataFrame({"x": [1]}), "Path": Path}
+    words["adults_only"] = adults_only
     keys = keys_of(kind, python=True)
     needed = [key.example for key in keys if key.default is REQUIRED]
     for key in keys:

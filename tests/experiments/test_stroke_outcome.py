@@ -134,7 +134,7 @@ def shared(members: Sequence[Member], l2: float) -> Scores:
 
 
 @pytest.mark.parametrize("name", list(GAINS))
-def test_gains_by_size_are_scikit_learns(name, stroke_trial):
+def test_gains_by_size_are_scikit_learns(name):
     study = Study.load(name)
     found = run(study, repeats=REPEATS).report
     sites = find_sites(study)

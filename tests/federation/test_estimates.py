@@ -219,7 +219,6 @@ def fit_of_one_table(study: Study) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.studies
-@pytest.mark.usefixtures("stroke_trial")
 def test_a_shipped_study_of_odds_ratios_is_statsmodels_of_all_rows():
     study, rows = Study.load("stroke-logistic"), 19285
     verified = verify(study)

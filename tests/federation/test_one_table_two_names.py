@@ -286,81 +286,101 @@ def test_a_name_that_knows_no_people_bounds_nothing_of_those_of_a_name_that_does
     assert answer(at, "small", "r2") == UNKNOWN.replace("'small'", "'slim'")
 
 
+def numbers(table: pd.DataFrame) -> pd.Series:
+    return pd.to_numeric(table["x1"])
+
+
+def everyone(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(one=numbers(table))
+
+
+def all_but_one(table: pd.DataFrame) -> pd.DataFrame:
+    return table[numbers(table) > numbers(table).min()]
+
+
+def lower(table: pd.DataFrame) -> pd.DataFrame:
+    return table[numbers(table) < numbers(table).median()]
+
+
+def upper(table: pd.DataFrame) -> pd.DataFrame:
+    return table[numbers(table) >= numbers(table).median()]
+
+
 @pytest.fixture
 def selected(site, tmp_path) -> Callable[..., Site]:
-    """A function that serves a file as "small", and the file or another one as "slim", by selections of each."""
+    """A function that serves a file as "small", and the file or another one as "slim", by functions of the package."""
     for name in ("rows.csv", "copy.csv"):
         site.source.table.to_csv(tmp_path / name, index=False)
     site.source.table.iloc[:150].to_csv(tmp_path / "extract.csv", index=False)
 
-    def serve(small: str, slim: str, file: str = "rows.csv", **chosen) -> Site:
-        second = Mapped(MAPPING, source=Csv(str(tmp_path / file), where=slim, **chosen))
-        return replace(site, source=Csv(str(tmp_path / "rows.csv"), where=small), also={"slim": second})
+    def serve(small, slim, file: str = "rows.csv") -> Site:
+        second = Mapped(MAPPING, source=Csv(str(tmp_path / file), prepare=slim))
+        return replace(site, source=Csv(str(tmp_path / "rows.csv"), prepare=small), also={"slim": second})
 
     return serve
 
 
-DERIVED = {"one": "x1 + 0"}
-
-
 @pytest.mark.parametrize("file", ["rows.csv", "copy.csv"])
-@pytest.mark.parametrize("derive", [{}, DERIVED])
-@pytest.mark.parametrize(("first", "second"), [("", "x1 > {}"), ("x1 > {}", ""), ("x1 > -1", "x1 > {}")])
-def test_a_selection_of_all_but_one_is_refused_of_a_file_and_of_a_copy(
-    selected, answer, site, file, derive, first, second
-):
-    least = site.source.table["x1"].min() + 1e-6
-    served = selected(first.format(least), second.format(least), file, derive=derive)
+@pytest.mark.parametrize("pair", [(None, all_but_one), (all_but_one, None), (everyone, all_but_one)])
+def test_a_selection_of_all_but_one_is_refused_of_a_file_and_of_a_copy(selected, answer, tmp_path, file, pair):
+    group_by(tmp_path, ("small", "slim"))
+    served = selected(*pair, file)
     assert answer(served, "small", "r1") == ""
     assert answer(served, "slim", "r2").startswith(CLOSE)
 
 
 @pytest.mark.parametrize("file", ["rows.csv", "copy.csv", "extract.csv"])
-@pytest.mark.parametrize("derive", [{}, DERIVED])
-def test_selections_of_other_people_and_of_the_same_ones_leave_their_sums(selected, answer, site, file, derive):
-    middle = site.source.table["x1"].median()
-    served = selected(f"x1 < {middle}", f"x1 >= {middle}", file, derive=derive)
+def test_selections_of_other_people_and_of_the_same_ones_leave_their_sums(selected, answer, tmp_path, file):
+    group_by(tmp_path, ("small", "slim"))
+    served = selected(lower, upper, file)
     assert [answer(served, name, f"r-{name}") for name in ("small", "slim")] == ["", ""]
-    again = selected(f"x1 < {middle}", f"not x1 < {middle}", file, derive=derive)
-    assert answer(again, "slim", "r3") == ""
+    assert answer(selected(lower, upper, file), "slim", "r3") == ""
+
+
+@pytest.mark.parametrize("pair", [(None, all_but_one), (all_but_one, None), (lower, upper)])
+def test_rows_that_a_function_makes_where_nobody_is_named_cannot_be_held_to_the_file(selected, answer, pair):
+    served = selected(*pair)
+    assert answer(served, "small", "r1") == ""
+    assert answer(served, "slim", "r2") == UNKNOWN
 
 
 @pytest.mark.parametrize("groups", [("slim",), ("small",), ("small", "slim")])
-def test_people_of_one_name_and_rows_of_another_are_held_apart_in_a_copy_too(selected, answer, site, tmp_path, groups):
+def test_people_of_one_name_and_rows_of_another_are_held_apart_in_a_copy_too(selected, answer, tmp_path, groups):
     group_by(tmp_path, groups)
-    served = selected("", f"x1 > {site.source.table['x1'].min() + 1e-6}", "copy.csv")
+    served = selected(None, all_but_one if "slim" in groups else None, "copy.csv")
     assert answer(served, "small", "r1") == ""
     assert answer(served, "slim", "r2").startswith(CLOSE if len(groups) == 2 else UNKNOWN)
 
 
-def test_a_selection_of_a_copy_under_other_names_of_columns_cannot_be_held_to_the_file(site, answer, tmp_path):
+def test_a_copy_under_other_names_of_columns_cannot_be_held_to_the_file(site, answer, tmp_path):
     names = tuple(site.source.table.columns)
-    for name in ("rows.csv", "copy.csv"):
-        site.source.table.to_csv(tmp_path / name, index=False, header=False)
-    copy = Csv(str(tmp_path / "copy.csv"), columns=(*names[:-1], "late"), where="x1 > 30")
+    site.source.table.to_csv(tmp_path / "rows.csv", index=False, header=False)
+    site.source.table.to_csv(tmp_path / "copy.csv", index=False, header=False)
+    copy = Csv(str(tmp_path / "copy.csv"), columns=(*names[:-1], "late"))
     second = Mapped({**MAPPING, "outcome": "late"}, source=copy)
     served = replace(site, source=Csv(str(tmp_path / "rows.csv"), columns=names), also={"slim": second})
     assert answer(served, "small", "r1") == ""
     assert answer(served, "slim", "r2") == UNKNOWN
 
 
-@pytest.mark.parametrize("groups", [(), ("slim",), ("small", "slim")])
-def test_a_selection_has_no_budget_of_its_own(selected, site, tmp_path, groups):
+@pytest.mark.parametrize("groups", [("slim",), ("small", "slim")])
+def test_a_selection_has_no_budget_of_its_own(selected, tmp_path, groups):
     group_by(tmp_path, groups)
-    middle = site.source.table["x1"].median()
     # What was counted by rows bounds nothing of people who may have several.
     spent = pytest.approx(math.inf if groups == ("slim",) else epsilon([ROUND], 1e-5))
-    account(selected("", ""), "small").reserve(ROUND, run="r1", round=1)
-    for where in ("", f"x1 < {middle}", f"x1 >= {middle}"):
+    account(selected(None, None), "small").reserve(ROUND, run="r1", round=1)
+    for slim in (None, everyone, lower, upper):
         for file in ("rows.csv", "copy.csv"):
-            for derive in ({}, DERIVED):
-                assert account(selected("", where, file, derive=derive), "slim").spent() == spent
-    # Another extract is another table, as far as nothing but its rows tells.
-    assert account(selected("", f"x1 < {middle}", "extract.csv"), "slim").spent() == 0.0
+            assert account(selected(None, slim, file), "slim").spent() == spent
     # A file that was refreshed is the table that it was.
     with (tmp_path / "rows.csv").open("a") as file:
         file.write("P-new,50.5,0.5,1,red,yes\n")
-    assert account(selected("", "x1 > 1", derive=DERIVED), "slim").spent() == spent
+    assert account(selected(None, all_but_one), "slim").spent() == spent
+
+
+def test_rows_that_a_function_makes_where_nobody_is_named_have_all_that_was_spent(selected):
+    account(selected(None, None), "small").reserve(ROUND, run="r1", round=1)
+    assert account(selected(None, lower), "slim").spent() >= epsilon([ROUND], 1e-5)
 
 
 def test_a_run_under_each_name_is_charged_to_one_budget(site, small_study: str, slim: str):

@@ -58,7 +58,6 @@ STOCK = f'{STUDY}\n[statistic]\nname = "safety-stock"\nforecast = "x1"\nby = "x2
 Small = Callable[..., list[Site]]
 
 
-@pytest.mark.usefixtures("stroke_trial")
 def test_the_trial_has_the_odds_ratio_of_the_publications_table():
     study = Study.load("stroke-aspirin")
     found = run(study).report["statistics"]

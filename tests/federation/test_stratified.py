@@ -48,7 +48,7 @@ def rows_by_country() -> dict[str, pd.DataFrame]:
 
 
 @pytest.fixture
-def countries(stroke_trial: datasets.Dataset) -> dict[str, pd.DataFrame]:
+def countries() -> dict[str, pd.DataFrame]:
     """The trial's rows by country."""
     return rows_by_country()
 
@@ -106,7 +106,7 @@ def test_without_the_two_small_countries_the_ratio_is_another(countries: dict[st
     assert ratio == pytest.approx(0.9435397, abs=1e-7) and abs(ratio - 0.9434285434) > 1e-5
 
 
-def test_a_partition_with_the_usual_least_rows_is_refused(stroke_trial: datasets.Dataset):
+def test_a_partition_with_the_usual_least_rows_is_refused():
     study = Study.load("stroke-aspirin").replace({"dataset.partition.min-rows": None})
     with pytest.raises(UsageError, match="leaves a site with fewer than 10 rows"):
         run(study)

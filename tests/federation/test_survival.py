@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -27,7 +26,6 @@ from flfed.export.run_folder import export
 from flfed.records.document.document import document
 from flfed.rows.data.datasets import Dataset, SourceDescription
 from flfed.rows.data.policy import Policy
-from flfed.rows.data.readers.zipped import Zipped
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
@@ -251,12 +249,3 @@ def test_the_shipped_study_expects_the_stratified_test_and_not_the_pooled_one(br
     assert study.expected.figures[0].value == pytest.approx(stratified, abs=1e-8)
     pooled = survdiff(raw["time"], raw["cens"], raw["horTh"])[0]
     assert not verify(Study.parse(study.text.replace("8.579223751,", f"{pooled:.9f},"))).holds
-
-
-def test_a_csv_file_in_a_zip_file_is_read_with_the_number_of_each_row(tmp_path: Path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("in/rows.csv", "a,b\n1,x\n2,\n")
-    table = Zipped(file="a.zip", member="in/rows.csv").read((tmp_path,))
-    assert table.to_dict("list") == {"a": ["1", "2"], "b": ["x", ""], "number": [0, 1]}
-    with pytest.raises(UsageError, match="other.csv"):
-        Zipped(file="a.zip", member="other.csv").read((tmp_path,))

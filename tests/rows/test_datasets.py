@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flfed.errors import FlfedError, UsageError
+from flfed.packages import strictly
 from flfed.rows.data import datasets
 
 CONTENT = b"age,y\n50,no\n"
@@ -141,20 +142,53 @@ def test_tables_that_ship_with_scikit_learn_are_in_their_own_units():
     assert wine["cultivar"].value_counts().to_dict() == {"grignolino": 71, "barolo": 59, "barbera": 48}
 
 
-def test_a_file_of_the_dataset_may_be_its_own_table(remote, tmp_path, monkeypatch):
-    source = remote.folder / "source.toml"
-    source.write_text(source.read_text() + '[table]\nloader = "file:t.csv"\n')
-    found = datasets.load("remote")
+READ = """
+from pathlib import Path
+
+import pandas as pd
+
+Path(__file__).with_name("was-imported").touch()
+
+
+def read(folder):
+    return pd.read_csv(folder / "t.csv", dtype=str)
+"""
+
+
+def fetched(remote, folder: Path) -> datasets.Dataset:
+    (folder / "here").mkdir()
+    (folder / "here" / "any-name").write_bytes(CONTENT)
+    datasets.get(datasets.load("remote"), from_folder=folder / "here", progress=lambda line: None)
+    return datasets.load("remote")
+
+
+def test_code_of_the_dataset_reads_its_table_once_its_files_are_here(remote, tmp_path):
+    (remote.folder / "table.py").write_text(READ)
     with pytest.raises(UsageError, match=r"dataset 'remote' is not here yet \(t.csv\): flfed data get remote"):
-        found.whole_table()
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "any-name").write_bytes(CONTENT)
-    datasets.get(found, from_folder=tmp_path / "here", progress=lambda line: None)
-    assert found.whole_table().to_dict("list") == {"age": ["50"], "y": ["no"]}
-
-
-def test_a_loader_that_is_not_known_is_said(remote):
-    source = remote.folder / "source.toml"
-    source.write_text(source.read_text() + '[table]\nloader = "http:t.csv"\n')
-    with pytest.raises(UsageError, match="loader='http' must be 'sklearn', 'file' or 'reader'"):
         datasets.load("remote").whole_table()
+    assert fetched(remote, tmp_path).whole_table().to_dict("list") == {"age": ["50"], "y": ["no"]}
+
+
+def test_no_code_of_a_dataset_is_imported_where_a_consortium_is_served_or_run(remote, tmp_path, monkeypatch):
+    (remote.folder / "table.py").write_text(READ)
+    monkeypatch.setenv("FLFED_PATH", str(remote.folder.parents[1]))
+    found = fetched(remote, tmp_path)
+    with (
+        strictly(),
+        pytest.raises(UsageError, match="its table.py runs in no process that serves or runs a consortium"),
+    ):
+        datasets.load("remote").whole_table()
+    assert not (remote.folder / "was-imported").exists()
+    # The schema alone is what a coordinator or a joined site takes from it.
+    with strictly():
+        assert datasets.load("remote").schema.name == "remote"
+    assert len(found.whole_table()) == 1 and (remote.folder / "was-imported").exists()
+
+
+def test_an_error_of_a_dataset_s_code_is_its_type_file_and_line(remote, tmp_path):
+    text = "def read(folder):\n    cell = (folder / 't.csv').read_text().split()[1]\n    raise RuntimeError(cell)\n"
+    (remote.folder / "table.py").write_text(text)
+    with pytest.raises(UsageError) as refused:
+        fetched(remote, tmp_path).whole_table()
+    assert str(refused.value) == "dataset 'remote': its code failed (RuntimeError in line 3 of table.py)"
+    assert refused.value.__cause__ is None and refused.value.__suppress_context__

@@ -11,12 +11,9 @@ import pytest
 import sqlalchemy
 
 from flfed.errors import UsageError
-from flfed.rows.data import site_discovery as listing
-from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv, Frame, Parquet, Sql
-from flfed.rows.data.transactions import Transactions
 from flfed.rows.snapshots.opt_outs import Excluded, Exclusion
 from flfed.rows.snapshots.snapshot import freeze, load
 
@@ -135,46 +132,3 @@ def test_everybody_out_is_the_error_of_an_empty_table(small_sites, tmp_path):
     everybody = "person\n" + "\n".join(site.source.table["person"])
     with pytest.raises(Exception, match="has no rows: the table is empty"):
         freeze(site, tmp_path / "frozen", listed(tmp_path / "out.csv", everybody))
-
-
-def bank() -> tuple[Site, pd.DataFrame]:
-    """Return a bank and its payments under the declaration's names, customers under its own."""
-    site = listing.load("valley-bank")
-    payments = site.source.source.read(())
-    own = payments.rename(columns={"customer": "client"})
-    return replace(site, source=Transactions(Frame(own), columns={"customer": "client"})), payments
-
-
-def test_nobodys_windows_count_transactions_of_people_who_opted_out(tmp_path):
-    site, payments = bank()
-    gone = sorted(payments["customer"].unique())[:5]
-    excluded = listed(tmp_path / "out.csv", "client\n" + "\n".join(map(str, gone)))
-    frozen = freeze(site, tmp_path / "frozen", excluded)
-    # The very table of a bank that never had these customers: a terminal's risk does not count them either.
-    never = payments[~payments["customer"].isin(gone)].reset_index(drop=True)
-    expected = replace(site, source=Transactions(Frame(never))).inspect()[0]
-    pd.testing.assert_frame_equal(load(site, tmp_path / "frozen").inspect()[0], expected, check_exact=True)
-    assert frozen.excluded == Exclusion(listed=5, found=5, rows=int(payments["customer"].isin(gone).sum()))
-    assert frozen.rows == len(expected) < len(site.inspect()[0])
-    risks = [name for name in expected if "risk" in name or "terminal" in name]
-    after = site.inspect()[0]
-    kept = after[~after["customer"].isin(map(str, gone))].reset_index(drop=True)
-    assert (kept[risks].to_numpy() != expected[risks].to_numpy()).any()
-
-
-@pytest.mark.studies
-def test_a_feed_that_names_them_loses_them_too_and_one_that_does_not_stays(tmp_path):
-    site, payments = bank()
-    gone = sorted(payments["customer"].unique())[:5]
-    excluded = listed(tmp_path / "out.csv", "client\n" + "\n".join(map(str, gone)))
-    never = payments[~payments["customer"].isin(gone)].reset_index(drop=True)
-    tables = {}
-    for name, feed, same in (("named", payments, never), ("blind", payments.drop(columns="customer"), None)):
-        fed = replace(site, source=replace(site.source, feeds={"terminal": Frame(feed)}))
-        freeze(fed, tmp_path / name, excluded)
-        tables[name] = load(fed, tmp_path / name).inspect()[0]
-        left = feed if same is None else same
-        expected = replace(site, source=Transactions(Frame(never), feeds={"terminal": Frame(left)})).inspect()[0]
-        pd.testing.assert_frame_equal(tables[name], expected, check_exact=True)
-    assert not tables["named"].equals(tables["blind"])
-    assert isinstance(site.holdout, HoldoutByTime)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from flfed.errors import TableError, UsageError
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as listing
-from flfed.rows.data.holdout import Holdout, HoldoutByTime, SortedRows
+from flfed.rows.data.holdout import Holdout, SortedRows
 from flfed.rows.data.partition import cut
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
@@ -243,20 +243,6 @@ def test_files_are_for_their_owner_alone_and_only_the_newest_snapshot_stays(smal
     assert modes == {"frozen": 0o700, "small": 0o700} | files
     facts = json.loads((folder / "small" / "frozen.json").read_text())
     assert (facts["rows"], facts["dataset"], facts["site"], facts["excluded"]) == (50, "small", "site-01", None)
-
-
-def test_transactions_are_served_for_the_periods_they_were_frozen_for(tmp_path):
-    site = listing.load("valley-bank")
-    again = refrozen(site, tmp_path)
-    with pytest.raises(UsageError) as mine:
-        again.read(published=Flamby43())
-    with pytest.raises(UsageError) as theirs:
-        site.read(published=Flamby43())
-    assert str(mine.value) == str(theirs.value)
-    later = replace(site.holdout, test_until="2026-05-04")
-    assert isinstance(later, HoldoutByTime)
-    with pytest.raises(UsageError, match="has transactions of other periods than its holdout has now"):
-        load(replace(site, holdout=later), tmp_path)
 
 
 def test_preparing_writes_nothing_and_gives_the_hash_of_what_would_be_written(small_sites, tmp_path):

@@ -100,6 +100,8 @@ def test_two_values_that_give_one_name_are_refused(tmp_path, monkeypatch):
     text = (source.folder / "schema.toml").read_text(encoding="utf-8")
     (folder / "schema.toml").write_text(text.replace('"barolo", "grignolino"', '"a+", "a-"'), encoding="utf-8")
     (folder / "source.toml").write_text((source.folder / "source.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    code = (source.folder / "table.py").read_text(encoding="utf-8")
+    (folder / "table.py").write_text(code.replace("barolo", "a+").replace("grignolino", "a-"), encoding="utf-8")
     monkeypatch.setenv("FLFED_PATH", str(tmp_path))
     changed = datasets.load("wine")
     assert changed.schema.classes[:2] == ("a+", "a-")

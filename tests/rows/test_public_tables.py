@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,50 +70,6 @@ def test_ranges_are_not_the_rows_own(name, request):
             low, high = dataset.schema.columns[column].range
             assert table[column].max() < 0.9 * high, column
             assert low == 0 or table[column].min() > 0.9 * low, column
-
-
-SMALL = """
-format = 1
-name = "coded"
-task = "binary"
-target = "y"
-[columns.level]
-kind = "category"
-values = ["low", "high"]
-[columns.y]
-kind = "target"
-values = ["no", "yes"]
-"""
-
-
-def coded(folder: Path, monkeypatch: pytest.MonkeyPatch, column: str, levels: str) -> datasets.Dataset:
-    """Return a dataset of four rows whose `level` is in codes."""
-    place = folder / "datasets" / "coded"
-    place.mkdir(parents=True)
-    (place / "schema.toml").write_text(SMALL)
-    (place / "table.csv").write_text("level,y\n" + "".join(f"{level},no\n" for level in levels.split()))
-    (place / "source.toml").write_text(
-        'licence = "none"\ncitation = "none"\n[table]\nloader = "file:table.csv"\n'
-        f'[table.values]\n{column} = {{ 1 = "low", 2 = "high", 3 = "high" }}\n'
-    )
-    monkeypatch.setenv("FLFED_PATH", str(folder))
-    return datasets.load("coded")
-
-
-def test_several_codes_are_one_value_however_they_are_written(tmp_path, monkeypatch):
-    table = coded(tmp_path, monkeypatch, "level", "1 2.0 3 high").whole_table()
-    assert list(table["level"]) == ["low", "high", "high", "high"]
-
-
-def test_a_code_that_is_not_known_is_refused_by_the_schema(tmp_path, monkeypatch):
-    dataset = coded(tmp_path, monkeypatch, "level", "1 9 9 2")
-    _, findings = map_table(dataset.whole_table(), dataset.schema, {})
-    assert [(found.column, found.rows.tolist()) for found in findings] == [("level", [1, 2])]
-
-
-def test_codes_of_a_column_that_is_not_there_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match="the file has no column 'grade'"):
-        coded(tmp_path, monkeypatch, "grade", "1 2").whole_table()
 
 
 @pytest.mark.studies

@@ -238,7 +238,7 @@ def test_a_broken_package_elsewhere_says_what_it_lacks(small_sites, tmp_path, mo
 
 
 @pytest.mark.parametrize(("make", "says"), [
-    (lambda: Site("here", "small", "rows.csv"), "must be a Csv, Parquet, Sql, Frame or Transactions"),
+    (lambda: Site("here", "small", "rows.csv"), "must be a Csv, Parquet, Excel, Sql or Frame"),
     (lambda: Site("here", "small", Csv("rows.csv"), holdout=0.3), "must be a Holdout or HoldoutByTime"),
     (lambda: Site("here", "small", Csv("rows.csv"), mapping={"x1": 5}), "mapping['x1'] must be a column's name"),
     (lambda: Site("here", "small", Csv("rows.csv", missing="NA")), "must be a tuple of codes, such as ('NA',)"),

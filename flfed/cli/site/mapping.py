@@ -47,7 +47,7 @@ def map_site(
     stored = folder.gate / STORED
     if again:
         stored.unlink(missing_ok=True)
-    table = site.source_table()
+    table = site.prepared_table()
     schema = datasets.load(site.dataset).schema
     # The source's own signs for "not known" are no codes.
     cells = table.where(~table.isin(site.source.missing))

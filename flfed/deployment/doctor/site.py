@@ -90,8 +90,7 @@ def _data(folder: SiteFolder) -> Iterator[Finding]:
     for dataset in site.datasets:
         source = site.serving(dataset).source
         try:
-            # Transactions have a source of their own.
-            reach(getattr(source, "source", source), datasets.load(dataset).folders(site.folder))
+            reach(source, datasets.load(dataset).folders(site.folder))
         except FlfedError as error:
             yield finding("source", why=error)
 

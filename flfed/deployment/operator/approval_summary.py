@@ -9,7 +9,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from flfed.deployment.operator.columns_read import grouped_columns
+from flfed.deployment.operator.columns_read import describe_code, grouped_columns
 from flfed.deployment.operator.proposal import Proposal, SiteFacts, read_site_facts
 from flfed.deployment.operator.study_description import (
     describe_details,
@@ -63,7 +63,7 @@ def summarise(proposal: Proposal, facts: SiteFacts) -> list[str]:
         _describe_request(proposal),
         render("approval.line.purpose", **purpose),
         _describe_columns(proposal, facts),
-        _describe_rows(facts),
+        _describe_rows(proposal, facts),
         _describe_releases(proposal),
         " ".join([proposal.guarantee.protection(), *_list_gaps(proposal)]),
         " ".join([proposal.guarantee.worst_case(), *_list_risks(proposal, facts)]),
@@ -131,10 +131,13 @@ def approved_columns(proposal: Proposal, facts: SiteFacts) -> set[str]:
     return columns
 
 
-def _describe_rows(facts: SiteFacts) -> str:
+def _describe_rows(proposal: Proposal, facts: SiteFacts) -> str:
     if facts.rows is None:
-        return render("approval.line.no-rows")
-    return render("approval.line.rows", rows=facts.rows.rows, at=facts.rows.at[:16].replace("T", " "))
+        function = proposal.serving.source.prepare
+        made = f" {function.__qualname__} of this site's package makes them of its table." if function else ""
+        return render("approval.line.no-rows") + made
+    rows = render("approval.line.rows", rows=facts.rows.rows, at=facts.rows.at[:16].replace("T", " "))
+    return rows + describe_code(proposal.serving, facts.rows)
 
 
 def _describe_releases(proposal: Proposal) -> str:

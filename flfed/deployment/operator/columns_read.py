@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 
 from flfed.deployment.operator.proposal import Proposal
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Selection
+from flfed.rows.snapshots.snapshot import Frozen, code_sha256
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.study.study import Study
-from flfed.words import render, safe_line
+from flfed.words import render
 
 
 def describe_source(site: Site) -> list[str]:
-    """Return which rows the site's package reads, and which columns it computes, where it does either."""
-    source = site.source
-    if not isinstance(source, Selection) or not (source.where or source.derive):
+    """Return the function of the site's package that makes its table, with its text, where it has one."""
+    function = site.source.prepare
+    if function is None:
         return []
-    rows = render("approval.study.source-all")
-    if source.where:
-        rows = render("approval.study.source-where", where=safe_line(source.where))
-    computed = ""
-    if source.derive:
-        columns = "; ".join(f"{safe_line(name)} = {safe_line(rule)}" for name, rule in source.derive.items())
-        computed = render("approval.study.source-computed", columns=columns)
-    return [render("approval.study.source-rows", rows=rows, computed=computed)]
+    text = "\n".join(f"    {line}" for line in inspect.getsource(function).rstrip().splitlines())
+    return [f"Source: the table is what {function.__qualname__} of this site's package makes of its own:\n{text}"]
+
+
+def describe_code(site: Site, rows: Frozen) -> str:
+    """Return that a function made a snapshot's rows, and when the package's code changed; "" without one."""
+    if not rows.prepare:
+        return ""
+    changed = f", whose code is as it was at {rows.code_at[:16].replace('T', ' ')}"
+    if code_sha256(site) != rows.code_sha256:
+        changed = f", whose code changed after that: flfed site refresh {site.name} takes a snapshot by the new one"
+    return f" They were made by {rows.prepare} of this site's package{changed}."
 
 
 def describe_columns(proposal: Proposal) -> Iterator[str]:

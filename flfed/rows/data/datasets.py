@@ -9,23 +9,22 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field as PydanticField
-from pydantic import model_validator
 
-from flfed import registry
 from flfed.errors import UsageError
-from flfed.packages import check_package, roots, unknown_name_error
+from flfed.packages import check_package, import_file, is_strict, own_code, roots, unknown_name_error
 from flfed.paths import NAME, home
-from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.schema import Schema, Strict, parse_settings, read_schema
-from flfed.rows.data.sources import Csv, Excel, Folders, Parquet, Selection
+from flfed.rows.data.sources import Folders
 from flfed.words import flfed_error, render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
 
+TABLE = "table.py"
+"""File of a dataset with the code that reads its table."""
 NAMED = 4
 """Largest number of files named in an error."""
 
@@ -53,63 +52,6 @@ class SourceFile(Strict):
     url: str = ""
 
 
-class Table(Strict):
-    r"""Table of a dataset that `partition` may cut.
-
-    Attributes
-    ----------
-    loader : str
-        `sklearn:NAME`, a function of scikit-learn; `file:NAME`, one of the dataset's files
-        (CSV; Parquet or the first sheet of an Excel file by its ending); or `reader:NAME`, which makes the table of the
-        dataset's files. Example: `loader = "file:patients.csv"`.
-    reader : dict
-        Parameters of a `reader:`; see `flfed/rows/data/readers`.
-        Example: `reader = { file = "load.csv", time = "hour", step = "hour", by = "plant", mean = ["load"] }`.
-    separator : str
-        Of a CSV `file:`, as `Csv` takes it. Example: `separator = "\t"`.
-    values : dict of column to dict of code to value
-        The schema's values for the codes of a `file:`, as a site's mapping gives them with `Field`;
-        several codes may mean one value. A code that is not here stays as it is.
-        Example: `values.sex = { 1 = "male", 2 = "female" }`.
-    others : dict of column to value
-        The value of every code that `values` does not name; a missing cell stays missing.
-        Example: `others.condition = "other"`.
-    derive : dict of column to expression
-        Columns computed from those of a `file:`, as a site's source does.
-        Example: `derive.late = "days(delivered, scheduled) > 0"`.
-    where : str
-        Condition for the rows of a `file:`; derived columns may be named. Example: `where = "country != ''"`.
-    dates : dict of column to date format
-        Columns of a `file:` whose dates are not written as 2026-01-31. Example: `dates.delivered = "%d-%b-%y"`.
-    century : {0, 1900, 2000}
-        First of the hundred years that two digits of a year in `dates` stand for; 0: years have four digits.
-        Example: `century = 2000`.
-    """
-
-    loader: str
-    reader: dict[str, Any] = PydanticField(default_factory=dict)
-    separator: str = ","
-    values: dict[str, dict[str, str]] = PydanticField(default_factory=dict)
-    others: dict[str, str] = PydanticField(default_factory=dict)
-    derive: dict[str, str] = PydanticField(default_factory=dict)
-    where: str = ""
-    dates: dict[str, str] = PydanticField(default_factory=dict)
-    century: Literal[0, 1900, 2000] = 0
-
-    @model_validator(mode="after")
-    def _of_a_file(self) -> Self:
-        kind = self.loader.partition(":")[0]
-        if kind not in ("file", "reader") and any(self.selection().values()):
-            raise ValueError(render("rows.dataset.selection"))
-        if kind != "reader" and self.reader:
-            raise ValueError(render("rows.dataset.unread"))
-        return self
-
-    def selection(self) -> dict[str, Any]:
-        """Return the parameters of a source besides its path."""
-        return {"derive": self.derive, "where": self.where, "dates": self.dates, "century": self.century}
-
-
 class SourceDescription(Strict):
     """Content of `source.toml`: licence, citation, files.
 
@@ -133,9 +75,6 @@ class SourceDescription(Strict):
     files_of : str
         Name of the dataset whose files these are, where two schemas describe the same files. They are fetched
         once for both. Example: `files-of = "heart-disease"`.
-    table : Table or None
-        Table that a study may cut by `partition`.
-        Example: `table = { loader = "sklearn:load_wine" }`.
     """
 
     format: Literal[1] = 1
@@ -146,7 +85,6 @@ class SourceDescription(Strict):
     embedded: bool = False
     files: tuple[SourceFile, ...] = ()
     files_of: str = ""
-    table: Table | None = None
 
 
 @dataclass(frozen=True)
@@ -182,47 +120,28 @@ class Dataset:
                 absent.append(file)
         return absent
 
+    @property
+    def has_table(self) -> bool:
+        """Whether it has one table, which a study may cut by `partition`."""
+        return (self.folder / TABLE).is_file()
+
     def whole_table(self) -> pd.DataFrame:
-        """Load the dataset's table in the schema's columns, before mapping.
+        """Return what `read(folder)` of the dataset's `table.py` makes of its files, before mapping.
 
-        Raises
-        ------
-        UsageError
-            If the dataset has none, or its file is still to be fetched.
+        Raises UsageError where there is no such code, a file is still to be fetched, or this process serves or runs a
+        consortium, where no code of a dataset runs.
         """
-        if self.source.table is None:
-            raise usage_error("rows.dataset.tableless", name=self.name)
-        kind, _, rest = self.source.table.loader.partition(":")
-        if kind == "sklearn":
-            return _from_sklearn(rest, self.schema)
-        if kind not in ("file", "reader"):
-            raise usage_error("rows.dataset.loader", name=self.name, kind=kind)
-        absent = [file.name for file in self.absent() if kind == "reader" or file.name == rest]
-        if absent:
-            raise usage_error("rows.dataset.absent", name=self.name, file=absent[0])
-        read = self._read_by if kind == "reader" else self._read_file
-        return _decoded(read(rest, self.source.table), self.source.table)
-
-    def _read_file(self, file: str, table: Table) -> pd.DataFrame:
-        """Return the table of a file, in the format of its ending."""
-        chosen = table.selection()
-        source: Csv | Parquet | Excel
-        if Path(file).suffix == ".parquet":
-            source = Parquet(file, **chosen)
-        elif Path(file).suffix == ".xlsx":
-            source = Excel(file, **chosen)
-        else:
-            source = Csv(file, separator=table.separator, **chosen)
-        return source.read(self.folders())
-
-    def _read_by(self, name: str, table: Table) -> pd.DataFrame:
-        """Return the table that a reader builds from the dataset's files."""
-        reader = registry.load("reader", name)
-        try:
-            made = reader(**table.reader)
-        except (TypeError, UsageError) as error:
-            raise usage_error("rows.dataset.reader", name=self.name, error=error) from None
-        return Selection(**table.selection()).selected(made.read(self.folders()))
+        if not self.has_table:
+            raise UsageError(f"dataset {self.name!r} is not one table: a study on it uses its sites, not a partition")
+        if is_strict():
+            raise UsageError(f"dataset {self.name!r}: its {TABLE} runs in no process that serves or runs a consortium")
+        if absent := self.absent():
+            raise usage_error("rows.dataset.absent", name=self.name, file=absent[0].name)
+        names = [file.name for file in self.source.files]
+        place = next(folder for folder in self.folders() if all((folder / name).is_file() for name in names))
+        with own_code(f"dataset {self.name!r}"):
+            table: pd.DataFrame = import_file(self.folder / TABLE, f"_flfed_datasets.{self.name}").read(place)
+        return table
 
 
 def names() -> list[str]:
@@ -366,40 +285,3 @@ def _by_hash(folder: Path, dataset: Dataset) -> dict[str, Path]:
         raise usage_error("rows.dataset.folder", folder=folder)
     sizes = {file.bytes for file in dataset.source.files}
     return {_sha256(p): p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size in sizes}
-
-
-def _decoded(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
-    """Replace the codes of some columns by schema values."""
-    columns = dict.fromkeys([*table.values, *table.others])
-    if absent := [column for column in columns if column not in raw]:
-        raise usage_error("rows.dataset.values", column=absent[0])
-    cells_by_column: dict[str, list[Any]] = {}
-    for name in columns:
-        codebook = table.values.get(name, {})
-        other = table.others.get(name)
-        cells_by_column[name] = []
-        for cell in plain_text(raw[name]):
-            unknown = other if other and cell else cell
-            cells_by_column[name].append(codebook.get(cell, unknown))
-    return raw.assign(**cells_by_column)
-
-
-def _from_sklearn(loader: str, schema: Schema) -> pd.DataFrame:
-    """Load a table from scikit-learn, classes by name."""
-    import inspect
-
-    import sklearn.datasets
-
-    load_table = getattr(sklearn.datasets, loader, None)
-    if load_table is None:
-        raise usage_error("rows.dataset.sklearn", name=schema.name, loader=loader)
-    # In original units, where the package also offers a scaled version.
-    unscaled = {"scaled": False} if "scaled" in inspect.signature(load_table).parameters else {}
-    bunch = load_table(as_frame=True, **unscaled)
-    table: pd.DataFrame = bunch.frame.rename(columns={"target": schema.target})
-    if schema.classes:
-        # By name where the package has the schema's names, for its order may differ.
-        named = [str(name) for name in getattr(bunch, "target_names", ())]
-        order = named if sorted(named) == sorted(schema.classes) else schema.classes
-        table[schema.target] = table[schema.target].map(dict(enumerate(order)))
-    return table

@@ -173,16 +173,6 @@ class HoldoutByTime:
 
         return self._ends(pd.Timestamp, pd.Timestamp.min, pd.Timestamp.max)
 
-    def last_training(self) -> pd.Timestamp:
-        """Return the last moment of training rows, `train_until` minus the gap."""
-        return self._moments()[2]
-
-    def periods(self, dates: pd.Series) -> Sides:
-        """Return masks of the `dates` [rows] in the training and the test period."""
-        start, _, ended, late, end = self._moments()
-        train = (dates >= start) & (dates <= ended)
-        return train.to_numpy(), ((dates >= late) & (dates < end)).to_numpy()
-
     def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, keys: np.ndarray | None = None) -> Sides:
         """Return two masks [rows]: training, holdout; rows in between are in neither.
 
@@ -192,7 +182,9 @@ class HoldoutByTime:
             raise usage_error("rows.holdout.date", dataset=schema.name, column=self.column)
         dates = table[self.column]
         refuse_cells(self.column, "has no date", dates.isna())
-        train, test = self.periods(dates)
+        start, _, ended, late, end = self._moments()
+        train = ((dates >= start) & (dates <= ended)).to_numpy()
+        test = ((dates >= late) & (dates < end)).to_numpy()
         if not self.same_groups:
             test = _of_new_groups(table, schema, train, test)
         return train, test

@@ -22,8 +22,7 @@ from flfed.rows.data.parsing.fields import own_name
 from flfed.rows.data.parsing.queries import server_of, tables_of
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Csv, Excel, Folders, Frame, Parquet, Sql, find_file
-from flfed.rows.data.transactions import Raw, Transactions
+from flfed.rows.data.sources import Csv, Excel, Folders, Frame, Parquet, Source, Sql, find_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,39 +101,33 @@ def is_plain(site: Site) -> bool:
     return type(site).inspect is Site.inspect
 
 
-def read_once(site: Site) -> Site:
-    """Return the site with its source's table in memory; transactions are left unread."""
-    return site if isinstance(site.source, Transactions) else as_rows(site)
-
-
 def as_rows(site: Site) -> Site:
-    """Return a site with its rows in memory, also those of transactions, if its table comes from its source."""
+    """Return a site with its source's table in memory, if its table comes from its source."""
     if isinstance(site.source, Frame) or not is_plain(site):
         return site
     # Only of CSV files it is sure that Arrow's texts are those of objects: Parquet's may have a NUL.
-    compact = isinstance(site.source, Csv)
-    return replace(site, source=Frame(site.source_table(compact=compact), site.source.missing))
+    table = site.source_table(compact=isinstance(site.source, Csv))
+    return replace(site, source=Frame(table, missing=site.source.missing, prepare=site.source.prepare))
 
 
 def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, schema: Schema) -> SourceRows | None:
-    """Return a site's rows as its source has them; None where its package has code of its own.
+    """Return a site's rows as its source has them; None where code of its package stands between them.
 
     Parameters
     ----------
     site : Site
     whole : Site
-        The same, as `read_once` gives it.
+        The same, as `as_rows` gives it.
     served : Site
-        Without people who opted out, as `as_rows` gives it.
+        Without people who opted out.
     table : DataFrame
         Mapped table of `served`.
     schema : Schema
     """
-    if not is_plain(site) or not isinstance(served.source, Frame) or len(served.source.table) != len(table):
+    # Without a group, a row that `prepare` made is of nobody who is known.
+    if not isinstance(served.source, Frame) or (site.source.prepare is not None and not schema.group):
         return None
-    # Histories of others are no places of the source.
-    source = site.source.source if isinstance(site.source, Transactions) else site.source
-    named, files = _places(source, datasets.load(site.dataset).folders(site.folder))
+    named, files = _places(site.source, datasets.load(site.dataset).folders(site.folder))
     places = sorted({*map(_sha256, named), *files})
     # With a group, the identifier alone defines a person.
     if schema.group:
@@ -142,43 +135,40 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
         columns = BY_IDENTIFIER
         content = _of_identifiers(whole, schema, table)
     else:
-        cells, columns = _own_cells(site, served.source.table)
+        cells, columns = _own_cells(served.source.table)
         digests = _digests(row_texts(cells))
-        if isinstance(source, Sql):
+        if isinstance(site.source, Sql):
             content = _sha256(*named)
         else:
-            # Independent of the rows and columns that are read: a selection is of the same people.
+            # Independent of the columns that are read.
             content = "".join(files) or _sha256(*sorted(one.hex() for one in one_by_one(digests)))
     # A query without known tables does not identify its rows.
-    if not places and isinstance(source, Sql):
+    if not places and isinstance(site.source, Sql):
         content = ""
     return SourceRows(Origin(content, tuple(places), _sha256(columns), _sha256(digests.tobytes())), digests)
 
 
-def _own_cells(site: Site, raw: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def _own_cells(raw: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Return the cells of a source as text, and its columns.
 
-    Columns are in the order of their names, so that another order gives the same hashes. Derived ones add nothing.
+    Columns are in the order of their names, so that another order gives the same hashes.
     """
     import pandas as pd
 
-    made = getattr(site.source, "derive", ())
-    own = [at for at in range(raw.shape[1]) if raw.columns[at] not in made]
-    names = sorted(own, key=lambda at: str(raw.columns[at]))
+    names = sorted(range(raw.shape[1]), key=lambda at: str(raw.columns[at]))
     cells = {str(at): plain_text(raw.iloc[:, at]) for at in names}
     return pd.DataFrame(cells, index=raw.index), json.dumps([str(raw.columns[at]) for at in names])
 
 
 def rows_here(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
     """Read a plain site's table again; return it mapped, with its rows as the source has them."""
-    whole = read_once(site)
-    served = as_rows(whole)
-    table, _, schema = served.inspect()
-    return table, source_rows(site, whole, served, table, schema)
+    whole = as_rows(site)
+    table, _, schema = whole.inspect()
+    return table, source_rows(site, whole, whole, table, schema)
 
 
 def _of_identifiers(whole: Site, schema: Schema, table: pd.DataFrame) -> str:
-    """Return the hash of all identifiers in a source's column; of transactions, of those in `table`."""
+    """Return the hash of all identifiers in a source's column; of one that `prepare` makes, of those in `table`."""
     column = own_name(whole.mapping.get(schema.group, schema.group))
     cells = table[schema.group]
     if isinstance(whole.source, Frame) and column is not None and column in whole.source.table:
@@ -186,7 +176,7 @@ def _of_identifiers(whole: Site, schema: Schema, table: pd.DataFrame) -> str:
     return _sha256(*sorted(set(map(str, plain_text(cells).dropna()))))
 
 
-def _places(source: Raw, folders: Folders) -> tuple[list[str], list[str]]:
+def _places(source: Source, folders: Folders) -> tuple[list[str], list[str]]:
     """Return the place of each file or table, and the hash of a file's bytes."""
     if isinstance(source, (Csv, Parquet, Excel)):
         path = find_file(source.path, folders)

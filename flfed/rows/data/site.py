@@ -18,11 +18,10 @@ from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime, PublishedSplit, Sides, SortedRows, side_keys
 from flfed.rows.data.mapping import map_table
-from flfed.rows.data.parsing.fields import ColumnMapping, Field, Finding, check_codes, own_name
+from flfed.rows.data.parsing.fields import ColumnMapping, Field, Finding, check_codes
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
-from flfed.rows.data.sources import Csv, Parquet, Part, Selection, Source
-from flfed.rows.data.transactions import Transactions
+from flfed.rows.data.sources import Csv, Parquet, Part, Source
 from flfed.words import usage_error
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class Mapped:
     """
 
     mapping: ColumnMapping = field(default_factory=dict)
-    source: Source | Transactions | None = None
+    source: Source | None = None
     holdout: Holdout | HoldoutByTime | None = None
     partial: bool = False
 
@@ -75,14 +74,13 @@ class Site:
         `[a-z0-9-]`, unique; the folder's name with hyphens for underscores. Example: `name="my-hospital"`.
     dataset : str
         The dataset whose schema the mapping fills. Example: `dataset="heart-disease"`.
-    source : Csv, Parquet, Excel, Sql, Frame or Transactions
+    source : Csv, Parquet, Excel, Sql or Frame
         Source of the rows. Example: `source=Csv("patients.csv", separator=";")`.
     mapping : mapping of schema column to own column, Field, or None where the site does not have it
         A schema column that is not named is read under its own name.
         Example: `mapping={"age": "AGE", "sex": Field("SEX", values={"M": "male", "F": "female"}), "ca": None}`.
     holdout : Holdout or HoldoutByTime
-        Rows that are never trained on. Of transactions only by time: their labels are known late.
-        Example: `holdout=Holdout(share=0.3, salt="a secret of ours")`.
+        Rows that are never trained on. Example: `holdout=Holdout(share=0.3, salt="a secret of ours")`.
     title : str
         The institution's name for people. Example: `title="My Hospital"`.
     also : mapping of dataset to Mapped
@@ -119,7 +117,7 @@ class Site:
 
     name: str
     dataset: str
-    source: Source | Transactions
+    source: Source
     mapping: ColumnMapping = field(default_factory=dict)
     holdout: AnyHoldout = field(default_factory=Holdout)
     title: str = ""
@@ -133,14 +131,12 @@ class Site:
         """Refuse a name that could not be a key."""
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
             raise usage_error("rows.site.name", name=self.name)
-        if not isinstance(self.source, (Source, Transactions)):
+        if not isinstance(self.source, Source):
             raise usage_error("rows.site.source", site=self.name, source=self.source)
         if self.holds not in ("rows", "columns"):
             raise usage_error("rows.site.holds", site=self.name, holds=self.holds)
         if not isinstance(self.holdout, AnyHoldout):
             raise usage_error("rows.site.holdout", site=self.name, holdout=self.holdout)
-        if isinstance(self.source, Transactions) and not isinstance(self.holdout, HoldoutByTime):
-            raise usage_error("rows.site.transactions", site=self.name)
         self._check_columns()
         check_codes(f"site {self.name!r}", self.source.missing)
         for name, other in self.also.items():
@@ -187,30 +183,17 @@ class Site:
         changes = {name: value for name, value in vars(other).items() if value is not None}
         return replace(self, dataset=dataset, also={}, **changes)
 
-    def source_knowing(self, schema: Schema) -> Source | Transactions:
-        """Return the source with the codes for "not known" of mapping and schema."""
-        if not isinstance(self.source, Selection):
-            return self.source
-        codes: dict[str, tuple[str | float, ...]] = {}
-        for name, column in schema.columns.items():
-            entry = self.mapping.get(name, name)
-            own = own_name(entry)
-            more = (*column.missing, *getattr(entry, "missing", ()))
-            if own is not None and more:
-                codes[own] = (*codes.get(own, ()), *more)
-        return self.source.knowing(codes)
-
     def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
         """Return the mapped table in source order, every rule that it breaks, and the schema."""
         return self.examine()[1:]
 
     def examine(self) -> tuple[pd.DataFrame, pd.DataFrame, list[Finding], Schema]:
-        """Return the source's table, and after it the values of `inspect`."""
+        """Return the source's table as it is mapped, and after it the values of `inspect`."""
         schema = datasets.load(self.dataset).schema
         # Parts were mapped before they were cut.
         if isinstance(self.source, Part):
             return self.source.table, self.source.table, [], schema
-        raw = self.source_table(compact=True)
+        raw = self.prepared_table(compact=True)
         table, findings = map_table(raw, schema, self.mapping, self.source.missing, outcome=self.has_outcome)
         if not self.has_outcome and (not schema.group or table[schema.group].isna().all()):
             findings.append(Finding(schema.group or schema.target, NO_IDENTIFIERS, np.arange(0)))
@@ -219,19 +202,19 @@ class Site:
         return raw, table, findings, schema
 
     def source_table(self, *, compact: bool = False) -> pd.DataFrame:
-        """Read the source's table; of transactions, those of the holdout, with their windows.
+        """Read the source's own table, before its `prepare`.
 
         With `compact`, texts may be in Arrow's columns, which need less memory than objects.
         """
-        dataset = datasets.load(self.dataset)
-        source = self.source_knowing(dataset.schema)
-        folders = dataset.folders(self.folder)
-        if isinstance(source, Transactions):
-            return source.read(folders, self.holdout)
+        folders = datasets.load(self.dataset).folders(self.folder)
         # A class of one's own reads as it says.
-        if compact and isinstance(source, Csv | Parquet) and type(source) in (Csv, Parquet):
-            return source.read_compact(folders)
-        return source.read(folders)
+        if compact and isinstance(self.source, Csv | Parquet) and type(self.source) in (Csv, Parquet):
+            return self.source.read_compact(folders)
+        return self.source.read(folders)
+
+    def prepared_table(self, *, compact: bool = False) -> pd.DataFrame:
+        """Read the table that is mapped: the source's own, as its `prepare` changes it."""
+        return self.source.prepared(self.source_table(compact=compact))
 
     def read(
         self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None
@@ -256,8 +239,6 @@ class Site:
             If the source cannot be read, or the policy forbids the study's split or choice of rows.
         """
         refused = self.policy.refusal(complete=bool(complete), published=published is not None)
-        if published is not None and self._has_periods():
-            refused = Refusal("split-by-time")
         if refused:
             raise UsageError(f"site {self.name!r}: {refused}")
         rows = self.sorted_rows(complete)
@@ -290,10 +271,6 @@ class Site:
     def _split(self, rows: SortedRows, repeat: int) -> SiteTable:
         """Return the rows split by the site's own holdout."""
         return split_rows(rows, rows.sides(self.holdout, repeat))
-
-    def _has_periods(self) -> bool:
-        """Return whether rows are transactions, which are held out by time alone."""
-        return isinstance(self.source, Transactions)
 
     def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
         """Read, map, check and sort the rows that lack none of `complete`; raises as `read` does."""

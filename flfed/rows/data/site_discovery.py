@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import logging
-import os
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from flfed.errors import FlfedError
-from flfed.packages import check_module, check_package, roots, unknown_name_error
+from flfed.packages import SITES, check_module, check_package, import_file, roots, type_and_line, unknown_name_error
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.site import Site
@@ -133,36 +130,13 @@ def _importing(where: str) -> Iterator[None]:
         raise usage_error("rows.site.unimported", where=where, error=f"{kind}: {error}") from None
     except _IMPORT_ERRORS as error:
         # Its text is left out: code that reads a table on import may quote a cell.
-        raise usage_error("rows.site.unimported", where=where, error=_type_and_line(error)) from None
-
-
-def _type_and_line(error: BaseException) -> str:
-    """Return an error's type, with the line of an institution's code that failed, if any."""
-    ours = (f"{Path(__file__).parents[2]}{os.sep}", "<")  # a folder beside it may begin alike
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
-    kind = type(error).__name__
-    if not own:
-        return kind
-    return render("rows.site.line", error=kind, line=own[-1].lineno, file=Path(own[-1].filename).name)
+        raise usage_error("rows.site.unimported", where=where, error=type_and_line(error)) from None
 
 
 def _import_folder(folder: Path) -> Site:
     # By path and under a private name: another package called `sites` may be installed.
-    name = f"_flfed_sites.{folder.name}"
-    spec = importlib.util.spec_from_file_location(
-        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    if spec is None or spec.loader is None:
-        raise usage_error("rows.site.unloadable", folder=folder)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        # The next import must not find a module that failed halfway.
-        with _importing(str(folder)):
-            spec.loader.exec_module(module)
-    except FlfedError:
-        del sys.modules[name]
-        raise
+    with _importing(str(folder)):
+        module = import_file(folder / "__init__.py", f"{SITES}{folder.name}")
     return _module_site(module, str(folder))
 
 

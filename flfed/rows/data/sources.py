@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import os
 import sqlite3
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 from flfed.errors import UsageError, require_extra
+from flfed.packages import SITES, check_package, import_file, own_code
+from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.arrow_reader import read_plain_csv
-from flfed.rows.data.parsing.cells import OTHER_FORMAT, dates_written, refuse_cells, with_text_cells
-from flfed.rows.data.parsing.fields import check_date_format, with_text_names
+from flfed.rows.data.parsing.cells import with_text_cells
+from flfed.rows.data.parsing.fields import with_text_names
 from flfed.rows.data.parsing.limits import Limits, Reading
 from flfed.rows.data.parsing.parquet_and_excel import read_parquet, read_sheet
 from flfed.rows.data.parsing.queries import read_query
@@ -50,106 +55,87 @@ PARSER_SAYS = {"EOF inside string": "unclosed", "field larger": "long"}
 """Key of a refusal's reason by words of the parsers' errors, which have no codes."""
 
 
+Prepare = Callable[["pd.DataFrame"], "pd.DataFrame"]
+
+
 @dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Columns that a source computes, and rows that it leaves out.
+class Source:
+    """What all sources take.
 
     Parameters
     ----------
-    derive : mapping of a new column to an expression
-        Over the source's own columns; see `derived_columns`. Cells that are in `missing` are missing here too.
-        Example: `derive={"bmi": "weight / (height / 100) ** 2"}`.
-    where : str
-        Condition for the rows; see `rows_where`. Derived columns may be named. Example: `where="hospital == 'north'"`.
-    dates : mapping of an own column to a date format
-        Columns whose dates are not written as 2026-01-31, with the format that `Field` takes as `date`. They are read
-        before any expression is. Example: `dates={"discharged": "%d.%m.%Y"}`.
-    century : {0, 1900, 2000}
-        First of the hundred years that two digits of a year stand for, in all of `dates`; 0 refuses such a format
-        as ambiguous. Example: `century=2000`.
+    missing : tuple of str
+        Cells that mean "not known"; an empty cell always does. Example: `missing=("?",)`.
+    prepare : function (DataFrame) → DataFrame, optional
+        A function of the site's package that makes the table to be mapped of the source's own: it leaves rows out, or
+        adds columns. It gets texts without blanks around them, and None for a cell that is missing; opt-outs are taken
+        out before. The same table must always give the same result. Example: `prepare=adults_only`.
     limits : Limits
         Largest table that is read. Example: `limits=Limits(rows=50_000_000, cells=1_000_000_000)`.
     """
 
-    derive: Mapping[str, str] = field(default_factory=dict, hash=False)
-    where: str = ""
-    dates: Mapping[str, str] = field(default_factory=dict, hash=False)
-    century: Literal[0, 1900, 2000] = 0
+    missing: tuple[str, ...] = ()
+    prepare: Prepare | None = None
     limits: Limits = field(default_factory=Limits)
-    codes: Mapping[str, Sequence[object]] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    def knowing(self, codes: Mapping[str, Sequence[object]]) -> Self:
-        """Return the source with further codes for "not known", by own column, also for its expressions."""
-        made = replace(self)
-        object.__setattr__(made, "codes", codes)
-        return made
 
     def __post_init__(self) -> None:
-        """Refuse malformed expressions before a table is read."""
-        if not isinstance(self.where, str):
-            raise usage_error("rows.source.where", where=self.where)
+        """Refuse what is no function with a name, and other limits."""
         if not isinstance(self.limits, Limits):
             raise usage_error("rows.source.limits", limits=self.limits)
-        self._check_dates()
-        self._check_derive()
-        if not self.derive and not self.where:
-            return
-        # A source without expressions needs no pandas.
-        from flfed.rows.data.parsing.expressions import parse_expression
+        # A lambda has no name, by which a person approves it and another process finds it.
+        if self.prepare is not None and "<" in getattr(self.prepare, "__qualname__", "<"):
+            raise UsageError(f"prepare={self.prepare!r} must be a function with a name, of the site's package")
 
-        for name, expression in self.derive.items():
-            parse_expression(expression, f"derive[{name!r}]")
-        if self.where:
-            parse_expression(self.where, "where")
+    def read(self, folders: Folders) -> pd.DataFrame:
+        """Return the institution's own table, before `prepare`; relative paths are searched in `folders`."""
+        raise NotImplementedError
 
-    def _check_derive(self) -> None:
-        if not isinstance(self.derive, Mapping) or not all(
-            isinstance(text, str) and text for text in (*self.derive, *self.derive.values())
-        ):
-            raise usage_error("rows.source.derive", derive=self.derive)
+    def prepared(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return what `prepare` makes of the source's table, which is not changed.
 
-    def _check_dates(self) -> None:
-        if self.century not in (0, 1900, 2000):
-            raise usage_error("rows.source.century", century=self.century)
-        wrong = usage_error("rows.source.dates", dates=self.dates)
-        if not isinstance(self.dates, Mapping):
-            raise wrong
-        for name, form in self.dates.items():
-            if not (isinstance(name, str) and isinstance(form, str) and form):
-                raise wrong
-            check_date_format(f"dates[{name!r}]", form, century=self.century)
-
-    def _computes(self) -> bool:
-        """Return whether cells are read before the mapping does."""
-        return bool(self.derive or self.where or self.dates)
-
-    def selected(self, table: pd.DataFrame, missing: tuple[str, ...] = ()) -> pd.DataFrame:
-        """Return the chosen rows with text names and derived columns.
-
-        `missing` are the source's codes for "not known".
+        An error of the function is a UsageError with its type, file and line.
         """
-        table = with_text_names(with_text_cells(table))
-        if not self._computes():
-            return table
-        from flfed.rows.data.parsing.expressions import Scope, at_place, derived_columns, rows_where
+        import pandas as pd
 
-        scope = Scope(table, missing)
-        date_columns = {}
-        for name, form in self.dates.items():
-            with at_place("dates"):
-                texts = scope.column(name).texts
-            date_columns[name] = dates_written(texts, form, self.century)
-            refuse_cells(name, OTHER_FORMAT, date_columns[name].isna() & texts.notna())
-        selected = derived_columns(table.assign(**date_columns), self.derive, missing, self.codes)
-        if self.where:
-            selected = rows_where(selected, self.where, missing, self.derive, self.codes)
-        selected.attrs = table.attrs
-        return selected
+        if self.prepare is None:
+            return table
+        copy = table.copy(deep=False)
+        codes = set(plain_text(pd.Series(self.missing, dtype=object)))
+        for place in range(copy.shape[1]):
+            cells: Any = copy.iloc[:, place]  # its types know of no Series below
+            if cells.dtype == object:
+                cells = cells.map(lambda cell: (cell.strip() or None) if isinstance(cell, str) else cell)
+            elif not codes:
+                continue
+            copy.isetitem(place, cells.mask(plain_text(cells).isin(codes), None))
+        with own_code(f"prepare={self.prepare.__qualname__}"):
+            made = self.prepare(copy)
+        if not isinstance(made, pd.DataFrame):
+            raise UsageError(f"prepare={self.prepare.__qualname__} must return a DataFrame, not {type(made).__name__}")
+        return with_text_names(with_text_cells(made)).reset_index(drop=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for another process: a function of a site's folder crosses by folder and name."""
+        state = dict(vars(self))
+        if self.prepare is not None and (module := self.prepare.__module__).startswith(SITES):
+            package = ".".join(module.split(".")[:2])
+            state["prepare"] = (package, str(sys.modules[package].__file__), module, self.prepare.__qualname__)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of another process."""
+        if isinstance(state["prepare"], tuple):
+            package, file, module, name = state["prepare"]
+            if package not in sys.modules:
+                check_package(Path(file).parent)
+                import_file(Path(file), package)
+            state["prepare"] = attrgetter(name)(importlib.import_module(module))
+        vars(self).update(state)
 
 
 @dataclass(frozen=True)
-class Csv(Selection):
-    r"""A CSV file, read as text. Parameters as for `Selection`, and these.
+class Csv(Source):
+    r"""A CSV file, read as text. Parameters as for `Source`, and these.
 
     The mapping gives every cell its kind.
 
@@ -162,15 +148,13 @@ class Csv(Selection):
         Names, where the file has no header line. Example: `columns=("age", "sex")`.
     separator : str
         One sign between cells, or `"\s+"` for blanks. Example: `separator=";"`.
-    missing : tuple of str
-        Cells that mean "not known"; an empty cell always does. Example: `missing=("?",)`.
     encoding : str
         As Python names it. Example: `encoding="cp1252"`.
 
     Examples
     --------
     >>> from flfed import Csv
-    >>> source = Csv("ward.csv", separator=";", missing=("?",), where="age >= 18")
+    >>> source = Csv("ward.csv", separator=";", missing=("?",))
     >>> source.separator
     ';'
     """
@@ -178,7 +162,6 @@ class Csv(Selection):
     path: str
     columns: tuple[str, ...] | None = None
     separator: str = ","
-    missing: tuple[str, ...] = ()
     encoding: str = "utf-8-sig"
 
     def __post_init__(self) -> None:
@@ -201,7 +184,7 @@ class Csv(Selection):
 
     def read_compact(self, folders: Folders) -> pd.DataFrame:
         """Read the table as `read` does; the texts of a plain file stay in Arrow's columns."""
-        return self._read(folders, compact=not self._computes())
+        return self._read(folders, compact=self.prepare is None)
 
     def _read(self, folders: Folders, *, compact: bool) -> pd.DataFrame:
         import pandas as pd
@@ -232,7 +215,7 @@ class Csv(Selection):
         except LookupError:
             raise self._refusal(path, render("rows.source.unknown")) from None
         table.attrs[UNENDED] = not ended
-        return self.selected(table, self.missing)
+        return with_text_names(with_text_cells(table))
 
     def _plain_table(self, content: bytes, reading: Reading) -> pd.DataFrame | None:
         """Return the columns of a plain file; None where the careful reader has to examine it."""
@@ -273,42 +256,39 @@ class Csv(Selection):
 
 
 @dataclass(frozen=True)
-class Parquet(Selection):
-    """A Parquet file. Parameters as for `Selection`, and these.
+class Parquet(Source):
+    """A Parquet file. Parameters as for `Source`, and these.
 
     Parameters
     ----------
     path : str
         As for `Csv`. Example: `path="patients.parquet"`.
-    missing : tuple of str
-        As for `Csv`. Example: `missing=("unknown",)`.
 
     Examples
     --------
     >>> from flfed import Parquet
-    >>> Parquet("ward.parquet", where="age >= 18").where
-    'age >= 18'
+    >>> Parquet("ward.parquet").path
+    'ward.parquet'
     """
 
     path: str
-    missing: tuple[str, ...] = ()
 
     def read(self, folders: Folders) -> pd.DataFrame:
         """Read the table from the first of `folders` that has the file."""
         path = find_file(self.path, folders)
-        return self.selected(read_parquet(path, Reading(path, self.limits)), self.missing)
+        return with_text_names(with_text_cells(read_parquet(path, Reading(path, self.limits))))
 
     def read_compact(self, folders: Folders) -> pd.DataFrame:
         """Read the table as `read` does; its texts stay in Arrow's columns."""
-        if self._computes():
+        if self.prepare is not None:
             return self.read(folders)
         path = find_file(self.path, folders)
-        return self.selected(read_parquet(path, Reading(path, self.limits), compact=True), self.missing)
+        return with_text_names(with_text_cells(read_parquet(path, Reading(path, self.limits), compact=True)))
 
 
 @dataclass(frozen=True)
-class Excel(Selection):
-    """A sheet of an Excel file (extra `flfed[excel]`). Parameters as for `Selection`, and these.
+class Excel(Source):
+    """A sheet of an Excel file (extra `flfed[excel]`). Parameters as for `Source`, and these.
 
     Parameters
     ----------
@@ -316,8 +296,6 @@ class Excel(Selection):
         As for `Csv`. Example: `path="patients.xlsx"`.
     sheet : str
         Its name; default: the first one. Example: `sheet="2025"`.
-    missing : tuple of str
-        As for `Csv`. Example: `missing=("unknown",)`.
 
     Examples
     --------
@@ -328,7 +306,6 @@ class Excel(Selection):
 
     path: str
     sheet: str = ""
-    missing: tuple[str, ...] = ()
 
     def read(self, folders: Folders) -> pd.DataFrame:
         """Read the table from the first of `folders` that has the file."""
@@ -338,12 +315,12 @@ class Excel(Selection):
         if self.sheet:
             refusal = render("rows.source.sheet", path=path, sheet=self.sheet)
         table = read_sheet(path, self.sheet, Reading(path, self.limits), refusal)
-        return self.selected(table, self.missing)
+        return with_text_names(with_text_cells(table))
 
 
 @dataclass(frozen=True)
-class Sql(Selection):
-    """A query on a database. Parameters as for `Selection`, and these.
+class Sql(Source):
+    """A query on a database. Parameters as for `Source`, and these.
 
     Parameters
     ----------
@@ -354,8 +331,6 @@ class Sql(Selection):
         Environment variable that holds the SQLAlchemy URL, password included; or, with
         `_FILE` appended, the path of a file that holds it. A site package holds no password.
         Example: `url_variable="WARD_DATABASE"`.
-    missing : tuple of str
-        As for `Csv`. Example: `missing=("unknown",)`.
     limits : Limits
         Smaller than a file's, since the size of a result is not known in advance: 2 million rows, 32 million cells
         and 500 MB. Example: `limits=Limits(rows=20_000_000, cells=200_000_000, seconds=7_200)`.
@@ -369,7 +344,6 @@ class Sql(Selection):
 
     query: str
     url_variable: str = "FLFED_SITE_URL"
-    missing: tuple[str, ...] = ()
     limits: Limits = field(default=Limits(rows=2_000_000, cells=32_000_000, bytes=500_000_000), kw_only=True)
 
     def read(self, folders: Folders) -> pd.DataFrame:
@@ -382,7 +356,7 @@ class Sql(Selection):
                 table = read_query(connection, self.query, Reading("the site's database query", self.limits))
         except sqlalchemy.exc.SQLAlchemyError as error:
             raise usage_error("rows.source.query", reason=_why_failed(error)) from None
-        return self.selected(table, self.missing)
+        return with_text_names(with_text_cells(table))
 
     def reach(self) -> None:
         """Connect to the database, and close the connection."""
@@ -436,15 +410,13 @@ class Sql(Selection):
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
-    """A table in memory, for notebooks, research sites and tests.
+class Frame(Source):
+    """A table in memory, for notebooks, research sites and tests. Parameters as for `Source`, and this.
 
     Parameters
     ----------
     table : DataFrame
         Rows and columns as the institution has them. Example: `table=df`.
-    missing : tuple of str
-        As for `Csv`. Example: `missing=("unknown",)`.
 
     Examples
     --------
@@ -455,7 +427,6 @@ class Frame:
     """
 
     table: pd.DataFrame
-    missing: tuple[str, ...] = ()
 
     def read(self, folders: Folders) -> pd.DataFrame:
         """Return a copy of the table."""
@@ -477,9 +448,6 @@ def _why_failed(error: Exception) -> str:
     if getattr(driver, "sqlite_errorcode", None) == sqlite3.SQLITE_TOOBIG:
         return render("rows.source.cell", bytes=LONGEST_CELL)
     return type(error).__name__
-
-
-Source = Csv | Parquet | Excel | Sql | Frame
 
 
 def reach(source: object, folders: Folders) -> None:

@@ -18,12 +18,11 @@ from flfed.paths import write_private
 from flfed.rows.data.findings.oddities import EMPTY, foreign_rows, missing_cells, oddities, spelling
 from flfed.rows.data.holdout import Holdout, SortedRows
 from flfed.rows.data.mapping import plain_text
+from flfed.rows.data.origin import as_rows
 from flfed.rows.data.parsing.fields import Field, Finding
 from flfed.rows.data.policy import width_in_words
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable, split_rows
-from flfed.rows.data.sources import Selection
-from flfed.rows.data.transactions import Transactions
 from flfed.spreadsheet import csv_text
 from flfed.words import counted, render
 
@@ -93,6 +92,7 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     UsageError
         If the table cannot be read at all.
     """
+    site = as_rows(site)
     raw, table, findings, schema = site.examine()
     findings = [*findings, *_unfit_identifiers(table, schema, site)]
     missing = missing_cells(table, schema)
@@ -100,6 +100,10 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     lines += [
         Line(finding.column, False, _broken(finding)) for finding in findings if finding.column not in schema.columns
     ]
+    if site.source.prepare is not None and not site.prepared_table(compact=True).equals(raw):
+        lines.insert(
+            0, Line("table", False, f"{site.source.prepare.__qualname__} gives another table each time it runs")
+        )
     features = len(schema.features())
     mapped = sum(missing[name] < len(table) for name in schema.features())
     # A table that breaks a rule is not split: further checks would speak of other rows.
@@ -227,10 +231,8 @@ def _broken(finding: Finding) -> str:
 def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
     """Check the number of rows and classes, and note the site's settings."""
     lines = _side_lines((len(opened.training), opened.holdout_rows), site)
-    if isinstance(site.source, Transactions):
-        lines += [Line(owner, True, render("findings.check.feed")) for owner in site.source.feeds]
-    if isinstance(site.source, Selection) and site.source.where:
-        lines.append(_note("table", render("findings.check.where", where=site.source.where)))
+    if site.source.prepare is not None:
+        lines.append(_note("table", f"its rows are those that {site.source.prepare.__qualname__} gives"))
     # Without a salt, anybody who knows a row can compute its hash.
     if isinstance(site.holdout, Holdout) and not site.holdout.salt:
         lines.append(_note("table", render("findings.check.salt")))

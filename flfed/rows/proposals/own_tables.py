@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import linecache
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import count
-from keyword import iskeyword
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,11 +20,10 @@ from flfed.packages import frames_folder
 from flfed.rows.data.findings.oddities import foreign_rows
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import valueless_cells
-from flfed.rows.data.parsing.expressions import LONGEST
 from flfed.rows.data.parsing.fields import SHEETS, Entry, Field, plain_name, site_name, where_names_stand
 from flfed.rows.data.parsing.limits import Limits, Reading
 from flfed.rows.data.parsing.text_files import NoTable, content_of, table_format
-from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Source
+from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Prepare, Source
 from flfed.rows.proposals.cells import MISSING, is_number_text
 from flfed.rows.proposals.columns import UNLISTED
 from flfed.rows.proposals.tables import column_named, columns_by_name
@@ -39,8 +38,8 @@ LONGEST_NAME = 60
 LEAST_OF_SITE = 50
 """Least rows of a site that is cut from a table; smaller ones become one site together."""
 MOST_SITES = 200
-OF_CLASS = "of_a_class"
-"""Derived column for the rows of some classes, where one expression would be too long."""
+WIDTH = 116
+"""Longest line of a package's text."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,14 @@ class OwnTable:
     source : Csv, Parquet, Excel, Sql or Frame
     table : DataFrame
         As the source gives it.
+    conditions : tuple of str
+        Python expressions over `table` that its rows fulfil, of those in the source.
     """
 
     title: str
     source: Source
     table: pd.DataFrame
+    conditions: tuple[str, ...] = ()
 
     def with_table(self, table: pd.DataFrame, **changes: Any) -> OwnTable:
         """Return some rows of the table, which its source reads with `changes`."""
@@ -68,6 +70,12 @@ class OwnTable:
         else:
             source = replace(self.source, **changes)
         return replace(self, source=source, table=table)
+
+    def where(self, condition: str, rows: pd.Series) -> OwnTable:
+        """Return the `rows` that fulfil a condition, which the source leaves out by a function of its package."""
+        conditions = (*self.conditions, condition)
+        table = self.table[rows.to_numpy(dtype=bool)].reset_index(drop=True)
+        return replace(self.with_table(table, prepare=choose_rows(conditions)), conditions=conditions)
 
     def column(self, word: str, option: str) -> str:
         """Return the column that a word names; see `column_named`."""
@@ -87,13 +95,17 @@ def cut_by(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
         large = [str(value) for value in counts.index if counts[value] >= LEAST_OF_SITE]
         if len(large) > MOST_SITES:
             raise usage_error("proposals.sites.many", by=by, values=len(large))
-        column = as_written(named)
-        parts += [_part(own, value, f"{column} == {value!r}", {}, cells == value) for value in large]
+        for value in large:
+            chosen = own.where(_among(named, own.table[named][cells == value]), cells == value)
+            parts.append(replace(chosen, title=value))
         rest = int(cells.notna().sum() - counts[large].sum())
-        # Rare names are not written down: `where` excludes the large ones instead.
+        # Rare names are not written down: the large ones are left out instead.
         if rest >= LEAST_OF_SITE and large:
             others = cells.notna() & ~cells.isin(large)
-            parts.append(_part(own, UNLISTED, *_none_of(column, [*large, *absent], own.table.columns), others))
+            named_rows = plain_text(own.table[named]).isin([*large, *absent])
+            column = f"table[{named!r}]"
+            condition = f"{column}.notna() & ~{_among(named, own.table[named][named_rows])}"
+            parts.append(replace(own.where(condition, others), title=UNLISTED))
         else:
             left_out += rest
         left_out += int(cells.isna().sum())
@@ -121,57 +133,39 @@ def refuse_one_site(tables: Sequence[OwnTable], by: str, parts: Sequence[OwnTabl
     raise usage_error("proposals.sites.lone", by=by, values=len(counts), least=LEAST_OF_SITE)
 
 
-def _none_of(column: str, values: Sequence[str], taken: Iterable[object]) -> tuple[str, dict[str, str]]:
-    """Return an expression for the rows that have none of some values, with the columns that it needs.
-
-    More values than one expression may hold are in derived columns.
-    """
-    parts: list[list[str]] = [[]]
-    for value in values:
-        if parts[-1] and sum(len(repr(one)) + 2 for one in (column, *parts[-1], value)) > LONGEST - len(" not in ()"):
-            parts.append([])
-        parts[-1].append(value)
-    none = [f"{column} not in {tuple(part)!r}" for part in parts]
-    if len(none) == 1:
-        return none[0], {}
-    free = (name for number in count(1) if (name := f"elsewhere_{number}") not in set(taken))
-    derive = dict(zip(free, none, strict=False))
-    return " and ".join(f"{name} == 1" for name in derive), derive
+def _among(name: str, cells: pd.Series) -> str:
+    """Return the expression that a column has one of some cells."""
+    values = [cell.strip() if isinstance(cell, str) else cell for cell in cells.unique().tolist()]
+    column = f"table[{name!r}]"
+    if not all(isinstance(value, (str, int, float)) for value in values):
+        column, values = f"{column}.astype(str)", list(map(str, values))
+    lines = [f"{value!r}," for value in dict.fromkeys(values)]
+    line = f"{column}.isin([{' '.join(lines).removesuffix(',')}])"
+    if len(line) <= WIDTH - len("    table = table[table[''].notna() & ~]") - len(name):
+        return line
+    whole = "".join(f"        {value}\n" for value in lines)
+    return f"{column}.isin([\n{whole}    ])"
 
 
-def _part(own: OwnTable, value: str, where: str, derive: Mapping[str, str], rows: pd.Series) -> OwnTable:
-    """Return the rows for which `where` holds, as a table of their own."""
-    table = own.table[rows.to_numpy(dtype=bool)].reset_index(drop=True)
-    return replace(own.with_table(table, where=where, derive=derive), title=value)
-
-
-def as_written(name: str) -> str:
-    """Return the name of a column in an expression.
-
-    Examples
-    --------
-    >>> as_written("age"), as_written("blood pressure")
-    ('age', "column('blood pressure')")
-    """
-    # Python takes "ﬁrm" for "firm", and no keyword for a name.
-    plain = name.isascii() and name.isidentifier() and not iskeyword(name)
-    return name if plain else f"column({name!r})"
+def choose_rows(conditions: Sequence[str]) -> Prepare:
+    """Return the function of a site's package that leaves out the rows of other sites; `inspect` finds its text."""
+    steps = "".join(f"    table = table[{condition}]\n" for condition in conditions)
+    text = f'def rows_of_site(table):\n    """Return the rows of this site."""\n{steps}    return table\n'
+    file = f"<rows of site {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    scope: dict[str, Any] = {"__name__": __name__}
+    exec(compile(text, file, "exec"), scope)
+    made: Prepare = scope["rows_of_site"]
+    return made
 
 
 def with_classes(own: OwnTable, target: str, classes: Sequence[str]) -> OwnTable:
     """Return a table of some classes only with a source that reads just its rows."""
-    if isinstance(own.source, Frame):
-        return own
-    column = as_written(own.column(target, "target"))
-    wanted = f"{column} in {tuple(classes)!r}"
-    source = own.source
-    where = f"{wanted} or missing({column})"
-    if source.where:
-        where = f"{source.where} and ({where})"
-    if len(where) > LONGEST:
-        source = replace(source, derive={**source.derive, OF_CLASS: wanted})
-        where = f"{source.where} and {OF_CLASS} == 1"
-    return replace(own, source=replace(source, where=where))
+    named = own.column(target, "target")
+    texts = plain_text(own.table[named])
+    known = texts.isin(classes) | texts.str.casefold().isin(MISSING)
+    condition = f"table[{named!r}].isna() | {_among(named, own.table[named][known])}"
+    return own.where(condition, pd.Series(True, index=own.table.index))
 
 
 def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:

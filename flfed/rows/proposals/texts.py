@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import shutil
 import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import tomli_w
@@ -140,7 +142,9 @@ def site_text(site: Site, comments: Mapping[str, str]) -> str:
     parts = (site, site.source, site.holdout, *site.mapping.values())
     used = {type(part).__name__ for part in parts if is_dataclass(part)}
     title = render("proposals.file.site")
-    head = f'"""{title}"""\n\nfrom flfed import {", ".join(sorted(used))}\n\nsite = Site(\n'
+    prepare = site.source.prepare
+    code = f"\n\n{inspect.getsource(prepare)}\n" if prepare else ""
+    head = f'"""{title}"""\n\nfrom flfed import {", ".join(sorted(used))}\n{code}\nsite = Site(\n'
     return head + "".join(f"    {line}\n" for line in body) + ")\n"
 
 
@@ -224,6 +228,8 @@ def _literal(value: Any) -> str:
     if isinstance(value, tuple):
         end = "," if len(value) == 1 else ""
         return f"({', '.join(map(_literal, value))}{end})"
+    if isinstance(value, FunctionType):
+        return value.__name__
     return _call(value) if is_dataclass(value) else repr(value)
 
 

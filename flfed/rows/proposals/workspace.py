@@ -491,9 +491,9 @@ def _same_sides(site: Site, schema: Schema, before: Site) -> bool:
 
 def _find_test_rows(site: Site, schema: Schema) -> np.ndarray:
     """Return a mask of a site's holdout rows, in the order of the source."""
-    source = site.source_knowing(schema)
     folders = (site.folder,) if site.folder else ()
-    table = map_table(source.read(folders), schema, site.mapping, source.missing)[0]
+    raw = site.source.prepared(site.source.read(folders))
+    table = map_table(raw, schema, site.mapping, site.source.missing)[0]
     return site.holdout.split(table, schema)[1]
 
 

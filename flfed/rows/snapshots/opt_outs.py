@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import ConfigDict
 
+from flfed.errors import UsageError
 from flfed.files import read_private
 from flfed.rows.data import datasets
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Folders, Frame, Part
-from flfed.rows.data.transactions import Raw, Transactions
+from flfed.rows.data.sources import Frame, Part, Source
 from flfed.words import usage_error
 
 if TYPE_CHECKING:
@@ -106,9 +106,6 @@ class Excluded:
     def applied(self, site: Site) -> tuple[Site, Exclusion]:
         """Return the site without these people's rows, and counts of the effect. The table is read.
 
-        Transactions are removed before any window looks back, also from a feed that has the column:
-        nobody's figures count theirs.
-
         Raises
         ------
         UsageError
@@ -117,15 +114,14 @@ class Excluded:
         # A package with code of its own would bypass the removal.
         if type(site).inspect is not Site.inspect:
             raise usage_error("rows.optout.code", site=site.name)
-        source = site.source
+        if site.source.prepare is not None and not datasets.load(site.dataset).schema.group:
+            # Which rows are whose is not known after it.
+            raise UsageError(
+                f"site {site.name!r}: prepare={site.source.prepare.__qualname__} and people who opted out go together "
+                f"only where the schema of dataset {site.dataset!r} names a group"
+            )
         table, out = self._find_rows(site)
-        rows = _rows_of(source, table, ~out)
-        left: Frame | Transactions = rows
-        if isinstance(source, Transactions):
-            # These people are also removed from the histories of windows.
-            folders = datasets.load(site.dataset).folders(site.folder)
-            feeds = {by: self._feed(feed, source, folders) for by, feed in source.feeds.items()}
-            left = replace(source, source=rows, feeds=feeds)
+        left = _rows_of(site.source, table, ~out)
         people = plain_text(table[self.column][out]).nunique()
         counted = Exclusion(len(self.identifiers), int(people), int(out.sum()), self.sha256())
         return replace(site, source=left), counted
@@ -136,17 +132,15 @@ class Excluded:
         Raises
         ------
         UsageError
-            If the site's own table does not have the column once, is not read from its source, or is of transactions,
-            whose windows look back on others' rows too.
+            If the site's own table does not have the column once, or is not read from its source.
         """
-        if type(site).inspect is not Site.inspect or isinstance(site.source, Transactions):
+        if type(site).inspect is not Site.inspect:
             raise usage_error("rows.optout.single", site=site.name, dataset=site.dataset)
         return replace(site, source=_rows_of(site.source, *self._find_rows(site)))
 
     def _find_rows(self, site: Site) -> tuple[pd.DataFrame, np.ndarray]:
-        """Return a site's table and a mask of these people's rows [rows]; of transactions before any window."""
-        source = site.source.source if isinstance(site.source, Transactions) else site.source
-        table = source.read(datasets.load(site.dataset).folders(site.folder))
+        """Return a site's table and a mask of these people's rows [rows]."""
+        table = site.source.read(datasets.load(site.dataset).folders(site.folder))
         if (table.columns == self.column).sum() != 1:
             # The line is not quoted: if the name was forgotten, it is a person's identifier.
             raise usage_error("rows.optout.column", site=site.name, dataset=site.dataset)
@@ -155,17 +149,8 @@ class Excluded:
     def _theirs(self, cells: pd.Series) -> np.ndarray:
         return plain_text(cells).isin(self.identifiers).to_numpy(dtype=bool)
 
-    def _feed(self, feed: Raw, source: Transactions, folders: Folders) -> Raw:
-        """Return an owner's history without these people, or unchanged if it does not have their column."""
-        named = {own: name for name, own in source.columns.items()}
-        column = named.get(self.column, self.column)
-        table = feed.read(folders)
-        if column not in table.columns:
-            return feed
-        return _rows_of(feed, table, ~self._theirs(table[column]))
 
-
-def _rows_of(source: Raw | Transactions, table: pd.DataFrame, selection: np.ndarray) -> Frame:
+def _rows_of(source: Source, table: pd.DataFrame, selection: np.ndarray) -> Frame:
     """Return some rows of a source's table."""
     kind = Part if isinstance(source, Part) else Frame
-    return kind(table[selection].reset_index(drop=True), source.missing)
+    return kind(table[selection].reset_index(drop=True), missing=source.missing, prepare=source.prepare)

@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +24,12 @@ from flfed.files import folder_locked, read_private, write_whole
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.mapping import empty_cells
-from flfed.rows.data.origin import Origin, SourceRows, as_rows, read_once, source_rows
+from flfed.rows.data.origin import Origin, SourceRows, as_rows, source_rows
 from flfed.rows.data.parsing.cells import table_of
 from flfed.rows.data.parsing.fields import Finding
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
-from flfed.rows.data.transactions import Transactions
 from flfed.rows.snapshots.opt_outs import Excluded, Exclusion, Resting
 from flfed.words import flfed_error, render, usage_error
 
@@ -61,8 +61,12 @@ class Frozen:
         who opted out, or are new; None where there are none.
     file, file_sha256 : str
         The Parquet file beside it, and the hash of its bytes.
-    periods : str
-        Of transactions: the hash of the holdout, whose periods chose the rows. Else empty.
+    prepare : str
+        Name of the package's function that made the table; empty without.
+    code_sha256 : str
+        Of the package's Python files; empty where the site has no folder.
+    code_at : str
+        Time of the first snapshot by this code, as `at`.
     origin : Origin or None
         Hashes that do not depend on the dataset's name; None in snapshots of an earlier version, or where the
         site's package has code of its own.
@@ -79,7 +83,9 @@ class Frozen:
     excluded: Exclusion | None
     file: str
     file_sha256: str
-    periods: str = ""
+    prepare: str = ""
+    code_sha256: str = ""
+    code_at: str = ""
     resting: Resting | None = None
     origin: Origin | None = None
     withheld_sha256: str = ""
@@ -95,6 +101,7 @@ class Frozen:
     def from_json(cls, record: Any) -> Frozen:
         """Parse `frozen.json`, or raise KeyError, TypeError or ValueError."""
         later: dict[str, Any] = {"resting": None, "origin": None, "withheld-sha256": ""}
+        later |= {"prepare": "", "code-sha256": "", "code-at": ""}
         record = {**later, **record}  # earlier versions had no such keys
         facts = {one.name: record[one.name.replace("_", "-")] for one in fields(cls)}
         frozen = _READER.validate_json(json.dumps(facts), strict=True)
@@ -135,9 +142,8 @@ class Prepared:
     @classmethod
     def of(cls, site: Site, excluded: Excluded | None) -> Prepared:
         """Read a site's table; raise as `Site.inspect` does, and for the first rule that the table breaks."""
-        whole = read_once(site)
-        left, counted = (whole, None) if excluded is None else excluded.applied(whole)
-        served = as_rows(left)
+        whole = as_rows(site)
+        served, counted = (whole, None) if excluded is None else excluded.applied(whole)
         table, findings, schema = served.inspect()
         if findings:
             raise findings[0].error()
@@ -159,17 +165,27 @@ class Prepared:
         """Return the hash of the canonical rows."""
         return rows_sha256(self.table)
 
+    def _code(self, folder: Path, at: str) -> dict[str, str]:
+        """Return the facts about the package's code."""
+        function = self.site.source.prepare
+        code = {"prepare": function.__qualname__ if function else "", "code_sha256": code_sha256(self.site)}
+        with suppress(UsageError):  # a damaged snapshot is replaced
+            before = read_facts(self.site, folder)
+            if before is not None and before.code_sha256 == code["code_sha256"]:
+                at = before.code_at
+        return {**code, "code_at": at}
+
     def write(self, folder: Path, at: datetime.datetime | None = None) -> Frozen:
         """Write the rows, replacing the old snapshot last."""
         whole = _as_parquet(self.table)
         withheld = b"" if self.withheld is None else _as_parquet(self.withheld)
-        moment = at or now_utc()
+        moment = (at or now_utc()).astimezone(datetime.UTC).isoformat(timespec="seconds")
         file_sha256 = _sha256(whole)
         origin = None if self.source is None else self.source.origin
         frozen = Frozen(
             site=self.site.name, dataset=self.site.dataset, rows=len(self.table), sha256=self.sha256(),
-            schema_sha256=self.schema.sha256(), at=moment.astimezone(datetime.UTC).isoformat(timespec="seconds"),
-            excluded=self.excluded, resting=self.resting, periods=_periods(self.site),
+            schema_sha256=self.schema.sha256(), at=moment,
+            excluded=self.excluded, resting=self.resting, **self._code(folder, moment),
             file=_file_name(file_sha256), file_sha256=file_sha256,
             origin=origin, withheld_sha256=_sha256(withheld),
         )  # fmt: skip
@@ -189,6 +205,16 @@ class Prepared:
                 write_whole(own / name, content)
             _remove_others(own, files)
         return frozen
+
+
+def code_sha256(site: Site) -> str:
+    """Return the hash of the Python files of a site's package, "" where it has no folder."""
+    if site.folder is None:
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(site.folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(site.folder)}\x1e{path.stat().st_size}\x1e".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _remove_others(folder: Path, names: Collection[str]) -> None:
@@ -279,9 +305,6 @@ class FrozenSite(Site):
             raise _refused(self, render("rows.unserved.schema"))
         return table, findings, schema
 
-    def _has_periods(self) -> bool:
-        return bool(self.snapshot.periods)
-
 
 def load(site: Site, folder: Path) -> FrozenSite:
     """Return the site, served from its snapshot.
@@ -297,7 +320,7 @@ def load(site: Site, folder: Path) -> FrozenSite:
     ------
     UsageError
         If there is no snapshot yet; if it is damaged, cut short, another site's or another
-        schema's; if others than its owner may read it; or if it holds the transactions of other periods.
+        schema's; or if others than its owner may read it.
     """
     own = folder / site.dataset
     schema = datasets.load(site.dataset).schema
@@ -307,7 +330,8 @@ def load(site: Site, folder: Path) -> FrozenSite:
         frozen = _facts(site, own)
         if frozen is None:
             raise _nothing(site)
-        _refuse_other(site, frozen, schema)
+        if frozen.schema_sha256 != schema.sha256():
+            raise _refused(site, render("rows.unserved.schema"))
         origin = frozen.origin
         rows = None
         withheld_bytes = b""
@@ -326,14 +350,6 @@ def load(site: Site, folder: Path) -> FrozenSite:
     settings = {one.name: getattr(site, one.name) for one in fields(Site)}
     settings |= {"source": Part(table), "mapping": {}, "also": {}}
     return FrozenSite(**settings, snapshot=frozen, source_rows=rows, withheld=withheld)
-
-
-def _refuse_other(site: Site, frozen: Frozen, schema: Schema) -> None:
-    """Refuse a snapshot of another schema or other periods than the site has now."""
-    if frozen.schema_sha256 != schema.sha256():
-        raise _refused(site, render("rows.unserved.schema"))
-    if frozen.periods != _periods(site):
-        raise _refused(site, render("rows.unserved.periods"))
 
 
 def _tables(
@@ -374,13 +390,6 @@ def _nothing(site: Site) -> UsageError:
 
 def _refused(site: Site, why: str) -> UsageError:
     return usage_error("rows.snapshot.unserved", site=site.name, dataset=site.dataset, reason=why)
-
-
-def _periods(site: Site) -> str:
-    """Return the hash of the periods that chose transactions, else ""."""
-    if isinstance(site, FrozenSite):
-        return site.snapshot.periods
-    return hashlib.sha256(repr(site.holdout).encode()).hexdigest() if isinstance(site.source, Transactions) else ""
 
 
 def _sha256(content: bytes) -> str:

@@ -79,7 +79,7 @@ def read_dates(texts: Sequence[str | None], form: str, rows: np.ndarray) -> tupl
 
     if form:
         written = pd.Series(list(texts), dtype=object)
-        dates = dates_written(written, form, 0)
+        dates = pd.to_datetime(written, format=form, errors="coerce").astype("datetime64[ns]")
         return dates.to_numpy(), (dates.isna() & written.notna()).to_numpy(), OTHER_FORMAT
     # A year alone, or year and month, would be read as its first day: a date must name a day.
     days = Texts(list(texts))
@@ -97,34 +97,6 @@ def refuse_cells(column: str, rule: str, bad: np.ndarray | pd.Series) -> None:
     """Raise the error of a column and a rule where `bad` cells [rows] break it."""
     if many := int(bad.sum()):
         raise TableError(column, rule, many)
-
-
-def dates_written(texts: pd.Series, form: str, century: int) -> pd.Series:
-    """Parse a column's dates in one format; NaT where missing, or where a text is none [rows].
-
-    Parameters
-    ----------
-    texts : Series of str or None
-    form : str
-        As `Field.date`.
-    century : int
-        First of the hundred years that two digits of a year stand for; 0 where all four are written.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> days = dates_written(pd.Series(["29-Feb-68", "31-Feb-06", None]), "%d-%b-%y", 2000)
-    >>> str(days[0].date()), int(days.isna().sum())
-    ('2068-02-29', 2)
-    """
-    import pandas as pd
-
-    dates = pd.to_datetime(texts, format=form, errors="coerce")
-    if century:
-        # Python takes 69 for 1969. A day that the chosen century does not have is no date.
-        years = century + (dates.dt.year - century) % 100
-        dates = pd.to_datetime({"year": years, "month": dates.dt.month, "day": dates.dt.day}, errors="coerce")
-    return dates.astype("datetime64[ns]")
 
 
 def _shifted(texts: Sequence[str | None], dates: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -111,11 +111,8 @@ def own_name(entry: Entry) -> str | None:
     return entry.column if isinstance(entry, Field) else entry
 
 
-def check_date_format(where: str, form: str, *, century: int = 0) -> None:
-    """Refuse a date format without a day, month or year, or with a time zone.
-
-    Two digits of a year need a `century`.
-    """
+def check_date_format(where: str, form: str) -> None:
+    """Refuse a date format without a day, month or four digits of a year, or with a time zone."""
     # Day and month of this moment cannot be confused.
     moment = datetime(2021, 11, 23)
     try:
@@ -124,7 +121,7 @@ def check_date_format(where: str, form: str, *, century: int = 0) -> None:
         whole = False
     if not whole or "%z" in form or "%Z" in form:
         raise usage_error("rows.field.date", where=where, form=form)
-    if not century and re.search(r"(?<!%)(?:%%)*%[yx]", form):
+    if re.search(r"(?<!%)(?:%%)*%[yx]", form):
         # Python takes 68 for 2068 and 69 for 1969.
         raise usage_error("rows.field.year", where=where, form=form)
 

@@ -23,13 +23,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from flfed.errors import count_in_words
-from flfed.rows.data.parsing.cells import refuse_cells
-from flfed.rows.data.parsing.fields import NOT_NUMBER
 from flfed.rows.data.parsing.limits import TEXT_GRACE, Reading
-from flfed.words import render, usage_error
+from flfed.words import render
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 _MAGIC: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old-excel"),
@@ -324,44 +322,6 @@ def widths_of(content: bytes, encoding: str, separators: Sequence[str]) -> dict[
         if len(widths) == 1 and widths != {1}:
             width_by_separator[separator] = widths.pop()
     return width_by_separator
-
-
-def cells_of(path: Path, member: str = "") -> pd.DataFrame:
-    """Return the cells of a CSV file as texts.
-
-    Parameters
-    ----------
-    path : Path
-    member : str
-        Where `path` is a zip file or a wheel: the file in it, which may be compressed by gzip (`.gz`).
-
-    Raises
-    ------
-    UsageError
-        If `path` is no such file.
-    """
-    import pandas as pd
-
-    source: Any = path
-    how: dict[str, Any] = {"encoding": "utf-8-sig"}
-    if member:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                source = io.BytesIO(archive.read(member))
-        except (zipfile.BadZipFile, KeyError):
-            raise usage_error("rows.text.member", path=path, member=member) from None
-        how = {"compression": "gzip"} if member.endswith(".gz") else {}
-    cells: pd.DataFrame = pd.read_csv(source, dtype=str, keep_default_na=False, **how)
-    return cells
-
-
-def numbers_of(cells: pd.DataFrame, name: str) -> pd.Series:
-    """Return a column as numbers; an empty cell is missing, any other that is no number raises TableError."""
-    import pandas as pd
-
-    numbers = pd.to_numeric(cells[name], errors="coerce")
-    refuse_cells(name, NOT_NUMBER, numbers.isna() & (cells[name].str.strip() != ""))
-    return numbers
 
 
 CHECKED = 1000
