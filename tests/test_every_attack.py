@@ -1,6 +1,9 @@
-"""What every attack of the listing keeps: the rules of `flfed.testing`; and that several run side by side."""
+"""What every attack of the listing keeps, and that several run side by side."""
 
-from dataclasses import replace
+import inspect
+import math
+import re
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,8 +11,8 @@ import pytest
 
 from flfed.errors import UsageError
 from flfed.registry import load, names
-from flfed.rows.attacks.canaries import Canaries
-from flfed.rows.comparison.attack_runner import Attacked, attack
+from flfed.rows.comparison.attack_runner import Attacked, Finding, attack
+from flfed.rows.data.policy import Policy
 from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import compute_one_by_one, run_client, stacked_compute
 from flfed.rows.training.private_noise import Protection
@@ -17,10 +20,11 @@ from flfed.rows.training.requests import run_client_by
 from flfed.study.plan import PrivateSteps
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
-from flfed.testing.at_sites import ATTACK_RULES, AttackSubject, check_attack
-from flfed.testing.rules import RuleBroken, keep
+from flfed.testing.rules import Subject, are_same, the_docstring_names_a_source, the_signature_is_the_config_schema
 
 ATTACKS = names("attack")
+MANY = 10**6
+"""A cell minimum that no test table has."""
 QUICK: dict[str, dict[str, Any]] = {
     "canaries": {"coins": 40}, "gradient-inversion": {"records": 12}, "membership-inference": {"shadows": 4},
 }  # fmt: skip
@@ -40,67 +44,93 @@ def test_there_are_four_attacks():
     assert ATTACKS == ["canaries", "gradient-inversion", "membership-inference", "summary-reconstruction"]
 
 
-@pytest.mark.parametrize("rule", ATTACK_RULES, ids=lambda rule: rule.__name__)
-@pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_keeps_every_rule_of_the_contract(name, rule, attacked):
-    keep(rule, AttackSubject(kind=load("attack", name), settings=QUICK.get(name, {}), attacked=attacked))
+@dataclass(frozen=True, kw_only=True)
+class AttackSubject(Subject):
+    """An attack, with an open site and a model of it."""
+
+    attacked: Attacked
+
+    def findings(self, attacked: Attacked | None = None) -> tuple[Finding, ...]:
+        """Return what a new one finds."""
+        return run_client(self.make().findings(attacked or self.attacked))
 
 
-def broken(**parts: Any) -> type[Any]:
-    """Return canaries that differ in some parts."""
-    return type("Canaries", (Canaries,), {"__doc__": Canaries.__doc__, **parts})
+@pytest.fixture(params=ATTACKS)
+def subject(request: pytest.FixtureRequest, attacked: Attacked) -> AttackSubject:
+    name = request.param
+    return AttackSubject(kind=load("attack", name), settings=QUICK.get(name, {}), attacked=attacked)
 
 
-def changed(**fields: Any) -> Any:
-    """Return a `findings` whose finding has other fields."""
-
-    def findings(self: Any, given: Attacked) -> Any:
-        found = yield from Canaries.findings(self, given)
-        return tuple(replace(finding, **fields) for finding in found)
-
-    return findings
+def test_an_attack_says_its_source_and_takes_what_a_study_may_set(subject: Subject) -> None:
+    the_docstring_names_a_source(subject)
+    the_signature_is_the_config_schema(subject)
 
 
-def forgetful(self: Any, given: Attacked) -> Any:
-    """Find something else each time."""
-    found = yield from Canaries.findings(self, given)
-    FORGOTTEN.append(len(FORGOTTEN))
-    return tuple(replace(finding, rows=finding.rows + len(FORGOTTEN)) for finding in found)
+def test_the_docstring_says_what_leaves(subject: Subject) -> None:
+    """An attack's figures leave the site: whoever allows it reads what they reveal."""
+    assert "Reveals:" in (inspect.getdoc(subject.kind) or "")
 
 
-def scribbling(self: Any, given: Attacked) -> Any:
-    """Write into the model."""
-    given.arrays["bias"][0] += 1
-    return (yield from Canaries.findings(self, given))
+def test_it_finds_what_it_names(subject: AttackSubject) -> None:
+    """A reader looks a figure up by the attack's name and its metrics."""
+    name = re.sub(r"(?<!^)(?=[A-Z])", "-", subject.kind.__name__).lower()
+    findings = subject.findings()
+    assert findings
+    for finding in findings:
+        assert finding.attack == name
+        assert finding.metric in subject.kind.metrics
+    assert len({finding.metric for finding in findings}) == len(findings)
 
 
-def careless(self: Any, given: Attacked) -> Any:
-    """Tell of few rows, too."""
-    found = yield from Canaries.findings(self, given)
-    return tuple(replace(finding, rows=finding.rows or 3) for finding in found)
+def test_a_value_lies_in_its_interval(subject: AttackSubject) -> None:
+    """A figure without an interval says more than is known.
+
+    That of a bound ends where the bound is.
+    """
+    for finding in subject.findings():
+        right = finding.low <= finding.value and (math.isnan(finding.high) or finding.value <= finding.high)
+        assert right
+        assert finding.method and finding.rows > 0
+        assert finding.says.endswith(".")
 
 
-def loose(self: Any, coins: int) -> None:
-    """Ask for coins without a default."""
+def test_it_is_beyond_a_promise_where_its_interval_is(subject: AttackSubject) -> None:
+    """The verdict is the lower limit against the promise, and without a promise there is none."""
+    for promised in (None, (1e-6, 0.0), (50.0, 0.0)):
+        for finding in subject.findings(replace(subject.attacked, promised=promised)):
+            right = finding.beyond == (finding.low > finding.promise)
+            assert right
+            silent = promised is not None or math.isnan(finding.promise)
+            assert silent
 
 
-FORGOTTEN: list[int] = []
-BROKEN = {
-    "the_docstring_names_a_source": broken(__doc__="Reveals: nothing."),
-    "the_docstring_says_what_leaves": broken(__doc__="Source: none."),
-    "the_signature_is_the_config_schema": broken(__init__=loose), "it_finds_what_it_names": broken(metrics=("other",)),
-    "a_value_lies_in_its_interval": broken(findings=changed(low=9.0)),
-    "it_is_beyond_a_promise_where_its_interval_is": broken(findings=changed(beyond=True)),
-    "the_same_seed_gives_the_same_figures": broken(findings=forgetful),
-    "the_model_is_left_as_it_was": broken(findings=scribbling),
-    "of_few_rows_no_figure_leaves_an_institution": broken(findings=careless),
-}  # fmt: skip
+def test_the_same_seed_gives_the_same_figures(subject: AttackSubject) -> None:
+    """An audit can be repeated, and a repetition reveals no more."""
+    one = subject.findings()
+    other = subject.findings()
+    assert repr(one) == repr(other)
 
 
-@pytest.mark.parametrize("rule", ATTACK_RULES, ids=lambda rule: rule.__name__)
-def test_an_attack_that_breaks_a_rule_is_told_by_that_rule(rule, attacked):
-    with pytest.raises(RuleBroken, match=rule.__name__.replace("_", " ")):
-        check_attack(BROKEN[rule.__name__], attacked, {"coins": 40})
+def test_the_model_is_left_as_it_was(subject: AttackSubject) -> None:
+    """The arrays are the caller's, who attacks them again or sends them on."""
+    before = {name: value.copy() for name, value in subject.attacked.arrays.items()}
+    subject.findings()
+    assert are_same(before, subject.attacked.arrays)
+
+
+def test_of_few_rows_no_figure_leaves_an_institution(subject: AttackSubject) -> None:
+    """A figure of fewer rows than the cell minimum reveals people.
+
+    The finding says why there is none.
+    """
+    work = subject.attacked.session
+    site = replace(work.site, policy=Policy(disclosure="institution", cell_minimum=MANY))
+    strict = SiteSession(site, work.study, table=work.table, protection=work.protection)
+    for finding in subject.findings(replace(subject.attacked, session=strict)):
+        figures = finding.value, finding.low, finding.high
+        nothing = all(map(math.isnan, figures)) and not finding.rows
+        assert nothing
+        assert finding.says.startswith("No figure: ")
 
 
 def test_attacks_side_by_side_find_what_each_finds_alone(attacked):

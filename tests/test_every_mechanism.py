@@ -1,37 +1,241 @@
-"""What every mechanism of the listing promises: the rules are in `flfed.testing`, for other packages' too."""
+"""What every mechanism of the listing promises, and what a study may ask for."""
 
 import inspect
+import math
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from flfed import registry
 from flfed.errors import UsageError
 from flfed.federation.server.preflight import check
 from flfed.registry import load, names
-from flfed.study.plan import Plan
+from flfed.rows.features.encode import Encoded
+from flfed.rows.models.logistic import Logistic
+from flfed.rows.training.private_fit import private_fit
+from flfed.rows.training.private_noise import SeededNoise
+from flfed.rows.training.requests import FitRequest
+from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import WITHOUT_IMPORT, Study
-from flfed.testing import MECHANISM_RULES, RuleBroken, Subject, check_mechanism, keep
+from flfed.study.template import StudyTemplate
+from flfed.testing.rules import Subject, the_docstring_names_a_source, the_signature_is_the_config_schema
+from flfed.updates.accounting import Release, epsilon
+from flfed.updates.arrays import Arrays
 from flfed.updates.mechanism import Mechanism, mechanism_of, uncharged_outputs
 from flfed.updates.privacy.record_dp import RecordDp
 from flfed.updates.privacy.site_dp import SiteDp
+from flfed.words import render
+
+DTYPES = ("float64", "float32")
+ROUNDS = 3
+STEPS = 4
+SITES = 12
+ROWS = 20
+CLOSE = 1e-9
+PLAN = Plan(steps=STEPS)
+
 
 MECHANISMS = names("mechanism")
+OURS = {
+    "record-dp": {"epsilon": 0.5, "clip": 0.01, "sampling": 1.0, "unit": "row"},
+    "site-dp": {"noise": 2.0, "clip": 30.0},
+}
+"""Other settings, with which the contract holds too."""
 
 
-@pytest.mark.parametrize("rule", MECHANISM_RULES, ids=lambda rule: rule.__name__)
-@pytest.mark.parametrize("name", MECHANISMS)
-def test_a_mechanism_keeps_every_rule_of_the_contract(name, rule):
-    keep(rule, Subject(load("mechanism", name)))
+@pytest.fixture(params=[*((name, {}) for name in MECHANISMS), *OURS.items()], ids=str)
+def subject(request: pytest.FixtureRequest) -> Subject:
+    name, settings = request.param
+    return Subject(load("mechanism", name), settings)
 
 
-def test_the_listing_has_our_two_and_every_rule_says_why_there_is_one():
-    assert {"record-dp", "site-dp"} <= set(MECHANISMS)
-    assert len(MECHANISM_RULES) >= 12
-    assert all(len(inspect.getdoc(rule).split()) > 5 for rule in MECHANISM_RULES)
+def test_a_mechanism_says_its_source_and_takes_what_a_study_may_set(subject: Subject) -> None:
+    the_docstring_names_a_source(subject)
+    the_signature_is_the_config_schema(subject)
+
+
+def test_it_builds_on_mechanism(subject: Subject) -> None:
+    """A run asks it what `Mechanism` answers.
+
+    What it does not change has the answer there.
+    """
+    assert issubclass(subject.kind, Mechanism)
+
+
+def test_the_docstring_names_a_guarantee_and_its_neighbours(subject: Subject) -> None:
+    """A promise says against whom it holds and which two tables look alike.
+
+    So does the lack of one.
+    """
+    text = inspect.getdoc(subject.kind) or ""
+    assert "Guarantee:" in (inspect.getdoc(subject.kind) or "")
+    assert "neighbours" in text.partition("Guarantee:")[2].lower()
+
+
+def test_its_promise_is_what_its_rounds_spend(subject: Subject) -> None:
+    """The accountant's ε of all rounds is the promised one: a run never spends more than it says."""
+    made = subject.make()
+    promise = made.promise(PLAN, ROUNDS)
+    release = made.round_release(PLAN, ROUNDS)
+    steps = made.private_steps(PLAN, ROUNDS)
+    if promise is None:
+        assert release is None
+        assert made.spent(PLAN, ROUNDS, 1) is None
+        return
+    possible = 0 < promise.delta < 1 and 0 < promise.epsilon < math.inf
+    assert possible
+    if release is not None:
+        every = epsilon([release] * ROUNDS, promise.delta)
+        assert every <= promise.epsilon + CLOSE
+    if steps is not None:
+        taken = Release(steps.noise, steps.sampling, PLAN.steps)
+        assert release is not None
+        assert release == taken
+        promised_steps = (promise.noise, promise.sampling, promise.unit, promise.steps)
+        really = (steps.noise, steps.sampling, steps.unit, PLAN.steps * ROUNDS)
+        assert promised_steps == really
+
+
+def test_spending_grows_from_nothing_to_the_promise(subject: Subject) -> None:
+    """A run that ends early has spent no more than was promised, and no round is free."""
+    made = subject.make()
+    promise = made.promise(PLAN, ROUNDS)
+    if promise is None:
+        return
+    spent = [made.spent(PLAN, ROUNDS, number) for number in range(ROUNDS + 1)]
+    assert spent[0] == 0
+    assert all(a < b for a, b in pairwise(spent))
+    assert abs(spent[-1] - promise.epsilon) <= CLOSE
+    quick = [made.spent(PLAN, ROUNDS, number, quick=True) for number in range(ROUNDS + 1)]
+    low = [number for number in range(ROUNDS + 1) if quick[number] < spent[number] - CLOSE]
+    assert not low
+
+
+def test_a_row_moves_a_step_by_its_clip_at_most(subject: Subject) -> None:
+    """With and without any one row, the summed gradients of a step are within the clip that is promised."""
+    made = subject.make()
+    steps = made.private_steps(PLAN, ROUNDS)
+    promise = made.promise(PLAN, ROUNDS)
+    if steps is None:
+        return
+    clip = (promise or steps).clip
+    whole = _summed(steps, np.arange(ROWS))
+    apart = [_apart(whole, _summed(steps, np.delete(np.arange(ROWS), row))) for row in range(ROWS)]
+    assert max(apart) <= clip * (1 + CLOSE)
+
+
+def test_a_site_moves_the_mean_by_its_clip_at_most(subject: Subject) -> None:
+    """With and without any one site's update, means over the sites asked are within `clip / asked`."""
+    made = subject.make()
+    deltas = _deltas()
+    whole = _merged(made, deltas, 0.0)
+    promise = made.promise(PLAN, ROUNDS)
+    if whole is None or promise is None:
+        return
+    most = 0.0
+    for site in deltas:
+        without = {other: delta for other, delta in deltas.items() if other != site}
+        most = max(most, _apart(whole, _merged(made, without, 0.0) or {}))
+    bound = promise.clip / SITES
+    assert most <= bound * (1 + CLOSE)
+    assert list(whole) == list(_like())
+
+
+def test_the_mean_has_the_noise_of_the_promise(subject: Subject) -> None:
+    """Draws of one are what a deviation of `noise * clip / asked` makes of them, in every coordinate."""
+    made = subject.make()
+    still, noisy = (_merged(made, _deltas(), draw) for draw in (0.0, 1.0))
+    promise = made.promise(PLAN, ROUNDS)
+    if still is None or noisy is None or promise is None:
+        return
+    expected = promise.noise * promise.clip / SITES
+    gap = max(float(np.abs(noisy[name] - still[name] - expected).max()) for name in still)
+    assert gap <= CLOSE * expected
+
+
+def test_one_site_is_not_judged_by_the_others(subject: Subject) -> None:
+    """Where a site is hidden, an update set aside for the others' norms would reveal it, by more than its clip."""
+    made = subject.make()
+    promise = made.promise(PLAN, ROUNDS)
+    if promise is not None and promise.unit == "site":
+        assert made.refuses_by_norm is False
+
+
+def test_it_says_what_is_not_in_its_promise(subject: Subject) -> None:
+    """Whoever believes the promise reads beside it every release without noise."""
+    study = _study()
+    made = subject.make()
+    uncharged_sentences = made.uncharged(study)
+    needed = list(uncharged_outputs(study))
+    if made.round_release(study.plan, study.rounds) is not None:
+        needed.append(render("mechanisms.uncharged.budgets"))
+    lacking = [sentence for sentence in needed if sentence not in uncharged_sentences]
+    assert not lacking
+    texts = [*uncharged_sentences, *subject.make().warnings(study, SITES)]
+    assert all(isinstance(text, str) and text.strip().endswith(".") for text in texts)
+
+
+def _study() -> Study:
+    """Return a study that every mechanism should take.
+
+    It names none, as another package's may not be installed.
+    """
+    study = Study.parse(StudyTemplate(name="checked", dataset="none", rounds=ROUNDS).text())
+    return replace(study.replace({"plan.steps": STEPS}), privacy=replace(study.privacy, name="checked"))
+
+
+def _rows(selection: np.ndarray) -> Encoded:
+    """Return rows of a real task, some of them far out, without those that are left out."""
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(ROWS, 4)) * rng.choice([0.1, 1.0, 50.0], size=(ROWS, 1))
+    y = rng.integers(0, 2, ROWS)
+    return Encoded(x=x[selection], y=y[selection].astype(float), weight=np.ones(len(selection)))
+
+
+def _summed(steps: PrivateSteps, selection: np.ndarray) -> Arrays:
+    """Return the summed gradient of one step over all of some rows, without its noise."""
+    bare = replace(steps, noise=0.0, sampling=1.0)
+    plan = Plan(steps=1, lr=1.0)
+    rng = np.random.default_rng(9)
+    arrays = {"weight": rng.normal(size=(4, 1)), "bias": rng.normal(size=1)}
+    request = FitRequest(
+        model=Logistic(), task="binary", arrays=arrays, rows=_rows(selection), plan=plan, lr=1.0,
+        rng=rng, private=bare, chance=SeededNoise(rng), delta=True,
+    )  # fmt: skip
+    return {name: -len(selection) * value for name, value in private_fit(request).arrays.items()}
+
+
+def _like() -> Arrays:
+    return {"weight": np.zeros((4, 2)), "bias": np.zeros(2)}
+
+
+def _deltas() -> dict[str, Arrays]:
+    """Return updates of which some are far longer than any bound, and one is nothing."""
+    rng = np.random.default_rng(10)
+    scales = [0.0, 1e-3, *rng.lognormal(0, 3, SITES - 2)]
+    deltas = {}
+    for n, scale in enumerate(scales):
+        deltas[f"site-{n:02d}"] = {name: scale * rng.normal(size=value.shape) for name, value in _like().items()}
+    return deltas
+
+
+def _merged(made: Any, deltas: Mapping[str, Arrays], draw: float) -> Arrays | None:
+    merged: Arrays | None = made.merged(
+        deltas, plan=PLAN, rounds=ROUNDS, asked=SITES, normals=lambda count: np.full(count, draw)
+    )
+    return merged
+
+
+def _apart(a: Arrays, b: Arrays) -> float:
+    """Return the L2 norm of the difference over all arrays together."""
+    return math.sqrt(sum(float(np.square(a[name] - b[name]).sum()) for name in a))
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_IMPORT.keys() - {"none"}))
@@ -45,102 +249,12 @@ def test_a_private_study_is_parsed_without_numpy():
     assert done.stdout.strip() == "False"
 
 
-def test_ours_keep_the_contract_with_other_settings_too():
-    check_mechanism(RecordDp, {"epsilon": 0.5, "clip": 0.01, "sampling": 1.0, "unit": "row"})
-    check_mechanism(SiteDp, {"noise": 2.0, "clip": 30.0})
-
-
 @pytest.mark.parametrize("mechanism", [Mechanism(), RecordDp(unit="row", delta=1e-4), RecordDp(), SiteDp()])
 def test_what_a_ledger_counts_is_told_without_the_accountant_as_the_promise_has_it(mechanism: Mechanism):
     plan = Plan(steps=4)
     release, promise = mechanism.round_release(plan, 3), mechanism.promise(plan, 3)
     told = None if release is None else (promise.unit, promise.delta)
     assert mechanism.charged(plan, 3) == told == Mechanism.charged(mechanism, plan, 3)
-
-
-# One for each rule, that breaks it and none before it.
-
-
-class Unbased:
-    """Source: none. Guarantee: none; neighbours: none."""
-
-
-class Unsourced(RecordDp):
-    """Guarantee: none; neighbours are tables."""
-
-
-class Vague(RecordDp):
-    """Guarantee: all is safe. Source: none."""
-
-
-class Loose(RecordDp):
-    """Source: none. Guarantee: none; neighbours: none."""
-
-    def __init__(self, clip: float = 1.0) -> None:
-        super().__init__(clip=clip)
-
-
-class Tabular(RecordDp):
-    """Source: none. Guarantee: none; neighbours: none."""
-
-
-class Boasting(RecordDp):
-    """Source: none. Guarantee: half of what it spends; neighbours: tables."""
-
-    def promise(self, plan, rounds):
-        made = super().promise(plan, rounds)
-        return replace(made, epsilon=made.epsilon / 2)
-
-
-class Flat(RecordDp):
-    """Source: none. Guarantee: all is spent at once; neighbours: tables."""
-
-    def spent(self, plan, rounds, asked, *, quick=False):
-        return super().spent(plan, rounds, rounds)
-
-
-class Loud(RecordDp):
-    """Source: none. Guarantee: of half the clip; neighbours: tables."""
-
-    def promise(self, plan, rounds):
-        return replace(super().promise(plan, rounds), clip=self.clip / 2)
-
-
-class Long(SiteDp):
-    """Source: none. Guarantee: of half the norm that updates have; neighbours: sites."""
-
-    def merged(self, deltas, **given):
-        return SiteDp(noise=self._noise(given["rounds"]), clip=2 * self.clip).merged(deltas, **given)
-
-
-class Quiet(SiteDp):
-    """Source: none. Guarantee: of more noise than there is; neighbours: sites."""
-
-    def merged(self, deltas, *, normals, **given):
-        return super().merged(deltas, normals=lambda count: 0.6 * normals(count), **given)
-
-
-class Judging(SiteDp):
-    """Source: none. Guarantee: whom the others' norms leave; neighbours: sites."""
-
-    refuses_by_norm = True
-
-
-class Silent(RecordDp):
-    """Source: none. Guarantee: without its reserve; neighbours: tables."""
-
-    def uncharged(self, study):
-        return super().uncharged(study)[1:]
-
-
-def test_every_rule_is_broken_by_one_that_breaks_only_it(monkeypatch: pytest.MonkeyPatch):
-    broken = (Unbased, Unsourced, Loose, Vague, Tabular, Boasting, Flat, Loud, Long, Quiet, Judging, Silent)
-    for rule, kind in zip(MECHANISM_RULES, broken, strict=True):
-        # Where a class is defined, all that its file imports comes along: this file's is not what is looked at.
-        monkeypatch.setattr(kind, "__module__", "flfed.rows.data.site" if kind is Tabular else RecordDp.__module__)
-        with pytest.raises(RuleBroken) as told:
-            check_mechanism(kind)
-        assert rule.__name__.replace("_", " ") in str(told.value), (rule, str(told.value))
 
 
 # What a study may ask for.
@@ -263,6 +377,6 @@ def test_another_packages_mechanism_is_listed_built_and_kept(tmp_path: Path, mon
     installed(tmp_path, "even_clip", source, "[flfed.mechanism]\neven-clip = even_clip:EvenClip\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert "even-clip" in names("mechanism") and "even-clip" in registry.others("mechanism")
-    check_mechanism(load("mechanism", "even-clip"))
+    the_docstring_names_a_source(Subject(load("mechanism", "even-clip")))
     made = mechanism_of(Study.parse(STUDY).replace({"privacy.name": "even-clip", "privacy.clip": 0.25}))
     assert made.private_steps(Plan(steps=2), 1).clip == 0.25

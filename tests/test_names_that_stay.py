@@ -91,7 +91,7 @@ OFFERED = {
 """What public objects offer, by their class."""
 EXTENDED = "strategy model metric mechanism codec attack split statistic"
 """Kinds of things that other packages bring under the entry points `flfed.KIND`, as sites do under `flfed.site`."""
-CHECKS = "check_attack check_codec check_mechanism check_metric check_model check_site check_strategy"
+CHECKS = "check_metric check_model check_site check_strategy"
 TABLES = "audit comparison event metric run run_site sent series summary"
 TARGETS = "demo app style lint format test fast proof bench pictures docs tutorials case-studies site"
 MARKERS = "slow servers browser studies alone proof"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from flwr.app import Message
 
 from flfed.updates.strategies.fedavg import FedAvg, to_record
 
@@ -63,33 +62,6 @@ class Inventive(FedAvg):
     def aggregate_train(self, server_round, replies):
         updated, metrics = super().aggregate_train(server_round, replies)
         return (to_record(self._incoming), metrics) if updated is None else (updated, metrics)
-
-
-class Scribbling(FedAvg):
-    """Writes into the caller's settings, as Flower's own does. Source: none."""
-
-    def configure_train(self, server_round, arrays, config, grid):
-        config["server-round"] = server_round
-        return super().configure_train(server_round, arrays, config, grid)
-
-
-class Sharing(FedAvg):
-    """Puts one record into every message. Source: none."""
-
-    def configure_train(self, server_round, arrays, config, grid):
-        messages = super().configure_train(server_round, arrays, config, grid)
-        one = messages[0].content
-        return [
-            Message(one, dst_node_id=m.metadata.dst_node_id, message_type=m.metadata.message_type) for m in messages
-        ]
-
-
-class Joint(FedAvg):
-    """Divides by the norm over a whole stack. Source: none."""
-
-    @classmethod
-    def client_terms(cls, settings):
-        return (lambda w, anchor: (w - anchor) / (w - anchor).norm(),)
 
 
 class Forgetful(FedAvg):

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from flfed.rows.evaluation.bootstrap import Replicates, drawn_weights, left_out_weights, replicate, units_of
-from flfed.rows.evaluation.scoring import metrics_of
+from flfed.rows.evaluation.scoring import example, metrics_of
 from flfed.rows.evaluation.weighted_metrics import add_up
 from flfed.rows.metrics.average_precision_score import AveragePrecisionScore
 from flfed.rows.metrics.brier_score_loss import BrierScoreLoss
 from flfed.rows.metrics.calibration_in_the_large_error import CalibrationInTheLargeError
-from flfed.testing.at_sites import example
 
 TASKS = ("binary", "multi-class", "regression")
 DRAWS = 1200

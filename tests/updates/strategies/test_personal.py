@@ -9,7 +9,7 @@ import torch
 from flfed.errors import UsageError
 from flfed.federation.server.preflight import check
 from flfed.study.study import Study
-from flfed.testing.strategies import check_strategy
+from flfed.testing import check_strategy
 from flfed.updates.arrays import shapes_of
 from flfed.updates.extra import own_terms
 from flfed.updates.messages.fields import MalformedMessage
