@@ -12,7 +12,6 @@ import pandas as pd
 import tomli_w
 
 from flfed import Study
-from flfed.federation.engines.engine import find_sites
 from flfed.rows.data import datasets, site_discovery
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.site import study_table
@@ -132,17 +131,6 @@ def boosting_of(
     """Return the rows of sites as codes, 70 of 100 to train on; with a least number of rows and two outcomes a code."""
     training = np.random.default_rng(seed).random(sum(part.rows for part in parts)) < share
     return coded_boosting(layout, parts, training, most=most, least=least, outcomes=outcomes)
-
-
-def repeat_of(name: str, repeat: int) -> tuple[Boosting, np.ndarray]:
-    """Return the rows of a study's sites as codes, split as in a repeat of its run, and as XGBoost takes them."""
-    study = Study.load(name)
-    layout = study_layout(study, datasets.load(study.dataset.name).schema)
-    tables = [study_table(study, site, repeat) for site in find_sites(study)]
-    sides = [(table.training, table.holdout("test")) for table in tables]
-    parts = [coded(pd.concat(both), layout) for both in sides]
-    training = np.concatenate([np.arange(len(one) + len(other)) < len(one) for one, other in sides])
-    return coded_boosting(layout, parts, training), plain_inputs(joined(parts), layout).astype(np.float32)
 
 
 def coded_boosting(

@@ -28,7 +28,6 @@ from tests.cli.test_every_help import ALL
 from tests.golden.golden_files import GOLDEN, HERE
 
 ROOT = Path(__file__).parents[1]
-Json = dict[str, Any]
 
 COMMANDS = {
     "demo": (), "app": (), "predict": ("--json",), "audit": ("--json",), "study list": ("--json",), "study new": (),

@@ -25,7 +25,6 @@ from flfed.records.ledger import Ledger, LockedLedger
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 
-DAY = datetime.date(2026, 11, 20)
 Members = dict[str, bytes]
 
 

@@ -60,7 +60,6 @@ event = "event"
 by = "treat"
 """
 BY_TREATMENT = Survival(time="days", event="event", by="treat")
-ENDS = ("survival", "low", "high")
 
 
 @cache

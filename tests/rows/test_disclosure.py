@@ -27,8 +27,6 @@ from flfed.summaries.summary import ColumnLayout, Layout, Summary, fit_encoder, 
 from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.summarise import SummariseReply
 
-LEAKS = ("leaks", "leaks_known")
-
 
 def number(name: str, bins: int) -> ColumnLayout:
     cells = (*(f"bin {i}" for i in range(bins)), "missing")

@@ -44,8 +44,6 @@ SEED = int(os.environ.get("FLFED_FUZZ_SEED", "20261128"))
 MESSAGES = int(os.environ.get("FLFED_FUZZ", "0"))
 SUITE, PROOF = 1_000, 100_000
 """Messages at the border: in the suite, and as a proof. At whole gates it is a fiftieth."""
-SPEED = 150e-6
-"""Seconds for a message at the border, at most."""
 
 
 @pytest.fixture(autouse=True)
