@@ -166,13 +166,12 @@ def print_left_out(report: Report) -> None:
 
 
 def _print_validation(report: Report) -> None:
-    """Print a validated model at each site, and the updates that are due."""
+    """Print a validated model at each site."""
     if not report.get(VALIDATION):
         return
-    from flfed.records.sections.unseen_sites import advised_updates, validated_sites  # with charts, and so pandas
+    from flfed.records.sections.unseen_sites import validated_sites  # with charts, and so pandas
 
     _print_section(validated_sites(report))
-    _print_section(advised_updates(report))
 
 
 def _print_section(section: Section | None) -> None:

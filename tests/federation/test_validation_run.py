@@ -15,7 +15,6 @@ from flfed.export.model_folder import SharedModel
 from flfed.export.predict import predict_site
 from flfed.export.run_folder import export
 from flfed.federation.server.run import Result, run
-from flfed.records.sections.unseen_sites import advised_updates
 from flfed.records.statistics.odd_sites import AUC
 from flfed.rows.data import datasets
 from flfed.study.study import Study
@@ -96,27 +95,6 @@ def made(number: int, table: pd.DataFrame) -> pd.DataFrame:
         odds = odds - np.log(ODDS)
     happens = rng.random(len(table)) < 1 / (1 + np.exp(-odds))
     return table.assign(y=np.where(happens, "yes", "no"))
-
-
-def test_the_advice_names_the_sites_whose_odds_are_wrong_by_three(small_sites: MakeSites, new, tmp_path: Path):
-    sites = small_sites(4, rows=2000, change=made)
-    file = tmp_path / "true.csv"
-    file.write_text("name,value,unit\nintercept,-1.5,\nx1,0.04,mm\nx2,0.8,\n")
-    # No package serves this dataset, so that the study would cut a table of its own.
-    study = Study.load(new("small", file, "made")).replace({"dataset.partition": None})
-    result = run(study, sites=sites)
-    section = advised_updates(result.report)
-    assert section is not None
-    named = [
-        site for site in (f"site-{n:02d}" for n in range(1, 5)) if any(f"At {site} " in line for line in section.says)
-    ]
-    assert named == list(WRONG)
-    for site in WRONG:
-        intercept, _ = figures(result)[site]["updates"]
-        assert intercept["due"]
-        assert abs(intercept["intercept"] + np.log(ODDS)) < 0.25
-        assert intercept["after"] < intercept["before"]
-        assert intercept["slope-low"] < 1 < intercept["slope-high"]
 
 
 def test_what_needs_training_is_refused_in_a_sentence(small_sites: MakeSites, new, tmp_path: Path):

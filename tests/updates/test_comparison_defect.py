@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 
-from flfed.summaries.score_bins import RecalibrationFigure
 from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.messages.compare import CalibrationFigure, CompareReply, Figure, GroupFigure
 
@@ -56,19 +55,3 @@ def test_calibration_with_an_impossible_interval_is_a_fault(value, low, high, re
 def test_a_slope_that_stands_twice_is_a_fault():
     slope = CalibrationFigure(name="slope", value=1.0, low=0.9, high=1.1, variance=0.1, method="Wald")
     assert "twice" in str(comparison_defect(dataclasses.replace(comparison(), calibration=(slope, slope))))
-
-
-@pytest.mark.parametrize(("changes", "reason"), [
-    ({}, None),
-    ({"low": NAN}, "recalibration intercept has an impossible interval"),
-    ({"after": float("inf")}, "recalibration intercept has an impossible interval"),
-    ({"low": NAN, "method": "withheld: few"}, None),
-    ({"slope_low": NAN, "slope_high": NAN, "slope_after": NAN}, None),
-])  # fmt: skip
-def test_an_update_without_a_reason_has_its_numbers(changes, reason):
-    numbers = dict.fromkeys(("intercept", "slope", "before", "after", "value", "low", "high", "beyond"), 0.1)
-    sound = {**numbers, "slope_after": 1.0, "slope_low": 0.5, "slope_high": 1.5, "method": ""}
-    update = RecalibrationFigure(**{"name": "intercept", **sound, **changes})
-    reply = dataclasses.replace(comparison(num_examples=0), recalibration=(update,))
-    assert comparison_defect(reply, trained=False) == reason
-    assert comparison_defect(reply) == "its numbers of rows are impossible"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection
 from itertools import chain
 from typing import get_args
 
 from flfed.refusals import LONGEST
-from flfed.registry import kebab
 from flfed.rows.comparison.arms import OWN_SAME, PAIRS, STARTED
 from flfed.rows.comparison.incumbent import ARM as INCUMBENT
 from flfed.rows.comparison.incumbent import PAIR as INCUMBENT_PAIR
@@ -17,7 +15,7 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.evaluation.scoring import list_study_metrics
 from flfed.study.study import Study
 from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES
-from flfed.summaries.score_bins import LEAST_SPREAD, UPDATES, RecalibrationFigure
+from flfed.summaries.score_bins import LEAST_SPREAD
 from flfed.updates.messages.compare import LEAST_ROWS, MOST_SITES, ROWS_IN_CLEAR, TRAINED, CalibrationName, least_rows
 from flfed.updates.parts.part import Border, histogram_section
 from flfed.updates.sections import (
@@ -77,7 +75,6 @@ def comparison(border: Border, schema: Schema, least: int) -> Sections:
         **groups(study, schema),
         **importance(border),
         **calibration(study),
-        **recalibration(study),
     }
 
 
@@ -175,18 +172,6 @@ def calibration(study: Study) -> Sections:
     figures = {name: number(nan=True) for name in ("value", "low", "high", "variance")}
     fields = {"name": one_of(names), **figures, "method": text(WORDS, SENTENCE)}
     return {"calibration": Columns(fields=fields, longest=len(names), distinct="name")}
-
-
-def recalibration(study: Study) -> Sections:
-    """Return the section of a validated model's updates.
-
-    There is none where the study does not ask for calibration.
-    """
-    if study.train or not study.compare.calibration:
-        return {}
-    figures = {kebab(one.name): number(nan=True) for one in dataclasses.fields(RecalibrationFigure)}
-    names = {"name": one_of(UPDATES), "method": text(WORDS, SENTENCE)}
-    return {"recalibration": Columns(fields={**figures, **names}, longest=len(UPDATES), distinct="name")}
 
 
 def importance(border: Border) -> Sections:

@@ -16,7 +16,7 @@ from flfed.rows.evaluation.calibration import Calibration
 from flfed.rows.evaluation.intervals import Estimate
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.session import SiteSession
-from flfed.summaries.score_bins import GroupFigure, RecalibrationFigure, RowScores
+from flfed.summaries.score_bins import GroupFigure, RowScores
 from flfed.updates.aggregation.losses import RowLoss
 from flfed.updates.messages.compare import (
     CalibrationFigure,
@@ -30,7 +30,7 @@ from flfed.updates.messages.train import Offset, Scores, TrainReply, small
 
 Rounding = Callable[[float], float]
 """Returns the outbound figure."""
-Rounded = TypeVar("Rounded", Figure, GroupFigure, CalibrationFigure, RecalibrationFigure)
+Rounded = TypeVar("Rounded", Figure, GroupFigure, CalibrationFigure)
 
 
 def choose_rounding(session: SiteSession) -> Rounding:
@@ -182,8 +182,7 @@ def rounded_comparison(reply: CompareReply) -> CompareReply:
     arms = _round_each(reply.arms, three_digits)
     differences = _round_each(reply.differences, three_digits)
     calibration = _round_each(reply.calibration, three_digits)
-    recalibration = _round_each(reply.recalibration, three_digits)
-    return replace(reply, arms=arms, differences=differences, calibration=calibration, recalibration=recalibration)
+    return replace(reply, arms=arms, differences=differences, calibration=calibration)
 
 
 def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
@@ -202,7 +201,6 @@ def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
         importance=(),
         withheld=tuple(WithheldColumn(column=column, method=method) for column in columns),
         calibration=_without_numbers(reply.calibration, method),
-        recalibration=_without_numbers(reply.recalibration, method),
         masked=None,
     )
 
@@ -248,7 +246,6 @@ def redact_comparison(session: SiteSession, comparison: SiteComparison) -> Compa
         ),
         withheld=tuple(WithheldColumn(column=o.column, method=o.method) for o in comparison.importance if o.method),
         calibration=_calibration_of(comparison.calibration, rounding),
-        recalibration=_round_each(comparison.recalibration, rounding),
     )
 
 

@@ -288,5 +288,4 @@ def select_requested(run: RunSetting, reply: CompareReply, groups: Collection[tu
         importance=tuple(one for one in reply.importance if one.column in columns),
         withheld=tuple(one for one in reply.withheld if one.column in columns),
         calibration=reply.calibration if compare.calibration else (),
-        recalibration=() if run.study.train or not compare.calibration else reply.recalibration,
     )

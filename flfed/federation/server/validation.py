@@ -54,7 +54,7 @@ def _defect(site: str, reply: CompareReply) -> Refusal | None:
 
 
 def _record(run: FederatedRun, replies: CompareReplies) -> None:
-    """Record AUC and calibration by site with their means, and the updates of the model that are due."""
+    """Record AUC and calibration by site with their means."""
     own = run.recorder.shared_as.own(replies)
     calibration = (calibrations(replies, run.recorder.shared_as) or {"sites": {}})["sites"]
     sites = {}
@@ -62,7 +62,6 @@ def _record(run: FederatedRun, replies: CompareReplies) -> None:
         areas = [one for one in reply.arms if one.metric == AUC]
         if site in calibration and areas:
             sites[site] = _site(reply, areas[0], calibration[site])
-            sites[site]["updates"] = [{**_numbers(vars(one)), "due": one.is_due} for one in reply.recalibration]
     summary: dict[str, Any] = {"model-sha256": run.study.start_sha256, "sites": {}}
     if sites:
         summary |= describe_left_out(sites)
@@ -92,8 +91,3 @@ def _site(reply: CompareReply, area: Figure, calibration: dict[str, Any]) -> dic
 def _with_reason(of: dict[str, Any]) -> dict[str, Any]:
     figure = {name: of[name] for name in ("value", "low", "high")}
     return figure if of["value"] is not None else figure | {"reason": of["method"]}
-
-
-def _numbers(of: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of an update for JSON."""
-    return {name.replace("_", "-"): finite(value) if isinstance(value, float) else value for name, value in of.items()}

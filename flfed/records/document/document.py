@@ -33,7 +33,7 @@ from flfed.records.section import Section, divide
 from flfed.records.sections import answer as answers
 from flfed.records.sections.gains import are_known, at_the_ends, by_size, gains, references, score_in_use
 from flfed.records.sections.statistic import estimates, survival
-from flfed.records.sections.unseen_sites import advised_updates, unseen_sites, validated_sites
+from flfed.records.sections.unseen_sites import unseen_sites, validated_sites
 from flfed.records.statistics import importances, noised_scores
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import sentence_case, with_interval
@@ -229,7 +229,6 @@ SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     figures,
     lambda content: unseen_sites(content.shown.report),
     lambda content: validated_sites(content.shown.report),
-    lambda content: advised_updates(content.shown.report),
     evidence.sites,
     evidence.table_1,
     by_round,

@@ -12,7 +12,6 @@ from flfed.records.objects import figure_of, read
 from flfed.records.reports.faults import leaking_columns
 from flfed.records.reports.report import metrics_of
 from flfed.records.sections.data import TABLE_1
-from flfed.records.sections.unseen_sites import UPDATE_DECIMALS, SiteUpdates, due_update
 from flfed.records.statistics.left_out import INTERCEPT, SLOPE, VALIDATION, LeftOut, MeanLeftOut, figures_of
 from flfed.records.statistics.odd_sites import AUC, Column
 from flfed.records.statistics.score_curves import Subgroups, grouped_columns
@@ -270,11 +269,6 @@ def subgroups(record: RunRecord) -> Finding | None:
     return Finding("subgroups", {"columns": columns}, "", ["report.subgroups"])
 
 
-def updates(_: RunRecord) -> Finding | None:
-    """Return nothing: only a validation measures updates of a model."""
-    return None
-
-
 EVIDENCE = {
     "rows": rows,
     "outcome": outcome,
@@ -298,7 +292,6 @@ EVIDENCE = {
     "mean-gain": mean_gain,
     "comparators": comparators,
     "subgroups": subgroups,
-    "updates": updates,
 }
 """Evidence by the name that a sheet gives it."""
 
@@ -330,8 +323,8 @@ def validated_calibration(record: RunRecord) -> Finding | None:
     means = _validation_means(record)
     if means is None or means[SLOPE].value is None or means[INTERCEPT].value is None:
         return None
-    slope = with_interval(means[SLOPE], UPDATE_DECIMALS)
-    facts = {SLOPE: slope, INTERCEPT: with_interval(means[INTERCEPT], UPDATE_DECIMALS, signed=True)}
+    slope = with_interval(means[SLOPE], 2)
+    facts = {SLOPE: slope, INTERCEPT: with_interval(means[INTERCEPT], 2, signed=True)}
     return Finding("validated-calibration", facts, _validation_title(), [f"report.{VALIDATION}.mean.calibration"])
 
 
@@ -345,25 +338,11 @@ def differences(record: RunRecord) -> Finding | None:
         return None
     facts = {
         "metric": metric_name(AUC),
-        "figure": with_interval(mean, UPDATE_DECIMALS),
+        "figure": with_interval(mean, 2),
         "sites": mean.sites,
         "share": round(100 * mean.i2),
     }
     return Finding("validated-differences", facts, _validation_title(), [f"report.{VALIDATION}.mean.{AUC}"])
-
-
-def due_updates(record: RunRecord) -> Finding | None:
-    """Return at how many sites a new intercept or slope is due."""
-    due = []
-    for payload in _validation_of(record).sites.values():
-        tried = [update for update in read(SiteUpdates, payload).updates if not update.method]
-        if tried:
-            due.append(due_update(tried) is not None)
-    if not due:
-        return None
-    facts = {"due": sum(due), "sites": len(due)}
-    title = render("report.validation.advice-title")
-    return Finding("updates", facts, title, [f"report.{VALIDATION}.sites.*.updates"])
 
 
 def _reworded(evidence: Callable[[RunRecord], Finding | None]) -> Callable[[RunRecord], Finding | None]:
@@ -400,6 +379,5 @@ OF_VALIDATION = {
     "at-sites": _reworded(at_sites),
     "calibration": validated_calibration,
     "mean-gain": differences,
-    "updates": due_updates,
 }
 """Evidence by the name that a sheet gives it, where it differs from that of a trained model."""

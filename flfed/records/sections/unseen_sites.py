@@ -1,9 +1,9 @@
-"""Sections on a model at sites that did not train it: its figures at each, and which update would help."""
+"""Sections on a model at sites that did not train it: its figures at each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from flfed.records.charts.by_site import interval_chart
@@ -24,25 +24,19 @@ from flfed.records.statistics.left_out import (
 from flfed.records.statistics.odd_sites import AUC
 from flfed.records.statistics.verdict import (
     ABSENT,
-    Figure,
-    decimals_beside,
     interval,
     metric_name,
     number,
     sentence_case,
     with_interval,
 )
-from flfed.summaries.score_bins import RecalibrationFigure
 from flfed.words import render
 
 MEAN = "Mean over sites"
 HEADINGS = {AUC: metric_name(AUC), SLOPE: "Calibration slope", INTERCEPT: "Calibration intercept"}
 """Heading of each figure."""
 DECIMALS = {AUC: 3, SLOPE: 2, INTERCEPT: 2}
-UPDATE_DECIMALS = 2
 LOSS_DECIMALS = 3
-NAMES = {"intercept": "New intercept", "slope": "New intercept and slope"}
-"""Names of the updates of a model that somebody brought along."""
 
 
 def unseen_sites(report: Report) -> Section | None:
@@ -148,23 +142,6 @@ def _findings(means: Mapping[str, MeanLeftOut]) -> list[str]:
     return [render("report.left-out.mean", value=number(of.value), interval=interval(of.low, of.high), **facts)]
 
 
-@dataclass(frozen=True)
-class SiteUpdates:
-    """Updates of a model at one site, the new intercept first."""
-
-    updates: list[RecalibrationFigure] = field(default_factory=list)
-
-
-def due_update(updates: list[RecalibrationFigure]) -> RecalibrationFigure | None:
-    """Return the update to make at a site, None where none is due: a new slope where it gains beyond a new intercept.
-
-    Source: Vergouwe et al. 2017, "A closed testing procedure to select an appropriate method for updating prediction
-    models".
-    """
-    due = [one for one in updates if not one.method and one.is_due]
-    return due[-1] if due else None
-
-
 def validated_sites(report: Report) -> Section | None:
     """Return AUC and calibration at each site, or the figure of another outcome; None of a run that trained a model."""
     recorded = _recorded(report)
@@ -178,36 +155,6 @@ def validated_sites(report: Report) -> Section | None:
         means=render("report.validation.means"),
     )
     return figures_by_site(recorded, words)
-
-
-def advised_updates(report: Report) -> Section | None:
-    """Return at which sites a new intercept or slope is due, with log loss before and after."""
-    recorded = _recorded(report)
-    if recorded is None:
-        return None
-    lines = []
-    says = []
-    withheld = []
-    for site, payload in recorded.sites.items():
-        updates = read(SiteUpdates, payload).updates
-        reasons = dict.fromkeys(one.method for one in updates if one.method)
-        withheld += [render("report.validation.withheld", site=site, why=why) for why in reasons]
-        lines += [_line(site, one) for one in updates if not one.method]
-        advice = due_update(updates)
-        if advice is not None:
-            losses = {"before": number(advice.before, LOSS_DECIMALS), "after": number(advice.after, LOSS_DECIMALS)}
-            intercept = number(advice.intercept, UPDATE_DECIMALS, signed=True)
-            facts = {"site": site, "intercept": intercept, "slope": number(advice.slope, UPDATE_DECIMALS)}
-            says.append(render(f"report.validation.due-{advice.name}", **facts, **losses))
-    if lines and not says:
-        says.append(render("report.validation.none-due"))
-    return Section(
-        title=render("report.validation.advice-title"),
-        lead=(render("report.validation.advice-lead"),),
-        tables=(Table(lines=lines, key="updates", is_whole=True),) if lines else (),
-        says=says,
-        note=[*withheld, render("report.validation.advice-note")],
-    )
 
 
 def _other_outcome(report: Report) -> Section | None:
@@ -232,21 +179,3 @@ def _cell(figures: Report, metric: str) -> dict[str, str]:
 def _recorded(report: Report) -> LeftOut | None:
     recorded = read(LeftOut, report.get(VALIDATION))
     return recorded if recorded.sites else None
-
-
-def _line(site: str, update: RecalibrationFigure) -> dict[str, str]:
-    # An update is due where this interval lies above 0.
-    decimals = decimals_beside([update.low], LOSS_DECIMALS)
-    gain = with_interval(update, decimals, signed=True)
-    slope = with_interval(Figure(update.slope_after, update.slope_low, update.slope_high), UPDATE_DECIMALS)
-    return {
-        "Site": site,
-        "Update": NAMES[update.name],
-        "Intercept": number(update.intercept, UPDATE_DECIMALS, signed=True),
-        "Slope": number(update.slope, UPDATE_DECIMALS),
-        "Log loss before": number(update.before, LOSS_DECIMALS),
-        "After": number(update.after, LOSS_DECIMALS),
-        "Gain (95 % CI)": gain,
-        "Slope after (95 % CI)": slope,
-        "Due": "yes" if update.is_due else "no",
-    }

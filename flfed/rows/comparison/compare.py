@@ -23,14 +23,13 @@ from flfed.rows.comparison.arms import (
 from flfed.rows.comparison.importance import ColumnImportance, importances
 from flfed.rows.comparison.incumbent import compare_incumbent
 from flfed.rows.comparison.operating_points import count_flagged, threshold_of, withhold_all
-from flfed.rows.comparison.recalibration import updates_of
 from flfed.rows.comparison.subgroups import METRIC, figures_by_group
 from flfed.rows.evaluation.calibration import Calibration, calibrate, without_calibration
 from flfed.rows.evaluation.scoring import histogram, is_count, withheld
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking
 from flfed.study.tables import OwnFamily
-from flfed.summaries.score_bins import EVEN_ODDS, GroupFigure, PointCounts, RecalibrationFigure, ScoreBins
+from flfed.summaries.score_bins import EVEN_ODDS, GroupFigure, PointCounts, ScoreBins
 from flfed.summaries.summary import Arrays, Encoder, Summary
 from flfed.words import render
 
@@ -57,8 +56,6 @@ class SiteComparison:
         Of the global model, by the columns that the study names.
     importance : sequence of ColumnImportance
         Of the global model, where the study asks for permutations.
-    recalibration : sequence of RecalibrationFigure
-        Of a model that nobody trained, where the study asks for calibration.
     """
 
     training_rows: int
@@ -73,7 +70,6 @@ class SiteComparison:
     groups: Sequence[GroupFigure] = ()
     importance: Sequence[ColumnImportance] = ()
     calibration: Calibration | None = None
-    recalibration: Sequence[RecalibrationFigure] = ()
 
 
 def compare(
@@ -143,7 +139,6 @@ def compare(
         groups=figures_by_group(session, table, shared, person),
         importance=importance,
         calibration=_calibration(session, figures, reasons),
-        recalibration=updates_of(session, table, y, shared, person, reasons),
         note="; ".join(filter(None, notes)),
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.summaries.score_bins import GroupFigure, RecalibrationFigure
+from flfed.summaries.score_bins import GroupFigure
 from flfed.summaries.summary import Layout, Summary
 from flfed.updates.arrays import Arrays, Shapes, arrays_defect, shapes_of
 from flfed.updates.messages.compare import CalibrationFigure, CompareReply, least_rows
@@ -358,7 +358,6 @@ def comparison_defect(reply: CompareReply, *, trained: bool = True) -> Refusal |
         _figures_defect(reply),
         _groups_defect(reply.groups),
         _calibration_defect(reply.calibration),
-        _recalibration_defect(reply.recalibration),
     )
     defect = next(filter(None, defects), None)
     if defect is not None:
@@ -411,16 +410,6 @@ def _calibration_defect(calibration: Sequence[CalibrationFigure]) -> Refusal | N
         numbers = (one.value, one.low, one.high, one.variance)
         if any(map(math.isinf, numbers)) or not (math.isnan(one.value) or one.low <= one.value <= one.high):
             return Refusal("interval-impossible", metric=f"calibration {one.name}")
-    return None
-
-
-def _recalibration_defect(updates: Sequence[RecalibrationFigure]) -> Refusal | None:
-    """Return why updates of a model are not credible, else None."""
-    for one in updates:
-        numbers = (one.intercept, one.slope, one.before, one.after, one.value, one.low, one.high, one.beyond)
-        # With a reason in place of figures, no number is read.
-        if any(map(math.isinf, numbers)) or not (one.method or all(map(math.isfinite, numbers))):
-            return Refusal("interval-impossible", metric=f"recalibration {one.name}")
     return None
 
 

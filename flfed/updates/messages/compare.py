@@ -13,7 +13,7 @@ from flwr.app import RecordDict
 from flfed.refusals import Refusal
 from flfed.registry import kebab
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
-from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, GroupFigure, PointCounts, RecalibrationFigure, ScoreBins
+from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, GroupFigure, PointCounts, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages import fields, kinds
@@ -260,8 +260,6 @@ class CompareReply:
         The other columns, where the study asks for importance.
     calibration : tuple of CalibrationFigure
         Of the global model.
-    recalibration : tuple of RecalibrationFigure
-        Of a validated model.
     masked : Masked or None
         Of a site that shares figures in sums only, under secure sums with enough such sites: in place of its figures.
 
@@ -301,7 +299,6 @@ class CompareReply:
     importance: tuple[ColumnImportance, ...] = ()
     withheld: tuple[WithheldColumn, ...] = ()
     calibration: tuple[CalibrationFigure, ...] = ()
-    recalibration: tuple[RecalibrationFigure, ...] = ()
     masked: Masked | None = None
 
     @property
@@ -325,7 +322,7 @@ class CompareReply:
             records["histogram"] = array_record({"counts": small(self.histogram)})
         if self.own_family is not None:
             records["own-model"] = config_record({"family": self.own_family})
-        records |= fields.rows_records(self, "points", "groups", IMPORTANCE, "withheld", "calibration", "recalibration")
+        records |= fields.rows_records(self, "points", "groups", IMPORTANCE, "withheld", "calibration")
         if self.masked is not None:
             self.masked.into(records)
         plain = {name: getattr(self, name) for name in (*LEAST_ROWS, "note")}
@@ -349,7 +346,6 @@ class CompareReply:
             importance=fields.read_figures(record, IMPORTANCE, ColumnImportance),
             withheld=fields.read_figures(record, "withheld", WithheldColumn),
             calibration=fields.read_figures(record, "calibration", CalibrationFigure),
-            recalibration=fields.read_figures(record, "recalibration", RecalibrationFigure),
             masked=Masked.out_of(record),
         )
 

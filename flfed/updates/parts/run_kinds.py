@@ -10,7 +10,7 @@ from typing import get_args
 
 from flfed import registry
 from flfed.study.study import Study
-from flfed.summaries.score_bins import GroupFigure, PointCounts, RecalibrationFigure
+from flfed.summaries.score_bins import GroupFigure, PointCounts
 from flfed.updates.arrays import entries_of
 from flfed.updates.messages.compare import (
     AUDIT,
@@ -226,8 +226,6 @@ class Validation(Part):
             Release(Place.ENROLMENT, Text("enrolment", {"reveals": EnrolReply}), ENROL),
             *_comparison_releases(border, figures),
         ]
-        if border.study.compare.calibration:
-            releases.append(Release(Place.END, Text("recalibration", {"reveals": RecalibrationFigure})))
         return tuple(releases)
 
     def guarantee(self, border: Border, without: str) -> str:

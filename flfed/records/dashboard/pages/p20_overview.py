@@ -10,7 +10,7 @@ from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import contained, show, show_all
 from flfed.records.sections import answer as answers
 from flfed.records.sections.gains import are_known
-from flfed.records.sections.unseen_sites import advised_updates, validated_sites
+from flfed.records.sections.unseen_sites import validated_sites
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
 from flfed.records.statistics.training_state import WARM_START, seen_in_words
 from flfed.records.text import escape
@@ -65,7 +65,7 @@ def _answer(opened: Opened, metric: str | None) -> None:
         statistic.statistic(report)
     elif validated is not None:
         overview.warn(seen_in_words(report.get(WARM_START)))
-        show_all(validated, advised_updates(report))
+        show_all(validated)
     elif metric is None:
         overview.not_compared(opened)
     else:

@@ -11,7 +11,7 @@ from flfed.records.dashboard.sections import show, show_all
 from flfed.records.reports import report
 from flfed.records.reports.faults import leaks_in_words
 from flfed.records.reports.site_answer import own_figures, together
-from flfed.records.sections.unseen_sites import advised_updates, unseen_sites, validated_sites
+from flfed.records.sections.unseen_sites import unseen_sites, validated_sites
 from flfed.records.statistics.noised_scores import is_uncompared
 from flfed.records.text import escape
 from flfed.words import render
@@ -33,7 +33,7 @@ def parts(opened: Opened) -> None:
         if metric is not None and validated is None:
             _one_site(opened, metric)
     with st.container():
-        show_all(validated, advised_updates(run_report))
+        show_all(validated)
         if metric is not None and validated is not None:
             return
         if metric is not None:
