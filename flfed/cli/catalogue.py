@@ -1,4 +1,4 @@
-"""`flfed run list`, `log`, `note` and `delete`: the runs in the store."""
+"""`flfed run list` and `delete`: the runs in the store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.cli import arguments, output
+from flfed.cli import output
 from flfed.cli.arguments import RUN
 from flfed.errors import UsageError
 from flfed.words import counted, render
@@ -16,23 +16,12 @@ from flfed.words import counted, render
 if TYPE_CHECKING:
     from flfed.records.store.entries import RunEntry
 
-STATUSES = ("completed", "running", "stopped", "failed", "interrupted")
-STATES = f"{', '.join(STATUSES[:-1])} or {STATUSES[-1]}"
-SPARE = ("95 % CI", "figure", "repeats", "rounds", "engine", "note", "took no part")
+SPARE = ("95 % CI", "figure", "repeats", "rounds", "engine", "took no part")
 """Columns that a terminal leaves out, in this order; one that is too narrow even so gets `_folded` rows."""
-LINES = 200
-"""Most lines of a log that are printed: the last ones."""
 
 
 @output.tables
 def list_runs(
-    search: str = typer.Option("", help="Part of study or id."),
-    study: str = typer.Option("", help="Only this study.", autocompletion=arguments.complete_studies),
-    status: str = typer.Option("", help=f"Only {STATES}."),
-    engine: str = typer.Option("", help="Only this engine."),
-    since: str = typer.Option("", metavar="DATE", help="Only runs that began at this date or time, or later."),
-    site: str = typer.Option("", metavar="NAME", help="Only this site."),
-    tag: str = typer.Option("", metavar="WORD", help="Only runs with #WORD in their note."),
     limit: int = typer.Option(50, min=1, help="Most lines."),
     whole: bool = typer.Option(False, "--all", help="List single repeats."),
 ) -> output.Shown:
@@ -42,22 +31,15 @@ def list_runs(
     the shared model's primary metric on the holdout rows of all sites, with its 95 % interval; for repeats the mean
     and the standard deviation. A narrow terminal has the same in fewer columns.
     """
-    from flfed.records.ledger_line import moment_of
     from flfed.records.reports.catalogue import run_list
     from flfed.records.store.reader import RunReader
 
-    if status and status not in STATUSES:
-        raise UsageError(f"--status {status}: a run is {STATES}")
-    start = moment_of(since) if since else ""
-    chosen = {"study": study, "status": status, "engine": engine, "since": start}
     with RunReader.open() as reader:
-        listing = run_list(reader, search=search, limit=limit, site=site, tag=tag.removeprefix("#"), **chosen)
+        listing = run_list(reader, limit=limit)
     yield listing
     if listing["runs"] or listing["series"]:
         lines = listing["runs"] if whole else listing["series"]
         _print(lines, whole)
-    elif search or site or tag or any(chosen.values()):
-        yield "No run matches."
     else:
         yield render("commands.runs.none")
 
@@ -69,12 +51,8 @@ def _print(lines: list[dict[str, Any]], whole: bool) -> None:
     least = [header for header in headers if header not in SPARE]
     if not output.fits(least, list(map(itemgetter(*least), rows))):
         output.as_table(["run, study", "verdict, mean gain", "status, data, privacy, engine"], list(map(_folded, rows)))
-        gone = ["note"]
     else:
-        gone = output.as_table(headers, list(map(itemgetter(*headers), rows)), spare=SPARE)
-    for row in rows:
-        if "note" in gone and row["note"]:
-            output.say(f"{row['run']}: {row['note']}")
+        output.as_table(headers, list(map(itemgetter(*headers), rows)), spare=SPARE)
 
 
 def _folded(row: dict[str, str]) -> list[str]:
@@ -119,63 +97,7 @@ def _row(of: dict[str, Any], whole: bool) -> dict[str, str]:
             planned = of[f"{what}-planned"]
             row[what] = str(done) if done == planned else f"{done} of {planned}"
     row["took no part"] = f"{len(gone)} of {of['sites']}: {some(gone)}" if gone else ""
-    row["note"] = of["note"]
     return row
-
-
-@output.tables
-def log_run(run: str = RUN, whole: bool = output.ALL) -> output.Shown:
-    """Show the events of a run in order of time: start, rounds, faults and notes, end.
-
-    The time at which a round ended is computed from the recorded seconds of the rounds.
-    """
-    from flfed.records.reports.catalogue import run_log
-    from flfed.records.store.reader import RunReader
-
-    with RunReader.open() as reader:
-        log_report = run_log(reader, run)
-    yield log_report
-    rows = list(map(_log_row, log_report["log"]))
-    headers = ["when (UTC)", "run", "repeat", "round", "event", "site", ""]
-    # A log of one run needs neither its name nor its repeat.
-    if len({row[1] for row in rows}) < 2:
-        for cells in (headers, *rows):
-            del cells[1:3]
-    title = log_report["run"]
-    if len(rows) > LINES and not whole:
-        title = render("commands.runs.log", run=title, shown=LINES, lines=len(rows))
-        rows = rows[-LINES:]
-    output.as_table(headers, rows, title=title, spare=("run", "round"), cut="")
-    if log_report["status"] != "completed":
-        why = f" ({log_report['reason'].rstrip('.')})" if log_report["reason"] else ""
-        yield f"Status: {log_report['status']}{why}."
-
-
-def _log_row(line: dict[str, Any]) -> list[str]:
-    number = "" if line["round"] is None else str(line["round"])
-    at = line["at"][:19].replace("T", " ")
-    run = line["run"]
-    return [at, run, run.rpartition("-")[2], number, line["kind"], line["site"] or "", line["text"]]
-
-
-@output.with_json
-def note_run(
-    run: str = RUN, text: str = typer.Argument(..., help="The note; an empty text removes it.")
-) -> output.Shown:
-    """Add a note to a run, or to all repeats of a series; run list and run show print it.
-
-    The note is stored with the run and replaces an earlier one.
-    """
-    from flfed.records.store.writer import RunStore
-
-    # A sign that no database can store becomes a question mark.
-    words = " ".join(text.encode("utf-8", "replace").decode().split())
-    name, runs = _runs_of(run)
-    with RunStore.open() as store:
-        store.note([one.run for one in runs], words, by=output.who())
-    yield {"run": name, "note": words}
-    done = "noted" if words else "note removed"
-    yield f"{name}: {done}."
 
 
 def delete_run(

@@ -35,9 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for name, command, example in (
-    ("list", catalogue.list_runs, "--study heart-disease --status completed"),
-    ("log", catalogue.log_run, "latest"),
-    ("note", catalogue.note_run, "latest 'the one of the paper'"),
+    ("list", catalogue.list_runs, "--limit 10"),
     ("delete", catalogue.delete_run, "20261120-153012-a1b2"),
 ):
     runs.app.command(name, epilog=example)(command)

@@ -13,7 +13,6 @@ from flfed.records.objects import read_all
 from flfed.records.reports import audit_headlines as audits
 from flfed.records.reports import faults, narrative
 from flfed.records.reports.calibration import calibration_of_sites
-from flfed.records.reports.catalogue import note_in_words, notes_of
 from flfed.records.reports.privacy import epsilon_in_words, power_of_ten, private_of
 from flfed.records.reports.privacy_tables import charged_lines, describe_outcome_disclosure
 from flfed.records.reports.recorded_run import INCUMBENT
@@ -45,16 +44,13 @@ MANY, FEW = 12, 8
 
 def print_report(report: Report, *, whole: bool = False) -> None:
     """Print a run's comparison and findings, for people; `whole`: each site, and all that has no guarantee."""
-    # Events and notes are not part of the report.
+    # Events are not part of the report.
     with RunReader.open() as reader:
         runs = [run.run for run in reader.runs_of(report["run"])]
         events = reader.events(runs)
-        note = note_in_words(notes_of(reader, runs))
         purpose = purpose_in_words(reader.series(report["run"]).study_text)
     if purpose:
         output.say(f"{report['study']}: {purpose}")
-    if note:
-        output.say(f"Note: {note}")
     headers, rows, below = narrative.comparison_rows(report)
     metric = primary_of(report)
     if metric is not None and VALIDATION not in report:

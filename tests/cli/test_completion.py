@@ -32,8 +32,8 @@ def offered(words: str, **environment: str) -> list[str]:
 
 
 OFFERED = {
-    "flfed run l": {"list", "log"}, "flfed study run stroke-o": {"stroke-outcome", "stroke-outcome-by-hospital"},
-    "flfed run list --study card-": {"card-fraud"}, "flfed data get heart": {"heart-disease", "heart-flamby"},
+    "flfed run l": {"list"}, "flfed study run stroke-o": {"stroke-outcome", "stroke-outcome-by-hospital"},
+    "flfed study check card-": {"card-fraud"}, "flfed data get heart": {"heart-disease", "heart-flamby"},
     "flfed site ledger cle": {"cleveland"}, "flfed site snapshot kentucky": {"kentucky-clinic"},
     "flfed run show nothing-like": set[str](), "flfed run list --fo": {"--format"},
 }  # fmt: skip

@@ -65,11 +65,6 @@ def test_the_list_shows_each_series_once_and_finds_by_name(shown: str, store, he
     assert rows[0]["cells"]["status"]["below"][0] == "3 of 3 repeats"
 
 
-def test_the_page_of_a_run_shows_a_note_on_it(shown: str, store, heart: str):
-    store.note([heart], "Rehearsal: all on one machine", by="automatic operator of a rehearsal")
-    assert "**Note:** Rehearsal: all on one machine" in words(overview(heart))
-
-
 def test_the_page_of_a_run_answers_the_five_questions_in_words(shown: str, heart: str):
     page = overview(heart)
     assert not page.exception

@@ -17,7 +17,7 @@ from flfed.records.dossier import answers as sheets
 from flfed.records.dossier.answers import EVIDENCE, Facts, Item, Sheet, answer_sheet, read_sheets
 from flfed.records.dossier.dossier import METADATA, Dossier, write_dossier
 from flfed.records.dossier.record import Member, RunRecord, shown
-from flfed.records.store.entries import AuditRow, SiteRow
+from flfed.records.store.entries import AuditRow, EventRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.words import render
@@ -239,7 +239,8 @@ def test_what_only_institutions_decide_is_answered_at_institutions_alone(store, 
     free, told = federation("free", deployed(store, write, "open"), MEMBERS)
     assert told["5.6.01"]["status"] == told["3.3.04"]["status"] == "unmet"
     assert "at 0 of 4 institutions" in told["5.6.01"]["findings"][0]["says"]
-    store.note([rehearsed := deployed(store, write, "institution")], render("rehearsal.record.note"), by="operator")
+    rehearsed = deployed(store, write, "institution")
+    store.added_to(rehearsed).events([EventRow(None, None, "note", render("rehearsal.record.note"), "rehearsal")])
     assert federation("rehearsed", rehearsed, MEMBERS)[0] == simulated
     # A list without one of the institutions answers nothing.
     unlisted, _ = federation("unlisted", deployed(store, write, "open"), MEMBERS[1:])

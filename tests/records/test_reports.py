@@ -119,8 +119,8 @@ def test_the_status_of_a_series_is_that_of_its_worst_run(store, url, write):
 def test_the_list_of_runs_has_the_keys_of_the_design(url, heart):
     with RunReader.open(url) as reader:
         line = run_list(reader)["runs"][0]
-    keys = ["run", "study", "status", "engine", "started", "rounds", "sites", "missing", "series", "repeat", "note"]
-    answer = ["dataset", "rows", "verdict", "gain", "mechanism", "epsilon", "tags"]
+    keys = ["run", "study", "status", "engine", "started", "rounds", "sites", "missing", "series", "repeat"]
+    answer = ["dataset", "rows", "verdict", "gain", "mechanism", "epsilon"]
     assert list(line) == [*keys, "metric", "value", "low", "high", *answer]
     assert (line["run"], line["rounds"]) == (heart, 40)
     assert (line["sites"], line["missing"]) == (5, ["basel"])

@@ -248,10 +248,10 @@ def test_the_list_of_real_runs_of_every_kind_has_the_answers_of_their_reports(ru
 
 
 @pytest.fixture
-def tagged(two, store, write) -> list[str]:
-    """The ids of three runs, the newest of them with a note and two tags."""
+def three(two, store, write) -> list[str]:
+    """The ids of three runs."""
     third = store.begin_series(study="loans", study_sha256="", study_text=study(dataset="loan-default"))
-    store.note([write(store, third, rounds=1).run], "#final for #paper", by="me")
+    write(store, third, rounds=1)
     return [*two, third]
 
 
@@ -260,7 +260,7 @@ def texts_of(window, column: str) -> list[str]:
 
 
 @pytest.mark.browser
-def test_the_table_is_sorted_filtered_and_ticked_with_the_keyboard_alone(tagged, window):
+def test_the_table_is_sorted_filtered_and_ticked_with_the_keyboard_alone(three, window):
     page = window.page
     page.locator(".flfed-runs tbody tr").nth(2).wait_for()
     window.drawn()
@@ -276,9 +276,6 @@ def test_the_table_is_sorted_filtered_and_ticked_with_the_keyboard_alone(tagged,
     page.get_by_label("Dataset", exact=True).select_option("loan-default")
     assert status.inner_text() == "1 of 3 runs"
     page.get_by_label("Dataset", exact=True).select_option("all")
-    page.get_by_label("Tag", exact=True).select_option("paper")
-    assert texts_of(window, "note") == ["#final for #paper"]
-    page.get_by_label("Tag", exact=True).select_option("all")
     page.get_by_role("searchbox", name="Search").focus()
     page.keyboard.type("heart nothing-like")
     assert status.inner_text() == "0 of 3 runs"
@@ -293,7 +290,7 @@ def test_the_table_is_sorted_filtered_and_ticked_with_the_keyboard_alone(tagged,
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Side by side").wait_for()
     window.drawn()
-    assert {name in page.url for name in tagged[:2]} == {True}
+    assert {name in page.url for name in three[:2]} == {True}
     assert page.get_by_role("checkbox", checked=True).count() == 2
     page.get_by_role("button", name="Close the comparison").click()
     page.get_by_role("heading", name="Side by side").wait_for(state="detached")
@@ -303,10 +300,8 @@ def test_the_table_is_sorted_filtered_and_ticked_with_the_keyboard_alone(tagged,
 @pytest.mark.browser
 def test_a_name_in_the_list_is_text_whatever_it_holds(store, write, window):
     nasty = "<img src=x onerror=alert(1)> [a](b) $x$"
-    store.note(
-        [write(store, store.begin_series(study=nasty, study_sha256="", study_text=""), rounds=1).run], nasty, by=""
-    )
+    write(store, store.begin_series(study=nasty, study_sha256="", study_text=""), rounds=1)
     window.page.reload()
     window.page.locator(".flfed-runs tbody tr").first.wait_for()
-    assert texts_of(window, "study")[0].split("\n")[0] == nasty == texts_of(window, "note")[0]
+    assert texts_of(window, "study")[0].split("\n")[0] == nasty
     assert window.page.locator(".flfed-runs img").count() == 0

@@ -19,8 +19,9 @@ from flfed.callbacks import Notify
 from flfed.deployment.coordinator.status import status
 from flfed.deployment.processes.child_processes import free_port
 from flfed.deployment.processes.supervisor import OURS, Child, Supervisor
-from flfed.deployment.rehearsal.consortium import OPERATOR, Rehearsal, at_home, undisturbed
+from flfed.deployment.rehearsal.consortium import Rehearsal, at_home, undisturbed
 from flfed.paths import CoordinatorFolder
+from flfed.records.store.entries import EventRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.words import counted, flfed_error, render
@@ -142,10 +143,10 @@ def _wait_online(consortium: Rehearsal, look: Look) -> None:
 def note_rehearsal(consortium: Rehearsal) -> None:
     """Write into the record of the run that it was a rehearsal."""
     with at_home(consortium.coordinator_home):
-        with RunReader.open() as reader:
-            runs = [entry.run for entry in reader.runs()]
-        with RunStore.open() as store:
-            store.note(runs, render("rehearsal.record.note"), by=OPERATOR)
+        event = EventRow(None, None, "note", render("rehearsal.record.note"), "rehearsal")
+        with RunReader.open() as reader, RunStore.open() as store:
+            for entry in reader.runs():
+                store.added_to(entry.run).events([event])
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import streamlit as st
 
 from flfed.errors import FlfedError
 from flfed.records.document.document import document
-from flfed.records.reports.catalogue import notes_of, series_list
+from flfed.records.reports.catalogue import series_list
 from flfed.records.reports.shown_run import Seen, ShownRun
 from flfed.records.section import group
 from flfed.records.statistics import Report
@@ -91,18 +91,17 @@ def read_list_ahead() -> None:
     with suppress(FlfedError):  # the page itself shows why a store cannot be read
         with RunReader.open() as reader:
             runs = reader.runs(limit=MOST_RUNS)
-            notes = notes_of(reader, [run.run for run in runs])
-        read_list([run for run in runs if run.status != "running"], notes)
+        read_list([run for run in runs if run.status != "running"])
 
 
-def read_list(runs: Sequence[RunEntry], notes: Mapping[str, str]) -> list[Report]:
-    """Return the lines of the list of runs, each read once for its mark and notes."""
+def read_list(runs: Sequence[RunEntry]) -> list[Report]:
+    """Return the lines of the list of runs, each read once for its mark."""
     lines = _lines()
     if len(lines) > MOST_LINES:
         lines.clear()
     keys = {}
     for series, of in group((run.series, run) for run in runs).items():
-        keys[series] = (where(), mark_of(of), *(notes.get(run.run) for run in of))
+        keys[series] = (where(), mark_of(of))
     # A run that ended since is read alone, and not the whole store.
     cached = {series: lines[key] for series, key in keys.items() if key in lines}
     missing = [series for series in keys if series not in cached]

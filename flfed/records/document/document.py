@@ -72,8 +72,6 @@ def answer(content: Content) -> Markup:
     parts = [box, tables, warnings]
     if purpose := content.shown.purpose:
         parts.insert(0, element("p", purpose, class_="purpose"))
-    if content.shown.note:
-        parts.append(paragraphs([render("document.document.note", note=content.shown.note)]))
     return section("Question and answer", *parts, bullets(words))
 
 

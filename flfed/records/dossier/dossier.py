@@ -139,8 +139,6 @@ def cover_page(
         paragraphs([render("dossier.pages.run", **vars(run))], class_="facts-line"),
         paragraphs([render("dossier.pages.begun", started=moment(record.entry.started), status=run.status)]),
     ]
-    if record.content.shown.note:
-        head.append(paragraphs([render("document.document.note", note=record.content.shown.note)]))
     lines = []
     for sheet in sheets:
         counts = count_answers(answers[sheet.name])

@@ -122,7 +122,8 @@ class RunRecord:
     @property
     def at_institutions(self) -> bool:
         """Whether institutions decided on the run: not in a simulation, and not in a rehearsal on one machine."""
-        return self.entry.at_institutions and render("rehearsal.record.note") not in self.content.shown.note
+        rehearsed = any(event.code == "rehearsal" for event in self.content.shown.events)
+        return self.entry.at_institutions and not rehearsed
 
     @property
     def validates(self) -> bool:
@@ -191,7 +192,6 @@ class RunRecord:
             "table-1": self.content.table_1,
             "leaks": self.leaks,
             "encoder": self.encoder,
-            "note": shown.note,
             "study": shown.study_text,
             "study-sha256": self.content.study_sha256,
         }

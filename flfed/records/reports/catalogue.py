@@ -1,19 +1,14 @@
-"""Catalogue of the run store: its series, and the log of one of them."""
+"""Catalogue of the run store: its series."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, Self
 
-from sqlalchemy import select
-
-from flfed.callbacks import stamp
-from flfed.records.objects import read, read_figure, run_of, site_of, write
+from flfed.records.objects import read, read_figure, run_of, site_of
 from flfed.records.reports.faults import SiteAttendance, missing_of
 from flfed.records.reports.report import CONCLUSION_OBJECTS, conclusion, head, primary_of
 from flfed.records.reports.site_verdict import UNDERTRAINED
@@ -28,35 +23,30 @@ from flfed.records.statistics.verdict import (
     metric_name,
     number,
 )
-from flfed.records.store.entries import PERSONS_NOTE, ComparisonRow, RunEntry, SiteEntry, Status
+from flfed.records.store.entries import ComparisonRow, RunEntry, SiteEntry, Status
 from flfed.records.store.reader import ManyRuns, RunReader
-from flfed.records.store.tables import Metric, Summary
 from flfed.study.study_text import parsed_study, study_values
 from flfed.words import render
 
 
-def run_list(reader: RunReader, *, limit: int | None = None, status: str = "", tag: str = "", **chosen: Any) -> Report:
+def run_list(reader: RunReader, *, limit: int | None = None) -> Report:
     """Return the object of `flfed run list --json`.
 
     `runs` are the newest runs, each with the sites that took no part; `series` are the newest series of repeats with
     the shared model's primary metric over all sites. A series' `value` is the mean over its repeats and `sd` their
     standard deviation; `low` and `high` are the interval of one run, null of several, `status` the worst of any
-    repeat (by which `status` chooses a series, and with it its runs). Runs are `chosen` as by `RunReader.runs`, where
-    "" is no choice. Both have the answer of the report: `verdict`, `gain`, with `dataset` and `rows`.
+    repeat. Both have the answer of the report: `verdict`, `gain`, with `dataset` and `rows`.
     """
-    entries = reader.runs(**chosen)
-    if tag:
-        notes = notes_of(reader, [run.run for run in entries])
-        entries = [run for run in entries if tag in tags_of(notes.get(run.run, ""))]
+    entries = reader.runs()
     together = group((run.series, run) for run in entries)
-    # Repeats come newest first; the head begins with the first.
-    heads = {series: head(runs[::-1], series) for series, runs in together.items()}
-    shown = [series for series, of in heads.items() if status in ("", run_of(of).status)][:limit]
-    runs = [run for run in entries if not status or run.status == status][:limit]
+    shown = list(together)[:limit]
+    runs = entries[:limit]
     needed = {run.run: run for run in runs} | {run.run: run for series in shown for run in together[series]}
     listed = _Listed.read(reader, list(needed.values()))
     lines = [listed.run_line(run) for run in runs]
-    return {"runs": lines, "series": [listed.series_line(heads[series], together[series]) for series in shown]}
+    # Repeats come newest first; the head begins with the first.
+    series = [listed.series_line(head(together[name][::-1], name), together[name]) for name in shown]
+    return {"runs": lines, "series": series}
 
 
 def series_list(reader: RunReader, runs: Sequence[RunEntry]) -> list[Report]:
@@ -84,31 +74,17 @@ class SeriesLine:
     metric: str = ""
     sites: int = 0
     missing_repeats: Any = None
-    note: str = ""
     dataset: str = ""
     rows: int | None = None
     verdict: str | None = None
     gain: Any = None
     mechanism: str | None = None
     epsilon: float | None = None
-    tags: Any = ()
     undertrained: bool = False
 
 
 UNKNOWN = ComparisonRow(None, "", "", None)
 """Figure of a run without a comparison."""
-TAG = re.compile(r"(?<!\S)#([\w-]+)")
-
-
-def tags_of(note: str) -> list[str]:
-    """Return the tags of a note: its words that begin with "#", without it.
-
-    Examples
-    --------
-    >>> tags_of("#paper the one of table 2, #final-2"), tags_of("issue#3 and # 4")
-    (['paper', 'final-2'], [])
-    """
-    return list(dict.fromkeys(TAG.findall(note)))
 
 
 @dataclass(frozen=True)
@@ -117,25 +93,23 @@ class _Listed:
 
     reader: ManyRuns
     absent: Mapping[str, SiteAttendance]
-    notes: Mapping[str, str]
     figures: Mapping[str, ComparisonRow]
 
     @classmethod
     def read(cls, reader: RunReader, runs: Sequence[RunEntry]) -> Self:
         names = [run.run for run in runs]
         many = ManyRuns(reader, runs, CONCLUSION_OBJECTS)
-        return cls(many, missing_of(reader, names), notes_of(reader, names), reader.headline_rows(names))
+        return cls(many, missing_of(reader, names), reader.headline_rows(names))
 
     def run_line(self, run: RunEntry) -> Report:
         """Return a run of the list."""
         absent = self.absent[run.run]
         figure = self.figures.get(run.run, UNKNOWN)
-        note = self.notes.get(run.run, "")
         line: Report = {key: getattr(run, key) for key in ("run", "study", "status", "engine", "started", "rounds")}
         line |= {"sites": len(absent.sites), "missing": sorted(absent.missing)}
-        line |= {"series": run.series, "repeat": run.repeat, "note": note, "metric": run.primary}
+        line |= {"series": run.series, "repeat": run.repeat, "metric": run.primary}
         line |= {end: getattr(figure, end) for end in ("value", "low", "high")}
-        return line | self._answer([run], note)
+        return line | self._answer([run])
 
     def series_line(self, heading: Report, runs: Sequence[RunEntry]) -> Report:
         """Return a series of the list: its head, with the figure over its repeats, newest first."""
@@ -144,7 +118,6 @@ class _Listed:
         values = [row.value for row in rows]
         one = rows[0] if len(runs) == len(rows) == 1 else None
         missing = Counter(chain.from_iterable(self.absent[run.run].missing for run in runs))
-        note = note_in_words({run.run: self.notes[run.run] for run in runs[::-1] if run.run in self.notes})
         return {
             **{key: heading[key] for key in ("run", "study", "status", "engine", "rounds")},
             "started": first.started,
@@ -159,11 +132,10 @@ class _Listed:
             "sites": max(len(self.absent[run.run].sites) for run in runs),
             "missing": sorted(missing),
             "missing-repeats": dict(sorted(missing.items())),
-            "note": note,
-            **self._answer(runs[::-1], note),
+            **self._answer(runs[::-1]),
         }
 
-    def _answer(self, runs: Sequence[RunEntry], note: str) -> Report:
+    def _answer(self, runs: Sequence[RunEntry]) -> Report:
         """Return the answer of some repeats, with dataset and rows."""
         of = conclusion(self.reader, runs)
         data = parsed_study(self.reader.study_text(runs[0].series)).get("dataset", {})
@@ -177,7 +149,6 @@ class _Listed:
             "gain": gain | {"minimum-gain": of.minimum_gain},
             "mechanism": of.privacy.mechanism,
             "epsilon": of.privacy.epsilon,
-            "tags": tags_of(note),
             **more,
         }
 
@@ -222,65 +193,6 @@ def answer_in_words(line: Report) -> tuple[str, str]:
     if of.value is None:
         return words, ""
     return words, gain_in_brackets(Difference.of(of), of.minimum_gain or 0.0)
-
-
-def notes_of(reader: RunReader, runs: Sequence[str]) -> dict[str, str]:
-    """Return the notes of persons, by run."""
-    query = select(Summary.run_id, Summary.payload).where(Summary.run_id.in_(runs), Summary.name == PERSONS_NOTE)
-    return {run: payload["text"] for run, payload in reader.fetch(query)}
-
-
-def note_in_words(notes: dict[str, str]) -> str:
-    """Return the notes of some runs, each text once."""
-    return " | ".join(dict.fromkeys(notes.values()))
-
-
-def run_log(reader: RunReader, name: str) -> Report:
-    """Return the events of a run or series, in order of time.
-
-    A round has only its seconds in the record: it ends so long after the one before it, and not before its last event.
-
-    Raises
-    ------
-    UsageError
-        If there is no such run or series.
-    """
-    runs = reader.runs_of(name)
-    names = [run.run for run in runs]
-    query = select(Metric.run_id, Metric.round, Metric.value).order_by(Metric.run_id, Metric.round)
-    clock = query.where(Metric.run_id.in_(names), Metric.arm == "clock", Metric.metric == "seconds")
-    events = reader.events(names)
-    # Events come by run in the order of writing: the last of a round counts.
-    latest = {(event.run, event.round): event.at for event in events}
-    lines = [LogLine(run.started, run.run, None, None, "begin", f"{run.study} on {run.engine}") for run in runs]
-    lines += [LogLine(event.at, event.run, event.round, event.site, event.kind, event.reason) for event in events]
-    now = {run.run: run.started for run in runs}
-    for row in reader.fetch(clock):
-        seconds = row.value or 0.0
-        ended = stamp(datetime.fromisoformat(now[row.run_id]) + timedelta(seconds=seconds))
-        now[row.run_id] = max(ended, latest.get((row.run_id, row.round), ""))
-        lines.append(LogLine(now[row.run_id], row.run_id, row.round, None, "round", f"took {seconds:.2f} s"))
-    for run in runs:
-        if run.finished is not None:
-            message = ": ".join(filter(None, (run.status, run.reason)))
-            lines.append(LogLine(run.finished, run.run, None, None, "end", message))
-    whole = head(runs, name)
-    # At equal times an event comes before its round, and the end last.
-    lines.sort(key=lambda line: line.at)
-    log = [write(line) for line in lines]
-    return {key: whole[key] for key in ("run", "study", "status", "reason")} | {"log": log}
-
-
-@dataclass(frozen=True)
-class LogLine:
-    """Event of a run: time (UTC), round and site if any, kind and text."""
-
-    at: str
-    run: str
-    round: int | None
-    site: str | None
-    kind: str
-    text: str
 
 
 DATASET = "dataset.name"

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any, Self
 
 from flfed.records.objects import RunReport, run_of
-from flfed.records.reports.catalogue import note_in_words, notes_of
 from flfed.records.reports.report import primary_of, purpose_in_words, report
 from flfed.records.statistics import Report
 from flfed.records.statistics.own_models import without_outcome
@@ -64,8 +63,6 @@ class ShownRun(Seen):
     leaks : dict or None
         The object "leaks" of the first repeat.
     study_text : str
-    note : str
-        Notes of persons on the runs.
     """
 
     report: Report
@@ -74,7 +71,6 @@ class ShownRun(Seen):
     curve_names: dict[str, list[str]]
     leaks: dict[str, Any] | None
     study_text: str
-    note: str
 
     @classmethod
     def read(cls, reader: RunReader, name: str) -> Self:
@@ -95,7 +91,6 @@ class ShownRun(Seen):
             curve_names=reader.curve_names(names),
             leaks=reader.summary(names[0], "leaks"),
             study_text=reader.series(names[0]).study_text,
-            note=note_in_words(notes_of(reader, names)),
         )
 
     @property

@@ -12,8 +12,6 @@ EventKind = Literal["fault", "flag", "refused", "leak", "holdout-opened", "note"
 """`fault`: a rejected update; `flag`: suspicious but accepted; `refused`: a site that did not enrol; `leak`: a column
 that may leak the target; `holdout-opened`: the holdout was read."""
 
-PERSONS_NOTE = "persons-note"
-"""Name of the object with a person's note on a run."""
 
 Status = Literal["running", "interrupted", "completed", "stopped", "failed"]
 """Status of a run. `interrupted` is never written: it is a running run whose process is gone."""

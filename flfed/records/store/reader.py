@@ -60,30 +60,9 @@ class RunReader(OpenStore):
             check_readable(engine)
         return cls(engine, where)
 
-    def runs(
-        self,
-        *,
-        search: str = "",
-        limit: int | None = None,
-        study: str = "",
-        engine: str = "",
-        site: str = "",
-        since: str = "",
-    ) -> list[RunEntry]:
-        """Return the runs, newest first, whose id, study or status has `search`.
-
-        They may be limited to those of a `study`, of an `engine`, that asked a `site`, or that began at `since` or
-        after.
-        """
+    def runs(self, *, search: str = "", limit: int | None = None) -> list[RunEntry]:
+        """Return the runs, newest first, whose id, study or status has `search`."""
         query = RUNS.order_by(Run.started.desc(), Run.repeat.desc(), Run.id.desc())
-        if study:
-            query = query.where(Series.study == study)
-        if engine:
-            query = query.where(Run.engine == engine)
-        if since:
-            query = query.where(Run.started >= since)
-        if site:
-            query = query.where(Run.id.in_(select(RunSite.run_id).where(RunSite.site == site)))
         if not search:
             return self._entries(query.limit(limit))
         word = search.lower()

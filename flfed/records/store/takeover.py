@@ -12,7 +12,6 @@ from typing import Self
 from sqlalchemy import Connection, RowMapping, delete, or_, select, update
 
 from flfed.errors import UsageError
-from flfed.records.store.entries import PERSONS_NOTE
 from flfed.records.store.tables import Audit, Comparison, Event, Metric, Run, RunSite, Sent, Series, Summary
 
 
@@ -141,11 +140,10 @@ def rewind(connection: Connection, run: str, rounds: int) -> None:
     connection.execute(delete(Metric).where(Metric.run_id == run, or_(Metric.round > rounds, scored_later)))
     events = delete(Event).where(Event.run_id == run, Event.kind != "holdout-opened")
     if rounds == 0:
-        # The requested sites are kept, as their names must stay hidden from one another; so is a person's note.
+        # The requested sites are kept, as their names must stay hidden from one another.
         for table in (Sent, RunSite):
             connection.execute(delete(table).where(table.run_id == run))
-        names = ("asked", PERSONS_NOTE)
-        connection.execute(delete(Summary).where(Summary.run_id == run, Summary.name.not_in(names)))
+        connection.execute(delete(Summary).where(Summary.run_id == run, Summary.name != "asked"))
         connection.execute(events)
         return
     connection.execute(delete(Sent).where(Sent.run_id == run, Sent.round > rounds))

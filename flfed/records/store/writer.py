@@ -23,7 +23,6 @@ from flfed.records.store.database import OpenStore, engine_to_write, in_words, m
 from flfed.records.store.entries import (
     DIFFERENCES,
     FIGURES,
-    PERSONS_NOTE,
     AuditRow,
     ComparisonRow,
     CurvePoint,
@@ -275,15 +274,6 @@ class RunStore(OpenStore):
         """
         with in_words(self._url, "written"), self._engine.begin() as connection:
             delete_runs(connection, runs)
-
-    def note(self, runs: Sequence[str], text: str, *, by: str) -> None:
-        """Write or replace a person's note on some runs; an empty one removes it."""
-        payload = {"text": text, "by": by, "at": stamp(self._clock())}
-        with in_words(self._url, "written"), self._engine.begin() as connection:
-            connection.execute(delete(Summary).where(Summary.run_id.in_(runs), Summary.name == PERSONS_NOTE))
-            lines = [{"run_id": run, "name": PERSONS_NOTE, "payload": payload} for run in runs if text]
-            if lines:
-                connection.execute(insert(Summary), lines)
 
     def audit(self, run: str, rows: Iterable[AuditRow]) -> None:
         """Add one audit's figures with one time to the record of a finished run, beside earlier ones.

@@ -12,7 +12,7 @@ from flfed.records.dashboard import access, refresh, run_page, sections
 from flfed.records.dashboard.panels import compare
 from flfed.records.dashboard.panels.overview import how_to_go_on
 from flfed.records.dashboard.panels.run_table import run_table
-from flfed.records.reports.catalogue import notes_of, series_list
+from flfed.records.reports.catalogue import series_list
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.text import with_code
@@ -32,20 +32,19 @@ def show() -> None:
         with RunReader.open() as reader:
             runs = reader.runs(limit=refresh.MOST_RUNS)
             course = refresh.course_of_list(reader)
-            notes = notes_of(reader, [run.run for run in runs])
         _compare({run.series for run in runs})
-        _list(runs, notes, course)
+        _list(runs, course)
     except FlfedError as error:
         st.error(with_code(str(error)))
 
 
-def _list(runs: Sequence[RunEntry], notes: dict[str, str], course: refresh.BatchPlan) -> None:
+def _list(runs: Sequence[RunEntry], course: refresh.BatchPlan) -> None:
     """Show running series, which a fragment reads again, above the table of all others."""
     going = {run.series for run in runs if run.status == "running"}
     st.fragment(_going, run_every=course[0])(sorted(going, reverse=True), course)
     ended = [run for run in runs if run.series not in going]
     if ended:
-        run_table(refresh.read_list(ended, notes))
+        run_table(refresh.read_list(ended))
     elif not runs:
         st.info(render("pages.runs.none"))
     if len(runs) == refresh.MOST_RUNS:

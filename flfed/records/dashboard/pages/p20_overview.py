@@ -14,7 +14,6 @@ from flfed.records.sections.unseen_sites import validated_sites
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
 from flfed.records.statistics.training_state import WARM_START, seen_in_words
 from flfed.records.text import escape
-from flfed.words import render
 
 FURTHER = {"sites": "Each site's gain"}
 FURTHER |= {page: page.capitalize() for page in ("curves", "rounds", "data", "privacy")}
@@ -31,8 +30,6 @@ def parts(opened: Opened) -> None:
     with st.container():
         if purpose := shown.purpose:
             st.markdown(escape(purpose))
-        if shown.note:
-            st.markdown(render("document.document.note", note=escape(shown.note)))
     first = st.container()  # the verdict stands above the choice of its figure
     metric = contained(sites.choose_metric, shown.report)
     with first:

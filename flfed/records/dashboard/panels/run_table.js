@@ -28,7 +28,7 @@ function order(state) {
 
 function matches(row, state) {
   for (const [key, value] of Object.entries(state.filters)) {
-    if (value && !(key === "tags" ? row.tags : [row.cells[key].group]).includes(value)) return false;
+    if (value && row.cells[key].group !== value) return false;
   }
   return state.words.every(word => row.text.includes(word));
 }
@@ -150,7 +150,7 @@ export default function ({data, parentElement, setTriggerValue}) {
       show();
     };
     const filters = data.filters.map(({key, title}) => {
-      const values = new Set(rows.flatMap(row => key === "tags" ? row.tags : [row.cells[key].group]));
+      const values = new Set(rows.map(row => row.cells[key].group));
       values.delete("");
       const select = options(make("select", {dataset: {focus: `filter ${key}`}}),
         [["", words.all], ...[...values].sort().map(value => [value, value])], state.filters[key]);

@@ -18,7 +18,7 @@ from flfed.records.statistics.verdict import PAYS, VERDICTS, describe_verdict, n
 from flfed.records.text import describe_study, moment
 from flfed.words import render, sentences
 
-FILTERS = ("dataset", "verdict", "privacy", "tags")
+FILTERS = ("dataset", "verdict", "privacy")
 NUMBERS = ("sites", "rows", "gain", "started")
 STEP = 50
 """Runs shown at first; the table has all of them."""
@@ -60,7 +60,7 @@ def _compare() -> None:
 
 def columns() -> list[dict[str, Any]]:
     """Return the columns of the table."""
-    titles = {name: title for name, title in sentences("names", "run-columns").items() if name != "tags"}
+    titles = dict(sentences("names", "run-columns"))
     return [
         {"key": key, "title": title, "number": key in NUMBERS, "link": key == "study"} for key, title in titles.items()
     ]
@@ -90,13 +90,12 @@ def row_of(line: Report) -> dict[str, Any]:
         "engine": _cell(of.engine),
         "status": _cell(STATUS_WORDS[of.status], below=_progress(of)),
         "started": _cell(moment(of.started), of.started),
-        "note": _cell(of.note),
     }
     if of.verdict is not None:
         group = describe_verdict(of.verdict, of.metric)
         cells["verdict"] |= {"sign": sign, "kind": of.verdict.replace(" ", "-"), "group": group}
     label = f"{of.study}, {moment(of.started)}"
-    return {"id": of.run, "label": label, "href": f"overview?run={of.run}", "cells": cells, "tags": of.tags}
+    return {"id": of.run, "label": label, "href": f"overview?run={of.run}", "cells": cells}
 
 
 def _cell(text: str, value: Any = ..., *, below: Sequence[str] = ()) -> dict[str, Any]:
