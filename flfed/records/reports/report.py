@@ -184,7 +184,7 @@ class Conclusion:
     verdict : str or None
         Code; None where nothing is compared.
     gain : Difference
-        Above 0 where joining is better: the mean over sites, or that of the one site of the reader.
+        Above 0 where joining is better: the mean over sites.
     minimum_gain : float
     privacy : PrivacyReport
     undertrained : bool
@@ -484,7 +484,7 @@ def _mean_gains(
 ) -> Report:
     """Return the shared model's mean gain over sites by metric, nothing where no comparison was released.
 
-    With `arm` "incumbent" it is the gain on the score in use. One site's people do not see it.
+    With `arm` "incumbent" it is the gain on the score in use.
     """
     if not privacy.is_compared:
         return {}

@@ -132,23 +132,17 @@ def next_steps(shown: ShownRun, metric: str | None = None) -> Section | None:
     if shown.run.status != "completed" or shown.run.is_validation:
         return None
     metric = metric or shown.metric
-    steps = [render("pages.next.leaks")] if faults.leaks_in_words(shown.leaks) else []
-    steps += _steps(shown, metric)
-    return Section(title=render("pages.next.title"), says=steps) if steps else None
-
-
-def _steps(shown: ShownRun, metric: str | None) -> list[str]:
-    """Return the steps of who may see all sites."""
     run = shown.run.run
+    steps = [render("pages.next.leaks")] if faults.leaks_in_words(shown.leaks) else []
     if metric is None:
-        return [render("pages.next.figures", run=run)]
-    steps = [_step(shown, metric)]
+        return Section(title=render("pages.next.title"), says=[*steps, render("pages.next.figures", run=run)])
+    steps.append(_step(shown, metric))
     if len(shown.run.sites) > 1 and not is_uncompared(shown.report):
         steps.append(render("pages.next.sites"))
     can_attack = not shown.report["audit"] and not is_of_frames(shown) and not shown.run.is_of_parties
     if can_attack and released(shown.report).is_exact and has_model(shown.runs[0]):
         steps.append(render("pages.next.audit", run=run))
-    return steps
+    return Section(title=render("pages.next.title"), says=steps)
 
 
 def _step(shown: ShownRun, metric: str) -> str:

@@ -83,19 +83,16 @@ def figures_by_site(recorded: LeftOut, words: Words) -> Section:
                 notes.append(render("report.left-out.absent", site=name, figure=heading, reason=figure.reason))
         lines.append(cells)
         areas[name] = figure_of(figures, AUC)
-    means = {}
-    # People of one site see no mean over sites.
-    if recorded.mean is not None:
-        means = {key: read(MeanLeftOut, mean) for key, mean in figures_of(recorded.mean).items()}
-        if means[AUC].value is not None:
-            areas[MEAN] = means[AUC]
-        lines += _mean_lines(means)
+    means = {key: read(MeanLeftOut, mean) for key, mean in figures_of(recorded.mean).items()}
+    if means[AUC].value is not None:
+        areas[MEAN] = means[AUC]
+    lines += _mean_lines(means)
     return Section(
         title=words.title,
         lead=(words.lead,),
         charts=(_chart(areas, words),),
         tables=(Table(lines=lines, spare=("Rows",), key=f"{words.key}-sites", is_whole=True),),
-        says=_findings(means) if means else (),
+        says=_findings(means),
         note=[*notes, words.means],
     )
 

@@ -247,14 +247,8 @@ def coefficients(payloads: Sequence[Mapping[str, Any]]) -> Section:
 
 
 def importance_lines(importances: Importances) -> list[dict[str, str]]:
-    """Return the lines of a table, the most important column first.
-
-    One site's people see the figures of their site only.
-    """
+    """Return the lines of a table, the most important column first."""
     grows = f"{importances.loss.capitalize()} grows by"
-    if not importances.columns:
-        own = [of for columns in importances.sites.values() for of in columns]
-        return [{"Column": of.column, grows: _increase(of.increase)} for of in sorted(own, key=_rank)]
     several = any(of.low is not None for of in importances.columns)
     lines = []
     for of in sorted(importances.columns, key=_rank):
@@ -266,7 +260,7 @@ def importance_lines(importances: Importances) -> list[dict[str, str]]:
     return lines
 
 
-def _rank(of: Increase | OwnIncrease) -> float:
+def _rank(of: Increase) -> float:
     return float("inf") if of.increase is None else -of.increase
 
 

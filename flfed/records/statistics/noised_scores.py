@@ -34,8 +34,6 @@ SCORES = "noised-scores"
 """Name of the record, and of the key in a report."""
 NOT_COMPARED = "not-compared"
 """Key of a site in a report: why it is not compared with the site's own model."""
-NOT_HERE = "see the study's report"
-"""In place of a figure that this reader may not see."""
 SLOPE = "Calibration slope"
 METRICS = ("roc_auc_score", "brier_score_loss", "log_loss")
 UNBROKEN = "\u00a0"
@@ -203,8 +201,7 @@ def figure_lines(report: ReportMapping) -> Lines:
         of = site_of(run.sites[name]).global_ if name in run.sites else run.global_
         line = {"Rows of": name}
         for metric in METRICS:
-            # One site's people see the counts over all sites, and no other figure of them.
-            line[metric_name(metric)] = with_interval(figure_of(of, metric)) if of else NOT_HERE
+            line[metric_name(metric)] = with_interval(figure_of(of, metric))
         lines.append(line | {slope: with_interval(one.slope), NOISE: _reach(one)})
     return lines
 

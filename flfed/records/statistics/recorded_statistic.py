@@ -67,7 +67,7 @@ def statistic_in_words(statistic: StatisticObject, repeats: int = 1) -> list[str
             lines.append(render("report.statistic.first", repeats=repeats))
         return lines
     words = _lines_and_words(of.name)[1](statistic)
-    # Without a site's own figures there was secure aggregation, or nobody may see them.
+    # Without a site's own figures there was secure aggregation.
     if of.by_site:
         return [*words, render("report.statistic.sites")]
     return [*words, render("report.statistic.exact")]

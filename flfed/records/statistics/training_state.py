@@ -192,7 +192,6 @@ def training_in_words(state: Report | None) -> str:
     if training.by == "loss":
         rounds = "round" if training.rounds == 1 else f"{training.rounds} rounds"
         return render("report.training.loss", fall=verdict.number(100 * (training.fall or 0.0), 0), rounds=rounds)
-    # One site's people do not see the figures of others.
     if training.shared is None or training.of_kind is None or training.metric is None:
         return render("report.training.headline")
     figures = {"shared": verdict.number(training.shared), "pooled": verdict.number(training.of_kind)}
