@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from flfed.rows.data.holdout import Holdout, block_numbers, elapsed_shares, for_validation
+from flfed.rows.data.holdout import Holdout, block_numbers, elapsed_shares, for_validation, side_keys
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable, holdout_of
@@ -64,14 +64,16 @@ class EncodedTable:
         """Draw the validation rows."""
         # A plan with validation keeps some training rows apart, drawn by the run's seed.
         self._validation = np.zeros(self.table.training_rows, dtype=bool)
-        share = self.study.plan.validation
-        if share:
-            keys = self.table.training_keys()
-            self._validation = for_validation(keys, self.site.holdout, self.site.name, self.seed, share)
+        if self.study.plan.validation:
+            self._validation = self._draw_validation(self.table.training_keys())
         self.validation_rows = int(self._validation.sum())
         self._encoder: Encoder | None = None
         self._encoded: dict[str, Encoded] = {}
         self._coded: list[tuple[pd.DataFrame, ColumnArrays]] = []
+
+    def _draw_validation(self, keys: np.ndarray) -> np.ndarray:
+        share = self.study.plan.validation
+        return for_validation(keys, self.site.holdout, self.site.name, self.seed, share)
 
     @property
     def policy(self) -> Policy:
@@ -93,6 +95,8 @@ class EncodedTable:
         if not self.study.train:
             return {"whole": self.table.holdout("row-set")}
         tables = {"training": self.table.training, "holdout": self.table.holdout("row-set")}
+        if self.table.further is not None:
+            tables["further"] = self.table.further
         if self.validation_rows:
             tables |= {
                 "fitted": self.table.training[~self._validation],
@@ -189,18 +193,36 @@ class EncodedTable:
         return rows if len(persons) == len(table) else replace(rows, group=group)
 
     def encode_training(self, encoder: Encoder, into: np.ndarray | None = None) -> Encoded:
-        """Encode the training rows as `encode` does, with their place in the order of time."""
+        """Encode the training rows as `encode` does, with their place in the order of time.
+
+        Rows that are there for their outcome come last; beside them those of other outcomes count 1/sample.
+        """
         if self.table.training_rows > SIDE_BY_SIDE:
             self._release_training()
         x = into
         if x is None:
-            x = np.empty((self.table.training_rows, len(input_names(self.layout))))
+            x = np.empty((self.fitted_rows, len(input_names(self.layout))))
         parts = []
         start = 0
-        for block in self.table.training_blocks():
+        for block in self.table.blocks_to_fit():
             parts.append(self.encode(block, encoder, into=x[start : start + len(block)]))
             start += len(block)
-        return replace(pooled_rows(parts, x), elapsed=self._elapsed, sites=1)
+        rows = replace(pooled_rows(parts, x), elapsed=self._elapsed, sites=1)
+        source = self.site.source
+        if self.table.further is None or source.keep is None:
+            return rows
+        counts = np.where(rows.y == self.schema.classes.index(source.keep[1]), 1.0, 1 / source.sample)
+        # Steps and penalties are those of as many rows that count 1.
+        return replace(rows, weight=rows.weight * counts / counts.mean(), counts=counts)
+
+    @property
+    def fitted_rows(self) -> int:
+        """Number of rows that models are fitted on."""
+        return self.table.training_rows + (0 if self.table.further is None else len(self.table.further))
+
+    def plain(self, rows: Encoded) -> Encoded:
+        """Return those of `encode_training` that are a plain sample, for what takes no weights."""
+        return rows if self.table.further is None else rows.take(slice(self.table.training_rows))
 
     @cached_property
     def _elapsed(self) -> np.ndarray | None:
@@ -208,7 +230,7 @@ class EncodedTable:
         holdout = holdout_of(self.study, self.site)
         if isinstance(holdout, Holdout):
             return None
-        return elapsed_shares(self.table.training, holdout, self.schema)
+        return elapsed_shares(pd.concat(self.table.blocks_to_fit()), holdout, self.schema)
 
     def _through(self, encoder: Encoder) -> dict[str, Encoded]:
         """Return the encoded rows that are kept, all of one encoder: those of another one's numbers go."""
@@ -256,22 +278,36 @@ class EncodedTable:
     def round_rows(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
         """Return the rows to train on and to score.
 
-        They are the same rows where the plan keeps none apart.
+        They are the same rows where the plan keeps none apart, and none is there for its outcome.
         """
         if not self.validation_rows:
             rows = self.training(encoder)
-            return rows, rows
+            return rows, self.plain(rows)
         cache = self._through(encoder)
         if "validation" not in cache:
             if "training" in cache:
                 # Rows that somebody has already are not taken apart in place.
                 rows = cache.pop("training")
-                parts = rows.take(~self._validation), rows.take(self._validation)
+                parts = rows.take(~self._apart), rows.take(self._apart)
             else:
                 rows = self.encode_training(self.in_use(encoder))
-                parts = rows.split(self._validation)
+                parts = rows.split(self._apart)
+            parts = parts[0], parts[1].take(slice(self.validation_rows))
             cache |= dict(zip(PARTS, parts, strict=True))
         return cache["fitted"], cache["validation"]
+
+    @cached_property
+    def _apart(self) -> np.ndarray:
+        """Which rows of `encode_training` a round is not fitted on [rows].
+
+        Those that validation draws among the further rows are in neither part: so the others keep their weights.
+        """
+        if self.table.further is None:
+            return self._validation
+        apart = np.zeros(len(self.table.further), dtype=bool)
+        if self.validation_rows:
+            apart = self._draw_validation(side_keys(self.table.further, self.schema))
+        return np.concatenate([self._validation, apart])
 
     @property
     def scored_part(self) -> str:
@@ -292,9 +328,10 @@ class EncodedTable:
         training = self.table.training
         holdout = self.table.holdout("score-check")
         if not self.schema.group:
-            return np.arange(len(training) + len(holdout))
+            return np.arange(int((~self._apart).sum()) + self.validation_rows + len(holdout))
         column = self.schema.group
-        parts = [training[column][~self._validation], training[column][self._validation], holdout[column]]
+        fitted = pd.concat(list(self.table.blocks_to_fit()))[column][~self._apart]
+        parts = [fitted, training[column][self._validation], holdout[column]]
         return pd.factorize(pd.concat(parts, ignore_index=True))[0]
 
     def target(self, table: pd.DataFrame) -> np.ndarray:

@@ -197,6 +197,8 @@ class SiteSession(EncodedTable):
         protection = self.protection
         # An update stands for the rows that are known under noise, where no exact number may leave.
         row_count = len(rows)
+        if self.table.further is not None:
+            row_count = self.table.training_rows - self.validation_rows
         if protection is not None and protection.units is not None:
             row_count = int(protection.units.units)
         scores = None
@@ -330,6 +332,7 @@ class SiteSession(EncodedTable):
         # A copy: the kept arrays must not change with the caller's.
         arrays = {name: value.copy() for name, value in arrays.items()}
         if self.model.linear or self.layout.plain:
+            rows = self.plain(rows)
             outputs = yield from self.outputs(arrays, rows.x)
             # The estimate over all sites holds here only as far as this site's rows do not contradict it.
             if sd is not None:
@@ -355,7 +358,7 @@ class SiteSession(EncodedTable):
         # No round follows that asks for parts of the rows: with them every row would be kept twice.
         if self.validation_rows:
             self.release_rows()
-        rows = self.training(encoder)
+        rows = self.plain(self.training(encoder))
         arrays = self.own_arrays.at_site(arrays)
         if too_few(rows.y, self.task, self.classes, self.policy):
             return None

@@ -173,7 +173,7 @@ def snapshot_rows(name: str = SITE_NAME, dataset: str = DATASET) -> output.Shown
     yield shown | {"excluded": gone, "withheld": resting}
     _say_excluded(gone)
     _say_resting(resting)
-    yield render("commands.snapshot.written", **vars(frozen))
+    yield render("commands.snapshot.written", **vars(frozen)) + frozen.of_sample
     yield f"SHA-256 of the rows: {frozen.sha256}"
 
 
@@ -202,7 +202,7 @@ def refresh_rows(
         output.print_json(_refreshed(difference, frozen))
     elif frozen is not None:
         _say_excluded(_excluded(frozen))
-        typer.echo(render("commands.snapshot.rewritten", **vars(frozen)))
+        typer.echo(render("commands.snapshot.rewritten", **vars(frozen)) + frozen.of_sample)
     elif difference.changes:
         typer.echo(render("commands.snapshot.unwritten", site=site.name))
 

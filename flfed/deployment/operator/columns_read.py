@@ -25,13 +25,13 @@ def describe_source(site: Site) -> list[str]:
 
 
 def describe_code(site: Site, rows: Frozen) -> str:
-    """Return that a function made a snapshot's rows, and when the package's code changed; "" without one."""
+    """Return that a snapshot is of a sample, that a function made its rows, and when the package's code changed."""
     if not rows.prepare:
-        return ""
+        return rows.of_sample
     changed = f", whose code is as it was at {rows.code_at[:16].replace('T', ' ')}"
     if code_sha256(site) != rows.code_sha256:
         changed = f", whose code changed after that: flfed site refresh {site.name} takes a snapshot by the new one"
-    return f" They were made by {rows.prepare} of this site's package{changed}."
+    return f"{rows.of_sample} They were made by {rows.prepare} of this site's package{changed}."
 
 
 def describe_columns(proposal: Proposal) -> Iterator[str]:

@@ -74,6 +74,7 @@ def describe_site_facts(proposal: Proposal, facts: SiteFacts, added: int = 0) ->
     else:
         own = facts.rows
         rows = render("approval.study.rows", rows=own.rows, at=own.at, sha256=own.sha256[:12])
+        rows += own.of_sample
     paragraphs = [*describe_others(dataset, facts.others), rows]
     if facts.single_outcomes is not None:
         outcomes, training_rows = facts.single_outcomes

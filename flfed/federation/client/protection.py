@@ -96,6 +96,8 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
         charge_of(study)
     if charged is None:
         return policy.privacy_refusal(mechanism=study.privacy.name, delta=None)
+    if site.source.keep is not None:
+        return Refusal("keep-private")
     unit, delta = charged
     schema = datasets.load(study.dataset.name).schema
     unconfirmed = unconfirmed_columns(study, schema)

@@ -89,7 +89,7 @@ def arm_scores(
     scores = {"global": session.predictions(outputs, encoder), "local-only": own[0], "personalised": adjusted}
     scores |= dict(zip(names, own[1:]))
     if start:
-        rows = session.encode_training(session.in_use(encoder))
+        rows = session.plain(session.encode_training(session.in_use(encoder)))
         fit = pulled(rows, start, session.trainable())
         x = session.encode(table, session.in_use(encoder)).x
         unchanged, fitted = yield from together([session.outputs(start, x), fit])

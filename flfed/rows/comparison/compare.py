@@ -120,6 +120,9 @@ def compare(
     person = persons_of(session, table)
     incumbent = compare_incumbent(session, table, y, shared, person, figures.groups)
     notes = _left_out(session)
+    source = session.site.source
+    if source.sample < 1:
+        notes.append(render("figures.notes.sample", share=f"{source.sample:g}"))
     if incumbent is not None:
         arms, differences = add_incumbent(arms, differences, incumbent)
         notes.append(incumbent.note)

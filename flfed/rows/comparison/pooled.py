@@ -206,7 +206,7 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Asking[dict[str,
 
 def _encode_training(sessions: Sequence[SiteSession], encoder: Encoder) -> Encoded:
     """Return the training rows of all sites as inputs, each written once."""
-    counts = [session.table.training_rows for session in sessions]
+    counts = [session.fitted_rows for session in sessions]
     x = np.empty((sum(counts), len(input_names(sessions[0].layout))))
     parts = []
     start = 0

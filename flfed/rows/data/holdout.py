@@ -292,6 +292,8 @@ class SortedRows:
         The `side_keys`, in the source's order.
     left_out : int
         Rows that the study leaves out because a feature is missing.
+    drawn : bool array [rows] or None
+        Which rows are of a plain sample, in the source's order; None where all are.
     """
 
     source: pd.DataFrame
@@ -299,6 +301,7 @@ class SortedRows:
     order: np.ndarray
     keys: np.ndarray
     left_out: int = 0
+    drawn: np.ndarray | None = None
 
     @classmethod
     def of(

@@ -22,7 +22,7 @@ from flfed.rows.data.parsing.fields import own_name
 from flfed.rows.data.parsing.queries import server_of, tables_of
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Csv, Excel, Folders, Frame, Parquet, Source, Sql, find_file
+from flfed.rows.data.sources import Csv, Excel, Folders, Frame, Parquet, Part, Source, Sql, find_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,11 +103,18 @@ def is_plain(site: Site) -> bool:
 
 def as_rows(site: Site) -> Site:
     """Return a site with its source's table in memory, if its table comes from its source."""
-    if isinstance(site.source, Frame) or not is_plain(site):
+    if isinstance(site.source, Part) or not is_plain(site):
+        return site
+    sampled = site.sampled()
+    if sampled is not None:
+        if sampled.findings:
+            raise sampled.findings[0].error()
+        # Another sample of it is the same: each row's key decides.
+        return replace(site, source=site.source.in_memory(sampled.rows, prepare=None))
+    if isinstance(site.source, Frame):
         return site
     # Only of CSV files it is sure that Arrow's texts are those of objects: Parquet's may have a NUL.
-    table = site.source_table(compact=isinstance(site.source, Csv))
-    return replace(site, source=Frame(table, missing=site.source.missing, prepare=site.source.prepare))
+    return replace(site, source=site.source.in_memory(site.source_table(compact=isinstance(site.source, Csv))))
 
 
 def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, schema: Schema) -> SourceRows | None:

@@ -20,6 +20,7 @@ from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime, Publishe
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import ColumnMapping, Field, Finding, check_codes
 from flfed.rows.data.policy import Policy
+from flfed.rows.data.sampling import BATCH, Sampled, drawn, read_sample
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.sources import Csv, Parquet, Part, Source
 from flfed.words import usage_error
@@ -187,14 +188,20 @@ class Site:
         """Return the mapped table in source order, every rule that it breaks, and the schema."""
         return self.examine()[1:]
 
-    def examine(self) -> tuple[pd.DataFrame, pd.DataFrame, list[Finding], Schema]:
-        """Return the source's table as it is mapped, and after it the values of `inspect`."""
+    def examine(self, batch: int = BATCH) -> tuple[pd.DataFrame, pd.DataFrame, list[Finding], Schema]:
+        """Return the source's table as it is mapped, and after it the values of `inspect`.
+
+        A sample is read `batch` rows at a time.
+        """
         schema = datasets.load(self.dataset).schema
         # Parts were mapped before they were cut.
         if isinstance(self.source, Part):
             return self.source.table, self.source.table, [], schema
-        raw = self.prepared_table(compact=True)
+        sampled = self.sampled(batch)
+        raw = self.prepared_table(compact=True) if sampled is None else sampled.rows
         table, findings = map_table(raw, schema, self.mapping, self.source.missing, outcome=self.has_outcome)
+        if sampled is not None and sampled.findings:
+            findings = sampled.findings
         if not self.has_outcome and (not schema.group or table[schema.group].isna().all()):
             findings.append(Finding(schema.group or schema.target, NO_IDENTIFIERS, np.arange(0)))
         if not len(table):
@@ -211,6 +218,20 @@ class Site:
         if compact and isinstance(self.source, Csv | Parquet) and type(self.source) in (Csv, Parquet):
             return self.source.read_compact(folders)
         return self.source.read(folders)
+
+    def sampled(self, batch: int = BATCH) -> Sampled | None:
+        """Read the source's sample; None where all of its rows are used."""
+        if self.source.sample == 1:
+            return None
+        dataset = datasets.load(self.dataset)
+        return read_sample(
+            self.source, dataset.folders(self.folder), dataset.schema, self.mapping, self.holdout,
+            outcome=self.has_outcome, batch=batch,
+        )  # fmt: skip
+
+    def with_draws(self, rows: SortedRows) -> SortedRows:
+        """Return rows with which of them are in the plain sample, where others are there for their outcome."""
+        return rows if self.source.keep is None else replace(rows, drawn=drawn(rows.keys, self.source, self.holdout))
 
     def prepared_table(self, *, compact: bool = False) -> pd.DataFrame:
         """Read the table that is mapped: the source's own, as its `prepare` changes it."""
@@ -277,7 +298,7 @@ class Site:
         table, findings, schema = self.inspect()
         if findings:
             raise findings[0].error()
-        return SortedRows.of(table, schema, complete, outcome=self.has_outcome)
+        return self.with_draws(SortedRows.of(table, schema, complete, outcome=self.has_outcome))
 
 
 def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
@@ -328,7 +349,7 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     policy = site.policy
     refused = start_refusal(study) or _vertical_refusal(study, site)
     refused = refused or policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
-    refused = refused or _trees_refusal(study, policy)
+    refused = refused or _trees_refusal(study, policy) or _keep_refusal(study, site)
     if study.analysis is not None:
         refused = refused or policy.analysis_refusal(summed=study.aggregation.sums_rows)
     elif study.is_statistic:
@@ -341,6 +362,15 @@ def _vertical_refusal(study: Study, site: Site) -> Refusal | None:
     if not study.is_vertical:
         return None if site.has_outcome else Refusal("columns-only")
     return None if site.policy.allows("row-aligned") else Refusal("row-aligned")
+
+
+def _keep_refusal(study: Study, site: Site) -> Refusal | None:
+    """Return the refusal of a study that cannot count rows of one outcome less than others, or None."""
+    if site.source.keep is None:
+        return None
+    if study.is_statistic:
+        return Refusal("keep-statistic")
+    return Refusal("keep-trees") if study.grows_trees else None
 
 
 def _trees_refusal(study: Study, policy: Policy) -> Refusal | None:
@@ -390,6 +420,8 @@ class SiteTable:
         Rows that the study leaves out because a feature is missing.
     joined : array [holdout rows], optional
         Predictions of a model whose columns stand at several parties.
+    further : DataFrame, optional
+        Rows of training beside a plain sample, there for their outcome: models are fitted on them, and nothing else.
     """
 
     _take: Callable[[slice], Any]
@@ -399,6 +431,7 @@ class SiteTable:
     opened: list[str] = field(default_factory=list)
     left_out: int = 0
     joined: np.ndarray | None = None
+    further: pd.DataFrame | None = None
     _keys: np.ndarray | None = None
     _is_cached: bool = False
 
@@ -408,13 +441,18 @@ class SiteTable:
         training: pd.DataFrame = self._take(slice(None))
         return training
 
-    def training_blocks(self) -> Iterator[pd.DataFrame]:
-        """Yield the training rows: all at once where they are here, few or of groups, else `BLOCK` at a time."""
+    def blocks_to_fit(self) -> Iterator[pd.DataFrame]:
+        """Yield the training rows: all at once where they are here, few or of groups, else `BLOCK` at a time.
+
+        Those that are there for their outcome come last.
+        """
         if "training" in vars(self) or self.training_rows <= BLOCK or self.schema.group:
             yield self.training
-            return
-        for start in range(0, self.training_rows, BLOCK):
-            yield self._take(slice(start, start + BLOCK))
+        else:
+            for start in range(0, self.training_rows, BLOCK):
+                yield self._take(slice(start, start + BLOCK))
+        if self.further is not None:
+            yield self.further
 
     def release_training(self) -> pd.DataFrame | None:
         """Drop training rows of a cached table, which are taken again; return them if they were here."""
@@ -424,6 +462,7 @@ class SiteTable:
     def with_training(self, training: pd.DataFrame, **changes: Any) -> SiteTable:
         """Return the table with other training rows, and other changes by field."""
         take = partial(getitem, training)
+        changes = {"further": None, **changes}
         return replace(self, _take=take, training_rows=len(training), _keys=None, _is_cached=False, **changes)
 
     def training_keys(self) -> np.ndarray:
@@ -453,11 +492,17 @@ def split_rows(rows: SortedRows, sides: Sides, *, cached: bool = False) -> SiteT
     Those of `cached` rows that are trained on are taken when they are asked for.
     """
     train, test = sides
+    further = None
+    if rows.drawn is not None:
+        further = rows.at(rows.places(train & ~rows.drawn))
+        train, test = train & rows.drawn, test & rows.drawn
     places = rows.places(train)
     take = partial(rows.at, places) if cached else partial(getitem, rows.at(places))
     holdout = rows.at(rows.places(test))
     keys = rows.keys.take(places, axis=0)
-    return SiteTable(take, len(places), rows.schema, holdout, left_out=rows.left_out, _keys=keys, _is_cached=cached)
+    return SiteTable(
+        take, len(places), rows.schema, holdout, left_out=rows.left_out, further=further, _keys=keys, _is_cached=cached
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

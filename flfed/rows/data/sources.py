@@ -9,8 +9,9 @@ import os
 import sqlite3
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -23,14 +24,18 @@ from flfed.rows.data.parsing.arrow_reader import read_plain_csv
 from flfed.rows.data.parsing.cells import with_text_cells
 from flfed.rows.data.parsing.fields import with_text_names
 from flfed.rows.data.parsing.limits import Limits, Reading
-from flfed.rows.data.parsing.parquet_and_excel import read_parquet, read_sheet
-from flfed.rows.data.parsing.queries import read_query
+from flfed.rows.data.parsing.parquet_and_excel import parquet_batches, read_parquet, read_sheet
+from flfed.rows.data.parsing.queries import query_batches, read_query
 from flfed.rows.data.parsing.text_files import (
     BLANKS,
     NoTable,
     content_of,
     ends,
+    is_packed,
+    is_wide,
     lines_of,
+    parts_of,
+    refuse_other_kind,
     why_uneven,
     without_end_sign,
     wrong_encoding,
@@ -47,6 +52,7 @@ Folders = tuple[Path, ...]
 """Folders of a relative path, in order of precedence."""
 CONNECT_SECONDS = 10
 """Longest wait for the first reply of a PostgreSQL server, unless the address has another."""
+QUERY = "the site's database query"
 LIBPQ = ("psycopg", "psycopg2")
 """Drivers with libpq's settings."""
 _PICKLES = (".pkl", ".pickle", ".joblib", ".p")
@@ -72,11 +78,20 @@ class Source:
         out before. The same table must always give the same result. Example: `prepare=adults_only`.
     limits : Limits
         Largest table that is read. Example: `limits=Limits(rows=50_000_000, cells=1_000_000_000)`.
+    sample : float in (0, 1]
+        Share of the rows that are used, or of the persons where the schema names a group: each by a keyed hash of its
+        own key, so that none moves another. Rules are checked on all rows, batch by batch, and so is `prepare` called;
+        `limits` bound the rows that are used. Example: `sample=0.1`.
+    keep : tuple of the target and a value, optional
+        Outcome whose rows are all trained on, whatever the `sample`; the others then count 1/sample in training. The
+        holdout is a plain sample. Example: `keep=("fraud", "yes")`.
     """
 
     missing: tuple[str, ...] = ()
     prepare: Prepare | None = None
     limits: Limits = field(default_factory=Limits)
+    sample: float = 1.0
+    keep: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no function with a name, and other limits."""
@@ -85,10 +100,32 @@ class Source:
         # A lambda has no name, by which a person approves it and another process finds it.
         if self.prepare is not None and "<" in getattr(self.prepare, "__qualname__", "<"):
             raise UsageError(f"prepare={self.prepare!r} must be a function with a name, of the site's package")
+        if isinstance(self.sample, bool) or not isinstance(self.sample, int | float) or not 0 < self.sample <= 1:
+            raise UsageError(f"sample={self.sample!r} must be a share above 0, and at most 1")
+        if self.keep is None:
+            return
+        if not isinstance(self.keep, tuple) or [*map(type, self.keep)] != [str, str]:
+            raise UsageError(f"keep={self.keep!r} must be the target and one of its values, as ('fraud', 'yes')")
+        if self.sample == 1:
+            raise UsageError("keep needs a sample below 1: without one, all rows are used")
 
     def read(self, folders: Folders) -> pd.DataFrame:
         """Return the institution's own table, before `prepare`; relative paths are searched in `folders`."""
         raise NotImplementedError
+
+    def batches(self, folders: Folders, rows: int) -> Iterator[pd.DataFrame]:
+        """Yield the rows of `read`, about `rows` at a time; all at once where the format allows no other reading."""
+        yield self.read(folders)
+
+    def _while_reading(self, name: object) -> Reading:
+        """Return the limits of batches, of which only some rows are used: those of columns and seconds."""
+        return Reading(name, replace(self.limits, rows=sys.maxsize, cells=sys.maxsize, bytes=sys.maxsize))
+
+    def in_memory(self, table: pd.DataFrame, **changes: Any) -> Frame:
+        """Return a table of this source's rows with its settings."""
+        kind = Part if isinstance(self, Part) else Frame
+        settings = {one.name: getattr(self, one.name) for one in fields(Source)}
+        return kind(table, **{**settings, **changes})
 
     def prepared(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return what `prepare` makes of the source's table, which is not changed.
@@ -186,21 +223,47 @@ class Csv(Source):
         """Read the table as `read` does; the texts of a plain file stay in Arrow's columns."""
         return self._read(folders, compact=self.prepare is None)
 
-    def _read(self, folders: Folders, *, compact: bool) -> pd.DataFrame:
-        import pandas as pd
+    def batches(self, folders: Folders, rows: int) -> Iterator[pd.DataFrame]:
+        """Yield the rows of `read`, about `rows` lines at a time; those of a packed or UTF-16 file all at once."""
+        path = find_file(self.path, folders)
+        if is_packed(path) or is_wide(self.encoding):
+            yield self.read_compact(folders)
+            return
+        reading = self._while_reading(path)
+        with self._refusing(path), path.open("rb") as stream:
+            for content in parts_of(stream, rows, header=not self.columns):
+                refuse_other_kind(content, reading)
+                yield self._parsed(content, reading, compact=self.prepare is None)
 
+    def _read(self, folders: Folders, *, compact: bool) -> pd.DataFrame:
         path = find_file(self.path, folders)
         reading = Reading(path, self.limits)
+        with self._refusing(path):
+            return self._parsed(content_of(path, reading), reading, compact=compact)
+
+    def _parsed(self, content: bytes, reading: Reading, *, compact: bool) -> pd.DataFrame:
+        """Return the table of a file's bytes."""
+        import pandas as pd
+
+        content = without_end_sign(content)
+        if compact and (table := self._plain_table(content, reading)) is not None:
+            return table
+        # Checked before pandas reads them, for it fills uneven lines up silently.
+        ended = self._check(content, reading)
+        with warnings.catch_warnings():
+            # pandas only warns where it drops cells of lines longer than the header.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = self._table(content)
+        table.attrs[UNENDED] = not ended
+        return with_text_names(with_text_cells(table))
+
+    @contextmanager
+    def _refusing(self, path: Path) -> Iterator[None]:
+        """Turn what is wrong with a file into a sentence."""
+        import pandas as pd
+
         try:
-            content = without_end_sign(content_of(path, reading))
-            if compact and (table := self._plain_table(content, reading)) is not None:
-                return table
-            # Checked before pandas reads them, for it fills uneven lines up silently.
-            ended = self._check(content, reading)
-            with warnings.catch_warnings():
-                # pandas only warns where it drops cells of lines longer than the header.
-                warnings.simplefilter("error", pd.errors.ParserWarning)
-                table = self._table(content)
+            yield
         except OSError as error:
             raise usage_error("rows.source.unopened", path=path, reason=error.strerror) from None
         except NoTable as why:
@@ -214,8 +277,6 @@ class Csv(Source):
             raise self._refusal(path, render("rows.source.encoding")) from None
         except LookupError:
             raise self._refusal(path, render("rows.source.unknown")) from None
-        table.attrs[UNENDED] = not ended
-        return with_text_names(with_text_cells(table))
 
     def _plain_table(self, content: bytes, reading: Reading) -> pd.DataFrame | None:
         """Return the columns of a plain file; None where the careful reader has to examine it."""
@@ -285,6 +346,12 @@ class Parquet(Source):
         path = find_file(self.path, folders)
         return with_text_names(with_text_cells(read_parquet(path, Reading(path, self.limits), compact=True)))
 
+    def batches(self, folders: Folders, rows: int) -> Iterator[pd.DataFrame]:
+        """Yield the rows of `read`, `rows` at a time."""
+        path = find_file(self.path, folders)
+        for table in parquet_batches(path, self._while_reading(path), rows):
+            yield with_text_names(with_text_cells(table))
+
 
 @dataclass(frozen=True)
 class Excel(Source):
@@ -348,15 +415,26 @@ class Sql(Source):
 
     def read(self, folders: Folders) -> pd.DataFrame:
         """Return the rows of the query."""
+        with self._connected() as connection:
+            table = read_query(connection, self.query, Reading(QUERY, self.limits))
+        return with_text_names(with_text_cells(table))
+
+    def batches(self, folders: Folders, rows: int) -> Iterator[pd.DataFrame]:
+        """Yield the rows of the query, `rows` at a time."""
+        with self._connected() as connection:
+            for table in query_batches(connection, self.query, self._while_reading(QUERY), rows):
+                yield with_text_names(with_text_cells(table))
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        """Open the database; the driver's message may quote cells, and the URL holds a password: neither is shown."""
         import sqlalchemy
 
         try:
-            # The driver's own message may quote cells, and the URL holds a password: neither is shown.
             with self._connection() as connection:
-                table = read_query(connection, self.query, Reading("the site's database query", self.limits))
+                yield connection
         except sqlalchemy.exc.SQLAlchemyError as error:
             raise usage_error("rows.source.query", reason=_why_failed(error)) from None
-        return with_text_names(with_text_cells(table))
 
     def reach(self) -> None:
         """Connect to the database, and close the connection."""

@@ -21,6 +21,7 @@ from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.origin import as_rows
 from flfed.rows.data.parsing.fields import Field, Finding
 from flfed.rows.data.policy import width_in_words
+from flfed.rows.data.sampling import BATCH, sample_in_words
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable, split_rows
 from flfed.spreadsheet import csv_text
@@ -92,7 +93,8 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     UsageError
         If the table cannot be read at all.
     """
-    site = as_rows(site)
+    # A sample's rules are checked on all rows, of which few are in memory.
+    site = site if site.source.sample < 1 else as_rows(site)
     raw, table, findings, schema = site.examine()
     findings = [*findings, *_unfit_identifiers(table, schema, site)]
     missing = missing_cells(table, schema)
@@ -100,10 +102,7 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     lines += [
         Line(finding.column, False, _broken(finding)) for finding in findings if finding.column not in schema.columns
     ]
-    if site.source.prepare is not None and not site.prepared_table(compact=True).equals(raw):
-        lines.insert(
-            0, Line("table", False, f"{site.source.prepare.__qualname__} gives another table each time it runs")
-        )
+    lines = [*_sample_lines(site, len(table)), *_unsteady(site, raw, table), *lines]
     features = len(schema.features())
     mapped = sum(missing[name] < len(table) for name in schema.features())
     # A table that breaks a rule is not split: further checks would speak of other rows.
@@ -136,8 +135,33 @@ def _outcomes(site: Site, table: pd.DataFrame, schema: Schema) -> SiteTable:
     if type(site) is not Site:
         return site.read()
     # Of the others' sides outcomes are looked at alone.
-    rows = SortedRows.of(table, schema)
+    rows = site.with_draws(SortedRows.of(table, schema))
     return split_rows(replace(rows, source=rows.source[[schema.target]]), rows.sides(site.holdout, 0))
+
+
+def _sample_lines(site: Site, rows: int) -> Iterator[Line]:
+    """Yield what a sample's counts are of."""
+    source = site.source
+    if source.sample < 1:
+        yield _note(
+            "table", f"{rows} rows, a {sample_in_words(source.sample, source.keep)}: all counts here are of them"
+        )
+
+
+def _unsteady(site: Site, raw: pd.DataFrame, table: pd.DataFrame) -> Iterator[Line]:
+    """Yield that `prepare` gives another table the second time, or where its rows come in other batches."""
+    source = site.source
+    if source.prepare is None:
+        return
+    name = source.prepare.__qualname__
+    if source.sample == 1:
+        if not site.prepared_table(compact=True).equals(raw):
+            yield Line("table", False, f"{name} gives another table each time it runs")
+        return
+    third = min(BATCH, int(len(raw) / source.sample)) // 3
+    if not site.examine(max(1, third))[1].equals(table):
+        words = f"{name} gives another table where it gets the rows in other batches: it must take each row by itself"
+        yield Line("table", False, words)
 
 
 def _unfit_identifiers(table: pd.DataFrame, schema: Schema, site: Site) -> Iterator[Finding]:
@@ -166,6 +190,8 @@ def _note(place: str, words: str) -> Line:
 
 def _in_other_case(raw: pd.DataFrame, schema: Schema, findings: Sequence[Finding], site: Site) -> Iterator[Line]:
     """Yield how many cells are one of a column's values in another case."""
+    if site.source.sample < 1:
+        return  # findings are of rows that are not in memory
     for name in {finding.column for finding in findings if len(finding.rows)} & set(schema.columns):
         entry = site.mapping.get(name, name)
         values = {spelling(value) for value in schema.columns[name].values}

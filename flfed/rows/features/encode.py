@@ -164,6 +164,9 @@ class Encoded:
         rows at random.
     sites : int
         Whose rows these are together.
+    counts : float array [rows] or float
+        How many rows of the source each stands for when models are chosen between: more than 1 of a sample beside
+        which others are there for their outcome.
     """
 
     x: np.ndarray
@@ -172,6 +175,7 @@ class Encoded:
     group: np.ndarray | None = None
     elapsed: np.ndarray | None = None
     sites: int = 1
+    counts: np.ndarray | float = 1.0
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -181,7 +185,8 @@ class Encoded:
         """Return the rows of a mask or of indices."""
         group = None if self.group is None else self.group[rows]
         elapsed = None if self.elapsed is None else self.elapsed[rows]
-        return Encoded(self.x[rows], self.y[rows], self.weight[rows], group, elapsed, self.sites)
+        counts = self.counts[rows] if isinstance(self.counts, np.ndarray) else self.counts
+        return Encoded(self.x[rows], self.y[rows], self.weight[rows], group, elapsed, self.sites, counts)
 
     def split(self, apart: np.ndarray) -> tuple[Encoded, Encoded]:
         """Return the rows outside a mask and those inside; the first have the memory of all, which are no more."""
@@ -242,7 +247,10 @@ def pooled_rows(parts: Sequence[Encoded], x: np.ndarray | None = None) -> Encode
     # Each site's latest rows are among the latest of all.
     if all(part.elapsed is not None for part in parts):
         elapsed = np.concatenate([part.elapsed for part in parts])
-    return Encoded(x, y, weight, group, elapsed, len(parts))
+    counts: np.ndarray | float = 1.0
+    if any(isinstance(part.counts, np.ndarray) for part in parts):
+        counts = np.concatenate([np.broadcast_to(part.counts, len(part)) for part in parts])
+    return Encoded(x, y, weight, group, elapsed, len(parts), counts)
 
 
 def codes_apart(codes: Sequence[np.ndarray | None], rows: Sequence[int]) -> np.ndarray | None:

@@ -18,7 +18,7 @@ from flfed.files import read_private
 from flfed.rows.data import datasets
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Frame, Part, Source
+from flfed.rows.data.sources import Frame, Source
 from flfed.words import usage_error
 
 if TYPE_CHECKING:
@@ -152,5 +152,4 @@ class Excluded:
 
 def _rows_of(source: Source, table: pd.DataFrame, selection: np.ndarray) -> Frame:
     """Return some rows of a source's table."""
-    kind = Part if isinstance(source, Part) else Frame
-    return kind(table[selection].reset_index(drop=True), missing=source.missing, prepare=source.prepare)
+    return source.in_memory(table[selection].reset_index(drop=True))

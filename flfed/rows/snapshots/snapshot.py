@@ -27,6 +27,7 @@ from flfed.rows.data.mapping import empty_cells
 from flfed.rows.data.origin import Origin, SourceRows, as_rows, source_rows
 from flfed.rows.data.parsing.cells import table_of
 from flfed.rows.data.parsing.fields import Finding
+from flfed.rows.data.sampling import sample_in_words
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
@@ -72,6 +73,9 @@ class Frozen:
         site's package has code of its own.
     withheld_sha256 : str
         Hash of the file of the withheld rows, which an analysis under noise counts too; empty without.
+    sample, keep
+        Share of the source's rows or persons that these are, and the outcome all of whose rows are there, as `Source`
+        has them.
     """
 
     site: str
@@ -89,6 +93,13 @@ class Frozen:
     resting: Resting | None = None
     origin: Origin | None = None
     withheld_sha256: str = ""
+    sample: float = 1.0
+    keep: tuple[str, str] | None = None
+
+    @property
+    def of_sample(self) -> str:
+        """What the rows are a sample of, as a sentence that follows others; "" where they are all rows."""
+        return f" They are a {sample_in_words(self.sample, self.keep)}." if self.sample < 1 else ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts under their names in `frozen.json`."""
@@ -142,6 +153,11 @@ class Prepared:
     @classmethod
     def of(cls, site: Site, excluded: Excluded | None) -> Prepared:
         """Read a site's table; raise as `Site.inspect` does, and for the first rule that the table breaks."""
+        if excluded is not None and site.source.prepare is not None and site.source.sample < 1:
+            raise UsageError(
+                f"site {site.name!r}: prepare, sample and people who opted out do not go together: leave them out in "
+                "what the source reads"
+            )
         whole = as_rows(site)
         served, counted = (whole, None) if excluded is None else excluded.applied(whole)
         table, findings, schema = served.inspect()
@@ -188,6 +204,7 @@ class Prepared:
             excluded=self.excluded, resting=self.resting, **self._code(folder, moment),
             file=_file_name(file_sha256), file_sha256=file_sha256,
             origin=origin, withheld_sha256=_sha256(withheld),
+            sample=self.site.source.sample, keep=self.site.source.keep,
         )  # fmt: skip
         # Read back before anything is replaced: Parquet must not change any cell.
         if rows_sha256(_from_parquet(whole, self.schema)) != frozen.sha256:
@@ -296,7 +313,7 @@ class FrozenSite(Site):
             return self
         served, _, _ = self.inspect()
         whole = pd.concat([served, self.withheld], ignore_index=True)
-        return replace(self, source=Part(whole), source_rows=None, withheld=None)
+        return replace(self, source=self.source.in_memory(whole), source_rows=None, withheld=None)
 
     def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
         """Return the snapshot's rows in source order, without findings."""
@@ -348,7 +365,7 @@ def load(site: Site, folder: Path) -> FrozenSite:
         raise _refused(site, render("rows.unserved.hashes"))
     # The snapshot has the schema's columns: nothing is left to map.
     settings = {one.name: getattr(site, one.name) for one in fields(Site)}
-    settings |= {"source": Part(table), "mapping": {}, "also": {}}
+    settings |= {"source": Part(table, sample=frozen.sample, keep=frozen.keep), "mapping": {}, "also": {}}
     return FrozenSite(**settings, snapshot=frozen, source_rows=rows, withheld=withheld)
 
 

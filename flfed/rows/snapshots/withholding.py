@@ -39,9 +39,9 @@ from flfed.rows.snapshots.differencing import (
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTS = ("validation", "fitted", "training", "holdout", "whole")
+PARTS = ("further", "validation", "fitted", "training", "holdout", "whole")
 """Parts of the rows with sums: `fitted` are the training rows without those for validation. Of the `whole` there are
-figures alone, of a model that nobody trained here."""
+figures alone, of a model that nobody trained here. `further` rows are in no sum: models are fitted on them."""
 TESTED = ("holdout", "whole")
 """Parts of which models have figures."""
 SIDES_BY = "sides-by"
@@ -104,8 +104,9 @@ class Chosen:
         """
         schema = datasets.load(site.dataset).schema
         complete_rows = np.flatnonzero(table[[schema.target, *self.complete]].notna().all(axis=1).to_numpy(dtype=bool))
-        rows = SortedRows.of(table, schema, self.complete)
+        rows = site.with_draws(SortedRows.of(table, schema, self.complete))
         training, holdout = rows.sides(site.holdout, 0)
+        plain = np.ones(len(training), bool) if rows.drawn is None else rows.drawn
         validation = np.zeros(len(training), bool)
         if self.validation:
             validation = for_validation(rows.keys, site.holdout, site.name, self.seed, self.validation)
@@ -120,8 +121,9 @@ class Chosen:
                 holdout = _fractions(texts, salt) < site.holdout.share
                 training = ~holdout
             validation = _fractions(texts, f"{salt}/{self.seed}/{site.name}/validation") < self.validation
-        parts = {"holdout": holdout, "validation": training & validation, "whole": np.ones(len(training), bool)}
-        return np.asarray(complete_rows[parts.get(self.part, training & ~validation)])
+        parts = {"further": training & ~plain, "holdout": holdout & plain, "whole": plain}
+        parts |= {"validation": training & plain & validation}
+        return np.asarray(complete_rows[parts.get(self.part, training & plain & ~validation)])
 
 
 def _fractions(texts: Sequence[str], salt: str) -> np.ndarray:

@@ -205,7 +205,7 @@ def _losses_by_trees(cv_search: Search, fold: Fold, leaves: int, seed: int) -> d
     model = _boosted(own, task, leaves, max(trees), seed)
     staged = model.staged_predict if task == "regression" else model.staged_decision_function
     by_number = enumerate(staged(test.x), 1)
-    return {(leaves, number): _loss(task, out, y) for number, out in by_number if number in trees}
+    return {(leaves, number): _loss(task, out, y, test.counts) for number, out in by_number if number in trees}
 
 
 def _boosted(rows: Encoded, task: str, leaves: int, trees: int, seed: int) -> Any:
@@ -235,14 +235,14 @@ def _outputs(model: Any, x: np.ndarray) -> np.ndarray:
     return np.asarray(scores).reshape(len(x), -1)
 
 
-def _loss(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
-    """Return the summed loss of outputs.
+def _loss(task: str, outputs: np.ndarray, y: np.ndarray, counts: np.ndarray | float) -> float:
+    """Return the summed loss of outputs, each as often as its row counts.
 
     There are one or more outputs a row; the loss is that of `sum_test_losses`.
     """
     if task == "regression":
         return float(np.square(outputs.ravel() - y).sum())
-    return float(log_losses(outputs.reshape(len(y), -1), y).sum())
+    return float((counts * log_losses(outputs.reshape(len(y), -1), y)).sum())
 
 
 def naive_forecasts(

@@ -297,12 +297,13 @@ def sum_test_losses(cv_search: Search) -> np.ndarray:
             x = rows.x[fold.test]
             y = rows.y[fold.test]
             own = rows.take(fold.train)
+            counts = rows.take(fold.test).counts
             model = _logistic(rows)
             # From strong to weak, each fit starting from the last.
             for place in range(len(losses) - 1, -1, -1):
                 _fit(model, own, cv_search.penalties[place])
                 likely = model.predict_proba(x)[np.arange(len(y)), np.searchsorted(model.classes_, y)]
-                losses[place] -= np.log(np.maximum(likely, LEAST)).sum()
+                losses[place] -= (counts * np.log(np.maximum(likely, LEAST))).sum()
     return losses
 
 

@@ -153,9 +153,9 @@ def _best(search: Search, path: np.ndarray) -> LinearPredictor:
     """
     losses = np.zeros(len(PENALTIES))
     for fold, w in zip(search.folds, path):
-        x = search.rows.x[fold.test]
-        y = search.rows.y[fold.test]
-        losses += log_losses(x @ w[..., :-1].swapaxes(-1, -2) + w[:, None, :, -1], y).sum(axis=-1)
+        test = search.rows.take(fold.test)
+        outputs = test.x @ w[..., :-1].swapaxes(-1, -2) + w[:, None, :, -1]
+        losses += (test.counts * log_losses(outputs, test.y)).sum(axis=-1)
     place = chosen(losses)
     best = path[-1, place]
     fitted = LinearPredictor(best[:, :-1].T, best[:, -1])

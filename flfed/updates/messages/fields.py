@@ -473,10 +473,11 @@ def _else(words: str) -> str:
 
 @cache
 def _notes() -> re.Pattern[str]:
-    notes = any_of((*sentences("figures", "notes").values(), str(Refusal("model-single-rows"))), SLOTS)
+    slots = SLOTS | {"share": r"0\.\d{1,6}|\de-\d{2}"}
+    notes = any_of((*sentences("figures", "notes").values(), str(Refusal("model-single-rows"))), slots)
     withheld = rf"withheld by the site's policy: {_withheld()}(?:; {_withheld()})*"
-    # A note has the rows left out, why figures are withheld, or both.
-    return re.compile(rf"(?:{notes})(?:; {notes})?(?:; {withheld})?|{withheld}")
+    # A note has the rows left out, what the others are a sample of, why figures are withheld, or several of these.
+    return re.compile(rf"(?:{notes})(?:; {notes}){{0,2}}(?:; {withheld})?|{withheld}")
 
 
 @cache

@@ -143,6 +143,23 @@ def _check_declared(path: Path, reading: Reading) -> list[str]:
     return sorted(repeated)
 
 
+def parquet_batches(path: Path, reading: Reading, rows: int) -> Iterator[pd.DataFrame]:
+    """Yield a Parquet file `rows` rows at a time, at least one table; little more than these is in memory."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with _parquet_parser(path):
+        file = pq.ParquetFile(path, buffer_size=PART)
+    with file:
+        schema = file.schema_arrow
+        reading.check("columns", len(schema))
+        batches = _batches(path, file.iter_batches(rows, use_threads=False))
+        for batch in reading.within_time(batches if file.metadata.num_rows else [None]):
+            with _parquet_parser(path):
+                frame: pd.DataFrame = pa.Table.from_batches([] if batch is None else [batch], schema).to_pandas()
+            yield frame
+
+
 def _batches(path: Path, batches: Iterator[Any]) -> Iterator[Any]:
     """Yield the rows of a file part by part."""
     while True:

@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -284,7 +285,31 @@ def read_query(connection: Connection, query: str, reading: Reading, *, loose: i
     UsageError
         If it is no query for a table, or exceeds a limit.
     """
+    with _executed(connection, query, reading) as (result, names):
+        rows = _rows(result, len(names), reading, loose)
+    return _frame(rows, names)
+
+
+def query_batches(connection: Connection, query: str, reading: Reading, rows: int) -> Iterator[pd.DataFrame]:
+    """Yield the rows of a query, `rows` at a time, at least one table; raises as `read_query` does."""
+    with _executed(connection, query, reading) as (result, names):
+        part = result.fetchmany(rows)
+        yield _frame(list(map(tuple, part)), names)
+        for part in reading.within_time(iter(partial(result.fetchmany, rows), [])):
+            yield _frame(list(map(tuple, part)), names)
+
+
+def _frame(rows: list[Cells], names: list[str]) -> pd.DataFrame:
     import pandas as pd
+
+    if not rows:
+        return pd.DataFrame(columns=names)
+    return pd.DataFrame.from_records(rows, columns=names, coerce_float=True)
+
+
+@contextmanager
+def _executed(connection: Connection, query: str, reading: Reading) -> Iterator[tuple[CursorResult[Any], list[str]]]:
+    """Carry a query out, and stop it when its time is over."""
     import sqlalchemy
 
     # Another statement is not carried out at all: some databases commit it at once.
@@ -299,10 +324,7 @@ def read_query(connection: Connection, query: str, reading: Reading, *, loose: i
                 raise usage_error("rows.source.tableless")
             names = list(result.keys())
             reading.check("columns", len(names))
-            rows = _rows(result, len(names), reading, loose)
-    if not rows:
-        return pd.DataFrame(columns=names)
-    return pd.DataFrame.from_records(rows, columns=names, coerce_float=True)
+            yield result, names
 
 
 def _rows(result: CursorResult[Any], width: int, reading: Reading, most: int) -> list[Cells]:

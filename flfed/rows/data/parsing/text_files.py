@@ -102,13 +102,50 @@ def content_of(path: Path, reading: Reading) -> bytes:
             content = _unpacked(content, opened, reading)
         except _BROKEN:
             raise NoTable(render("rows.text.packed", ending=path.suffix)) from None
+    refuse_other_kind(content, reading)
+    return content
+
+
+def refuse_other_kind(content: bytes, reading: Reading) -> None:
+    """Refuse bytes of another kind, which is named, or with too many columns in their first line."""
     if kind := kind_of(content):
         raise NoTable(kind)
     # Checked before a parser makes a cell of each sign in a first line without end.
     end = re.search(rb"[\r\n]", content)
     first = content[: end.start()] if end else content
     reading.check("columns", 1 + max(first.count(separator.encode()) for separator in SEPARATORS))
-    return content
+
+
+def is_packed(path: Path) -> bool:
+    """Return whether `content_of` unpacks a file."""
+    return path.suffix.lower() in _OPENERS
+
+
+def is_wide(encoding: str) -> bool:
+    """Return whether an encoding writes a sign in two or four bytes, so that no byte alone ends a line."""
+    return encoding.lower().replace("-", "").replace("_", "").startswith(("utf16", "utf32"))
+
+
+def parts_of(stream: IO[bytes], rows: int, *, header: bool) -> Iterator[bytes]:
+    """Yield a text file about `rows` lines at a time, each part with the header and whole rows; at least one part."""
+    head = b""
+    # Empty lines may precede the names.
+    while header and not head.strip() and (line := _whole_lines(stream, 1)):
+        head += line
+    part = _whole_lines(stream, rows)
+    yield head + part
+    while part := _whole_lines(stream, rows):
+        yield head + part
+
+
+def _whole_lines(stream: IO[bytes], count: int) -> bytes:
+    """Read lines, and more where the last ends within a cell in quotes, which may have several."""
+    lines = list(islice(stream, count))
+    within = sum(line.count(b'"') for line in lines) % 2
+    while within and (line := stream.readline()):
+        lines.append(line)
+        within ^= line.count(b'"') % 2
+    return b"".join(lines)
 
 
 def _unpacked(content: bytes, opened: Opener, reading: Reading) -> bytes:
@@ -160,7 +197,7 @@ def wrong_encoding(content: bytes, encoding: str) -> str:
     "it is in utf-16: set encoding='utf-16', or save it in UTF-8"
     """
     plain = encoding.lower().replace("_", "-")
-    if plain.startswith(("utf-16", "utf-32", "utf16", "utf32")):
+    if is_wide(encoding):
         return ""
     # A mark at the beginning is more reliable than any setting.
     for mark, name in _WIDE.items():
