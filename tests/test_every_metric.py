@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import sklearn.metrics
-from scipy.stats import spearmanr
 
 from flfed.registry import load, names
 from flfed.rows.evaluation.scoring import example
@@ -13,7 +12,7 @@ METRICS = names("metric")
 CASES = [(name, task) for name in METRICS for task in load("metric", name).tasks]
 SETTINGS = {"recall_at_alert_budget": {"alert_budget": 0.5}}
 """Half of the rows may be looked at, so that sixty are enough for a difference."""
-OWN = {"calibration_in_the_large_error", "rank_correlation", "recall_at_alert_budget"}
+OWN = {"calibration_in_the_large_error", "recall_at_alert_budget"}
 """Metrics that scikit-learn does not have: the reference below is written out, row by row."""
 
 
@@ -27,9 +26,6 @@ def written_out(name: str, y, score, weight=None) -> float:
     if name == "calibration_in_the_large_error":
         observed = sum(w for w, label in zip(weight, y, strict=True) if label == 1)
         return abs(float(np.log(sum(w * p for w, p in zip(weight, score, strict=True)) / observed)))
-    if name == "rank_correlation":
-        times = weight.astype(int)
-        return float(spearmanr(np.repeat(y, times), np.repeat(score, times)).statistic)
     room, found = 0.5 * weight.sum(), 0.0
     for value in sorted(set(score), reverse=True):
         block = weight[score == value].sum()

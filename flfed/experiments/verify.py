@@ -18,7 +18,7 @@ from flfed.records.reports.site_verdict import SITE_ARMS
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.verdict import decimals_of, format_as_written, number
 from flfed.records.store.reader import RunReader
-from flfed.rows.evaluation.scoring import list_study_metrics
+from flfed.rows.evaluation.scoring import metrics_of
 from flfed.study.study import Study
 from flfed.study.tables import Expectation
 from flfed.words import counted, flfed_error, render, usage_error
@@ -306,7 +306,7 @@ def check_expected(study: Study) -> None:
         For the first expectation that does not fit.
     """
     expected = study.expected
-    metrics = list(list_study_metrics(check(study)["task"], study.compare))
+    metrics = list(metrics_of(check(study)["task"], study.compare.alert_budget))
     sites = [site.name for site in find_sites(study)]
     if not expected.figures:
         raise usage_error("experiments.verify.empty", study=study.name)

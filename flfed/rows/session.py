@@ -15,7 +15,7 @@ from flfed.refusals import Refusal
 from flfed.rows.baselines import LocalModel, Trainable, fine_tuned, local_model, network_predictor
 from flfed.rows.data.site import Site, SiteTable, study_table
 from flfed.rows.encoded_table import EncodedTable
-from flfed.rows.evaluation.scoring import Measured, RoundFigures, list_study_metrics, primary_of, too_few
+from flfed.rows.evaluation.scoring import Measured, RoundFigures, metrics_of, primary_of, too_few
 from flfed.rows.features.encode import Encoded
 from flfed.rows.own_parts import (
     NOTHING_ADDED,
@@ -141,7 +141,7 @@ class SiteSession(EncodedTable):
         self.trees: SiteTrees | None = None
         self.draws = draws or Draws(seed, FIT)
         self.model = study.model.build("model")
-        self.metrics = list_study_metrics(self.task, study.compare)
+        self.metrics = metrics_of(self.task, study.compare.alert_budget)
         self.primary = primary_of(self.task, study.compare.primary, study.compare.alert_budget)
         self._figures: dict[str, RoundFigures] = {}
         self._local: dict[bool, LocalModel] = {}

@@ -307,9 +307,6 @@ class Compare(Settings, where="[compare]", frozen=True):
         Shares of false alarms. Each site takes the least threshold that flags at most this share of its own training
         rows without the outcome, and counts its test rows at it. An institution withholds these counts: its training
         rows set the threshold. Example: `false-positive-rates = [0.05]`.
-    rank_within : str
-        Column of steps of time: a regression is judged by the rank correlation within each, too (`rank_correlation`),
-        the mean over steps. Example: `rank-within = "month"`.
     subgroups : tuple of str
         Columns whose groups the shared model is evaluated in, at each site: a category or flag by its name, a number
         with the beginnings of its bands, as "age at 50, 65". An institution releases figures of large groups only, and
@@ -354,7 +351,6 @@ class Compare(Settings, where="[compare]", frozen=True):
     union_scaler: Literal["same", "global"] = "same"
     alert_budget: Annotated[float | None, Field(gt=0, lt=1)] = None
     false_positive_rates: tuple[float, ...] = ()
-    rank_within: str = ""
     subgroups: tuple[str, ...] = ()
     importance: Annotated[int, Field(ge=0, le=100)] = 0
     calibration: bool = False

@@ -12,7 +12,7 @@ from flfed.rows.comparison.incumbent import ARM as INCUMBENT
 from flfed.rows.comparison.incumbent import PAIR as INCUMBENT_PAIR
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Schema
-from flfed.rows.evaluation.scoring import list_study_metrics
+from flfed.rows.evaluation.scoring import metrics_of
 from flfed.study.study import Study
 from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES
 from flfed.summaries.score_bins import LEAST_SPREAD
@@ -60,7 +60,7 @@ def comparison(border: Border, schema: Schema, least: int) -> Sections:
         Fewest rows of a count that leaves, by the site's policy.
     """
     study = border.study
-    metrics = sorted(list_study_metrics(border.task, study.compare))
+    metrics = sorted(metrics_of(border.task, study.compare.alert_budget))
     family: Sections = {}
     if study.compare.site_model == "best":
         family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)}

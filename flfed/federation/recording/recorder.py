@@ -41,7 +41,7 @@ OVER_PEOPLE = ("bootstrap over groups", "Hanley-McNeil over people")
 """Methods of figures over people, who may have several rows."""
 NOT_ALL = "not every site's policy lets it be computed over all sites"
 """Reason for a missing figure over all rows, where no rule gives another."""
-RANKINGS = ("roc_auc_score", "average_precision_score", "recall_at_alert_budget", "rank_correlation")
+RANKINGS = ("roc_auc_score", "average_precision_score", "recall_at_alert_budget")
 """Metrics over all sites that do not follow from the sites' own: they compare rows across sites."""
 
 

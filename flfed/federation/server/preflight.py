@@ -61,7 +61,6 @@ def check(study: Study) -> dict[str, str]:
     checks += [
         partial(check_metrics, schema.task, study.compare),
         partial(_check_points, study, dataset),
-        partial(_check_steps, study, dataset),
         partial(groupings, study.compare.subgroups, schema),
         partial(_check_calibration, study, schema.task),
         partial(check_incumbent, study, schema),
@@ -109,17 +108,11 @@ def _check_confirmed(study: Study, dataset: datasets.Dataset) -> None:
 
 
 def _check_statistic(study: Study, dataset: datasets.Dataset) -> None:
-    """Refuse columns that a statistic does not take.
-
-    Secure aggregation of one that compares sites is refused, too.
-    """
-    statistic = statistic_of(study)
-    statistic.columns(dataset.schema)
+    """Refuse columns that a statistic does not take."""
+    statistic_of(study).columns(dataset.schema)
     if study.analysis is not None:
         _check_confirmed(study, dataset)
     acting_mechanism(study).check(study)
-    if study.aggregation.sums_updates and not statistic.adds_up:
-        raise usage_error("run.check.statistic", name=study.statistic.name)
 
 
 def _check_points(study: Study, dataset: datasets.Dataset) -> None:
@@ -132,22 +125,6 @@ def _check_calibration(study: Study, task: str) -> None:
     """Refuse calibration of an outcome that is not yes or no."""
     if study.compare.calibration and task != "binary":
         raise usage_error("run.check.calibration", task=task)
-
-
-def _check_steps(study: Study, dataset: datasets.Dataset) -> None:
-    """Refuse a rank correlation within a column that is no date.
-
-    One of an outcome without ranks is refused, too.
-    """
-    name = study.compare.rank_within
-    schema = dataset.schema
-    if not name:
-        return
-    if schema.task != "regression":
-        raise usage_error("run.check.ranks", task=schema.task)
-    if name not in schema.columns or schema.columns[name].kind != "date":
-        dates = [one for one, column in schema.columns.items() if column.kind == "date"]
-        raise usage_error("run.check.date", name=name, dates=", ".join(dates) or "none")
 
 
 def _check_expired(study: Study) -> None:

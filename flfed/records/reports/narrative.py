@@ -34,7 +34,6 @@ from flfed.records.statistics.own_models import (
     parties_in_words,
     pooled_in_words,
 )
-from flfed.records.statistics.score_curves import ranks_in_words
 from flfed.records.statistics.training_state import (
     WARM_START,
     seen_in_words,
@@ -392,7 +391,7 @@ def story(report: Report, *, metric: str | None = None, planned: int | None = No
     if metric is None:
         return [*missing, *odd_sites_in_words(report), course_in_words(report, planned)]
     lines = [*missing, *doubts(report, metric), *seen_in_words(report.get(WARM_START))]
-    lines += [*_reach(report, metric), *scores_in_words(report), *ranks_in_words(report)]
+    lines += [*_reach(report, metric), *scores_in_words(report)]
     lines += [*_who_gains(report, metric), *headline(report, metric), *own_under_noise(report)]
     lines += [
         own_parts_in_words(report),

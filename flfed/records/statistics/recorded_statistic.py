@@ -12,7 +12,6 @@ from flfed.records.objects import read
 from flfed.records.section import Lines, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.analysis import Analysis, analysis_in_words, analysis_tables
-from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.regression import (
     averaging_lines,
     coefficient_lines,
@@ -211,99 +210,8 @@ def _left_out(rows: int, without: str) -> list[str]:
     return [render("report.statistic.omitted", rows=counted(rows, "row"), without=without)] if rows else []
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stock:
-    """Share of later rows that a stock set by some errors covered; `miss` is the distance to the target."""
-
-    service: Figure
-    miss: Figure = field(default_factory=Figure)
-    sites: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class StocksOfRows:
-    """Errors of forecasts and the stocks set by them, of the rows of one site or of all."""
-
-    error: Figure
-    deviation: Figure
-    stocks: dict[str, Stock]
-    rows: int
-    rows_after: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stocks(StocksOfRows):
-    """Recorded stocks over all sites."""
-
-    sites: int
-    by_site: dict[str, StocksOfRows] = field(default_factory=dict)
-    service: float = 0.0
-    until: str = ""
-    forecast: str = ""
-    rows_left_out: int = 0
-
-
-def _stock_lines(statistic: StatisticObject) -> Lines:
-    stocks = read(Stocks, statistic)
-    lines = []
-    for name, one in (stocks.by_site | {f"all {stocks.sites} sites": stocks}).items():
-        line = {
-            "Rows of": name,
-            "Rows until then, and after": f"{one.rows:,}, {one.rows_after:,}",
-            "Deviation of errors until then": number(one.deviation.value),
-            "Mean absolute error after": number(one.error.value),
-        }
-        for by, of in one.stocks.items():
-            line[f"Covered, stock by {_errors_of(by)}"] = shown(of.service.value, _percent)
-        lines.append(line)
-    return lines
-
-
 def _percent(share: float) -> str:
     return f"{number(100 * share, 1)} %"
-
-
-def _errors_of(by: str) -> str:
-    last = by.removeprefix("own-last-")
-    if last != by:
-        return f"own last {last} errors"
-    return "errors of all sites" if by == "all-sites" else "own errors"
-
-
-def _stock_in_words(statistic: StatisticObject) -> list[str]:
-    of = read(Stocks, statistic)
-    shared = of.stocks["all-sites"]
-    missed = shared.miss.value
-    covered = shared.service.value
-    if missed is None or covered is None:
-        return [render("report.statistic.undated")]
-    rows = of.rows_after / of.sites
-    chance = NORMAL_95 * math.sqrt(of.service * (1 - of.service) / rows)
-    beside = _misses_beside(of, missed, chance / math.sqrt(of.sites))
-    target = f"{format_as_written(round(100 * of.service, 9))} %"
-    facts = vars(of) | {"covered": _percent(covered), "missed": number(missed)}
-    basis = {"rows": number(rows, 0), "chance": number(chance), "forecast": of.forecast}
-    return [
-        render("report.statistic.service", target=target, beside=beside, **facts),
-        render("report.statistic.basis", error=number(of.error.value), **basis),
-        *_left_out(of.rows_left_out, "forecast, date or outcome"),
-    ]
-
-
-def _misses_beside(of: Stocks, missed: float, chance: float) -> str:
-    """Return by how much stocks of a site's own errors missed, beside `missed` with those of all sites.
-
-    `chance` is the distance of two of them by chance alone.
-    """
-    own = []
-    for by, one in of.stocks.items():
-        if by != "all-sites" and one.miss.value is not None:
-            own.append(f"{number(one.miss.value)} with its {_errors_of(by)}")
-    if not own:
-        return ""
-    apart = max(abs((one.miss.value or 0.0) - missed) for one in of.stocks.values() if one.sites)
-    alike = ". No difference is shown" if apart < chance else ""
-    return f", {', '.join(own)}{alike}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -442,7 +350,6 @@ _FORMATS_BY_NAME: dict[str, Formats] = {
     "mantel-haenszel": (_odds_lines, _stratified_in_words),
     SURVIVAL: (_survival_lines, _survival_in_words),
     "covariance": (_covariance_lines, _covariance_in_words),
-    "safety-stock": (_stock_lines, _stock_in_words),
     "cox": (coefficient_lines, coefficients_in_words),
     "glm": (coefficient_lines, coefficients_in_words),
 }

@@ -16,7 +16,7 @@ from flfed.records.objects import figure_of, read, run_of, site_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.noised_scores import name_sites, released
-from flfed.records.statistics.verdict import ABSENT, Figure, interval, number, with_interval
+from flfed.records.statistics.verdict import ABSENT, Figure, number, with_interval
 from flfed.records.store.entries import RunEntry, SiteEntry
 from flfed.records.text import percent_of
 from flfed.study.tables import in_sums_only
@@ -505,29 +505,3 @@ def _of_group(of: GroupFigure) -> str:
     if of.value is None:
         return of.method or ABSENT
     return with_interval(of)
-
-
-def ranks_in_words(report: Report) -> list[str]:
-    """Return how well the shared model ranks rows of one date, where the study requests it.
-
-    Examples
-    --------
-    >>> [sentence] = ranks_in_words({"global": {"rank_correlation": {"value": 0.02, "low": -0.06, "high": 0.11}}})
-    >>> sentence.endswith(f"0.020 with the outcome (95 % CI {chr(8722)}0.060 to +0.110): no skill is shown.")
-    True
-    >>> ranks_in_words({"global": {}})
-    []
-    """
-    order = figure_of(run_of(report).global_, "rank_correlation")
-    if order.value is None:
-        return []
-    figure = number(order.value)
-    if order.low is None or order.high is None:
-        return [render("report.ranks.figure", figure=figure)]
-    conclusion = "no skill is shown"
-    if order.low > 0:
-        conclusion = "better than chance"
-    elif order.high < 0:
-        conclusion = "worse than chance"
-    span = interval(order.low, order.high, signed=True)
-    return [render("report.ranks.interval", figure=figure, interval=span, conclusion=conclusion)]

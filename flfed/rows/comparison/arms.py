@@ -15,7 +15,6 @@ from flfed.rows.comparison.incumbent import PAIR as INCUMBENT_PAIR
 from flfed.rows.comparison.incumbent import IncumbentFigures
 from flfed.rows.evaluation.bootstrap import Groups, Pair
 from flfed.rows.evaluation.intervals import NAN, Difference, Estimate, compare, row_losses, widen_differences
-from flfed.rows.evaluation.scoring import within_steps
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking, together
 from flfed.seeds import generator
@@ -158,9 +157,10 @@ def compare_arms(
     y = session.target(table)
     scores = yield from _compared_scores(session, table, arrays, encoder, sd, start)
     groups = groups_of(session, table)
-    metrics = within_steps(session.metrics, [table], study.compare)
     pairs = tuple(pair for pair in PAIRS if set(pair) <= set(scores))
-    estimates, differences = compare(metrics, y, scores, pairs, rng, draws=study.compare.resamples, groups=groups)
+    estimates, differences = compare(
+        session.metrics, y, scores, pairs, rng, draws=study.compare.resamples, groups=groups
+    )
     blocks = session.blocks(table)
     if blocks is not None:
         losses = {arm: row_losses(session.task, y, score) for arm, score in scores.items()}

@@ -21,7 +21,6 @@ from flfed.rows.comparison.arms import groups_of
 from flfed.rows.comparison.arms import personalised_scores as scores_at_site
 from flfed.rows.evaluation.bootstrap import Metrics
 from flfed.rows.evaluation.intervals import NAN, Estimate, compare
-from flfed.rows.evaluation.scoring import within_steps
 from flfed.rows.features.encode import ColumnArrays, Encoded, codes_apart, encode, input_names, joined, pooled_rows
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking, FitRequest, Fitted, ModelRequest, Predictor, Request, listed, together
@@ -90,7 +89,7 @@ def reference(
     for session in sessions:
         session.release_rows()
     holdouts = [w.table.holdout("compare") for w in sessions]
-    metrics = within_steps(first.metrics, holdouts, first.study.compare)
+    metrics = first.metrics
     y = np.concatenate([w.target(t) for w, t in zip(sessions, holdouts)])
     exact = fit_encoder(first.layout, merge([w.exact_summary for w in sessions]))
     # Asked side by side where rows are few, so that an engine computes for all of them together.

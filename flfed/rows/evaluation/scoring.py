@@ -6,7 +6,7 @@ It holds back, by the policy, those that may not leave.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from flfed.summaries.score_bins import BINS, EVEN_ODDS, RowScores, ScoreBins
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 PRIMARY = {"binary": "roc_auc_score", "multi-class": "log_loss", "regression": "r2_score"}
 DIGITS = 3
@@ -29,19 +29,11 @@ DIGITS = 3
 
 
 def metrics_of(task: str, alert_budget: float | None = None) -> dict[str, Any]:
-    """Return every listed metric for a task but those within steps.
+    """Return every listed metric for a task.
 
     Metrics that need a share of rows to look at are among them only where `alert_budget` is given.
     """
-    metrics = _listed(task, alert_budget, registry.lent("metric"))
-    return {name: metric for name, metric in metrics.items() if not hasattr(metric, "within")}
-
-
-def list_study_metrics(task: str, compare: Compare) -> dict[str, Any]:
-    """Return every listed metric for a task, and those within steps where the study names what steps are."""
-    if not compare.rank_within:
-        return metrics_of(task, compare.alert_budget)
-    return dict(sorted(_listed(task, compare.alert_budget, registry.lent("metric")).items()))
+    return dict(_listed(task, alert_budget, registry.lent("metric")))
 
 
 # What a program gives after the first run is listed as well.
@@ -59,20 +51,6 @@ def _listed(task: str, alert_budget: float | None, lent: tuple[type, ...]) -> di
         elif alert_budget is not None:
             budgeted[name] = kind(alert_budget=alert_budget)
     return {name: metric for name, metric in (plain | budgeted).items() if task in metric.tasks}
-
-
-def within_steps(metrics: Mapping[str, Any], tables: Sequence[pd.DataFrame], compare: Compare) -> dict[str, Any]:
-    """Return the metrics for the rows of these tables, one after the other, with their steps."""
-    if not compare.rank_within:
-        return dict(metrics)
-    import pandas as pd
-
-    steps = pd.factorize(pd.concat([table[compare.rank_within] for table in tables], ignore_index=True))[0]
-    with_steps = dict(metrics)
-    for name, metric in metrics.items():
-        if hasattr(metric, "within"):
-            with_steps[name] = metric.within(steps)
-    return with_steps
 
 
 def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str:
@@ -219,9 +197,6 @@ def withheld(
     if few := too_few(y, task, classes, policy):
         return few
     scorer = _listed(task, alert_budget, registry.lent("metric")).get(metric)
-    # Steps whose rows are all alike have no part in it, and the others may have few rows.
-    if hasattr(scorer, "within"):
-        return render("figures.withheld.steps")
     if scorer is not None and is_count(metric, task, alert_budget) and smallest_count(scorer, y, score) < least:
         return render("figures.withheld.behind", n=least)
     return ""

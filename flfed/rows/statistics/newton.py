@@ -42,7 +42,6 @@ CONSTANT = 1e-18
 class NewtonStatistic:
     """What statistics share whose visits ask for gradient and Hessian at some coefficients."""
 
-    adds_up = True
     visits = MOST_VISITS
     has_own_fits = True
     """Whether a fit to one site's rows estimates the same coefficients as that to all rows."""

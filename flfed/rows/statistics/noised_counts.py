@@ -335,7 +335,6 @@ class NoisedAnalysis:
     noise: float
     by_person: bool = True
     label = "counts and means with noise"
-    adds_up = True
 
     @classmethod
     def of_study(cls, study: Study, noise: float) -> NoisedAnalysis:

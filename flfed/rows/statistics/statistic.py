@@ -33,8 +33,6 @@ class Statistic(Protocol):
     """
 
     label: str
-    adds_up: bool
-    """Whether all of its figures follow from the added sums alone, so that secure aggregation is enough."""
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
         """Return the columns that are read.

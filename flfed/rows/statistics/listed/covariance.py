@@ -35,7 +35,6 @@ class Covariance:
     """
 
     label = "means and covariances over all rows"
-    adds_up = True
 
     def __init__(self, *, columns: Sequence[str]) -> None:
         self.names = tuple(columns)

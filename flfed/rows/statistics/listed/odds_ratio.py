@@ -39,7 +39,6 @@ class OddsRatio:
     """
 
     label = "odds ratio of the outcome between two groups"
-    adds_up = True
 
     def __init__(self, *, by: str) -> None:
         self.by = by

@@ -57,7 +57,6 @@ class Survival:
     """
 
     label = "survival by group over time"
-    adds_up = True
 
     def __init__(self, *, time: str, event: str, by: str = "", step: float = 1.0) -> None:
         if not 0 < step < math.inf:
