@@ -142,7 +142,7 @@ def measure(way: str, ending: str) -> dict[str, float]:
     else:
         schema = datasets.load(site.dataset).schema
         raw = timed("read", lambda: site.source_table(compact=True))
-        table = timed("map", lambda: map_table(raw, schema, site.columns)[0])
+        table = timed("map", lambda: map_table(raw, schema, site.mapping, site.source.missing)[0])
         del raw
         rows = timed("keys", lambda: SortedRows.of(table, schema))
         sides = timed("hash", lambda: rows.sides(site.holdout, 0))
