@@ -40,8 +40,8 @@ def attacked(small_sites, small_study) -> Attacked:
     return Attacked(session=work, arrays=arrays, encoder=encoder, seed=5)
 
 
-def test_there_are_four_attacks():
-    assert ATTACKS == ["canaries", "gradient-inversion", "membership-inference", "summary-reconstruction"]
+def test_there_are_three_attacks():
+    assert ATTACKS == ["canaries", "gradient-inversion", "membership-inference"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ def test_attacks_side_by_side_find_what_each_finds_alone(attacked):
     several = run_client(attack(attacked.session, attacked.arrays, attacked.encoder, ATTACKS, seed=5, settings=QUICK))
     alone = [load("attack", name)(**QUICK.get(name, {})).findings(attacked) for name in ATTACKS]
     assert repr(several) == repr(tuple(finding for one in alone for finding in run_client(one)))
-    assert len(several) == 6 + 2 + 1 + 1 and several[0].rows == 40
+    assert len(several) == 6 + 2 + 1 and several[0].rows == 40
 
 
 def test_shadow_models_are_asked_for_together_so_that_an_engine_can_stack_them(attacked):

@@ -166,14 +166,14 @@ def test_everything_given_away_is_told_under_a_green_badge_too_and_looks_like_ev
     shown: str, protected: str, store, attacks
 ):
     told = {"promise": None, "method": "Wilson", "rows": 96, "verdict": "no promise", "says": "Of this share."}
-    given = [AuditRow("summary-reconstruction", site, "share-given-away", 1.0, 0.96, 1.0, told) for site in HEART]
+    given = [AuditRow("another-attack", site, "share-given-away", 1.0, 0.96, 1.0, told) for site in HEART]
     store.audit(protected, [*attacks, *given])
     page = privacy(protected)
     assert ":green-badge[within the promise]" in words(page)
-    said = "the sums gave cells of 100.0 % of the rows away exactly, at 4 of 4 sites: no promise covers them."
-    assert f":red[**summary-reconstruction: {said}**]" in words(page)
+    said = "share given away 1.000, at 4 of 4 sites: no promise covers it."
+    assert f":red[**another-attack: {said}**]" in words(page)
     assert [0.0, 1.0] in domains(page)
-    line = next(line for line in lines_of(page, "Most at") if line["Attack"] == "summary-reconstruction")
+    line = next(line for line in lines_of(page, "Most at") if line["Attack"] == "another-attack")
     assert line["Verdict"] == "no promise; it succeeded at 4 of 4"
 
 

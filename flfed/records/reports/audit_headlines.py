@@ -72,7 +72,6 @@ HEADLINES = {
     "canaries": "least-epsilon",
     "gradient-inversion": "share-recovered",
     "membership-inference": "auc-of-lira",
-    "summary-reconstruction": "share-given-away",
 }
 """The one figure of an attack that is shown first, chosen beforehand: the larger of two would be too large.
 
@@ -219,7 +218,7 @@ def scale_of(metric: str) -> tuple[float, float] | None:
 
     Examples
     --------
-    >>> scale_of("share-given-away"), scale_of("roc_auc_score"), scale_of("median-cosine"), scale_of("least-epsilon")
+    >>> scale_of("share-recovered"), scale_of("roc_auc_score"), scale_of("median-cosine"), scale_of("least-epsilon")
     ((0.0, 1.0), (0.0, 1.0), (-1.0, 1.0), None)
     """
     words = set(re.split(r"[-_]", metric))

@@ -9,15 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.rows.attacks.summary_reconstruction import SummaryReconstruction, derive_counts, find_leaking_rows
-from flfed.rows.comparison.attack_runner import Attacked
-from flfed.rows.data.policy import Policy
-from flfed.rows.features.encode import coded
+from flfed.rows.features.encode import ColumnArrays, coded
 from flfed.rows.features.summarise import disclose, summarise
-from flfed.rows.session import SiteSession
-from flfed.rows.training.answer import run_client
-from flfed.study.study import Study
-from flfed.summaries.summary import ColumnLayout, Layout
+from flfed.summaries.summary import ColumnLayout, Layout, Summary
+
+NAN = float("nan")
+FEW = 2
+"""Values of a number that follow from their count, sum and sum of squares; of three there is a circle of solutions."""
 
 FLAG = ColumnLayout(name="f", kind="flag", cells=("0", "1", "missing"))
 COLOUR = ColumnLayout(name="c", kind="category", cells=("red", "green", "blue", "missing"))
@@ -36,6 +34,97 @@ def rows(**columns: list[object]) -> pd.DataFrame:
         "y": np.where(half, "yes", "no"),
     }  # fmt: skip
     return pd.DataFrame(plain | columns)
+
+
+def find_leaking_rows(summary: Summary, layout: Layout, rows: ColumnArrays, *, grouped: bool = False) -> np.ndarray:
+    """Return which rows have a cell given away.
+
+    It follows from the summary, bool [rows].
+
+    Parameters
+    ----------
+    summary : Summary
+        Of one site: what it sends.
+    layout : Layout
+    rows : ColumnArrays
+        The rows that it is of, to see whose the cells are. The attack itself reads the summary alone.
+    grouped : bool
+        Whether several rows are of one person: the missingness test is then of a draw of one row each, whose
+        table does not follow from the counts of all rows.
+    """
+    leaking_rows = np.zeros(rows.rows, dtype=bool)
+    total = float(summary.rows[0])
+    for number, column in enumerate(layout.columns):
+        counts, derivable = derive_counts(summary, layout, number)
+        # Who is alone in a cell is found, and a cell of all rows is everybody's.
+        telling = derivable & ((counts == 1) | (counts == total))
+        telling[-1] = False  # that a value is missing is no value
+        leaking_rows |= telling[rows.codes[column.name]]
+        present = rows.codes[column.name] != len(column.cells) - 1
+        if _few_values(summary, column, number):
+            leaking_rows |= present
+        if number < len(layout.features) and not grouped:
+            missing = counts[-1] if derivable[-1] else NAN
+            leaking_rows |= _find_leaking_outcomes(summary, layout, number, missing, rows, ~present)
+    return leaking_rows
+
+
+def derive_counts(summary: Summary, layout: Layout, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return one column's counts that follow.
+
+    They are those of the cells that follow from the summary, and which do, [cells] each.
+
+    A cell that was not given follows where it is the only one, or where the others have at least as
+    many rows as are left over.
+    """
+    place = list(layout.slices().values())[number]
+    is_released = summary.cells_known[place] > 0
+    lower = summary.lower[place]
+    # A target is never missing, whether or not it says so.
+    possible = np.ones(len(is_released), dtype=bool)
+    possible[-1] = number < len(layout.features) or bool(is_released[-1])
+    # One hidden cell is the rest, and several follow where their lower bounds use it up.
+    hidden = ~is_released & possible
+    left = float(summary.left[number])
+    if hidden.sum() == 1 or left <= lower[hidden].sum():
+        counts = np.where(hidden, np.where(hidden.sum() == 1, left, lower), summary.cells[place])
+        return counts, np.ones(len(is_released), dtype=bool)
+    return np.where(is_released, summary.cells[place], NAN), is_released
+
+
+def _few_values(summary: Summary, column: ColumnLayout, number: int) -> bool:
+    """Return whether a number's values follow.
+
+    They would from its count, sum and sum of squares. Coarse sums give none.
+    """
+    # Under "institution" the moments are those of bins, each group of them at least the minimum of rows.
+    return column.kind == "number" and bool(summary.moments_known[number]) and 0 < summary.moments[number, 0] <= FEW
+
+
+def _find_leaking_outcomes(
+    summary: Summary, layout: Layout, number: int, missing: float, rows: ColumnArrays, gap: np.ndarray
+) -> np.ndarray:
+    """Return the rows whose outcome follows.
+
+    A column is missing in them, and the class follows from the missingness test, bool [rows].
+    """
+    leaking_rows = np.zeros(rows.rows, dtype=bool)
+    classes, derivable = derive_counts(summary, layout, len(layout.features))
+    # Without all counts of the classes the table does not follow.
+    if layout.task == "regression" or not missing > 0 or not derivable[:-1].all():
+        return leaking_rows
+    wanted = range(layout.outcomes) if layout.task == "multi-class" else (1,)
+    for outcome, code in enumerate(wanted):
+        if not summary.leaks_known[number, outcome, 0]:
+            continue
+        # U is the number in the cell less what independence expects.
+        both = round(float(summary.leaks[number, outcome, 0] + missing * classes[code] / summary.rows[0]))
+        own = rows.codes[layout.target.name] == code
+        if both in (1, missing):
+            leaking_rows |= gap & own
+        if layout.task == "binary" and missing - both in (1, missing):
+            leaking_rows |= gap & ~own
+    return leaking_rows
 
 
 def told(table: pd.DataFrame, minimum: int = 0) -> list[int]:
@@ -119,19 +208,3 @@ def test_all_small_tables_agree_with_what_is_said_to_follow_and_the_rule_of_supp
             # And whoever knows the rule finds no cell of one row, or of all, either.
             same = (every == every[0]).all(axis=0)[:-1]
             assert not np.isin(every[0][:-1][same], [1, total]).any(), possible
-
-
-@pytest.mark.parametrize("disclosure", ["open", "institution"])
-def test_the_attack_on_a_site_counts_rows_and_expects_none_of_an_institution(small_sites, small_study, disclosure):
-    work = SiteSession(small_sites(1, rows=90, policy=Policy(disclosure=disclosure))[0], Study.parse(small_study))
-    attacked = Attacked(session=work, arrays={}, encoder=work.own_encoder())
-    (found,) = run_client(SummaryReconstruction().findings(attacked))
-    assert found.rows == len(work.table.training) and not found.beyond
-    if disclosure == "institution":
-        assert (found.value, found.promise) == (0.0, 0.0)
-    else:  # who is alone in a bin of x1 or x2
-        alone = np.zeros(found.rows, dtype=bool)
-        for name, (low, high) in {"x1": (0, 100), "x2": (-5, 5)}.items():
-            bins = pd.cut(work.table.training[name], np.linspace(low, high, 65), labels=False)
-            alone |= bins.map(bins.value_counts()).eq(1).to_numpy()
-        assert found.value == pytest.approx(alone.mean()) and found.value > 0.1 and np.isnan(found.promise)
