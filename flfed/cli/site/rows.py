@@ -105,12 +105,14 @@ def check_table(
     from flfed.rows.data.table_check import write_local_rows
 
     dataset = dataset or site.dataset
-    checked = check(site.serving(dataset))
+    serving = site.serving(dataset)
+    checked = check(serving)
     # The file names rows, which the printed table does not.
     if local_rows is not None:
         lines = write_local_rows(checked, local_rows)
         typer.echo(render("commands.check.rows", lines=counted(lines, "line"), file=local_rows), err=True)
-    output.show(_checked(checked, whole), as_json)
+    sample = f", a sample of {serving.source.sample:g}" if serving.source.sample < 1 else ""
+    output.show(_checked(checked, whole, sample), as_json)
     refuse_unfit(checked, dataset)
 
 
@@ -125,7 +127,7 @@ def refuse_unfit(checked: Checked, dataset: str) -> None:
         raise usage_error("commands.check.unfit", site=checked.site, dataset=dataset, problem=problem)
 
 
-def _checked(checked: Checked, whole: bool) -> output.Shown:
+def _checked(checked: Checked, whole: bool, sample: str) -> output.Shown:
     shown = {"site": checked.site, "passed": checked.passed, "rows": checked.rows}
     shown |= {"training-rows": checked.training_rows, "holdout-rows": checked.holdout_rows}
     shown |= {"features": checked.features, "mapped-features": checked.mapped}
@@ -137,22 +139,22 @@ def _checked(checked: Checked, whole: bool) -> output.Shown:
             passed = "note"
         if whole or passed != "pass":
             rows.append([line.column, passed, line.detail])
-    title = f"{checked.site}: {checked.rows:,} rows"
+    title = f"{checked.site}: {checked.rows:,} rows{sample}"
     below = [row[1] != "pass" for row in rows]
     if rows:
         output.as_table(["column", "", "counts"], rows, title=title, cut="counts", below=below)
     features = render("findings.check.features", **vars(checked))
-    yield _last_words(checked, features)
+    yield _last_words(checked, features, sample)
 
 
-def _last_words(checked: Checked, features: str) -> str:
+def _last_words(checked: Checked, features: str, sample: str) -> str:
     if not checked.passed:
         return render("commands.check.fails", site=checked.site, features=features)
     if not checked.training_rows:
-        rows = counted(checked.rows, "row")
+        rows = counted(checked.rows, "row") + sample
         return render("commands.check.columns", site=checked.site, rows=rows, features=features)
     training = counted(checked.training_rows, "training row")
-    holdout = counted(checked.holdout_rows, "holdout row")
+    holdout = counted(checked.holdout_rows, "holdout row") + sample
     return render("commands.check.fits", site=checked.site, training=training, holdout=holdout, features=features)
 
 

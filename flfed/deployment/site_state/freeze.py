@@ -140,9 +140,9 @@ def describe_frozen(folder: SiteFolder, site: Site) -> list[dict[str, Any]]:
         return []
     list_changed(folder, facts)  # it raises where the list cannot be read
     persons = facts.resting.persons if facts.resting else 0
-    shown = {"dataset": site.dataset, "rows": facts.rows, "at": facts.at, "sha256": facts.sha256}
-    sample = {"sample": facts.sample} if facts.sample < 1 else {}
-    return [{**shown, **sample, "withheld": count_in_words(persons)}]
+    rows = facts.rows if facts.sample == 1 else f"{facts.rows}, a sample of {facts.sample:g}"
+    shown = {"dataset": site.dataset, "rows": rows, "at": facts.at, "sha256": facts.sha256}
+    return [{**shown, "withheld": count_in_words(persons)}]
 
 
 def _list_of(excluded: Exclusion | None) -> str:
