@@ -19,9 +19,6 @@ WHOLE = (
     "glossary.",
     "names.",
     "advice.",
-    "dossier.people.",
-    "dossier.files.",
-    "dossier.signature.",
     "study.patterns.",
 )
 """Tables that code reads as a whole."""

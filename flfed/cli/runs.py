@@ -78,17 +78,16 @@ def report_run(
     dossier: Path | None = typer.Option(
         None, metavar="FOLDER", help="New or empty folder for report, answer sheets and RO-Crate."
     ),
-    facts: Path | None = typer.Option(
-        None, metavar="FILE", help="TOML file of what only people know; written if absent."
-    ),
 ) -> output.Shown:
     """Write the report of a run as one HTML file, or a dossier for those who sign.
 
     It has verdict, figures with intervals, curves, Table 1, privacy and hashes, and loads nothing. An earlier report
     at the same place is replaced; any other file is not.
     """
-    if any((dossier, facts)):
-        yield from _dossier(run, dossier, facts, others=file is not None)
+    if dossier is not None:
+        if file is not None:
+            raise usage_error("commands.report.alone")
+        yield from _dossier(run, dossier)
         return
     from flfed.records.document.document import write_document
     from flfed.records.store.reader import RunReader
@@ -101,29 +100,20 @@ def report_run(
     yield render("commands.report.run", file=to, run=name)
 
 
-def _dossier(run: str, folder: Path | None, facts: Path | None, *, others: bool) -> output.Shown:
+def _dossier(run: str, folder: Path) -> output.Shown:
     """Write a dossier; the coordinator's list of institutions goes into it where this machine has one."""
-    if folder is None:
-        raise usage_error("commands.report.needless")
-    if others:
-        raise usage_error("commands.report.alone")
     from flfed.deployment.coordinator.admission import readable
     from flfed.paths import CoordinatorFolder
     from flfed.records.dossier.dossier import write_dossier
-    from flfed.records.dossier.record import Member
 
     memberships, _ = readable(CoordinatorFolder.default())
-    members = [
-        Member(of.site, of.status, of.invited, of.admitted, of.revoked, of.gate_key) for of in memberships.values()
-    ]
-    written = write_dossier(folder, run, facts_file=facts, members=members)
+    keys = ("site", "status", "invited", "admitted", "revoked", "gate_key")
+    members = [{key: getattr(of, key) for key in keys} for of in memberships.values()]
+    written = write_dossier(folder, run, members=members)
     yield written.as_object()
     yield render("commands.report.dossier", folder=folder, run=written.run)
-    for sheet, counts in written.counts.items():
-        yield render("commands.report.sheet", sheet=sheet, **counts._asdict())
-    yield from written.left_out
-    if written.facts is not None:
-        yield render("commands.report.facts", file=written.facts)
+    for sheet, (items, answered) in written.counts.items():
+        yield render("commands.report.sheet", sheet=sheet, items=items, record=answered)
 
 
 def object_of(run: str) -> dict[str, Any]:

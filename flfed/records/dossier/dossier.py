@@ -1,242 +1,340 @@
 """Dossier of a run: a folder with report, record, answer sheets as pages, and the metadata of an RO-Crate.
 
-Each page is an HTML file that loads nothing and prints on A4. The crate is of the profile Process Run, with the Five
-Safes as entities.
+A sheet is a TOML file in `sheets/`. Its items name their evidence as paths into `record.json`: each part is a key, "*"
+stands for every entry, and "|" stands between paths of which the first with a value counts. An item without evidence,
+or whose record has none, is an empty line for people.
 
-Sources: RO-Crate 1.1; Process Run Crate 0.5. The Five Safes: Desai, Ritchie and Welpton 2016, "Five Safes: designing
-data access for research".
+Sources: RO-Crate 1.1; Process Run Crate 0.5.
 """
 
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from flfed.errors import UsageError, require_extra
 from flfed.paths import private_folder, write_private
+from flfed.records.document.content import Content
 from flfed.records.document.document import document, html_file
-from flfed.records.document.sections import Markup, bullets, element, paragraphs, section, table
-from flfed.records.dossier.answers import (
-    Answer,
-    Counts,
-    Facts,
-    Sheet,
-    answer_sheet,
-    as_object,
-    count_answers,
-    find_evidence,
-    read_sheets,
-    write_template,
-)
-from flfed.records.dossier.record import Finding, Member, RunRecord
+from flfed.records.document.sections import Markup, element, paragraphs, section, table
+from flfed.records.objects import read
+from flfed.records.statistics.verdict import number
 from flfed.records.store import tables
 from flfed.records.store.reader import RunReader
 from flfed.records.text import moment
-from flfed.words import render, sentences, usage_error
+from flfed.study.study_text import parsed_study
 
 MARK = "<!DOCTYPE html>\n<!-- Dossier of a run by flfed -->\n"
 MORE_STYLE = """
-td.drawn p, td.drawn ul { margin: 0 0 .25rem; }
-.status-record { color: #1a5c37; } .status-people { color: #3d4955; } .status-unmet { color: #a03c00; }
+td.drawn p { margin: 0 0 .25rem; }
 .small { font-size: .85em; }
 table.signed td { height: 2.6em; }
-@media print, (min-width: 641px) {
-  table.items { table-layout: fixed; } table.items td:nth-child(1) { white-space: normal; }
-  table.items th:nth-child(1) { width: 13%; } table.items th:nth-child(2) { width: 22%; }
-  table.items th:nth-child(3) { width: 16%; } table.signed td:first-child { width: 30%; }
-}
 """
 """What a sheet needs beside the style of a report."""
-VERSION = "1.1"
-"""Version of RO-Crate on which the profile is based."""
+SHEETS = Path(__file__).parent / "sheets"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 FLFED = "https://github.com/flfed/flfed"
 FORMATS = {"html": "text/html", "json": "application/json", "toml": "application/toml"}
-STUDY = "study.toml"
-RESULTS = ("report.html", "record.json")
-SAFES = {
-    "people": (),
-    "projects": ("purpose", "legal-basis"),
-    "settings": ("link", "secure-sums"),
-    "data": ("rows", "encoding"),
-    "outputs": ("output-control", "weights"),
-}
-"""Evidence of each of the Five Safes."""
-ENDED = {"completed": "CompletedActionStatus", "running": "ActiveActionStatus"}
-"""Status of an action by that of a run; of any other run it failed."""
-FACTS = "facts.toml"
 METADATA = "ro-crate-metadata.json"
 ADVICE = "choose another folder with --dossier"
-Answers = Mapping[str, Sequence[Answer]]
+ENDED = {"completed": "CompletedActionStatus", "running": "ActiveActionStatus"}
+"""Status of an action by that of a run; of any other run it failed."""
+FILES = {
+    "index.html": "The cover of the dossier.",
+    "report.html": "The report of the run.",
+    "record.json": "The record of the run, as the sheets read it.",
+    "study.toml": "The study, as the record has it.",
+}
+MOST = 12
+"""Most values of a path that a sheet shows."""
 
 
-def sheet_page(sheet: Sheet, answers: Sequence[Answer], record: RunRecord) -> str:
+@dataclass(frozen=True)
+class Item:
+    """Item of a sheet: its number in the source, its title in our words, and who writes what the record has not.
+
+    `evidence` are the paths that answer it, `rest` what it asks beyond them, and `helps` paths that help its writer
+    and answer nothing. `part` is a heading above it, empty where it continues the part before.
+    """
+
+    number: str
+    title: str
+    by: str
+    part: str = ""
+    evidence: Sequence[str] = ()
+    rest: str = ""
+    helps: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Answer sheet with the items of a publication; one that needs a model is left out for a statistic."""
+
+    title: str
+    reader: str
+    source: str
+    address: str
+    version: str
+    date: str
+    items: list[Item]
+    needs_model: bool = False
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Dossier:
+    """Written dossier: by sheet, how many items there are and how many of them the record answers."""
+
+    folder: Path
+    run: str
+    counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def as_object(self) -> dict[str, object]:
+        """Return it for `--json`."""
+        sheets = {name: {"items": items, "record": record} for name, (items, record) in self.counts.items()}
+        return {"folder": str(self.folder), "run": self.run, "sheets": sheets}
+
+
+def read_sheets() -> list[Sheet]:
+    """Return every sheet, by name."""
+    read_tables = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(SHEETS.glob("*.toml"))}
+    return [read(Sheet, of | {"name": name}) for name, of in read_tables.items()]
+
+
+def resolve(record: object, path: str) -> list[Any]:
+    """Return the values of a path into a record that say something, in their order.
+
+    Examples
+    --------
+    >>> resolve({"sites": [{"rows": 80}, {"rows": None}]}, "sites.*.rows"), resolve({"a": 1}, "b|a")
+    ([80], [1])
+    """
+    for way in path.split("|"):
+        values = [record]
+        for part in way.split("."):
+            values = [one for value in values for one in _entries(value, part)]
+        if found := [value for value in values if value not in (None, "", [], {})]:
+            return found
+    return []
+
+
+def _entries(value: Any, part: str) -> Iterable[Any]:
+    if part == "*":
+        return value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return [value[part]] if isinstance(value, Mapping) and part in value else ()
+
+
+def is_answered(item: Item, record: object) -> bool:
+    """Return whether the record has a value for each path of an item's evidence."""
+    return bool(item.evidence) and all(resolve(record, path) for path in item.evidence)
+
+
+def record_of(content: Content, reader: RunReader, members: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Return the record of a run as JSON, which the sheets read; `members` are the institutions of the coordinator.
+
+    Only those whose sites took part go in, and none for a run on one machine.
+    """
+    shown = content.shown
+    first = shown.names[0]
+    rehearsed = any(event.code == "rehearsal" for event in shown.events)
+    present = {site.site for site in shown.sites} if shown.runs[0].at_institutions and not rehearsed else set()
+    plain: dict[str, Any] = json.loads(
+        _json(
+            {
+                "report": shown.report,
+                "runs": [asdict(run) for run in shown.runs],
+                "sites": [asdict(site) for site in shown.sites if site.status != "refused"],
+                "members": [dict(member) for member in members if member["site"] in present],
+                "events": [asdict(event) for event in shown.events],
+                "sent": [asdict(crossed) for crossed in content.crossed],
+                "columns": (reader.summary(first, "columns") or {}).get("columns", []),
+                "table-1": content.table_1,
+                "leaks": shown.leaks,
+                "encoder": reader.summary(first, "encoder"),
+                "settings": parsed_study(shown.study_text),
+                "study-sha256": content.study_sha256,
+            }
+        )
+    )
+    return plain
+
+
+def write_dossier(
+    folder: Path, name: str, *, store: str | None = None, members: Sequence[Mapping[str, Any]] = ()
+) -> Dossier:
+    """Write the dossier of a run, a series or "latest" into a new or empty folder.
+
+    Raises
+    ------
+    UsageError
+        If there is no such run, the folder has something in it or cannot be written, or the extra `flfed[dossier]` is
+        not installed. Nothing is written.
+    """
+    require_extra("rocrate", "a dossier", "dossier")
+    _check_free(folder)
+    with RunReader.open(store) as reader:
+        content = Content.read(reader, name)
+        record = record_of(content, reader, members)
+    run = content.shown.run
+    has_model = content.shown.trains or run.is_validation
+    sheets = [sheet for sheet in read_sheets() if has_model or not sheet.needs_model]
+    counts = {of.name: (len(of.items), sum(is_answered(item, record) for item in of.items)) for of in sheets}
+    files = {
+        "index.html": _cover(content, sheets, counts),
+        # "latest" may be another run by now.
+        "report.html": document(run.run, store=store),
+        "record.json": _json(record),
+        "study.toml": content.shown.study_text,
+        **{f"{sheet.name}.html": sheet_page(sheet, record) for sheet in sheets},
+    }
+    files[METADATA] = _json(describe_crate(content, files))
+    try:
+        private_folder(folder)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be written ({error.strerror}): {ADVICE}") from None
+    for file, text in files.items():
+        write_private(folder / file, text, advice=ADVICE)
+    return Dossier(folder, run.run, counts)
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a folder that has something in it, and anything else of its name."""
+    try:
+        if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+            raise UsageError(f"{folder}: is there and not empty; a dossier goes into a new or empty folder")
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be read ({error.strerror}): {ADVICE}") from None
+
+
+def _json(content: object) -> str:
+    return json.dumps(tables.plain(content), indent=1, ensure_ascii=False) + "\n"
+
+
+def sheet_page(sheet: Sheet, record: Mapping[str, Any]) -> str:
     """Return a sheet with its answers as an HTML file."""
-    parts = []
-    title = ""
-    lines: list[dict[str, object]] = []
-    for answer in answers:
-        if answer.item.part:
-            parts += _part(title, lines)
-            title, lines = answer.item.part, []
-        lines.append(_line(answer))
-    parts += _part(title, lines)
-    counts = count_answers(answers)
-    head = [
-        paragraphs([render("dossier.pages.run", **vars(record.run))], class_="facts-line"),
-        paragraphs([render("dossier.pages.reader", reader=sheet.reader)], class_="facts-line"),
-        paragraphs([render("dossier.pages.source", **vars(sheet))], class_="facts-line"),
-        element(
-            "div",
-            paragraphs([render("dossier.pages.counts", items=len(answers), **counts._asdict())]),
-            class_="verdict",
-        ),
-        paragraphs([render("dossier.pages.meaning")], class_="note"),
-    ]
-    return _page(sheet.title, head, [*parts, _signature()])
+    parts: dict[str, list[dict[str, object]]] = {}
+    part = sheet.title
+    for item in sheet.items:
+        part = item.part or part
+        parts.setdefault(part, []).append(_line(item, record))
+    answered = sum(is_answered(item, record) for item in sheet.items)
+    facts = (
+        f"Run {record['report']['run']} of the study {record['report']['study']}. For {sheet.reader}.",
+        f"Source: {sheet.source}. Version {sheet.version}, {sheet.date}. {sheet.address}. Titles are in our own words.",
+        f"{len(sheet.items)} items: answered by the record: {answered}; for people: {len(sheet.items) - answered}. "
+        "An answer by the record means that record.json has the values beside it. Whether they suffice is for those "
+        "who sign.",
+    )
+    head = [paragraphs([fact], class_="facts-line") for fact in facts]
+    body = [section(title, table(lines, class_="items")) for title, lines in parts.items()]
+    return _page(sheet.title, head, body)
 
 
-def _part(title: str, lines: Sequence[Mapping[str, object]]) -> list[Markup]:
-    return [section(title, table(lines, class_="items"))] if lines else []
+def _line(item: Item, record: Mapping[str, Any]) -> dict[str, object]:
+    """Return an item's line: number, title, status, and what the record has."""
+    answered = is_answered(item, record)
+    cells = []
+    for path in (*item.evidence, *item.helps):
+        if values := resolve(record, path):
+            more = f" … ({len(values)} values)" if len(values) > MOST else ""
+            text = ", ".join(dict.fromkeys(_shown(value) for value in values[:MOST])) + more
+            cells.append(element("p", text, " ", element("span", path, class_="small")))
+    if answered and item.rest:
+        cells.append(element("p", f"Left to {item.by}: {item.rest}", class_="small"))
+    status = "answered by the record" if answered else f"to be written by {item.by}"
+    return {"Item": item.number, "Asks for": item.title, "Status": status, "Answer": element("div", *cells)}
 
 
-def _line(answer: Answer) -> dict[str, object]:
-    """Return an item's line: number, title, status, and the answer."""
-    item = answer.item
-    status = render(f"dossier.status.{answer.status}", by=item.by)
-    if answer.status == "people" and answer.text:
-        status = render("dossier.status.written", by=item.by)
-    cells = [_fact(finding) for finding in answer.findings]
-    if answer.text:
-        cells.append(element("p", render("dossier.pages.text", by=item.by, text=answer.text)))
-    elif answer.status == "record" and item.rest:
-        cells.append(element("p", render("dossier.pages.rest", **vars(item)), class_="small"))
-    shown = element("span", status, class_=f"status-{answer.status}")
-    return {"Item": item.number, "Asks for": item.title, "Status": shown, "Answer": element("div", *cells)}
+def _shown(value: object) -> str:
+    """Return a value of the record as a sheet has it; of a list or an object the number of its entries."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_shown(of)}" for key, of in value.items() if not isinstance(of, Mapping | list))
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value)) if not any(isinstance(of, Mapping) for of in value) else str(len(value))
+    return number(value) if isinstance(value, float) else str(value)
 
 
-def _fact(finding: Finding) -> Markup:
-    """Return a fact, and where it is."""
-    places = []
-    if finding.section:
-        places.append(render("dossier.pages.section", section=finding.section))
-    if finding.record:
-        places.append(render("dossier.pages.record", keys=", ".join(finding.record)))
-    where = element("span", "; ".join(places), class_="small")
-    return element("p", finding.sentence(), " ", where)
-
-
-def cover_page(
-    record: RunRecord, sheets: Sequence[Sheet], answers: Answers, facts: Facts, left_out: Sequence[str]
-) -> str:
-    """Return the first page: sheets with their counts, open questions, files, and lines for a signature."""
-    run = record.run
-    head = [
-        paragraphs([render("dossier.pages.run", **vars(run))], class_="facts-line"),
-        paragraphs([render("dossier.pages.begun", started=moment(record.entry.started), status=run.status)]),
-    ]
+def _cover(content: Content, sheets: Sequence[Sheet], counts: Mapping[str, tuple[int, int]]) -> str:
+    """Return the first page: sheets with their counts, files, and lines for a signature."""
+    run = content.shown.run
+    started = moment(content.shown.runs[0].started)
+    head = [paragraphs([f"Run {run.run} of the study {run.study}. Begun {started} UTC; {run.status}."])]
     lines = []
     for sheet in sheets:
-        counts = count_answers(answers[sheet.name])
-        written = sum(answer.status == "people" and bool(answer.text) for answer in answers[sheet.name])
+        items, record = counts[sheet.name]
         link = element("a", sheet.title, href=f"{sheet.name}.html")
-        line: dict[str, object] = {"Sheet": link, "For": sheet.reader, "Items": len(answers[sheet.name])}
-        line |= {"By the record": counts.record, "Written": written}
-        lines.append(line | {"To be written": counts.people - written, "Not met": counts.unmet})
-    people = [
-        {"What": question, "Answer": facts.person(key) or render("dossier.pages.open")}
-        for key, question in sentences("dossier", "people").items()
-    ]
-    files = [
-        {"File": element("a", name, href=name), "What": what} for name, what in sentences("dossier", "files").items()
-    ]
-    parts = [
-        section(render("dossier.pages.sheets"), table(lines), bullets(left_out)),
-        section(render("dossier.pages.people"), table(people)),
-        section(render("dossier.pages.files"), table(files)),
-        _signature(),
-    ]
-    return _page(render("dossier.pages.title", study=run.study), head, parts)
-
-
-def _signature() -> Markup:
-    lines = [{"": what, " ": ""} for what in sentences("dossier", "signature").values()]
-    return section(render("dossier.pages.signed"), table(lines, class_="signed"))
+        lines.append({"Sheet": link, "For": sheet.reader, "Items": items, "By the record": record})
+    named = [{"File": element("a", file, href=file), "What": what} for file, what in FILES.items()]
+    return _page(f"Dossier of {run.study}", head, [section("Sheets", table(lines)), section("Files", table(named))])
 
 
 def _page(title: str, head: Sequence[Markup], parts: Sequence[Markup]) -> str:
-    body = element("body", element("header", element("h1", title), *head), element("main", *parts))
+    signature = [{"": what, " ": ""} for what in ("Name and role", "Date", "Signature")]
+    signed = section("Signature", table(signature, class_="signed"))
+    body = element("body", element("header", element("h1", title), *head), element("main", *parts, signed))
     return html_file(MARK, title, body, MORE_STYLE)
 
 
-def describe_crate(record: RunRecord, facts: Facts, files: Iterable[str]) -> Mapping[str, Any]:
-    """Return the metadata of a crate with these files, as JSON-LD."""
+def describe_crate(content: Content, files: Iterable[str]) -> Mapping[str, Any]:
+    """Return the metadata of a crate with these files, as JSON-LD: the run is an action with its study and results."""
     # Imported late: the extra `flfed[dossier]`.
     from rocrate.rocrate import ROCrate
 
-    run = record.run
-    crate = ROCrate(version=VERSION)
-    profile = _add(crate, PROFILE, "CreativeWork", name="Process Run Crate", version="0.5")
-    owner = facts.person("owner")
-    agent = _add(crate, "#owner", "Organization", name=owner or render("dossier.crate.owner"))
-    what = sentences("dossier", "files")
+    run, entry = content.shown.run, content.shown.runs[0]
+    crate = ROCrate(version="1.1")
+
+    def add(identifier: str, kind: str, **properties: Any) -> Any:
+        return crate.add_jsonld({"@id": identifier, "@type": kind, **properties})
+
+    agent = add("#owner", "Organization", name="Owner: to be written")
+    tool = add(
+        f"{FLFED}#software", "SoftwareApplication", name="flfed", version=entry.versions.get("flfed", ""), url=FLFED
+    )
     parts = {}
     for name in files:
         properties = {
             "name": name,
-            "description": what.get(name, render("dossier.crate.sheet")),
+            "description": FILES.get(name, "An answer sheet."),
             "encodingFormat": FORMATS[name.rpartition(".")[2]],
         }
         parts[name] = crate.add_file(dest_path=name, properties=properties)
-    licence = facts.person("licence") or render("dossier.crate.licence")
-    root = {
-        "name": render("dossier.pages.title", study=run.study),
-        "description": render("dossier.pages.run", **vars(run)),
-        "license": _add(crate, "#licence", "CreativeWork", name=licence, description=licence),
-        "author": agent,
-        "conformsTo": profile,
-        "mentions": [_action(crate, record, parts, agent), *_safes(crate, record, facts)],
-    }
-    for key, value in root.items():
-        crate.root_dataset[key] = value
-    metadata: Mapping[str, Any] = crate.metadata.generate()
-    return metadata
-
-
-def _add(crate: Any, identifier: str, kind: str, **properties: Any) -> Any:
-    return crate.add_jsonld({"@id": identifier, "@type": kind, **properties})
-
-
-def _action(crate: Any, record: RunRecord, parts: Mapping[str, Any], agent: Any) -> Any:
-    """Return the run as an action: its software, its study and rows, and its results."""
-    entry = record.entry
-    software = {"name": "flfed", "version": record.version, "url": FLFED}
-    tool = _add(crate, f"{FLFED}#software", "SoftwareApplication", **software)
     rows = []
-    for site in record.sites:
-        words = render("dossier.crate.rows", site=site.title or site.site)
-        rows.append(_add(crate, f"#rows-{site.site}", "CreativeWork", name=words, description=words))
-    status = ENDED.get(record.run.status, "FailedActionStatus")
+    for site in [site for site in content.shown.sites if site.status != "refused"]:
+        words = f"Rows of {site.title or site.site}, which stay there and are not in this crate"
+        rows.append(add(f"#rows-{site.site}", "CreativeWork", name=words, description=words))
+    described = f"Run {run.run} of the study {run.study}."
     action = {
-        "name": render("dossier.crate.run", run=entry.run),
-        "description": render("dossier.pages.run", **vars(entry)),
+        "name": described,
+        "description": described,
         "startTime": _whole_seconds(entry.started),
-        "actionStatus": f"http://schema.org/{status}",
+        "actionStatus": f"http://schema.org/{ENDED.get(run.status, 'FailedActionStatus')}",
         "instrument": tool,
         "agent": agent,
-        "object": [parts[STUDY], *rows],
-        "result": [parts[name] for name in RESULTS],
+        "object": [parts["study.toml"], *rows],
+        "result": [parts["report.html"], parts["record.json"]],
     }
     if entry.finished:
         action |= {"endTime": _whole_seconds(entry.finished)}
-    made = _add(crate, f"#run-{entry.run}", "CreateAction")
-    for key, value in action.items():
-        made[key] = value
-    return made
+    made = add(f"#run-{entry.run}", "CreateAction")
+    terms = "Terms of use: to be written"
+    root = {
+        "name": f"Dossier of {run.study}",
+        "description": described,
+        "license": add("#licence", "CreativeWork", name=terms, description=terms),
+        "author": agent,
+        "conformsTo": add(PROFILE, "CreativeWork", name="Process Run Crate", version="0.5"),
+        "mentions": [made],
+    }
+    for thing, values in ((made, action), (crate.root_dataset, root)):
+        for key, value in values.items():
+            thing[key] = value
+    metadata: Mapping[str, Any] = crate.metadata.generate()
+    return metadata
 
 
 def _whole_seconds(stamp: str) -> str:
@@ -248,129 +346,3 @@ def _whole_seconds(stamp: str) -> str:
     '2026-11-28T02:47:48+00:00'
     """
     return datetime.fromisoformat(stamp).isoformat(timespec="seconds")
-
-
-def _safes(crate: Any, record: RunRecord, facts: Facts) -> Sequence[Any]:
-    """Return the Five Safes, each with the facts of the record, or with the texts of people."""
-    made = []
-    for name, evidence in SAFES.items():
-        findings = [find_evidence(key, record) for key in evidence]
-        lines = [finding.sentence() for finding in findings if finding is not None]
-        text = facts.person(f"safe-{name}")
-        if text:
-            lines.append(text)
-        words = " ".join(lines) or render("dossier.crate.open")
-        title = render(f"dossier.safes.{name}")
-        made.append(_add(crate, f"#safe-{name}", "DefinedTerm", name=title, description=words))
-    return made
-
-
-@dataclass(frozen=True)
-class Dossier:
-    """Written dossier.
-
-    Attributes
-    ----------
-    folder : Path
-    run : str
-    counts : mapping of sheet to Counts
-    left_out : sequence of str
-        Sentences on sheets that are not there.
-    facts : Path or None
-        The file of facts that was absent and is now written.
-    """
-
-    folder: Path
-    run: str
-    counts: Mapping[str, Counts]
-    left_out: Sequence[str]
-    facts: Path | None
-
-    def as_object(self) -> dict[str, object]:
-        """Return it for `--json`."""
-        facts = str(self.facts) if self.facts else None
-        sheets = {name: counts._asdict() for name, counts in self.counts.items()}
-        return {"folder": str(self.folder), "run": self.run, "sheets": sheets, "facts-written": facts}
-
-
-def write_dossier(
-    folder: Path, name: str, *, facts_file: Path | None = None, store: str | None = None, members: Sequence[Member] = ()
-) -> Dossier:
-    """Write the dossier of a run into a new or empty folder.
-
-    Parameters
-    ----------
-    folder : Path
-    name : str
-        Id of a run or a series, or "latest".
-    facts_file : Path, optional
-        Texts that only people can write; written with empty ones where it is absent.
-    store : str, optional
-        Database URL.
-    members : sequence of Member
-        The coordinator's list of institutions.
-
-    Raises
-    ------
-    UsageError
-        If there is no such run, the folder has something in it or cannot be written, the file of facts is wrong, or
-        the extra `flfed[dossier]` is not installed. Nothing is written.
-    """
-    require_extra("rocrate", render("dossier.folder.feature"), "dossier")
-    _check_free(folder)
-    every = read_sheets()
-    facts = Facts.read(facts_file, every) if facts_file else Facts()
-    with RunReader.open(store) as reader:
-        record = RunRecord.read(reader, name, members)
-    # "latest" may be another run by now.
-    report = document(record.run.run, store=store)
-    trains = record.content.shown.trains
-    chosen = [sheet.for_run(trains=trains, validates=record.validates) for sheet in every]
-    sheets = [sheet for sheet in chosen if sheet is not None]
-    answers = {sheet.name: answer_sheet(sheet, record, facts) for sheet in sheets}
-    left_out = [render("dossier.folder.unread")]
-    left_out += [render("dossier.folder.untrained", title=sheet.title) for sheet in every if sheet.name not in answers]
-    files = {
-        "index.html": cover_page(record, sheets, answers, facts, left_out),
-        "report.html": report,
-        **{f"{sheet.name}.html": sheet_page(sheet, answers[sheet.name], record) for sheet in sheets},
-        "answers.json": _json({sheet.name: as_object(sheet, answers[sheet.name]) for sheet in sheets}),
-        "record.json": _json(record.as_object()),
-        "study.toml": record.content.shown.study_text,
-        FACTS: write_template(every, facts),
-    }
-    files[METADATA] = _json(describe_crate(record, facts, list(files)))
-    _write(folder, files)
-    absent = _write_facts(facts_file, files[FACTS])
-    counts = {name: count_answers(of) for name, of in answers.items()}
-    return Dossier(folder, record.run.run, counts, left_out, absent)
-
-
-def _write_facts(path: Path | None, text: str) -> Path | None:
-    """Write the file of facts where it is absent, and return its path then."""
-    if path is None or path.exists():
-        return None
-    write_private(path, text, advice=render("dossier.folder.facts"))
-    return path
-
-
-def _json(content: object) -> str:
-    return json.dumps(tables.plain(content), indent=1, ensure_ascii=False) + "\n"
-
-
-def _check_free(folder: Path) -> None:
-    """Refuse a folder that has something in it, and anything else of its name."""
-    try:
-        if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-            raise usage_error("dossier.folder.taken", folder=folder)
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be read ({error.strerror}): {ADVICE}") from None
-
-
-def _write(folder: Path, files: Mapping[str, str]) -> None:
-    try:
-        private_folder(folder)
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be written ({error.strerror}): {ADVICE}") from None
-    for name, text in files.items():
-        write_private(folder / name, text, advice=ADVICE)
