@@ -139,7 +139,7 @@ def _among(name: str, cells: pd.Series) -> str:
     column = f"table[{name!r}]"
     if not all(isinstance(value, (str, int, float)) for value in values):
         column, values = f"{column}.astype(str)", list(map(str, values))
-    lines = [f"{value!r}," for value in dict.fromkeys(values)]
+    lines = [f"{value!r}," for value in sorted(dict.fromkeys(values), key=str)]
     line = f"{column}.isin([{' '.join(lines).removesuffix(',')}])"
     if len(line) <= WIDTH - len("    table = table[table[''].notna() & ~]") - len(name):
         return line
