@@ -237,8 +237,6 @@ def _say_difference(refresh: Refresh) -> None:
     lines = [[part, count_in_words(many)] for part, many in vars(refresh.difference).items()]
     title = render("commands.snapshot.difference", site=site.name, dataset=site.dataset)
     output.as_table(["rows", "count"], lines, title=title)
-    if refresh.names_table:
-        typer.echo(render("commands.snapshot.nameless"))
     _say_resting(_resting(refresh.prepared.resting))
     _warn_of_drift(refresh)
     for study in refresh.voids:

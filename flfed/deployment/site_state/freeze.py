@@ -74,18 +74,8 @@ class Refresh:
         """Whether there is anything to write."""
         if self.before is None or self.before.sha256 != self.prepared.sha256():
             return True
-        # The same rows are written again, too, where the snapshot lacks its table's name, or the opt-outs changed.
-        if self.names_table:
-            return True
+        # The same rows are written again, too, where the opt-outs changed.
         return _list_of(self.before.excluded) != _list_of(self.prepared.excluded)
-
-    @property
-    def names_table(self) -> bool:
-        """Whether writing adds the snapshot's missing table name.
-
-        An earlier version did not record the table of the frozen rows.
-        """
-        return self.before is not None and self.before.origin is None and self.prepared.source is not None
 
     def write(self) -> Frozen:
         """Write the present rows.
