@@ -306,7 +306,7 @@ class Ledger:
         LedgerError
             At the first altered place, as sums over a part would mislead.
         """
-        inspection = Inspection()
+        inspection = Inspection(ordered=self._ordered)
         checked_lines = inspection.look(self.raws())
         for n, line in enumerate(checked_lines, start=1):
             if inspection.problems or line.n != n:
@@ -318,7 +318,7 @@ class Ledger:
 
     def problems(self, receipts: Iterable[Receipt] = ()) -> list[str]:
         """Return a sentence for each sign of tampering; only receipts show a cut tail."""
-        inspection = Inspection(tuple(receipts))
+        inspection = Inspection(tuple(receipts), self._ordered)
         deque(inspection.look(self.raws()), maxlen=0)
         return inspection.problems + self.open_to_others()
 
@@ -475,13 +475,13 @@ class Inspection:
     ----------
     receipts : tuple of Receipt
         Only receipts reveal a tail that was cut off or rewritten.
+    ordered : bool
+        Whether no line's time may be before that of the line before; a file of receipts has no such order.
 
     Attributes
     ----------
     problems : list of str
         A sentence each, with its line.
-    notes : list of str
-        Likewise, on lines that earlier versions allowed: of an earlier time than those before them.
     last : Line or None
         The line with the highest number so far.
     repairs : int
@@ -489,8 +489,8 @@ class Inspection:
     """
 
     receipts: tuple[Receipt, ...] = ()
+    ordered: bool = True
     problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     last: Line | None = None
     repairs: int = 0
     _seen: set[int] = field(default_factory=set)
@@ -542,6 +542,8 @@ class Inspection:
     def _take(self, line: Line) -> None:
         if not line.whole:
             self.problems.append(render("ledger.problems.hash", line=line.n))
+        elif self.ordered and line.format != FORMAT:
+            self.problems.append(render("ledger.problems.format", line=line.n))
         number = 0 if self.last is None else self.last.n
         # A missing number is reported at the end, after all lines.
         if line.n == number + 1:
@@ -564,10 +566,9 @@ class Inspection:
             if line.before != START:
                 self.problems.append(render("ledger.problems.first"))
             return
-        # Earlier versions allowed clocks to go back, so their lines only get a note.
-        if line.at < self.last.at:
-            message = render("ledger.problems.earlier", line=line.n, at=line.at[:24], before=self.last.n)
-            (self.problems if line.format >= FORMAT else self.notes).append(message)
+        if self.ordered and line.at < self.last.at:
+            facts = {"line": line.n, "at": line.at[:24], "before": self.last.n}
+            self.problems.append(render("ledger.problems.earlier", **facts))
         # Where only a line's own hash was changed, the next one still follows its content.
         if line.before != self.last.hash and (self.last.whole or line.before != self.last.content_hash()):
             self.problems.append(render("ledger.problems.link", line=line.n, before=self.last.n))

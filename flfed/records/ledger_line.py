@@ -53,7 +53,7 @@ WITHHELD = "withheld"
 STANDS_FOR = "stands-for"
 """Key of such a line in a flood of them: for how many refused messages of its kind or another it stands."""
 FORMAT = 2
-"""Format of lines whose time is not before that of the line before; earlier versions name no format, which is 1."""
+"""Format of a ledger's lines, whose time is not before that of the line before; those of receipts name none."""
 SLACK = timedelta(minutes=5)
 """How far a clock may be behind the last line: the next line then gets that line's time."""
 OWN = frozenset({"n", "at", "before", "hash", "format"})
@@ -191,7 +191,7 @@ def read_line(raw: bytes) -> Line | None:
         return None
     if not _is_hash(before) or not _is_hash(digest):
         return None
-    # The hash covers the format, except in lines of early versions.
+    # The hash covers the format, where a line names one.
     format = facts.pop("format") if type(facts.get("format")) is int and facts["format"] >= FORMAT else 1
     plain = {**facts, "n": n, "at": at, "kind": kind, "before": before, **_named(format)}
     # A line is whole where its hash is right and its bytes are the canonical ones.

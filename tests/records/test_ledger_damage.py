@@ -171,7 +171,7 @@ def test_a_line_whose_hash_alone_was_changed_is_the_only_one_named(place: Path, 
 
 
 def test_the_tail_of_another_ledger_is_no_ledger(place: Path):
-    first = new_line(1, "ab" * 32, "2026-11-20T15:30:12.005Z", "train", {})
+    first = new_line(1, "ab" * 32, "2026-11-20T15:30:12.005Z", "train", {}, format=2)
     assert problems(place, [first.raw + b"\n"]) == ["line 1 was changed: it is not the first of its ledger"]
 
 

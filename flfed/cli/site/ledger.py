@@ -242,7 +242,6 @@ def _verify(folder: SiteFolder, ledger: Ledger, as_json: bool) -> None:
     output.show(_verified(folder.site, count, first, inspection, receipts, problems), as_json)
     if not as_json:
         _print_first([f"- {problem}." for problem in problems])
-        _print_first([render("commands.ledger.clock", note=note) for note in inspection.notes])
         if ledger.is_torn():
             typer.echo(render("commands.ledger.torn", site=folder.site))
         if not changed:
@@ -272,7 +271,7 @@ def _verified(
     signed = 0 if newest is None else newest.n
     shown = {"site": site, "lines": count, "head": head, "receipts": len(receipts.signed)}
     shown |= {"receipts-of-other-keys": len(receipts.earlier), "signed-lines": signed, "repaired": inspection.repairs}
-    yield shown | {"problems": problems, "notes": inspection.notes}
+    yield shown | {"problems": problems}
     lines = 0
     if first is None or last is None:
         yield f"{site}: no lines."

@@ -80,8 +80,6 @@ class Left:
     torn : bool
     lost : str
         The sign that the ledger was lost; "" where it was not.
-    notes : int
-        Lines of earlier versions whose time is before that of the line before them.
     suppressed_runs : set of str
         Runs whose comparison left without figures, as its model was one too many.
     undecided : dict of str to list of LineSeen
@@ -105,7 +103,6 @@ class Left:
     problems: list[str] = field(default_factory=list)
     torn: bool = False
     lost: str = ""
-    notes: int = 0
     ahead: str = ""
     suppressed_runs: set[str] = field(default_factory=set)
     undecided: dict[str, list[LineSeen]] = field(default_factory=dict)
@@ -264,7 +261,6 @@ def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Ch
         outbound.add(line)
     outbound.problems = inspection.problems
     outbound.repairs = inspection.repairs
-    outbound.notes = len(inspection.notes)
     if not outbound.problems:
         return outbound, Checked(outbound, size, digest.hexdigest(), frozenset(receipts))
     outbound.sums = {}

@@ -161,7 +161,7 @@ def read_receipts(folder: SiteFolder, path: Path | None = None) -> Receipts:
         Another file of receipts for this site; by default its own.
     """
     receipts = Receipts()
-    inspection = Inspection()
+    inspection = Inspection(ordered=False)
     ledger = Ledger(path or folder.receipts, ordered=False)
     present = ""
     for line in inspection.look(ledger.raws()):

@@ -51,8 +51,6 @@ def chain(name: str, outbound: Left) -> None:
         st.caption(render("site_app.ledger.never"))
     if outbound.repairs:
         st.caption(render("site_app.ledger.repaired", lines=counted(outbound.repairs, "torn line")))
-    if outbound.notes:
-        st.caption(render("site_app.ledger.backwards", lines=counted(outbound.notes, "line")))
     if outbound.restarted:
         st.warning(escape(render("site_app.ledger.restarted", restarted=outbound.restarted)))
 
