@@ -63,7 +63,7 @@ def everything(url: str) -> dict[str, list[dict[str, Any]]]:
     engine = engine_to_read(store_url(url))
     found = {}
     with engine.connect() as connection:
-        for table in Base.metadata.sorted_tables:
+        for table in [table for table in Base.metadata.sorted_tables if table.name != "flfed_version"]:
             rows = connection.execute(select(table)).mappings().all()
             keys = [column.name for column in table.primary_key]
             # Repeats go on side by side: which of them writes first is chance, and the order within each is not.
@@ -169,7 +169,7 @@ def test_a_reader_sees_only_whole_rounds_while_a_run_writes(url):
             alive = True
             while alive:
                 alive = writer.is_alive()
-                [row] = reader._rows(look.where(Run.id == mine.run))
+                [row] = reader.rows(look.where(Run.id == mine.run))
                 looks.append((row["rounds"], row["metrics"], row["sent"]))
         writer.join()
     assert len(set(looks)) > 3 and max(looks)[0] == rounds
@@ -221,7 +221,7 @@ def test_programs_may_make_and_write_the_same_store_at_once(url):
         runs = reader.runs()
         assert [(entry.status, entry.rounds) for entry in runs] == [("completed", 20)] * 3
         assert [len(reader.metrics(entry.run, 20)) for entry in runs] == [5] * 3
-        [lost] = reader._rows(select(Metric.round).where(Metric.round == 21)) or [None]
+        [lost] = reader.rows(select(Metric.round).where(Metric.round == 21)) or [None]
         assert lost is None
 
 
