@@ -236,9 +236,6 @@ class Rounded(flfed.Codec):
     def decode(self, packed: flfed.Arrays, model: Shapes) -> flfed.Arrays:
         return unflattened(packed["entries"], model)
 
-    def largest_error(self, arrays: flfed.Arrays) -> dict[str, float]:
-        return {name: 1e-5 * float(np.abs(value).max()) + 1e-12 for name, value in arrays.items()}
-
 
 class Nothing(flfed.Mechanism):
     """No noise. Source: none."""

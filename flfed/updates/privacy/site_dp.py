@@ -53,9 +53,8 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
 
     Under `secure-aggregation = "on"` each site clips its own update and adds noise itself (`SiteNoise`), before its
     vector is masked: enough if only the threshold of the sites is in the sum. The mean divides by the sites of the
-    list, which the server knows: who answers is not hidden by it, what they answer is. `largest-entry` is not used
-    then. The noise of a round is drawn once and kept with the masked vector. A round that is asked for again has the
-    same bits, and is charged once.
+    list, which the server knows: who answers is not hidden by it, what they answer is. The noise of a round is drawn
+    once and kept with the masked vector. A round that is asked for again has the same bits, and is charged once.
 
     Guarantee: whoever sees the models that the server sends on learns almost the same whether or not
     one site's updates were in them: (ε, δ) by `promise`. Neighbours are federations with and without one
