@@ -231,7 +231,7 @@ def test_a_share_is_above_zero_and_at_most_one(settings: dict[str, Any]):
 
 def test_keep_is_a_class_of_the_target_beside_a_sample():
     with pytest.raises(UsageError, match="keep needs a sample"):
-        Csv("claims.csv", keep=("fraud", "yes"))
+        site_of(Frame(claims(50), keep=("fraud", "yes"))).inspect()
     with pytest.raises(UsageError, match="as \\('fraud', 'yes'\\)"):
         Csv("claims.csv", sample=0.1, keep="fraud")  # type: ignore[arg-type]
     for keep in (("kind", "car"), ("fraud", "maybe")):

@@ -222,6 +222,8 @@ class Site:
     def sampled(self, batch: int = BATCH) -> Sampled | None:
         """Read the source's sample; None where all of its rows are used."""
         if self.source.sample == 1:
+            if self.source.keep is not None:
+                raise UsageError(f"site {self.name!r}: keep needs a sample below 1: without one, all rows are used")
             return None
         dataset = datasets.load(self.dataset)
         return read_sample(

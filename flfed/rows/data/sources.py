@@ -106,8 +106,6 @@ class Source:
             return
         if not isinstance(self.keep, tuple) or [*map(type, self.keep)] != [str, str]:
             raise UsageError(f"keep={self.keep!r} must be the target and one of its values, as ('fraud', 'yes')")
-        if self.sample == 1:
-            raise UsageError("keep needs a sample below 1: without one, all rows are used")
 
     def read(self, folders: Folders) -> pd.DataFrame:
         """Return the institution's own table, before `prepare`; relative paths are searched in `folders`."""
