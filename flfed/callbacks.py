@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import Any
 
-from flfed.words import render
-
 Clock = Callable[[], float]
 """Seconds of this process, or of a run's own share of it."""
 Now = Callable[[], datetime]
@@ -90,7 +88,7 @@ def loading(show_progress: Progress = no_progress, *, freeze: bool = False) -> I
     if "flfed.federation.server.run" in sys.modules:
         yield
         return
-    words = render("progress.loading.libraries")
+    words = "loading PyTorch, pandas and Flower"
     show_progress(words, 0, 1)
     is_enabled = gc.isenabled()
     gc.disable()

@@ -18,7 +18,6 @@ WHOLE = (
     "approval.changed-keys.",
     "glossary.",
     "names.",
-    "advice.",
     "study.patterns.",
 )
 """Tables that code reads as a whole."""

@@ -18,7 +18,6 @@ import typer
 
 from flfed.callbacks import READING, WARNING, Clock, Progress, displaying, loading, repeating
 from flfed.errors import RunStopped, Terminated, interruption
-from flfed.words import render
 
 if TYPE_CHECKING:
     import rich.progress
@@ -202,9 +201,9 @@ class ProgressLines:
         self._last = now
         self._tenth = tenth
         since, before = self._began[stage]
-        line = render("progress.lines.done", stage=stage, done=done, of=of, time=in_words(now - since))
+        line = f"{stage}: {done} of {of}, {in_words(now - since)}"
         if before < done < of:
-            line += render("progress.lines.left", time=in_words((now - since) / (done - before) * (of - done)))
+            line += f", about {in_words((now - since) / (done - before) * (of - done))} left"
         self._say(line)
 
 

@@ -28,7 +28,6 @@ from flfed.callbacks import Now, now_utc, stamp
 from flfed.errors import FlfedError
 from flfed.paths import SiteFolder, give, sync_folder
 from flfed.records.ledger_line import FORMAT, LONGEST, REPAIRED, START, Line, is_object, new_line, read_line
-from flfed.words import render
 
 BLOCK = 16_384
 """Bytes read at once from the end: a ledger's last line is in the first block."""
@@ -327,7 +326,7 @@ class Ledger:
         mode = stat.S_IMODE(self.path.stat().st_mode) if self.path.exists() else 0
         if not mode & 0o077:
             return []
-        return [render("ledger.problems.mode", mode=format(mode, "o"), path=self.path)]
+        return [f"others may read or write the file (mode {mode:o}): chmod 600 {self.path}"]
 
     def raws(self) -> Iterator[bytes]:
         """Yield the file's lines unparsed, with their ends."""
@@ -514,7 +513,7 @@ class Inspection:
             line = read_line(raw.removesuffix(b"\n"))
             if not raw.endswith(b"\n"):
                 self._flush(None)
-                self.problems.append(render("ledger.problems.cut", place=self._place))
+                self.problems.append(f"the file ends in the middle of a line, {self._place}")
             # The next line may have set aside bytes that are no line, so they are checked then.
             if line is None:
                 self._flush(None)
@@ -534,24 +533,24 @@ class Inspection:
             if line is not None and line.whole and line.sets_aside(torn):
                 self.repairs += 1
                 return
-            self.problems.append(render("ledger.problems.unreadable", place=self._place))
+            self.problems.append(f"bytes that are no line are {self._place}")
         # A repair without its torn bytes shows their later removal.
         if line is not None and line.kind == REPAIRED and line.facts.get("torn-bytes") != 0:
-            self.problems.append(render("ledger.problems.removed", line=line.n))
+            self.problems.append(f"the bytes that line {line.n} set aside are missing before it")
 
     def _take(self, line: Line) -> None:
         if not line.whole:
-            self.problems.append(render("ledger.problems.hash", line=line.n))
+            self.problems.append(f"line {line.n} was changed: its hash is not that of its content")
         elif self.ordered and line.format != FORMAT:
-            self.problems.append(render("ledger.problems.format", line=line.n))
+            self.problems.append(f"line {line.n} is of another format than this version writes")
         number = 0 if self.last is None else self.last.n
         # A missing number is reported at the end, after all lines.
         if line.n == number + 1:
             self._follows(line)
         elif line.n in self._seen:
-            self.problems.append(render("ledger.problems.second", line=line.n, place=self._place))
+            self.problems.append(f"a second line {line.n} is {self._place}: one of the two was inserted")
         elif line.n < number:
-            self.problems.append(render("ledger.problems.order", line=line.n, place=self._place))
+            self.problems.append(f"line {line.n} is out of order: it is {self._place}")
         self._seen.add(line.n)
         if line.n > number:
             self.last = line
@@ -564,20 +563,20 @@ class Inspection:
         """Check a line against its predecessor by number."""
         if self.last is None:
             if line.before != START:
-                self.problems.append(render("ledger.problems.first"))
+                self.problems.append("line 1 was changed: it is not the first of its ledger")
             return
         if self.ordered and line.at < self.last.at:
-            facts = {"line": line.n, "at": line.at[:24], "before": self.last.n}
-            self.problems.append(render("ledger.problems.earlier", **facts))
+            self.problems.append(f"line {line.n} is of {line.at[:24]}, an earlier time than line {self.last.n}")
         # Where only a line's own hash was changed, the next one still follows its content.
         if line.before != self.last.hash and (self.last.whole or line.before != self.last.content_hash()):
-            self.problems.append(render("ledger.problems.link", line=line.n, before=self.last.n))
+            why = f"line {self.last.n} was changed or replaced, or line {line.n} was"
+            self.problems.append(f"line {line.n} does not follow line {self.last.n}: {why}")
 
     def _missing(self) -> None:
         before = 0
         for n in sorted(self._seen):
             if n > before + 1:
-                self.problems.append(render("ledger.problems.missing", lines=lines_between(before + 1, n - 1)))
+                self.problems.append(f"{lines_between(before + 1, n - 1)} missing")
             before = n
 
     def _signatures(self) -> None:
@@ -588,12 +587,13 @@ class Inspection:
             head = self._signed[receipt.n] or (START if receipt.n == 0 else "")
             if receipt.n > number:
                 cut = lines_between(number + 1, receipt.n)
-                facts = {"last": number, "signed": receipt.n, "run": receipt.run, "lines": cut}
-                self.problems.append(render("ledger.problems.tail", **facts))
+                signed = f"had {receipt.n} lines, as the coordinator signed at run {receipt.run}"
+                self.problems.append(f"the ledger ends at line {number} but {signed}: {cut} cut off")
                 return
             if head != receipt.head:
                 changed = lines_between(agrees + 1, max(receipt.n, 1))
-                self.problems.append(render("ledger.problems.signed", lines=changed, run=receipt.run))
+                why = f"not as the coordinator signed at run {receipt.run}: changed, removed or rewritten"
+                self.problems.append(f"{changed} {why}")
                 return
             agrees = receipt.n
 

@@ -17,8 +17,6 @@ from typing import Literal
 
 import numpy as np
 
-from flfed.words import render
-
 Arrays = dict[str, np.ndarray]
 """Arrays by name, such as a model's."""
 BINS = 64
@@ -431,8 +429,9 @@ class LeakWarning:
         The words are for whoever has to decide about the column, and the same in every repeat.
         """
         if self.reason == "missingness":
-            return render("sums.leaks.missingness", column=self.column, p=MISSING_P)
-        return render("sums.leaks.separation", column=self.column, strength=SEPARATION)
+            why = "was it recorded after the outcome, or only for some outcomes?"
+            return f"whether {self.column!r} is missing goes with the target, within sites (p < {MISSING_P:g}): {why}"
+        return f"{self.column!r} alone separates the target (over {SEPARATION:g}): is it the outcome itself?"
 
 
 def leak_warnings(layout: Layout, summary: Summary) -> list[LeakWarning]:

@@ -12,7 +12,6 @@ from itertools import chain
 import numpy as np
 
 from flfed.summaries.summary import ColumnLayout, Layout, Summary, merge
-from flfed.words import render
 
 SUPPRESSED = "suppressed"
 ALL = "All sites"
@@ -21,15 +20,21 @@ NO_DEVIATION = "–"
 CONSTANT = 1e-12
 """Share of the second moment up to which a variance is rounding, as the encoder takes it: every value is the same."""
 EXPLAINED = {
-    "suppressed": "suppressed",
-    "at least": "partial",
-    "SD": "deviation",
-    "± –": "single",
-    "geometric mean": "geometric",
-    "%)": "share",
-    "about ": "about",
+    "suppressed": (
+        "*suppressed*: not released under the site's policy. It, or another cell that it would give away, is small; it "
+        "may itself be large, and it does not stand for 0."
+    ),
+    "at least": "*at least*: some of it is not released.",
+    "SD": "*SD*: standard deviation, how far rows usually lie from their mean.",
+    "± –": "± –: a single row has no deviation.",
+    "geometric mean": "*geometric mean*: an average of amounts that a few large ones do not distort.",
+    "%)": "A share is that of the rows with a value; of missing rows, of all rows.",
+    "about ": (
+        "*about*: from groups of bins, which stand in for the values that the site's policy does not release; as a "
+        "share: a few of the rows may have no value."
+    ),
 }
-"""Words of Table 1 that are explained below it, each with the key of its sentence in `flfed/words/sums.toml`."""
+"""Words of Table 1 that are explained below it, each with its sentence."""
 
 
 def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[dict[str, str]]:
@@ -239,4 +244,4 @@ def explained(cells: Iterable[str]) -> list[str]:
     (['*at least*: some of it is not released.'], [])
     """
     text = "\n".join(cells)
-    return [render(f"sums.explained.{key}") for word, key in EXPLAINED.items() if word in text]
+    return [sentence for word, sentence in EXPLAINED.items() if word in text]

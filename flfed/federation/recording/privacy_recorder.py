@@ -26,7 +26,6 @@ from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.mechanism import Mechanism, Normals, Promise, acting_mechanism, mechanism_of, planned
 from flfed.updates.messages.enrol import EnrolReply
-from flfed.words import render
 
 KEYS = ("unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
 EXCLUDES_ENCODER = "excludes-encoder"
@@ -132,9 +131,12 @@ def ignored(study: Study) -> list[str]:
     if mechanism is None or mechanism.private_steps(study.plan, study.rounds) is None:
         return []
     plan = tomllib.loads(study.text).get("plan", {})
-    instead = {"batch": render("record.privacy.batch"), "epochs": render("record.privacy.epochs")}
+    instead = {
+        "batch": "[privacy] sampling states which rows take part in a step",
+        "epochs": "[plan] steps states the number of steps of a round",
+    }
     unused = [key for key in instead if key in plan]
-    return [render("record.privacy.unused", key=key, value=plan[key], instead=instead[key]) for key in unused]
+    return [f"plan.{key}={plan[key]} is not used: {instead[key]}." for key in unused]
 
 
 FEW_KINDS = 4
@@ -412,8 +414,10 @@ class PrivacyRecord:
         warnings = list(self._facts["warnings"])
         promise = self._charges.promise
         if self._close and promise is not None:
-            delta = format(promise.delta, "g")
-            how = render("record.privacy.delta", delta=delta, close=self._close, sites=len(self._sites))
+            how = (
+                f": {promise.delta:g} is above a tenth of one over the rows at {self._close} of {len(self._sites)} "
+                "sites. At one over the rows, a promise may allow a whole row to be revealed: choose a smaller delta."
+            )
             warnings.append(Refusal("close-delta", how=how))
         if more:
             warnings.append(more)
@@ -441,8 +445,10 @@ def more_than_planned(
         return ""
     more = sum(count > rounds for count in rounds_by_site.values())
     spent_in_all, promised_in_all = (format(math.ceil(of * 100) / 100, "g") for of in (epsilon, promise.epsilon))
-    facts = {"more": more, "sites": len(rounds_by_site), "most": most, "rounds": rounds}
-    how = render("record.privacy.more", epsilon=spent_in_all, promise=promised_in_all, **facts)
+    how = (
+        f", since rounds were done again: at {more} of {len(rounds_by_site)} sites up to {most} rounds instead of "
+        f"{rounds}, which is epsilon {spent_in_all} at most; the promise was {promised_in_all}."
+    )
     return Refusal("more-spent", how=how)
 
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TypeVar
 
 from flfed.study.tables import Sharing, in_sums_only, strictest
-from flfed.words import render
 
 T = TypeVar("T")
 WITHHELD = "withheld, as the figures of a site that shares none could be worked out from it"
@@ -50,8 +49,9 @@ class SharedAs:
         """Return a sentence on the aggregate-only sites."""
         names = ", ".join(sorted(self.in_sums_only))
         if len(self.in_sums_only) == 1:
-            return render("record.sites.one", site=names)
-        return render("record.sites.several", sites=names)
+            why = "figures over all sites are without it, or withheld, as its own would follow from them"
+            return f"{names} shares no figures of its own: {why}"
+        return f"{names} share no figures of their own: figures over all sites have all of them in, or none"
 
     def own(self, by_site: Mapping[str, T]) -> Mapping[str, T]:
         """Return the figures that may be stored, without those of aggregate-only sites."""

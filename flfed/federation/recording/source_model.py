@@ -24,7 +24,6 @@ from flfed.updates.arrays import Arrays, is_encrypted, shapes_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.extra import extra_shapes
-from flfed.words import render, usage_error
 
 UNCOVERED = "The privacy promise of this run does not cover that model's earlier training."
 SOURCE_NAME = "source"
@@ -116,7 +115,10 @@ def required_hash(study: Study) -> None:
         With the line that is missing, where the model is on this machine.
     """
     if study.warm_start and not study.start_sha256:
-        raise usage_error("record.source.hash", start=repr(study.warm_start))
+        raise UsageError(
+            f"[model]: warm-start={study.warm_start!r} needs start-sha256, the hash of that model, as sites approve "
+            "the model they start from. flfed study check shows it"
+        )
 
 
 def start_arrays(
@@ -147,7 +149,8 @@ def start_arrays(
     if source is None:
         return nested_start(study.model.build("model"), drawn, widths)
     if any(width < 1 for width in widths):
-        raise usage_error("record.source.part", start=repr(study.warm_start))
+        why = "has all hidden units, and a site trains a part of them (width)"
+        raise UsageError(f"[model]: warm-start={study.warm_start!r} {why}")
     return rewritten(source, drawn, study_layout(study, schema), encoder)
 
 
@@ -181,12 +184,13 @@ def source_in_words(study: Study) -> tuple[str, dict[str, Any]] | None:
     facts = source_facts(source, study_layout(study, datasets.load(study.dataset.name).schema))
     named = {"as drawn": facts["as-drawn"], "left out": facts["left-out"]}
     rest = "".join(f"; {what}: {', '.join(columns)}" for what, columns in named.items() if columns)
+    columns, source_hash = len(facts["columns"]), facts["start-sha256"]
     if study.train:
-        sentences = [render("record.source.start", run=source.run, columns=len(facts["columns"]), rest=rest)]
+        sentences = [f"Begins with the model {source.run}, of which {columns} columns are taken{rest}."]
     else:
-        sentences = [render("record.source.validates", run=source.run, columns=len(facts["columns"]))]
+        sentences = [f"Validates the model {source.run} over {columns} columns, and trains nothing."]
     if not study.start_sha256:
-        sentences.append(render("record.source.institutions", hash=facts["start-sha256"]))
+        sentences.append(f'For institutions write start-sha256 = "{source_hash}".')
     return " ".join(sentences), facts
 
 
@@ -209,8 +213,8 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
         raise UsageError(f"{where} was run under secure-aggregation='ckks': the coordinator has no model of it")
     study = Study.parse(series.study_text)
     if site_arrays := extra_shapes(study, shapes_of(final.arrays)).own_part:
-        facts = {"strategy": repr(study.strategy.name), "arrays": ", ".join(site_arrays)}
-        raise usage_error("record.source.own", source=where, **facts)
+        why = f"where each site has its own {', '.join(site_arrays)}: there is no whole model to begin with"
+        raise UsageError(f"{where} was run under {study.strategy.name!r}, {why}")
     schema = Schema.model_validate(final.facts["schema"])
     source = Source.of_study(run.run, study, schema, final.arrays, final.encoder)
     return replace(source, repeat=run.repeat)

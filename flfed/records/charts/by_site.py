@@ -41,7 +41,6 @@ from flfed.records.objects import read_figure, run_of
 from flfed.records.reports.narrative import MARK, ForestLine, forest_lines
 from flfed.records.reports.report import arms_shown
 from flfed.records.statistics import Report, verdict
-from flfed.words import render
 
 ARM_SHAPES = {"global": "circle", "personalised": "diamond", "local-only": "square"}
 ARMS_PIXELS, ARMS_GAP = 62, 0.36
@@ -172,7 +171,7 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Chart | No
     # The axis always has 0, which separates gain from loss.
     reach = plot_reach(lines)
     ends = [0.0, *(max(-reach, min(reach, end)) for end in _spread(rows))]
-    title = render("charts.axes.gain", metric=verdict.metric_name(metric))
+    title = f"gain in {verdict.metric_name(metric)} (+ is better)"
     axis = figure_axis(title, ticks_of(ends, metric, difference=True), signed=True, crowded=CROWDED)
     x = quantitative("value", **axis)
     plot_ends = [by_width(0, BEFORE_PLOT), by_width("width", f"width - {BEHIND_PLOT}")]

@@ -47,7 +47,6 @@ from flfed.records.statistics.score_curves import (
     thinned,
 )
 from flfed.records.statistics.verdict import format_as_written
-from flfed.words import render
 
 PLOT_PIXELS = 320
 DASHED: Spec = {"strokeDash": [5, 4], "strokeWidth": 1}
@@ -156,7 +155,7 @@ def calibration_chart(
     # Both axes end and stretch alike, so that predictions are right on the diagonal.
     shared = [*lines, *beside]
     top, stretched = end_of_calibration(shared), is_stretched(shared)
-    x = _axis("x", render("charts.axes.predicted"), top, stretched=stretched)
+    x = _axis("x", "predicted probability (mean of the group)", top, stretched=stretched)
     y, low = (_axis(field, "observed share", top, stretched=stretched) for field in ("y", "low"))
     colour = {"color": colours["color"]}
     figures = ("x", "y", "low", "high")
@@ -216,9 +215,9 @@ def _pieces(way: str, line: Sequence[tuple[float, float]], bottom: float) -> lis
 
 def _decision_line(ticks: Sequence[float], colour: str, *, stretched: bool) -> Spec:
     """Return the lines of a decision chart."""
-    title = render("charts.axes.stretched") if stretched else "threshold"
+    title = "threshold (stretched towards 0)" if stretched else "threshold"
     x = _axis("x", title, stretched=stretched)
-    y = quantitative("y", **figure_axis(render("charts.axes.benefit"), ticks))
+    y = quantitative("y", **figure_axis("net benefit (share of rows)", ticks))
     ways = [MODEL, EVERYBODY, NOBODY]
     of = nominal("way", legend=legend_of(ways, values=ways, **STROKES))
     width = {"condition": {"test": {"field": "way", "equal": MODEL}, "value": 2}, "value": 1}
@@ -282,7 +281,7 @@ def survival_chart(lines: Sequence[Line], title: str, *, is_smooth: bool) -> Cha
     colours = _colours(names, site_looks(names))
     x = quantitative("time", **figure_axis(title, ticks_of([0.0, rows["time"].max()])))
     ends = {"y": quantitative("low"), "y2": {"field": "high"}, "color": colours["color"]}
-    encoding = {"y": _axis("without the event", render("charts.survival.share")), **colours}
+    encoding = {"y": _axis("without the event", "share without the event (95 % CI)"), **colours}
     layers = [
         layer("area", ends, "isValid(datum.low)", fillOpacity=0.2, strokeOpacity=0, **drawn),
         layer("line", encoding | {"tooltip": [nominal("of"), *tooltip(*shown)]}, strokeWidth=2, **drawn),

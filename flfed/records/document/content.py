@@ -179,7 +179,7 @@ def curves(content: Content) -> Section:
 
 def _alone(content: Content) -> list[str]:
     """Return a sentence on figures of one repeat, where there are several."""
-    return [render("document.document.repeat")] if content.shown.is_repeated else []
+    return ["These figures are of one repeat, the first that has them."] if content.shown.is_repeated else []
 
 
 def calibrated(content: Content) -> Section | None:

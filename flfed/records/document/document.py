@@ -122,7 +122,7 @@ def figures(content: Content) -> Markup:
     below = [line for line in narrative.comparison_rows(report)[2] if line not in earlier_lines]
     notes += site_answer.together(report, metric)
     notes += site_answer.left_out(content.shown.sites)
-    title = render("document.document.lead", metric=sentence_case(axis_title(metric)))
+    title = f"{sentence_case(axis_title(metric))}, on test rows that no model was trained on."
     parts = [
         paragraphs([title], class_="lead"),
         _site_table(content, metric, order),
@@ -156,7 +156,7 @@ def further(content: Content) -> Markup:
     parts = [table([line for name in others if (line := _metric_line(content, name))])]
     order = _sites(content, metric)
     if len(order) > MANY_SITES:
-        hint = render("document.document.sites", run=content.shown.run.run, sites=len(order))
+        hint = f"`flfed run show {content.shown.run.run} --json` has the figures of each of the {len(order)} sites."
         return section("Further figures", *parts, paragraphs([hint]))
     earlier_lines = {*site_answer.untold_at(report, metric, order)}
     for name in others:
@@ -203,13 +203,13 @@ def limits(content: Content) -> Section:
         if content.shown.run.noised_scores is None:
             lines.append(render("report.site.together"))
         if figure_of(content.shown.run.mean_gain, content.shown.metric).value is not None:
-            facts = {"sites": render("report.mean.assumes"), "coverage": render("report.mean.coverage")}
-            lines.append(render("document.document.mean", **facts))
+            assumes, coverage = render("report.mean.assumes"), render("report.mean.coverage")
+            lines.append(f"The mean over sites holds for {assumes}. Coverage: {coverage}.")
     if content.counted is not None:
-        lines.append(render("document.document.curves", limits=render("report.curves.limits")))
+        lines.append(f"Not shown by the curves: {render('report.curves.limits')}")
     if content.audit:
-        lines.append(render("document.document.attacks"))
-    return Section(title=render("document.document.limits"), says=tuple(lines))
+        lines.append("An attack without success proves nothing.")
+    return Section(title="What it does not show", says=tuple(lines))
 
 
 def words(content: Content) -> Section:
@@ -273,9 +273,10 @@ def document(name: str, *, store: str | None = None) -> str:
     parts = [part(content) for part in shown]
     _, absent = divide(part for part in parts if isinstance(part, Section))
     body_parts = [sections.written(part) for part in parts if part not in absent]
-    made = [render("document.document.made", run=run.run)]
+    made = [f"flfed made this report from the record of run {run.run}."]
+    made.append("The file loads nothing and can be kept as it is.")
     if run.status != "completed":
-        made.append(render("document.document.unfinished"))
+        made.append("The run is not complete: a later report may differ.")
     footer = element("footer", paragraphs([" ".join(made)]))
     if absent:
         body_parts.append(section(render("pages.absent.title"), bullets(one.reason for one in absent)))

@@ -43,7 +43,8 @@ def sites(content: Content) -> Markup:
     """Return the sites with rows, outcomes, bytes sent, and rejections."""
     parts = [table(_site_lines(content))]
     if any(varies(site) for site in content.shown.run.sites.values()):
-        parts.append(paragraphs([render("document.evidence.about")], class_="note"))
+        why = "About: each repeat draws new test rows; these are means over the repeats."
+        parts.append(paragraphs([why], class_="note"))
     return section("Sites", *parts, *together(set_aside(content.shown)))
 
 
@@ -101,11 +102,12 @@ def table_1(content: Content) -> Markup:
     hidden = data.table_1_sites(payload)
     notes = []
     if len(hidden) > MOST_SITES:
-        notes.append(render("document.evidence.table", sites=f"{len(hidden)} sites", most=MOST_SITES))
+        many = f"{len(hidden)} sites, more than {MOST_SITES}"
+        notes.append(f"Table 1 has no columns for single sites, as the run has {many}.")
     else:
         hidden = []
     if content.shown.is_repeated:
-        notes.append(render("document.evidence.repeats"))
+        notes.append("The rows are the same in every repeat; these sums are from the first one.")
     of = data.table_1(payload, hidden, why_none=why, note=notes)
     if of.tables and (leaks := leak_lines(content.shown.events, content.shown.leaks)):
         title = element("h3", render("pages.leaks.title"))
@@ -149,7 +151,7 @@ def hashes(content: Content) -> Markup:
         facts |= {f"{which}run": of.run, f"{which}seed": of.seed, f"{which}arrays, SHA-256": hash_of_arrays}
     facts |= _flat(run.hashes, "hash of ") | _flat(run.versions, "version of ")
     lines = [{"What": key, "Is": value} for key, value in facts.items()]
-    return section(render("document.evidence.title"), table(lines, class_="facts"), study)
+    return section("Hashes, versions and the study", table(lines, class_="facts"), study)
 
 
 def _flat(tree: Mapping[str, Any], before: str) -> dict[str, str]:

@@ -60,7 +60,7 @@ def parts(of: Section) -> list[Markup]:
 def tables_of(of: Table) -> Markup:
     """Return a table under its title: a long one cut off, a wide one split into several."""
     if of.of_each_site and len(of.lines) > MOST_LINES:
-        long = render("document.document.long", title=of.title, lines=len(of.lines))
+        long = f"{of.title}: {len(of.lines):,} lines, which the app shows."
         return paragraphs([long], class_="note")
     elements: list[Markup] = [element("h3", of.title)] if of.title else []
     if of.lead:
@@ -72,7 +72,7 @@ def tables_of(of: Table) -> Markup:
         is_wide = bool(shown) and len(shown[0]) > WIDEST
         elements.append(table(shown, class_="dense" if is_wide else ""))
     if len(of.lines) > MOST_LINES:
-        rest = render("document.document.more", lines=len(of.lines) - MOST_LINES)
+        rest = f"{len(of.lines) - MOST_LINES:,} more lines are in the app and in `flfed run show RUN --all`."
         elements.append(paragraphs([rest], class_="note"))
     return joined(elements)
 

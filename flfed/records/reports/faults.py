@@ -163,7 +163,7 @@ def taking_part_in_words(report: Mapping[str, Any]) -> list[str]:
     if not absent or not shown:
         return []
     took_part = shown + objects.read(_SumsOnly, run.sums_only).sites
-    return [render("faults.absent.present", sites=took_part, of=took_part + len(absent))]
+    return [f"{took_part} of {took_part + len(absent)} sites took part."]
 
 
 def missing_in_words(report: Mapping[str, Any]) -> list[str]:
@@ -210,14 +210,14 @@ def absence_in_words(
     lines = []
     if always:
         listed = some([named + why for named, why in _groups_with_why(always, reasons or {})])
-        lines.append(render("faults.absent.always", absent=len(always), sites=sites, listed=listed))
+        lines.append(f"{len(always)} of {sites} sites took no part: {listed}")
     for count, names in _sometimes_absent(absent, repeats).items():
         groups = _groups_with_why(names, reasons or {})
         shown = groups[:SITES_NAMED]
         if len(groups) > SITES_NAMED:
             shown.append((f"{len(groups) - SITES_NAMED} more", ""))
         for named, why in shown:
-            lines.append(render("faults.absent.sometimes", sites=named, count=count, repeats=repeats, why=why))
+            lines.append(f"{named} took no part in {count} of {repeats} repeats{why}")
     return lines
 
 
@@ -383,17 +383,22 @@ def group_lines(report: Report, groups: Faults) -> list[dict[str, str]]:
     return [_group_line(group, rounds, run.repeats, last) for group, rounds in sites_together(folded(groups)).items()]
 
 
+READ_FOR = {
+    "compare": " the comparison, after the last round.",
+    "audit": " `flfed audit`, which needs rows that the model was not trained on.",
+}
+"""Why test rows were read, by the reason in the record."""
+
+
 def holdout_in_words(events: Sequence[EventEntry]) -> list[str]:
     """Return why and how often test rows were read, a sentence for each reason in the record."""
     opened = [event for event in events if event.kind == "holdout-opened"]
     reasons = {event.reason for event in opened}
     lines = []
-    purposes = sentences("faults", "holdout-read")
     # A reason that this version does not know is shown as recorded.
-    for reason in [*(purpose for purpose in purposes if purpose in reasons), *sorted(reasons - purposes.keys())]:
+    for reason in [*(purpose for purpose in READ_FOR if purpose in reasons), *sorted(reasons - READ_FOR.keys())]:
         readings = [event for event in opened if event.reason == reason]
-        purpose = reason if reason in purposes else "other"
-        lines.append(render(f"faults.holdout-read.{purpose}", often=_how_often(readings), reason=reason))
+        lines.append(f"Test rows were read {_how_often(readings)} for{READ_FOR.get(reason, f': {reason}.')}")
     return lines
 
 
@@ -425,7 +430,7 @@ def _group_line(group: Group, rounds: Sequence[int | None], repeats: int, last: 
     if last is not None and round_numbers[0] > last:
         when = "after the last round"
     if repeats > 1:
-        when = render("faults.events.repeats", when=when, times=len(rounds), repeats=repeats)
+        when = f"{when} ({len(rounds)} times in {repeats} repeats)"
     return {"What": what, "Site": site, "When": when, "Why": why}
 
 
@@ -447,13 +452,15 @@ def no_sums_in_words(report: Report, events: Sequence[EventEntry]) -> str:
         return render("report.noised.sums")
     run = run_of(report)
     if run.is_of_parties:
-        return render("faults.sums.parties")
+        return "Each party keeps its columns to itself: no sums over them are recorded."
     if run.status == "running":
-        return render("faults.sums.pending")
+        when = "before the first round and after the last one; the table comes with the comparison."
+        return f"The sites send their sums {when}"
     for event in events:
         if event.code == "no-table-1":
             return f"{sentence_case(event.reason)}."
-    return render("faults.sums.ended")
+    listed = "Its releases are listed under Privacy."
+    return f"The table is recorded with the comparison, and this run ended without one. {listed}"
 
 
 def can_resume(status: str, study: str, reason: str) -> bool:
@@ -470,9 +477,9 @@ def unfinished_in_words(report: Report) -> list[str]:
         return []
     lines = []
     if run.global_:
-        lines.append(render("faults.unfinished.figures", status=run.status, why=run.why))
+        lines.append(f"Status: {run.status}{run.why}; figures are of the comparison so far.")
     if can_resume(run.status, run.study, run.reason):
-        lines.append(render("faults.unfinished.resume", run=run.run))
+        lines.append(f"Resume it: flfed study resume {run.run}")
     return lines
 
 
@@ -526,7 +533,10 @@ def leaks_in_words(payload: Mapping[str, Any] | None) -> list[str]:
     if not columns:
         return []
     count = "a column" if len(columns) == 1 else f"{len(columns)} columns"
-    return [render("faults.leaks.warning", count=count, columns=name_columns(columns))]
+    return [
+        f"Before you rely on these figures: {count} may reveal the outcome ({name_columns(columns)}), which would make "
+        "every model look too good. Run the study with features that leave them out, to see their effect."
+    ]
 
 
 def name_columns(columns: Sequence[str]) -> str:

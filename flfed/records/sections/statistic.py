@@ -13,7 +13,6 @@ from flfed.records.section import Drawing, Section
 from flfed.records.statistics.recorded_statistic import LIFE_TABLE, SURVIVAL, Survival
 from flfed.records.statistics.regression import RATIOS, Coefficients, coefficient_lines, effect_in_words
 from flfed.records.statistics.verdict import sentence_case
-from flfed.words import render
 
 
 def estimates(statistic: Mapping[str, Any]) -> Section | None:
@@ -26,9 +25,9 @@ def estimates(statistic: Mapping[str, Any]) -> Section | None:
         text = effect_in_words(value, low, high)["value"]
         lines.append({"name": name, "value": value, "low": low, "high": high, "shown": text})
     is_ratio = model.family in RATIOS
-    title = render("charts.axes.effect", effect=model.effect, outcome=model.outcome)
+    title = f"{model.effect} of {model.outcome} (95 % CI)"
     draw = partial(effect_chart, lines, title, is_ratio=is_ratio)
-    says = render("charts.axes.effect-says", effect=model.effect, columns=len(lines))
+    says = f"{len(lines)} intervals, each of one column's {model.effect}"
     table = coefficient_lines(statistic)
     drawing = Drawing(title=sentence_case(title), draw=draw, key="coefficients", says=says, lines=table)
     return Section(title=model.effect.capitalize(), charts=(drawing,))
@@ -40,14 +39,17 @@ def survival(statistic: Mapping[str, Any]) -> Section | None:
         return None
     of = read(Survival, statistic)
     lines = survival_lines(of)
-    title = render("charts.survival.title")
-    axis = render("charts.survival.time", unit=of.unit or "steps")
+    title = "Rows without the event over time"
+    axis = f"time in {of.unit or 'steps'}"
     is_smooth = of.method == LIFE_TABLE
     drawing = Drawing(
         title=title,
         draw=lambda: survival_chart(lines, axis, is_smooth=is_smooth),
         key="survival",
-        says=render("charts.survival.curves", groups=", ".join(of.present)),
+        says=(
+            f"Curves of {', '.join(of.present)}: how many of their rows are without the event at each time; the table "
+            "has the figures."
+        ),
         lines=lines,
     )
     return Section(title=sentence_case(SURVIVAL), charts=(drawing,))

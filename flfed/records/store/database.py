@@ -24,7 +24,6 @@ from sqlalchemy.pool import NullPool, StaticPool
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import home, private_folder, where
 from flfed.records.store.tables import VERSION, Base, RunSite, Series, Version
-from flfed.words import sentences, usage_error
 
 GROUP = "FLFED_STORE_GROUP"
 """Environment variable with the group whose accounts may read the store."""
@@ -53,7 +52,10 @@ class StoreFile:
         import grp
 
         if self._path.resolve().is_relative_to(where().resolve()):
-            raise usage_error("store.errors.home")
+            raise UsageError(
+                "FLFED_STORE_GROUP: the run store is in FLFED_HOME, which is closed to others; give it a folder of its "
+                "own: FLFED_STORE=sqlite:////srv/flfed/runs.db"
+            )
         try:
             return grp.getgrnam(self._named).gr_gid
         except KeyError:
@@ -109,6 +111,10 @@ POSTGRES = "postgresql+psycopg"
 """Dialect and driver of a run store's server."""
 OTHERS = ("mysql", "mysql+pymysql", "mariadb", "oracle", "mssql", "mssql+pyodbc", "postgresql+psycopg2")
 """Databases that may be named in an error; anything else before "://" may be part of a secret."""
+MALFORMED = (
+    "the run store (FLFED_STORE) must be a database URL such as sqlite:////srv/flfed/runs.db or "
+    "postgresql+psycopg://user:password@host/flfed; percent-encode @:/ in the password (%40 %3A %2F)"
+)
 PARTS = (re.compile(r"[\w.%-]*|[0-9A-Fa-f:.%]*"), re.compile(r"[^@:?#]*"))
 """Forms of host and database; text after an unencoded "@" of a password has another form."""
 SQLITE_PARAMETERS = {"uri", "mode", "cache", "immutable", "nolock", "psow", "vfs", "timeout"}
@@ -147,7 +153,7 @@ def store_url(url: str | None = None) -> URL:
         address = make_url(location)
     except (ArgumentError, ValueError, TypeError):  # ValueError: a port that is no number
         # No error repeats any part of an address that cannot be read: a password may stand anywhere in it.
-        raise usage_error("store.errors.malformed") from None
+        raise UsageError(MALFORMED) from None
     if address.drivername in ("postgres", "postgresql"):
         address = address.set(drivername=POSTGRES)
     # A driver's name is repeated only where it is known: else it may be part of a password.
@@ -155,7 +161,7 @@ def store_url(url: str | None = None) -> URL:
         kind = repr(address.drivername) if address.drivername in OTHERS else "of that kind"
         raise UsageError(f"the run store (FLFED_STORE) cannot be {kind}: use sqlite:///FILE or {POSTGRES}://…")
     if not _is_whole(address):
-        raise usage_error("store.errors.malformed")
+        raise UsageError(MALFORMED)
     return address
 
 
@@ -171,6 +177,31 @@ def _is_whole(url: URL) -> bool:
     )
 
 
+ADVICE = {
+    "locked": "another program is writing to it: wait, or end that program",
+    "is full": "free some disk space; what was committed is safe",
+    "No space left": "free some disk space on the server; what was committed is safe",
+    "readonly": "check that you may write to this file and its folder",
+    "unable to open": "check that the folder exists and that you may write to it",
+    "malformed": "the file is damaged: put a back-up in its place, or move it away; flfed then starts an empty store",
+    "disk I/O error": "check that it is a file, and the disk's health; a back-up may be needed",
+    "not a database": "move the file away; flfed then starts an empty store",
+    "authentication failed": "check user and password in FLFED_STORE",
+    "no password": "give the password in FLFED_STORE, in PGPASSWORD or in a file `.pgpass`",
+    "pg_hba.conf": "the server does not let this user in from this machine: ask its administrator",
+    "does not exist": "have the server's administrator make it, or correct FLFED_STORE",
+    "permission denied": "this user lacks a right on flfed's tables: docs/run-store.md lists the rights it needs",
+    "read-only": "this server or user may only read: use one that may write, see docs/run-store.md",
+    "too many": "the server has no connection left: close other programs or raise max_connections",
+    "terminat": "the server is being stopped: start it again; what was committed is safe",
+    "closed the connection": "start the server again; what was committed is safe",
+    "connection is lost": "start the server again; what was committed is safe",
+    "onnection": "check that the server runs and that FLFED_STORE has its address; what was committed is safe",
+    "resolve": "check that the server runs and that FLFED_STORE has its address; what was committed is safe",
+}
+"""What to do about an error of the database, by words of its own message; the first that fits."""
+
+
 @contextmanager
 def in_words(url: URL, verb: str) -> Iterator[None]:
     """Turn a database error into one sentence with the failure, its place, and advice.
@@ -182,15 +213,16 @@ def in_words(url: URL, verb: str) -> Iterator[None]:
     except (TypeError, ValueError, ArgumentError):
         if verb != "opened":
             raise
-        raise usage_error("store.errors.malformed") from None  # a driver refused a part, and quotes it
+        raise UsageError(MALFORMED) from None  # a driver refused a part, and quotes it
     except ImportError:
-        raise usage_error("store.errors.driver") from None
+        why = "the run store is on PostgreSQL and its driver is not installed: pip install 'flfed[postgres]'"
+        raise UsageError(why) from None
     except DBAPIError as error:
         # Later lines of PostgreSQL's messages quote values.
         message = (str(error.orig).splitlines() or [""])[0].strip()
         # psycopg reports a failed connection twice, and names the server's process.
         message = re.sub(r"^(?:connection failed: )?(?:consuming input failed: )?", "", message)
-        fitting = (todo for word, todo in sentences("advice", "database").items() if word in message)
+        fitting = (todo for word, todo in ADVICE.items() if word in message)
         advice = next(fitting, "see the database's log")
         # The query may contain a password, too.
         where = url.set(query={}).render_as_string(hide_password=True)
@@ -343,7 +375,10 @@ def engine_to_read(url: URL) -> Engine:
         if not path.exists() or not path.stat().st_size:
             return _empty()
     except PermissionError:
-        raise usage_error("store.errors.unreadable", path=path) from None
+        raise UsageError(
+            f"the run store {path} could not be opened (Permission denied): only its owner may read it; to let others "
+            "read it: FLFED_STORE_GROUP, see docs/run-store.md"
+        ) from None
     name = path.resolve().as_uri()
     # An immutable connection comes second, as it would miss later writes.
     for way in ("mode=ro", "mode=ro&immutable=1"):
@@ -431,4 +466,7 @@ def refuse_other(version: int) -> None:
         If they are.
     """
     if version != VERSION:
-        raise usage_error("store.errors.version", version=version, own=VERSION)
+        raise UsageError(
+            f"the run store has tables of version {version}, and this flfed reads version {VERSION}: read it with the "
+            "flfed that wrote it, or name another store with FLFED_STORE"
+        )

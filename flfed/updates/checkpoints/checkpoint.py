@@ -19,12 +19,11 @@ from typing import Any, Literal
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from flfed.errors import FlfedError
+from flfed.errors import FlfedError, UsageError
 from flfed.paths import PART, Content, home, private_folder, replace_whole
 from flfed.study.tables import Sharing
 from flfed.summaries.summary import Encoder, Stacked, Summary
 from flfed.updates.arrays import Arrays, facts_sha256, file_content, with_prefix, without_prefix
-from flfed.words import flfed_error, usage_error
 
 STORED_CHECKPOINTS = 2
 """Checkpoints that stay: the last one, and the one before in case its round is not in the store."""
@@ -41,6 +40,12 @@ OF_SITE = "site:"
 WHOLE = "1"
 OF_A_ROUND = "2"
 """Formats of a file that stands alone, and of one that needs its start file."""
+UNWRITTEN = {
+    "checkpoint": "the checkpoint {path} cannot be written ({error}): free some disk space or set FLFED_HOME",
+    "list": "the list of a sum cannot be written to {path} ({error}): free some disk space",
+    "cohort": "the sites of a run under secure aggregation cannot be written to {path} ({error}): free some disk space",
+}
+"""What is said where a file of a run cannot be written."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,7 +113,7 @@ def seconds_apart() -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise usage_error("checkpoints.files.seconds", setting=setting)
+        raise UsageError(f"FLFED_CHECKPOINT_SECONDS={setting} must be a number of at least 0; 0 keeps every round")
     return seconds
 
 
@@ -234,7 +239,7 @@ def write_whole(path: Path, content: Content, failed: Literal["checkpoint", "lis
     path : Path
     content : bytes, or several pieces
     failed : {"checkpoint", "list", "cohort"}
-        Key of the sentence for a file that cannot be written.
+        Key of `UNWRITTEN`.
 
     Raises
     ------
@@ -247,8 +252,8 @@ def write_whole(path: Path, content: Content, failed: Literal["checkpoint", "lis
         private_folder(path.parent)
         replace_whole(path, content)
     except OSError as error:
-        run = path.parent.name
-        raise flfed_error(f"checkpoints.unwritten.{failed}", path=path, error=error.strerror, run=run) from None
+        why = UNWRITTEN[failed].format(path=path, error=error.strerror)
+        raise FlfedError(f"{why}; then: flfed study resume {path.parent.name}") from None
 
 
 def reopen(run: str, round: int) -> None:
@@ -304,7 +309,7 @@ def newest(run: str, committed: int) -> Checkpoint | None:
         except FlfedError:
             continue
         if not start:
-            raise flfed_error("checkpoints.files.earlier", path=path)
+            raise FlfedError(f"{path}: was written by an earlier flfed: go on with that one, or run the study anew")
         return _with_start(path, tensors, facts, start)
     return None
 
@@ -319,7 +324,7 @@ def final(run: str) -> Checkpoint:
     """
     path = folder_of(run) / f"{FINAL}{SUFFIX}"
     if not path.is_file():
-        raise flfed_error("checkpoints.files.model", run=run, folder=path.parent)
+        raise FlfedError(f"the model of run {run} is not in {path.parent}: it has not ended, or ran elsewhere")
     return read(path)
 
 
@@ -343,7 +348,7 @@ def _with_start(path: Path, tensors: Arrays, facts: dict[str, Any], start: str) 
         try:
             first, begun, _ = _opened(path.with_name(f"{START}{SUFFIX}"), sha256=start)
         except FlfedError as error:
-            raise flfed_error("checkpoints.files.start", error=error, name=path.name) from None
+            raise FlfedError(f"{error}, and {path.name} is of no use without it: run the study anew") from None
     return Checkpoint(
         round=facts.pop("round"),
         left=tuple(facts.pop("left", ())),
@@ -383,7 +388,7 @@ def _opened(path: Path, *, sha256: str = "") -> tuple[Arrays, dict[str, Any], st
         or file_sha256 != _sha256(tensors, text, start)
         or sha256 not in ("", file_sha256)
     ):
-        raise flfed_error("checkpoints.files.damaged", path=path)
+        raise FlfedError(f"{path}: is damaged, or of another version of flfed")
     return tensors, json.loads(text), start
 
 

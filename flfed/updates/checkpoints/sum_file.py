@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
+from flfed.errors import FlfedError
 from flfed.updates.arrays import facts_sha256, file_content, read_file, with_prefix
 from flfed.updates.checkpoints.checkpoint import COHORT, SUM, folder_of, write_whole
 from flfed.updates.messages.secure_sum import Masked, Sites, joined, parted
-from flfed.words import flfed_error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -178,5 +178,6 @@ def read_cohort(run: str) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise flfed_error("checkpoints.files.lost", path=path) from None
+        why = "the sites of the run cannot be summed without it; begin anew"
+        raise FlfedError(f"{path} is damaged: {why}") from None
     return cohort
