@@ -80,7 +80,6 @@ def test_a_killed_run_whose_checkpoint_lacks_a_file_is_stopped_with_that_reason(
         assert entry["status"] == "stopped"
         found = json.loads(flfed("run", "show", "--json")[1])
         assert found["status"] == "stopped" and why in found["reason"]
-        assert "Status: stopped (" in flfed("run", "log", "latest")[1]
     # Put back where it was, the run is gone on with.
     shutil.copytree(killed_home / "runs", home / "runs", dirs_exist_ok=True)
     assert flfed("study", "resume", "latest")[0] == 0

@@ -257,9 +257,8 @@ def test_two_programs_may_make_the_same_store_at_once(url):
 
 
 COMMANDS = (
-    ("run", "list"), ("run", "show"), ("run", "log", "latest"), ("run", "note", "latest", "mine"),
-    ("run", "delete", "latest"),
-    ("run", "compare", "latest", "latest"), ("run", "export"), ("run", "report"), ("audit", "latest"),
+    ("run", "list"), ("run", "show"), ("run", "delete", "latest"), ("run", "compare", "latest", "latest"),
+    ("run", "export"), ("run", "report"), ("audit", "latest"),
     ("study", "run", "wine"), ("study", "resume", "latest"), ("demo",), ("app",), ("study", "verify", "wine"),
 )  # fmt: skip
 """Commands that open the run store."""
