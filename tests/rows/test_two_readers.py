@@ -18,9 +18,7 @@ import pytest
 
 from flfed.errors import FlfedError
 from flfed.rows.data import datasets
-from flfed.rows.data import mapping as mapping_module
 from flfed.rows.data import site_discovery as listing
-from flfed.rows.data import sources as sources_module
 from flfed.rows.data.mapping import map_table, plain_text, read_column
 from flfed.rows.data.parsing import parquet_and_excel as parquet_module
 from flfed.rows.data.parsing.arrow_reader import read_plain_csv
@@ -32,7 +30,7 @@ from flfed.rows.data.sources import Csv, Parquet
 from flfed.rows.data.table_check import check_site
 from tests.damage.catalogue import CATALOGUE
 from tests.damage.patients import SCHEMA as SCHEMA_OF_PATIENTS
-from tests.damage.tables import Case, as_parquet, typed, write_dataset
+from tests.damage.tables import Case, as_parquet, write_dataset
 from tests.test_every_damage import SOUND, SOUND_OF, package
 
 CASES = {f"{title}: {case.about}": case for title, cases in CATALOGUE.items() for case in cases}
@@ -446,85 +444,3 @@ def test_texts_that_are_no_utf8_are_refused_also_as_codes(tmp_path):
     pq.write_table(pa.table({"c": wrong, "n": np.arange(18.0)}), path)
     with pytest.raises(FlfedError, match="cannot be read as Parquet"):
         Parquet(str(path)).read_compact(())
-
-
-# Guards made weak on purpose: each must be seen by the comparison above, or that would show nothing.
-
-
-def read_as_utf8(content, encoding, separator, columns, reading, **how):
-    """Take any encoding for UTF-8, after a change to it."""
-    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    text = content.decode("utf-16" if wide else "utf-8", "ignore")
-    return read_plain_csv(text.encode(), "utf-8", separator, columns, reading, **how)
-
-
-def read_by_the_header(content, encoding, separator, columns, reading, **how):
-    """Take the separator that stands most often in the header."""
-    header = content.partition(b"\n")[0].decode("utf-8", "ignore")
-    return read_plain_csv(content, encoding, max(",;\t|", key=header.count), columns, reading, **how)
-
-
-def read_without_quotes(content, encoding, separator, columns, reading, **how):
-    """Leave out quotes."""
-    return read_plain_csv(content.replace(b'"', b""), encoding, separator, columns, reading, **how)
-
-
-def read_any_number(texts, codes, mark):
-    """Read whatever NumPy or Python takes for a number."""
-    try:
-        return np.array([float(text) if text else np.nan for text in texts.to_pylist()])
-    except ValueError:
-        return None
-
-
-def bytes_as_texts(table):
-    """Take bytes for texts."""
-    kinds = [getattr(one.type, "value_type", one.type) for one in table.schema]
-    kinds = [pa.string() if pa.types.is_binary(kind) else kind for kind in kinds]
-    schema = list(map(pa.field, table.schema.names, kinds))
-    return table.cast(pa.schema(schema), safe=False).to_pandas(
-        types_mapper={pa.string(): pd.ArrowDtype(pa.string())}.get
-    )
-
-
-def number_bytes(text: str) -> bytes:
-    persons = [cell.encode("latin-1") for cell in typed(text)["person"]]
-    return as_parquet(typed(text).assign(person=persons))
-
-
-def damaged(words: str) -> bytes:
-    """Return the file of the first damaged table that is described so."""
-    case = next(case for name, case in TEXTS.items() if words in name and not case.mapping and not case.source)
-    return case.damage(SOUND_OF[case.base])
-
-
-THOUSANDS = "thousands with a point, 35.000"
-STRAY = "two stray quotes that join lines"
-WEAK = {
-    "UTF-16 called UTF-8": (sources_module, "read_plain_csv", read_as_utf8),
-    "the header's separator": (sources_module, "read_plain_csv", read_by_the_header),
-    "35.000": (mapping_module, "has_marks_of_decimals", lambda *_: True),
-    "NaN and inf as text": (mapping_module, "read_plain_numbers", read_any_number),
-    "quotes over line ends": (sources_module, "read_plain_csv", read_without_quotes),
-    "identifiers as bytes": (parquet_module, "as_frame", bytes_as_texts),
-}
-FILES = {
-    "UTF-16 called UTF-8": (SOUND.encode("utf-16"), Csv("rows.csv")),
-    "the header's separator": (SOUND.encode(), Csv("rows.csv", separator=";")),
-    "35.000": (damaged(THOUSANDS), Csv("rows.csv")),
-    "NaN and inf as text": (damaged("NaN as text in a number"), Csv("rows.csv")),
-    "quotes over line ends": (damaged(STRAY), Csv("rows.csv")),
-    "identifiers as bytes": (number_bytes(SOUND), Parquet("rows.csv")),
-}
-
-
-@pytest.mark.parametrize("name", WEAK)
-def test_a_guard_that_is_made_weak_is_seen(root, monkeypatch, name):
-    module, guard, weak = WEAK[name]
-    content, source = FILES[name]
-    site, _ = site_of(root, Case("a sound table", str.encode, "read"))
-    (site.folder / "rows.csv").write_bytes(content)
-    site = with_source(site, source)
-    assert differences(site) == []
-    monkeypatch.setattr(module, guard, weak)
-    assert differences(site) != []
