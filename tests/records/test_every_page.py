@@ -78,12 +78,6 @@ def look(address: str, runs: Runs, kind: str, widths: tuple[int, ...], *, pictur
     assert charts >= FEWEST_CHARTS.get(kind, 9)
 
 
-@pytest.mark.parametrize("kind", OFTEN)
-@pytest.mark.proof
-def test_every_page_shows_every_kind_of_run_on_the_narrowest_screen_and_in_the_dark(everywhere, runs, kind):
-    look(everywhere, runs, kind, eyes.NARROW)
-
-
 @pytest.mark.proof
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_page_shows_every_kind_of_run_on_every_screen_in_both_themes(everywhere: str, runs: Runs, kind: str):
@@ -134,19 +128,6 @@ def test_every_page_opens_at_its_own_address_and_who_goes_through_it_by_keyboard
             assert window.page.url == f"{everywhere}/{address}?run={runs.series['demo']}"
             places, unseen = eyes.unseen_focus(window)
             assert places >= 10, (name, places)
-            assert unseen == {}, name
-
-
-@pytest.mark.proof
-def test_in_the_dark_who_goes_through_a_page_by_keyboard_sees_where_they_are(everywhere: str, runs: Runs):
-    # A page of links and one of fields: the other pages are made of the same parts.
-    with opened(everywhere, scheme="dark") as window:
-        for name in ("Runs", "Curves"):
-            window.page.goto(f"{everywhere}/{name.lower()}?run={runs.series['demo']}")
-            window.page.locator("h1").first.wait_for()
-            window.drawn()
-            places, unseen = eyes.unseen_focus(window)
-            assert places >= 15, (name, places)
             assert unseen == {}, name
 
 
