@@ -33,7 +33,7 @@ COMMANDS = {
     "demo": (), "app": (), "predict": ("--json",), "audit": ("--json",), "study list": ("--json",), "study new": (),
     "study check": ("--json", "--set"), "study run": ("--engine", "--json", "--repeats", "--set"),
     "study resume": ("--json",), "study verify": ("--engine", "--json", "--set"), "study sweep": ("--json", "--set"),
-    "run list": ("--engine", "--json"), "run show": ("--json",), "run compare": ("--json",), "run report": ("--json",),
+    "run list": ("--json",), "run show": ("--json",), "run compare": ("--json",), "run report": ("--json",),
     "run export": ("--json",), "data list": ("--json",), "data get": ("--from",),
     "data new": ("--by", "--json", "--target"), "site list": ("--json",), "site new": ("--from", "--json"),
     "site check": ("--json",), "site status": ("--json",), "site approve": ("--by", "--json", "--with", "--yes"),

@@ -196,7 +196,7 @@ def test_both_readers_agree_on_every_damaged_table_that_is_read_in_blocks_of_few
     expected, known, schema = with_source(site, careful_of(site.source)).inspect()
     for one in found:
         if one is not None:
-            table, findings = map_table(one, schema, site.columns, site.source.missing)
+            table, findings = map_table(one, schema, site.mapping, site.source.missing)
             assert bits(table) == bits(expected)
             assert same_findings(findings, known)
 
