@@ -50,6 +50,8 @@ FILES = {
     "record.json": "The record of the run, as the sheets read it.",
     "study.toml": "The study, as the record has it.",
 }
+KEYS = ("site", "column", "group")
+"""What an entry of a list is named by on a sheet."""
 MOST = 12
 """Most values of a path that a sheet shows."""
 
@@ -114,19 +116,26 @@ def resolve(record: object, path: str) -> list[Any]:
     >>> resolve({"sites": [{"rows": 80}, {"rows": None}]}, "sites.*.rows"), resolve({"a": 1}, "b|a")
     ([80], [1])
     """
+    return [value for _, value in _named(record, path)]
+
+
+def _named(record: object, path: str) -> list[tuple[str, Any]]:
+    """Return these values, each with the names of what its stars stand for: site, column, metric."""
     for way in path.split("|"):
-        values = [record]
+        values: list[tuple[str, Any]] = [("", record)]
         for part in way.split("."):
-            values = [one for value in values for one in _entries(value, part)]
-        if found := [value for value in values if value not in (None, "", [], {})]:
+            values = [(f"{name} {more}".strip(), of) for name, value in values for more, of in _entries(value, part)]
+        if found := [(name, value) for name, value in values if value not in (None, "", [], {})]:
             return found
     return []
 
 
-def _entries(value: Any, part: str) -> Iterable[Any]:
-    if part == "*":
-        return value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return [value[part]] if isinstance(value, Mapping) and part in value else ()
+def _entries(value: Any, part: str) -> Iterable[tuple[str, Any]]:
+    if part == "*" and isinstance(value, Mapping):
+        return value.items()
+    if part == "*" and isinstance(value, list):
+        return [(" ".join(of[key] for key in KEYS if isinstance(of, Mapping) and of.get(key)), of) for of in value]
+    return [("", value[part])] if isinstance(value, Mapping) and part in value else ()
 
 
 def is_answered(item: Item, record: object) -> bool:
@@ -240,14 +249,19 @@ def _line(item: Item, record: Mapping[str, Any]) -> dict[str, object]:
     answered = is_answered(item, record)
     cells = []
     for path in (*item.evidence, *item.helps):
-        if values := resolve(record, path):
+        if values := _named(record, path):
             more = f" … ({len(values)} values)" if len(values) > MOST else ""
-            text = ", ".join(dict.fromkeys(_shown(value) for value in values[:MOST])) + more
+            text = ", ".join(dict.fromkeys(_told(name, of) for name, of in values[:MOST])) + more
             cells.append(element("p", text, " ", element("span", path, class_="small")))
     if answered and item.rest:
         cells.append(element("p", f"Left to {item.by}: {item.rest}", class_="small"))
     status = "answered by the record" if answered else f"to be written by {item.by}"
     return {"Item": item.number, "Asks for": item.title, "Status": status, "Answer": element("div", *cells)}
+
+
+def _told(name: str, value: object) -> str:
+    shown = _shown(value)
+    return shown if name in ("", shown) else f"{name} {shown}"
 
 
 def _shown(value: object) -> str:

@@ -403,7 +403,11 @@ def counts_line(name: str, point: OperatingPoint) -> dict[str, str]:
 
 
 def figures_line(name: str, point: OperatingPoint) -> dict[str, str]:
-    """Return the figures of a confusion table, for a table of several."""
+    """Return the figures of a confusion table, for a table of several; net benefit has a price only by a threshold."""
+    benefits = {
+        "Net benefit": number(point.net_benefit),
+        "Net benefit of flagging everybody": number(point.net_benefit_of_all),
+    }
     return {
         "Rows of": name,
         "Sensitivity": number(point.sensitivity),
@@ -411,6 +415,5 @@ def figures_line(name: str, point: OperatingPoint) -> dict[str, str]:
         "PPV": number(point.ppv),
         "NPV": number(point.npv),
         "Alerts per 1,000": number(point.alerts_per_1000, 1),
-        "Net benefit": number(point.net_benefit),
-        "Net benefit of flagging everybody": number(point.net_benefit_of_all),
+        **({} if point.threshold is None else benefits),
     }
