@@ -33,7 +33,6 @@ from flfed.records.sections.gains import by_size, score_in_use
 from flfed.records.statistics.noised_scores import is_covered
 from flfed.records.statistics.power import Design, least_gain_lines
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
-from flfed.records.statistics.score_curves import ranks_in_words
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
@@ -124,7 +123,7 @@ def verdict(case: CaseStudy) -> list[str]:
     """Return the sentences of the record, the headline first."""
     found = case.found
     whole = "statistics" in found
-    said = statistic_in_words(found["statistics"]) if whole else [*verdict_in_words(found), *ranks_in_words(found)]
+    said = statistic_in_words(found["statistics"]) if whole else verdict_in_words(found)
     return [anonymous(line) for line in said]
 
 
