@@ -310,7 +310,7 @@ def purge_records(
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
     as_json: bool = output.JSON,
 ) -> None:
-    """Remove a run's or a study's requests, replies, state, models and results, and an unneeded snapshot.
+    """Remove a run's or a study's replies, state, models and results, and an unneeded snapshot.
 
     The files are listed first, and removed after a question. The ledger and what prevents a second release stay; the
     command says why. It is refused during a run. With --json there is no question: without --yes nothing is removed.

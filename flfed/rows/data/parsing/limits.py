@@ -28,7 +28,7 @@ class Limits:
     Parameters
     ----------
     rows : int, >= 1
-        Rows of the file or query, before `where` leaves any out. Example: `rows=50_000_000`.
+        Rows of the file or query, before `prepare` leaves any out. Example: `rows=50_000_000`.
     columns : int, >= 1
         Columns of the file or query. Example: `columns=30_000`.
     cells : int, >= 1
