@@ -14,6 +14,7 @@ import stat
 import sys
 import sysconfig
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -77,10 +78,15 @@ def import_file(path: Path, name: str) -> ModuleType:
 
 @contextmanager
 def own_code(where: str) -> Iterator[None]:
-    """Turn any error of a package's own code into its type, file and line: its text may quote a cell."""
+    """Turn any error of a package's own code into its type, file and line: its text may quote a cell.
+
+    Warnings are dropped: those of pandas quote cells, too.
+    """
     try:
-        yield
-    except Exception as error:  # noqa: BLE001 - the code may raise anything, and its text must go nowhere
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the code may raise anything, and its text must go nowhere
         raise UsageError(f"{where}: its code failed ({type_and_line(error)})") from None
 
 

@@ -192,3 +192,15 @@ def test_an_error_of_a_dataset_s_code_is_its_type_file_and_line(remote, tmp_path
         fetched(remote, tmp_path).whole_table()
     assert str(refused.value) == "dataset 'remote': its code failed (RuntimeError in line 3 of table.py)"
     assert refused.value.__cause__ is None and refused.value.__suppress_context__
+
+
+def test_a_table_that_is_no_data_frame_and_files_of_two_folders_are_refused(remote, tmp_path):
+    (remote.folder / "table.py").write_text("def read(folder):\n    return [1]\n")
+    with pytest.raises(UsageError, match="read of its table.py must return a DataFrame"):
+        fetched(remote, tmp_path).whole_table()
+    # One file is among the downloads, the other in the dataset's own folder.
+    with (remote.folder / "source.toml").open("a") as stream:
+        stream.write(f'[[files]]\nname = "u.csv"\nsha256 = "{"0" * 64}"\nbytes = 1\n')
+    (remote.folder / "u.csv").write_bytes(b"u")
+    with pytest.raises(UsageError, match="its files must be in one folder, such as "):
+        datasets.load("remote").whole_table()

@@ -6,7 +6,9 @@ import json
 import pickle
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +111,10 @@ def test_people_who_opted_out_are_gone_before_it_runs(small_sites, tmp_path):
     excluded = Excluded.read(tmp_path / "out.csv")
     SEEN.clear()
     of_rows = replace(site, source=Frame(site.source.table, prepare=noted))
-    with pytest.raises(UsageError, match="prepare=noted and people who opted out .* dataset 'small' names a group"):
+    with pytest.raises(UsageError, match="prepare=noted and people who are listed, .* dataset 'small' names a group"):
         freeze(of_rows, tmp_path / "frozen", excluded)
+    with pytest.raises(UsageError, match="names a group"):
+        excluded.only(of_rows)
     assert SEEN == []
 
 
@@ -138,13 +142,34 @@ def test_with_a_group_the_rows_of_people_who_opted_out_never_reach_it(small_site
     assert len(seen) == len(site.source.table) - 1 and "P0-0003" not in set(seen["person"])
 
 
-@pytest.mark.parametrize("prepare", [fails, fails_with_a_cell])
+def exits_with_a_cell(table: pd.DataFrame) -> pd.DataFrame:
+    sys.exit(table["person"].iloc[0])
+
+
+def warns_of_a_cell(table: pd.DataFrame) -> pd.DataFrame:
+    warnings.warn(
+        table["person"].iloc[0], FutureWarning, stacklevel=1
+    )  # as pandas quotes a text that does not fit a column
+    return table
+
+
+def test_a_warning_in_it_is_dropped_since_pandas_quotes_cells(small_sites, recwarn):
+    site = small_sites(1)[0]
+    table = site.source.table.assign(person=CELL)
+    with pytest.warns(FutureWarning, match=CELL):
+        warns_of_a_cell(table.copy())
+    recwarn.clear()
+    replace(site, source=Frame(table, prepare=warns_of_a_cell)).inspect()
+    assert not any(CELL in str(one.message) for one in recwarn)
+
+
+@pytest.mark.parametrize("prepare", [fails, fails_with_a_cell, exits_with_a_cell])
 def test_an_error_in_it_is_its_type_file_and_line_and_never_its_text(small_sites, prepare):
     site = small_sites(1)[0]
     table = site.source.table.assign(person=CELL)
     with pytest.raises(UsageError) as refused:
         replace(site, source=Frame(table, prepare=prepare)).inspect()
-    kind = "ValueError" if prepare is fails else "UsageError"
+    kind = {fails: "ValueError", fails_with_a_cell: "UsageError", exits_with_a_cell: "SystemExit"}[prepare]
     line = prepare.__code__.co_firstlineno + 1
     expected = f"prepare={prepare.__name__}: its code failed ({kind} in line {line} of test_prepare.py)"
     assert str(refused.value) == expected
@@ -153,9 +178,11 @@ def test_an_error_in_it_is_its_type_file_and_line_and_never_its_text(small_sites
 
 def test_what_is_no_function_with_a_name_or_returns_no_table_is_refused(small_sites):
     site = small_sites(1)[0]
-    for wrong in ("age >= 18", lambda table: table):
-        with pytest.raises(UsageError, match="must be a function with a name, of the site's package"):
+    tables = pd.DataFrame({"person": [CELL]})
+    for wrong in ("age >= 18", lambda table: table, tables.merge, partial(pd.merge, tables), pd.DataFrame):
+        with pytest.raises(UsageError, match="must be a function with a name, of the site's package") as refused:
             Csv("rows.csv", prepare=wrong)
+        assert CELL not in str(refused.value)
     with pytest.raises(UsageError, match="prepare=no_table must return a DataFrame, not int"):
         replace(site, source=Frame(site.source.table, prepare=no_table)).inspect()
 

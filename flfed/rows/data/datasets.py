@@ -138,9 +138,15 @@ class Dataset:
         if absent := self.absent():
             raise usage_error("rows.dataset.absent", name=self.name, file=absent[0].name)
         names = [file.name for file in self.source.files]
-        place = next(folder for folder in self.folders() if all((folder / name).is_file() for name in names))
+        whole = [folder for folder in self.folders() if all((folder / name).is_file() for name in names)]
+        if not whole:
+            raise UsageError(f"dataset {self.name!r}: its files must be in one folder, such as {self.downloads()}")
         with own_code(f"dataset {self.name!r}"):
-            table: pd.DataFrame = import_file(self.folder / TABLE, f"_flfed_datasets.{self.name}").read(place)
+            table: pd.DataFrame = import_file(self.folder / TABLE, f"_flfed_datasets.{self.name}").read(whole[0])
+        import pandas as pd
+
+        if not isinstance(table, pd.DataFrame):
+            raise UsageError(f"dataset {self.name!r}: read of its {TABLE} must return a DataFrame")
         return table
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from inspect import isfunction
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,9 +98,10 @@ class Source:
         """Refuse what is no function with a name, and other limits."""
         if not isinstance(self.limits, Limits):
             raise usage_error("rows.source.limits", limits=self.limits)
-        # A lambda has no name, by which a person approves it and another process finds it.
-        if self.prepare is not None and "<" in getattr(self.prepare, "__qualname__", "<"):
-            raise UsageError(f"prepare={self.prepare!r} must be a function with a name, of the site's package")
+        # By its name a person approves it, and another process finds it: a lambda or a bound method has none.
+        if self.prepare is not None and (not isfunction(self.prepare) or "<" in self.prepare.__qualname__):
+            kind = type(self.prepare).__name__  # the text of a partial quotes the tables in it
+            raise UsageError(f"prepare must be a function with a name, of the site's package, and no lambda: {kind}")
         if isinstance(self.sample, bool) or not isinstance(self.sample, int | float) or not 0 < self.sample <= 1:
             raise UsageError(f"sample={self.sample!r} must be a share above 0, and at most 1")
         if self.keep is None:

@@ -17,6 +17,7 @@ from flfed.errors import UsageError
 from flfed.files import read_private
 from flfed.rows.data import datasets
 from flfed.rows.data.mapping import plain_text
+from flfed.rows.data.origin import as_rows
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame, Source
 from flfed.words import usage_error
@@ -114,12 +115,6 @@ class Excluded:
         # A package with code of its own would bypass the removal.
         if type(site).inspect is not Site.inspect:
             raise usage_error("rows.optout.code", site=site.name)
-        if site.source.prepare is not None and not datasets.load(site.dataset).schema.group:
-            # Which rows are whose is not known after it.
-            raise UsageError(
-                f"site {site.name!r}: prepare={site.source.prepare.__qualname__} and people who opted out go together "
-                f"only where the schema of dataset {site.dataset!r} names a group"
-            )
         table, out = self._find_rows(site)
         left = _rows_of(site.source, table, ~out)
         people = plain_text(table[self.column][out]).nunique()
@@ -136,10 +131,18 @@ class Excluded:
         """
         if type(site).inspect is not Site.inspect:
             raise usage_error("rows.optout.single", site=site.name, dataset=site.dataset)
+        # Of a table of which a sample is used no more is in memory.
+        site = site if site.source.prepare is not None else as_rows(site)
         return replace(site, source=_rows_of(site.source, *self._find_rows(site)))
 
     def _find_rows(self, site: Site) -> tuple[pd.DataFrame, np.ndarray]:
         """Return a site's table and a mask of these people's rows [rows]."""
+        if site.source.prepare is not None and not datasets.load(site.dataset).schema.group:
+            # Which rows are whose is not known after it.
+            raise UsageError(
+                f"site {site.name!r}: prepare={site.source.prepare.__qualname__} and people who are listed, such as "
+                f"those who opted out, go together only where the schema of dataset {site.dataset!r} names a group"
+            )
         table = site.source.read(datasets.load(site.dataset).folders(site.folder))
         if (table.columns == self.column).sum() != 1:
             # The line is not quoted: if the name was forgotten, it is a person's identifier.
