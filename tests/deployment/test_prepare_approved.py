@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flfed.deployment.site_state.freeze import refresh
 from flfed.paths import SiteFolder
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.snapshots.snapshot import freeze
@@ -51,6 +52,15 @@ def test_an_approval_names_the_function_prints_it_and_says_when_it_changed(small
     assert rows_line(study, folder).endswith(
         f"{made}changed after that: flfed site refresh ward-7 takes a snapshot by the new one."
     )
+
+    # Also where the new code gives the same rows.
+    (folder / "__init__.py").write_text(PACKAGE.replace(">= 20", "> 19.999999"))
+    assert " changed after that: " in rows_line(study, folder)
+    again = refresh(SiteFolder("ward-7"), sites.of_folder(folder))
+    assert again.changes and again.voids == () and again.difference.added == 0
+    assert again.write().sha256 == frozen.sha256
+    assert " is as it was at " in rows_line(study, folder)
+    assert not refresh(SiteFolder("ward-7"), sites.of_folder(folder)).changes
 
 
 def test_a_site_without_a_function_has_no_word_of_one(small_sites, small_study: str):

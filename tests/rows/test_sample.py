@@ -258,6 +258,9 @@ def test_prepare_gets_a_batch_at_a_time_and_must_take_each_row_by_itself(tmp_pat
     checked = check_site(site_of(replace(source, prepare=above_the_mean)))
     (line,) = [line for line in checked.lines if not line.passed]
     assert "above_the_mean gives another table where it gets the rows in other batches" in line.detail
+    # Rows that are there for their outcome do not make the table look larger than a batch.
+    few = replace(source, prepare=above_the_mean, sample=0.02, keep=("fraud", "no"))
+    assert not check_site(site_of(few)).passed
 
 
 def session(table: pd.DataFrame, salt: str, study: Study, **settings: Any) -> SiteSession:
@@ -386,6 +389,10 @@ def test_people_who_opted_out_are_in_no_sample(tmp_path: Path):
     expected = kept[~kept["customer"].isin(gone)].reset_index(drop=True)
     pd.testing.assert_frame_equal(left, expected)
     assert frozen.excluded is not None and frozen.excluded.found == 3
+    # The runs that used somebody's rows are listed by the sample, too: no more of the table is in memory.
+    listed = Excluded("customer", frozenset(table["customer"]))
+    small = replace(source, limits=Limits(rows=ROWS // 2))
+    pd.testing.assert_frame_equal(listed.only(site_of(small, "customers")).inspect()[0], kept)
     with pytest.raises(UsageError, match="prepare, sample and people who opted out do not go together"):
         freeze(site_of(replace(source, prepare=large_only), "customers"), tmp_path / "frozen", excluded)
 

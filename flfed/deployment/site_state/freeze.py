@@ -74,8 +74,10 @@ class Refresh:
         """Whether there is anything to write."""
         if self.before is None or self.before.sha256 != self.prepared.sha256():
             return True
-        # The same rows are written again, too, where the opt-outs changed.
-        return _list_of(self.before.excluded) != _list_of(self.prepared.excluded)
+        # The same rows are written again, too, where the opt-outs changed, or what an approval says of their making.
+        if _list_of(self.before.excluded) != _list_of(self.prepared.excluded):
+            return True
+        return not self.prepared.is_made_as(self.before)
 
     def write(self) -> Frozen:
         """Write the present rows.

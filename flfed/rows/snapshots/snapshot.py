@@ -181,6 +181,14 @@ class Prepared:
         """Return the hash of the canonical rows."""
         return rows_sha256(self.table)
 
+    def is_made_as(self, before: Frozen) -> bool:
+        """Return whether a snapshot is of a sample as these rows are, and by the same function of the same code."""
+        source = self.site.source
+        if (before.sample, before.keep) != (source.sample, source.keep):
+            return False
+        function = source.prepare.__qualname__ if source.prepare else ""
+        return before.prepare == function and (not function or before.code_sha256 == code_sha256(self.site))
+
     def _code(self, folder: Path, at: str) -> dict[str, str]:
         """Return the facts about the package's code."""
         function = self.site.source.prepare
