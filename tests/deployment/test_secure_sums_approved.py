@@ -3,7 +3,7 @@
 import json
 import stat
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -143,17 +143,6 @@ def test_an_approval_keeps_what_was_agreed_and_its_file_says_it(gated: Callable[
     assert json.loads(path.read_text())["pins"] == made.pins and stat.S_IMODE(path.stat().st_mode) == 0o600
     (withdrawn,) = approval.withdraw(site.folder, site.study.name, by="Dr Kim")
     assert (withdrawn.sums, withdrawn.pins) == (True, made.pins)
-
-
-def test_approvals_of_earlier_versions_are_read_as_before_and_plain_ones_written_as_before(gated: Callable[..., Gated]):
-    site = gated()
-    plain = site.approve()
-    path = site.folder.approvals / f"{site.study.sha256()}.json"
-    facts = json.loads(path.read_text())
-    assert {"sums", "pins", "lifted"}.isdisjoint(facts)
-    assert Approval.from_json(path.read_bytes()) == plain
-    assert (plain.sums, plain.pins, plain.lifted) == (False, {}, ())
-    assert len(facts) == len(asdict(plain)) - 4
 
 
 @pytest.mark.parametrize("changed", [

@@ -6,7 +6,6 @@ import sqlite3
 import stat
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -319,13 +318,3 @@ def test_new_rows_wait_until_there_are_enough_and_nothing_rests_where_nothing_wa
     assert not waiting.changes
     free = replace(site, source=Frame(came), policy=Policy(disclosure="open"))
     assert refresh(folder, free).prepared.resting is None
-
-
-def test_a_snapshot_of_before_people_rested_is_read_as_it_is(site):
-    folder = SiteFolder(site.name)
-    first = freeze_first(folder, site)
-    facts: Path = folder.frozen / "small" / "frozen.json"
-    assert '"resting": null' in facts.read_text()
-    facts.write_text(facts.read_text().replace(',\n  "resting": null', ""))
-    assert "resting" not in facts.read_text()
-    assert snapshot.read_facts(site, folder.frozen) == first

@@ -24,7 +24,7 @@ from tests.records.test_dashboard import DATA, overview, words
 
 pytestmark = pytest.mark.usefixtures("shown")
 
-TOLD = {"rows": 303, "missing": 0, "difference": 0.12, "chance": 0.16, "reason": ""}
+TOLD = {"rows": 303, "missing": 0, "difference": 0.12, "chance": 0.16, "reason": "", "compared-with": 3}
 KEPT = {"rows": 200, "missing": None, "difference": None, "chance": None, "reason": "kept back"}
 COLUMNS: dict[str, Any] = {
     "columns": [
@@ -39,7 +39,6 @@ COLUMNS: dict[str, Any] = {
     ],
     "note": "",
 }  # fmt: skip
-"""Without `about` and `compared-with`."""
 
 
 def page(name: str) -> AppTest:

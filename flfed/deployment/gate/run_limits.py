@@ -224,7 +224,7 @@ class RunLimits:
         self._forget()
 
     def _forget(self) -> None:
-        # By the hash of the requests; lines of earlier versions have none, and count by the study's own.
+        # By the hash of the requests; lines that name none count by the study's own.
         self._runs: dict[str, set[Run]] = defaultdict(set)
         self._studies: dict[str, set[str]] = defaultdict(set)
         self._request_hashes: dict[tuple[Run, str, Exchange], set[str]] = defaultdict(set)

@@ -323,7 +323,7 @@ def _sites(recordings: Sequence[Recording]) -> dict[str, Private]:
 def _in_repeat(recorded: Mapping[str, Any], site: SiteEntry, *, exact: bool) -> _Repeat:
     """Return a site's spending in one repeat; of an aggregate-only site without budget and ledger."""
     spent = read(SiteSpending, recorded)
-    # A record of an earlier version lacks the charge on both sides.
+    # Where no charge is on one side of the holdout, that of both sides is the run's own.
     added = spent.epsilon if exact else None
     if in_sums_only(site.shared_as):
         spent = replace(spent, budget=None, spent_before=None)

@@ -104,7 +104,7 @@ def drift_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
         Number of the run's sites, including those that are not in `payload`.
     """
     entries = _entries(read(Columns, payload).columns)
-    entries.sort(key=lambda one: (_count_other_sites(one[2], sites) < sites - 1, -one[2].size))
+    entries.sort(key=lambda one: (one[2].compared_with < sites - 1, -one[2].size))
     # Each site is named once, with its largest difference.
     worst: dict[str, tuple[Column, SiteDrift]] = {}
     for column, site, entry in entries:
@@ -131,7 +131,7 @@ def _difference_in_words(column: Column, entry: SiteDrift, site: str, sites: int
     where = "from"
     if column.towards is not None:
         where = "above" if (entry.difference or 0) > 0 else "below"
-    others = _name_others(_count_other_sites(entry, sites), sites)
+    others = _name_others(entry.compared_with, sites)
     facts = {"site": site, "column": named(column), "where": where, "sites": others}
     if entry.about:
         return render("pages.drift.binned", size=number(entry.size, 1), **facts)
@@ -148,11 +148,6 @@ def stands_out(entry: SiteDrift) -> bool:
 def named(column: Column) -> str:
     """Return a column's name with its compared value."""
     return f"{column.column} (share of {column.towards})" if column.towards else str(column.column)
-
-
-def _count_other_sites(entry: SiteDrift, sites: int) -> int:
-    """Return the number of other sites in a comparison, which earlier versions of flfed did not record."""
-    return int(entry.compared_with or sites - 1)
 
 
 def _share_in_words(entries: Sequence[SiteDrift]) -> str:

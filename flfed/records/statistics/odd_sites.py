@@ -255,8 +255,8 @@ class SiteDrift:
         Whether it comes from groups of bins.
     reason : str
         Why there is no difference.
-    compared_with : int or None
-        Number of other sites; earlier versions of flfed did not record it.
+    compared_with : int
+        Number of other sites; 0 where there is no difference.
     mirrored : bool
         Whether its share of one of two values is 1 minus that of the others.
     """
@@ -268,7 +268,7 @@ class SiteDrift:
     spread: float | None = None
     about: bool | None = False
     reason: str | None = None
-    compared_with: int | None = None
+    compared_with: int = 0
     mirrored: bool | None = False
 
     @property

@@ -69,8 +69,8 @@ class Frozen:
     code_at : str
         Time of the first snapshot by this code, as `at`.
     origin : Origin or None
-        Hashes that do not depend on the dataset's name; None in snapshots of an earlier version, or where the
-        site's package has code of its own.
+        Hashes that do not depend on the dataset's name; None where the site's package has
+        code of its own.
     withheld_sha256 : str
         Hash of the file of the withheld rows, which an analysis under noise counts too; empty without.
     sample, keep
@@ -104,16 +104,11 @@ class Frozen:
     def as_json(self) -> dict[str, Any]:
         """Return the facts under their names in `frozen.json`."""
         facts = {name.replace("_", "-"): value for name, value in asdict(self).items()}
-        if not facts["withheld-sha256"]:
-            del facts["withheld-sha256"]  # earlier versions know no such key
         return {"format": 1, **facts}
 
     @classmethod
     def from_json(cls, record: Any) -> Frozen:
         """Parse `frozen.json`, or raise KeyError, TypeError or ValueError."""
-        later: dict[str, Any] = {"resting": None, "origin": None, "withheld-sha256": ""}
-        later |= {"prepare": "", "code-sha256": "", "code-at": ""}
-        record = {**later, **record}  # earlier versions had no such keys
         facts = {one.name: record[one.name.replace("_", "-")] for one in fields(cls)}
         frozen = _READER.validate_json(json.dumps(facts), strict=True)
         if record["format"] != 1 or frozen.file != _file_name(frozen.file_sha256):
