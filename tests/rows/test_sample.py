@@ -250,6 +250,11 @@ def above_the_mean(table: pd.DataFrame) -> pd.DataFrame:
     return table[amounts > amounts.mean()]
 
 
+def every_other(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out every second row of the batch."""
+    return table[::2]
+
+
 def test_prepare_gets_a_batch_at_a_time_and_must_take_each_row_by_itself(tmp_path: Path):
     source = written(claims(), tmp_path, "csv", sample=SHARE, prepare=large_only)
     expected = kept_of_whole(site_of(source))
@@ -261,6 +266,20 @@ def test_prepare_gets_a_batch_at_a_time_and_must_take_each_row_by_itself(tmp_pat
     # Rows that are there for their outcome do not make the table look larger than a batch.
     few = replace(source, prepare=above_the_mean, sample=0.02, keep=("fraud", "no"))
     assert not check_site(site_of(few)).passed
+
+
+class Unordered(Frame):
+    """A query without an order, whose rows come as the database likes."""
+
+    def batches(self, folders: Any, rows: int) -> Any:
+        """Yield the rows in an order that depends on the batch."""
+        yield self.read(folders).sample(frac=1, random_state=rows).reset_index(drop=True)
+
+
+def test_a_source_may_give_its_rows_in_another_order():
+    source = Unordered(claims(), sample=SHARE, prepare=large_only)
+    assert check_site(site_of(source)).passed
+    assert not check_site(site_of(replace(source, prepare=every_other))).passed
 
 
 def session(table: pd.DataFrame, salt: str, study: Study, **settings: Any) -> SiteSession:

@@ -17,7 +17,7 @@ from flfed.rows.data.holdout import AnyHoldout, side_keys
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import ColumnMapping, Field, Finding, own_name
 from flfed.rows.data.parsing.limits import Reading
-from flfed.rows.data.row_keys import draw_fractions, row_keys
+from flfed.rows.data.row_keys import draw_fractions, order_keys, row_keys
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.sources import Folders, Source
 
@@ -50,6 +50,12 @@ def drawn(keys: np.ndarray, source: Source, holdout: AnyHoldout) -> np.ndarray:
     The draw has a purpose of its own under the holdout's salt: it says nothing of a row's side.
     """
     return draw_fractions(keys, f"sample {getattr(holdout, 'salt', '')}") < source.sample
+
+
+def has_same_rows(table: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Return whether two mapped tables have the same rows, in any order: that of a query is the database's."""
+    first, second = (keys[order_keys(keys)] for keys in map(row_keys, (table, other)))
+    return np.array_equal(first, second)
 
 
 def sample_in_words(share: float, keep: tuple[str, str] | None) -> str:
