@@ -143,7 +143,7 @@ def is_answered(item: Item, record: object) -> bool:
     return bool(item.evidence) and all(resolve(record, path) for path in item.evidence)
 
 
-def record_of(content: Content, reader: RunReader, members: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+def dossier_record(content: Content, reader: RunReader, members: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """Return the record of a run as JSON, which the sheets read; `members` are the institutions of the coordinator.
 
     Only those whose sites took part go in, and none for a run on one machine.
@@ -188,7 +188,7 @@ def write_dossier(
     _check_free(folder)
     with RunReader.open(store) as reader:
         content = Content.read(reader, name)
-        record = record_of(content, reader, members)
+        record = dossier_record(content, reader, members)
     run = content.shown.run
     has_model = content.shown.trains or run.is_validation
     sheets = [sheet for sheet in read_sheets() if has_model or not sheet.needs_model]
