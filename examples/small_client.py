@@ -24,7 +24,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-PROTOCOL = 1
+PROTOCOL = 2
 BINS = 64
 """Cells of a number in a summary, evenly wide over the schema's range; the last cell of a column is "missing"."""
 FAILED = 1

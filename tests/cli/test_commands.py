@@ -300,6 +300,6 @@ def test_site_list_names_a_broken_package_and_goes_on(flfed, tmp_path, monkeypat
     monkeypatch.setenv("FLFED_PATH", str(tmp_path / "root"))
     code, out, _ = flfed("site", "list", "--json")
     found = {line["site"]: line for line in json.loads(out)["sites"]}
-    assert (code, len(found)) == (0, 22)
+    assert (code, len(found)) == (0, 20)
     assert found["broken-ward"]["title"].startswith("broken: ")
     assert found["cleveland"]["dataset"] == "heart-disease"

@@ -165,5 +165,5 @@ def test_a_study_is_run_at_the_institutions_that_are_admitted(call: Call, folder
 def test_nothing_heavy_is_loaded_with_the_commands():
     text = Path(coordinator.__file__).read_text()
     top = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
-    assert len(top) == 12
+    assert len(top) == 11
     assert [line for line in top if "flfed.deployment" in line or "flwr" in line] == []

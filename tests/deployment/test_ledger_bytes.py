@@ -13,7 +13,7 @@ from flfed.records.ledger import ledger_of
 from flfed.records.store.database import engine_to_read, store_url
 from flfed.updates.messages.in_memory import count_bytes
 
-INT8 = '\n[codec]\nname = "int8"\ndownload = "int8"\n'
+INT8 = '\n[codec]\nname = "int8"\n'
 
 
 @pytest.mark.parametrize("codec", ["", INT8], ids=["none", "int8"])

@@ -146,7 +146,7 @@ def test_rows_kept_for_validation_are_sets_of_their_own(site, small_study, answe
     found = [line["chosen"] for line in lines_of(site)]
     assert [one["part"] for one in found] == ["training", "holdout", "fitted", "validation"]
     assert found[3] == {
-        "part": "validation", "complete": [], "validation": 0.3, "seed": 7, "sides-by": "row-keys",
+        "part": "validation", "complete": [], "validation": 0.3, "seed": 7,
     }  # fmt: skip
     # A share that keeps a few more of the same rows apart tells of just these.
     more = apart.replace("0.3", "0.34")

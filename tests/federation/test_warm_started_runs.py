@@ -27,7 +27,7 @@ from flfed.updates.strategies.fedavg import FedAvg
 from tests.federation.test_resume import killer, newest
 
 AUC = "roc_auc_score"
-TRAINED = "the model that the run began with, was trained on"
+TRAINED = "the model that the run began with, may have been trained on test rows"
 MLP = {"model.name": "mlp", "model.hidden": [5]}
 GOING_WITH: dict[str, dict[str, Any]] = {
     "secure sums": {"privacy.secure-aggregation": "on"},

@@ -104,7 +104,7 @@ def test_what_was_taken_out_is_missing():
 def test_a_message_of_another_kind_is_read_from_its_sections():
     with pytest.raises(MalformedMessage, match="has no arrays 'arrays'"):
         read(TrainRequest, InMemoryRecord(SummariseRequest()))
-    with pytest.raises(MalformedMessage, match="protocol 3 is not 1"):
+    with pytest.raises(MalformedMessage, match="protocol 3 is not 2"):
         read(SummariseRequest, RecordDict({"config": ConfigRecord({"protocol": 3})}))
 
 

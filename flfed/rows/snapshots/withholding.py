@@ -13,7 +13,6 @@ in a part depends on this row alone, so that withholding moves no other row.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -22,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 
 from flfed.rows.data import datasets
-from flfed.rows.data.holdout import Holdout, SortedRows, canonical_rows, for_validation
-from flfed.rows.data.origin import BYTES, as_bytes
+from flfed.rows.data.holdout import SortedRows, for_validation
+from flfed.rows.data.origin import BYTES
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import (
     OF_PEOPLE,
@@ -44,9 +43,6 @@ PARTS = ("further", "validation", "fitted", "training", "holdout", "whole")
 figures alone, of a model that nobody trained here. `further` rows are in no sum: models are fitted on them."""
 TESTED = ("holdout", "whole")
 """Parts of which models have figures."""
-SIDES_BY = "sides-by"
-ROW_KEYS = "row-keys"
-"""Key and value of a line whose sides row keys chose; in lines of before 0.5, texts of the rows chose them."""
 BY_ROWS = "rows"
 BY_NAME = "name"
 """Keys of a person: the values of the rows, and the identifier of the group."""
@@ -66,19 +62,16 @@ class Chosen:
         Share of the training rows for validation; 0 unless the part depends on it.
     seed : int
         Of the run, which draws them; 0 unless the part depends on it.
-    by_texts : bool
-        Whether the rows' texts chose the sides, as before 0.5. Such a part is compared by the same texts for ever.
     """
 
     part: str
     complete: tuple[str, ...] = ()
     validation: float = 0.0
     seed: int = 0
-    by_texts: bool = False
 
     def facts(self) -> dict[str, Any]:
         """Return the facts for a line of the ledger."""
-        facts: dict[str, Any] = {"part": self.part, "complete": list(self.complete), SIDES_BY: ROW_KEYS}
+        facts: dict[str, Any] = {"part": self.part, "complete": list(self.complete)}
         if self.validation:
             facts |= {"validation": self.validation, "seed": self.seed}
         return facts
@@ -91,7 +84,7 @@ class Chosen:
         share = float(facts.get("validation", 0))
         if part not in PARTS:
             raise ValueError(part)
-        return cls(part, complete, share, int(facts.get("seed", 0)), facts.get(SIDES_BY) != ROW_KEYS)
+        return cls(part, complete, share, int(facts.get("seed", 0)))
 
     def rows(self, site: Site, table: pd.DataFrame) -> np.ndarray:
         """Return the positions of the part's rows in a mapped table of the site.
@@ -110,26 +103,9 @@ class Chosen:
         validation = np.zeros(len(training), bool)
         if self.validation:
             validation = for_validation(rows.keys, site.holdout, site.name, self.seed, self.validation)
-        if self.by_texts:
-            # Before 0.5 the text of a row's group, else of the row, drew its side.
-            if schema.group:
-                texts = list(map(str, rows.source[schema.group]))
-            else:
-                texts = canonical_rows(rows.source)
-            salt = getattr(site.holdout, "salt", "")
-            if isinstance(site.holdout, Holdout):
-                holdout = _fractions(texts, salt) < site.holdout.share
-                training = ~holdout
-            validation = _fractions(texts, f"{salt}/{self.seed}/{site.name}/validation") < self.validation
         parts = {"further": training & ~plain, "holdout": holdout & plain, "whole": plain}
         parts |= {"validation": training & plain & validation}
         return np.asarray(complete_rows[parts.get(self.part, training & plain & ~validation)])
-
-
-def _fractions(texts: Sequence[str], salt: str) -> np.ndarray:
-    """Return the number in [0, 1) that drew a row's side before 0.5 [rows]."""
-    digests = [hashlib.sha256(as_bytes(f"{salt}\x1e{text}")).digest() for text in texts]
-    return np.array([int.from_bytes(digest[:7]) / 2**56 for digest in digests])
 
 
 _Set: TypeAlias = tuple[Chosen, str]
