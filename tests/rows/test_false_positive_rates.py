@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from flfed.rows.comparison.compare import compare
-from flfed.rows.comparison.operating_points import count_flagged, threshold_of
+from flfed.rows.comparison.compare import compare, count_flagged, threshold_of
 from flfed.rows.data.policy import Policy
 from flfed.rows.training.answer import run_client
 from tests.rows.test_compare import at_work, judged, model_of

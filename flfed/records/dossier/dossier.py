@@ -31,7 +31,7 @@ from flfed.study.study_text import parsed_study
 
 MARK = "<!DOCTYPE html>\n<!-- Dossier of a run by flfed -->\n"
 MORE_STYLE = """
-td.drawn p { margin: 0 0 .25rem; }
+td.drawn p { margin: 0 0 .25rem; overflow-wrap: anywhere; }
 .small { font-size: .85em; }
 table.signed td { height: 2.6em; }
 """
