@@ -65,8 +65,13 @@ def home(empty_folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(registry, "_LENT", {})  # classes that a test gave are no other test's
-    monkeypatch.setattr(packages, "_strict", False)  # a command of an institution that ran in this process stays so
     return path
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Let no process be an institution's, before any fixture of a test is made: a command that ran in it stays so."""
+    packages._strict = False
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -165,13 +165,16 @@ def hostile(folder: Path, marker: Path, rows: str) -> Path:
     return file
 
 
-def test_a_bundle_with_hostile_code_is_never_executed(serving, ask, tmp_path):
+def test_a_bundle_with_hostile_code_is_never_executed(serving, ask, watch, tmp_path):
+    rows = {name: watch([serving.rows(name)]) for name in ("alpha", "gamma")}
     marker = serving.root / "exchange/executed"
     file = hostile(tmp_path / "app", marker, str(serving.rows("alpha")))
     # Whatever code a run brings, the sites answer with what they installed.
     answers = ask.said(study=serving.study(), sites=THREE, bundle=str(file))["said"]
     assert (answers["alpha"], answers["beta"]) == ("answered", "answered")
     assert not marker.exists()
+    # The watch of other tests sees what it is for: the first answers read the rows.
+    assert rows["alpha"].count() > 0 and rows["gamma"].count() > 0
     # Nowhere among what the processes of sites and coordinator have on the disk was it installed.
     assert list(serving.root.rglob("flfed_bundle.py")) == []
     # The code does what it says, where somebody runs it.
@@ -182,17 +185,14 @@ def test_a_bundle_with_hostile_code_is_never_executed(serving, ask, tmp_path):
     assert marker.read_text() == "executed"
 
 
-def test_a_reply_with_one_array_too_many_stays_and_an_honest_one_leaves(serving, ask, watch):
+def test_a_reply_with_one_array_too_many_stays_and_an_honest_one_leaves(serving, ask):
     alpha, gamma = serving.sites["alpha"], serving.sites["gamma"]
-    rows = {name: watch([serving.rows(name)]) for name in ("alpha", "gamma")}
     found = ask(serving.study(), THREE, run="run-2")
     assert found["alpha"] == found["beta"] == "answered"
     assert found["gamma"] == "its train reply is held back: its section 'arrays' has 1 array too many"
     line = gamma.lines()[-1]
     assert (line["kind"], line["reason"], line["asked"]) == ("withheld", found["gamma"], "train")
     assert alpha.lines()[-1]["kind"] == "train"
-    # The watch sees what it is for: an answer reads the rows.
-    assert rows["alpha"].count() > 0 and rows["gamma"].count() > 0
 
 
 def test_the_coordinators_record_and_status_say_why(serving: Any):

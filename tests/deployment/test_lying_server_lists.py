@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from flfed.deployment.gate import gate
 from flfed.deployment.gate.run_limits import SumLines
 from flfed.federation.client import run_keys
 from flfed.federation.client.run_keys import QuestionHistory, RunKeys
@@ -76,7 +75,6 @@ def unbound_rounds(patch: pytest.MonkeyPatch) -> None:
 def unbound_repeats(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SumContext, "binding", lambda own, kind, request: BINDING(replace(own, repeat=0), kind, None))
     patch.setattr(SiteSums, "check_unused", nothing)
-    patch.setattr(gate, "keep", nothing)
 
 
 def unbound_keys(patch: pytest.MonkeyPatch) -> None:
@@ -265,9 +263,7 @@ PLAYS = {
         partial(replayed_shares, where=exchange(repeat=1, number=2)), unbound_shares, UNREADABLE
     ),
     "masks not bound to round and request": Play(attacks.two_rounds, unbound_rounds, ""),
-    "masks not bound to repeat": Play(
-        two_repeats, unbound_repeats, "it was asked to train from another model in round 1"
-    ),
+    "masks not bound to repeat": Play(two_repeats, unbound_repeats, "a masked answer to round 1 left before"),
     "no self-mask": Play(said_missing, no_self_masks, ""),
 }  # fmt: skip
 
