@@ -44,14 +44,14 @@ def earlier(scene: GateScene, name: str) -> bytes:
     return scene.statements(7, 0, [name])[name]
 
 
-def of_an_earlier_version(scene: GateScene, name: str) -> bytes:
-    """Say that the site has an earlier version of flfed: its statement names that."""
+def of_another_version(scene: GateScene, name: str) -> bytes:
+    """Say that the site has another version of flfed: its statement names that."""
     real = scene.statements(1, 0, [name])[name]
     return real.replace(b'"0.', b'"0.0.')
 
 
 def of_none(scene: GateScene, name: str) -> bytes:
-    """Say that the site is too old to sign anything."""
+    """Say that the site signs nothing."""
     return b""
 
 
@@ -64,7 +64,7 @@ SAID = {
     own_key: "the gate of site 'site-02' has another key than the one that is pinned here",
     borrowed: "the key of site 'site-02' is not signed by its gate",
     earlier: "the key of site 'site-02' is not signed by its gate for this study, run and repeat",
-    of_an_earlier_version: "the key of site 'site-02' is not signed by its gate",
+    of_another_version: "the key of site 'site-02' is not signed by its gate",
     of_none: "a site's signed key for the run cannot be read",
     of_others: "the sites of the run, their keys and shares do not fit one another",
 }

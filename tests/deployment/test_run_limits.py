@@ -9,9 +9,8 @@ import pytest
 import tomli_w
 from flwr.app import Message
 
-from flfed.deployment.gate.outbound import Leaving
 from flfed.deployment.gate.run_limits import request_sha256
-from flfed.deployment.gate.study_policy import StudyAdmission, sha256_of
+from flfed.deployment.gate.study_policy import sha256_of
 from flfed.deployment.operator.run_budget import runs_left
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
@@ -162,20 +161,6 @@ def test_texts_that_ask_the_same_share_their_runs(gated, small_study: str, chang
     monkeypatch.setattr("flfed.deployment.gate.study_policy.asks_sha256", sha256_of)
     site.open()
     assert run_of_another_text(site, text, run="by-its-text") == ""
-
-
-def test_a_line_without_a_hash_of_what_is_asked_counts_for_its_text(gated, monkeypatch):
-    site = gated(policy=Policy(**OPEN, runs=1))
-    facts = StudyAdmission.facts
-    with monkeypatch.context() as earlier:
-        earlier.setattr(
-            StudyAdmission, "facts", lambda *asked: {k: v for k, v in facts(*asked).items() if k != "asks_sha256"}
-        )
-        earlier.setattr(Leaving, "_over", lambda *_: None)
-        assert said(site.answer(compared(site))) == ""
-    assert "asks-sha256" not in site.lines()[-1].facts
-    site.open()
-    assert said(site.answer(compared(site), run="another")) == Refusal("too-many-runs", most=1, had=1)
 
 
 def test_the_approval_names_studies_that_ask_the_same_and_their_runs_left(gated, small_study: str):

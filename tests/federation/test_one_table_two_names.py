@@ -198,10 +198,10 @@ def test_frozen_rows_are_held_to_those_of_the_other_name(site, answer):
         snapshot.load(site.serving("slim"), folder.frozen)
 
 
-def test_sets_of_an_earlier_version_let_no_other_name_pass_until_they_are_asked_for_again(site, answer):
+def test_sets_whose_persons_were_lost_let_no_other_name_pass_until_they_are_asked_for_again(site, answer):
     assert answer(site, "small", "r1") == ""
     kept = RowSets(SiteFolder(site.name), "small")
-    for path in kept.folder.glob("*.*"):  # an earlier version wrote none
+    for path in kept.folder.glob("*.*"):
         path.unlink()
     assert answer(site, "slim", "r2") == UNKNOWN and may_leave(UNKNOWN, site)
     assert answer(site, "small", "r3") == ""

@@ -359,7 +359,7 @@ class RunLimits:
         # charge counts whether or not its answer left: else runs without an answer would spend a whole budget.
         answered = ledger_line.CARRIED in line.facts and (line.kind == RELEASED or ledger_line.QUESTION in line.facts)
         if kind or line.kind == SPENT or answered:
-            self._runs[str(line.facts.get(ledger_line.ASKS, run[0]))].add(run)
+            self._runs[line.text(ledger_line.ASKS)].add(run)
         if kind:
             self._aligned[line.text("rows-sha256") if kind == ALIGN else ""].add(run)
             self._request_hashes[run, kind, _place(kind, line.facts)].add(line.text(COMPARED_HASH))

@@ -123,7 +123,7 @@ class EnrolReply(PlainMessage):
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        # Earlier versions refuse fields that they do not know.
+        # What a site does not set does not cross.
         left_out = {"statement": b"", "width": 1.0, "minimum_cohort": 0}
         plain = {key: value for key, value in fields.fields_of(self).items() if left_out.get(key) != value}
         return record_of({"config": kebab_record(protocol=PROTOCOL, **plain)})

@@ -153,9 +153,7 @@ def holdout_hash(site: Site, frozen: Frozen | None = None) -> str:
         frozen = site.snapshot
     by_person = isinstance(site.holdout, Holdout) and datasets.load(site.dataset).schema.group
     at = "" if by_person or frozen is None else frozen.at
-    # Until 0.5 texts of rows decided, and people may have been on the other side.
-    hashed = "row keys" if isinstance(site.holdout, Holdout) else ""
-    return hashlib.sha256(f"{site.holdout!r} {at}{hashed}".encode()).hexdigest()[:RULE]
+    return hashlib.sha256(f"{site.holdout!r} {at}".encode()).hexdigest()[:RULE]
 
 
 def identifying_origin(origin: Origin | None) -> Origin | None:
@@ -176,9 +174,8 @@ def named(origin: Origin, key: bytes) -> dict[str, Any]:
 def names_in(facts: Mapping[str, Any]) -> frozenset[str]:
     """Return the row names of a ledger's line.
 
-    There are none in a line of an earlier version.
+    There are none where the source of the rows is unknown.
     """
-    # A line of an earlier version names no rows.
     rows = facts.get("rows")
     sources = facts.get("sources")
     if not isinstance(rows, str) or not rows:
@@ -386,7 +383,7 @@ class Seen:
     datasets : dict of name to Tally
         By lines that name their rows.
     unnamed : dict of name to Tally
-        By lines without row names, of an earlier version: their rows are unknown.
+        By lines without row names: the source of their rows is unknown.
     accounts : RowAccounts
     draws : dict of run to RunDraws
         Noise that each run has drawn.
@@ -425,7 +422,7 @@ class Seen:
 def side_of(line: Line) -> Side:
     """Return whose privacy a line spent.
 
-    It is both sides' where the line names none, as in earlier versions, or names one that is unknown to this version.
+    It is both sides' where the line names none.
     """
     return next((side for side in SIDES if side == line.facts.get("side")), BOTH)
 

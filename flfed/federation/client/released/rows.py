@@ -207,9 +207,6 @@ class Releases:
                 parts = self._hashed(session, row_sets.key())  # another process may have made the key meanwhile
             facts = _facts(session, run, parts)
             before = row_sets.all(lines, parts.key)
-            for part in parts.all:
-                if part.rows.id in before:
-                    row_sets.write(part.rows, part.source)  # an earlier version stored no persons for other names
             # Checked and written under one lock, so that no other process releases in between.
             refusal = _refusal(parts.all, before, lines, facts, session.site)
             same = accounts.datasets(row_sets.dataset, names_in(facts))
@@ -323,7 +320,7 @@ def _refusal_of_names(
         sets = {id: persons.get(id, []) for id in other.all(lines, parts.key)}
         source_sets = [*chain.from_iterable(sets.values())]
         alike = _of_same_columns(source_sets, sources)
-        # Sets of an earlier version have no persons; those of the same rows may be identified by other columns.
+        # Sets of an unknown source have no persons; those of the same rows may be identified by other columns.
         untold = not all(sets.values()) or (other.dataset in same and len(alike) < len(source_sets))
         if sets and (untold or len(sources) < len(parts.all)):
             LOG.error(render("gate.rows.incomparable", dataset=row_sets.dataset, other=other.dataset))
