@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer
 
+from flfed.errors import UsageError
 from flfed.rows.data import datasets, site_discovery
 
 Command = Callable[..., Any]
@@ -255,3 +256,22 @@ def test_codes_beside_classes_are_proposed_as_not_known(made: Callable):
     mood = ward().assign(mood=np.resize(["-1", "0", "1"], 900))
     assert made(mood, "mood")["task"] == "multi-class"
     assert made(table, "died", "--task", "multi-class")["rows-without-outcome"] == "0"
+
+
+def test_a_value_for_all_others_is_refused_where_no_values_are_listed(made: Callable, flfed: Command):
+    rng = np.random.default_rng(3)
+    people = [f"P{number}" for number in np.repeat(np.arange(60), 15)]
+    table = pd.DataFrame({"pid": people, "lab": rng.normal(5, 1, 900).round(2), "died": rng.integers(0, 2, 900)})
+    made(table.assign(site=np.tile(["north", "south", "west"], 300)), "died", "--group", "pid")
+    package = Path("sites/north/__init__.py")
+    text = package.read_text()
+    assert json.loads(flfed("site", "check", "north", "--json")[1])["rows"] == 300 and "other=" not in text
+    for column in ("pid", "lab"):
+        package.write_text(
+            text.replace("    holdout=", f'    mapping={{"{column}": Field("{column}", other="other")}},\n    holdout=')
+        )
+        package.write_text(package.read_text().replace("import Csv", "import Csv, Field"))
+        with pytest.raises(UsageError, match=f"column '{column}': .* would stand for every cell"):
+            site_discovery.load("north")
+        code, _, err = flfed("site", "check", "north")
+        assert code == 2 and "has no listed values" in err

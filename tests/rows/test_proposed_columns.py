@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flfed.rows.data.mapping import map_table
+from flfed.rows.data.parsing.fields import Field
 from flfed.rows.proposals.columns import propose_column
 from flfed.rows.proposals.tables import propose_schema
 from flfed.rows.proposals.texts import schema_text
@@ -104,6 +106,24 @@ def test_people_who_repeat_are_offered_as_a_group_and_ordered_dates_as_time():
     assert [offer.column for offer in few] == ["mrn", "subject", "seen"]
     named = propose_schema({"a": table}, "died", name="own", group="mrn", time="seen")
     assert named.offers == ()
+
+
+PEOPLE = np.r_[np.zeros(12, int), np.arange(12, ROWS) // 3]
+
+
+@pytest.mark.parametrize(("ids", "missing"), [
+    ([f"P{number}" for number in PEOPLE], ()), (PEOPLE, ()), (np.repeat(np.arange(60), 10), ()),
+    (np.repeat(["ja", "nein"], 300), ()), (np.arange(ROWS) % 300 + 1, ()),
+    (["unknown" if number % 9 == 0 else f"{1_000 + number}" for number in PEOPLE], ("unknown",)),
+    ([f"{1 + number},5" for number in PEOPLE], ()),
+])  # fmt: skip
+def test_a_group_is_read_as_identifiers_whatever_else_its_cells_could_be(ids, missing):
+    table = plain().assign(pid=ids)
+    found = propose_schema({"a": table[:300], "b": table[300:]}, "died", name="own", group="pid")
+    field = found.columns["pid"].field
+    assert field == (Field("pid", missing=missing) if missing else None)
+    read, _ = map_table(table, found.schema, found.mapping_of(table))
+    assert read["pid"].nunique() == pd.Series(ids)[~pd.Series(ids).isin(missing)].nunique()
 
 
 def test_nothing_is_offered_of_rows_in_no_order_and_of_places():

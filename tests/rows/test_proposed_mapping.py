@@ -14,6 +14,8 @@ from flfed.rows.data import datasets
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import ColumnMapping, Field
 from flfed.rows.data.schema import Column, Schema
+from flfed.rows.proposals.answers import Answers
+from flfed.rows.proposals.dialogue import MappingDialogue
 from flfed.rows.proposals.fits import describe_quantity
 from flfed.rows.proposals.matching import UNKNOWN, Match, mapping_of, name_likeness, propose_mapping
 from flfed.rows.proposals.tables import propose_schema
@@ -198,6 +200,18 @@ def test_a_range_tells_thousands_from_decimals():
         assert not found.sure and "could be one of" in found.why
         mapped, findings = map_table(table, schema, mapping_of_matches([found]) | {"y": None}, outcome=False)
         assert findings == [] and mapped["amount"][0] == pytest.approx(first)
+
+
+def test_an_identifier_is_read_as_one_although_a_few_people_have_many_rows():
+    people = [f"P{number // 12}" for number in range(300)]
+    columns = {"pid": {"kind": "id"}, "y": {"kind": "target", "values": ["0", "1"]}}
+    given = {"name": "own", "task": "binary", "target": "y", "group": "pid", "columns": columns}
+    schema = Schema.model_validate(given)
+    table = pd.DataFrame({"pid": [*people, "rare"], "y": np.arange(301) % 2})
+    dialogue = MappingDialogue(table, schema, Answers())
+    dialogue.correct("pid=pid")
+    mapped, findings = map_table(table, schema, dialogue.mapping())
+    assert findings == [] and mapped["pid"].nunique() == 26
 
 
 def test_a_column_without_a_unit_is_converted_from_none():

@@ -47,7 +47,7 @@ from flfed.rows.data.parsing.fields import (
     where_names_stand,
 )
 from flfed.rows.data.schema import Column, Schema
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,7 +159,13 @@ def map_table(
         a target are text or None; dates are datetime64.
     findings : list of Finding
         Empty for a table that keeps every rule. A cell that breaks one is missing in `table`.
+
+    Raises
+    ------
+    UsageError
+        If a column without listed values has `other`.
     """
+    refuse_other(schema, mapping)
     columns: dict[str, np.ndarray] = {}
     # A misspelt name in the mapping would otherwise leave its column unread silently.
     findings = [
@@ -184,6 +190,15 @@ def map_table(
     if outcome:
         findings += _without_value(schema, {name: columns[name] for name in once}, findings)
     return table_of(columns, copy=False), findings
+
+
+def refuse_other(schema: Schema, mapping: ColumnMapping) -> None:
+    """Refuse `other` of a column without listed values: it would stand for every cell, such as every identifier."""
+    for name, column in schema.columns.items():
+        entry = mapping.get(name)
+        listed = column.kind in ("category", "target") and not column.is_number()
+        if isinstance(entry, Field) and entry.other is not None and not listed:
+            raise usage_error("rows.field.other", column=name, other=entry.other, kind=column.kind)
 
 
 def _field(entry: Entry, missing: tuple[str, ...]) -> Field | None:

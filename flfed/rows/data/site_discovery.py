@@ -12,8 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from flfed.errors import FlfedError
+from flfed.errors import FlfedError, UsageError
 from flfed.packages import SITES, check_module, check_package, import_file, roots, type_and_line, unknown_name_error
+from flfed.rows.data import datasets
+from flfed.rows.data.mapping import refuse_other
+from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.site import Site
@@ -171,6 +174,14 @@ def _checked(site: Site, name: str | None, folder: Path | None) -> Site:
     """Return the site with its folder and policy."""
     if name is not None and site.name != name:
         raise usage_error("rows.site.renamed", folder=name, name=site.name)
+    for serving in map(site.serving, site.datasets):
+        if not any(isinstance(entry, Field) and entry.other is not None for entry in serving.mapping.values()):
+            continue
+        try:
+            schema = datasets.load(serving.dataset).schema
+        except UsageError:
+            continue  # refused where the dataset is used
+        refuse_other(schema, serving.mapping)
     if folder is None:
         return site
     # The policy in the folder replaces one in the code.

@@ -438,9 +438,9 @@ def _read_number(typed: str, candidates: Sequence[Candidate]) -> str:
 
 
 def _can_be_named(column: Column, codes: Mapping[str, int]) -> bool:
-    """Return whether a person can name the value of each code, several of one value too, or there are numbers."""
+    """Return whether a person can name the value of each code, several of one value too; numbers and ids need none."""
     words = len(_value_words(column))
-    return column.is_number() or (words > 0 and 0 < len(codes) <= max(MOST_COUNTS, 2 * words))
+    return column.is_number() or column.kind == "id" or (words > 0 and 0 < len(codes) <= max(MOST_COUNTS, 2 * words))
 
 
 def _value_words(column: Column) -> tuple[str, ...]:

@@ -274,7 +274,7 @@ def fit_column(
     if column.values or column.kind == "flag":
         return _fit_codes(own.entries, plain, column, words)
     proposal = own.proposal
-    field = replace(proposal.field or plain, column=own.name)
+    field = replace(proposal.field or plain, column=own.name) if proposal.kind == column.kind else plain
     why = render("proposals.match.kind", kind=proposal.kind)
     if proposal.kind == column.kind:
         return Fit(1.0, field, why)

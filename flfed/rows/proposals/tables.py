@@ -304,7 +304,14 @@ def _proposed(name: str, cells: pd.Series, wishes: Wishes, parts: Sequence[np.nd
         count_rows(read_column(cells.iloc[own], name, guess.column, field)[0]) for own in parts
     ):
         return guess
-    return ColumnProposal(name, "id", RESTARTS, sure=False, column=Column(kind="id"), feature=guess)
+    return replace(_as_identifier(guess, RESTARTS, sure=False), feature=guess)
+
+
+def _as_identifier(proposal: ColumnProposal, why: str, *, sure: bool) -> ColumnProposal:
+    """Return a column as identifiers; of its reading only codes for "not known" hold: not values, marks or `other`."""
+    missing = proposal.field.missing if proposal.field else ()
+    field = Field(proposal.name, missing=missing) if missing else None
+    return ColumnProposal(proposal.name, "id", why, sure, Column(kind="id"), field)
 
 
 def refuse_names(table: pd.DataFrame, title: str) -> None:
@@ -382,7 +389,7 @@ def check_alike(tables: TablesByName, target: str) -> None:
 def _forced(proposal: ColumnProposal, name: str, group: str, time: str) -> ColumnProposal:
     """Return the proposal with the kind that a person chose for a column."""
     if name == group:
-        return ColumnProposal(name, "id", render("proposals.why.group"), True, Column(kind="id"), proposal.field)
+        return _as_identifier(proposal, render("proposals.why.group"), sure=True)
     if name == time and proposal.kind != "date":
         raise usage_error("proposals.table.dates", column=name, why=proposal.why)
     return proposal

@@ -60,7 +60,7 @@ class Field:
         default: 2026-01-31. Example: `date="%d.%m.%Y"`.
     other : str, optional
         The schema's value for every cell whose value it does not allow, such as "other": of a category, or of
-        classes. Without it such cells are reported. Example: `other="other"`.
+        classes, and refused elsewhere. Without it such cells are reported. Example: `other="other"`.
 
     Examples
     --------
