@@ -311,6 +311,9 @@ class SiteFolder:
     secret = Below("link", "executor.secret")
     """Secret shared by the gate and the node."""
 
+    download_pulse = Below("link", "download.pulse")
+    """Time at which the node last received a piece of a message that the gate waits for."""
+
     terms = Below("link", "terms.toml")
     """Terms of the kit for the gate, as TOML: the coordinator's title and its public signing key."""
 

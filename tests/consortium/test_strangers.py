@@ -199,7 +199,8 @@ from flfed.deployment.processes.node import Connection, Outage
 from flfed.deployment.processes.node import say, stay_with_the_host
 from flfed.deployment.processes.child_processes import Pulse
 address, ca, key = sys.argv[1], Path(sys.argv[2]).read_bytes(), Path(sys.argv[3]).read_bytes()
-connection = Connection(Path(sys.argv[4]) / "node.id", Pulse(Path(sys.argv[4]) / "pulse"), Outage(say))
+home = Path(sys.argv[4])
+connection = Connection(home / "node.id", Pulse(home / "pulse"), Outage(say), Pulse(home / "download"))
 stay_with_the_host(connection.opened)
 connection.install()
 key = load_ssh_private_key(key, None)

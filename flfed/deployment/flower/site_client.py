@@ -8,7 +8,6 @@ Nothing here opens, installs (`flwr.cli.install`) or imports the bundle that a t
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from google.protobuf.message import DecodeError
 
 from flfed import flower_names
+from flfed.callbacks import Clock
 from flfed.deployment.flower.message_parts import MOST_BYTES, SHORT, apart, joined, opened, parts_of
 from flfed.deployment.flower.pacing import Pace
 from flfed.deployment.flower.transport import Connect, NodeTransport
@@ -33,8 +33,8 @@ from flfed.words import render
 SECONDS = 30.0
 """For one answer of the node, which is on this machine."""
 ARRIVING = 60.0
-"""How long the node may take to name the message of a task. Its download takes as long as the line does. The node
-reports that it still waits, or that it gave the message up, and its supervisor checks whether it hangs."""
+"""How long a message may not go on arriving: the node does not name it, or receives no further byte of it. Then the
+task is given up. A download may take as long as the line does."""
 SOON = 0.02
 LATEST = 0.5
 """Seconds between two looks for a part, at first and at most."""
@@ -227,14 +227,27 @@ class Tasks:
         `Gate.leaving`: error replies to messages that never reach the gate pass it.
     alive : callable
         Called with each answer of a node that still downloads a message.
+    received : callable
+        Returns when the node last received a piece of it, in any unit.
+    clock : callable
+        Seconds.
     """
 
     def __init__(
-        self, connect: Connect, secret: bytes, *, leaving: Leaving = _as_it_is, alive: Alive = lambda: None
+        self,
+        connect: Connect,
+        secret: bytes,
+        *,
+        leaving: Leaving = _as_it_is,
+        alive: Alive = lambda: None,
+        received: Callable[[], object] = lambda: None,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._connect = connect
         self._leaving = leaving
         self._alive = alive
+        self._received = received
+        self._clock = clock
         signing = flower_names.SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=frozenset({ASK}))
         version = flower_names.RuntimeVersionHttpInterceptor(component_name="SuperExec")
         self._client = NodeClient(Bounded(connect, SHORT, each=True), version, signing)
@@ -276,7 +289,7 @@ class Tasks:
         identity: Any = flower_names.TaskIdentity
         identity.task_id = response.task.task_id
         identity.run_id = response.task.run_id
-        waiting = self._soon(lambda: ask(client.PullMessages), lambda got: bool(got.messages_list), ARRIVING)
+        waiting = self._soon(lambda: ask(client.PullMessages), lambda got: bool(got.messages_list))
         envelope = flower_names.message_from_proto(waiting.messages_list[0])
         tree = waiting.message_object_trees[0]
         envelope.__dict__["_content"] = RecordDict()
@@ -319,14 +332,18 @@ class Tasks:
             task._contents[name] = response.object_content
         ask(client.ConfirmMessageReceived, node=node, run_id=run, message_object_id=tree.object_id)
 
-    def _soon(self, ask: Callable[[], T], there: Callable[[T], bool], seconds: float = math.inf) -> T:
-        """Repeat a request until the node has received the whole message."""
+    def _soon(self, ask: Callable[[], T], there: Callable[[T], bool]) -> T:
+        """Repeat a request until the node has received what is asked for; `LinkLost` where nothing more comes."""
         # The node hands a task out before its message is complete.
-        until = time.monotonic() + seconds
+        seen = self._received()
+        until = self._clock() + ARRIVING
         pace = Pace(SOON, LATEST)
         while not there(response := ask()):
-            if time.monotonic() > until:
-                raise LinkLost(render("processes.link.nameless"))
+            before, seen = seen, self._received()
+            if seen != before:
+                until = self._clock() + ARRIVING
+            if self._clock() > until:
+                raise LinkLost(render("processes.link.stalled", seconds=ARRIVING))
             self._alive()
             time.sleep(pace.seconds())
         return response

@@ -104,7 +104,7 @@ def _loaded(
             pulse.beat()  # no fault of this process: a new one would not reach the node either
             raise
 
-    tasks = Tasks(connect, secret, leaving=leaving, alive=pulse.beat)
+    tasks = Tasks(connect, secret, leaving=leaving, alive=pulse.beat, received=Pulse(folder.download_pulse).seen)
     return tasks, Executor(tasks, answer, pulse)
 
 

@@ -11,7 +11,8 @@ Replaced in Flower's own modules (their names are in `flower_names.py`):
   the gate has answered are its only uses of `time` (`paced`);
 - `_pull_and_store_message`; the node's `msg_store` is read, and its entries' `is_retrieved` and `message`: a
   leftover reply is sent (`nothing_left_unsent`);
-- `pull_objects`, with `initial_backoff`: parts that come later are requested soon (`parts_soon`);
+- `pull_objects`, with `initial_backoff`: parts that come later are requested soon, and a message whose run has ended
+  is given up for the gate, too (`parts_soon`);
 - `ProtobufClient.__init__`, with `_client`: Flower makes it follow redirects, also to another host, with the
   message in the body, and knows no proxy but the environment's (`stay_with_the_host`);
 - `make_simple_http_retry_invoker`, whose retry policy gets other pauses, errors and sentences;
@@ -115,14 +116,26 @@ def nothing_left_unsent() -> None:
 
 
 def parts_soon() -> None:
-    """Request missing parts of a message again soon.
+    """Request missing parts of a message again soon, and give the message up where its run has ended.
 
     It changes the SuperNode of this process.
 
     The server hands a message out some hundredths of a second before all of its parts have come. Flower waits a second
-    then, and longer each time.
+    then, and longer each time. Where the run ends meanwhile, Flower ignores the message but leaves its task to the
+    gate, which would wait for the parts.
     """
-    replace("pull_objects", functools.partial(flower_names.pull_objects, initial_backoff=PARTS))
+    from flfed.flower_names import RunNotRunningException
+
+    pull = flower_names.pull_objects
+
+    def pulled(*names: Any, **options: Any) -> dict[str, bytes]:
+        try:
+            return dict(pull(*names, **options, initial_backoff=PARTS))
+        except RunNotRunningException:
+            # Not an `Exception`, after which alone Flower's loop removes message and task.
+            raise FlfedError(render("processes.node.over")) from None
+
+    replace("pull_objects", pulled)
 
 
 def _unsent(state: Any) -> bool:
@@ -200,7 +213,8 @@ def work(folder: SiteFolder) -> None:
     make_secret(folder)
     shared_secret(folder)
     # Every change to Flower's code is made before its command begins.
-    connection = Connection(folder.node_id, Pulse(folder.node_pulse), Outage(say, proxied=proxy is not None))
+    outage = Outage(say, proxied=proxy is not None)
+    connection = Connection(folder.node_id, Pulse(folder.node_pulse), outage, Pulse(folder.download_pulse))
     stay_with_the_host(connection.opened, proxy)
     connection.install()
     paced(Pace(LEAST, MOST))
@@ -230,6 +244,10 @@ NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, htt
 """Errors after which the server cannot have handed out anything."""
 REFUSED = frozenset({401, 403, 409, 412, 413, 503})
 """Status codes of the server with a sentence for the reader of the log (`flfed/words/processes.toml`)."""
+
+PULL_OBJECT = "/pull-object"
+NOT_YET_BYTES = 8
+"""Of an answer that a part is not there yet, at most; every part is longer."""
 
 Say = Callable[[str], None]
 
@@ -316,6 +334,25 @@ def _proxy_reason(error: httpx.ProxyError) -> str:
     return render("processes.node.closed", why=status)
 
 
+@dataclass(frozen=True)
+class NotedBody(httpx.SyncByteStream):
+    """The body of an answer, each piece of which is noted; that a part is not there yet is none."""
+
+    body: Any
+    note: Callable[[], None]
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the pieces."""
+        for piece in self.body:
+            if len(piece) > NOT_YET_BYTES:
+                self.note()
+            yield piece
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.body.close()
+
+
 @dataclass
 class Connection:
     """Connection of this process's SuperNode to the server.
@@ -327,13 +364,15 @@ class Connection:
         and not after a minute.
     pulse : Pulse
         Touched with each answer of the server.
-    say : callable
-        Receives sentences about events.
+    outage : Outage
+    download : Pulse
+        Touched with each piece of a message's part: for the gate, which waits for the parts.
     """
 
     node_file: Path
     pulse: Pulse
     outage: Outage
+    download: Pulse
     _client: Any = None
     _lost: threading.Event = field(default_factory=threading.Event)
     _freed: bool = False
@@ -416,6 +455,8 @@ class Connection:
         if response.is_success:
             self.pulse.beat()
             self.outage.over()
+        if response.request.url.path.endswith(PULL_OBJECT):
+            response.stream = NotedBody(response.stream, self.download.beat)
 
     def _leave_before(self) -> bool:
         """Free the place of the node's previous process, and return whether there was one.

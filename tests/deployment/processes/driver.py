@@ -16,6 +16,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.constant import SubStatus
 from flwr.common.serde import fab_to_proto, run_from_proto, user_config_to_proto
 from flwr.proto.control_pb2 import RegisterNodeRequest, StartRunRequest, UnregisterNodeRequest
+from flwr.proto.message_pb2 import PushObjectResponse
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
@@ -79,6 +80,15 @@ class Driver:
         while len(found := list(self.grid.get_nodes())) != count and time.monotonic() < end:
             time.sleep(0.1)
         return {"nodes": [node.node_id for node in found]}
+
+    def half(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Announce a message to all nodes and send no part of it, as a coordinator does that is killed meanwhile."""
+        push, self.client.PushObject = self.client.PushObject, lambda request: PushObjectResponse(stored=True)
+        content = RecordDict({"config": ConfigRecord(config)})
+        messages = [Message(content, node.node_id, "train", group_id="1") for node in self.grid.get_nodes()]
+        sent = list(self.grid.push_messages(messages))
+        self.client.PushObject = push
+        return {"sent": len(sent)}
 
     def ask(self, config: dict[str, Any], kind: str = "train", seconds: float = 60) -> dict[str, Any]:
         began = time.monotonic()

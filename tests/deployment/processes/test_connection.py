@@ -14,6 +14,7 @@ import pytest
 from flwr.app import RecordDict
 from flwr.common.serde import message_from_proto, recorddict_to_proto
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
+from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
 
 from flfed.deployment.processes.child_processes import Pulse
 from flfed.deployment.processes.node import Connection, Outage, stay_with_the_host
@@ -72,7 +73,9 @@ class Node:
     def __init__(self, server: Server, root: Path) -> None:
         self.server, self.said, self.known_as = server, list[str](), root / "network" / "node.id"
         self.known_as.parent.mkdir()
-        self.connection = Connection(self.known_as, Pulse(root / "pulse"), Outage(self.said.append))
+        self.connection = Connection(
+            self.known_as, Pulse(root / "pulse"), Outage(self.said.append), Pulse(root / "download")
+        )
         stay_with_the_host(self.connection.opened)
         self.connection.install()
 
@@ -113,6 +116,18 @@ def test_a_server_that_fails_for_now_ends_neither_a_question_nor_the_heart(node:
         wait_until(lambda: node.server.asked.count("send-node-heartbeat") >= 3, 60)
     assert node.server.asked.count("pull-messages") == 2
     assert any("does not answer (status 500); the request is repeated until it does" in line for line in node.said)
+
+
+def test_each_piece_of_a_part_is_noted_for_the_gate_and_its_absence_is_not(node: Node):
+    object_ = message_pb2.PullObjectResponse(object_found=True)
+    node.server.answers["pull-object"] = object_
+    with node.connected() as (*_, pull, _, _):
+        with pytest.raises(ObjectUnavailableError):
+            pull(1, "part")
+        assert node.connection.download.seen() is None
+        object_.object_available, object_.object_content = True, b"Array  9\x00123456789"
+        assert pull(1, "part") == object_.object_content
+    assert node.connection.download.seen() is not None
 
 
 def test_a_number_that_cannot_be_written_down_keeps_no_node_offline(node: Node):

@@ -117,6 +117,21 @@ def test_a_site_serves_refuses_survives_and_ends(consortium: Any, home: Path, wa
     assert len(consortium.do("nodes", count=0)["nodes"]) == 0  # the node said that it leaves
 
 
+@pytest.mark.servers
+def test_a_message_whose_run_ended_halfway_keeps_no_gate_waiting(consortium, home, wait_until):
+    """Seen: after `kill -9` of `coordinator run`, one of three sites answered nothing until it was served anew."""
+    folder = consortium.joined("cleveland")
+    consortium.start([*FLFED, "site", "serve", "cleveland"], "serve.log")
+    consortium.do("begin", config={"study": "text"})
+    assert len(consortium.do("nodes", count=1)["nodes"]) == 1
+    (refused,) = consortium.do("ask", config={"n": 1})["replies"]
+    consortium.do("half", config={"n": 2})
+    wait_until(lambda: (folder.network / "node.log").read_text().count("Receiving: train") == 2)
+    consortium.do("end")  # as `study resume` does with the task of the killed process
+    consortium.do("begin", config={"study": "text"})
+    assert consortium.do("ask", config={"n": 3}, seconds=45)["replies"] == [refused]
+
+
 @pytest.mark.proof
 @pytest.mark.servers
 def test_a_killed_node_comes_back_within_the_minute_in_which_flower_refuses_it(consortium, home, wait_until):

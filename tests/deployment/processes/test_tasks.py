@@ -85,7 +85,10 @@ def test_a_task_that_comes_before_its_message_is_waited_for(gate_node: Any, task
 def test_a_message_that_the_node_downloads_slowly_is_waited_for_with_signs_of_life(gate_node, gate_secret, monkeypatch):
     monkeypatch.setattr(tasks_module, "ARRIVING", 0.5)  # a slow line takes longer than that, for all parts together
     beats = [time.monotonic()]
-    tasks = Tasks(gate_node.link.connect, gate_secret, alive=lambda: beats.append(time.monotonic()))
+    # Each look finds that the node has received another piece.
+    tasks = Tasks(
+        gate_node.link.connect, gate_secret, alive=lambda: beats.append(time.monotonic()), received=time.monotonic
+    )
     putting = threading.Thread(target=lambda: gate_node.put(download=4.0))
     putting.start()
     while (task := tasks.next()) is None:
@@ -124,6 +127,23 @@ def test_a_message_that_the_node_gave_up_is_a_lost_link_at_once(gate_node, tasks
     assert time.monotonic() - began < 30
     for thread in (gone, putting):
         thread.join()
+
+
+def test_a_message_of_which_nothing_more_comes_is_given_up_and_the_next_one_taken(gate_node, gate_secret, monkeypatch):
+    """Seen: the node had dropped the message, and the gate asked for its parts for ever, with signs of life."""
+    clock = iter(range(0, 10_000, 20))
+    tasks = Tasks(gate_node.link.connect, gate_secret, clock=lambda: next(clock))
+    with monkeypatch.context() as dropping:
+        dropping.setattr(gate_node.store, "put", lambda *_: None)
+        gate_node.put()
+    with pytest.raises(LinkLost, match="received nothing more of a message for 60 s"):
+        tasks.next()
+    gate_node.restart()  # as a node does that is asked for a message although one is unanswered
+    gate_node.put()
+    task = taken(tasks)
+    assert task.message.content["config"]["n"] == 3
+    task.close()
+    tasks.close()
 
 
 def test_a_message_with_the_context_of_another_run_is_refused(gate_node: Any, tasks: Tasks):
