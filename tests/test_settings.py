@@ -1,6 +1,7 @@
 """Settings of tables and listed classes: keys, types and ranges, by the signature alone."""
 
 import inspect
+import math
 from typing import Annotated, Literal
 
 import pytest
@@ -12,6 +13,7 @@ from flfed.study.plan import Plan
 from flfed.study.settings import Settings, hints_of, read_settings
 from flfed.study.tables import Compare, Encode, Partition
 from flfed.updates.privacy.record_dp import RecordDp
+from flfed.updates.strategies.fedavg import FedAvg
 
 
 def thing(
@@ -78,6 +80,9 @@ def test_python_names_are_no_keys():
     (Partition, {"sites": 2.5}, "[dataset] partition: sites=2.5 must be a whole number"),
     (Partition, {"alpha": float("inf")}, "[dataset] partition: alpha=inf must be a finite number"),
     (Compare, {"minimum_gain": float("nan")}, "[compare]: minimum-gain=nan must be a finite number"),
+    (FedAvg, {"deadline": float("inf")}, "[strategy]: deadline=inf must be a finite number"),
+    (FedAvg, {"deadline": 1e10}, "[strategy]: deadline=10000000000.0 must be in (0, 2592000] seconds"),
+    (FedAvg, {"refuse_norm": float("inf")}, "[strategy]: refuse-norm=inf must be a finite number"),
     (RecordDp, {"unit": "site"}, "[privacy]: unit='site' must be one of 'person', 'row'"),
     (RecordDp, {"sampling": 0.0}, "[privacy]: sampling=0.0 must be in (0, 1]"),
 ])  # fmt: skip
@@ -125,7 +130,18 @@ def test_a_range_is_told_as_it_stands_beside_the_type_or_in_the_words_after_it(k
     assert Wide(half=0.5) == Wide(half=0.5) != Wide()
 
 
-@pytest.mark.parametrize("kind", ["strategy", "model", "metric", "mechanism", "codec", "attack", "split"])
+KINDS = ["strategy", "model", "metric", "mechanism", "codec", "attack", "split"]
+
+
+@pytest.mark.parametrize("endless", [math.inf, -math.inf, math.nan])
+def test_no_number_of_a_listed_class_may_be_endless(endless):
+    for made in (registry.load(kind, name) for kind in KINDS for name in registry.names(kind)):
+        for key in (registry.kebab(name) for name, hint in hints_of(made).items() if hint in (float, float | None)):
+            with pytest.raises(UsageError, match=f"{key}={endless} must be a finite number"):
+                read_settings(made, {key: endless}, "[x]")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_defaults_of_every_listed_class_are_what_a_study_may_say(kind):
     for name in registry.names(kind):
         made = registry.load(kind, name)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, dataclass_transform, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, dataclass_transform, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -130,12 +130,8 @@ def _types(target: Any, ranges: bool) -> dict[str, tuple[Any, Callable[[Any], An
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any]:
-    """Return what checks a type.
-
-    No range has a number that is not finite.
-    """
-    finite = get_origin(hint) is Annotated
-    return TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=not finite, arbitrary_types_allowed=True))
+    """Return what checks a type, in which numbers are finite."""
+    return TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True))
 
 
 def _checked(target: Callable[..., Any], settings: Mapping[str, Any], where: str, *, ranges: bool) -> dict[str, Any]:

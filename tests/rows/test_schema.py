@@ -67,6 +67,8 @@ def test_a_study_cannot_choose_what_is_no_feature(tmp_path, name, why):
 @pytest.mark.parametrize(("old", "new", "why"), [
     ("range = [0, 120]\n", "", "columns.age: a number needs a range"),
     ("range = [0, 120]", "range = [120, 0]", "must go from low to high"),
+    ("range = [0, 120]", "range = [0, inf]", "columns.age.range value 2=inf must be a finite number"),
+    ("range = [0, 120]", "range = [0, 1e308]", "must go from low to high, from -1e19 to 1e19 at most"),
     ("range = [0, 120]", 'range = [-1, 9]\ntransform = "log1p"', "log1p needs a range above -1"),
     ('values = ["red", "green"]', 'values = ["red"]', "at least two allowed values"),
     ('values = ["red", "green"]', 'values = ["red", "red"]', "stands twice"),

@@ -130,7 +130,7 @@ class Policy(Strict):
     models: tuple[str, ...] | None = None
     codecs: tuple[str, ...] | None = None
     mechanisms: tuple[str, ...] | None = None
-    epsilon: float | None = Field(default=None, gt=0, allow_inf_nan=False, strict=True)
+    epsilon: float | None = Field(default=None, gt=0, strict=True)
     delta: float = Field(default=1e-5, gt=0, lt=0.1, strict=True)
     queries: int = Field(default=100, ge=1)
     audits: bool = True

@@ -33,6 +33,10 @@ LATER_TASKS = ("survival", "time-to-event", "count", "ordinal", "multi-label", "
 Settings = TypeVar("Settings", bound="Strict")
 
 
+LARGEST = 1e19
+"""Largest end of a range: beyond whole numbers of 64 bits; in float32 its square is still finite."""
+
+
 class Strict(BaseModel):
     """A frozen table of settings, with kebab-case keys and no unknown ones."""
 
@@ -40,6 +44,7 @@ class Strict(BaseModel):
         frozen=True,
         extra="forbid",
         populate_by_name=True,
+        allow_inf_nan=False,
         alias_generator=lambda name: name.replace("_", "-"),
     )
 
@@ -56,7 +61,8 @@ class Column(Strict):
     unit : str
         Such as "mmHg" or "years"; empty for none. Example: `unit = "mmHg"`.
     range : (low, high)
-        Mandatory for numbers and for the target of a regression; inclusive, in `unit`. Example: `range = [0, 300]`.
+        Mandatory for numbers and for the target of a regression; inclusive, in `unit`; from -1e19 to 1e19 at most.
+        Example: `range = [0, 300]`.
     values : tuple of str
         Allowed values of a category, or the classes of a target; the last class of a binary
         target is the positive one. Example: `values = ["no", "yes"]`.
@@ -91,7 +97,7 @@ class Column(Strict):
         if self.kind == "number" and self.range is None:
             raise ValueError(render("rows.column.unbounded"))
         self._check_values()
-        if self.range is not None and not self.range[0] < self.range[1]:
+        if self.range is not None and not -LARGEST <= self.range[0] < self.range[1] <= LARGEST:
             raise ValueError(render("rows.column.order", range=list(self.range)))
         if self.transform == "log1p" and (self.range is None or self.range[0] <= -1):
             raise ValueError(render("rows.column.log1p"))

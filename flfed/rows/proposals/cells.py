@@ -16,7 +16,7 @@ from flfed.errors import count_in_words
 from flfed.rows.data.findings.columns import FAR, MOST, WIDE, is_code
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import Field
-from flfed.rows.data.schema import Column
+from flfed.rows.data.schema import LARGEST, Column
 from flfed.words import render
 
 Columns = Mapping[str, pd.Series]
@@ -50,7 +50,7 @@ ERRORS = {"#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"}
 """Cells of a spreadsheet's formulas without a result."""
 NO_NUMBER = {"none", "-", "--", ".", "unknown", "missing", "not available", "nd", "n.d.", "k.a.", "not done"}
 """Words for "not known" between numbers or dates; elsewhere they may be values."""
-EVERYTHING = Column(kind="number", range=(-math.inf, math.inf))
+EVERYTHING = Column(kind="number", range=(-LARGEST, LARGEST))
 MARKS = ((".", None), (",", None), (".", ","), (",", "."), (".", " "), (",", " "), (".", "'"))
 READINGS = (
     *(Field("", decimal=decimal, thousands=thousands) for decimal, thousands in MARKS),

@@ -44,7 +44,7 @@ class Ditto(FedAvg):
     Source: Li et al. 2021, "Ditto: fair and robust federated learning through personalization", algorithm 1.
     """
 
-    lam: Annotated[float, Field(ge=0, allow_inf_nan=False), ">= 0; 0 is training alone"] = 0.1
+    lam: Annotated[float, Field(ge=0), ">= 0; 0 is training alone"] = 0.1
 
     def client_settings(self) -> Mapping[str, float]:
         """Return `lam`, which the sites need."""

@@ -61,8 +61,8 @@ class FedAvg(FlowerFedAvg):
     quorum : float in (0, 1]
         Share of the asked sites whose update must be good. Else the round is asked once more, and then the run stops
         with its last good model. Example: `quorum = 1.0`.
-    deadline : float, > 0
-        Seconds a round; what comes later is not used. Example: `deadline = 120.0`.
+    deadline : float in (0, 2592000]
+        Seconds a round, 30 days at most; what comes later is not used. Example: `deadline = 120.0`.
     select : {"last", "best"}
         Which round's model is the result; "best" reads validation rows only.
     patience : int, >= 0
@@ -99,7 +99,7 @@ class FedAvg(FlowerFedAvg):
     cap: Annotated[int, Field(gt=0)] = 1000
     server_lr: Annotated[float, Field(gt=0), "> 0; 1.0 gives plain averaging"] = 1.0
     quorum: Annotated[float, Field(gt=0, le=1)] = 0.75
-    deadline: Annotated[float, Field(gt=0, allow_inf_nan=True), "> 0 seconds"] = 600.0
+    deadline: Annotated[float, Field(gt=0, le=2_592_000), "in (0, 2592000] seconds"] = 600.0
     select: Literal["last", "best"] = "last"
     patience: Annotated[int, Field(ge=0), ">= 0; 0 never stops early"] = 0
     flag_norm: float = 3.0

@@ -35,6 +35,7 @@ from flfed.rows.data.parsing.arrow_reader import may_hold
 from flfed.rows.data.parsing.fields import ColumnMapping, alike, own_name, plain_name
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.sources import UNENDED
+from flfed.summaries.summary import BINS
 from flfed.words import render
 
 EMPTY = "is empty"
@@ -172,6 +173,11 @@ def _of_values(
         yield render("findings.column.codes", rows=count_in_words(many))
     if column.is_number() and (change := unit_change(cells)):
         yield str(change)
+    # Sums of bins that all rows share show no spread, and the column's inputs are then nearly equal.
+    if column.range is not None and column.typical is None and len(present_cells) >= FEWEST:
+        low, high = column.scale(np.array(column.range))
+        if 0 < np.ptp(column.scale(present_cells.to_numpy())) < (high - low) / BINS:
+            yield render("findings.column.wide", low=column.range[0], high=column.range[1])
 
 
 def _of_empty(cells: pd.Series, filled: int, column: Column, group: str, people: pd.Series | None) -> Iterator[str]:
