@@ -282,7 +282,7 @@ def test_a_wrong_wish_is_refused_and_nothing_is_written(folder: Path, flfed: Com
 def test_files_without_names_and_files_that_are_none_are_told(folder: Path, flfed: Command):
     clinics().assign(clinic=1, sex=0, died=1).to_csv("bare.csv", index=False, header=False)
     code, _, err = flfed("data", "new", "bare.csv", "--target", "died")
-    assert code == 2 and "its first line holds numbers" in err and "--names" in err
+    assert code == 2 and "line 1 looks like a row" in err and "--names" in err
     Path("picture.csv").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
     assert flfed("data", "new", "picture.csv", "--target", "died")[0] == 2
     assert "there is no such file" in flfed("data", "new", "absent.csv", "--target", "died")[2]

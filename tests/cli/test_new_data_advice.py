@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flfed import UsageError, federate
+from flfed.rows.data.parsing.fields import looks_like_row
+
 Command = Callable[..., Any]
 ROWS = 300
 NEW = ("data", "new", "own.csv", "--target", "died", "--by", "site")
@@ -160,3 +163,87 @@ def test_sites_are_no_words_for_not_known(ward, flfed: Command):
     ward.assign(site=few).to_csv("own.csv", index=False)
     assert flfed(*NEW, "--output", "more")[0] == 0
     assert "'?'" in Path("more/sites/other/__init__.py").read_text()
+
+
+def bare(people: Sequence[str], *others: Sequence[str] | None, rows: int = 120) -> list[str]:
+    """Return lines without names; None stands for a number and "" for a date."""
+    rng = np.random.default_rng(5)
+    made = {
+        None: rng.integers(20, 90, rows),
+        "": [f"19{year}-0{year % 9 + 1}-17" for year in rng.integers(30, 99, rows)],
+    }
+    columns = [rng.choice(of, rows) if of else made[of] for of in (people, *others, ["yes", "no"])]
+    columns[0][0] = people[0]
+    return [",".join(map(str, row)) for row in zip(*columns, strict=True)]
+
+
+PEOPLE = ["Mustermann", "Hofstetter", "Zbinden", "Okonkwo"]
+BARE = {
+    "words": (PEOPLE, ["male", "female"], ["sepsis", "stroke"], ["ward-a", "icu"]),
+    "a number": (PEOPLE, ["male", "female"], None, ["ward-a", "icu"]),
+    "a date": (PEOPLE, "", ["sepsis", "stroke"]),
+    "codes": ([f"P-{place:04}" for place in range(7, 900, 8)], ["I21.4", "J18.9", "A41.9"], ["K", "M"]),
+}
+
+
+@pytest.mark.parametrize("columns", BARE.values(), ids=BARE)
+def test_the_first_patient_of_a_file_without_names_is_no_heading(tmp_path, monkeypatch, flfed: Command, columns):
+    monkeypatch.chdir(tmp_path)
+    lines = bare(*columns)
+    cells = lines[0].split(",")
+    long = [cell for cell in cells if len(cell) > 3]
+    for name in ("north", "south"):
+        Path(f"{name}.csv").write_text("\n".join([*lines, lines[3]]) + "\n")
+    new = ("data", "new", "north.csv", "south.csv", "--name", "bare")
+    code, out, err = flfed(*new, "--target", cells[-1])
+    assert code == 2 and "line 1 looks like a row" in err and "--names" in err, out
+    assert not any(cell in out + err for cell in long) and not list(tmp_path.rglob("*.toml"))
+    names = ["name", *"abcd"[: len(cells) - 2], "died"]
+    code, out, err = flfed(*new, "--target", "died", "--names", ",".join(names))
+    assert code == 0, err
+    # The same lines below their names are a table as any.
+    Path("north.csv").write_text("\n".join([",".join(names), *lines]))
+    assert not looks_like_row(pd.read_csv("north.csv"))
+
+
+@pytest.mark.parametrize("door", ["new", "map", "check", "excel", "federate"])
+def test_no_door_shows_a_first_row_that_was_read_as_names(ward, flfed: Command, door):
+    ward.to_csv("own.csv", index=False)
+    assert flfed(*NEW)[0] == 0 and flfed("site", "new", "west", "--from", "own.csv", "--dataset", "own")[0] == 0
+    lines = bare(*BARE["a number"])
+    Path("own.csv").write_text("\n".join(lines))
+    table = pd.read_csv("own.csv")
+    table.to_excel("own.xlsx", index=False)
+    commands = {
+        "new": ("site", "new", "east", "--from", "own.csv", "--dataset", "own"), "map": ("site", "map", "west"),
+        "check": ("site", "check", "west"), "excel": ("data", "new", "own.xlsx", "--target", "yes", "--by", "male"),
+    }  # fmt: skip
+    if door == "federate":
+        with pytest.raises(UsageError) as error:
+            federate({"north": table, "south": table}, lines[0].split(",")[-1])
+        said = str(error.value)
+    else:
+        code, out, err = flfed(*commands[door])
+        said = words(out, err)
+        assert code == 2
+    assert "line 1 looks like a row" in said and PEOPLE[0] not in said, said
+
+
+def test_a_heading_like_a_cell_is_shown_by_its_place(ward, flfed: Command):
+    # One heading that is also a cell makes no row, and is perhaps one nevertheless.
+    ward.to_csv("own.csv", index=False)
+    assert flfed(*NEW)[0] == 0
+    ward.assign(shift=np.resize(["shift", "Roe"], ROWS)).rename(columns={"who": "resident"}).to_csv(
+        "own.csv", index=False
+    )
+    code, out, err = flfed("site", "new", "west", "--from", "own.csv", "--dataset", "own")
+    assert code == 0 and "Not used: column 1, site, column 7." in words(out), out + err
+
+
+@pytest.mark.parametrize(("names", "cells"), [
+    (["id", "2019", "2020", "2021", "2022", "died"], [["a1", 7, 8, 7, 9, "no"], ["a2", 1, 4, 6, 2, "yes"]]),
+    (["age", "sex", "died"], [[61, "m", "no"], [48, "f", "yes"], ["age", "sex", "died"]]),
+    (["fraud", "amount"], [["fraud", 61.5], ["fine", 7.25]]), ([0, 1, 2], [[1, 5, 7], [2, 4, 0]]),
+])  # fmt: skip
+def test_headings_that_are_like_cells_may_be_headings(names, cells):
+    assert not looks_like_row(pd.DataFrame(cells * 20, columns=names))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,9 +12,13 @@ from sklearn.datasets import load_breast_cancer, load_wine
 from flfed.errors import UsageError
 from flfed.rows.data import datasets
 from flfed.rows.data.mapping import map_table
+from flfed.rows.data.parsing.fields import looks_like_row
 from flfed.rows.data.partition import cut
+from flfed.rows.proposals.own_tables import source_of
 from flfed.study.study import Study
 from flfed.study.tables import Partition
+
+DATASETS = Path(__file__).parents[2] / "datasets"
 
 
 def mapped(dataset: datasets.Dataset) -> pd.DataFrame:
@@ -115,3 +121,20 @@ def test_what_is_known_after_a_delivery_is_no_feature(column):
     with pytest.raises(UsageError, match="leaks the target"):
         schema.features(["Shipment Mode", column])
     assert column not in schema.features()
+
+
+def test_names_of_real_files_are_no_rows_and_their_rows_are_no_names(test_data):
+    files = [
+        *test_data.rglob("*.csv"),
+        *test_data.rglob("*.tsv"),
+        *DATASETS.rglob("*.csv"),
+        *DATASETS.rglob("*.csv.gz"),
+    ]
+    # One of them has no line of names, as its first line shows.
+    taken = {path.name for path in files if looks_like_row(source_of(path).read(()))}
+    assert len(files) > 30 and taken <= {"balanced_984.csv"}
+    for path in files:
+        table = source_of(path).read(()).head(300)
+        for place in range(0, 30, 3):
+            rows = table.drop(index=place).set_axis([*table.iloc[place].fillna("").map(str)], axis=1)
+            assert looks_like_row(rows), (path.name, place)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from flfed.errors import SMALL, count_in_words
 from flfed.rows.data.mapping import map_table, plain_text
-from flfed.rows.data.parsing.fields import ColumnMapping, Entry, Field
+from flfed.rows.data.parsing.fields import ColumnMapping, Entry, Field, shown_names
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.proposals.answers import MISSING_CODE, Answers, Factor
 from flfed.rows.proposals.cells import LEAST_ROWS
@@ -184,7 +184,7 @@ class MappingDialogue:
     def unread(self) -> list[str]:
         """Return the columns of the table that are not used."""
         used = {decision.own for decision in self.decisions().values()}
-        return [name for name in self._names if name not in used]
+        return shown_names(self._table, [name for name in self._names if name not in used])
 
     def _decide(self, match: Match, taken: set[str]) -> Decision:
         column = match.column

@@ -19,7 +19,7 @@ import pandas as pd
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.mapping import read_column
-from flfed.rows.data.parsing.fields import ColumnMapping, Entry, Field, plain_name
+from flfed.rows.data.parsing.fields import ColumnMapping, Entry, Field, plain_name, shown_names
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
@@ -194,7 +194,7 @@ def propose_site(name: str, dataset: str, source: Source, *, title: str, open_da
         mapping=mapping_of((match.column, match.field) for match in matches),
         holdout=Holdout(salt=secrets.token_hex(8)), policy=policy,
     )  # fmt: skip
-    return SiteProposal(site, matches, tuple(own for own in map(str, table.columns) if own not in used))
+    return SiteProposal(site, matches, tuple(shown_names(table, [o for o in map(str, table.columns) if o not in used])))
 
 
 def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:

@@ -20,11 +20,19 @@ from flfed.packages import frames_folder
 from flfed.rows.data.findings.oddities import foreign_rows
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import valueless_cells
-from flfed.rows.data.parsing.fields import SHEETS, Entry, Field, plain_name, site_name, where_names_stand
+from flfed.rows.data.parsing.fields import (
+    SHEETS,
+    Entry,
+    Field,
+    looks_like_row,
+    plain_name,
+    site_name,
+    where_names_stand,
+)
 from flfed.rows.data.parsing.limits import Limits, Reading
 from flfed.rows.data.parsing.text_files import NoTable, content_of, table_format
 from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Prepare, Source
-from flfed.rows.proposals.cells import MISSING, is_number_text
+from flfed.rows.proposals.cells import MISSING
 from flfed.rows.proposals.columns import UNLISTED
 from flfed.rows.proposals.tables import column_named, columns_by_name
 from flfed.words import render, usage_error
@@ -231,20 +239,17 @@ def read_file(path: Path) -> pd.DataFrame:
 
 
 def read_named(source: Source) -> pd.DataFrame:
-    """Return a table whose first line holds names.
+    """Return a table with rows.
 
     Raises
     ------
     UsageError
-        If it cannot be read, or its first line holds numbers.
+        If it cannot be read, or has no rows.
     TableError
         If cells of a workbook are merged, or hold formulas without a value.
     """
     table = source.read(())
     path = getattr(source, "path", "the query")
-    numbers = [is_number_text(name) for name in table.columns]
-    if isinstance(source, Csv) and source.columns is None and 2 * sum(numbers) > len(numbers):
-        raise usage_error("proposals.sites.names", path=path, columns=len(numbers))
     if not len(table):
         reason = where_names_stand(table, ()).replace("sheet=", "--sheet")
         raise usage_error("proposals.sites.empty", path=path, reason=reason)
@@ -275,8 +280,9 @@ def refuse_lines_above(
     Raises
     ------
     UsageError
-        If it has none of them, for a reason that is known.
+        If it has none of them, for a reason that is known; also if the names look like a row.
     """
+    refuse_row(table, source, title)
     own = {plain_name(name) for name in table.columns}
     if any(plain_name(word) in own for word in words):
         return
@@ -285,6 +291,12 @@ def refuse_lines_above(
     if other or "further down" in why:
         reason = why.replace("sheet=", "--sheet")
         raise usage_error("proposals.sites.column", title=title, column=words[0], reason=reason)
+
+
+def refuse_row(table: pd.DataFrame, source: Source, title: str) -> None:
+    """Refuse a table whose names look like a row, and are perhaps a person's cells: none of them is shown."""
+    if getattr(source, "columns", None) is None and looks_like_row(table):
+        raise usage_error("proposals.sites.row", title=title, columns=table.shape[1])
 
 
 def foreign_notes(tables: Sequence[OwnTable], words: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from flfed.errors import TableError
+from flfed.rows.data.parsing.text_files import shape
 from flfed.words import counted, render, usage_error
 
 if TYPE_CHECKING:
@@ -172,6 +174,13 @@ NO_COLUMN = "is not in the table, and neither is any other column of the schema"
 SHEETS = "sheets"
 """Key in a table's `attrs`: the names of a workbook's sheets, if the first of several was read by default."""
 ROWS_LOOKED_AT = 20
+ROWS_COMPARED = 2000
+"""First rows of a table whose cells are compared with the names of their columns."""
+NAME_LIKE_A_CELL = 0.03
+"""Share of names that are like a cell of their own column."""
+LEAST_ODDS = 1.5
+"""Logarithm of the odds above which names are a row; one name that is like a cell has up to 3.5."""
+_FIGURES = re.compile(r"[+-]?\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?")
 _UNSHOWN = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories of control characters, halves of characters, and ends of lines."""
 
@@ -256,6 +265,71 @@ def where_names_stand(raw: pd.DataFrame, wanted: Sequence[str]) -> str:
     for number, row in enumerate(raw.head(ROWS_LOOKED_AT).itertuples(index=False), start=1):
         if 2 * len({plain_name(str(cell)) for cell in row} & plain) > len(plain):
             return render("findings.names.below", lines=counted(number, "line"))
+    if looks_like_row(raw):
+        return render("findings.names.row")
     if sheets := raw.attrs.get(SHEETS):
         return render("findings.names.sheet", sheets=", ".join(map(repr, sheets)))
     return render("findings.names.file")
+
+
+def looks_like_row(raw: pd.DataFrame) -> bool:
+    """Return whether the names of a table's columns are rather one more of its rows.
+
+    Each name is weighed by the odds that such a cell stands in its column: a number among numbers, a code of the same
+    form or a value that other rows have speak for a row, "age" above numbers speaks against it.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> rows = [["Roe", 61, "no"], ["Poe", 48, "yes"], ["Lee", 70, "no"]] * 9
+    >>> looks_like_row(pd.DataFrame(rows, columns=["Doe", "54", "yes"]))
+    True
+    >>> looks_like_row(pd.DataFrame(rows, columns=["name", "age", "died"]))
+    False
+    """
+    # pandas calls a second "yes" "yes.1", and a column without a name "Unnamed: 3".
+    names = [str(name) for name in raw.columns]
+    names = [base if (base := name.rpartition(".")[0]) and base in names else name for name in names]
+    unnamed = [not isinstance(name, str) or name.startswith("Unnamed: ") for name in raw.columns]
+    forms = ["" if none else _form(name) for none, name in zip(unnamed, names, strict=True)]
+    steps = np.diff([float(name) for name in names if name.isdecimal()])
+    if len(steps) > 1 and steps[0] and len(set(steps)) == 1:  # years or places side by side
+        forms = ["" if name.isdecimal() else form for form, name in zip(forms, names, strict=True)]
+    first = raw.head(ROWS_COMPARED)
+    # Some exports repeat the names among the rows.
+    rows = first[(first.map(str).to_numpy() != np.array(names)).any(axis=1)].map(_form).to_numpy(dtype=object)
+    odds = 0.0
+    for form, column in zip(forms, rows.T, strict=True):
+        cells = Counter(filter(None, column))
+        if not form or not cells:
+            continue
+        alone = sum(many == 1 for many in cells.values()) / cells.total()
+        as_cell, as_name = (1 - alone, NAME_LIKE_A_CELL) if form in cells else (alone, 1 - NAME_LIKE_A_CELL)
+        odds += math.log(max(as_cell, 0.01) / as_name)
+    return odds > LEAST_ODDS
+
+
+def shown_names(raw: pd.DataFrame, names: Iterable[str]) -> list[str]:
+    """Return names of columns for people to see, in place of one that is like a cell of its column its place.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> shown_names(pd.DataFrame({"age": [54, 61], "61": [7, 9]}), ["age", "61"])
+    ['age', 'column 2']
+    """
+    places = {str(name): place for place, name in enumerate(raw.columns)}
+    return [
+        f"column {places[name] + 1}" if _form(name) in set(map(_form, raw.iloc[:, places[name]].unique())) else name
+        for name in names
+    ]
+
+
+def _form(cell: object) -> str:
+    """Return 0 for a number, the shape of another text with digits, else the text itself; "" where it is missing."""
+    text = str(cell).strip().casefold()
+    if _FIGURES.fullmatch(text):
+        return "0"
+    if text in ("nan", "none", "nat", "<na>"):
+        return ""
+    return shape(text) if any(map(str.isdecimal, text)) else text

@@ -517,7 +517,7 @@ class _Quotes:
         if not self.there:
             return
         if not first and len(self.begins) < LOOKED_AT:
-            self.begins.add(_shape(record[0]))
+            self.begins.add(shape(record[0]))
         if width < 3:
             return
         for at, cell in enumerate(record):
@@ -539,15 +539,15 @@ def _joined(cell: str, at: int, separator: str, width: int) -> list[str]:
     parts = [part.split(sign) for part in cell.split("\n")]
     if [*map(len, parts)] != [width - at, *[width] * (len(parts) - 2), at + 1]:
         return []
-    return [_shape(part[0]) for part in parts[1:]]
+    return [shape(part[0]) for part in parts[1:]]
 
 
-def _shape(cell: str) -> str:
+def shape(cell: str) -> str:
     """Return the shape of a cell: letters as a, digits as 9.
 
     Examples
     --------
-    >>> _shape("P-0071"), _shape("sent home")
+    >>> shape("P-0071"), shape("sent home")
     ('a-9', 'a a')
     """
     return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", cell.strip()[:100]))
