@@ -111,6 +111,20 @@ def test_amounts_are_thousands_at_all_sites_and_a_word_between_them_is_counted(f
     assert code == 2 and "column 'cost' is not a number in fewer than 5 rows" in err and "Roe" not in out + err
 
 
+def test_a_cell_far_from_all_others_is_counted_at_its_site_and_refused_by_the_check(folder: Path, flfed: Command):
+    table = clinics()[["age", "died"]].assign(lab=np.random.default_rng(2).normal(5, 1, 400).round(2))
+    table.loc[7, "lab"] = 4711000
+    for name, rows in (("north", table[:200]), ("south", table[200:])):
+        rows.to_csv(f"{name}.csv", index=False)
+    code, out, err = flfed("data", "new", "north.csv", "south.csv", "--target", "died", "--name", "labs", "--json")
+    assert code == 0, err
+    assert [note.partition(" lie")[0] for note in json.loads(out)["notes"]] == ["north: fewer than 5 cells of 'lab'"]
+    assert datasets.load("labs").schema.columns["lab"].range == (2.0, 8.0) and "4711" not in out + err
+    code, _, err = flfed("site", "check", "north")
+    assert code == 2 and "column 'lab' is outside the schema's range 2 to 8 in fewer than 5 rows" in err
+    assert flfed("site", "check", "south")[0] == 0
+
+
 def test_one_table_is_cut_into_sites_and_the_smallest_are_one(folder: Path, flfed: Command):
     clinics(600).to_csv("all.csv", index=False)
     code, out, err = flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic")

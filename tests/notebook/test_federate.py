@@ -146,6 +146,27 @@ def test_two_calls_of_one_second_have_two_names_and_a_target_without_latin_lette
         assert len(names) > 1 and all(name.startswith(begins) for name in names)
 
 
+@pytest.mark.studies
+def test_one_wild_cell_is_missing_and_ruins_no_shared_model():
+    wild = {site: table.assign(stay=3 + table["died"] + np.arange(len(table)) % 5) for site, table in FRAMES.items()}
+    wild["south"].loc[3, "age"] = 1e6
+    wild["west"].loc[5, "stay"] = -1e9
+    said: list[str] = []
+    found = federate(wild, target="died", rounds=10, say=said.append)
+    shared, pooled = (
+        found.overall.query(f"arm == '{arm}' and metric == 'roc_auc_score'").iloc[0]["value"]
+        for arm in ("global", "pooled")
+    )
+    assert pooled - shared < 0.03 and found.report["faults"] == []
+    cell = "fewer than 5 cells of {!r} lie far from all others and count as 'not known' (keep reads those of a feature)"
+    assert {f"check south: {cell.format('age')}", f"check west: {cell.format('stay')}"} < set(said)
+    left: list[str] = []
+    federate(wild, target="stay", rounds=1, keep=["age"], drop=["died"], say=left.append)
+    assert "fewer than 5 rows have no outcome and are left out" in left
+    assert any("count as" in line and "'stay'" in line for line in left)
+    assert not any("count as" in line and "'age'" in line for line in left)
+
+
 def test_a_value_outside_an_unconfirmed_range_is_scored_at_its_end_with_a_warning(result: Result):
     schema = result.model.shared.schema
     low, high = schema.columns["age"].range

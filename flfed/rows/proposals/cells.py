@@ -28,6 +28,13 @@ HEAPED = 5
 """A heap of nines has so many times the rows of each of so many values next to it."""
 FENCES = 3
 """Number of interquartile ranges between the quartiles and Tukey's outer fences."""
+FARTHEST = 20
+"""An amount is outside the drafted range where its distance from the median is so many times that of all others."""
+STEEPEST = 10
+"""Its distance's logarithm is also beyond all others by so many times the mean of the tail (Hill's estimate)."""
+TAIL = 0.05
+FEW_ROWS = 0.001
+"""Share of rows that are the tail, and largest share of rows outside the range where that is more than ten rows."""
 FEW_BELOW = 0.01
 """Largest share of rows below 0 in a column whose other numbers are not."""
 LEAST_ROWS = 10
@@ -86,6 +93,8 @@ class Cells:
         The same with "35.000" unchanged, where such a text occurs: in `texts` it is 35.
     named : tuple of str
         Sentences on words of ten rows or more that count as "not known".
+    keep : bool
+        Whether a person wants all its numbers in the range.
     """
 
     name: str
@@ -96,6 +105,7 @@ class Cells:
     strays: int = 0
     as_written: Cells | None = None
     named: tuple[str, ...] = ()
+    keep: bool = False
 
     @classmethod
     def of(cls, name: str, cells: pd.Series, codes: Sequence[str] = ()) -> Cells:
@@ -365,16 +375,19 @@ class Unknowns:
     codes : tuple of float
     genuine : bool array [values]
         Which values are amounts.
+    far : bool array [values]
+        Which of them are so far from all others that a range with them would leave one value of the rest.
     doubts : tuple of str
         Why a person should check the column.
     """
 
     codes: tuple[float, ...]
     genuine: np.ndarray
+    far: np.ndarray
     doubts: tuple[str, ...]
 
 
-def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
+def find_unknowns(values: np.ndarray, counts: np.ndarray, *, keep: bool = False) -> Unknowns:
     """Return which numbers stand for "not known".
 
     Only a value of ten rows or more is written down as a code.
@@ -383,6 +396,8 @@ def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
     ----------
     values, counts : array [values]
         Distinct numbers, and their numbers of rows.
+    keep : bool
+        Whether no amount is too far from the others for a range.
 
     Examples
     --------
@@ -404,8 +419,42 @@ def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
         doubts.append(render("proposals.cells.taken", code=code, rows=rows[place], reason=reason))
         codes.append(float(amounts[place]))
         genuine[place] = False
-    doubts += _doubt_ends(amounts[genuine], rows[genuine])
-    return Unknowns(tuple(codes), genuine[place_of], tuple(doubts))
+    far = np.zeros_like(genuine)
+    if not keep:
+        far[genuine] = find_far(amounts[genuine], rows[genuine])
+    if far.any():
+        doubts.append(render("proposals.cells.outside", rows=count_in_words(int(rows[far].sum()))))
+    doubts += _doubt_ends(amounts[genuine & ~far], rows[genuine & ~far])
+    return Unknowns(tuple(codes), genuine[place_of], far[place_of], tuple(doubts))
+
+
+def find_far(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return which distinct amounts [values] lie so far from all others that these look alike beside them.
+
+    They have few rows together. Amounts with a long tail, such as money, lie far apart too: the gap is compared with
+    the steepness of the tail next to it.
+
+    Examples
+    --------
+    >>> ages = np.array([*range(20, 90), 4500])
+    >>> np.flatnonzero(find_far(ages, np.full(71, 3))), np.flatnonzero(find_far(1.2**ages[:70], np.full(70, 3)))
+    (array([70]), array([], dtype=int64))
+    """
+    far = np.zeros(len(values), dtype=bool)
+    distance = np.abs(values - np.quantile(values, 0.5, weights=counts, method="inverted_cdf"))
+    order = np.argsort(-distance, kind="stable")
+    rows = np.cumsum(counts[order])
+    apart = counts[distance > 0].sum()
+    for place in np.flatnonzero(rows <= max(LEAST_ROWS - 1, FEW_ROWS * rows[-1])) + 1:
+        size = min(max(2 * LEAST_ROWS, TAIL * rows[-1]), (apart - rows[place - 1]) / 2)
+        if size < LEAST_ROWS:
+            break
+        end = int(np.searchsorted(rows, rows[place - 1] + size)) + 1
+        tail = np.log(distance[order[place:end]])
+        steepness = np.average(tail - tail[-1], weights=counts[order[place:end]])
+        if np.log(distance[order[place - 1]]) - tail[0] > max(np.log(FARTHEST), STEEPEST * steepness):
+            far[order[:place]] = True
+    return far
 
 
 def _doubt_ends(values: np.ndarray, counts: np.ndarray) -> Iterator[str]:

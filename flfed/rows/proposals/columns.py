@@ -121,14 +121,14 @@ def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), ke
     codes : sequence of str
         A person's codes for "not known".
     keep : bool
-        Whether a person wants it as a feature, even if it looks like an identifier.
+        Whether a person wants it as a feature, even if it looks like an identifier, and all its numbers in its range.
 
     Raises
     ------
     UsageError
         If a column to keep is unusable as a feature.
     """
-    entries = Cells.of(name, cells, codes)
+    entries = replace(Cells.of(name, cells, codes), keep=keep)
     proposal = _proposal(entries, cells)
     other = _as_feature(entries, proposal) if proposal.kind in ("id", "left-out") else None
     if keep and proposal.kind not in FEATURES:
@@ -330,8 +330,8 @@ def _number(read: Numbers, why: str, *, sure: bool) -> ColumnProposal:
 
 def describe_amounts(read: Numbers, kind: Literal["number", "target"]) -> tuple[Column, list[str]]:
     """Return numbers as a column of a schema, and why a person should check them."""
-    unknown = find_unknowns(read.values, read.cells.counts)
-    values = read.values[unknown.genuine]
+    unknown = find_unknowns(read.values, read.cells.counts, keep=read.cells.keep)
+    values = read.values[unknown.genuine & ~unknown.far]
     limits = round_outward(float(values.min()), float(values.max()))
     column = Column(kind=kind, unit=unit_of(read.cells.name), range=limits, missing=unknown.codes)
     return column, [*unknown.doubts, *filter(None, [read.doubt])]
