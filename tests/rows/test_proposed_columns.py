@@ -49,6 +49,24 @@ def test_an_age_at_index_is_no_identifier(ages):
     assert propose_column("patient_index", pd.Series(drawn().permutation(ROWS) // 2)).kind == "id"
 
 
+@pytest.mark.parametrize("copied", [slice(25), slice(None), slice(0)])
+@pytest.mark.parametrize(("heading", "ids"), [
+    ("number", np.arange(1, ROWS + 1)), ("number", 1000 + drawn(5).permutation(ROWS) * 30),
+    ("pid", drawn(6).integers(1, 9999, ROWS)), ("kvnr", [f"A{number:09d}" for number in drawn(7).permutation(ROWS)]),
+])  # fmt: skip
+def test_an_identifier_is_found_although_rows_were_exported_twice(heading, ids, copied):
+    table = plain().assign(**{heading: ids}, seen=drawn(8).integers(0, 9, ROWS))
+    table = pd.concat([table, table[copied]], ignore_index=True)
+    found = propose_schema({"a": table}, "died", name="own")
+    assert found.columns[heading].kind == "id" and found.schema.features() == ("age", "seen")
+
+
+def test_rows_that_are_alike_by_few_values_are_no_copies():
+    table = pd.DataFrame({"ward": drawn(1).integers(0, 30, ROWS), "died": np.where(drawn(2).random(ROWS) < 0.4, 1, 0)})
+    found = propose_schema({"a": table.assign(age=drawn(3).integers(20, 90, ROWS))}, "died", name="own")
+    assert [found.columns[name].kind for name in ("ward", "age")] == ["number", "number"]
+
+
 @pytest.mark.parametrize("cut", ["files", "column"])
 def test_a_row_counter_that_restarts_at_each_site_is_left_out(cut):
     table = plain().assign(nr_in_list=np.r_[1:251, 1:351], visits=drawn(7).poisson(60, ROWS))

@@ -95,6 +95,8 @@ class Cells:
         Sentences on words of ten rows or more that count as "not known".
     keep : bool
         Whether a person wants all its numbers in the range.
+    copies : int
+        Rows with a value that are copies of an earlier row as a whole.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Cells:
     as_written: Cells | None = None
     named: tuple[str, ...] = ()
     keep: bool = False
+    copies: int = 0
 
     @classmethod
     def of(cls, name: str, cells: pd.Series, codes: Sequence[str] = ()) -> Cells:
@@ -147,8 +150,8 @@ class Cells:
 
     @property
     def share_distinct(self) -> float:
-        """Distinct values for each row that has one."""
-        return len(self.texts) / max(self.n_present, 1)
+        """Distinct values for each row that has one and is no copy."""
+        return len(self.texts) / max(self.n_present - self.copies, 1)
 
     def with_missing(self, codes: Sequence[str]) -> Cells:
         """Return the column with further codes for "not known", of any form."""

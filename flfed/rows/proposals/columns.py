@@ -45,6 +45,9 @@ MOST_CELLS = 0.8
 """Least share of rows whose cells have the column's form."""
 LEAST_COUNTED = 20
 """Least number of rows of a site for which it is tested whether a column counts them."""
+NEARLY_ALL = 0.95
+FILLED = 0.9
+"""Least share of distinct numbers, and of the whole numbers between them, in a column that counts the rows."""
 UNLISTED = "other"
 """Value of a category that stands for all values of few rows."""
 MOST_VALUES = 50
@@ -110,7 +113,9 @@ Proposals = Mapping[str, ColumnProposal]
 """Proposed kinds of columns, by name."""
 
 
-def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), keep: bool = False) -> ColumnProposal:
+def propose_column(
+    name: str, cells: pd.Series, *, codes: Sequence[str] = (), keep: bool = False, copies: np.ndarray | None = None
+) -> ColumnProposal:
     """Return the proposed kind of a column.
 
     Parameters
@@ -122,13 +127,16 @@ def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), ke
         A person's codes for "not known".
     keep : bool
         Whether a person wants it as a feature, even if it looks like an identifier, and all its numbers in its range.
+    copies : bool array [rows], optional
+        Which rows are copies of an earlier one as a whole: an identifier is distinct among the others.
 
     Raises
     ------
     UsageError
         If a column to keep is unusable as a feature.
     """
-    entries = replace(Cells.of(name, cells, codes), keep=keep)
+    repeated = 0 if copies is None else Cells.of(name, cells[copies], codes).n_present
+    entries = replace(Cells.of(name, cells, codes), keep=keep, copies=repeated)
     proposal = _proposal(entries, cells)
     other = _as_feature(entries, proposal) if proposal.kind in ("id", "left-out") else None
     if keep and proposal.kind not in FEATURES:
@@ -301,10 +309,10 @@ def _numbers_of_rows(entries: Cells, values: np.ndarray, *, named: bool) -> Colu
     """Return an identifier where whole numbers identify rows or persons, or None."""
     distinct = len(values)
     span = _span(values)
-    if distinct == entries.n_present >= LEAST_ROWS * 2 and distinct >= 0.9 * span:
+    if entries.n_present >= LEAST_ROWS * 2 and entries.share_distinct >= NEARLY_ALL and distinct >= FILLED * span:
         return _identifier(entries, COUNTS_ROWS, sure=values.min() in (0, 1) or named)
     # Among so many amounts from this range, two or more pairs would be equal.
-    if distinct == entries.n_present and distinct * (distinct - 1) > 4 * span:
+    if entries.share_distinct == 1 and distinct * (distinct - 1) > 4 * span:
         return _identifier(entries, render("proposals.why.distinct"))
     if not named:
         return None
@@ -433,7 +441,9 @@ def by_number(text: str) -> tuple[float, str]:
         return math.inf, text
 
 
-_ID_WORD = re.compile(r"(^|[^a-z])(id|ids|uid|udi|uuid|guid|mrn|ssn|iban|rowid|identifier)($|[^a-z])|#$")
+_ID_WORD = re.compile(
+    r"(^|[^a-z])(id|ids|uid|udi|uuid|guid|pid|patid|mrn|kvnr|svnr|ahv|bsn|nhs|pesel|ssn|iban|rowid|identifier)($|[^a-z])|#$"
+)
 _ID_END = re.compile(r"[a-z]{2}id$")
 _NO_ID = re.compile(
     r"([ps]aid|laid|acid|fluid|liquid|lipid|covid|rapid|solid|grid|void|valid|hybrid|humid|bid|mid|otid|oid|recid)$"
@@ -542,7 +552,7 @@ def repeat_as_amounts(values: np.ndarray, counts: np.ndarray) -> bool:
 
 
 def count_rows(numbers: np.ndarray) -> bool:
-    """Return whether whole numbers count the rows, some of them missing.
+    """Return whether whole numbers count the rows, some of them missing or twice.
 
     Parameters
     ----------
@@ -557,7 +567,8 @@ def count_rows(numbers: np.ndarray) -> bool:
     own = numbers[np.isfinite(numbers)]
     if len(own) < LEAST_COUNTED or not (own == np.rint(own)).all():
         return False
-    return bool(len(np.unique(own)) == len(own) and len(own) >= 0.9 * (np.ptp(own) + 1))
+    distinct = len(np.unique(own))
+    return bool(distinct >= NEARLY_ALL * len(own) and distinct >= FILLED * (np.ptp(own) + 1))
 
 
 def are_spread_codes(values: np.ndarray, counts: np.ndarray) -> bool:

@@ -52,6 +52,8 @@ REPEATED = 0.05
 ORDERED = 0.95
 """Least share of rows that are no earlier than the one before (or no later)."""
 FEWEST_DAYS = 10
+MOST_COPIES = 3
+"""Rows that are alike are copies of an export where no more are, else of few possible values."""
 MOST_OFFERED = 3
 
 
@@ -196,8 +198,11 @@ def propose_schema(
     predicted = propose_target(target, columns[target], task, codes=codes.get(target, ()))
     parts = _parts(tables, [columns[name] for name in sorted(unread)])
     large = _large_parts(parts)
+    copies = _copies(columns)
     looked_at = [name for name in columns if name not in unread | {target}]
-    proposals = {one: _forced(_proposed(one, columns[one], wishes, large), one, group, time) for one in looked_at}
+    proposals = {
+        one: _forced(_proposed(one, columns[one], wishes, large, copies), one, group, time) for one in looked_at
+    }
     # Identifiers are left out except the group: a model cannot use them.
     schema_columns = {n: p for n, p in proposals.items() if p.column and (p.kind != "id" or n == group)}
     leaks = _take_leaks(columns, proposals, schema_columns, predicted, target, wishes)
@@ -291,11 +296,24 @@ def _large_parts(parts: np.ndarray) -> list[np.ndarray]:
     return [own for own in np.split(order, starts) if len(own) >= LEAST_COUNTED]
 
 
-def _proposed(name: str, cells: pd.Series, wishes: Wishes, parts: Sequence[np.ndarray]) -> ColumnProposal:
+def _copies(columns: Columns) -> np.ndarray:
+    """Return which rows [rows] copy an earlier one; none where so many are alike that few values explain it."""
+    texts = [
+        (cells.astype(str) if cells.dtype == object else cells).reset_index(drop=True) for cells in columns.values()
+    ]
+    hashes = pd.util.hash_pandas_object(pd.concat(texts, axis=1), index=False)
+    copies = hashes.duplicated().to_numpy()
+    return copies & (hashes.value_counts().max() <= MOST_COPIES)
+
+
+def _proposed(
+    name: str, cells: pd.Series, wishes: Wishes, parts: Sequence[np.ndarray], copies: np.ndarray
+) -> ColumnProposal:
     """Return the proposed kind of a column, unless a person drops it; `parts` are the rows of each site."""
     if name in wishes.drop:
         return ColumnProposal(name, "left-out", render("proposals.why.dropped"))
-    guess = propose_column(name, cells, codes=wishes.codes_by_column.get(name, ()), keep=name in wishes.keep)
+    codes = wishes.codes_by_column.get(name, ())
+    guess = propose_column(name, cells, codes=codes, keep=name in wishes.keep, copies=copies)
     if guess.kind != "number" or guess.column is None or name in wishes.keep:
         return guess
     field = guess.field or Field(name)
