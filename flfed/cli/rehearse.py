@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flfed.callbacks import Clock, loading, repeating
+from flfed.callbacks import Clock, ProgressLines, in_words, loading, repeating
 from flfed.cli import output
 from flfed.cli.arguments import SET, STUDY, study_of
 from flfed.cli.dashboard import has_screen
-from flfed.cli.progress import ProgressLines, in_words, stoppable
+from flfed.cli.progress import stoppable
 from flfed.cli.runs import object_of
 from flfed.cli.site.approve import approve_study, check_answering
 from flfed.errors import FlfedError, RunStopped

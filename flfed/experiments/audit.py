@@ -156,7 +156,7 @@ def audit(
     # Under the run's own name: a site with a spent budget answers for a run that spent some of it.
     key = "run" if engine.remote else "run-here"
     config: RunConfig = {"study": study.text, "repeat": entry.repeat, key: entry.run}
-    resources = RunResources(answer_of(path_of(engine, study, stacked=True), jobs), progress)
+    resources = RunResources(answer_of(path_of(engine, study, stacked=True), progress, jobs), progress)
     with RunStore.open(store) as opened:
         writer = opened.added_to(entry.run)
         recorder = Recorder(writer, facts["primary"], entry.rounds_planned, progress, entry.series)

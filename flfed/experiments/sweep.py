@@ -270,7 +270,7 @@ def _run_of(series: str, point: Study, sites: Sequence[Site], store: RunStore, p
     recorder = Recorder(writer, facts["primary"], point.rounds, progress, name)
     began = time.monotonic()
     config: RunConfig = {"study": point.text, "repeat": 0, "run-here": writer.run}
-    resources = RunResources(answer_of(path), progress)
+    resources = RunResources(answer_of(path, progress), progress)
     try:
         with (
             engine.started(sites, config, resources) as (grid, _),

@@ -6,11 +6,10 @@ A call imports what it needs, so that `from flfed import federate` returns at on
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flfed.callbacks import READING, Notify, Progress, is_watched, loading, no_observer, no_progress, progress_line
+from flfed.callbacks import READING, Notify, Progress, loading, no_observer, shown_progress
 from flfed.errors import UsageError
 from flfed.study.study import Study, plain_value
 from flfed.study.tables import HOLDOUT_SHARE
@@ -99,7 +98,8 @@ def federate(
     say : callable
         Gets sentences about the columns.
     progress : callable (stage, done, of), optional
-        Default: a line on a terminal or in a notebook, once something takes longer than 2 s.
+        Default: a line on a terminal or in a notebook, once something takes longer than 2 s; elsewhere lines on
+        standard error, from 10 s on.
     callback : callable (figures), optional
         Gets the figures of each round. The run ends after a round for which it returns true.
     n_jobs : int, optional
@@ -135,11 +135,11 @@ def federate(
     if not _are_classes(metrics):
         raise usage_error("notebook.federate.metrics", value=repr(metrics))
     chosen = {"holdout": share, "task": task, "keep": keep, "drop": drop, "missing": missing}
-    with _shown(progress) as show_progress, loading(show_progress):
+    with shown_progress(progress) as show_progress, loading(show_progress):
         from flfed import registry
         from flfed.notebook import frames
         from flfed.notebook.result import with_model
-    with _shown(progress) as show_progress:
+    with shown_progress(progress) as show_progress:
         show_progress(READING, 0, 1)
         workspace = frames.workspace_of(tables, target, name=name, **columns | chosen)
         # The line of progress ends before sentences are printed.
@@ -156,7 +156,7 @@ def federate(
         study = study.replace(own_keys, "keyword") if own_keys else study
         # Studies find the schema by name; the reading of the data frames is beside it.
         workspace.reading().keep(workspace.name, workspace.files())
-        with _shown(progress) as show_progress:
+        with shown_progress(progress) as show_progress:
             start = frames.starter(study, model, own_keys, plain_value(repeats), resume, store)
             result = start(
                 sites=list(workspace.sites), store=store, progress=show_progress, callback=callback, jobs=jobs
@@ -166,13 +166,6 @@ def federate(
 
 def _are_classes(metrics: object) -> bool:
     return isinstance(metrics, (list, tuple)) and all(isinstance(metric, type) for metric in metrics)
-
-
-def _shown(progress: Progress | None) -> AbstractContextManager[Progress]:
-    """Return the progress of a call; a line by default, where a person watches."""
-    if progress is None and is_watched():
-        return progress_line()
-    return nullcontext(progress or no_progress)
 
 
 def run(
@@ -196,7 +189,8 @@ def run(
     Parameters
     ----------
     progress : callable (stage, done, of), optional
-        Default: a line on a terminal or in a notebook, once something takes longer than 2 s.
+        Default: a line on a terminal or in a notebook, once something takes longer than 2 s; elsewhere lines on
+        standard error, from 10 s on.
     n_jobs : int, optional
         Processes; default one, and -1 all cores that may be used. It replaces `jobs`.
     **changes
@@ -217,14 +211,14 @@ def run(
     >>> list(result.gains["site"])  # doctest: +SKIP
     ['wine-1', 'wine-2', 'wine-3']
     """
-    with _shown(progress) as show_progress, loading(show_progress):
+    with shown_progress(progress) as show_progress, loading(show_progress):
         from flfed.federation.server import run as server
         from flfed.notebook import frames
         from flfed.notebook.result import with_model
     chosen = study if isinstance(study, Study) else Study.load(study)
     chosen = chosen.replace(frames.named_keys(changes), "keyword") if changes else chosen
     jobs = read_jobs(n_jobs)
-    with _shown(progress) as show_progress:
+    with shown_progress(progress) as show_progress:
         result = server.run(
             chosen, engine=engine, repeats=plain_value(repeats), sites=sites, store=store, stacked=stacked,
             progress=show_progress, observer=observer or no_observer, callback=callback, jobs=jobs,
@@ -258,11 +252,11 @@ def resume(
     >>> result.status  # doctest: +SKIP
     'completed'
     """
-    with _shown(progress) as show_progress, loading(show_progress):
+    with shown_progress(progress) as show_progress, loading(show_progress):
         from flfed.federation.server import run as server
         from flfed.notebook.result import with_model
     jobs = read_jobs(n_jobs)
-    with _shown(progress) as show_progress:
+    with shown_progress(progress) as show_progress:
         result = server.resume(
             run, sites=sites, store=store, progress=show_progress, observer=observer or no_observer,
             jobs=jobs,

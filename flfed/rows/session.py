@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -170,6 +171,13 @@ class SiteSession(EncodedTable):
         if least == 1:
             return Refusal("no-rows", parts=named)
         return Refusal("too-few-rows", least=least, parts=named)
+
+    @cached_property
+    def is_judged(self) -> bool:
+        """Whether any figure over test rows may leave: else no model of the site's own is made for one."""
+        if self.policy.is_open:
+            return True
+        return not too_few(self.target(self.table.holdout("compare")), self.task, self.classes, self.policy)
 
     def train(
         self,

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from flfed.callbacks import progress_lines
 from flfed.cli import dashboard
 from flfed.cli import progress as progress_module
 from flfed.cli.progress import progress
@@ -36,9 +37,10 @@ def test_the_demo_shows_the_mean_gain_of_lenders_first_and_ends_with_three_lines
     assert len(re.findall(r"^compare, \d+ s$", err, flags=re.MULTILINE)) >= 2
 
 
-def test_a_stage_that_stands_still_is_printed_again_and_again_on_a_pipe(capsys, monkeypatch):
+@pytest.mark.parametrize("steady", [True, False])
+def test_a_stage_that_stands_still_is_printed_again_and_again_on_a_pipe(capsys, monkeypatch, steady):
     monkeypatch.setattr(progress_module, "STEADY", 0.02)
-    with progress(steady=True) as show_stage:
+    with progress(steady=True) if steady else progress_lines(0.02) as show_stage:
         show_stage("rounds", 3, 20)
         time.sleep(0.3)
         rounds = capsys.readouterr().err.splitlines()

@@ -9,9 +9,10 @@ from itertools import count
 import pytest
 from rich.console import Console
 
-from flfed import Study, run
-from flfed.callbacks import WARNING, display_paused
-from flfed.cli.progress import ProgressLines, _bars, progress
+from flfed.callbacks import OWN_MODELS, WARNING, ProgressLines, display_paused, progress_lines, shown_progress
+from flfed.cli.progress import _bars, progress
+from flfed.federation.server.run import run
+from flfed.study.study import Study
 from tests.terminal import in_terminal
 
 
@@ -49,9 +50,54 @@ def test_of_a_long_run_a_line_comes_each_minute():
     assert said[0] == "rounds: 3 of 3000, 1 min 0 s, about 16 h 39 min left"
 
 
-def test_while_a_bar_is_paused_it_has_no_thread():
+def test_a_stage_that_stands_still_gets_a_line_after_10_s_and_then_each_tenth_of_the_time_or_minute():
+    clock, said = Clock(), list[str]()
+    lines = ProgressLines(said.append, clock)
+    at = [0]
+    lines("rounds", 40, 40)
+    lines("compare", 0, 1)
+    for second in range(1, 3601):
+        clock.now = 100.0 + second
+        lines.beat()
+        at += [second] * (len(said) >= len(at))
+    apart = [after - before for before, after in zip(at, at[1:])]
+    assert said[0] == "compare, 10 s" and apart[0] == 10 and apart == sorted(apart) and max(apart) == 60
+    assert len(said) < 90
+
+
+def test_a_stage_that_begins_anew_is_timed_anew():
+    # The second run of 40 rounds begins after 100 s, and has 30 rounds of 1 s left.
+    assert told([(0, 0), (40, 40), (100, 0), (110, 10)], 40)[-1] == "rounds: 10 of 40, 10 s, about 30 s left"
+
+
+@pytest.mark.parametrize(
+    ("options", "stage"),
+    [
+        ({}, (OWN_MODELS, 3)),
+        ({"jobs": 2}, (OWN_MODELS, 3)),
+        ({"repeats": 2}, (OWN_MODELS, 6)),
+        ({"stacked": False}, ("compare", 3)),
+    ],
+)
+def test_a_comparison_tells_of_how_many_sites_the_own_models_are_made(small_sites, small_study, options, stage):
+    stages = list[tuple[str, int, int]]()
+    study = Study.parse(small_study).replace({"site-model": "best", "rounds": 1})
+    run(study, sites=small_sites(3, rows=300), progress=lambda *said: stages.append(said), **options)
+    name, of = stage
+    counted = [done for said, done, whole in stages if said == name and whole == of]
+    assert counted[0] == 0 and counted == sorted(counted) and len(counted) >= of
+    assert any(said.startswith("pooled reference") for said, _, _ in stages)
+
+
+def test_where_nobody_watches_a_call_of_python_prints_lines_as_well():
+    with shown_progress(None) as show:
+        assert isinstance(show, ProgressLines)
+
+
+@pytest.mark.parametrize("shown", [lambda: _bars(Console(file=io.StringIO(), force_terminal=True)), progress_lines])
+def test_while_progress_is_paused_it_has_no_thread(shown):
     threads = threading.active_count()
-    with _bars(Console(file=io.StringIO(), force_terminal=True)) as show_stage:
+    with shown() as show_stage:
         for done in range(20):
             show_stage("rounds", done, 20)
             assert threading.active_count() == threads + 1

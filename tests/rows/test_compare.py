@@ -163,7 +163,7 @@ def test_an_institution_with_few_positives_withholds_every_figure_and_says_so(
     loss = found.arms["log_loss"]["global"]
     assert np.isfinite(loss.value) == kept
     if kept:
-        assert found.note == ""
+        assert (found.note, work.is_judged, len(work._local)) == ("", True, 1)
         return
     figures = [e for arms in found.arms.values() for e in arms.values()]
     figures += [d for pairs in found.differences.values() for d in pairs.values()]
@@ -173,6 +173,8 @@ def test_an_institution_with_few_positives_withholds_every_figure_and_says_so(
     assert {figure.method for figure in figures} == {"withheld: fewer than 10 rows of a class"}
     assert found.note == "withheld by the site's policy: fewer than 10 rows of a class"
     assert found.histogram is None
+    # No figure of them may leave, so that no model of the site's own was tuned.
+    assert (work.is_judged, work._local, found.own_family) == (False, {}, None)
 
 
 def test_an_institution_gives_a_histogram_only_where_its_policy_names_it(small_sites, small_study):

@@ -13,12 +13,13 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 from sklearn.model_selection import cross_val_score
 from sklearn.preprocessing import StandardScaler
 
-from flfed.rows.comparison.pooled import Reference, _groups, reference, union_scores
+from flfed.rows.comparison.pooled import Reference, _groups, first_searches, reference, union_scores
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.features.encode import Encoded, pooled_rows
 from flfed.rows.features.summarise import summarise
 from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import run_client
+from flfed.rows.training.requests import ModelRequest
 from flfed.rows.training.tuned_linear import PENALTIES
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, fit_encoder, merge
@@ -176,6 +177,26 @@ def test_a_model_that_saw_one_class_is_left_out_of_the_mean_of_own_models(small_
     assert found["log_loss"].value == pytest.approx(np.mean(losses[1:]), rel=1e-9)
     assert abs(np.mean(losses) - np.mean(losses[1:])) > 0.1
     assert found["log_loss"].method == "mean of 2 sites; 1 whose model saw one class left out"
+
+
+def test_sites_that_cannot_be_judged_tune_no_model_and_are_left_out_of_the_mean_of_own_models(small_sites, small_study):
+    def rare(number: int, table: pd.DataFrame) -> pd.DataFrame:
+        few = np.arange(len(table)) % 20 == 0
+        return table.assign(y=np.where(few, "yes", "no")) if number else table
+
+    sites = small_sites(3, rows=150, policy=Policy(), change=rare)
+    sessions = open_workplaces(sites, small_study)
+    encoder = fit_encoder(sessions[0].layout, merge([w.exact_summary for w in sessions]))
+    searches = first_searches(sessions)
+    arrays = {"weight": np.zeros((sessions[0].training(encoder).x.shape[1], 1)), "bias": np.zeros(1)}
+    found = run_client(reference(sessions, arrays, encoder)).own_everywhere["log_loss"]
+    assert [len(w._local) for w in sessions] == [1, 0, 0]
+    # Nor is one begun before the rounds; what is pooled is.
+    assert len([one for one in searches if not isinstance(one, ModelRequest)]) == 1
+    local, (tables, y) = run_client(sessions[0].local_model()), holdouts(sessions)
+    x = np.concatenate([sessions[0].encode(table, local.encoder).x for table in tables])
+    assert found.value == pytest.approx(log_loss(y, 1 / (1 + np.exp(-local.outputs(x)[:, 0]))), rel=1e-9)
+    assert found.method == "mean of 1 site; 2 without this figure left out"
 
 
 def test_where_every_own_model_saw_one_class_there_is_no_mean_of_them(small_sites, small_study, at_work):

@@ -271,14 +271,14 @@ def path_of(engine: Engine, study: Study, *, stacked: bool) -> str:
     return "stacked" if able else "one-by-one"
 
 
-def answer_of(path: str, jobs: int = 1) -> Compute | None:
+def answer_of(path: str, progress: Progress, jobs: int = 1) -> Compute | None:
     """Return the function that answers a run's requests.
 
     It answers those of all sites together, or is None for one by one.
     """
     from flfed.rows.training.answer import stacked_compute  # it needs torch, and a check of a study does without
 
-    return stacked_compute(jobs) if path == "stacked" else None
+    return stacked_compute(jobs, progress) if path == "stacked" else None
 
 
 def _of_layers(model: Any) -> bool:

@@ -17,7 +17,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from flfed.callbacks import Clock
+from flfed.callbacks import Clock, Progress, no_progress
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.engine import Engine, RunConfig, RunResources, RunSites, StartedGrid
 from flfed.federation.engines.pooled_reference import PooledReference
@@ -27,6 +27,7 @@ from flfed.rows.training.answer import ModelsAhead, compute_one_by_one
 from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, listed, send_results
 from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints.site_state import PART, NodeState
+from flfed.updates.messages.compare import COMPARE
 
 
 def new_message(
@@ -50,7 +51,14 @@ class InProcessGrid(Grid):
         Content of every node's context: the study, the repeat.
     clock : callable
         Seconds; tests pass their own.
+
+    Attributes
+    ----------
+    progress : callable (stage, done, of)
+        Of the comparison, site by site.
     """
+
+    progress: Progress = staticmethod(no_progress)
 
     def __init__(
         self, app: ClientApp, sites: Sequence[str], run_config: RunConfig, *, clock: Clock = time.monotonic
@@ -84,7 +92,10 @@ class InProcessGrid(Grid):
         has the whole deadline to itself.
         """
         replies = []
-        for message in messages:
+        sent = list(messages)
+        for number, message in enumerate(sent):
+            if message.metadata.message_type == COMPARE:
+                self.progress("compare", number, len(sent))
             began = self._clock()
             reply = self._app(self.numbered(message), self.context_of(message))
             # A late reply is dropped, as a real grid would do.
@@ -237,12 +248,14 @@ class InProcess(Engine):
         See `Engine.started`.
         """
         by_name = {site.name: site for site in sites if isinstance(site, Site)}
-        ahead = ModelsAhead(resources.answer or compute_one_by_one, resources.jobs)
+        ahead = ModelsAhead(resources.answer or compute_one_by_one, resources.jobs, resources.progress)
         side = SiteClient(lambda name, _: by_name[name], source=lambda study: resources.source, compute=ahead)
         answer = None if resources.answer is None else ahead
         key = (str(run_config["study"]), int(run_config["repeat"]))
         with closing(ahead):
-            yield grid_of(side, list(by_name), run_config, answer, resources.clock), PooledReference(side, key, ahead)
+            grid = grid_of(side, list(by_name), run_config, answer, resources.clock)
+            grid.progress = resources.progress
+            yield grid, PooledReference(side, key, ahead)
 
 
 def grid_of(

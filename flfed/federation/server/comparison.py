@@ -215,7 +215,9 @@ class Comparison:
         if refused:
             self.run.recorder.note(Refusal("no-pooled-reference", why=refused))
             return None
+        self.run.recorder.progress("pooled reference", 0, 1)
         reference = tables.reference(list(self.participants), self.outcome.arrays, self.outcome.encoder, deviation)
+        self.run.recorder.progress("pooled reference", 1, 1)
         self._disclosure_cost(tables, reference.exact_encoder)
         return reference
 
@@ -228,7 +230,9 @@ class Comparison:
             return  # its rounds would be spent, or sites' own parts made, once more
         columns = encoder_moved(self.run.layout, used, exact)
         far = sorted((name for name, by in columns.items() if by > FAR), key=lambda name: -columns[name])
+        self.run.recorder.progress("rounds with exact sums", 0, 1)
         _, other = self.rehearse(self.participants, exact)
+        self.run.recorder.progress("rounds with exact sums", 1, 1)
         moved = tables.primary_moved(list(self.participants), self.outcome.arrays, used, other, exact)
         self.run.recorder.writer.summary("disclosure", {"columns-moved": columns, "primary-moved": moved})
         figure = f"by {number(moved, signed=True)}" if math.isfinite(moved) else "(not defined there)"

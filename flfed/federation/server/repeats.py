@@ -195,7 +195,7 @@ class Series:
         if len(group) > 1:
             self._several(group, entries)
             return
-        answer = answer_of(self.path, self.jobs)
+        answer = answer_of(self.path, self.progress, self.jobs)
         way = RunResources(answer, self.progress, jobs=self.jobs)
         self._repeat(group[0], entries.get(group[0]), way)
 
@@ -205,7 +205,7 @@ class Series:
         An error is raised after all have ended, and it is that of the first.
         """
         progress = Slowest(self.progress, repeats)
-        shared = SharedTime(stacked_compute())
+        shared = SharedTime(stacked_compute(progress=self.progress))
 
         def task(repeat: int) -> Callable[[Compute], None]:
             def go(answer: Compute) -> None:

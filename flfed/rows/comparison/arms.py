@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -69,24 +69,31 @@ def arm_scores(
     The requests of all arms go side by side, those of many rows in turn. The predictions are on the rows of `table`.
 
     `sd` as `SiteSession.personalised` takes it. `same` adds the site's own model of the study's kind, where its own
-    model is another. `start` adds the model that the run began with, unchanged and fitted to the site.
+    model is another. `start` adds the model that the run began with, unchanged and fitted to the site. At a site that
+    cannot be judged all figures are withheld: the shared model's predictions stand in for those of its own models.
     """
     session.coded(table)
     arrays = session.own_arrays.at_site(arrays)
-    arms = [_outputs(session, table, arrays, encoder), session.local_model()]
-    arms.append(personalised_scores(session, table, arrays, encoder, sd))
-    names = []
+    arms: dict[str, Asking[Any]] = {
+        "global": _outputs(session, table, arrays, encoder),
+        "local-only": session.local_model(),
+        "personalised": personalised_scores(session, table, arrays, encoder, sd),
+    }
+    own = ["local-only"]
     if same and session.study.compare.site_model == "best":
-        arms.append(session.local_model(same=True))
-        names.append(OWN_SAME)
+        arms[OWN_SAME] = session.local_model(same=True)
+        own.append(OWN_SAME)
+    if not session.is_judged:
+        arms = {arm: handler for arm, handler in arms.items() if arm not in own}
     # The rounds are over: their inputs would be held beside those of each own model.
     session.release_rows()
-    outputs, local, adjusted, *others = yield from together(arms, session.table.training_rows)
+    made = dict(zip(arms, (yield from together(list(arms.values()), session.table.training_rows))))
+    shared = session.predictions(made["global"], encoder)
+    scores = {"global": shared, "local-only": shared, "personalised": made["personalised"]}
     # The own model has its own encoder, since the site would know no other.
-    own_x = session.encode(table, local.encoder).x
-    own = [session.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
-    scores = {"global": session.predictions(outputs, encoder), "local-only": own[0], "personalised": adjusted}
-    scores |= dict(zip(names, own[1:]))
+    own_x = session.encode(table, made["local-only"].encoder).x if session.is_judged else None
+    for arm in own:
+        scores[arm] = shared if own_x is None else session.predictions(made[arm].outputs(own_x), made[arm].encoder)
     if start:
         rows = session.plain(session.encode_training(session.in_use(encoder)))
         fit = pulled(rows, start, session.trainable())
@@ -119,6 +126,8 @@ def _compared_scores(
 ) -> Asking[Arrays]:
     """Yield requests and return the predictions of all arms; of a validation those of its one model."""
     if session.table.joined is not None:
+        if not session.is_judged:
+            return dict.fromkeys(("global", "local-only"), session.table.joined)
         own = yield from session.local_model()
         outputs = own.outputs(session.encode(table, own.encoder).x)
         return {"global": session.table.joined, "local-only": session.predictions(outputs, own.encoder)}

@@ -105,7 +105,7 @@ def compare(
     y = figures.y
     shared = figures.scores["global"]
     own_family = None
-    if session.study.train:
+    if session.study.train and session.is_judged:
         own = yield from session.local_model()  # made by now
         own_family = own.family
     budget = session.study.compare.alert_budget

@@ -47,7 +47,8 @@ class Reference:
         The model of all training rows together: the best of any kind, the study's own fairly tuned, or by the
         plan `compare.pooled`.
     own_everywhere : dict of metric to Estimate
-        Each site's own model on everybody's holdout, the mean over sites whose training rows have two classes.
+        Each site's own model on everybody's holdout, the mean over sites that can be judged and whose training rows
+        have two classes.
     exact_encoder : Encoder
         What exact sums of all sites would have given.
     rows : int
@@ -97,7 +98,7 @@ def reference(
         union_scores(sessions, arrays, encoder),
         personalised_scores(sessions, arrays, encoder, sd),
         _pooled(sessions, exact),
-        together([w.local_model() for w in sessions]),
+        together([w.local_model() for w in sessions if w.is_judged]),
     ]
     rows = sum(w.table.training_rows for w in sessions)
     scored, personalised, pooled, local = yield from together(requests, rows)
@@ -148,8 +149,9 @@ def _own_everywhere(
     """
     first = sessions[0]
     by_metric: dict[str, list[float]] = {name: [] for name in metrics}
+    judged = [session for session in sessions if session.is_judged]
     # The mean would be dragged to chance by models that are constants.
-    for session, model in zip(sessions, local):
+    for session, model in zip(judged, local, strict=True):
         if has_one_class(session):
             continue
         score = _predictions_of({"": model}, model.encoder, first, union)[""]
@@ -158,8 +160,10 @@ def _own_everywhere(
             by_metric[name].append(value)
     # How many were left out stands with the figure.
     method = "mean over sites"
-    left = sum(map(has_one_class, sessions))
-    if left:
+    left = sum(map(has_one_class, judged))
+    if len(judged) < len(sessions):
+        method = Refusal("mean-with-gaps", sites=len(judged) - left, left=len(sessions) - len(judged) + left)
+    elif left:
         method = Refusal("mean-without-one-class", sites=len(local) - left, left=left)
     means = {}
     for name, values in by_metric.items():
@@ -222,7 +226,7 @@ def first_searches(sessions: Sequence[SiteSession]) -> list[Request]:
     """
     exact = fit_encoder(sessions[0].layout, merge([w.exact_summary for w in sessions]))
     requests = list[Request]()
-    for handler in (*[w.local_model() for w in sessions], _pooled(sessions, exact)):
+    for handler in (*[w.local_model() for w in sessions if w.is_judged], _pooled(sessions, exact)):
         with suppress(FlfedError, StopIteration):
             requests += listed(next(handler))
     linear = sessions[0].trainable().model.linear

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from flfed.callbacks import OWN_MODELS, Progress, no_progress
 from flfed.rows.training.batches import BLOCK_BYTES, CACHE_BYTES, BatchPlan, BufferPool, PackCache, Unpacked, gathered
 from flfed.rows.training.best_model import best_alone, trees_alone
 from flfed.rows.training.fit import fit
@@ -58,12 +59,17 @@ TOGETHER: dict[type, Callable[[Any], Sequence[Any]]] = {
 Searches of scikit-learn's fits, one after another, would take far longer than one stack."""
 
 
-def compute_one_by_one(requests: Sequence[Request]) -> list[Any]:
-    """Compute the result of each request.
+def compute_one_by_one(requests: Sequence[Request], progress: Progress = no_progress) -> list[Any]:
+    """Compute the result of each request, and show the progress of searches for models.
 
     An error in one of them ends all.
     """
-    return [_answer_one(request) for request in requests]
+    results = list[Any]()
+    for request in requests:
+        progress(OWN_MODELS, len(results), len(requests))
+        results.append(_answer_one(request))
+    progress(OWN_MODELS, len(results), len(results))
+    return results
 
 
 def _answer_one(request: Request) -> Any:
@@ -93,23 +99,25 @@ def run_client(handler: ClientGenerator) -> Any:
     return run_client_by(handler, compute_one_by_one)
 
 
-def stacked_compute(jobs: int = 1) -> Compute:
+def stacked_compute(jobs: int = 1, progress: Progress = no_progress) -> Compute:
     """Return `compute_stacked` with a cache of its own.
 
     A site's rows are then packed once, and not in every round. Shadow models are trained in `jobs` processes.
     """
-    return partial(compute_stacked, cache=PackCache(), jobs=jobs)
+    return partial(compute_stacked, cache=PackCache(), jobs=jobs, progress=progress)
 
 
-def compute_stacked(requests: Sequence[Request], cache: PackCache | None = None, jobs: int = 1) -> list[Any]:
+def compute_stacked(
+    requests: Sequence[Request], cache: PackCache | None = None, jobs: int = 1, progress: Progress = no_progress
+) -> list[Any]:
     """Compute the result of each request.
 
     One site's failure is its own: it is `Failed` in place of that result.
     """
     kinds: dict[type, Callable[[Any], Sequence[Any]]] = {
         FitRequest: partial(fit_stacked, cache=cache, alone=_alone),
-        RivalRequest: compute_one_by_one,
-        TreesRequest: compute_one_by_one,
+        RivalRequest: partial(compute_one_by_one, progress=progress),
+        TreesRequest: partial(compute_one_by_one, progress=progress),
         ModelRequest: partial(_train_models, answer=partial(compute_stacked, cache=cache)),
         ShadowsRequest: partial(train_stacks, jobs=jobs),
         **TOGETHER,
@@ -291,6 +299,9 @@ def _fit_stack(requests: list[FitRequest], cache: PackCache, room: BufferPool) -
     return stack.results([plan.steps_a_round(n) for n in sizes])
 
 
+Key = tuple[Any, ...]
+
+
 class ModelsAhead:
     """Answers requests, some of which other processes have begun before.
 
@@ -300,15 +311,18 @@ class ModelsAhead:
         Answers all others.
     jobs : int or Cluster
         Processes; with one, nothing is begun before.
+    progress : callable (stage, done, of)
+        Of the sites' own models that are waited for.
     """
 
-    def __init__(self, answer: Compute, jobs: int) -> None:
+    def __init__(self, answer: Compute, jobs: int, progress: Progress) -> None:
         self._answer = answer
         self._jobs = jobs
+        self._progress = progress
         self._tasks: Tasks | None = None
         self._outcomes: Iterator[tuple[int, Any]] = iter(())
-        self._keys: list[Hashable] = []
-        self._ready: dict[Hashable, Any] = {}
+        self._keys: list[Key] = []
+        self._ready: dict[Key, Any] = {}
 
     @property
     def is_useful(self) -> bool:
@@ -344,8 +358,11 @@ class ModelsAhead:
         others = iter(self._answer([request for place, request in enumerate(requests) if place not in begun]))
         return [self._ready[begun[place]] if place in begun else next(others) for place in range(len(requests))]
 
-    def _wait_for(self, keys: set[Hashable]) -> None:
+    def _wait_for(self, keys: set[Key]) -> None:
+        own = {key for key in keys if key[0] is not ModelRequest}
         while keys - self._ready.keys():
+            if len(own) > 1:
+                self._progress(OWN_MODELS, len(own & self._ready.keys()), len(own))
             number, outcome = next(self._outcomes, (-1, None))
             if number < 0:
                 return
@@ -370,7 +387,7 @@ def _answer_ahead(request: Request, driver: Driver, *, is_stacked: bool) -> Any:
     return result
 
 
-def _key_of(request: SearchRequest) -> Hashable:
+def _key_of(request: SearchRequest) -> Key:
     """Return a key by which requests are equal: what they draw, and their rows."""
     rows = request.rows
     draws = request.kind if isinstance(request, ModelRequest) else str(request.source.state)
