@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 SMALL = 5
@@ -140,6 +141,23 @@ def count_in_words(count: int, least: int = SMALL) -> str:
     ('fewer than 5', '0', '40')
     """
     return f"fewer than {least}" if 0 < count < least else str(count)
+
+
+@contextmanager
+def collected(errors: list[FlfedError]) -> Iterator[None]:
+    """Add an error of wrong input to others, so that a person learns of all at once."""
+    try:
+        yield
+    except (UsageError, TableError) as error:
+        errors.append(error)
+
+
+def raise_all(errors: Sequence[FlfedError]) -> None:
+    """Raise errors as one, numbered; one alone as it is."""
+    if errors[1:]:
+        raise UsageError("; ".join(f"({number}) {error}" for number, error in enumerate(errors, start=1)))
+    for error in errors:
+        raise error
 
 
 def unknown(kind: str, name: str, choices: Sequence[str]) -> UsageError:

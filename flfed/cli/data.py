@@ -9,7 +9,7 @@ import typer
 
 from flfed.cli import arguments, output
 from flfed.cli.arguments import TO
-from flfed.errors import UsageError, count_in_words
+from flfed.errors import FlfedError, UsageError, collected, count_in_words, raise_all
 from flfed.words import counted, render
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="List, fetch and create datasets.")
 TABLE_KINDS = "CSV, Parquet or Excel"
 NAMES = typer.Option("", help="Column names, with commas, for a file without a header.")
 SHEET = typer.Option("", help="Sheet of a workbook; default: the first.")
+SKIP = typer.Option(None, min=0, help="Lines above the names of columns; default: those without a table's cells.")
 PUBLIC = typer.Option(False, "--public", help="The rows are public: show exact figures.")
 """Options of each command that writes packages and studies for one's own tables."""
 
@@ -112,6 +113,7 @@ def new_data(
     ),
     names: str = NAMES,
     sheet: str = SHEET,
+    skip: int | None = SKIP,
     public: bool = PUBLIC,
     to: Path = TO,
     replace: bool = typer.Option(
@@ -127,8 +129,13 @@ def new_data(
     from flfed.rows.proposals.own_tables import OwnTable, read_named, source_of
     from flfed.rows.proposals.workspace import left_behind, new_workspace, with_earlier_holdouts
 
-    sources = [(path, source_of(path, names=names, sheet=sheet)) for path in files]
-    tables = [OwnTable(path.name.split(".")[0], source, read_named(source)) for path, source in sources]
+    tables: list[OwnTable] = []
+    faults: list[FlfedError] = []
+    for path in files:
+        with collected(faults):
+            source = source_of(path, names=names, sheet=sheet, skip=skip)
+            tables.append(OwnTable(path.name.split(".")[0], source, read_named(source)))
+    raise_all(faults)
     made = new_workspace(
         tables, target, name=name or tables[0].title, by=by, group=group, time=time,
         task=task, open_data=public, keep=keep, drop=drop, missing=missing,

@@ -1,6 +1,7 @@
 """What `flfed data new` and `flfed site check` advise where a table is not as it should be, with counts and no cell."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 from flfed import UsageError, federate
+from flfed.rows.data import site_discovery
 from flfed.rows.data.parsing.fields import looks_like_row
 
 Command = Callable[..., Any]
@@ -73,9 +75,16 @@ def test_a_workbook_with_a_cover_is_read_once_its_sheet_is_named(ward, flfed: Co
         code, _, err = flfed(*command)
         assert code == 2 and f"it has no rows: {first}" in err
     sheets(ward, above=3)
-    for command in (new, ("site", "new", "west", *more[3:-2])):
-        code, _, err = flfed(*command)
-        assert code == 2 and "the names are 3 lines further down: remove the lines above them" in err
+    for command in ((*new, "--replace"), ("site", "new", "west", *more[3:-2])):
+        code, out, err = flfed(*command)
+        assert code == 0 and "skips 3 lines above the names of columns (--skip N sets how many)" in words(out), err
+    assert "skip=3" in Path("sites/north/__init__.py").read_text() and flfed("site", "check", "north")[0] == 0
+    package = Path("sites/west/__init__.py")
+    package.write_text(package.read_text().replace(", skip=3", ""))
+    assert (
+        "the names are 3 lines further down: remove the lines above them, or set skip=3"
+        in flfed("site", "check", "west")[2]
+    )
 
 
 def written(lines: list[str]) -> None:
@@ -247,3 +256,52 @@ def test_a_heading_like_a_cell_is_shown_by_its_place(ward, flfed: Command):
 ])  # fmt: skip
 def test_headings_that_are_like_cells_may_be_headings(names, cells):
     assert not looks_like_row(pd.DataFrame(cells * 20, columns=names))
+
+
+ABOVE = {
+    "a title": ["Clinic 7, export"], "padded": ["Export,,,,,", ",,,,,", "from,2024-01-01,,,,"], "Excel": ["sep=,"],
+    "comments": ["# made by, a program, on Monday", "# of Roe"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("above", ABOVE.values(), ids=ABOVE)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_lines_above_the_names_are_skipped_and_named(ward, flfed: Command, above, encoding):
+    lines = ward.to_csv(index=False).splitlines()
+    Path("own.csv").write_text("\n".join([*above, *lines]) + "\n", encoding=encoding)
+    code, out, err = flfed(*NEW)
+    skipped = f"skips {len(above)} line{'s' if above[1:] else ''} above the names of columns"
+    assert code == 0 and skipped in words(out) and not any(line and line in out for line in above), out + err
+    assert flfed("site", "check", "north")[0] == 0
+    package = Path("sites/north/__init__.py")
+    package.write_text(package.read_text().replace(", prepare=rows_of_site", ""))
+    assert flfed("site", "check", "north")[0] == 0  # by the fast reader
+    site = site_discovery.load("north")
+    assert len(site.source.read(())) == ROWS == sum(map(len, site.source.batches((), 70)))
+    german = ward.drop(columns="who").to_csv(index=False, sep=";", decimal=",").splitlines()
+    Path("own.csv").write_text("\n".join([*above, *german]), encoding=encoding)
+    assert flfed(*NEW, "--output", "german")[0] == 0
+    assert f'separator=";", skip={len(above)}' in re.sub(
+        ' encoding="[^"]*",', "", Path("german/sites/north/__init__.py").read_text()
+    )
+    # A fault below them is named by its line in the file, and --skip decides.
+    Path("own.csv").write_text("\n".join([*above, *lines, "Total,7"]) + "\n", encoding=encoding)
+    assert f"line {len(above) + ROWS + 2}, behind the last row" in flfed("site", "check", "north")[2]
+    Path("own.csv").write_text("\n".join([*above, *lines]) + "\n", encoding=encoding)
+    assert flfed(*NEW, "--skip", "0", "--output", "more")[0] == 2
+    assert flfed(*NEW, "--skip", len(above), "--output", "more")[0] == 0
+
+
+def test_all_faults_of_all_files_are_told_at_once(ward, flfed: Command):
+    ward.to_csv("own.csv", index=False)
+    Path("a.csv").write_text("\n".join(bare(*BARE["words"])))
+    Path("b.csv").write_text("age,died\n54,no\n61\n")
+    ward.rename(columns={"died": "Tod"}).to_csv("c.csv", index=False)
+    ward.assign(Age=1).rename(columns={"died": "exitus"}).to_csv("d.csv", index=False)
+    code, _, err = flfed("data", "new", "own.csv", "a.csv", "b.csv", "none.csv", "--target", "died")
+    faults = ("(1) table 'a.csv': line 1 looks", "b.csv: cannot be read as CSV", "(3) none.csv: there is no such file")
+    assert code == 2 and all(fault in err for fault in faults) and PEOPLE[0] not in err
+    code, _, err = flfed("data", "new", "own.csv", "c.csv", "--target", "died", "--group", "who_", "--time", "when")
+    assert code == 2 and "target: no column 'died' at 'c': add it" in err
+    code, _, err = flfed("data", "new", "c.csv", "d.csv", "d.csv", "--target", "died")
+    assert code == 2 and err.count("table 'd' has the columns 'age' and 'Age'") == 2

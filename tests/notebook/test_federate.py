@@ -351,7 +351,7 @@ def test_a_column_that_one_site_lacks_is_not_known_there():
 @pytest.mark.parametrize(("option", "column"), [("target", "died"), ("group", "patient"), ("time", "admitted")])
 def test_a_site_without_a_column_that_every_site_needs_is_named(option: str, column: str):
     tables = FRAMES | {"south": FRAMES["south"].drop(columns=column)}
-    with pytest.raises(UsageError, match=f"^{option}: site 'south' has no column '{column}': add it, or leave"):
+    with pytest.raises(UsageError, match=f"^{option}: no column '{column}' at 'south': add it, or leave"):
         federate(tables, **({"target": "died", "say": lambda line: None} | {option: column}))
 
 

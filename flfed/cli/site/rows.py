@@ -10,7 +10,7 @@ import typer
 
 from flfed.cli import arguments, output
 from flfed.cli.arguments import SITE_NAME, TO
-from flfed.cli.data import NAMES, PUBLIC, SHEET, TABLE_KINDS, cd, print_reasons
+from flfed.cli.data import NAMES, PUBLIC, SHEET, SKIP, TABLE_KINDS, cd, print_reasons
 from flfed.errors import UsageError, count_in_words
 from flfed.paths import SiteFolder
 from flfed.words import counted, render, shorten, usage_error
@@ -286,6 +286,7 @@ def new_site(
     url_variable: str = typer.Option("FLFED_SITE_URL", help="Environment variable with the database's URL."),
     names: str = NAMES,
     sheet: str = SHEET,
+    skip: int | None = SKIP,
     title: str = typer.Option("", help="Institution name."),
     public: bool = PUBLIC,
     to: Path = TO,
@@ -296,7 +297,7 @@ def new_site(
     """
     from flfed.rows.proposals.matching import propose_site
 
-    source = _source(from_file, query, url_variable, names, sheet)
+    source = _source(from_file, query, url_variable, names=names, sheet=sheet, skip=skip)
     made = propose_site(name, dataset, source, title=title, open_data=public)
     written = made.write(to)
     columns = []
@@ -313,7 +314,7 @@ def new_site(
     yield f"Next: {cd(to)}flfed site check {name}"
 
 
-def _source(file: Path | None, query: str, url_variable: str, names: str, sheet: str) -> Source:
+def _source(file: Path | None, query: str, url_variable: str, **options: Any) -> Source:
     """Return the source that the options name."""
     from flfed.rows.data.sources import Sql
     from flfed.rows.proposals.own_tables import source_of
@@ -322,16 +323,17 @@ def _source(file: Path | None, query: str, url_variable: str, names: str, sheet:
         raise UsageError("give either --from FILE or --query SELECT")
     if file is None:
         return Sql(query, url_variable)
-    return source_of(file, names=names, sheet=sheet)
+    return source_of(file, **options)
 
 
 def _advice(made: SiteProposal, path: Path) -> list[str]:
     """Return the tasks that remain for a person."""
     from flfed.rows.proposals.fits import UNKNOWN
+    from flfed.rows.proposals.own_tables import skipped_note
 
     absent = [m.column for m in made.matches if m.own is None and m.column != made.target.column]
     target = made.target
-    lines = [render("commands.mapping.written", file=path)]
+    lines = [render("commands.mapping.written", file=path), *skipped_note(made.site.source, made.site.name)]
     if target.own is None:
         lines.append(render("commands.mapping.target", target=target.column, reason=target.why))
     elif not target.sure:

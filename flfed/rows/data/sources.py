@@ -25,19 +25,22 @@ from flfed.rows.data.parsing.arrow_reader import read_plain_csv
 from flfed.rows.data.parsing.cells import with_text_cells
 from flfed.rows.data.parsing.fields import with_text_names
 from flfed.rows.data.parsing.limits import Limits, Reading
-from flfed.rows.data.parsing.parquet_and_excel import parquet_batches, read_parquet, read_sheet
+from flfed.rows.data.parsing.parquet_and_excel import grid_text, parquet_batches, read_parquet, read_sheet
 from flfed.rows.data.parsing.queries import query_batches, read_query
 from flfed.rows.data.parsing.text_files import (
     BLANKS,
+    FIRST_LINES,
     NoTable,
     content_of,
     ends,
     is_packed,
     is_wide,
+    lines_above,
     lines_of,
     parts_of,
     refuse_other_kind,
     why_uneven,
+    with_empty_lines,
     without_end_sign,
     wrong_encoding,
 )
@@ -183,6 +186,8 @@ class Csv(Source):
         Example: `path="patients.csv"`.
     columns : tuple of str, optional
         Names, where the file has no header line. Example: `columns=("age", "sex")`.
+    skip : int
+        Lines above the names, or above the first row, that are not read. Example: `skip=3`.
     separator : str
         One sign between cells, or `"\s+"` for blanks. Example: `separator=";"`.
     encoding : str
@@ -200,12 +205,12 @@ class Csv(Source):
     columns: tuple[str, ...] | None = None
     separator: str = ","
     encoding: str = "utf-8-sig"
+    skip: int = 0
 
     def __post_init__(self) -> None:
         """Refuse repeated names, and separators of several signs."""
         super().__post_init__()
-        if self.columns and len(set(self.columns)) < len(self.columns):
-            raise usage_error("rows.source.repeated", path=self.path)
+        _check_names(self)
         if len(self.separator) != 1 and self.separator != BLANKS:
             raise usage_error("rows.source.separator", path=self.path, separator=self.separator, blanks=BLANKS)
 
@@ -231,6 +236,8 @@ class Csv(Source):
             return
         reading = self._while_reading(path)
         with self._refusing(path), path.open("rb") as stream:
+            for _ in range(self.skip):
+                stream.readline()
             for content in parts_of(stream, rows, header=not self.columns):
                 refuse_other_kind(content, reading)
                 yield self._parsed(content, reading, compact=self.prepare is None)
@@ -239,7 +246,8 @@ class Csv(Source):
         path = find_file(self.path, folders)
         reading = Reading(path, self.limits)
         with self._refusing(path):
-            return self._parsed(content_of(path, reading), reading, compact=compact)
+            content = with_empty_lines(content_of(path, reading), self.skip, self.encoding)
+            return self._parsed(content, reading, compact=compact)
 
     def _parsed(self, content: bytes, reading: Reading, *, compact: bool) -> pd.DataFrame:
         """Return the table of a file's bytes."""
@@ -280,7 +288,7 @@ class Csv(Source):
 
     def _plain_table(self, content: bytes, reading: Reading) -> pd.DataFrame | None:
         """Return the columns of a plain file; None where the careful reader has to examine it."""
-        table = read_plain_csv(content, self.encoding, self.separator, self.columns, reading)
+        table = read_plain_csv(content.lstrip(b"\n"), self.encoding, self.separator, self.columns, reading)
         if table is not None:
             table.attrs[UNENDED] = not ends(content, self.encoding)
         return table
@@ -363,6 +371,8 @@ class Excel(Source):
         As for `Csv`. Example: `path="patients.xlsx"`.
     sheet : str
         Its name; default: the first one. Example: `sheet="2025"`.
+    columns, skip
+        As for `Csv`. Examples: `columns=("age", "sex")`, `skip=3`.
 
     Examples
     --------
@@ -373,16 +383,44 @@ class Excel(Source):
 
     path: str
     sheet: str = ""
+    columns: tuple[str, ...] | None = None
+    skip: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse repeated names."""
+        super().__post_init__()
+        _check_names(self)
 
     def read(self, folders: Folders) -> pd.DataFrame:
         """Read the table from the first of `folders` that has the file."""
+        grid = self.grid(folders).iloc[self.skip :]
+        names = list(self.columns or ())
+        for place, cell in enumerate(() if names else grid.head(1).to_numpy().ravel()):
+            names.append(grid_text(cell) or f"Unnamed: {place}")
+        if self.columns and len(names) != grid.shape[1]:
+            raise UsageError(f"{self.path}: {render('rows.text.names', cells=grid.shape[1], names=len(names))}")
+        table = grid.iloc[0 if self.columns else 1 :].reset_index(drop=True).set_axis(names, axis=1)
+        return with_text_cells(table)
+
+    def grid(self, folders: Folders) -> pd.DataFrame:
+        """Return all cells of the sheet."""
         require_extra("openpyxl", "reading Excel", "excel")
         path = find_file(self.path, folders)
         refusal = render("rows.source.excel", path=path)
         if self.sheet:
             refusal = render("rows.source.sheet", path=path, sheet=self.sheet)
-        table = read_sheet(path, self.sheet, Reading(path, self.limits), refusal)
-        return with_text_names(with_text_cells(table))
+        return read_sheet(path, self.sheet, Reading(path, self.limits), refusal)
+
+    def lines_above(self) -> int:
+        """Return how many lines stand above the names of columns."""
+        return lines_above(self.grid(()).head(FIRST_LINES).map(grid_text).to_numpy().tolist())
+
+
+def _check_names(source: Csv | Excel) -> None:
+    if source.columns and len(set(source.columns)) < len(source.columns):
+        raise usage_error("rows.source.repeated", path=source.path)
+    if isinstance(source.skip, bool) or not isinstance(source.skip, int) or source.skip < 0:
+        raise UsageError(f"{source.path}: skip={source.skip!r} must be a number of lines, 0 or more")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import linecache
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -35,7 +35,7 @@ from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Prepare, Source
 from flfed.rows.proposals.cells import MISSING
 from flfed.rows.proposals.columns import UNLISTED
 from flfed.rows.proposals.tables import column_named, columns_by_name
-from flfed.words import render, usage_error
+from flfed.words import counted, render, usage_error
 
 PARQUET = (".parquet", ".pq")
 EXCEL = (".xlsx", ".xlsm")
@@ -176,7 +176,7 @@ def with_classes(own: OwnTable, target: str, classes: Sequence[str]) -> OwnTable
     return own.where(condition, pd.Series(True, index=own.table.index))
 
 
-def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
+def source_of(path: Path, *, names: str = "", sheet: str = "", skip: int | None = None) -> Source:
     """Return the source of a file, by its ending and its first lines.
 
     Parameters
@@ -187,6 +187,8 @@ def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
         Of the columns, with commas between, where the file has no line of names.
     sheet : str
         Of a workbook; "" for its first one.
+    skip : int, optional
+        Lines above the names; default: those that hold a title, a comment or nothing.
 
     Raises
     ------
@@ -200,16 +202,17 @@ def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
     whole = str(path.resolve())
     if path.suffix.lower() in PARQUET:
         return Parquet(whole)
-    if path.suffix.lower() in EXCEL:
-        return Excel(whole, sheet=sheet)
     columns = tuple(name.strip() for name in names.split(",")) if names else None
+    if path.suffix.lower() in EXCEL:
+        excel = Excel(whole, sheet=sheet, columns=columns, skip=skip or 0)
+        return excel if columns or skip is not None else replace(excel, skip=excel.lines_above())
     try:
-        separator, encoding = table_format(content_of(path, Reading(path, Limits())), len(columns or ()))
+        separator, encoding, skip = table_format(content_of(path, Reading(path, Limits())), len(columns or ()), skip)
     except NoTable as why:
         raise UsageError(f"{path}: {why}") from None
     except OSError as error:
         raise usage_error("rows.source.unopened", path=path, reason=error.strerror) from None
-    return Csv(whole, columns=columns, separator=separator, encoding=encoding)
+    return Csv(whole, columns=columns, separator=separator, encoding=encoding, skip=skip)
 
 
 def read_file(path: Path) -> pd.DataFrame:
@@ -239,12 +242,12 @@ def read_file(path: Path) -> pd.DataFrame:
 
 
 def read_named(source: Source) -> pd.DataFrame:
-    """Return a table with rows.
+    """Return a table whose first line holds names.
 
     Raises
     ------
     UsageError
-        If it cannot be read, or has no rows.
+        If it cannot be read, has no rows, or its names look like a row.
     TableError
         If cells of a workbook are merged, or hold formulas without a value.
     """
@@ -253,6 +256,7 @@ def read_named(source: Source) -> pd.DataFrame:
     if not len(table):
         reason = where_names_stand(table, ()).replace("sheet=", "--sheet")
         raise usage_error("proposals.sites.empty", path=path, reason=reason)
+    refuse_row(table, source, Path(path).name)
     if isinstance(source, Excel) and (error := valueless_cells(table)):
         raise error
     return table
@@ -280,9 +284,8 @@ def refuse_lines_above(
     Raises
     ------
     UsageError
-        If it has none of them, for a reason that is known; also if the names look like a row.
+        If it has none of them, for a reason that is known.
     """
-    refuse_row(table, source, title)
     own = {plain_name(name) for name in table.columns}
     if any(plain_name(word) in own for word in words):
         return
@@ -299,13 +302,17 @@ def refuse_row(table: pd.DataFrame, source: Source, title: str) -> None:
         raise usage_error("proposals.sites.row", title=title, columns=table.shape[1])
 
 
-def foreign_notes(tables: Sequence[OwnTable], words: Sequence[str]) -> list[str]:
-    """Return which rows of the tables hold no data; refuse a table whose first line holds no names."""
-    notes = []
-    for own in tables:
-        refuse_lines_above(own.table, own.source, own.title, words)
-        notes += [f"{own.title}: {row}" for row in foreign_rows(own.table)]
-    return notes
+def foreign_notes(own: OwnTable, words: Sequence[str]) -> list[str]:
+    """Return which rows of a table hold no data; refuse one whose first line holds no names."""
+    refuse_row(own.table, own.source, own.title)
+    refuse_lines_above(own.table, own.source, own.title, words)
+    return [*skipped_note(own.source, own.title), *(f"{own.title}: {row}" for row in foreign_rows(own.table))]
+
+
+def skipped_note(source: Source, title: str) -> Iterator[str]:
+    """Yield how many lines above the names of columns are skipped."""
+    if skip := getattr(source, "skip", 0):
+        yield render("proposals.sites.skipped", title=title, lines=counted(skip, "line"))
 
 
 def slug(text: str) -> str:

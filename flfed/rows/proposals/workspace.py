@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flfed.errors import FlfedError, count_in_words
+from flfed.errors import FlfedError, collected, count_in_words, raise_all
 from flfed.rows.data import site_discovery
 from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime
 from flfed.rows.data.mapping import map_table, plain_text, read_column
@@ -229,13 +229,21 @@ def new_workspace(
     UsageError
         If a column does not exist, or no site has enough rows.
     """
-    notes = foreign_notes(tables, list(filter(None, (target, by, group, time))))
-    tables = list(map(_with_plain_names, tables))
+    notes: list[str] = []
+    plain: list[OwnTable] = []
+    faults: list[FlfedError] = []
+    for own in tables:
+        with collected(faults):
+            notes += foreign_notes(own, list(filter(None, (target, by, group, time))))
+            plain.append(_with_plain_names(own))
+    raise_all(faults)
+    tables = plain
     wishes = Wishes.of(together(_by_place(tables)), keep, drop, missing)
     tables = _with_codes(tables, wishes)
-    _refuse_lacking(tables, target, "target")
-    _refuse_lacking(tables, group, "group")
-    _refuse_lacking(tables, time, "time")
+    for word, option in ((target, "target"), (group, "group"), (time, "time")):
+        with collected(faults):
+            _refuse_lacking(tables, word, option)
+    raise_all(faults)
     rare = rare_classes(_by_place(tables), target, task, wishes)
     if rare:
         tables = _without_rows(tables, rare.rows)
@@ -382,7 +390,8 @@ def _refuse_lacking(tables: Sequence[OwnTable], word: str, option: str) -> None:
     lacking = [own.title for own in tables if plain_name(word) not in map(plain_name, own.table.columns)]
     # A column of no table is refused later, with the nearest name.
     if word and 0 < len(lacking) < len(tables):
-        raise usage_error("proposals.workspace.lacking", option=option, site=lacking[0], column=word)
+        sites = ", ".join(map(repr, lacking))
+        raise usage_error("proposals.workspace.lacking", option=option, sites=sites, column=word)
 
 
 def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, share: float) -> HoldoutByTime | None:

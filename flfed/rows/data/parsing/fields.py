@@ -264,7 +264,7 @@ def where_names_stand(raw: pd.DataFrame, wanted: Sequence[str]) -> str:
     plain = {plain_name(name) for name in wanted}
     for number, row in enumerate(raw.head(ROWS_LOOKED_AT).itertuples(index=False), start=1):
         if 2 * len({plain_name(str(cell)) for cell in row} & plain) > len(plain):
-            return render("findings.names.below", lines=counted(number, "line"))
+            return render("findings.names.below", lines=counted(number, "line"), skip=number)
     if looks_like_row(raw):
         return render("findings.names.row")
     if sheets := raw.attrs.get(SHEETS):

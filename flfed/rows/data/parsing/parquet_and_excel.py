@@ -194,7 +194,7 @@ def why_no_parquet(path: Path) -> str:
 
 
 def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.DataFrame:
-    """Read a sheet of a workbook, the first one where `sheet` is "".
+    """Read all cells of a sheet of a workbook, the first one where `sheet` is "".
 
     A zip's directory declares its bytes, and no more are unpacked. Rows are counted one by one, since a cell far to the
     right and another far below would make a huge table. `refusal` is the error of a damaged file.
@@ -232,7 +232,7 @@ def _parse_sheet(file: IO[bytes], sheet: str, reading: Reading, refusal: str) ->
             source.iter_rows = lambda: _within(rows(), reading)
         with foreign_parser(refusal, *DAMAGED):
             table: pd.DataFrame = pd.read_excel(
-                workbook, sheet_name=chosen, dtype=object, keep_default_na=False, na_values=[""]
+                workbook, sheet_name=chosen, header=None, dtype=object, keep_default_na=False, na_values=[""]
             )
         if not sheet and workbook.sheet_names[1:]:
             table.attrs[SHEETS] = tuple(map(str, workbook.sheet_names[:NAMED]))
@@ -299,6 +299,12 @@ def _within(rows: Iterator[Sequence[Any]], reading: Reading) -> Iterator[Sequenc
         yield row
 
 
+def grid_text(cell: object) -> str:
+    """Return a cell of a sheet as text; "" where it has no value."""
+    text = "" if cell is None or cell != cell else str(cell)
+    return "" if text in (MERGED_CELL, UNSTORED_CELL) else text
+
+
 _WANTED = (b"mergeCell", b"<f", b":f>", b":f ")
 """Texts in the XML of a sheet with cells to mark; a namespace may precede them."""
 _RANGE = re.compile(r"[A-Z]{1,3}[1-9][0-9]{0,6}(:[A-Z]{1,3}[1-9][0-9]{0,6})?")
@@ -312,7 +318,7 @@ def _mark_valueless(table: pd.DataFrame, parts: Callable[[], Iterator[bytes]], r
     Parameters
     ----------
     table : DataFrame
-        As read, with names from the sheet's first row.
+        All cells, as read.
     parts : callable
         Yields the sheet's XML, part by part.
     refusal : str
@@ -330,8 +336,7 @@ def _mark_valueless(table: pd.DataFrame, parts: Callable[[], Iterator[bytes]], r
             first_column, first_row, last_column, last_row = range_boundaries(place)
         except ValueError:
             continue  # a damaged name
-        # The names are in row 1, so the first row of cells is row 2.
-        block = (slice(max(first_row - 2, 0), max(last_row - 1, 0)), slice(first_column - 1, last_column))
+        block = (slice(first_row - 1, last_row), slice(first_column - 1, last_column))
         cells[block] = np.where(empty[block], np.array(mark, dtype=object), cells[block])
     marked = pd.DataFrame(cells, columns=table.columns, index=table.index)
     marked.attrs = table.attrs

@@ -15,8 +15,7 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -294,15 +293,45 @@ def records_of(content: bytes, encoding: str, separator: str) -> Iterator[Record
 
 
 def first_records(content: bytes, encoding: str, separator: str) -> list[Record]:
-    """Return the cells of the first lines that are not empty."""
-    return [record for record in islice(records_of(content, encoding, separator), FIRST_LINES) if record]
+    """Return the cells of the first lines."""
+    return [*islice(records_of(content, encoding, separator), FIRST_LINES)]
 
 
-def table_format(content: bytes, cells: int) -> tuple[str, str]:
-    """Return the separator and the encoding that fit a file best.
+def with_empty_lines(content: bytes, skip: int, encoding: str) -> bytes:
+    """Return a file with empty lines in place of its first ones: later lines keep their numbers."""
+    if not skip:
+        return content
+    text = content.decode(encoding)
+    first = re.match(rf"(?:[^\r\n]*(?:\r\n|\r|\n)){{{skip}}}", text)
+    return ("\n" * skip + text[first.end() :] if first else "").encode(encoding.removesuffix("-sig"))
 
-    The separator splits each of the first lines into the same number of cells, `cells` if not 0. Blanks come last,
-    but before a sign where they align columns and give more cells.
+
+def lines_above(records: Sequence[Sequence[str]]) -> int:
+    """Return how many lines stand above the names of columns, by the cells of the first lines of a table.
+
+    At most two cells of such a line are filled, or a third of the table's, or it begins with #.
+
+    Examples
+    --------
+    >>> lines_above([["Export", "", ""], [], ["age", "sex", "died"], ["54", "m", "no"], ["61", "f", "yes"]])
+    2
+    """
+    filled = [sum(map(bool, map(str.strip, record))) for record in records]
+    width = max(filled[len(filled) // 2 :], default=0)
+    most = max(min(2, (width - 1) // 2), width // 3)
+    are_names = [
+        cells > most and (cells == width or not record[0].lstrip().startswith("#"))
+        for record, cells in zip(records, filled, strict=True)
+    ]
+    # Names have a row below them.
+    return are_names.index(True) if any(are_names[:-1]) else 0
+
+
+def table_format(content: bytes, cells: int, skip: int | None = None) -> tuple[str, str, int]:
+    """Return the separator and the encoding that fit a file best, and the lines above its names.
+
+    The separator splits each of the first lines from the names on into the same number of cells, `cells` if not 0.
+    Blanks come last, but before a sign where they align columns and give more cells.
 
     Raises
     ------
@@ -311,7 +340,13 @@ def table_format(content: bytes, cells: int) -> tuple[str, str]:
     """
     encoding = _likely_encoding(content)
     try:
-        fitting = widths_of(content, encoding, (*SEPARATORS, BLANKS))
+        skips = dict.fromkeys((*SEPARATORS, BLANKS), skip or 0)
+        fitting = widths_of(content, encoding, skips)
+        if skip is None and not cells:
+            skips = {one: lines_above(first_records(content, encoding, one)) for one in fitting or skips}
+            fitting = fitting or widths_of(content, encoding, skips)
+            # By a decimal comma, the names would be one more line above the rows.
+            fitting = {one: fitting[one] for one in fitting if skips[one] == min(skips[other] for other in fitting)}
         text = io.TextIOWrapper(io.BytesIO(content), encoding=encoding)
         aligned = all("  " in line.strip() for line in islice(text, FIRST_LINES))
     except UnicodeError:
@@ -325,7 +360,7 @@ def table_format(content: bytes, cells: int) -> tuple[str, str]:
         raise NoTable(render("rows.text.names", cells=fitting[chosen], names=cells))
     if not fitting and (why := _why_none_fits(content, encoding)):
         raise NoTable(why)
-    return chosen, encoding
+    return chosen, encoding, skips.get(chosen, 0)
 
 
 def _likely_encoding(content: bytes) -> str:
@@ -342,7 +377,7 @@ def _likeliest(fitting: dict[str, int], *, aligned: bool) -> str:
 
 def _why_none_fits(content: bytes, encoding: str) -> str:
     """Return why no separator splits all lines into as many cells; "" where a comma splits some."""
-    records = {one: first_records(content, encoding, one) for one in (*SEPARATORS, BLANKS)}
+    records = {one: [*filter(None, first_records(content, encoding, one))] for one in (*SEPARATORS, BLANKS)}
     if not all(records.values()):
         return render("rows.text.empty")
     for lines in records.values():
@@ -351,11 +386,11 @@ def _why_none_fits(content: bytes, encoding: str) -> str:
     return "" if max(map(len, records[","])) > 1 else render("rows.text.separator")
 
 
-def widths_of(content: bytes, encoding: str, separators: Sequence[str]) -> dict[str, int]:
-    """Return the separators that split every first line into as many cells, with their number."""
+def widths_of(content: bytes, encoding: str, skips: Mapping[str, int]) -> dict[str, int]:
+    """Return the separators that split every first line, from `skips` on, into as many cells, with their number."""
     width_by_separator = {}
-    for separator in separators:
-        widths = {len(record) for record in first_records(content, encoding, separator)}
+    for separator, skip in skips.items():
+        widths = {len(record) for record in first_records(content, encoding, separator)[skip:] if record}
         if len(widths) == 1 and widths != {1}:
             width_by_separator[separator] = widths.pop()
     return width_by_separator
@@ -569,15 +604,15 @@ def why_uneven(lines: Lines, content: bytes, encoding: str, separator: str) -> s
             return render("findings.lines.separator", other=other, separator=separator)
     if lines.swallowed:
         return render("findings.lines.joined")
-    if lines.longer and title_lines(content, encoding, separator):
-        return render("findings.lines.title")
+    if lines.longer and (skip := lines_above(first_records(content, encoding, separator))):
+        return render("findings.lines.title", skip=skip)
     return _around_the_table(lines, separator)
 
 
 def _other_separator(content: bytes, encoding: str, separator: str, *, blanks: bool) -> str | None:
     """Return another separator that fits the first lines, or None. Blanks are tried where `blanks` is true."""
     others = (*SEPARATORS, BLANKS) if blanks else SEPARATORS
-    return next(iter(widths_of(content, encoding, [other for other in others if other != separator])), None)
+    return next(iter(widths_of(content, encoding, {other: 0 for other in others if other != separator})), None)
 
 
 def _by_length(lines: Lines, separator: str) -> str:
@@ -621,13 +656,3 @@ def _footer(lines: Lines, separator: str) -> str:
     if lines.shorter == 1:
         return render("findings.lines.footer", number=number)
     return render("findings.lines.footers", number=number)
-
-
-def title_lines(content: bytes, encoding: str, separator: str) -> bool:
-    """Return whether a title precedes the column names.
-
-    If so, the first line is shorter than those that follow, which are alike.
-    """
-    records = first_records(content, encoding, separator)
-    widths = Counter(map(len, records[1:])).most_common(1)
-    return bool(widths) and len(records[0]) < widths[0][0] and len(records[0]) <= max(2, widths[0][0] // 3)
