@@ -113,12 +113,17 @@ def test_amounts_are_thousands_at_all_sites_and_a_word_between_them_is_counted(f
 
 def test_a_cell_far_from_all_others_is_counted_at_its_site_and_refused_by_the_check(folder: Path, flfed: Command):
     table = clinics()[["age", "died"]].assign(lab=np.random.default_rng(2).normal(5, 1, 400).round(2))
+    table["dose"] = (table["lab"] * np.where(table.index < 200, 1000, 1)).round(2)
     table.loc[7, "lab"] = 4711000
     for name, rows in (("north", table[:200]), ("south", table[200:])):
         rows.to_csv(f"{name}.csv", index=False)
     code, out, err = flfed("data", "new", "north.csv", "south.csv", "--target", "died", "--name", "labs", "--json")
     assert code == 0, err
-    assert [note.partition(" lie")[0] for note in json.loads(out)["notes"]] == ["north: fewer than 5 cells of 'lab'"]
+    cells, unit = json.loads(out)["notes"]
+    assert cells.startswith("north: fewer than 5 cells of 'lab' lie far from all others")
+    assert unit.startswith(
+        "north: the values of 'dose' are about 1,000 times those of the other sites: in another unit"
+    )
     assert datasets.load("labs").schema.columns["lab"].range == (2.0, 8.0) and "4711" not in out + err
     code, _, err = flfed("site", "check", "north")
     assert code == 2 and "column 'lab' is outside the schema's range 2 to 8 in fewer than 5 rows" in err

@@ -151,6 +151,7 @@ def test_one_wild_cell_is_missing_and_ruins_no_shared_model():
     wild = {site: table.assign(stay=3 + table["died"] + np.arange(len(table)) % 5) for site, table in FRAMES.items()}
     wild["south"].loc[3, "age"] = 1e6
     wild["west"].loc[5, "stay"] = -1e9
+    wild["east"]["lab"] /= 100
     said: list[str] = []
     found = federate(wild, target="died", rounds=10, say=said.append)
     shared, pooled = (
@@ -160,6 +161,7 @@ def test_one_wild_cell_is_missing_and_ruins_no_shared_model():
     assert pooled - shared < 0.03 and found.report["faults"] == []
     cell = "fewer than 5 cells of {!r} lie far from all others and count as 'not known' (keep reads those of a feature)"
     assert {f"check south: {cell.format('age')}", f"check west: {cell.format('stay')}"} < set(said)
+    assert any(line.startswith("check east: the values of 'lab' are about 1/100 of those") for line in said)
     left: list[str] = []
     federate(wild, target="stay", rounds=1, keep=["age"], drop=["died"], say=left.append)
     assert "fewer than 5 rows have no outcome and are left out" in left

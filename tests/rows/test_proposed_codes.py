@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from flfed.rows.data import datasets, site_discovery
+from flfed.rows.data.findings.columns import odd_units
 from flfed.rows.data.mapping import read_column
 from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.partition import cut
 from flfed.rows.proposals.cells import find_far
 from flfed.rows.proposals.columns import propose_column
 from flfed.rows.proposals.targets import propose_target
+from flfed.study.study import Study
 
 RNG = np.random.default_rng(0)
 AGES = RNG.normal(60, 12, 900).round().astype(int)
@@ -111,6 +117,32 @@ def test_a_drafted_range_comes_from_the_mass_unless_a_person_keeps_the_column():
     assert [finding.rows.tolist() for finding in findings] == [[600]] and np.isnan(read[-1])
     target = propose_target("a", cells, None, codes=())
     assert target.column.range == found.column.range and not target.sure
+
+
+def numbers_of(study: str) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the numbers of each site for each column of a shipped study."""
+    dataset = datasets.load(Study.load(study).dataset.name)
+    partition_of = Study.load(study).dataset.partition
+    sites = cut(dataset, partition_of) if partition_of else site_discovery.of_dataset(dataset.name)
+    tables = {site.name: site.inspect()[0] for site in sites}
+    for name, column in dataset.schema.columns.items():
+        if column.is_number():
+            yield {site: table[name].to_numpy(dtype=float) for site, table in tables.items()}
+
+
+def test_no_column_of_a_shipped_dataset_is_in_another_unit_at_one_site_until_one_is(heart: datasets.Dataset):
+    found = {factor: [] for factor in (1, 0.001, 0.1, 10, 1000)}
+    for study in ("heart-disease", "card-fraud", "loan-default", "preterm-birth", "wine", "diabetes", "breast-cancer"):
+        for numbers in numbers_of(study):
+            last = max(numbers)
+            for factor, powers in found.items():
+                planted = numbers | {last: numbers[last] * factor}
+                if factor == 1 or (np.unique(numbers[last]).size > 20 and np.count_nonzero(numbers[last]) > 40):
+                    powers.append(odd_units(planted).get(last, 0) if factor != 1 else odd_units(planted))
+    assert len(found[1]) > 100 and not any(found.pop(1))
+    for factor, powers in found.items():
+        share = np.mean(np.array(powers) == np.log10(factor))
+        assert len(powers) > 40 and share > 0.7, (factor, share)
 
 
 ODD = ["35000 kr", "60+", "#DIV/0!", "1e400", "\uff14\uff12\uff10\uff10\uff10"]

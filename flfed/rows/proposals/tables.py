@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import nearest
+from flfed.rows.data.findings.columns import odd_units
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import ColumnMapping, Entry, Field, has_control, plain_name
 from flfed.rows.data.schema import Column, Schema, Task
@@ -375,6 +376,13 @@ def together(tables: TablesByName) -> dict[str, pd.Series]:
         cells = [own.get(plain, empty.reindex(range(len(of)))) for own, of in zip(parts, tables.values(), strict=True)]
         columns[name] = pd.concat(cells, ignore_index=True) if cells[1:] else cells[0]
     return columns
+
+
+def notes_on_units(name: str, numbers: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Yield which sites seem to have a column in another unit than the others, by its numbers [rows] at each site."""
+    for site, power in odd_units(numbers).items():
+        times = f"{10**power:,} times" if power > 0 else f"1/{10**-power:,} of"
+        yield render("proposals.workspace.unit", site=site, column=name, times=times)
 
 
 def rare_classes(tables: TablesByName, target: str, task: Task | None, wishes: Wishes) -> RareClasses | None:

@@ -41,6 +41,7 @@ from flfed.rows.proposals.tables import (
     Wishes,
     check_alike,
     column_named,
+    notes_on_units,
     propose_schema,
     rare_classes,
     refuse_names,
@@ -272,41 +273,41 @@ def new_workspace(
     policy = Policy(disclosure="open", resplit=not time) if open_data else Policy()
     sites = tuple(_sites(dict(zip(names, parts, strict=True)), proposal, policy, cut_at, holdout, salted=salted))
     made = Workspace(proposal, sites, title, left_out, rare_rows, (*notes, *_absent_columns(sites)))
-    return _without_far_cells(made, parts)
+    return _examine_numbers(made, parts)
 
 
-def _without_far_cells(made: Workspace, parts: Sequence[OwnTable]) -> Workspace:
-    """Return a dataset with counts of the numbers outside of the drafted ranges.
+def _examine_numbers(made: Workspace, parts: Sequence[OwnTable]) -> Workspace:
+    """Return a dataset with notes on numbers outside of the drafted ranges, and on columns in one site's own unit.
 
-    They are missing in a data frame. Those of a file stay, and the check of its site refuses them.
+    Such numbers are missing in a data frame. Those of a file stay, and the check of its site refuses them.
     """
     proposal = made.proposal
     schema = proposal.schema
-    doubtful = [name for name, one in proposal.columns.items() if not one.sure]
-    doubtful += [schema.target] * (not proposal.target.sure)
     sites = list(made.sites)
     notes = list(made.notes)
     outcomes = 0
-    for place, (site, part) in enumerate(zip(made.sites, parts, strict=True)):
-        table = part.table
-        for name in doubtful:
-            column = schema.columns.get(name)
+    for name in [name for name, column in schema.columns.items() if column.is_number()]:
+        numbers_by_site = {}
+        for place, (site, part) in enumerate(zip(made.sites, parts, strict=True)):
             entry = site.mapping.get(name, name)
             field = Field(entry) if isinstance(entry, str) else entry
-            if field is None or column is None or not column.is_number():
+            if field is None:
                 continue
-            far = np.zeros(len(table), dtype=bool)
-            for finding in read_column(table[field.column], name, column, field)[1]:
+            cells = part.table[field.column]
+            numbers_by_site[site.name], findings = read_column(cells, name, schema.columns[name], field)
+            far = np.zeros(len(cells), dtype=bool)
+            for finding in findings:
                 far[finding.rows] |= finding.rule.startswith("is outside")
             if not far.any():
                 continue
-            framed = isinstance(site.source, Frame)
+            framed = isinstance(sites[place].source, Frame)
             words = {"site": site.name, "cells": count_in_words(int(far.sum())), "column": name}
             notes.append(render(f"proposals.workspace.far-{'frame' if framed else 'file'}", **words))
             if framed:
-                table = table.assign(**{field.column: table[field.column].mask(far)})
+                table = sites[place].source.read(()).assign(**{field.column: cells.mask(far)})
                 sites[place] = replace(site, source=Frame(table))
                 outcomes += int(far.sum()) * (name == schema.target)
+        notes += notes_on_units(name, numbers_by_site)
     if outcomes:
         target = replace(proposal.target, unlabelled=proposal.target.unlabelled + outcomes)
         proposal = replace(proposal, target=target, schema=schema.model_copy(update={"unlabelled": "leave-out"}))

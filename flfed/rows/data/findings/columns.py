@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import product
@@ -438,6 +438,48 @@ def unit_change(numbers: pd.Series) -> UnitChange | None:
         return None
     change = UnitChange(int(rows[cut]) + 1, len(values) - int(rows[cut]), math.exp(shift))
     return change if _is_change(change, values[rows], before, after, shift) else None
+
+
+NEAR = 0.2
+"""Largest distance of two sites' ratio from a power of ten, in decimal logarithms."""
+SIMILAR = 0.4
+"""As `ALIKE`, of two sites: their people differ."""
+
+
+def odd_units(sites: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Return the sites whose numbers are 10, 100, 1,000 … times those of the others, or a part, as a power of ten.
+
+    The median of the others' medians decides. The values must be alike but for that factor.
+
+    Parameters
+    ----------
+    sites : mapping of site to float array [rows]
+        Of one column. Missing values and 0 are not looked at.
+
+    Examples
+    --------
+    >>> levels = np.random.default_rng(0).lognormal(3, 0.5, 400)
+    >>> odd_units({"a": levels[:100], "b": levels[100:200], "c": levels[200:] / 100})
+    {'c': -2}
+    """
+    own = {site: numbers[np.isfinite(numbers) & (numbers != 0)] for site, numbers in sites.items()}
+    own = {site: numbers for site, numbers in own.items() if len(numbers) >= FEWEST}
+    medians = {site: float(np.median(numbers)) for site, numbers in own.items()}
+    powers = {}
+    for site, numbers in own.items():
+        others = [other for other in own if other != site]
+        usual = np.quantile([medians[other] for other in others], 0.5, method="inverted_cdf") if others else 0.0
+        if medians[site] * usual <= 0:
+            continue
+        ratio = math.log10(medians[site] / usual)
+        power = round(ratio)
+        if not power or abs(ratio - power) > NEAR:
+            continue
+        rest = np.concatenate([own[other] for other in others])
+        if _distance(numbers, rest) >= APART and _distance(numbers / 10.0**power, rest) <= SIMILAR:
+            powers[site] = power
+    # Either of two sites may be the one.
+    return {site: power for site, power in powers.items() if len(own) > 2 or power > 0}
 
 
 def _is_change(change: UnitChange, values: np.ndarray, before: np.ndarray, after: np.ndarray, shift: float) -> bool:
