@@ -84,6 +84,7 @@ SITE_NAME = typer.Argument(..., help="Site name.", autocompletion=complete_sites
 JOINED_SITE = typer.Argument(metavar="NAME", help="Site name.")
 """A site whose package need not be here, so that its name is not completed."""
 TO = typer.Option(Path(), "--output", help="Target folder.")
+ALLOW_UNMATCHED = typer.Option(False, "--allow-unmatched", help="Go on where few of the list are in the table.")
 JOBS = typer.Option(
     None,
     "--jobs",

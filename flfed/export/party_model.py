@@ -17,10 +17,11 @@ import pandas as pd
 
 from flfed.export.model_folder import SharedModel
 from flfed.export.predict import mapped_rows, read_site, read_table
+from flfed.rows.data.findings.oddities import written_as
 from flfed.rows.features.encode import input_names
 from flfed.rows.party import bounded_inputs, predictions
 from flfed.spreadsheet import csv_text
-from flfed.words import usage_error
+from flfed.words import render, usage_error
 
 SCORES = ("identifier", "score", "party", "run")
 """Columns of a file of partial scores."""
@@ -80,6 +81,8 @@ class JoinedPredictions:
     values : float64 array [rows]
     only_here, only_there : int
         People of the label party's table alone, and of another party's file alone; they get no prediction.
+    forms : str
+        How identifiers are written on both sides, where fewer than half are on both; else "".
     """
 
     header: str
@@ -87,6 +90,7 @@ class JoinedPredictions:
     values: np.ndarray
     only_here: int
     only_there: int
+    forms: str = ""
 
     def as_csv(self) -> str:
         """Return the rows as CSV."""
@@ -137,6 +141,7 @@ def joined_predictions(model: SharedModel, own: PartyScores, others: Sequence[Pa
     everyone = pd.concat(tables, axis=1)
     common = everyone.loc[list(own.identifiers)].dropna()
     total = common.sum(axis=1).to_numpy()
+    here, there = written_as(own.identifiers), written_as(others[0].identifiers)
     task = model.schema.task
     header = "prediction" if task == "regression" else "probability"
     return JoinedPredictions(
@@ -145,4 +150,5 @@ def joined_predictions(model: SharedModel, own: PartyScores, others: Sequence[Pa
         values=predictions(total, task, model.layout, model.encoder),
         only_here=len(own.identifiers) - len(common),
         only_there=len(everyone) - len(own.identifiers),
+        forms=render("export.party.forms", here=here, there=there) if 2 * len(common) < min(map(len, tables)) else "",
     )

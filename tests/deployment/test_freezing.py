@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from flfed.cli.site.rows import refresh_rows, snapshot_rows
 from flfed.deployment.site_state.approval import Approval, approve, withdraw
-from flfed.deployment.site_state.freeze import Difference, freeze_first, list_changed, refresh
+from flfed.deployment.site_state.freeze import Difference, describe_frozen, freeze_first, list_changed, refresh
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import SiteFolder
 from flfed.rows.data import datasets
@@ -123,7 +123,7 @@ def test_a_list_that_changed_shows_until_the_rows_are_frozen_again_also_where_no
     assert not list_changed(folder, first)
     out(folder, "person\nnobody\n")
     assert list_changed(folder, first)
-    found = refresh(folder, site)
+    found = refresh(folder, site, allow_unmatched=True)
     assert (found.difference, found.changes) == (Difference(0, 0, 60), True)
     second = found.write()
     assert (second.sha256, list_changed(folder, second)) == (first.sha256, False)
@@ -131,6 +131,32 @@ def test_a_list_that_changed_shows_until_the_rows_are_frozen_again_also_where_no
     assert not list_changed(folder, second)
     out(folder, "person\nnobody\nP0-0003\n")
     assert list_changed(folder, second)
+
+
+@pytest.mark.parametrize(("form", "more"), [("p0-{:04}", 10), ("P0-{}", 10), ("P0 - {:04}", 10), ("Q0-{}", 0)])
+def test_a_list_in_another_spelling_is_refused_with_both_forms_and_no_identifier(folder, site, form, more):
+    out(folder, "\n".join(["person", *map(form.format, range(3, 13))]))
+    with pytest.raises(UsageError) as caught:
+        freeze_first(folder, site)
+    said = str(caught.value)
+    assert "of 10 identifiers on the list of people, 0 are in column 'person'" in said
+    assert "the table has 1 capital letter + 1 digit + '-' + 4 digits with leading zeros." in said
+    assert f"Without case, blanks and leading zeros, {more} more would be found." in said
+    assert "P0" not in said and "03" not in said and not folder.frozen.exists()
+
+
+def test_what_a_person_allowed_of_a_list_holds_for_that_list_while_as_many_are_found(folder, site):
+    out(folder, "person\nnobody\nnowhere\nP0-0003\n")
+    with pytest.raises(UsageError, match="of 3 identifiers on the list of people, 1 are in"):
+        freeze_first(folder, site)
+    assert freeze_first(folder, site, allow_unmatched=True).excluded == Exclusion(3, 1, 1)
+    assert refresh(folder, with_table(site, site.source.table[:50])).difference == Difference(0, 10, 49)
+    with pytest.raises(UsageError, match="of 3 identifiers on the list of people, 0 are in"):
+        refresh(folder, with_table(site, site.source.table[4:]))
+    # More than half are found, and another one is in the table in another spelling.
+    out(folder, "person\nP0-0003\nP0-0004\nP0-5\n")
+    with pytest.raises(UsageError, match="leading zeros, 1 more would be found"):
+        refresh(folder, site)
 
 
 def test_only_standing_approvals_of_this_dataset_are_voided(folder, site, small_study):
@@ -216,6 +242,20 @@ def test_freeze_says_counts_only(command, folder):
     assert "P0-0003" not in said.output
     again = command("snapshot", FOLDER)
     assert isinstance(again.exception, UsageError)
+
+
+def test_a_list_where_none_is_read_is_named_and_a_doubtful_one_needs_a_word(command, folder):
+    out(folder, "person\nnobody\n")
+    for stray in (folder.root / "excluded.csv", folder.gate / "excluded-other.csv", folder.gate / "Excluded.csv"):
+        stray.write_text("person\nP0-0003\n")
+        refused = command("snapshot", FOLDER)
+        assert isinstance(refused.exception, UsageError)
+        assert f"WARNING, {stray} is not read" in refused.stderr and str(folder.excluded) in refused.stderr
+        stray.unlink()
+    written = command("snapshot", FOLDER, "--allow-unmatched")
+    assert (written.exit_code, "is not read" in written.stderr) == (0, False)
+    (facts,) = describe_frozen(folder, sites_site())
+    assert facts["excluded"] == {"listed": 1, "matched": 0, "rows": "0"}
 
 
 def test_freeze_gives_a_program_the_facts(command, folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -41,7 +42,9 @@ def test_a_site_names_the_runs_that_had_someones_rows_and_no_others(small_sites:
         assert (part in found.parts, found.parts.get(part, 1)) == (part in found.parts, 1)
         assert ("holdout" in found.parts) == (part == "holdout")
     assert len(everybody) >= 100
-    assert lineage(site, people("nobody-here")) == []
+    with pytest.raises(UsageError, match="of 1 identifier on the list of people, 0 are in column .person."):
+        lineage(site, people("nobody-here"))
+    assert lineage(site, replace(people("nobody-here"), least=0)) == []
     # Whoever came later was in no run, though a row of theirs is in the table now.
     raw = site.source.read(())
     later = Site(**{**vars(site), "source": Frame(pd.concat([raw, raw.iloc[:1].assign(person="new", x1=1.25)]))})

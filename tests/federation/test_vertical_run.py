@@ -310,6 +310,9 @@ def test_predictions_in_two_steps_are_those_of_the_run(scene, tmp_path: Path):
     bank, service = (party_scores(models[name], files[name]) for name in here.names)
     joined = joined_predictions(models["bank"], bank, [service])
     assert (len(joined.identifiers), joined.only_here, joined.only_there) == (50, PEOPLE - 50, 0)
+    other = replace(service, identifiers=tuple(f"#{person}" for person in service.identifiers))
+    forms = joined_predictions(models["bank"], bank, [other]).forms
+    assert joined.forms == "" and "'#' + " in forms and service.identifiers[0] not in forms
     scores = dict(zip(service.identifiers, service.scores, strict=True))
     total = [bank.scores[place] + scores[person] for place, person in enumerate(bank.identifiers) if person in scores]
     np.testing.assert_allclose(joined.values, 1 / (1 + np.exp(-np.array(total))), atol=1e-9)

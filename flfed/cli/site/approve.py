@@ -11,7 +11,7 @@ import click
 import typer
 
 from flfed.cli import output
-from flfed.cli.arguments import SITE_NAME
+from flfed.cli.arguments import ALLOW_UNMATCHED, SITE_NAME
 from flfed.cli.site.rows import opened
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder, joined_sites
@@ -55,6 +55,7 @@ def approve_study(
         max=MOST_ADDED,
         help="Release figures over test rows of the dataset for N more models.",
     ),
+    allow_unmatched: bool = ALLOW_UNMATCHED,
     by: str = BY,
     every: bool = typer.Option(False, "--all", help="Show every detail after the ten lines."),
     yes: bool = typer.Option(False, "--yes", help="Approve without asking."),
@@ -117,7 +118,7 @@ def approve_study(
             keep_start(folder, loaded_study, source)
         if compared:
             add_comparisons(folder, loaded_study, compared, by=_who(by))
-        decided = _approved(folder, proposal, _who(by))
+        decided = _approved(folder, proposal, _who(by), allow_unmatched)
     elif decision == "refuse":
         decided = write_refusal(folder, loaded_study, by=_who(by))
     else:
@@ -234,6 +235,8 @@ def _print_frozen(status: dict[str, Any]) -> None:
         facts = {"dataset": one["dataset"], "left": one["remaining"], "most": one["most"]}
         typer.echo(render("budget.comparisons.left", **facts, reveals=reveals))
     for one in status["snapshots"]:
+        if gone := one["excluded"]:
+            typer.echo(render("site_app.status.excluded", dataset=one["dataset"], **gone))
         # The number is text, since a small one is suppressed.
         if one["withheld"] != "0":
             typer.echo(render("site_app.status.resting", dataset=one["dataset"], people=one["withheld"]))
@@ -287,7 +290,7 @@ def _check_rows(folder: SiteFolder, proposal: Proposal) -> None:
         raise usage_error("commands.decision.unfit", site=site.name, reason=refused, dataset=site.dataset)
 
 
-def _approved(folder: SiteFolder, proposal: Proposal, by: str) -> Approval:
+def _approved(folder: SiteFolder, proposal: Proposal, by: str, allow_unmatched: bool) -> Approval:
     from flfed.deployment.site_state.approval import approve
     from flfed.deployment.site_state.freeze import freeze_first, list_changed
     from flfed.deployment.site_state.trusted_files import coordinator_of
@@ -297,7 +300,7 @@ def _approved(folder: SiteFolder, proposal: Proposal, by: str) -> Approval:
     serving = proposal.serving
     # An approval names the hash of a snapshot.
     earlier_facts = snapshot.read_facts(serving, folder.frozen)
-    facts = earlier_facts or freeze_first(folder, serving)
+    facts = earlier_facts or freeze_first(folder, serving, allow_unmatched=allow_unmatched)
     if earlier_facts is None and facts.excluded is not None:
         typer.echo(render("commands.decision.excluded", **vars(facts.excluded)), err=True)
     # A person who opted out meanwhile must not be in rows that are approved.

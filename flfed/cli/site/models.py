@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import typer
 
 from flfed.cli import output
-from flfed.cli.arguments import SITE_NAME
+from flfed.cli.arguments import ALLOW_UNMATCHED, SITE_NAME
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder
 from flfed.records.statistics import verdict
@@ -94,6 +95,7 @@ def list_models(
     people: Path = typer.Option(
         ..., "--people", metavar="FILE", help="Private file like excluded.csv: a column's name, an identifier a line."
     ),
+    allow_unmatched: bool = ALLOW_UNMATCHED,
 ) -> output.Shown:
     """List the runs that used rows of these people, by keyed hashes that the site stores.
 
@@ -104,6 +106,7 @@ def list_models(
     from flfed.rows.snapshots.opt_outs import Excluded
 
     wanted = Excluded.read(people)
+    wanted = replace(wanted, least=0) if allow_unmatched else wanted
     site = sites.load(name)
     model_runs = lineage(site, wanted)
     others = unlisted(site)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flfed.cli import arguments, output
-from flfed.cli.arguments import SITE_NAME, TO
+from flfed.cli.arguments import ALLOW_UNMATCHED, SITE_NAME, TO
 from flfed.cli.data import NAMES, PUBLIC, SHEET, SKIP, TABLE_KINDS, cd, print_reasons
 from flfed.errors import UsageError, count_in_words
 from flfed.paths import SiteFolder
@@ -30,11 +30,15 @@ SETTING_UP = "Setting up"
 
 
 def opened(name: str) -> tuple[Site, SiteFolder]:
-    """Return a site with its folder."""
+    """Return a site with its folder, and warn of lists of opt-outs that nothing reads."""
+    from flfed.deployment.site_state.freeze import unread_lists
     from flfed.rows.data import site_discovery
 
     site = site_discovery.load(name)
-    return site, SiteFolder(site.name)
+    folder = SiteFolder(site.name)
+    for path in unread_lists(folder, site):
+        typer.echo(render("commands.snapshot.unread", file=path, read=folder.excluded, site=site.name), err=True)
+    return site, folder
 
 
 @app.command("list", rich_help_panel=EVERY_DAY)
@@ -159,16 +163,18 @@ def _last_words(checked: Checked, features: str, sample: str) -> str:
 
 
 @output.with_json
-def snapshot_rows(name: str = SITE_NAME, dataset: str = DATASET) -> output.Shown:
+def snapshot_rows(
+    name: str = SITE_NAME, dataset: str = DATASET, allow_unmatched: bool = ALLOW_UNMATCHED
+) -> output.Shown:
     """Write a snapshot of the site's rows, mapped and checked, which its gate then serves.
 
     Rows of people who opted out (excluded.csv) are left out.
     """
-    from flfed.deployment.site_state.freeze import freeze_first
+    from flfed.deployment.site_state.freeze import excluded_facts, freeze_first
 
     site, folder = opened(name)
-    frozen = freeze_first(folder, site.serving(dataset or site.dataset))
-    gone = _excluded(frozen)
+    frozen = freeze_first(folder, site.serving(dataset or site.dataset), allow_unmatched=allow_unmatched)
+    gone = excluded_facts(frozen)
     resting = _resting(frozen.resting)
     shown = {"site": frozen.site, "dataset": frozen.dataset, "rows": frozen.rows, "at": frozen.at}
     shown |= {"rows-sha256": frozen.sha256, "schema-sha256": frozen.schema_sha256}
@@ -183,6 +189,7 @@ def snapshot_rows(name: str = SITE_NAME, dataset: str = DATASET) -> output.Shown
 def refresh_rows(
     name: str = SITE_NAME,
     dataset: str = DATASET,
+    allow_unmatched: bool = ALLOW_UNMATCHED,
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
     as_json: bool = output.JSON,
 ) -> None:
@@ -191,10 +198,10 @@ def refresh_rows(
     If nearly all rows differ while the number of people is about the same, a warning says that sums can no longer be
     compared with earlier ones. With --json there is no question, and --yes is needed.
     """
-    from flfed.deployment.site_state.freeze import refresh
+    from flfed.deployment.site_state.freeze import excluded_facts, refresh
 
     site, folder = opened(name)
-    difference = refresh(folder, site.serving(dataset or site.dataset))
+    difference = refresh(folder, site.serving(dataset or site.dataset), allow_unmatched=allow_unmatched)
     if not as_json:
         _say_difference(difference)
     # With --json there is no question: only --yes writes.
@@ -203,7 +210,7 @@ def refresh_rows(
     if as_json:
         output.print_json(_refreshed(difference, frozen))
     elif frozen is not None:
-        _say_excluded(_excluded(frozen))
+        _say_excluded(excluded_facts(frozen))
         typer.echo(render("commands.snapshot.rewritten", **vars(frozen)) + frozen.of_sample)
     elif difference.changes:
         typer.echo(render("commands.snapshot.unwritten", site=site.name))
@@ -251,12 +258,6 @@ def _warn_of_drift(refresh: Refresh) -> None:
     group = refresh.prepared.schema.group
     changed = f"identifiers in column {group!r}" if group else "rows"
     typer.echo(render("commands.snapshot.drift", changed=changed), err=True)
-
-
-def _excluded(frozen: Any) -> dict[str, Any] | None:
-    """Return the counts of people who opted out, of those with rows, and of their rows."""
-    gone = frozen.excluded
-    return gone and {"listed": gone.listed, "matched": gone.found, "rows": count_in_words(gone.rows)}
 
 
 def _say_excluded(gone: dict[str, Any] | None) -> None:

@@ -137,6 +137,8 @@ def _describe_rows(proposal: Proposal, facts: SiteFacts) -> str:
         made = f" {function.__qualname__} of this site's package makes them of its table." if function else ""
         return render("approval.line.no-rows") + made
     rows = render("approval.line.rows", rows=facts.rows.rows, at=facts.rows.at[:16].replace("T", " "))
+    if gone := facts.rows.excluded:
+        rows += " " + render("commands.decision.excluded", **vars(gone))
     return rows + describe_code(proposal.serving, facts.rows)
 
 

@@ -5,8 +5,9 @@ Rows are frozen again only after a person has seen the changes.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,16 @@ def excluded_of(folder: SiteFolder, dataset: str) -> Excluded | None:
     return Excluded.read(path) if _is_there(path) else None
 
 
+def unread_lists(folder: SiteFolder, site: Site) -> list[Path]:
+    """Return lists of people who opted out that nothing reads: in another folder, or under another name."""
+    read = {folder.excluded.name, *(f"{folder.excluded.stem}-{dataset}.csv" for dataset in site.datasets)}
+    places = {folder.gate, folder.root, folder.network, folder.root.parent.parent, Path()}
+    if site.folder is not None:
+        places |= {site.folder, site.folder.parent}
+    lists = [path for place in places if os.access(place, os.R_OK) for path in place.glob("[eE]xcluded*.[ctx]*")]
+    return sorted({path.absolute() for path in lists if path.parent != folder.gate or path.name not in read})
+
+
 def list_changed(folder: SiteFolder, frozen: Frozen) -> bool:
     """Return whether the opt-outs changed since the snapshot.
 
@@ -134,7 +145,14 @@ def describe_frozen(folder: SiteFolder, site: Site) -> list[dict[str, Any]]:
     persons = facts.resting.persons if facts.resting else 0
     rows = facts.rows if facts.sample == 1 else f"{facts.rows}, a sample of {facts.sample:g}"
     shown = {"dataset": site.dataset, "rows": rows, "at": facts.at, "sha256": facts.sha256}
-    return [{**shown, "withheld": count_in_words(persons)}]
+    return [{**shown, "withheld": count_in_words(persons), "excluded": excluded_facts(facts)}]
+
+
+def excluded_facts(frozen: Frozen) -> dict[str, Any] | None:
+    """Return the counts of people who opted out, of those with rows, and of their rows, for JSON."""
+    if (gone := frozen.excluded) is None:
+        return None
+    return {"listed": gone.listed, "matched": gone.found, "rows": count_in_words(gone.rows)}
 
 
 def _list_of(excluded: Exclusion | None) -> str:
@@ -146,7 +164,7 @@ def _is_there(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
-def freeze_first(folder: SiteFolder, site: Site) -> Frozen:
+def freeze_first(folder: SiteFolder, site: Site, *, allow_unmatched: bool = False) -> Frozen:
     """Freeze a site's rows for the first time.
 
     Rows of people who opted out are left out.
@@ -156,6 +174,8 @@ def freeze_first(folder: SiteFolder, site: Site) -> Frozen:
     folder : SiteFolder
     site : Site
         As it serves the dataset: `site.serving(dataset)`.
+    allow_unmatched : bool
+        Whether fewer than half of the list of opt-outs may be in the table.
 
     Raises
     ------
@@ -168,10 +188,10 @@ def freeze_first(folder: SiteFolder, site: Site) -> Frozen:
     if before is not None:
         raise usage_error("gate.files.frozen", site=site.name, dataset=site.dataset, at=before.at)
     folder.make()
-    return _prepared(folder, site).write(folder.frozen)
+    return _prepared(folder, site, None, allow_unmatched).write(folder.frozen)
 
 
-def refresh(folder: SiteFolder, site: Site) -> Refresh:
+def refresh(folder: SiteFolder, site: Site, *, allow_unmatched: bool = False) -> Refresh:
     """Compare a site's table with its snapshot.
 
     The table is read again; nothing is written. Return the changes by a new snapshot.
@@ -196,7 +216,7 @@ def refresh(folder: SiteFolder, site: Site) -> Refresh:
         if not (folder.frozen / site.dataset).is_dir():
             raise
         unusable = str(error)
-    prepared = _prepared(folder, site)
+    prepared = _prepared(folder, site, before, allow_unmatched)
     # Rows are compared as a multiset of texts, since a table has no key that identifies them.
     rows = Counter(row_texts(prepared.table))
     unchanged = (rows & frozen).total()
@@ -223,14 +243,22 @@ def _drifted(prepared: Prepared, rows: Difference, people: set[str]) -> bool:
     return before > 0 and min(came, went) >= DRIFTED * before
 
 
-def _prepared(folder: SiteFolder, site: Site) -> Prepared:
+def _prepared(folder: SiteFolder, site: Site, before: Frozen | None, allow_unmatched: bool) -> Prepared:
     """Return a site's present rows, without opt-outs and withheld rows.
+
+    What a person allowed for the same list holds while as many of it are in the table.
 
     Withheld rows are left out beside the opt-outs, so that released sums never differ by few people.
 
     Under `open` no row is withheld: everything is exact there, the departures too.
     """
-    present_rows = Prepared.of(site, excluded_of(folder, site.dataset))
+    excluded = excluded_of(folder, site.dataset)
+    last = before and before.excluded
+    if excluded is not None and allow_unmatched:
+        excluded = replace(excluded, least=0)
+    elif excluded is not None and last and last.allowed and last.sha256 == excluded.sha256():
+        excluded = replace(excluded, least=last.found)
+    present_rows = Prepared.of(site, excluded)
     if site.policy.is_open:
         return present_rows
     # New sums can be compared only with sets whose sums left: without any, nothing is withheld.

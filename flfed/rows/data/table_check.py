@@ -15,7 +15,7 @@ import pandas as pd
 
 from flfed.errors import count_in_words
 from flfed.paths import write_private
-from flfed.rows.data.findings.oddities import EMPTY, foreign_rows, missing_cells, oddities, spelling
+from flfed.rows.data.findings.oddities import EMPTY, foreign_rows, missing_cells, oddities, spelling, written_as
 from flfed.rows.data.holdout import Holdout, SortedRows
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.origin import as_rows
@@ -242,7 +242,8 @@ def _column_line(
     if name == schema.group:
         sizes = table[name].value_counts()
         largest = count_in_words(int(sizes.iloc[:1].sum()))
-        parts.append(render("findings.check.groups", groups=count_in_words(len(sizes)), largest=largest))
+        facts = {"groups": count_in_words(len(sizes)), "largest": largest, "form": written_as(map(str, sizes.index))}
+        parts.append(render("findings.check.groups", **facts))
     parts.append(render("findings.check.missing", missing=count_in_words(missing), rows=len(table)))
     if missing and name == schema.target:
         parts.append(render("findings.check.unlabelled"))

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,14 +17,18 @@ from pydantic import ConfigDict
 from flfed.errors import UsageError
 from flfed.files import read_private
 from flfed.rows.data import datasets
+from flfed.rows.data.findings.oddities import written_as
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.origin import as_rows
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame, Source
-from flfed.words import usage_error
+from flfed.words import counted, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LEAST_EXPECTED = 10
+"""Half of the people whom a sample should have, at least, where few of them make a list doubtful."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Exclusion:
         Removed rows.
     sha256 : str
         Of the list, so that a change of it is noticed.
+    allowed : bool
+        Whether the list is doubtful, as `Excluded.least` says, and a person allowed it.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -45,6 +52,7 @@ class Exclusion:
     found: int
     rows: int
     sha256: str = field(default="", compare=False)
+    allowed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -69,10 +77,14 @@ class Excluded:
         A column of the site's own table, under its own name.
     identifiers : frozenset of str
         As `plain_text` reads a cell: "7", 7 and 7.0 are one, "007" is another.
+    least : int, optional
+        Fewest that must be in the table of a list that a person allowed. By default a list is refused where fewer than
+        half are, or where more would be in another spelling: it would exclude too few.
     """
 
     column: str = field(repr=False)
     identifiers: frozenset[str] = field(repr=False)
+    least: int | None = None
 
     @classmethod
     def read(cls, path: Path) -> Excluded:
@@ -110,16 +122,13 @@ class Excluded:
         Raises
         ------
         UsageError
-            If the site's own table does not have the column once, or is not read from its source.
+            If the site's own table does not have the column once, is not read from its source, or the list is doubtful.
         """
         # A package with code of its own would bypass the removal.
         if type(site).inspect is not Site.inspect:
             raise usage_error("rows.optout.code", site=site.name)
-        table, out = self._find_rows(site)
-        left = _rows_of(site.source, table, ~out)
-        people = plain_text(table[self.column][out]).nunique()
-        counted = Exclusion(len(self.identifiers), int(people), int(out.sum()), self.sha256())
-        return replace(site, source=left), counted
+        table, out, counts = self._find_rows(site)
+        return replace(site, source=_rows_of(site.source, table, ~out)), counts
 
     def only(self, site: Site) -> Site:
         """Return the site with these people's rows alone.
@@ -127,16 +136,17 @@ class Excluded:
         Raises
         ------
         UsageError
-            If the site's own table does not have the column once, or is not read from its source.
+            As `applied`.
         """
         if type(site).inspect is not Site.inspect:
             raise usage_error("rows.optout.single", site=site.name, dataset=site.dataset)
         # Of a table of which a sample is used no more is in memory.
         site = site if site.source.prepare is not None else as_rows(site)
-        return replace(site, source=_rows_of(site.source, *self._find_rows(site)))
+        table, theirs, _ = self._find_rows(site)
+        return replace(site, source=_rows_of(site.source, table, theirs))
 
-    def _find_rows(self, site: Site) -> tuple[pd.DataFrame, np.ndarray]:
-        """Return a site's table and a mask of these people's rows [rows]."""
+    def _find_rows(self, site: Site) -> tuple[pd.DataFrame, np.ndarray, Exclusion]:
+        """Return a site's table, a mask of these people's rows [rows], and their counts."""
         if site.source.prepare is not None and not datasets.load(site.dataset).schema.group:
             # Which rows are whose is not known after it.
             raise UsageError(
@@ -147,12 +157,31 @@ class Excluded:
         if (table.columns == self.column).sum() != 1:
             # The line is not quoted: if the name was forgotten, it is a person's identifier.
             raise usage_error("rows.optout.column", site=site.name, dataset=site.dataset)
-        return table, self._theirs(table[self.column])
-
-    def _theirs(self, cells: pd.Series) -> np.ndarray:
-        return plain_text(cells).isin(self.identifiers).to_numpy(dtype=bool)
+        own = plain_text(table[self.column])
+        theirs = own.isin(self.identifiers).to_numpy(dtype=bool)
+        found, listed = own[theirs].unique(), len(self.identifiers)
+        missing = self.identifiers.difference(found)
+        # Of a whole list nothing more is looked for: the table may be long.
+        known = list(map(str, own.dropna().unique())) if missing else []
+        more = len(set(map(_plain, missing)) & set(map(_plain, known)))
+        # Of a sample few are expected, and by chance none of a short list.
+        half = site.source.sample * listed / 2
+        is_few = len(found) < half and (site.source.sample == 1 or half >= LEAST_EXPECTED)
+        if (is_few or more) and (self.least is None or len(found) < self.least):
+            raise usage_error(
+                "rows.optout.unmatched", listed=counted(listed, "identifier"), found=len(found), column=self.column,
+                site=site.name, dataset=site.dataset, more=more, list=written_as(self.identifiers),
+                table=written_as(known),
+            )  # fmt: skip
+        rows = int(theirs.sum())
+        return table, theirs, Exclusion(listed, len(found), rows, self.sha256(), allowed=is_few or more > 0)
 
 
 def _rows_of(source: Source, table: pd.DataFrame, selection: np.ndarray) -> Frame:
     """Return some rows of a source's table."""
     return source.in_memory(table[selection].reset_index(drop=True))
+
+
+def _plain(text: str) -> str:
+    """Return an identifier without case, blanks and leading zeros."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", "".join(text.casefold().split()))

@@ -100,6 +100,8 @@ def frozen(name: str, facts: Facts) -> None:
         for one in facts["snapshots"]
     ])  # fmt: skip
     for one in facts["snapshots"]:
+        if gone := one["excluded"]:
+            st.caption(escape(render("site_app.status.excluded", dataset=one["dataset"], **gone)))
         # The number is text, as a small one is suppressed.
         if one["withheld"] != "0":
             st.caption(escape(render("site_app.status.resting", dataset=one["dataset"], people=one["withheld"])))

@@ -36,7 +36,7 @@ from flfed.rows.data.parsing.fields import ColumnMapping, alike, own_name, plain
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.sources import UNENDED
 from flfed.summaries.summary import BINS
-from flfed.words import render
+from flfed.words import counted, render
 
 EMPTY = "is empty"
 
@@ -290,6 +290,34 @@ def _without_zeros(sizes: pd.Series) -> int:
         if len(shorter) >= LEAST:
             lost.update(shorter)
     return int(digits[list(lost)].sum())
+
+
+_RUN = re.compile(r"\d+|[^\W\d_]+|\s+|[\W_]")
+MOST_RUNS = 8
+"""Longest form that is described: a hash has many runs of digits and letters."""
+
+
+def written_as(identifiers: Iterable[str]) -> str:
+    """Return the three most frequent forms of some identifiers, without any of their digits and letters.
+
+    Examples
+    --------
+    >>> written_as(["00071", "00342", "10342"]), written_as(["P 7", "P 8"])
+    ('5 digits with leading zeros or 5 digits', '1 capital letter + blank + 1 digit')
+    """
+    forms = Counter[str]()
+    for text in identifiers:
+        runs = _RUN.findall(text)
+        forms[" + ".join(map(_form, runs)) if len(runs) <= MOST_RUNS else counted(len(text), "sign")] += 1
+    return " or ".join(form for form, _ in forms.most_common(3)) or "no identifier"
+
+
+def _form(run: str) -> str:
+    if run.isdecimal():
+        return counted(len(run), "digit") + " with leading zeros" * (len(run) > 1 and run[0] == "0")
+    if run.isalpha():
+        return counted(len(run), "capital letter" if run.isupper() else "letter")
+    return "blank" if run.isspace() else repr(run)
 
 
 TIMES = 3
