@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from flfed.rows.data.parsing.arrow_reader import (
     texts_of,
 )
 from flfed.rows.data.parsing.cells import (
+    EXACT,
     NO_IDENTIFIER,
     VALUELESS,
     Broken,
@@ -29,6 +31,7 @@ from flfed.rows.data.parsing.cells import (
     read_marks,
     spoiled,
     table_of,
+    unquoted,
 )
 from flfed.rows.data.parsing.fields import (
     ABSENT,
@@ -59,6 +62,9 @@ PIECE = 2**16
 CELLS_AT_ONCE = 2**20
 """Numbers read in one piece: a small table at once, a large one column by column."""
 NO_OUTCOME = "has no value (rows without an outcome cannot be used)"
+EXACT_SINGLE = 2.0**24
+"""From here on single precision rounds whole numbers."""
+ROUNDED = "has whole numbers that floating point rounded (have the source give them whole, or as text)"
 NOT_NUMBERS = "is yes or no where a number is meant"
 _TRUE = {"1", "true", "yes"}
 _FALSE = {"0", "false", "no"}
@@ -91,7 +97,7 @@ def _distinct(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
     if cells.dtype.kind == "f" and getattr(cells.dtype, "itemsize", 8) < 8:
         # As the shortest decimal that gives the float32: 0.1, not 0.10000000149011612.
         single = cells.to_numpy(dtype=np.float32, na_value=np.nan)
-        return np.arange(len(single)), [None if np.isnan(value) else str(value) for value in single]
+        return np.arange(len(single)), [None if np.isnan(value) else float(str(value)) for value in single]
     if isinstance(cells.dtype, np.dtype):
         if cells.dtype == np.float64:
             # Once for each pattern of bits, which distinguishes -0.0 from 0.0.
@@ -114,7 +120,7 @@ def _plain_cell(cell: Any) -> str | None:
         cell = cell.decode("utf-8", "replace")
     if not isinstance(cell, str):
         cell = _as_text(cell)
-    text = (cell or "").strip()
+    text = unquoted((cell or "").strip())
     if text.endswith("0") and (whole := _TRAILING_ZEROS.fullmatch(text)):
         return whole[1]
     return text or None
@@ -128,6 +134,9 @@ def _as_text(cell: Any) -> str | None:
         return str(int(cell))
     if isinstance(cell, (float, np.floating)):
         return repr(float(cell))
+    if isinstance(cell, Decimal):
+        # A number has no zeros after its last decimal, and no powers of ten.
+        return None if cell.is_nan() else re.sub(r"(\.\d*?)0+$", r"\1", f"{cell:f}").removesuffix(".")
     import pandas as pd  # not for every number
 
     return None if cell is pd.NaT or cell is pd.NA else str(cell)
@@ -281,7 +290,7 @@ def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Re
     if (place < 0).any():
         place = np.where(place < 0, len(values), place)
         values = [*values, None]
-    texts = _plain_texts(values, codes, cells.dtype.kind, column, field)
+    texts = _plain_texts(values, codes, cells.dtype, column, field)
     _replace_codes(texts, column, field)
     read = _read_texts(texts, place, column, field)
     rows = [(rule, np.flatnonzero(bad[place])) for rule, bad in texts.broken]
@@ -362,14 +371,19 @@ def _read_texts(texts: Texts, place: np.ndarray, column: Column, field: Field) -
     return np.array(texts.cells, dtype=object)
 
 
-def _plain_texts(values: Sequence[Any], codes: set[str | None], kind: str, column: Column, field: Field) -> Texts:
+def _plain_texts(values: Sequence[Any], codes: set[str | None], dtype: Any, column: Column, field: Field) -> Texts:
     """Return values as texts, without codes for "not known" and without marks that are no value."""
     texts = Texts(list(map(_plain_cell, values)))
     texts.change(lambda text: None if text in codes else text)
     for mark, rule in VALUELESS.items():
         texts.refuse(mark.__eq__, rule)
+    if column.kind == "id" or column.values:
+        # Two people, or two codes, may have become one.
+        largest = EXACT_SINGLE if dtype.kind == "f" and getattr(dtype, "itemsize", 8) < 8 else EXACT
+        long = [isinstance(value, float) and abs(value) >= largest for value in values]
+        texts.remove(np.array(long, dtype=bool) & ~texts.missing(), ROUNDED)
     # Only numbers written as text have marks of decimals and thousands.
-    if column.range is not None and field.values is None and kind != "f":
+    if column.range is not None and field.values is None and dtype.kind != "f":
         # In a range of 0 to 1, numbers may be true and false.
         if column.range[1] > 1:
             texts.remove([isinstance(value, (bool, np.bool_)) for value in values], NOT_NUMBERS)
@@ -381,7 +395,10 @@ def _replace_codes(texts: Texts, column: Column, field: Field) -> None:
     """Replace an institution's own codes by the schema's values."""
     # A code that is not in the mapping is reported, and never passed on unchanged.
     if field.values is not None:
-        mapping = {_plain_cell(key): value for key, value in field.values.items()}
+        mapping = {
+            _plain_cell(key): value if isinstance(value, str) else _plain_cell(value)
+            for key, value in field.values.items()
+        }
         if field.other is None:
             rule = "has a code that the mapping does not know"
             texts.refuse(lambda text: text not in mapping, rule)
@@ -413,6 +430,8 @@ def _within_range(numbers: np.ndarray, column: Column, field: Field, broken: Bro
     if field.missing or column.missing:
         hidden = _to_numbers([*field.missing, *column.missing])
         numbers = np.where(np.isin(numbers, hidden[~np.isnan(hidden)]), np.nan, numbers)
+    # A division by zero: nobody knows the number, and `oddities` counts it.
+    numbers = np.where(np.isinf(numbers), np.nan, numbers)
     if (field.multiply, field.add) != (1.0, 0.0):
         numbers = numbers * field.multiply + field.add
     low, high = column.range or (-np.inf, np.inf)

@@ -15,6 +15,7 @@ import numpy as np
 from flfed.errors import UsageError
 from flfed.rows.data.holdout import AnyHoldout, side_keys
 from flfed.rows.data.mapping import map_table
+from flfed.rows.data.parsing.cells import with_long_objects
 from flfed.rows.data.parsing.fields import ColumnMapping, Field, Finding, own_name
 from flfed.rows.data.parsing.limits import Reading
 from flfed.rows.data.row_keys import draw_fractions, order_keys, row_keys
@@ -112,7 +113,7 @@ def read_sample(
         # A row that breaks a rule may be without its person.
         keys = row_keys(table) if broken else side_keys(table, schema)
         chosen = drawn(keys, source, holdout) | (table[schema.target] == kept_class).to_numpy(dtype=bool)
-        parts.append(raw[chosen])
+        parts.append(with_long_objects(raw[chosen]))
         read += len(raw)
         used += int(chosen.sum())
         size += int(parts[-1].memory_usage(index=False).sum())

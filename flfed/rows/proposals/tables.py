@@ -17,6 +17,7 @@ import pandas as pd
 from flfed.errors import nearest
 from flfed.rows.data.findings.columns import odd_units
 from flfed.rows.data.mapping import plain_text, read_column
+from flfed.rows.data.parsing.cells import with_long_objects
 from flfed.rows.data.parsing.fields import ColumnMapping, Entry, Field, has_control, plain_name
 from flfed.rows.data.schema import Column, Schema, Task
 from flfed.rows.proposals.cells import LEAST_ROWS, READINGS, Cells, Columns, is_number_text, is_one_of, read_numbers
@@ -361,7 +362,7 @@ def together(tables: TablesByName) -> dict[str, pd.Series]:
     """Return the columns of all tables, each over all rows, missing where a table lacks one."""
     names = dict[str, str]()
     parts = list[dict[str, pd.Series]]()
-    for table in tables.values():
+    for table in map(with_long_objects, tables.values()):
         parts.append({})
         for place, name in enumerate(table.columns):
             plain = plain_name(name) or str(name)

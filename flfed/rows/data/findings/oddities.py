@@ -32,6 +32,7 @@ from flfed.rows.data.findings.columns import (
 )
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.arrow_reader import may_hold
+from flfed.rows.data.parsing.cells import unquoted
 from flfed.rows.data.parsing.fields import ColumnMapping, alike, own_name, plain_name
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.sources import UNENDED
@@ -88,6 +89,10 @@ def oddities(
         # Another column of nearly the same name may be the intended one.
         notes += _notes(name, _of_names(own, unread))
         if own in read:
+            notes += _notes(name, quoted_texts(raw[own]))
+            empty = table[name].isna().to_numpy() if len(raw) == len(table) else np.ones(len(raw), dtype=bool)
+            if schema.columns[name].is_number() and (many := _infinite(raw.loc[empty, own])):
+                notes.append(Note(name, render("findings.column.infinite", rows=count_in_words(many))))
             notes += _notes(name, _of_cells(name, table, schema, today or date.today(), missing[name]))
     notes += _notes("table", contradictions(table, schema, candidates))
     if len(raw) == len(table) and row_of_means(_numbers(raw, table, schema, fields)):
@@ -107,6 +112,20 @@ def _notes(place: str, texts: Iterable[str]) -> list[Note]:
 def _of_names(own: str | None, unread: Sequence[object]) -> Iterator[str]:
     if own is not None and (others := alike(own, unread)):
         yield render("findings.column.similar", others=", ".join(map(repr, others)), own=own)
+
+
+def quoted_texts(raw_cells: pd.Series) -> Iterator[str]:
+    """Yield how many cells of a source's column are written as ="0123"; they are read, and so no rule is broken."""
+    if raw_cells.dtype.kind in "fiubM" or not may_hold(raw_cells, '="'):
+        return
+    if many := sum(isinstance(cell, str) and unquoted(cell.strip()) != cell.strip() for cell in raw_cells):
+        yield render("findings.column.quoted", rows=count_in_words(many))
+
+
+def _infinite(raw_cells: pd.Series) -> int:
+    """Return how many cells of a source's column are infinite numbers."""
+    numbers = pd.to_numeric(plain_text(raw_cells).dropna().astype(object), errors="coerce")
+    return int(np.isinf(numbers.to_numpy(dtype=float)).sum())
 
 
 def _is_compared(name: object, mapping: ColumnMapping) -> bool:

@@ -10,12 +10,13 @@ import codecs
 import csv
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flfed.rows.data.parsing.cells import EXACT_DIGITS, exceeds_floats
 from flfed.rows.data.parsing.limits import Reading
 from flfed.rows.data.parsing.text_files import SEPARATORS
 
@@ -26,8 +27,6 @@ BLOCK = 1 << 22
 LONGEST_CELL = 100_000
 """The careful reader refuses longer cells as a quote that is never closed."""
 LARGEST_PART = 1 << 31
-EXACT_DIGITS = 15
-"""Signs of a text that all parsers read alike: an integer below 2**53 over a power of ten."""
 LONGEST_NUMBER = 25
 _UTF8 = ("utf-8", "utf8", "utf-8-sig")
 _DIGITS = string.digits.encode()
@@ -165,8 +164,21 @@ def as_frame(table: Any) -> pd.DataFrame:
 
     # A Parquet file may hold other bytes than UTF-8, which would raise once a text is read.
     table.validate(full=True)
-    kinds = {kind: pd.ArrowDtype(kind) for kind in (pa.string(), _codes())}
-    frame: pd.DataFrame = table.to_pandas(types_mapper=kinds.get)
+    return to_pandas(table, {kind: pd.ArrowDtype(kind) for kind in (pa.string(), _codes())})
+
+
+def to_pandas(table: Any, kinds: Mapping[Any, Any] | None = None) -> pd.DataFrame:
+    """Return an Arrow table as pandas has it, with long whole numbers unrounded beside gaps."""
+    import pandas as pd
+    import pyarrow as pa
+
+    frame: pd.DataFrame = table.to_pandas(types_mapper=(kinds or {}).get)
+    index = (table.schema.pandas_metadata or {}).get("index_columns", [])
+    columns = [cells for name, cells in zip(table.column_names, table.columns, strict=True) if name not in index]
+    whole: dict[Any, Any] = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
+    for place, cells in enumerate(columns):
+        if cells.type in whole and frame.dtypes.iloc[place].kind == "f" and exceeds_floats(frame.iloc[:, place]):
+            frame.isetitem(place, whole[cells.type].__from_arrow__(cells))
     return frame
 
 
@@ -318,6 +330,9 @@ def are_plain_identifiers(distinct: Any, codes: Sequence[str]) -> bool:
         return False
     if b"-" in content and shortest <= LONGEST_DATE:
         return False
+    long = np.flatnonzero(_lengths(distinct) > EXACT_DIGITS)
+    if len(long) and all(text.endswith("0") for text in distinct.take(pa.array(long)).to_pylist()):
+        return False  # a spreadsheet may have rounded them
     words = pa.array([*_WORDS], pa.string())
     is_word = pc.any(pc.is_in(pc.ascii_lower(distinct), value_set=words)).as_py()
     is_code = pc.any(pc.is_in(distinct, value_set=pa.array(codes, pa.string()))).as_py()

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+EXACT = 2.0**53
+"""From here on floating point rounds whole numbers."""
+EXACT_DIGITS = 15
+"""Digits of a number that all parsers, and spreadsheets, read alike: an integer below 2**53 over a power of ten."""
 NO_DATE = "is not a date such as 2026-01-31"
 OTHER_FORMAT = "is not a date as its mapping says"
 SHIFTED = "is midnight of another time zone (have the source give local dates)"
@@ -31,7 +35,7 @@ _WHOLE = re.compile(r"\d{4}(-\d{1,2}-\d{1,2}|\d{4})\D?.*", re.DOTALL)
 _ZONE = re.compile(r"(.*\d[T ]\d.*?)\s*(Z|[+-]\d\d(?::?\d\d)?)$")
 _UTC = ("Z", "+00:00", "+0000", "+00", "-00:00")
 FEWEST = 5
-"""Least number of rows that are reported as midnights of another zone."""
+"""Least number of rows reported as midnights of another zone, and of long identifiers reported as rounded."""
 LATEST = 14
 """Hours by which the earliest time zone is before UTC: its midnight is 10:00 of the day before."""
 
@@ -91,6 +95,11 @@ def read_dates(texts: Sequence[str | None], form: str, rows: np.ndarray) -> tupl
         if shifted.any():
             return moments, shifted, SHIFTED
     return moments, bad, NO_DATE
+
+
+def unquoted(text: str) -> str:
+    """Return the text in a cell such as ="0123", as a spreadsheet keeps one; any other cell unchanged."""
+    return text[2:-1].strip() if text.startswith('="') and text.endswith('"') else text
 
 
 def refuse_cells(column: str, rule: str, bad: np.ndarray | pd.Series) -> None:
@@ -172,7 +181,7 @@ def read_marks(values: Sequence[Any], texts: Texts, column: Column, field: Field
     field : Field
     """
     written = [
-        value.strip() if isinstance(value, str) and text is not None else ""
+        unquoted(value.strip()) if isinstance(value, str) and text is not None else ""
         for value, text in zip(values, texts.cells, strict=True)
     ]
     if field.thousands:
@@ -221,6 +230,9 @@ MANGLED = "has identifiers that a spreadsheet rounded or made dates of (export t
 LOST_SIGNS = "has signs that were lost in another encoding (export it anew)"
 NO_IDENTIFIER = "has words for 'not known' such as NULL (name them in missing)"
 _ROUNDED = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d{2,3}")
+_LONG = re.compile(r"\d{16,}")
+_ZEROS_LAST = re.compile(rf"\d{{{EXACT_DIGITS}}}0+")
+"""A spreadsheet turns all digits after the fifteenth to zeros."""
 _MONTHS = "jan|feb|m[aä]r|mrz|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz]"
 _DATE = re.compile(rf"\d{{1,2}}[-.](?:{_MONTHS})\.?|(?:{_MONTHS})[-.]\d{{2}}", re.IGNORECASE)
 _ERRORS = re.compile(r"#(N/A|REF!|VALUE!|NAME\?|DIV/0!|NUM!|NULL!|#+)|#NV|#BEZUG!|#WERT!", re.IGNORECASE)
@@ -266,6 +278,9 @@ def spoiled(texts: Sequence[str | None]) -> list[tuple[str, list[bool]]]:
     if 2 * sum(dates) > sum(text is not None for text in texts):
         dates = [False] * len(texts)  # a numbering such as MAR-01: a spreadsheet makes dates of some only
     rounded = which(texts, lambda text: _ROUNDED.fullmatch(text) or _ERRORS.fullmatch(text))
+    long = which(texts, _LONG.fullmatch)
+    if sum(long) >= FEWEST and long == which(texts, _ZEROS_LAST.fullmatch):
+        rounded = list(map(operator.or_, rounded, long))
     rules = (
         (MANGLED, list(map(operator.or_, rounded, dates))),
         (LOST_SIGNS, which(texts, lambda text: "\ufffd" in text)),
@@ -295,6 +310,21 @@ def with_text_cells(table: pd.DataFrame) -> pd.DataFrame:
         cells: Any = table.iloc[:, at].astype(object)  # its types know of no Series here
         copy.isetitem(at, cells)
     copy.attrs = table.attrs
+    return copy
+
+
+def exceeds_floats(cells: pd.Series) -> bool:
+    """Return whether a column has numbers so large that whole ones are rounded in floating point."""
+    return cells.dtype.kind in "fiu" and bool((cells >= EXACT).any() or (cells <= -EXACT).any())
+
+
+def with_long_objects(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose long whole numbers are objects, which stay as they are beside gaps of another table."""
+    copy = table.copy(deep=False)
+    for at, dtype in enumerate(table.dtypes):
+        cells: Any = table.iloc[:, at]  # its types know of no Series below
+        if dtype.kind in "iu" and exceeds_floats(cells):
+            copy.isetitem(at, cells.astype(object))
     return copy
 
 

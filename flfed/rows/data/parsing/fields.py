@@ -12,9 +12,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -31,6 +32,10 @@ NOT_NUMBER = "is not a number"
 REPEATED = "stands in the table more than once"
 
 
+NATURAL = (str, bool, int, float, Decimal, date, np.generic, type(None))
+"""Types of the schema's values in a mapping; None is "not known"."""
+
+
 @dataclass(frozen=True)
 class Field:
     """Origin of one schema column, and how its cells are read.
@@ -39,9 +44,10 @@ class Field:
     ----------
     column : str
         Name in the institution's own table. Example: `column="CHOL_MMOL"`.
-    values : mapping of text to text, optional
-        Own code to schema value, such as `{"1": "male", "0": "female"}`. Keys are compared after
-        blanks are stripped and a trailing "0.0" is removed. A code that is not a key is an error.
+    values : mapping of code to value, optional
+        Own code to schema value, such as `{"1": "male", "0": "female"}`; both may also be numbers, True and False
+        or dates, and a value None is "not known". Keys are compared after blanks are stripped and a trailing "0.0"
+        is removed. A code that is not a key is an error.
         Example: `values={"1": "male", "0": "female"}`.
     multiply, add : float
         Unit conversion: `value * multiply + add`, such as 38.67 for cholesterol from mmol/L.
@@ -73,7 +79,7 @@ class Field:
     """
 
     column: str
-    values: Mapping[str, str] | None = None
+    values: Mapping[Any, Any] | None = None
     multiply: float = 1.0
     add: float = 0.0
     decimal: str = "."
@@ -92,6 +98,10 @@ class Field:
             raise usage_error("rows.field.multiply", where=where)
         if self.values is not None and not isinstance(self.values, Mapping):
             raise usage_error("rows.field.values", where=where)
+        for value in (self.values or {}).values():
+            # What has no text of its own, as a list, can be no cell of the schema.
+            if not isinstance(value, NATURAL) or (isinstance(value, float) and math.isinf(value)):
+                raise usage_error("rows.field.value", where=where, kind=type(value).__name__)
         check_codes(where, self.missing)
         if self.thousands is not None and self.thousands not in ("", ".", ",", " ", "'", "’"):
             raise usage_error("rows.field.thousands", where=where, thousands=self.thousands)

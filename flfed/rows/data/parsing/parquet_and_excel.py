@@ -19,8 +19,8 @@ import numpy as np
 
 from flfed.errors import UsageError
 from flfed.parsers import DAMAGED, foreign_parser
-from flfed.rows.data.parsing.arrow_reader import as_frame, coded_columns
-from flfed.rows.data.parsing.cells import MERGED_CELL, UNSTORED_CELL
+from flfed.rows.data.parsing.arrow_reader import as_frame, coded_columns, to_pandas
+from flfed.rows.data.parsing.cells import EXACT, MERGED_CELL, UNSTORED_CELL
 from flfed.rows.data.parsing.fields import SHEETS
 from flfed.rows.data.parsing.limits import XML_GRACE, Reading
 from flfed.rows.data.parsing.text_files import kind_of
@@ -69,8 +69,7 @@ def read_parquet(path: Path, reading: Reading, *, compact: bool = False) -> pd.D
         if columns:
             columns |= dict(zip(table.column_names, table.columns, strict=True))
             table = pa.Table.from_arrays([columns[name] for name in names], names, metadata=schema.metadata)
-        frame: pd.DataFrame = as_frame(table) if compact else table.to_pandas()
-    return frame
+        return as_frame(table) if compact else to_pandas(table)
 
 
 def _read_repeated(path: Path, names: list[str], reading: Reading) -> Iterator[Any]:
@@ -156,7 +155,7 @@ def parquet_batches(path: Path, reading: Reading, rows: int) -> Iterator[pd.Data
         batches = _batches(path, file.iter_batches(rows, use_threads=False))
         for batch in reading.within_time(batches if file.metadata.num_rows else [None]):
             with _parquet_parser(path):
-                frame: pd.DataFrame = pa.Table.from_batches([] if batch is None else [batch], schema).to_pandas()
+                frame = to_pandas(pa.Table.from_batches([] if batch is None else [batch], schema))
             yield frame
 
 
@@ -292,6 +291,10 @@ def _within(rows: Iterator[Sequence[Any]], reading: Reading) -> Iterator[Sequenc
             raise ValueError("too many rows")
         if number % TIMED_ROWS == 0:
             reading.check_time()
+        for cell in row:
+            # Of a rounded number pandas would make a whole one, and of an error such as #N/A an empty cell.
+            if cell.data_type == "e" or (isinstance(cell.value, float) and abs(cell.value) >= EXACT):
+                cell.data_type = "s"
         used = max((place for place, cell in enumerate(row, 1) if cell.value not in (None, "")), default=0)
         if used:
             width = max(width, used)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flfed.rows.data.parsing.cells import exceeds_floats
 from flfed.rows.data.parsing.limits import Reading
 from flfed.words import usage_error
 
@@ -304,7 +305,14 @@ def _frame(rows: list[Cells], names: list[str]) -> pd.DataFrame:
 
     if not rows:
         return pd.DataFrame(columns=names)
-    return pd.DataFrame.from_records(rows, columns=names, coerce_float=True)
+    table = pd.DataFrame.from_records(rows, columns=names, coerce_float=True)
+    # NUMERIC, and whole numbers beside NULL, became floating point: long ones are kept as the database has them.
+    for place, dtype in enumerate(table.dtypes):
+        if dtype.kind == "f" and exceeds_floats(table.iloc[:, place]):
+            cells: Any = pd.Series([row[place] for row in rows], dtype=object)
+            if not {*map(type, cells)} <= {float, type(None)}:
+                table.isetitem(place, cells)
+    return table
 
 
 @contextmanager
