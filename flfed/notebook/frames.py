@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import secrets
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -152,8 +150,6 @@ def describe_columns(workspace: Workspace) -> list[str]:
     left = [column.name for column in proposal.columns.values() if column.kind in ("left-out", "id", "date")]
     if left:
         lines.append(f"not learnt from: {', '.join(left)}")
-    for name, many in infinite(tables.values()).items():
-        lines.append(render("notebook.columns.infinite", column=name, cells=count_in_words(many)))
     lines += map("check {}".format, workspace.notes)
     for column in proposal.columns.values():
         if not column.sure:
@@ -161,16 +157,6 @@ def describe_columns(workspace: Workspace) -> list[str]:
     for name, why in proposal.leaks.items():
         lines.append(render("notebook.columns.leak", column=name, reason=why))
     return lines
-
-
-def infinite(tables: Iterable[pd.DataFrame]) -> dict[str, int]:
-    """Return the number of infinite cells of each column that has some."""
-    counts: Counter[str] = Counter()
-    for table in tables:
-        for name in table.columns:
-            if table[name].dtype.kind == "f":
-                counts[str(name)] += int(np.isinf(table[name].to_numpy(dtype=float, na_value=np.nan)).sum())
-    return +counts  # those above 0
 
 
 def at_several(tables: Iterable[pd.DataFrame]) -> int:

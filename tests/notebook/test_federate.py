@@ -89,7 +89,8 @@ def test_rows_without_a_site_infinite_cells_and_rows_at_two_sites_are_said():
     said: list[str] = []
     federate(one, "died", by="clinic", rounds=1, say=said.append)
     assert said[0].startswith("2 sites, 830 rows") and said[1].startswith("70 rows belong to no site")
-    assert "20 cells of 'age' are infinite and count as missing" in said
+    told = "check 'age': taken for number (its values are numbers; 20 cells are infinite: they count as 'not known')"
+    assert told in said
     assert not any("another site" in line for line in said)
     twice: list[str] = []
     # Of 330 rows at each of two sites, 270 are there once.

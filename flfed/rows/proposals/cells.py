@@ -91,12 +91,16 @@ class Cells:
         Rows with words among numbers that too few rows have to be in `texts`.
     as_written : Cells or None
         The same with "35.000" unchanged, where such a text occurs: in `texts` it is 35.
+    infinite : int
+        Rows with an infinite number among numbers.
     named : tuple of str
         Sentences on words of ten rows or more that count as "not known".
     keep : bool
         Whether a person wants all its numbers in the range.
     copies : int
         Rows with a value that are copies of an earlier row as a whole.
+    guessed : tuple of str
+        Those on words that may mean something else.
     """
 
     name: str
@@ -106,9 +110,11 @@ class Cells:
     rows: int
     strays: int = 0
     as_written: Cells | None = None
+    infinite: int = 0
     named: tuple[str, ...] = ()
     keep: bool = False
     copies: int = 0
+    guessed: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, name: str, cells: pd.Series, codes: Sequence[str] = ()) -> Cells:
@@ -165,21 +171,29 @@ class Cells:
         """Return the column with further codes for "not known"; those of too few rows are strays."""
         codes = []
         strays = 0
+        infinite = 0
         named = list(self.named)
+        guessed = list(self.guessed)
         for text, count in self.rows_by_text.items():
             if text not in words:
                 continue
+            known = text.casefold() in NO_NUMBER
             # A text with figures, such as "60+", is known in part and is no code.
-            if text.casefold() in NO_NUMBER or (count >= LEAST_ROWS and not DIGITS.search(text)):
+            if _is_infinite(text):
+                infinite += count
+            elif known or (count >= LEAST_ROWS and not DIGITS.search(text)):
                 codes.append(text)
                 if count >= LEAST_ROWS:
                     word = render("proposals.code.word")
-                    named.append(render("proposals.cells.taken", code=repr(text), rows=count, reason=word))
+                    (named if known else guessed).append(
+                        render("proposals.cells.taken", code=repr(text), rows=count, reason=word)
+                    )
             else:
                 strays += count
         rest = self._drop(words).with_missing(codes)
         whole = self.as_written and self.as_written.without(words)
-        return replace(rest, strays=strays, as_written=whole, named=tuple(named))
+        rest = replace(rest, named=tuple(named), guessed=tuple(guessed))
+        return replace(rest, strays=strays, infinite=infinite, as_written=whole)
 
 
 @dataclass(frozen=True)
@@ -247,6 +261,10 @@ def _as_float(text: str) -> float:
         return math.nan
 
 
+def _is_infinite(text: str) -> bool:
+    return math.isinf(_as_float(text))
+
+
 def field_of(entries: Cells, reading: Field | None = None) -> Field | None:
     """Return the reading of cells, None where they are read unchanged."""
     field = replace(reading or Field(entries.name), column=entries.name, missing=entries.missing)
@@ -260,7 +278,7 @@ def read_numbers(entries: Cells) -> Numbers | None:
         # Every cell is a number, except for a few words.
         for read in chain([_with_either_mark(rest)], (_by(rest, reading) for reading in READINGS)):
             if read is not None:
-                return add_doubt(read, render("proposals.cells.strays")) if rest.strays else read
+                return _doubted(read)
     return _read_most(entries)
 
 
@@ -268,7 +286,7 @@ def _without_words(entries: Cells) -> Cells | None:
     """Return a column of numbers without its words; None where these are too many, or the numbers are names."""
     words = [text for text in entries.texts if not DIGITS.search(text)]
     few = len(words) <= MOST_WORDS and len(entries.texts) > FEW_VALUES
-    if not few and not all(word.casefold() in NO_NUMBER for word in words):
+    if not few and not all(word.casefold() in NO_NUMBER or _is_infinite(word) for word in words):
         return None
     rest = entries.without(words)
     # A few words among many numbers stand for "not known", but not where numbers are names, such as 01 or 0815.
@@ -299,7 +317,16 @@ def _read_most(entries: Cells) -> Numbers | None:
     if coded or zeros or len(rest.texts) <= FEW_VALUES or rest.n_present < MOST_NUMBERS * entries.n_present:
         return None
     read = _with_either_mark(rest) or _by(rest, best)
-    return read and add_doubt(read, render("proposals.cells.words", cells=count_in_words(rest.strays)))
+    return read and _doubted(read)
+
+
+def _doubted(read: Numbers) -> Numbers:
+    """Return numbers with what a person should know of cells that are none, or only limits of one."""
+    cells = read.cells
+    limits = cells.counts[[text.startswith(("<", ">")) for text in cells.texts]].sum()
+    counts = {"words": cells.strays, "infinite": cells.infinite, "limits": int(limits)}
+    told = [render(f"proposals.odd.{key}", cells=count_in_words(many)) for key, many in counts.items() if many]
+    return add_doubt(read, "; ".join([*cells.guessed, *told]))
 
 
 def add_doubt(read: Numbers, doubt: str) -> Numbers:

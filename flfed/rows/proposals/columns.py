@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from flfed.errors import count_in_words
 from flfed.rows.data.findings.oddities import rows_in_other_case
 from flfed.rows.data.parsing.fields import Field, has_control
 from flfed.rows.data.schema import Column
@@ -56,9 +57,15 @@ FEW_CODES = 5
 """Largest number of different whole numbers that are taken for codes."""
 MOST_DAYS = 0.9
 """Largest share of a column's amounts that are days such as 20240131."""
-FLAGS = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"}, {"ja", "nein"}, {"oui", "non"})
+WORDS = (
+    "yes no, true false, y n, t f, ja nein, j n, wahr falsch, oui non, vrai faux, ja nee, waar onwaar, ja nej, ja nei, "
+    "kyllä ei, jah ei, sí no, si no, sì no, vero falso, verdadero falso, sim não, sim nao, verdadeiro falso, tak nie, "
+    "ano ne, áno nie, da ne, da nu, igen nem, jā nē, taip ne, evet hayır, evet hayir, ναι όχι, да нет, так ні"
+)
+"""Words for yes and no in lower case."""
+FLAGS = tuple(set(pair.split()) for pair in WORDS.split(","))
 PAIRS = ({"0", "1"}, *FLAGS)
-TRUE = {"1", "yes", "true", "y", "t", "ja", "oui"}
+TRUE = {"1", *(pair.split()[0] for pair in WORDS.split(","))}
 COUNTS_ROWS = "it counts the rows"
 DAYS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%d %b %Y", "%d-%b-%Y")
 DATES = ("", *map("".join, product(DAYS, ("", " %H:%M", " %H:%M:%S"))))
@@ -227,7 +234,8 @@ def _flag(entries: Cells) -> ColumnProposal:
     if not words <= {"0", "1", "yes", "no", "true", "false"}:
         field = Field(entries.name, missing=entries.missing, values=flags_by_text(entries))
     sure = len(words) == 2
-    why = render("proposals.why.flag") if sure else render("proposals.why.flags")
+    in_words = entries.n_present - sum(entries.rows_by_text.get(digit, 0) for digit in "01")
+    why = render("proposals.why.flag") if sure else render("proposals.why.flags", cells=count_in_words(in_words))
     return ColumnProposal(entries.name, "flag", why, sure, Column(kind="flag"), field)
 
 
