@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
 
+from flfed.refusals import TEMPLATES as REFUSALS
 from flfed.words import render
+from tests.cli.test_every_help import ALL as COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1] / "flfed"
 WHOLE = (
@@ -119,6 +122,26 @@ def test_each_template_reads_as_text_with_any_facts(key: str):
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in places(text))
     shown = text.format_map(dict.fromkeys(places(text), 7))
     assert shown.strip() and not re.search(r"[{}]|  |\s[,.;:](?!\d)", shown)
+
+
+def test_each_command_and_option_that_a_sentence_advises_is_there():
+    advised = 0
+    wrong = []
+    for key, text in [*templates().items(), *((f"refusals.{code}", text) for code, text in REFUSALS.items())]:
+        for called, rest in re.findall(r"flfed ((?:[a-z]+ )*[a-z]+)((?:(?!flfed )[^`;:)\n])*)", text):
+            names = called.split()
+            command = max((words for words in COMMANDS if tuple(names[: len(words)]) == words), key=len)
+            options = {option for one in COMMANDS[command].params for option in (*one.opts, *one.secondary_opts)}
+            advised += bool(command)
+            if isinstance(COMMANDS[command], click.Group) and command and len(names) > len(command):
+                wrong.append(f"{key}: flfed {called}")
+            if command:
+                wrong += [
+                    f"{key}: {called} {one}"
+                    for one in re.findall(r"--[a-z-]+", rest)
+                    if one not in options | {"--help"}
+                ]
+    assert advised > 200 and wrong == []
 
 
 def test_a_template_that_lacks_a_fact_is_an_error():

@@ -202,9 +202,13 @@ def _print_new(made: Workspace, written: list[Path], to: Path, below: list[str])
     unconfirmed = counted(len(made.proposal.schema.unconfirmed), "column")
     output.say(render("commands.data.unconfirmed", columns=unconfirmed, file=written[0]))
     study = f"{made.study().name}.toml"
+    if made.proposal.schema.task != "regression" and not all(site.policy.is_open for site in made.sites):
+        output.say(render("commands.data.withheld"))
     typer.echo(render("commands.data.written", files=counted(len(written), "file")))
     typer.echo("  " + render("commands.data.check", cd=cd(to), site=made.sites[0].name))
-    typer.echo("  " + render("commands.data.run", cd=cd(to), study=study))
+    # The test rows of a policy that does not split anew, or of a day, are the same in each repeat.
+    resplit = all(site.policy.resplit for site in made.sites)
+    typer.echo("  " + render("commands.data.run", cd=cd(to), study=study, repeats=" --repeats 3" if resplit else ""))
     # With real servers there must be two sites.
     if len(made.sites) > 1:
         typer.echo("  " + render("commands.data.rehearse", cd=cd(to), study=study))

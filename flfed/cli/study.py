@@ -237,7 +237,9 @@ def study_power(
     auc: float = typer.Option(0.75, help="AUC of the shared model."),
     rows: int | None = typer.Option(None, min=1, help="Rows of a site of your own; default: the study's own tables."),
     events: int | None = typer.Option(None, min=0, help="Its rows with the outcome."),
-    repeats: int = typer.Option(1, min=1, help="Random splits of each site's rows, as of `flfed study run`."),
+    repeats: int = typer.Option(
+        1, min=1, help="Random splits of each site's rows, as of `flfed study run`; 1 where sites keep their test rows."
+    ),
     whole: bool = output.ALL,
 ) -> output.Shown:
     """Show the least gain that the test rows of each site can show, before anybody trains."""
@@ -251,7 +253,7 @@ def study_power(
         raise usage_error("experiments.power.both")
     result = experiment.study_power(study, auc=auc, repeats=repeats, own=own)
     yield result.as_object()
-    facts = {"share": 100 * HOLDOUT_SHARE, "repeats": counted(repeats, "split")}
+    facts = {"share": 100 * HOLDOUT_SHARE, "repeats": counted(result.design.repeats, "split")}
     least = format_as_written(result.design.worthwhile)
     output.say(render("experiments.power.assumed", auc=number(auc), least=least, **facts))
     headers = ["site", "rows", "events" if own else "events, estimated", "least gain shown"]

@@ -8,6 +8,7 @@ from typing import Any
 from flfed.federation.engines.engine import find_sites
 from flfed.records.statistics.odd_sites import AUC
 from flfed.records.statistics.power import Design, LeastGain, least_gain
+from flfed.rows.data.site import redraws
 from flfed.rows.features.summarise import outcomes
 from flfed.rows.study_model import study_layout, study_schema
 from flfed.study.study import Study
@@ -56,7 +57,10 @@ def study_power(study: Study, *, auc: float, repeats: int, own: tuple[int, int] 
         raise usage_error("experiments.power.auc", auc=auc)
     if own is not None and own[1] > own[0]:
         raise usage_error("experiments.power.counts", rows=own[0], events=own[1])
-    counts = _count(study) if own is None else {"your site": own}
+    counts = {"your site": own} if own else _count(study)
+    # Repeats hold out the same rows where a site's policy, or its day, keeps them.
+    if own is None and not all(redraws(study, site) for site in find_sites(study)):
+        repeats = 1
     if not counts:
         raise usage_error("experiments.power.sites", study=study.name)
     worthwhile = study.compare.least_gain(AUC, AUC)

@@ -4,6 +4,7 @@ import ast
 import json
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -270,7 +271,7 @@ def test_a_word_of_others_in_a_comment_is_no_code(folder: Path, flfed: Command):
     text = site_text(site, {"died": words})
     assert [type(part).__name__ for part in ast.parse(text).body] == ["Expr", "ImportFrom", "Assign"]
     assert '"died": None,  # each is one of: no, yes import os; os.abort() raise SystemExit' in text
-    policy = policy_text("St. Mary's\ndisclosure = 'open'\x07\x85resplit = true", "institution")
+    policy = policy_text(replace(site, title="St. Mary's\ndisclosure = 'open'\x07\x85resplit = true"))
     assert tomllib.loads(policy) == {"format": 1, "disclosure": "institution"}
 
 

@@ -10,9 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed import UsageError, federate
+from flfed import Policy, Study, UsageError, federate, run
+from flfed.federation.engines.engine import find_sites
+from flfed.records.reports.narrative import untold_in_words
 from flfed.rows.data import site_discovery
 from flfed.rows.data.parsing.fields import looks_like_row
+from flfed.rows.data.site import redraws
 
 Command = Callable[..., Any]
 ROWS = 300
@@ -305,3 +308,43 @@ def test_all_faults_of_all_files_are_told_at_once(ward, flfed: Command):
     assert code == 2 and "target: no column 'died' at 'c': add it" in err
     code, _, err = flfed("data", "new", "c.csv", "d.csv", "d.csv", "--target", "died")
     assert code == 2 and err.count("table 'd' has the columns 'age' and 'Age'") == 2
+
+
+PUBLIC = "--public"
+
+
+@pytest.mark.parametrize(("words", "again", "resplits"), [
+    ([], [], False),
+    ([PUBLIC], [], True),
+    ([PUBLIC, "--time", "day"], [], False),  # the same days are held out in each repeat
+    ([], ["--replace", PUBLIC], False),  # policies stay
+    ([PUBLIC], ["--replace"], True),
+])  # fmt: skip
+def test_repeats_are_advised_only_where_they_have_other_test_rows(ward, flfed: Command, words, again, resplits):
+    ward.assign(day=pd.date_range("2020-01-01", periods=ROWS).astype(str)).to_csv("own.csv", index=False)
+    code, out, err = flfed(*NEW, *words)
+    assert code == 0, err
+    if again:
+        out = flfed(*NEW, *again)[1]
+    assert ("flfed study run own-first.toml --repeats 3 &&" in out) == resplits
+    sites = find_sites(Study.load("own-first.toml"))
+    assert {redraws(Study.load("own-first.toml"), site) for site in sites} == {resplits}
+    policies = {Path(f"sites/{site.name}/policy.toml").read_text() for site in sites}
+    assert all(("resplit = true" in policy) == resplits for policy in policies)
+    is_open = all('\ndisclosure = "open"' in policy for policy in policies)
+    assert ("Policies withhold figures of few rows, also from you" in out) == (not is_open)
+    power = json.loads(flfed("study", "power", "own-first.toml", "--repeats", "10", "--json")[1])
+    assert power["repeats"] == (10 if resplits else 1)
+
+
+def test_a_run_here_says_that_policies_withhold_figures_and_how_to_see_them(small_sites, small_study, flfed: Command):
+    def rare(number: int, table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(y=np.where(np.arange(len(table)) % 20, "no", "yes")) if number else table
+
+    report = run(Study.parse(small_study), sites=small_sites(3, rows=150, policy=Policy(), change=rare)).report
+    out = words(flfed("run", "show", report["run"])[1])
+    assert "2 sites withheld figures of few rows by policy, though all tables are on this machine." in out
+    assert untold_in_words(report | {"engine": "deployment"}, "roc_auc_score") == []
+    open_sites = small_sites(3, rows=150, policy=Policy(disclosure="open"), change=rare)
+    report = run(Study.parse(small_study), sites=open_sites).report
+    assert "withheld" not in " ".join(untold_in_words(report, "roc_auc_score"))

@@ -322,6 +322,10 @@ def forest_lines(report: Report, metric: str, sites: Sequence[str]) -> list[Fore
     return lines
 
 
+FEW_ROWS = "withheld: fewer than"
+"""Beginning of the reason of a figure that a policy withholds because of few rows."""
+
+
 def untold_in_words(report: Report, metric: str) -> list[str]:
     """Return why the verdict is inconclusive at some sites: at the first one, and at how many more."""
     if not released(report).trained:
@@ -330,9 +334,14 @@ def untold_in_words(report: Report, metric: str) -> list[str]:
     for name, site in run_of(report).sites.items():
         if why := verdicts.too_few(site) or verdicts.no_interval(site, metric):
             untold.append({"site": name, "reason": why})
+    lines = [render("report.run.inconclusive", **facts) for facts in untold]
     if len(untold) > 1:
-        return [render("report.run.others", others=len(untold) - 1, **untold[0])]
-    return [render("report.run.inconclusive", **facts) for facts in untold]
+        lines = [render("report.run.others", others=len(untold) - 1, **untold[0])]
+    few = [site for site in report["sites"].values() if figure_of(site["global"], metric).reason.startswith(FEW_ROWS)]
+    # At institutions nobody has all tables, and each operator decides.
+    if few and report["engine"] != "deployment":
+        lines.append(render("report.run.withheld", sites=counted(len(few), "site")))
+    return lines
 
 
 def unadjusted_in_words(report: Report, metric: str) -> list[str]:

@@ -246,13 +246,14 @@ def _call(made: Any) -> str:
     return f"{type(made).__name__}({', '.join(words)})"
 
 
-def policy_text(title: str, disclosure: str) -> str:
+def policy_text(site: Site) -> str:
     """Return the `policy.toml` of a new site."""
-    lines = [*_comment(render("proposals.file.policy", title=title)), "format = 1"]
-    if disclosure == "open":
+    lines = [*_comment(render("proposals.file.policy", title=site.title or site.name)), "format = 1"]
+    if site.policy.is_open:
         lines += _comment(render("proposals.file.open"))
         lines.append(_remark('disclosure = "open"', render("proposals.remark.open")))
-        lines.append(_remark("resplit = true", render("proposals.remark.resplit")))
+        if site.policy.resplit:
+            lines.append(_remark("resplit = true", render("proposals.remark.resplit")))
     else:
         lines.append(_remark('disclosure = "institution"', render("proposals.remark.institution")))
     return "\n".join([*lines, ""])
@@ -327,5 +328,5 @@ def site_files(site: Site, comments: Mapping[str, str]) -> dict[str, str]:
     folder = f"sites/{site.name.replace('-', '_')}"
     return {
         f"{folder}/__init__.py": site_text(site, comments),
-        f"{folder}/policy.toml": policy_text(site.title or site.name, site.policy.disclosure),
+        f"{folder}/policy.toml": policy_text(site),
     }

@@ -467,7 +467,9 @@ def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) ->
     earlier_holdouts = []
     moved = []
     for site in made.sites:
-        before = _earlier(site, to, folders)
+        if there := _earlier(site, to, ()):
+            site = replace(site, policy=there.policy)  # no policy is replaced
+        before = there or _earlier(site, to, folders)
         if before is None or not _is_same_rule(site.holdout, before.holdout):
             sites.append(site)
             if before is not None:
