@@ -140,6 +140,16 @@ def test_only_the_picked_site_has_a_band(store):
     assert "There is no 95 % CI: the sites' reports of a round give this figure, but not its interval." in words(page)
 
 
+@pytest.mark.parametrize(("rounds", "mark"), [(2, "rule"), (3, "rule"), (ROUNDS, "area")])
+def test_bands_of_fewer_than_three_rounds_are_lines(store, rounds, mark):
+    # The figures of a round are those of the model before it, and none is drawn before training.
+    name = write(begin(store, rounds=rounds), rounds=rounds, band=(0.55, 0.91))
+    page = rounds_page(name, site="b")
+    marks = {kind: [layer["mark"]["type"] for layer in drawn(page)[kind][0]["layer"]] for kind in ("all", "each")}
+    assert marks["each"] == [mark, mark, "line"]
+    assert marks["all"] == ["rule", "point", "point", mark, "line"]
+
+
 def test_bands_of_repeats_are_said_to_be_means_of_bounds(store):
     series = store.begin_series(study="s", study_sha256="", study_text="", repeats=3)
     names = [write(begin(store, series=series, repeat=n), shift=n / 100, band=(0.55, 0.91)) for n in range(3)]
@@ -148,9 +158,9 @@ def test_bands_of_repeats_are_said_to_be_means_of_bounds(store):
     counted = "at each point drawn, the AUC of the rows lies within 0.210 of it. Where it may differ by more than"
     assert counted in words(page)
     spec, rows, _ = drawn(page)["all"]
-    # The range is a pale band, which reaches no further than half of the figures' own range beyond them.
-    ranges = spec["layer"][0]["mark"]
-    assert ranges["type"] == "area" and ranges["fillOpacity"] < 0.3
+    # The range of each round is a line, which reaches no further than half of the figures' own range beyond them: an
+    # area over two or three uncertain rounds would be a parallelogram beside the curve.
+    assert spec["layer"][0]["mark"]["type"] == "rule"
     assert (rows["value"] - rows["from"]).max() <= 1.5 * (rows["value"].max() - rows["value"].min()) < 0.2
     assert tables(page)[0][1]["AUC"] == number(auc(1, None) + 0.01)  # of shifts by 0, 0.01 and 0.02
     assert "means over the repeats" not in words(rounds_page(names[0]))

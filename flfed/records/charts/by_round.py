@@ -51,7 +51,7 @@ def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Chart | None:
     """Return the all-sites figure by round, None without figures.
 
     Where a point stands for several rounds, a band goes from the smallest of them to the largest. An AUC is computed
-    from counts by bin: where the AUC of the rows may differ by more than `DRAWN_FROM`, a paler band has its range. A
+    from counts by bin: where the AUC of the rows may differ by more than `DRAWN_FROM`, a thin line has its range. A
     range ends in an arrow where it reaches far beyond the figures, by which the axis goes: see `are_cut`. Neither chart
     has the figure before training: on its scale the rounds would lie on one line.
     """
@@ -61,7 +61,8 @@ def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Chart | None:
     colour = ARM_COLOURS["global"]
     rows = rows.assign(**dict(zip(("from", "to"), _drawn_ranges(rows), strict=True)))
     ends = {"y": quantitative("from"), "y2": {"field": "to"}}
-    ranges = [layer("area", ends, color=colour, stroke=colour, **BAND | {"strokeWidth": 2})]
+    # A line for each round: an area would join rounds whose figure is uncertain over those where it is not.
+    ranges = [layer("rule", ends, "isValid(datum.from)", color=colour)]
     for end, bound, shape in (("from", "low", "triangle-down"), ("to", "high", "triangle-up")):
         arrow = {"shape": shape, "size": 40, "filled": True, "opacity": 1, "color": colour}
         is_cut = f"isValid(datum.{end}) && datum.{end} != datum.{bound}"
@@ -69,7 +70,7 @@ def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Chart | None:
     y = _y_axis(axis_title(metric), decimals_of(*rows["value"]))
     figures = {"y": y, "tooltip": [ROUND_TIP, *tooltip(*SHOWN)]}
     line = layer("line", figures, strokeWidth=2.5, color=colour, point=_are_few(rows))
-    layers = [*ranges, _between("least", "most", colour), line]
+    layers = [*ranges, _between("least", "most", colour, rows), line]
     return Chart(rows, plot(HEIGHT, transform=number_texts(*SHOWN), encoding={"x": X}, layer=layers))
 
 
@@ -144,7 +145,7 @@ def of_each_site(
     }
     layers = [layer("line", figures, point=_are_few(rows))]
     if banded is not None:
-        bands = [_between(*ends, looks[banded][0]) for ends in (("low", "high"), ("least", "most"))]
+        bands = [_between(*ends, looks[banded][0], rows) for ends in (("low", "high"), ("least", "most"))]
         for band in bands:
             band["transform"].append({"filter": {"field": "site", "equal": banded}})
         layers = [*bands, *layers]
@@ -165,14 +166,19 @@ def line_scales(field: str, names: Sequence[str], looks: Mapping[str, tuple[str,
     return scales
 
 
-def _between(low: str, high: str, colour: str) -> Spec:
-    """Return the band between two columns, with an edge; nothing is drawn where they are equal."""
+def _between(low: str, high: str, colour: str, rows: pd.DataFrame) -> Spec:
+    """Return the band between two columns, with an edge; nothing is drawn where they are equal.
+
+    Of few rounds it is a line for each: their band would be a parallelogram.
+    """
     ends = {"y": quantitative(low), "y2": {"field": high}, "color": {"value": colour}}
-    return layer("area", ends, f"datum.{low} != null && datum.{low} < datum.{high}", stroke=colour, **BAND)
+    look = {} if _are_few(rows) else BAND
+    mark = "rule" if _are_few(rows) else "area"
+    return layer(mark, ends, f"datum.{low} != null && datum.{low} < datum.{high}", stroke=colour, **look)
 
 
 ROUND_AXIS = {"title": "round", "tickCount": 8, "tickMinStep": 1, "format": "d"}
-X = quantitative("round", axis=ROUND_AXIS, scale={"nice": False})
+X = quantitative("round", axis=ROUND_AXIS, scale={"nice": False, "zero": False})
 ROUND_TIP = quantitative("round", format=".1~f")
 """Round in a tooltip; a point of several rounds stands in their middle."""
 SHOWN = ("value", "low", "high")
