@@ -63,7 +63,7 @@ HEAD = f"""# Case studies
 
 [![Gain by rows of a hospital]({BY_ROWS}/stroke-outcome-by-hospital.svg)](stroke-outcome-by-hospital.md)
 
-A point is a hospital. In the shaded region no hospital's own test rows could show a gain; all hospitals of a size together do. `flfed study power STUDY` shows the least gain that your rows can show.
+A point is a hospital. In the shaded region no hospital's own test rows could show a gain; all hospitals of a size together do. `flfed study power STUDY --rows N --events N` shows the least gain that your rows can show.
 
 The shipped studies by field, on public rows, the largest average gain first. Where joining brings nothing, the last column says so."""  # noqa: E501 - a paragraph of a page is a line
 READ = """## How to read it
