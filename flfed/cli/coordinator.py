@@ -371,6 +371,8 @@ def _print_sites(sites: Sequence[SiteStatus], whole: bool) -> None:
         last = site.last_run
         if last is not None and last.reason:
             reasons.append(": ".join((site.site, last.answer, last.reason)))
+        if site.unanswered:
+            reasons.append(render("commands.coordinator.unanswered", **vars(site)))
         if site.gate_key:
             fingerprints.append(render("commands.gate.known", site=site.site, fingerprint=site.gate_key))
     output.say_some(reasons, whole=whole)

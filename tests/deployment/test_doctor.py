@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from flfed.callbacks import now_utc
-from flfed.deployment.coordinator.admission import revoke
+from flfed.deployment.coordinator.admission import admitted, revoke
 from flfed.deployment.coordinator.certificates import (
     SERVER_DAYS,
     Settings,
@@ -31,8 +32,11 @@ from flfed.deployment.coordinator.certificates import (
     renew_server,
 )
 from flfed.deployment.doctor import connection
+from flfed.deployment.flower.link import NODES, Link, pem_of, signed_number
 from flfed.deployment.processes import units
+from flfed.deployment.processes.child_processes import UNANSWERED, Pulse
 from flfed.deployment.site_state.ledger_copy import LedgerCopy
+from flfed.files import locked
 from flfed.paths import CoordinatorFolder, SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.rows.data import sources
@@ -586,6 +590,37 @@ def test_a_unit_that_forbids_the_way_is_named(site: Scene, tmp_path: Path):
             assert site.found() == []
     finally:
         unit.unlink()
+
+
+def test_a_request_without_an_answer_is_named_with_its_age(site: Scene, coordinator: Scene):
+    site.network.with_name("gate").mkdir(exist_ok=True)
+    pulse = Pulse(site.network.parent / "gate/gate.pulse")
+    pulse.beat()
+    pulse.note(UNANSWERED.format(kind="train"))
+    pulse.path.write_text(pulse.path.read_text().replace(pulse.path.read_text()[:10], f"{time.time() - 400:.0f}"))
+    assert site.found() == []  # nobody serves: it is what a process that was killed left
+    with locked(pulse.path.parent, "serving.lock"):
+        _, facts, lines = site.called()
+    assert [each["name"] for each in facts["findings"]] == ["undone"]
+    assert "The gate has not answered a request (train) for 40" in lines
+    # Flower's own table, of the server itself, and the node of the site.
+    with at(coordinator.environment):
+        keys = {pem_of(member.public_key): name for name, member in admitted(coordinator.folder).items()}
+        nodes = {keys[each["public_key"].encode()]: each["node_id"] for each in Link.of(coordinator.folder).ask(NODES)}
+    row = ("m", signed_number(nodes["north"]), time.time() - 400, "train")
+    columns = "message_id, dst_node_id, created_at, message_type"
+    with closing(sqlite3.connect(coordinator.consortium.root / "coordinator/coordinator/server/flower.db")) as flower:
+        try:
+            with flower:
+                flower.execute(f"INSERT INTO message_ins ({columns}) VALUES (?, ?, ?, ?)", row)
+            code, facts, lines = coordinator.called()
+            _, out, _ = called(["coordinator", "status"], coordinator.environment, coordinator.home)
+        finally:
+            with flower:
+                flower.execute("DELETE FROM message_ins WHERE message_id = 'm'")
+    assert (code, [each["name"] for each in facts["findings"]]) == (1, ["unanswered"])
+    assert "north has not answered a request (train) for 40" in lines
+    assert "north: has not answered a request (train) for 40" in out
 
 
 def test_a_port_that_is_taken_is_named(coordinator: Scene):

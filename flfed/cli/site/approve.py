@@ -197,6 +197,8 @@ def site_status(name: str = SITE_NAME) -> output.Shown:
     if status["proxy"]:
         yield render("commands.status.proxy", proxy=status["proxy"])
     yield f"Paused: {paused}"
+    if status["gate"]["undone"]:
+        yield render("commands.status.gate", **status["gate"])
     yield f"Fingerprint of the gate: {key}"
     copy = status["ledger-copy"]
     if copy is not None:

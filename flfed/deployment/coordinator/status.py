@@ -70,6 +70,8 @@ class SiteStatus:
     last_run : LastRun or None
     gate_key : str
         The fingerprint of its gate's key; empty where it is not on record here.
+    unanswered, unanswered_seconds : str, float
+        The kind and the age of its oldest request without an answer; the kind is empty without one.
     """
 
     site: str
@@ -80,6 +82,8 @@ class SiteStatus:
     seconds_since_request: float | None
     last_run: LastRun | None
     gate_key: str = ""
+    unanswered: str = ""
+    unanswered_seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """Return it for `--json`."""
@@ -145,16 +149,18 @@ def _site(
     since = {"invited": member.invited, "admitted": member.admitted, "revoked": member.revoked}[member.status]
     node = ""
     online_since = ""
+    request = ("", 0.0)
     # Only an admitted site may connect, so only its node has a status.
     if member.status == "admitted":
         node = "not known"
         if nodes is not None:
             registration = nodes.get(pem_of(member.public_key))
             node = "never seen"
-            if registration is not None and registration.status != "registered":
-                node = registration.status
+            if registration is not None:
+                request = (registration.unanswered, registration.unanswered_seconds)
                 online_since = registration.online_since
-    return SiteStatus(member.site, member.status, since, node, online_since, seconds, last, member.gate_key)
+                node = registration.status if registration.status != "registered" else node
+    return SiteStatus(member.site, member.status, since, node, online_since, seconds, last, member.gate_key, *request)
 
 
 def last_runs() -> dict[str, LastRun]:

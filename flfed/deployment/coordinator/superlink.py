@@ -15,7 +15,8 @@ Flower sends each request through nine layers of middleware. Here it passes only
 
 Two functions of Flower, which make its middleware, are replaced. Each start checks that the lock works
 (`Control.check_lock`). Private to Flower 1.42 besides: the numbers and the order of the fields of `PushObjectRequest`;
-the tables `run`, `object_push_sessions` and `object_push_session_pending`, which are read.
+and these tables, which are read: `run`, `message_ins`, `message_res`, `object_push_sessions` and
+`object_push_session_pending`.
 """
 
 from __future__ import annotations
@@ -246,7 +247,9 @@ class Lock:
         if status != 200:
             await _refuse(status, scope, receive, send)
             return
-        nodes = [Node.of(info).as_json() for info in self._nodes_reply.FromString(content).nodes_info]
+        unanswered = await asyncio.to_thread(self._objects.unanswered)
+        infos = self._nodes_reply.FromString(content).nodes_info
+        nodes = [Node.of(info, *unanswered.get(signed_number(info.node_id), ())).as_json() for info in infos]
         await JSONResponse(nodes)(scope, receive, send)
 
     def _seconds_since(self) -> dict[str, float]:
@@ -455,6 +458,10 @@ SELECT EXISTS (SELECT 1 FROM run WHERE run_id = :run), EXISTS (
     SELECT 1 FROM object_push_session_pending JOIN object_push_sessions USING (session_id)
     WHERE object_id = :object AND run_id = :run)
 """
+UNANSWERED = """
+SELECT dst_node_id, message_type, MIN(created_at) FROM message_ins
+WHERE message_id NOT IN (SELECT reply_to_message_id FROM message_res) GROUP BY dst_node_id
+"""
 
 
 class HeadError(ValueError):
@@ -575,6 +582,12 @@ class PushedObjects:
         with closing(sqlite3.connect(self._address, uri=True, timeout=BUSY_SECONDS)) as connection:
             run, pending = connection.execute(LOOK_UP, parameters).fetchone()
         return bool(run), bool(pending)
+
+    def unanswered(self) -> dict[int, tuple[str, float]]:
+        """Return the kind and the age of each node's oldest request without an answer, by its stored number."""
+        with suppress(sqlite3.Error), closing(sqlite3.connect(self._address, uri=True)) as connection:
+            return {node: (kind, time.time() - at) for node, kind, at in connection.execute(UNANSWERED)}
+        return {}
 
     def problem(self) -> str:
         """Return a sentence about an unreadable database.

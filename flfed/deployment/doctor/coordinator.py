@@ -12,7 +12,7 @@ from flfed.deployment.coordinator.certificates import certificates, days_left, k
 from flfed.deployment.coordinator.proxy import find_caddy, holding
 from flfed.deployment.coordinator.status import status
 from flfed.deployment.doctor import machine
-from flfed.deployment.doctor.machine import Finding, check_flower, finding
+from flfed.deployment.doctor.machine import UNDONE_SECONDS, Finding, check_flower, finding
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import CoordinatorFolder
 from flfed.records.store.database import store_url
@@ -88,6 +88,9 @@ def _state(folder: CoordinatorFolder, now: datetime) -> Iterator[Finding]:
     yield from machine.check_ending("server-ending", overview.server_days)
     for authority in certificates(trusted(folder)):
         yield from machine.check_ending("authority-ending", days_left(authority, now))
+    for site in overview.sites:
+        if site.unanswered_seconds >= UNDONE_SECONDS:
+            yield finding("unanswered", **vars(site))
     if not overview.serving:
         yield _port(folder)
 

@@ -20,6 +20,8 @@ from flfed.words import render, usage_error
 
 LEAST_BYTES = 500_000_000
 """Room below which a disk is nearly full: a run of large models writes some hundred megabytes."""
+UNDONE_SECONDS = 300.0
+"""After which a request without an answer, or a node out of reach, is a finding: a fit may take minutes."""
 UNIT_FOLDERS = ("/etc/systemd/system", "/etc/sysusers.d", "/etc/tmpfiles.d")
 """Folders where an administrator installs what `flfed site units` writes."""
 ALLOWED = re.compile(r"^IPAddressAllow=localhost (\S+)$", re.MULTILINE)

@@ -11,7 +11,7 @@ from pathlib import Path
 from flfed.callbacks import now_utc
 from flfed.deployment.doctor import machine
 from flfed.deployment.doctor.connection import Way, read_authority, read_key, unread
-from flfed.deployment.doctor.machine import Finding, check_flower, finding
+from flfed.deployment.doctor.machine import UNDONE_SECONDS, Finding, check_flower, finding
 from flfed.deployment.operator.join import joined
 from flfed.deployment.operator.outbound_proxy import read_proxy
 from flfed.deployment.operator.status import status_of
@@ -80,8 +80,11 @@ def _data(folder: SiteFolder) -> Iterator[Finding]:
     except FlfedError as error:
         yield finding("package", why=error)
         return
-    for problem in status_of(folder, site)["problems"]:
+    status = status_of(folder, site)
+    for problem in status["problems"]:
         yield finding("state", problem=problem)
+    if status["gate"]["seconds"] >= UNDONE_SECONDS:
+        yield finding("undone", site=folder.site, log=folder.gate / "gate.log", **status["gate"])
     if folder.join.exists() or is_elsewhere(folder):
         try:
             read_terms(folder)

@@ -237,18 +237,23 @@ class Node:
         "registered" (never seen yet), "online", "offline" or "unregistered".
     online_since : str
         ISO 8601; empty where it is not online.
+    unanswered : str
+        The kind of its oldest request without an answer; empty without one, and where it was not looked up.
+    unanswered_seconds : float
     """
 
     node_id: int
     public_key: bytes
     status: str
     online_since: str
+    unanswered: str = ""
+    unanswered_seconds: float = 0.0
 
     @classmethod
-    def of(cls, info: Any) -> Self:
+    def of(cls, info: Any, *unanswered: Any) -> Self:
         """Return the node that Flower's message describes."""
         since = info.last_activated_at if info.status == "online" else ""
-        return cls(info.node_id, info.public_key, info.status, since)
+        return cls(info.node_id, info.public_key, info.status, since, *unanswered)
 
     def as_json(self) -> dict[str, Any]:
         """Return it for the server's own route."""

@@ -41,6 +41,7 @@ LATEST = 0.5
 ASK = "/flwr.proto.Runtime/AcquireTask"
 KIND = "flwr-clientapp"
 REFUSED = 1
+LONGEST_KIND = 40
 
 T = TypeVar("T")
 Alive = Callable[[], None]
@@ -229,6 +230,8 @@ class Tasks:
         Called with each answer of a node that still downloads a message.
     received : callable
         Returns when the node last received a piece of it, in any unit.
+    began : callable
+        Called with the kind of each message, once it is known.
     clock : callable
         Seconds.
     """
@@ -241,12 +244,14 @@ class Tasks:
         leaving: Leaving = _as_it_is,
         alive: Alive = lambda: None,
         received: Callable[[], object] = lambda: None,
+        began: Callable[[str], None] = lambda kind: None,
         clock: Clock = time.monotonic,
     ) -> None:
         self._connect = connect
         self._leaving = leaving
         self._alive = alive
         self._received = received
+        self._began = began
         self._clock = clock
         signing = flower_names.SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=frozenset({ASK}))
         version = flower_names.RuntimeVersionHttpInterceptor(component_name="SuperExec")
@@ -293,6 +298,7 @@ class Tasks:
         envelope = flower_names.message_from_proto(waiting.messages_list[0])
         tree = waiting.message_object_trees[0]
         envelope.__dict__["_content"] = RecordDict()
+        self._began(envelope.metadata.message_type[:LONGEST_KIND])
         node = envelope.metadata.dst_node_id
         identity.node_id = node
         context = Context(envelope.metadata.run_id, node, {}, RecordDict(), {})

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from flfed.callbacks import Today
+from flfed.callbacks import Today, today_utc
 from flfed.deployment.site_state import approval as decided
 from flfed.deployment.site_state.approval import Approval, has_start
 from flfed.deployment.site_state.freeze import list_changed
@@ -185,7 +185,7 @@ class StudyAdmission:
         With the policy that was adopted last.
     """
 
-    def __init__(self, folder: SiteFolder, site: Site, *, today: Today) -> None:
+    def __init__(self, folder: SiteFolder, site: Site, *, today: Today = today_utc) -> None:
         self.site = site
         self._folder = folder
         self._today = today

@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
-from flfed.callbacks import today_utc
 from flfed.deployment.gate.study_policy import StudyAdmission
 from flfed.deployment.operator.join import joined
 from flfed.deployment.operator.outbound_proxy import read_proxy
@@ -40,10 +39,11 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
 
     Returns
     -------
-    status : dict with site, joined, proxy, paused, gate-key, ledger-copy, policy, snapshots, comparisons, studies, \
-last, problems
+    status : dict with site, joined, proxy, paused, gate, gate-key, ledger-copy, policy, snapshots, comparisons, \
+studies, last, problems
         `joined` says with whom, or is an empty text; `proxy` is the outbound proxy's URL without its password, or an
-        empty text; `gate-key` is the fingerprint of its gate, empty where it has no key; `ledger-copy` has the folder
+        empty text; `gate` is what the gate has not done, such as to answer a request, and for how many seconds;
+        `gate-key` is the fingerprint of its gate, empty where it has no key; `ledger-copy` has the folder
         and how many bytes it lacks, or is None; each of `studies` has the `reason` for which it
         would not be answered now, or an empty text. What cannot be read is among `problems`.
     """
@@ -61,6 +61,7 @@ last, problems
         "joined": _joined(folder),
         "proxy": "",
         "paused": approval.is_paused(folder),
+        "gate": dict(zip(("undone", "seconds"), approval.gate_work(folder), strict=True)),
         "gate-key": "",
         "ledger-copy": None,
         "policy": policy.model_dump(mode="json", by_alias=True) | {"least-cohort": policy.least_cohort()},
@@ -88,7 +89,7 @@ last, problems
             facts["comparisons"] = comparisons_left(folder, policy, site.datasets)
     with _noted(problems):
         # What the gate asks is asked, so that the status cannot differ from what it does.
-        admission = StudyAdmission(folder, site, today=today_utc)
+        admission = StudyAdmission(folder, site)
         for one in approval.approvals(folder):
             facts["studies"].append({**one.facts(), "reason": admission.standing(one) or blocked})
     problems += ledger_of(folder).open_to_others()

@@ -13,6 +13,7 @@ import resource
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -116,6 +117,9 @@ def shared_secret(folder: SiteFolder) -> bytes:
         raise usage_error("processes.files.unread", file=folder.secret, why=error.strerror) from None
 
 
+NODELESS = "has not reached its node"
+UNANSWERED = "has not answered a request ({kind})"
+"""What a gate notes about itself."""
 BUSY = 0
 """The file's time during work that may take any time; it needs no disk space."""
 
@@ -174,6 +178,12 @@ class Pulse:
         with suppress(OSError):
             return self.path.stat().st_mtime_ns
         return None
+
+    def note(self, undone: str) -> None:
+        """Write down what this process has not done from now on, in words that follow its name; "" for nothing."""
+        with suppress(OSError):
+            if self.path.read_text("utf-8").partition(" ")[2] != undone:
+                self.path.write_text(f"{time.time():.0f} {undone}" if undone else "", "utf-8")
 
     def forget(self) -> None:
         """Remove the file of a process that has ended."""

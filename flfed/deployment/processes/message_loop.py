@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flfed.deployment.flower.pacing import Backoff, Pace
-from flfed.deployment.processes.child_processes import Pulse, shared_secret
+from flfed.deployment.processes.child_processes import NODELESS, Pulse, shared_secret
 from flfed.paths import SiteFolder
 from flfed.refusals import Refusal
 from flfed.words import render
@@ -42,7 +42,8 @@ class Executor:
         The gate's decisions around the installed client app. An exception becomes an error reply that names its
         type; only flfed's own sentences cross (`redaction.redact`).
     pulse : Pulse
-        Touched whenever the node was reached, and where it is absent; busy while a message is answered.
+        Touched whenever the node was reached, and where it is absent; busy while a message is answered. It names the
+        message without an answer.
     """
 
     def __init__(self, tasks: Tasks, answer: Compute, pulse: Pulse) -> None:
@@ -74,9 +75,11 @@ class Executor:
                     # Its text alone: a log record with the error would hold on to what was open when it was raised.
                     LOG.warning(render("processes.gate.unlinked", why=error))
                 self._linked = False
+                self._pulse.note(NODELESS)
                 pause = self._backoff.seconds()
             except MalformedMessage as error:
                 LOG.warning("refused: %s", str(error))
+                self._pulse.note("")
                 pause = 0.0
             ended.wait(pause)
 
@@ -92,6 +95,7 @@ class Executor:
             LOG.info(render("processes.gate.linked"))
             self._linked = True
         if task is None:
+            self._pulse.note("")
             return self._pace.seconds()
         try:
             # While a message is answered the pulse says busy: a fit may take any time.
@@ -99,6 +103,7 @@ class Executor:
                 self._reply(task)
         finally:
             task.close()
+            self._pulse.note("")
             self._pace.came()
         return 0.0
 

@@ -28,7 +28,7 @@ from flfed.deployment.processes.relay import check_free, check_length
 from flfed.deployment.processes.supervisor import Child, Life, Supervisor
 from flfed.deployment.site_state.ledger_copy import LedgerCopy, copy_of
 from flfed.deployment.site_state.trusted_files import open_folder
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.files import locked
 from flfed.paths import SiteFolder
 from flfed.words import render, usage_error
@@ -184,15 +184,6 @@ def _begin_copy(folder: SiteFolder, target: Path | None, notify: Notify) -> None
     notify(render("processes.start.copy", folder=target))
     if copy.is_on_same_disk:
         notify(render("processes.start.same-disk", folder=target))
-
-
-def is_served(folder: SiteFolder) -> bool:
-    """Return whether a process of this machine runs the site's gate."""
-    try:
-        with locked(folder.gate, "serving.lock", taken=folder.site):
-            return False
-    except UsageError as error:
-        return str(error) == folder.site
 
 
 def _lock(alone: ExitStack, folder: Path, process: str, site: str) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from flfed.deployment.coordinator.superlink import PushedObjects
 from flfed.deployment.processes.serve import _describe_isolation, children, serve
+from flfed.deployment.site_state.approval import gate_work
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder
 
@@ -127,9 +129,16 @@ def test_a_message_whose_run_ended_halfway_keeps_no_gate_waiting(consortium, hom
     (refused,) = consortium.do("ask", config={"n": 1})["replies"]
     consortium.do("half", config={"n": 2})
     wait_until(lambda: (folder.network / "node.log").read_text().count("Receiving: train") == 2)
+    # Meanwhile both sides name the request and its age.
+    wait_until(lambda: gate_work(folder)[0] == "has not answered a request (train)")
+    assert gate_work(folder)[1] < 60
+    asked = PushedObjects(consortium.root / "state.db")
+    ((kind, age),) = asked.unanswered().values()
+    assert kind == "train" and 0 <= age < 60
     consortium.do("end")  # as `study resume` does with the task of the killed process
     consortium.do("begin", config={"study": "text"})
     assert consortium.do("ask", config={"n": 3}, seconds=45)["replies"] == [refused]
+    assert gate_work(folder) == ("", 0) and asked.unanswered() == {}
 
 
 @pytest.mark.proof
