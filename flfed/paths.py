@@ -311,6 +311,9 @@ class SiteFolder:
     secret = Below("link", "executor.secret")
     """Secret shared by the gate and the node."""
 
+    clock = Below("link", "clock")
+    """By how many seconds this machine's clock is off the server's, as the node found; absent where it is right."""
+
     download_pulse = Below("link", "download.pulse")
     """Time at which the node last received a piece of a message that the gate waits for."""
 

@@ -200,7 +200,7 @@ from flfed.deployment.processes.node import say, stay_with_the_host
 from flfed.deployment.processes.child_processes import Pulse
 address, ca, key = sys.argv[1], Path(sys.argv[2]).read_bytes(), Path(sys.argv[3]).read_bytes()
 home = Path(sys.argv[4])
-connection = Connection(home / "node.id", Pulse(home / "pulse"), Outage(say), Pulse(home / "download"))
+connection = Connection(home / "node.id", Pulse(home / "pulse"), Outage(say), Pulse(home / "download"), home / "clock")
 stay_with_the_host(connection.opened)
 connection.install()
 key = load_ssh_private_key(key, None)

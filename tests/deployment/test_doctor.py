@@ -151,7 +151,9 @@ def test_a_certificate_that_ends_within_thirty_days_is_named(
         assert ("The server's certificate has ended" if days < 0 else f"certificate ends in {days} days") in said
 
 
-@pytest.mark.parametrize(("seconds", "found"), [(40, []), (-75, ["clock"]), (75, ["clock"]), (86_400 * 500, ["clock"])])
+@pytest.mark.parametrize(
+    ("seconds", "found"), [(0, []), (40, ["clock"]), (-40, []), (-75, ["clock"]), (86_400 * 500, ["clock"])]
+)
 def test_a_clock_that_is_off_is_named(site: Scene, seconds: int, found: list[str]):
     assert site.found(now=now_utc() + timedelta(seconds=seconds)) == found
 

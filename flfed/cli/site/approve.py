@@ -212,7 +212,7 @@ def site_status(name: str = SITE_NAME) -> output.Shown:
         subject = line["reason"] or line["study"]
         rows.append([str(line["n"]), line["at"], line["kind"], subject, line["run"], str(line["bytes"])])
     _table(["line", "at", "kind", "study or reason", "run", "bytes"], rows, "Last messages", "none yet")
-    for problem in status["problems"]:
+    for problem in filter(None, [status["clock"], *status["problems"]]):
         typer.echo(f"Problem: {problem}", err=True)
 
 

@@ -15,8 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -28,6 +27,7 @@ from cryptography.x509.oid import NameOID
 
 from flfed.deployment.coordinator.certificates import certificates, days_left, host_and_port
 from flfed.deployment.doctor.machine import Finding, check_ending, finding
+from flfed.deployment.flower.transport import describe_clock, seconds_ahead, time_of
 from flfed.deployment.operator.outbound_proxy import PASSWORD_REFUSED, OutboundProxy
 from flfed.errors import FlfedError
 from flfed.files import read_private
@@ -36,8 +36,6 @@ from flfed.paths import SiteFolder
 from flfed.words import flfed_error
 
 SECONDS = 10.0
-CLOCK_SECONDS = 60.0
-"""By which two clocks may differ; the server refuses a node that is 5 s ahead or 305 s behind."""
 IGNORE_TIME = 0x200000
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME: the end of a certificate is judged by the server's clock."""
 OTHER_HOST = (62, 64)
@@ -108,8 +106,8 @@ class Way:
         try:
             answer = self._request("GET", "/", {})
             at = answer.at or now
-            if abs(now - at) > timedelta(seconds=CLOCK_SECONDS):
-                yield finding("clock", seconds=round(abs(now - at).total_seconds()))
+            if ahead := seconds_ahead(at, now):
+                yield finding("clock", problem=describe_clock(ahead))
             yield from check_ending("server-ending", days_left(answer.certificate, at))
             for authority in certificates(self.authority):
                 yield from check_ending("authority-ending", days_left(authority, at))
@@ -136,7 +134,7 @@ class Way:
             except (OSError, http.client.HTTPException) as error:
                 raise Fault(finding("silent", address=self.address, why=type(error).__name__)) from None
             shown = wrapped.getpeercert(binary_form=True) or b""
-            return Answer(reply.status, _time_of(reply.getheader("Date", "")), x509.load_der_x509_certificate(shown))
+            return Answer(reply.status, time_of(reply.getheader("Date", "")), x509.load_der_x509_certificate(shown))
 
     def _connect(self) -> socket.socket:
         """Return a connection with the coordinator, through the proxy where there is one."""
@@ -229,15 +227,6 @@ def _tunnel(bare: socket.socket, address: str, proxy: OutboundProxy) -> int:
     if status is None:
         raise http.client.BadStatusLine("")
     return int(status[1])
-
-
-def _time_of(text: str) -> datetime | None:
-    try:
-        at = parsedate_to_datetime(text)
-        # A time without a zone is UTC in HTTP.
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _signed(key: EllipticCurvePrivateKey, at: datetime) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""HTTP transport over given sockets, and a server that is away.
+"""HTTP transport over given sockets, a server that is away, and the time that its answers have.
 
 httpx sends its requests through it and opens no connection by itself. A request to a server that is away is repeated.
 
@@ -12,13 +12,17 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpcore
 import httpx
 
+from flfed.callbacks import now_utc
 from flfed.deployment.flower.pacing import pauses
-from flfed.words import flfed_error
+from flfed.flower_names import AHEAD_SECONDS, OLDEST_SECONDS
+from flfed.words import flfed_error, render
 
 TOO_MANY = 429
 SERVER_ERRORS = 500
@@ -36,6 +40,32 @@ def is_away(status: int) -> bool:
     [False, False, False, False, True, True, True, True]
     """
     return status == TOO_MANY or status >= SERVER_ERRORS
+
+
+BEHIND_SECONDS = 60.0
+"""By which this machine's clock may be behind the server's before people read of it."""
+
+
+def time_of(text: str) -> datetime | None:
+    """Return the time of an answer's `Date`, None without one."""
+    try:
+        at = parsedate_to_datetime(text)
+        # A time without a zone is UTC in HTTP.
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def seconds_ahead(at: datetime | None, now: datetime | None = None) -> float:
+    """Return by how far this machine's clock, now, is ahead of the server's; 0 where that is near enough."""
+    ahead = ((now or now_utc()) - at).total_seconds() if at is not None else 0.0
+    return 0.0 if -BEHIND_SECONDS <= ahead <= AHEAD_SECONDS else ahead
+
+
+def describe_clock(ahead: float) -> str:
+    """Return the sentence about a clock that is ahead, or behind where the seconds are negative."""
+    facts = {"seconds": abs(ahead), "ahead": AHEAD_SECONDS, "behind": OLDEST_SECONDS}
+    return render("processes.clock.ahead" if ahead > 0 else "processes.clock.behind", **facts)
 
 
 def retry(invoker: Any, first: float, most: float, is_final: Callable[[Exception], bool]) -> None:

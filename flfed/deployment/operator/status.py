@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
+from flfed.deployment.flower.transport import describe_clock
 from flfed.deployment.gate.study_policy import StudyAdmission
 from flfed.deployment.operator.join import joined
 from flfed.deployment.operator.outbound_proxy import read_proxy
@@ -39,13 +40,14 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
 
     Returns
     -------
-    status : dict with site, joined, proxy, paused, gate, gate-key, ledger-copy, policy, snapshots, comparisons, \
-studies, last, problems
+    status : dict with site, joined, proxy, paused, gate, clock, gate-key, ledger-copy, policy, snapshots, \
+comparisons, studies, last, problems
         `joined` says with whom, or is an empty text; `proxy` is the outbound proxy's URL without its password, or an
         empty text; `gate` is what the gate has not done, such as to answer a request, and for how many seconds;
-        `gate-key` is the fingerprint of its gate, empty where it has no key; `ledger-copy` has the folder
-        and how many bytes it lacks, or is None; each of `studies` has the `reason` for which it
-        would not be answered now, or an empty text. What cannot be read is among `problems`.
+        `clock` says that this machine's is off, or is an empty text; `gate-key` is the fingerprint of its gate, empty
+        where it has no key; `ledger-copy` has the folder and how many bytes it lacks, or is None; each of `studies`
+        has the `reason` for which it would not be answered now, or an empty text. What cannot be read is among
+        `problems`.
     """
     # What cannot be read becomes a problem beside the rest: a status must always be shown.
     lost = ""
@@ -62,6 +64,7 @@ studies, last, problems
         "proxy": "",
         "paused": approval.is_paused(folder),
         "gate": dict(zip(("undone", "seconds"), approval.gate_work(folder), strict=True)),
+        "clock": "",
         "gate-key": "",
         "ledger-copy": None,
         "policy": policy.model_dump(mode="json", by_alias=True) | {"least-cohort": policy.least_cohort()},
@@ -79,6 +82,8 @@ studies, last, problems
     with _noted(problems):
         if (proxy := read_proxy(folder)) is not None:
             facts["proxy"] = proxy.url
+    with suppress(OSError, ValueError):
+        facts["clock"] = describe_clock(float(folder.clock.read_text()))
     with _noted(problems):
         facts["gate-key"] = own_fingerprint(folder)
     for dataset in site.datasets:

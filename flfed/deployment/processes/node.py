@@ -42,13 +42,13 @@ import httpx
 
 from flfed import flower_names
 from flfed.deployment.flower.pacing import Pace
-from flfed.deployment.flower.transport import is_away, retry
+from flfed.deployment.flower.transport import describe_clock, is_away, retry, seconds_ahead, time_of
 from flfed.deployment.operator.outbound_proxy import PASSWORD_REFUSED, OutboundProxy, read_proxy
 from flfed.deployment.processes.child_processes import Pulse, free_port, make_secret, node_command, shared_secret
 from flfed.deployment.processes.relay import relaying
 from flfed.deployment.processes.supervisor import NEWS
 from flfed.errors import FlfedError
-from flfed.files import write_whole
+from flfed.files import SHARED, write_whole
 from flfed.flower_names import HEARTBEAT_SECONDS, RUNNING, STARTING, ask, check_names, replace, replace_name
 from flfed.paths import SiteFolder
 from flfed.words import render
@@ -214,7 +214,9 @@ def work(folder: SiteFolder) -> None:
     shared_secret(folder)
     # Every change to Flower's code is made before its command begins.
     outage = Outage(say, proxied=proxy is not None)
-    connection = Connection(folder.node_id, Pulse(folder.node_pulse), outage, Pulse(folder.download_pulse))
+    connection = Connection(
+        folder.node_id, Pulse(folder.node_pulse), outage, Pulse(folder.download_pulse), folder.clock
+    )
     stay_with_the_host(connection.opened, proxy)
     connection.install()
     paced(Pace(LEAST, MOST))
@@ -316,6 +318,8 @@ def reason_of(error: Exception, *, proxied: bool = False) -> str:
     if "certificate" in str(error).lower():
         return render("processes.node.certificate")
     status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
+    if status == httpx.codes.UNAUTHORIZED and (ahead := seconds_ahead(time_of(error.response.headers.get("date", "")))):
+        return describe_clock(ahead)
     if status in REFUSED:
         return render("processes.node.refused", status=status, why=render(f"processes.refused.{status}"))
     what = f"status {status}" if status else type(error).__name__
@@ -367,12 +371,15 @@ class Connection:
     outage : Outage
     download : Pulse
         Touched with each piece of a message's part: for the gate, which waits for the parts.
+    clock : Path
+        Of the seconds by which this machine's clock is off the server's, where it is.
     """
 
     node_file: Path
     pulse: Pulse
     outage: Outage
     download: Pulse
+    clock: Path
     _client: Any = None
     _lost: threading.Event = field(default_factory=threading.Event)
     _freed: bool = False
@@ -455,6 +462,13 @@ class Connection:
         if response.is_success:
             self.pulse.beat()
             self.outage.over()
+        ahead = seconds_ahead(time_of(response.headers.get("date", "")))
+        if bool(ahead) != self.clock.exists():
+            self.clock.unlink(missing_ok=True)
+            if ahead:
+                self.outage.say(describe_clock(ahead))
+                with suppress(FlfedError):  # a full disk
+                    write_whole(self.clock, f"{ahead:.0f}".encode(), mode=SHARED)
         if response.request.url.path.endswith(PULL_OBJECT):
             response.stream = NotedBody(response.stream, self.download.beat)
 

@@ -2,10 +2,13 @@
 
 import http.server
 import importlib
+import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
 from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
 
 from flfed.deployment.processes.child_processes import Pulse
-from flfed.deployment.processes.node import Connection, Outage, stay_with_the_host
+from flfed.deployment.processes.node import Connection, Outage, reason_of, stay_with_the_host
 
 NODE = 7
 ANSWERS = {
@@ -36,7 +39,7 @@ class Server:
 
     def __init__(self) -> None:
         self.first: dict[str, list[int]] = {}
-        self.asked, self.answers = list[str](), dict(ANSWERS)
+        self.asked, self.answers, self.ahead = list[str](), dict(ANSWERS), 0.0
         server = self
 
         class ClientGenerator(http.server.BaseHTTPRequestHandler):
@@ -54,6 +57,9 @@ class Server:
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                return super().date_time_string(time.time() + server.ahead)
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -74,7 +80,7 @@ class Node:
         self.server, self.said, self.known_as = server, list[str](), root / "network" / "node.id"
         self.known_as.parent.mkdir()
         self.connection = Connection(
-            self.known_as, Pulse(root / "pulse"), Outage(self.said.append), Pulse(root / "download")
+            self.known_as, Pulse(root / "pulse"), Outage(self.said.append), Pulse(root / "download"), root / "clock"
         )
         stay_with_the_host(self.connection.opened)
         self.connection.install()
@@ -128,6 +134,26 @@ def test_each_piece_of_a_part_is_noted_for_the_gate_and_its_absence_is_not(node:
         object_.object_available, object_.object_content = True, b"Array  9\x00123456789"
         assert pull(1, "part") == object_.object_content
     assert node.connection.download.seen() is not None
+
+
+@pytest.mark.parametrize(("ahead", "off"), [(100, "100 s behind"), (-20, "2. s ahead of"), (-3, ""), (50, "")])
+def test_a_clock_that_is_off_is_said_once_and_written_down_until_it_is_right(node: Node, ahead: float, off: str):
+    node.server.ahead = ahead
+    with node.connected() as (_, receive, *_):
+        receive()
+        receive()
+        assert [
+            bool(re.search(f"clock is {off} the coordinator's", line)) for line in node.said if "clock" in line
+        ] == ([True] if off else [])
+        assert node.connection.clock.exists() == bool(off)
+        # Else the key would be blamed.
+        request = httpx.Request("POST", f"http://127.0.0.1:{node.server.port}/v1/fleet/pull-messages")
+        answer = httpx.Response(401, headers={"date": formatdate(time.time() + ahead, usegmt=True)}, request=request)
+        why = reason_of(httpx.HTTPStatusError("", request=request, response=answer))
+        assert ("clock" in why, "its key is not admitted" in why) == (bool(off), not off)
+        node.server.ahead = 0
+        receive()
+        assert not node.connection.clock.exists()
 
 
 def test_a_number_that_cannot_be_written_down_keeps_no_node_offline(node: Node):
