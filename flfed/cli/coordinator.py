@@ -142,7 +142,8 @@ def admit_site(
     admissions, refused = _admit_each(folder, files, read_out, replacing)
     # One file has the object, and the error, of a single admission.
     if len(files) == 1 and refused:
-        raise refused[0][1]
+        file, error = refused[0]
+        raise type(error)(f"{file}: {error}")
     output.show(_admitted(admissions, refused, single=len(files) == 1, replacing=replacing), as_json)
     if refused:
         raise usage_error("coordinator.fingerprint.refused", refused=len(refused), files=counted(len(files), "file"))
@@ -181,7 +182,9 @@ def _admit_each(
                 admission = admit(folder, file, typed=typed, replacing=replacing)
             admissions.append(admission)
         except FlfedError as error:
-            refused.append((file, error))
+            # Sentences name the file once, whichever of them do so themselves.
+            reason = str(error).removeprefix(f"{file}: ").removeprefix("admission: ")
+            refused.append((file, type(error)(reason)))
     return admissions, refused
 
 

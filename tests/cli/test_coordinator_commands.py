@@ -66,8 +66,20 @@ def test_the_words_of_one_site_joining_end_in_its_admission(made: Call, tmp_path
     assert "cleveland was admitted with this file before; nothing has changed." in made("admit", "cleveland.admission")
     # A fingerprint that is given is compared with that of a site admitted before, too.
     made("admit", "cleveland.admission", "--fingerprint", f"cleveland={read_out}")
-    with pytest.raises(UsageError, match="fingerprint"):
+    with pytest.raises(UsageError, match="^cleveland.admission: the fingerprint is not"):
         made("admit", "cleveland.admission", "--fingerprint", "cleveland=d255-jrl3-avdk-svrf-e2zs-ilh6-lpr4-mfv5-tkxg")
+
+
+@pytest.mark.parametrize(("content", "why"), [("{}", "not an admission file; "), (None, "cannot be read (")])
+def test_a_file_that_admits_nobody_is_named_once(made: Call, tmp_path: Path, content: str | None, why: str):
+    for name in ("a.admission", "b.admission"):
+        if content is not None:
+            Path(name).write_text(content)
+    with pytest.raises(UsageError) as single:
+        made("admit", "a.admission")
+    assert str(single.value).startswith(f"a.admission: {why}")
+    code, lines = in_terminal("coordinator", "admit", "a.admission", "b.admission", columns=400)
+    assert code == 2 and [f"NOT admitted: {name}.admission: {why}" in "".join(lines) for name in "ab"] == [True, True]
 
 
 def test_programs_read_the_same_as_json(call: Call):
@@ -119,7 +131,11 @@ def test_a_site_whose_package_is_not_here_joins_and_is_told(made: Call):
         "There is no site package 'new-clinic' here yet; joined here: new-clinic. If this is the kit"
     )
     assert said.endswith("Once it is there: flfed site check new-clinic")
-    assert json.loads(made("join", "hungary.kit.zip", "--json"))["package"] is True
+    # Another site has joined here: that it is not a mistake is said without a terminal by --yes.
+    with pytest.raises(UsageError, match=r"the kit is of site 'hungary', and nobody agreed .*--yes"):
+        made("join", "hungary.kit.zip", "--json")
+    assert joined_sites() == ["new-clinic"] and not Path("hungary.admission").exists()
+    assert json.loads(made("join", "hungary.kit.zip", "--json", "--yes"))["package"] is True
 
 
 def test_at_a_terminal_a_person_agrees_to_a_kit_whose_site_has_no_package(made: Call):
@@ -135,6 +151,12 @@ def test_at_a_terminal_a_person_agrees_to_a_kit_whose_site_has_no_package(made: 
     assert json.loads(log)["what"] == "kit refused" and not Path("new-clinic.admission").exists()
     code, lines = in_terminal(*join, columns=400, typed="y\n")
     assert code == 0 and joined_sites() == ["hungary", "new-clinic"]
+    made("invite", "cleveland")
+    code, lines = in_terminal("site", "join", "cleveland.kit.zip", columns=400, typed="n\n")
+    assert code == 2 and "'cleveland'; joined here: hungary, new-clinic. Join as cleveland, too? [y/N]" in "".join(
+        lines
+    )
+    assert joined_sites() == ["hungary", "new-clinic"]
 
 
 def test_a_site_that_joins_is_told_of_folders_that_others_may_write_in(made: Call, capsys: pytest.CaptureFixture[str]):

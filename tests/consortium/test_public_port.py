@@ -229,7 +229,7 @@ def test_a_kit_and_an_invitation_are_used_once(port: Port, consortium: Any):
     assert (log[-1]["what"], log[-1]["reason"]) == ("kit refused", said.removeprefix("flfed: ").strip())
     # Somebody else with a copy of the kit makes a key of their own, and sends it.
     (consortium.root / "exchange/delta.admission").unlink()
-    alpha.run("site join delta.kit.zip")
+    alpha.run("site join delta.kit.zip --yes")
     said = consortium.coordinator.run("coordinator admit delta.admission", code=2)
     assert "was admitted on" in said and "with another key" in said and "admit FILE --replace" in said
     last = json.loads(port.folder.log.read_text().splitlines()[-1])

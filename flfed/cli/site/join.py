@@ -23,7 +23,9 @@ LATER = "later"
 @output.with_json
 def join_site(
     file: Path = typer.Argument(..., metavar="KIT", help="The coordinator's file: SITE.kit.zip."),
-    yes: bool = typer.Option(False, "--yes", help="Do not ask before a kit replaces the one that the site has."),
+    yes: bool = typer.Option(
+        False, "--yes", help="Do not ask before a kit replaces the one that the site has, or is another site's."
+    ),
     to: Path = typer.Option(Path("."), "--output", help="Target folder.", show_default="the current folder"),
 ) -> output.Shown:
     """Join a consortium with its coordinator's kit; the site's private keys are made here and never leave.
@@ -32,7 +34,7 @@ def join_site(
     and compare the fingerprint of the key, too.
 
     A site that has joined takes a new kit in place of the earlier one, once somebody agrees. It makes another key and
-    must be admitted again; its approvals and its ledger stay.
+    must be admitted again; its approvals and its ledger stay. Where another site has joined here, somebody agrees, too.
     """
     from flfed.deployment.operator.join import join
 
@@ -41,17 +43,18 @@ def join_site(
         # A false kit would lead the site, with its approvals, to somebody else's server.
         return yes or output.agreed(render("commands.join.again", **facts))
 
-    made = join(file, to=to, agrees=_agrees, replaces=replaces)
+    made = join(file, to=to, agrees=lambda site: _agrees(site, yes=yes), replaces=replaces)
     yield _facts(made)
     yield from _joined_in_words(made)
 
 
-def _agrees(site: str) -> bool:
-    """Return whether a kit's site has a package here, or a person at the terminal agrees to join without one."""
-    if has_package(site) or not sys.stdin.isatty():
+def _agrees(site: str, *, yes: bool) -> bool:
+    """Return whether a kit's site is one of this home, or a person agrees: another has joined here, or no package."""
+    joined = joined_sites()
+    if site in joined or (not joined and (has_package(site) or not sys.stdin.isatty())):
         return True
-    question = render("commands.join.stranger", site=site, joined=", ".join(joined_sites()) or "no site")
-    return typer.confirm(question, err=True)
+    words = "other" if has_package(site) else "stranger"
+    return yes or output.agreed(render(f"commands.join.{words}", site=site, joined=", ".join(joined) or "no site"))
 
 
 def _facts(enrolment: Joined) -> dict[str, object]:
