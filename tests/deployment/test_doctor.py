@@ -34,7 +34,7 @@ from flfed.deployment.coordinator.certificates import (
 from flfed.deployment.doctor import connection
 from flfed.deployment.flower.link import NODES, Link, pem_of, signed_number
 from flfed.deployment.processes import units
-from flfed.deployment.processes.child_processes import UNANSWERED, Pulse
+from flfed.deployment.processes.child_processes import Pulse
 from flfed.deployment.site_state.ledger_copy import LedgerCopy
 from flfed.files import locked
 from flfed.paths import CoordinatorFolder, SiteFolder
@@ -191,6 +191,34 @@ def test_an_unknown_dataset_is_named_once(site: Scene, tmp_path: Path):
     (one,) = facts["findings"]
     assert one["name"] == "package" and one["text"].count("'small' is not known") == 1
     assert one["remedy"] == "correct the package, or put its dataset back, then: flfed site check"
+
+
+def test_a_table_that_changed_after_the_approval_is_named(site: Scene, tmp_path: Path):
+    packages = tmp_path / "packages"
+    shutil.copytree(site.consortium.root / "packages", packages)
+    site.environment["FLFED_PATH"] = str(packages)
+    study, table = tmp_path / "small.toml", packages / "sites/north/rows.csv"
+    study.write_text(STUDY)
+
+    def said(*words: str, code: int = 0) -> str:
+        found, out, err = called(list(words), site.environment, site.home)
+        assert found == code, err
+        return out + err
+
+    said("site", "approve", str(study), "--site", "north", "--with", "south,east", "--yes")
+    table.write_bytes(table.read_bytes())  # the same export once more
+    changed = "The table of 'small' changed after the snapshot of "
+    assert site.found() == [] and changed not in said("site", "status", "north")
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-9]))
+    _, facts, lines = site.called()
+    assert [each["name"] for each in facts["findings"]] == ["table"] and changed in lines
+    # A size that is none ends `serve` before any process starts.
+    for words, code in ((("status", "north"), 0), (("serve", "north", "--memory", "x"), 2)):
+        assert changed in said("site", *words, code=code)
+    said("site", "refresh", "north", "--yes")
+    _, facts, lines = site.called()
+    assert [each["name"] for each in facts["findings"]] == ["void"]
+    assert "is not answered: its frozen rows changed after the approval" in lines
 
 
 @pytest.mark.parametrize("whose", ["north", "coordinator"])
@@ -598,7 +626,7 @@ def test_a_request_without_an_answer_is_named_with_its_age(site: Scene, coordina
     site.network.with_name("gate").mkdir(exist_ok=True)
     pulse = Pulse(site.network.parent / "gate/gate.pulse")
     pulse.beat()
-    pulse.note(UNANSWERED.format(kind="train"))
+    pulse.note("has not answered a request (train)")
     pulse.path.write_text(pulse.path.read_text().replace(pulse.path.read_text()[:10], f"{time.time() - 400:.0f}"))
     assert site.found() == []  # nobody serves: it is what a process that was killed left
     with locked(pulse.path.parent, "serving.lock"):

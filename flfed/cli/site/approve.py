@@ -239,6 +239,8 @@ def _print_frozen(status: dict[str, Any]) -> None:
     for one in status["snapshots"]:
         if gone := one["excluded"]:
             typer.echo(render("site_app.status.excluded", dataset=one["dataset"], **gone))
+        if one["changed"]:
+            typer.echo(render("gate.files.table", site=status["site"], **one))
         # The number is text, since a small one is suppressed.
         if one["withheld"] != "0":
             typer.echo(render("site_app.status.resting", dataset=one["dataset"], people=one["withheld"]))

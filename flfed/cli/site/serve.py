@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def serve_site(
     """
     from flfed.deployment.processes.serve import serve
     from flfed.deployment.processes.supervisor import stop_on_signals
+    from flfed.deployment.site_state.freeze import describe_frozen
     from flfed.packages import named_folders
     from flfed.rows.data import site_discovery as sites
 
@@ -51,6 +53,11 @@ def serve_site(
     if not network_only:
         own = sites.load(name)  # an error is printed here once, and not repeated in the gate's log
         output.passed_over(own.name)
+        with suppress(FlfedError):  # a damaged snapshot: status and doctor say it
+            for dataset in own.datasets:
+                for one in describe_frozen(SiteFolder(name), own.serving(dataset)):
+                    if one["changed"]:
+                        typer.echo(render("gate.files.table", site=name, **one), err=True)
         typer.echo(render("commands.serve.package", site=name, folder=own.folder, path=named_folders()), err=True)
     notify = partial(typer.echo, err=True)
     with stop_on_signals() as stop:
@@ -130,7 +137,6 @@ def open_site_app(
     """
     from flfed.cli import dashboard
     from flfed.deployment import site_app
-    from flfed.deployment.site_app import SITE, TOKEN, closed
     from flfed.rows.data import site_discovery as sites
 
     # The folder belongs to one user, whom the error names.
@@ -140,11 +146,11 @@ def open_site_app(
         raise UsageError(f"{error}; only the user with the site's data can open it") from None
     site = sites.load(name)
     output.passed_over(site.name)
-    why = closed(SiteFolder(site.name))
+    why = site_app.closed(SiteFolder(site.name))
     if why:
         raise UsageError(why)
     # Passed in the environment: all accounts can read a command line.
-    os.environ |= {SITE: site.name, TOKEN: secrets.token_urlsafe()}
+    os.environ |= {site_app.SITE: site.name, site_app.TOKEN: secrets.token_urlsafe()}
     script = Path(site_app.__file__).with_name("app.py")
     dashboard.leave_current_folder(script.parent)
     dashboard.run(script, f"flfed site app {site.name}", port=port, headless=headless)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from flfed.callbacks import now_utc
 from flfed.deployment.doctor import machine
@@ -22,6 +23,9 @@ from flfed.packages import unknown_name_error
 from flfed.paths import SiteFolder, joined_sites
 from flfed.rows.data import datasets, site_discovery
 from flfed.rows.data.sources import reach
+
+VOID = ("rows-changed", "schema-changed-after-approval", "schema-changed-after-freeze", "opt-outs-changed")
+"""Why an approval is not valid any more, after a change of the table or its columns."""
 
 
 def examine_site(name: str, *, now: datetime | None = None) -> list[Finding]:
@@ -80,11 +84,7 @@ def _data(folder: SiteFolder) -> Iterator[Finding]:
     except FlfedError as error:
         yield finding("package", why=error)
         return
-    status = status_of(folder, site)
-    for problem in status["problems"]:
-        yield finding("state", problem=problem)
-    if status["gate"]["seconds"] >= UNDONE_SECONDS:
-        yield finding("undone", site=folder.site, log=folder.gate / "gate.log", **status["gate"])
+    yield from _state(folder, status_of(folder, site))
     if folder.join.exists() or is_elsewhere(folder):
         try:
             read_terms(folder)
@@ -96,6 +96,20 @@ def _data(folder: SiteFolder) -> Iterator[Finding]:
             reach(source, datasets.load(dataset).folders(site.folder))
         except FlfedError as error:
             yield finding("source", why=error)
+
+
+def _state(folder: SiteFolder, status: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what the status of a site shows to be wrong."""
+    for problem in status["problems"]:
+        yield finding("state", problem=problem)
+    for one in status["snapshots"]:
+        if one["changed"]:
+            yield finding("table", site=folder.site, **one)
+    for one in status["studies"]:
+        if one["decision"] == "approved" and getattr(one["reason"], "code", "") in VOID:
+            yield finding("void", **one)
+    if status["gate"]["seconds"] >= UNDONE_SECONDS:
+        yield finding("undone", site=folder.site, log=folder.gate / "gate.log", **status["gate"])
 
 
 def _network(folder: SiteFolder, now: datetime) -> Iterator[Finding]:

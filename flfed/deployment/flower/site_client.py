@@ -20,7 +20,6 @@ from flwr.app import Context, Error, Message, RecordDict
 from google.protobuf.message import DecodeError
 
 from flfed import flower_names
-from flfed.callbacks import Clock
 from flfed.deployment.flower.message_parts import MOST_BYTES, SHORT, apart, joined, opened, parts_of
 from flfed.deployment.flower.pacing import Pace
 from flfed.deployment.flower.transport import Connect, NodeTransport
@@ -28,6 +27,7 @@ from flfed.errors import FlfedError
 from flfed.flower_names import ask
 from flfed.refusals import Refusal, refusal_of
 from flfed.updates.messages.fields import MalformedMessage
+from flfed.updates.messages.kinds import KINDS
 from flfed.words import render
 
 SECONDS = 30.0
@@ -41,7 +41,6 @@ LATEST = 0.5
 ASK = "/flwr.proto.Runtime/AcquireTask"
 KIND = "flwr-clientapp"
 REFUSED = 1
-LONGEST_KIND = 40
 
 T = TypeVar("T")
 Alive = Callable[[], None]
@@ -230,10 +229,8 @@ class Tasks:
         Called with each answer of a node that still downloads a message.
     received : callable
         Returns when the node last received a piece of it, in any unit.
-    began : callable
-        Called with the kind of each message, once it is known.
-    clock : callable
-        Seconds.
+    note : callable
+        Called with what this process has not done from now on, once the kind of a message is known.
     """
 
     def __init__(
@@ -244,15 +241,13 @@ class Tasks:
         leaving: Leaving = _as_it_is,
         alive: Alive = lambda: None,
         received: Callable[[], object] = lambda: None,
-        began: Callable[[str], None] = lambda kind: None,
-        clock: Clock = time.monotonic,
+        note: Callable[[str], None] = lambda undone: None,
     ) -> None:
         self._connect = connect
         self._leaving = leaving
         self._alive = alive
         self._received = received
-        self._began = began
-        self._clock = clock
+        self._note = note
         signing = flower_names.SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=frozenset({ASK}))
         version = flower_names.RuntimeVersionHttpInterceptor(component_name="SuperExec")
         self._client = NodeClient(Bounded(connect, SHORT, each=True), version, signing)
@@ -298,7 +293,8 @@ class Tasks:
         envelope = flower_names.message_from_proto(waiting.messages_list[0])
         tree = waiting.message_object_trees[0]
         envelope.__dict__["_content"] = RecordDict()
-        self._began(envelope.metadata.message_type[:LONGEST_KIND])
+        kind = envelope.metadata.message_type
+        self._note(render("processes.gate.unanswered", kind=kind if kind in KINDS else "of no known kind"))
         node = envelope.metadata.dst_node_id
         identity.node_id = node
         context = Context(envelope.metadata.run_id, node, {}, RecordDict(), {})
@@ -342,13 +338,13 @@ class Tasks:
         """Repeat a request until the node has received what is asked for; `LinkLost` where nothing more comes."""
         # The node hands a task out before its message is complete.
         seen = self._received()
-        until = self._clock() + ARRIVING
+        until = time.monotonic() + ARRIVING
         pace = Pace(SOON, LATEST)
         while not there(response := ask()):
             before, seen = seen, self._received()
             if seen != before:
-                until = self._clock() + ARRIVING
-            if self._clock() > until:
+                until = time.monotonic() + ARRIVING
+            if time.monotonic() > until:
                 raise LinkLost(render("processes.link.stalled", seconds=ARRIVING))
             self._alive()
             time.sleep(pace.seconds())

@@ -117,9 +117,6 @@ def shared_secret(folder: SiteFolder) -> bytes:
         raise usage_error("processes.files.unread", file=folder.secret, why=error.strerror) from None
 
 
-NODELESS = "has not reached its node"
-UNANSWERED = "has not answered a request ({kind})"
-"""What a gate notes about itself."""
 BUSY = 0
 """The file's time during work that may take any time; it needs no disk space."""
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flfed.deployment.processes.child_processes import LEDGER_COPY, NODELESS, UNANSWERED, Pulse, limit_process
+from flfed.deployment.processes.child_processes import LEDGER_COPY, Pulse, limit_process
 from flfed.deployment.processes.connector import Connector, NodeAbsent
 from flfed.deployment.processes.isolation import drop_capabilities, hide_memory, leave_network, refuse_calls
 from flfed.deployment.processes.message_loop import Executor, wait_for_secret
@@ -68,7 +68,7 @@ def work(folder: SiteFolder, make_gate: MakeGate) -> None:
         LOG.warning(render("processes.gate.unfiltered", why=unfiltered))
     LOG.info(render("processes.gate.memory", megabytes=memory >> 20))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    pulse.note(NODELESS)
+    pulse.note(render("processes.gate.nodeless"))
     secret = wait_for_secret(folder, pulse.beat)
     tasks: Tasks | None = None
     try:
@@ -105,11 +105,8 @@ def _loaded(
             pulse.beat()  # no fault of this process: a new one would not reach the node either
             raise
 
-    def began(kind: str) -> None:
-        pulse.note(UNANSWERED.format(kind=kind))
-
     received = Pulse(folder.download_pulse).seen
-    tasks = Tasks(connect, secret, leaving=leaving, alive=pulse.beat, received=received, began=began)
+    tasks = Tasks(connect, secret, leaving=leaving, alive=pulse.beat, received=received, note=pulse.note)
     return tasks, Executor(tasks, answer, pulse)
 
 

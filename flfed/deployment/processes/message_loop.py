@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flfed.deployment.flower.pacing import Backoff, Pace
-from flfed.deployment.processes.child_processes import NODELESS, Pulse, shared_secret
+from flfed.deployment.processes.child_processes import Pulse, shared_secret
 from flfed.paths import SiteFolder
 from flfed.refusals import Refusal
 from flfed.words import render
@@ -75,7 +75,7 @@ class Executor:
                     # Its text alone: a log record with the error would hold on to what was open when it was raised.
                     LOG.warning(render("processes.gate.unlinked", why=error))
                 self._linked = False
-                self._pulse.note(NODELESS)
+                self._pulse.note(render("processes.gate.nodeless"))
                 pause = self._backoff.seconds()
             except MalformedMessage as error:
                 LOG.warning("refused: %s", str(error))

@@ -16,6 +16,7 @@ from flfed.errors import UsageError, count_in_words
 from flfed.federation.client.released.sets import RowSets
 from flfed.paths import SiteFolder
 from flfed.rows.data.holdout import row_texts
+from flfed.rows.data.origin import is_changed
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import group_texts
 from flfed.rows.snapshots.opt_outs import Excluded, Exclusion
@@ -125,7 +126,7 @@ def list_changed(folder: SiteFolder, frozen: Frozen) -> bool:
 
 
 def describe_frozen(folder: SiteFolder, site: Site) -> list[dict[str, Any]]:
-    """Return the facts of a dataset's snapshot for JSON, if it has one.
+    """Return the facts of a dataset's snapshot for JSON, if it has one, and whether the table's file changed since.
 
     Parameters
     ----------
@@ -145,7 +146,8 @@ def describe_frozen(folder: SiteFolder, site: Site) -> list[dict[str, Any]]:
     persons = facts.resting.persons if facts.resting else 0
     rows = facts.rows if facts.sample == 1 else f"{facts.rows}, a sample of {facts.sample:g}"
     shown = {"dataset": site.dataset, "rows": rows, "at": facts.at, "sha256": facts.sha256}
-    return [{**shown, "withheld": count_in_words(persons), "excluded": excluded_facts(facts)}]
+    shown |= {"withheld": count_in_words(persons), "changed": is_changed(site, facts.origin)}
+    return [{**shown, "excluded": excluded_facts(facts)}]
 
 
 def excluded_facts(frozen: Frozen) -> dict[str, Any] | None:

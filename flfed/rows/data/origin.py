@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from flfed.errors import UsageError
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.mapping import plain_text
@@ -193,6 +195,17 @@ def _places(source: Source, folders: Folders) -> tuple[list[str], list[str]]:
         server = server_of(source._url())
         return [f"{server} {table}" for table in tables_of(source.query)], []
     return [], []
+
+
+def is_changed(site: Site, origin: Origin | None) -> bool:
+    """Return whether the file of a site's table has another content than that of these rows.
+
+    It is False where the table is in a database, out of reach, or made by the package's own code.
+    """
+    with suppress(UsageError, OSError):
+        _, files = _places(site.source, datasets.load(site.dataset).folders(site.folder))
+        return origin is not None and not {*files} <= {*origin.places}
+    return False
 
 
 def as_bytes(text: str | bytes) -> bytes:

@@ -131,12 +131,12 @@ def test_a_message_that_the_node_gave_up_is_a_lost_link_at_once(gate_node, tasks
 
 def test_a_message_of_which_nothing_more_comes_is_given_up_and_the_next_one_taken(gate_node, gate_secret, monkeypatch):
     """Seen: the node had dropped the message, and the gate asked for its parts for ever, with signs of life."""
-    clock = iter(range(0, 10_000, 20))
-    tasks = Tasks(gate_node.link.connect, gate_secret, clock=lambda: next(clock))
+    monkeypatch.setattr(tasks_module, "ARRIVING", 0.5)
+    tasks = Tasks(gate_node.link.connect, gate_secret)
     with monkeypatch.context() as dropping:
         dropping.setattr(gate_node.store, "put", lambda *_: None)
         gate_node.put()
-    with pytest.raises(LinkLost, match="received nothing more of a message for 60 s"):
+    with pytest.raises(LinkLost, match="received nothing more of a message for 0.5 s"):
         tasks.next()
     gate_node.restart()  # as a node does that is asked for a message although one is unanswered
     gate_node.put()
