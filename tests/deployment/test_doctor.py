@@ -636,7 +636,9 @@ def test_a_request_without_an_answer_is_named_with_its_age(site: Scene, coordina
     # Flower's own table, of the server itself, and the node of the site.
     with at(coordinator.environment):
         keys = {pem_of(member.public_key): name for name, member in admitted(coordinator.folder).items()}
-        nodes = {keys[each["public_key"].encode()]: each["node_id"] for each in Link.of(coordinator.folder).ask(NODES)}
+        nodes = {
+            keys.get(each["public_key"].encode()): each["node_id"] for each in Link.of(coordinator.folder).ask(NODES)
+        }
     row = ("m", signed_number(nodes["north"]), time.time() - 400, "train")
     columns = "message_id, dst_node_id, created_at, message_type"
     with closing(sqlite3.connect(coordinator.consortium.root / "coordinator/coordinator/server/flower.db")) as flower:

@@ -316,7 +316,7 @@ def purge_records(
     command says why. It is refused during a run. With --json there is no question: without --yes nothing is removed.
     """
     from flfed.deployment.operator.purge import STAYS, erase, plan_purge
-    from flfed.deployment.site_state.approval import is_served
+    from flfed.deployment.site_state.trusted_files import is_served
 
     folder = _joined(name)
     purge = plan_purge(folder, target)

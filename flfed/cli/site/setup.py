@@ -45,7 +45,7 @@ def set_up_site(
 
     A person approves: the ten lines of the study are shown, and only the typed word approve approves it.
     """
-    from flfed.deployment.site_state.approval import is_served
+    from flfed.deployment.site_state.trusted_files import is_served
     from flfed.study.study import Study
 
     # Wrong files are refused before anything is changed.

@@ -19,7 +19,7 @@ from flfed.deployment.site_state.comparisons import comparisons_left
 from flfed.deployment.site_state.freeze import describe_frozen
 from flfed.deployment.site_state.ledger_copy import copy_of
 from flfed.deployment.site_state.ledger_loss import ahead, loss, lost_refusal
-from flfed.deployment.site_state.trusted_files import open_folder, own_fingerprint, read_terms
+from flfed.deployment.site_state.trusted_files import gate_work, open_folder, own_fingerprint, read_terms
 from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
@@ -63,7 +63,7 @@ comparisons, studies, last, problems
         "joined": _joined(folder),
         "proxy": "",
         "paused": approval.is_paused(folder),
-        "gate": dict(zip(("undone", "seconds"), approval.gate_work(folder), strict=True)),
+        "gate": dict(zip(("undone", "seconds"), gate_work(folder), strict=True)),
         "clock": "",
         "gate-key": "",
         "ledger-copy": None,

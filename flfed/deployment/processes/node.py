@@ -317,8 +317,9 @@ def reason_of(error: Exception, *, proxied: bool = False) -> str:
     # httpx has no class for it: the text alone distinguishes a wrong certificate from another broken connection.
     if "certificate" in str(error).lower():
         return render("processes.node.certificate")
-    status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
-    if status == httpx.codes.UNAUTHORIZED and (ahead := seconds_ahead(time_of(error.response.headers.get("date", "")))):
+    response = error.response if isinstance(error, httpx.HTTPStatusError) else httpx.Response(0)
+    status = response.status_code
+    if status == httpx.codes.UNAUTHORIZED and (ahead := seconds_ahead(time_of(response.headers.get("date", "")))):
         return describe_clock(ahead)
     if status in REFUSED:
         return render("processes.node.refused", status=status, why=render(f"processes.refused.{status}"))

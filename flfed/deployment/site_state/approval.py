@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, TypeAdapter
 
 from flfed.callbacks import now_utc
-from flfed.errors import UsageError
-from flfed.files import locked, read_private, write_whole
+from flfed.files import read_private, write_whole
 from flfed.paths import SiteFolder, make_for_owner
 from flfed.records.ledger import ledger_of
 from flfed.refusals import NotTakingPart, Refusal
@@ -267,24 +264,6 @@ def is_paused(folder: SiteFolder) -> bool:
     Anything at the marker's place counts as a pause, also a link or a folder.
     """
     return os.path.lexists(folder.gate / PAUSED)
-
-
-def is_served(folder: SiteFolder) -> bool:
-    """Return whether a process of this machine runs the site's gate."""
-    try:
-        with locked(folder.gate, "serving.lock", taken=folder.site):
-            return False
-    except UsageError as error:
-        return str(error) == folder.site
-
-
-def gate_work(folder: SiteFolder) -> tuple[str, float]:
-    """Return what a served gate has not done, such as to answer a request, and for how many seconds; "" for nothing."""
-    with suppress(OSError, ValueError):
-        since, _, undone = folder.gate_pulse.read_text("utf-8").partition(" ")
-        if undone and is_served(folder):
-            return undone, max(0.0, time.time() - float(since))
-    return "", 0.0
 
 
 def _moment(at: datetime | None = None) -> str:

@@ -9,12 +9,16 @@ The signing key signs a site's keys of runs under secure aggregation. Other site
 two people read to each other. So nobody between the sites can replace it with another key.
 
 Whoever may write in the folders that a gate believes could replace rows and approvals there.
+
+Whether a gate is served, and what it has not done, is read here, too.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -160,6 +164,24 @@ def is_elsewhere(folder: SiteFolder) -> bool:
 
 BELIEVED = ("", "frozen", "approvals", "starts")
 """Names of folders in `gate`, the gate's own first."""
+
+
+def is_served(folder: SiteFolder) -> bool:
+    """Return whether a process of this machine runs the site's gate."""
+    try:
+        with locked(folder.gate, "serving.lock", taken=folder.site):
+            return False
+    except UsageError as error:
+        return str(error) == folder.site
+
+
+def gate_work(folder: SiteFolder) -> tuple[str, float]:
+    """Return what a served gate has not done, such as to answer a request, and for how many seconds; "" for nothing."""
+    with suppress(OSError, ValueError):
+        since, _, undone = folder.gate_pulse.read_text("utf-8").partition(" ")
+        if undone and is_served(folder):
+            return undone, max(0.0, time.time() - float(since))
+    return "", 0.0
 
 
 def open_folder(folder: SiteFolder) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from flfed.deployment.coordinator.superlink import PushedObjects
 from flfed.deployment.processes.serve import _describe_isolation, children, serve
-from flfed.deployment.site_state.approval import gate_work
+from flfed.deployment.site_state.trusted_files import gate_work
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder
 
