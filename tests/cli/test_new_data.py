@@ -97,7 +97,7 @@ def test_amounts_are_thousands_at_all_sites_and_a_word_between_them_is_counted(f
     table["cost"] = [f"{amount:,}".replace(",", ".") for amount in np.linspace(200, 4999, 400).astype(int)]
     table.loc[7, "cost"] = "see Jane Roe"
     for name, rows in (("north", table[:200]), ("south", table[200:])):
-        rows.to_csv(f"{name}.csv", index=False)
+        rows.to_csv(f"{name}.csv", index=False, decimal=",")
     code, out, err = flfed("data", "new", "north.csv", "south.csv", "--target", "died", "--name", "costs", "--json")
     assert code == 0, err
     line = next(line for line in json.loads(out)["columns"] if line["column"] == "cost")

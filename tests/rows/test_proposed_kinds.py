@@ -14,6 +14,7 @@ import pytest
 
 from flfed.errors import UsageError
 from flfed.rows.data.mapping import map_table, read_column
+from flfed.rows.data.parsing.cells import AMBIGUOUS
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.sources import Excel
 from flfed.rows.proposals.columns import ColumnProposal, propose_column, round_outward
@@ -344,6 +345,44 @@ def test_marks_before_three_digits_are_read_one_way_and_the_other_is_told(cells,
     read, findings = read_column(pd.Series(cells), "amount", found.column, found.field or Field("amount"))
     assert findings == []
     np.testing.assert_allclose(read, values, rtol=1e-12)
+
+
+def marked(style: str, numbers: np.ndarray) -> list[str]:
+    """Return whole numbers (a thousandth of each for decimals) as one country writes them."""
+    if style.startswith("decimals"):
+        return [f"{number / 1000:.3f}".replace(".", style[-1]) for number in numbers]
+    return (
+        german(numbers) if style == "german" else [f"{number:{'' if style == 'plain' else ','}}" for number in numbers]
+    )
+
+
+@pytest.mark.parametrize(("sites", "factor"), [
+    ([("german", ",")], 1), ([("english", ".")], 1), ([("decimals.", ".")], 1000), ([("decimals,", ",")], 1000),
+    ([("german", ","), ("english", ".")], 1), ([("german", ""), ("plain", "")], 1),
+    ([("german", ""), ("german", ",")], 1), ([("decimals,", ","), ("decimals.", "")], 1000),
+    ([("german", "")], None), ([("english", "")], None), ([("german", ""), ("english", "")], None),
+])  # fmt: skip
+def test_marks_are_read_by_other_columns_or_sites_else_the_check_asks(sites: list[tuple[str, str]], factor: int | None):
+    amounts = np.random.default_rng(6).integers(1000, 9999, 300)
+    heat = np.random.default_rng(7).normal(37, 1, 300)
+    tables = {
+        str(place): pd.DataFrame({
+            "amount": marked(style, amounts), "died": np.where(amounts % 3, "yes", "no"),
+            "heat": [f"{degrees:.1f}".replace(".", mark) if mark else f"{degrees:.0f}" for degrees in heat],
+        })
+        for place, (style, mark) in enumerate(sites)
+    }  # fmt: skip
+    found = propose_schema(tables, "died", name="own")
+    assert not found.columns["amount"].sure and "three digits" in found.columns["amount"].why
+    for table in tables.values():
+        mapped, findings = map_table(table, found.schema, found.mapping_of(table))
+        if factor:
+            assert findings == []
+            np.testing.assert_allclose(mapped["amount"], amounts / factor)
+        else:
+            assert [(one.column, one.rule) for one in findings] == [("amount", AMBIGUOUS)]
+    target = propose_schema(tables, "amount", name="own", task="regression")
+    assert target.schema.columns["amount"].range == found.schema.columns["amount"].range
 
 
 LETTERS = str.maketrans("0123456789", "abcdefghij")

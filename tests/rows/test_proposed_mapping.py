@@ -150,7 +150,7 @@ def test_where_other_columns_could_be_the_target_no_wrong_one_is_told_as_sure(te
     (["lebt", "tot"] * 30, None, None), (["no"] * 60, None, None), ([str(n) for n in range(60)], None, None),
 ])  # fmt: skip
 def test_yes_and_no_are_read_in_other_words_and_codes_that_could_mean_anything_are_not(cells, own, values):
-    ages = [40 + number % 30 for number in range(60)]
+    ages = [40 + number % 29 for number in range(60)]
     schema = propose_schema({"a": pd.DataFrame({"age": ages, "died": ["yes", "no"] * 30})}, "died", name="own").schema
     found = target_of(schema, pd.DataFrame({"age": ages, "q17": cells}))
     assert (found.own, found.sure) == (own, False)

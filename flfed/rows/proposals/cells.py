@@ -15,7 +15,7 @@ import pandas as pd
 from flfed.errors import count_in_words
 from flfed.rows.data.findings.columns import FAR, MOST, WIDE, is_code
 from flfed.rows.data.mapping import plain_text, read_column
-from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.parsing.fields import Field, plain_name
 from flfed.rows.data.schema import LARGEST, Column
 from flfed.words import render
 
@@ -68,6 +68,7 @@ DIGITS = re.compile(r"\d")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)*")
 ZEROS_FIRST = re.compile(r"0\d+")
 _ONE_MARK = re.compile(r"(?:[<>]=?\s*)?[+-]?[1-9]\d{0,2}([.,])\d{3}")
+_DECIMALS = re.compile(r"[+-]?(?:\d{1,3}(?:[.,' ]\d{3})+|\d+)([.,])\d+")
 _ZEROS_LAST = re.compile(r"[1-9]\d{0,2}\.000")
 _CODE = re.compile(r"[A-Za-z]{1,3}-?\d[\w.]*")
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -375,6 +376,40 @@ def _with_either_mark(entries: Cells) -> Numbers | None:
         return other
     doubt = render("proposals.cells.marks", likely=likely, other=[*readings][0])
     return replace(read, doubt=doubt, other=other)
+
+
+def marks_of(table: pd.DataFrame, medians: Mapping[str, float]) -> dict[str, Field]:
+    """Return the reading of each column in which every mark stands before three digits: decimals, or thousands.
+
+    Other columns of the table decide, then numbers without a mark, then the column's median in other tables (by
+    `plain_name`). Where nothing does, `thousands` is None, and the site's check asks.
+    """
+    texts = {
+        str(name): list(dict.fromkeys(str(cell).strip() for cell in cells.dropna()))
+        for name, cells in table.items()
+        if cells.dtype == object
+    }
+    numbers = {name: some for name, some in texts.items() if sum(map(is_number_text, some)) >= MOST_NUMBERS * len(some)}
+    marks = {name: min(found) for name, some in numbers.items() if (found := _only_marks(some))}
+    matches = [_DECIMALS.fullmatch(text) for name, some in numbers.items() if name not in marks for text in some]
+    shown = {
+        match[1] for match in matches if match and match[0].count(match[1]) == 1 and not _ONE_MARK.fullmatch(match[0])
+    }
+    fields = {}
+    for name, mark in marks.items():
+        decimals = Field("", decimal=mark, thousands="")
+        thousands = Field("", decimal="," if mark == "." else ".", thousands=mark)
+        unmarked = [len(DIGITS.findall(text)) for text in numbers[name] if "." not in text and "," not in text]
+        median = float(np.median([_as_float(text) for text in numbers[name] if mark in text]))
+        usual = medians.get(plain_name(name), 0.0)
+        size = round(math.log10(usual / median)) if usual * median > 0 else -1
+        if len(shown) == 1:
+            fields[name] = decimals if shown == {mark} else thousands
+        elif unmarked:
+            fields[name] = thousands if max(unmarked) <= 3 else decimals
+        else:
+            fields[name] = {0: decimals, 3: thousands}.get(size, replace(decimals, thousands=None))
+    return fields
 
 
 def breaks(texts: Sequence[str], column: Column, field: Field) -> bool:

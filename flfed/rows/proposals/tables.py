@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,19 @@ from flfed.errors import nearest
 from flfed.rows.data.findings.columns import odd_units
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.cells import with_long_objects
-from flfed.rows.data.parsing.fields import ColumnMapping, Entry, Field, has_control, plain_name
+from flfed.rows.data.parsing.fields import ColumnMapping, Entry, Field, has_control, own_name, plain_name
 from flfed.rows.data.schema import Column, Schema, Task
-from flfed.rows.proposals.cells import LEAST_ROWS, READINGS, Cells, Columns, is_number_text, is_one_of, read_numbers
+from flfed.rows.proposals.cells import (
+    EVERYTHING,
+    LEAST_ROWS,
+    READINGS,
+    Cells,
+    Columns,
+    is_number_text,
+    is_one_of,
+    marks_of,
+    read_numbers,
+)
 from flfed.rows.proposals.columns import (
     FEATURES,
     LEAST_COUNTED,
@@ -45,6 +55,7 @@ from flfed.rows.proposals.targets import (
 from flfed.words import render, usage_error
 
 TablesByName = Mapping[str, pd.DataFrame]
+Marked = TypeVar("Marked", ColumnProposal, TargetProposal)
 RESTARTS = "it counts the rows within each file or site"
 FEWEST_VALUES = 20
 MOST_ROWS_EACH = 20
@@ -75,6 +86,8 @@ class TableProposal:
         Of all tables together.
     offers : tuple of Offer
         Options that may fit.
+    medians : dict of plain name to float
+        Of the columns of numbers whose marks are no doubt in some table.
     """
 
     schema: Schema
@@ -83,6 +96,7 @@ class TableProposal:
     leaks: Mapping[str, str]
     rows: int
     offers: tuple[Offer, ...]
+    medians: Mapping[str, float]
 
     def fields(self) -> dict[str, Field | None]:
         """Return the reading of each column of the schema, None for an unchanged one."""
@@ -105,10 +119,17 @@ class TableProposal:
     def mapping_of(self, table: pd.DataFrame) -> ColumnMapping:
         """Return the mapping of one table, with its own marks of decimals and thousands."""
         mapping = self.mapping(list(table.columns))
-        for name, entry in mapping.items():
-            column = self.schema.columns[name]
-            if isinstance(entry, Field) and column.is_number():
-                mapping[name] = likeliest_marks(table[entry.column], name, column, entry)
+        marks = marks_of(table, self.medians)
+        for name, column in self.schema.columns.items():
+            entry = mapping.get(name, name)
+            own = own_name(entry)
+            if own is None or not column.is_number():
+                continue
+            field = entry if isinstance(entry, Field) else Field(own)
+            if own in marks:
+                mapping[name] = replace(field, decimal=marks[own].decimal, thousands=marks[own].thousands or None)
+            elif isinstance(entry, Field):
+                mapping[name] = likeliest_marks(table[own], name, column, field)
         return mapping
 
 
@@ -188,6 +209,7 @@ def propose_schema(
     UsageError
         If there is no such column, it is no date where one is needed, or the target cannot be predicted.
     """
+    tables, medians, read_as = _with_read_marks(tables)
     columns = together(tables)
     target = column_named(target, "target", columns)
     group = column_named(group, "group", columns)
@@ -200,11 +222,16 @@ def propose_schema(
     predicted = propose_target(target, columns[target], task, codes=codes.get(target, ()))
     parts = _parts(tables, [columns[name] for name in sorted(unread)])
     large = _large_parts(parts)
+    if target_marks := read_as.get(plain_name(target)):
+        predicted = _with_marks(predicted, target, target_marks)
     copies = _copies(columns)
     looked_at = [name for name in columns if name not in unread | {target}]
     proposals = {
         one: _forced(_proposed(one, columns[one], wishes, large, copies), one, group, time) for one in looked_at
     }
+    for one, marks in [(n, read_as[plain_name(n)]) for n in proposals if plain_name(n) in read_as]:
+        # Identifiers have no such marks.
+        proposals[one] = _with_marks(proposals[one].feature or proposals[one], one, marks)
     # Identifiers are left out except the group: a model cannot use them.
     schema_columns = {n: p for n, p in proposals.items() if p.column and (p.kind != "id" or n == group)}
     leaks = _take_leaks(columns, proposals, schema_columns, predicted, target, wishes)
@@ -213,7 +240,57 @@ def propose_schema(
     schema = _schema(name, target, group, columns, schema_columns, predicted, leaks)
     free = {n: proposal for n, proposal in proposals.items() if n not in leaks and proposal.why != RESTARTS}
     offers = offers_of(columns, free, parts, group, time)
-    return TableProposal(schema, proposals, predicted, leaks, len(columns[target]), offers)
+    return TableProposal(schema, proposals, predicted, leaks, len(columns[target]), offers, medians)
+
+
+def _with_read_marks(
+    tables: TablesByName,
+) -> tuple[dict[str, pd.DataFrame], dict[str, float], dict[str, list[Field]]]:
+    """Return tables with numbers for cells that `marks_of` reads, its medians, and its readings by plain name."""
+    medians: dict[str, float] = {}
+    # The second time by the medians of the tables that are in no doubt.
+    for _ in range(2):
+        read = dict(tables)
+        readings: dict[str, list[Field]] = {}
+        known: dict[str, list[pd.Series]] = {}
+        for key, table in tables.items():
+            marks = marks_of(table, medians)
+            for name, reading in marks.items():
+                readings.setdefault(plain_name(name), []).append(reading)
+                if reading.thousands is not None:
+                    numbers = read_column(table[name], name, EVERYTHING, reading)[0]
+                    read[key] = read[key].assign(**{name: table[name].where(np.isnan(numbers), numbers)})
+            for name in map(str, table.columns):
+                if name not in marks or marks[name].thousands is not None:
+                    known.setdefault(plain_name(name), []).append(read[key][name])
+        unclear = [name for name, fields in readings.items() if any(field.thousands is None for field in fields)]
+        if medians or not unclear:
+            break
+        for name in unclear:
+            texts = pd.concat([pd.Series(dtype=object), *known.get(name, [])]).astype(str).str.replace(",", ".")
+            medians[name] = float(pd.to_numeric(texts, errors="coerce").median())
+    return read, medians, readings
+
+
+def _with_marks(proposal: Marked, name: str, readings: Sequence[Field]) -> Marked:
+    """Return a column with the `readings` of the tables in which every mark stands before three digits.
+
+    Where nothing decides, the range has both, so that the site's check asks.
+    """
+    column = proposal.column
+    if column is None or column.range is None:
+        return proposal
+    field = proposal.field or Field(name)
+    if any(one.thousands is None for one in readings):
+        factor = 0.001 if field.thousands in (".", ",") else 1000
+        ends = [end * times for end in column.range for times in (1, factor)]
+        column = column.model_copy(update={"range": (min(ends), max(ends))})
+        doubt = render("proposals.cells.unclear")
+    else:
+        doubt = render("proposals.cells.read", likely="thousands" if readings[0].thousands else "decimals")
+    if all(one == readings[0] for one in readings):
+        field = replace(field, decimal=readings[0].decimal, thousands=readings[0].thousands or None)
+    return replace(proposal, column=column, field=field, sure=False, why="; ".join([proposal.why, doubt]))
 
 
 def _refuse_wishes(wishes: Wishes, named: Collection[str]) -> None:
