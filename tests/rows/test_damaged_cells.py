@@ -27,14 +27,12 @@ from flfed.rows.data.table_check import check_site
 from tests.damage.tables import write_dataset
 from tests.postgres import Server, running_server
 
-KINDS = {
-    "person": 'kind = "id"', "seen": 'kind = "date"', "age": 'kind = "number"\nrange = [0, 120]', "smokes": 'kind = "flag"',
+KINDS = {"person": 'kind = "id"', "seen": 'kind = "date"', "age": 'kind = "number"\nrange = [0, 120]', "smokes": 'kind = "flag"',
     "code": 'kind = "category"\nvalues = ["900000000000207008", "900000000000207009", "0123", "1.5"]', "outcome": 'kind = "target"\nvalues = ["0", "1"]',
 }  # fmt: skip
 SCHEMA = 'format = 1\nname = "cells"\ntask = "binary"\ntarget = "outcome"\n'
 SCHEMA += "".join(f"[columns.{name}]\n{kind}\n" for name, kind in KINDS.items())
-CODES = (900000000000207008, 900000000000207009)
-"""Codes of 18 digits, as SNOMED CT has them: floating point would make them one."""
+CODES = (900000000000207008, 900000000000207009)  # as SNOMED CT has them: floating point would make them one
 ROWS = 60
 NOT_NUMBER, OUTSIDE = "is not a number", "is outside the schema's range 0 to 120"
 NO_FLAG, UNKNOWN = "is not a flag (0 or 1, yes or no)", "has a value that the schema does not allow"
@@ -43,15 +41,14 @@ TEXTS: dict[str, dict[str, Any]] = {
         "999": OUTSIDE, "-1": OUTSIDE, "> 89": "has limits such as '<' or '>' (set censored)", "55,5": NOT_NUMBER, "½": NOT_NUMBER,
         "LXV": NOT_NUMBER, "∞": NOT_NUMBER, "#N/A": NOT_NUMBER, "NULL": NOT_NUMBER, "NaN": NOT_NUMBER, "٥٥": NOT_NUMBER, "TRUE": NOT_NUMBER},
     "person": {"0123": "0123", '="0124"': "0124", "7.0": "7", "900000000000207008": "900000000000207008", "9007199254740993": "9007199254740993",
-        "": None, "1.0E+09": MANGLED, "03-Jan": MANGLED, "#REF!": MANGLED, "NULL": NO_IDENTIFIER, "r\ufffde": LOST_SIGNS},
+        "": None, "1.0E+09": MANGLED, "03-Jan": MANGLED, "#REF!": MANGLED, "NULL": NO_IDENTIFIER, "inf": NO_IDENTIFIER, "r\ufffde": LOST_SIGNS},
     "smokes": {"1": 1, "0.0": 0, "TRUE": 1, "No": 0, '="1"': 1, "": None, "ja": NO_FLAG, "2": NO_FLAG},
-    "code": {str(CODES[0]): str(CODES[0]), "0123": "0123", '="0123"': "0123", "123": UNKNOWN, "1.50": UNKNOWN, "": None},
+    "code": {str(CODES[0]): str(CODES[0]), "0123": "0123", '="0123"': "0123", "123": UNKNOWN, "1.50": UNKNOWN, "inf": UNKNOWN, "": None},
     "seen": {"2024-05-31": "2024-05-31", "2024-05-31 00:00:00": "2024-05-31", "2024-05-31T00:00:00+02:00": "2024-05-31", "": None, "2024-02-30": NO_DATE, "31.05.2024": NO_DATE},
 }  # fmt: skip
 """Cells as texts, by column, each with what is read: a value, None where it is missing, or the rule that it breaks."""
 QUOTED = '7 rows have a text as ="0123", as a spreadsheet keeps one: 0123 is read'
 INFINITE = "6 rows have an infinite number, which counts as 'not known'"
-Table = dict[str, list[Any]]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +64,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def sound(**changed: list[Any]) -> Table:
+def sound(**changed: list[Any]) -> dict[str, list[Any]]:
     """Return a sound table of texts, whose first cells of some columns are changed."""
     rows = range(ROWS)
     table = {
@@ -77,7 +74,7 @@ def sound(**changed: list[Any]) -> Table:
     return {name: [*changed.get(name, []), *cells[len(changed.get(name, [])) :]] for name, cells in table.items()}
 
 
-def door(kind: str, table: Table, folder: Path, server: Server, typed: str = "") -> Source:
+def door(kind: str, table: dict[str, list[Any]], folder: Path, server: Server, typed: str = "") -> Source:
     """Return the source of a table that went through a door; the cells of column `typed` have a type of the door's."""
     kind, _, dtype = kind.partition(" ")
     path = folder / f"t.{kind}"
@@ -137,14 +134,14 @@ def test_a_text_gives_one_answer_through_every_door(kind, root, server):
     assert checked.passed and [line.detail for line in checked.lines if line.note] == [QUOTED, INFINITE]
 
 
-LONG = ("csv", "parquet int64()", "parquet uint64()", "parquet decimal128(18)", "xlsx text", "sqlite INTEGER", "postgresql bigint", "postgresql numeric(18)",
-        "postgresql numeric", "frame Int64", "frame object", "frame int64[pyarrow]", "frame Decimal")  # fmt: skip
+LONG = ("csv", "parquet int64()", "parquet uint64()", "parquet decimal128(18)", "xlsx text", "sqlite INTEGER", "postgresql bigint", "postgresql numeric(18)", "postgresql numeric", "frame Int64", "frame object", "frame int64[pyarrow]", "frame Decimal")  # fmt: skip
 CONVERT = {"xlsx text": str, "frame Decimal": Decimal, "parquet decimal128(18)": Decimal}
 GAPS = [None if row % 10 == 3 else CODES[row % 2] for row in range(ROWS)]
 TYPED = [
     *((name, cells, [cell and str(cell) for cell in cells], LONG) for name in ("code", "person") for cells in ([*CODES], GAPS)),
     ("code", [float(code) for code in CODES], [ROUNDED] * 2, ("xlsx number", "parquet float64()", "sqlite REAL", "postgresql float8", "frame float64", "frame Float64", "frame object")),
     ("age", [np.inf, -np.inf, None, 55.5], [None, None, None, 55.5], ("csv", "parquet float64()", "parquet float32()", "sqlite REAL", "postgresql float8", "postgresql numeric", "frame float64", "frame Float64", "frame float32", "frame object")),
+    ("code", [np.inf, 1.5], [UNKNOWN, "1.5"], ("csv", "parquet float64()", "sqlite REAL", "postgresql float8", "frame float64", "frame Float64")),
     ("age", [Decimal("55.50"), Decimal("NaN"), Decimal("7E+1")], [55.5, None, 70], ("postgresql numeric", "frame object")),
     ("code", [Decimal("1.50"), Decimal("1.5"), Decimal("0.15E+1"), None], ["1.5", "1.5", "1.5", None], ("postgresql numeric", "parquet decimal128(9, 2)", "frame object")),
     ("smokes", [True, False, None], [1, 0, None], ("csv", "xlsx flag", "parquet bool_()", "sqlite INTEGER", "postgresql boolean", "frame boolean", "frame object")),
@@ -155,7 +152,6 @@ TYPED = [
 
 @pytest.mark.parametrize(("column", "cells", "wanted", "kind"), [(*of, kind) for *of, kinds in TYPED for kind in kinds])
 def test_a_cell_of_another_type_gives_one_answer_through_every_door(column, cells, wanted, kind, root, server):
-    # A column has cells of one type.
     cells = [None if cell is None else CONVERT.get(kind, type(cell))(cell) for cell in cells * (ROWS // len(cells))]
     source = door(kind.replace("Decimal", "object"), sound(**{column: cells}), root, server, column)
     assert answers(source, column)[: len(wanted)] == wanted
@@ -168,6 +164,7 @@ TOLD = {
     "roman": (["LXV"] * 12, "", "'LXV' (12 rows) counts as 'not known': it is no number"),
     "sign": (["∞"] * 12, "", "'∞' (12 rows) counts as 'not known': it is no number"),
     "endless": (["inf"] * 6, "", "6 cells are infinite: they count as 'not known'"),
+    "few": (["inf"] * 6, "", "6 cells are infinite: they count as 'not known'"),
     "limit": (["> 89"] * 12, "89", "12 cells are limits such as > 89 or <0.5: they are read as the limit itself"),
     "words": (["tak", "nie"] * 40, "1", "written in several ways: 80 cells are words, which are read as 1 and 0"),
 }
@@ -177,6 +174,7 @@ TOLD = {
 def test_every_command_tells_of_the_same_cells_and_reads_them_alike(tmp_path, monkeypatch, flfed):
     rng = np.random.default_rng(5)
     table = pd.DataFrame({name: rng.integers(20, 95, 240).astype(str) for name in TOLD})
+    table["few"] = rng.integers(0, 4, 240).astype(str)
     table = table.assign(words=rng.integers(0, 2, 240).astype(str), site=np.repeat(["a", "b", "c"], 80))
     table["y"] = (rng.normal(0, 20, 240) + table["half"].astype(int) > 57).astype(int)
     for name, (cells, _, _) in TOLD.items():

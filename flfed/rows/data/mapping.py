@@ -380,7 +380,7 @@ def _plain_texts(values: Sequence[Any], codes: set[str | None], dtype: Any, colu
     if column.kind == "id" or column.values:
         # Two people, or two codes, may have become one.
         largest = EXACT_SINGLE if dtype.kind == "f" and getattr(dtype, "itemsize", 8) < 8 else EXACT
-        long = [isinstance(value, float) and abs(value) >= largest for value in values]
+        long = [isinstance(value, float) and largest <= abs(value) < np.inf for value in values]
         texts.remove(np.array(long, dtype=bool) & ~texts.missing(), ROUNDED)
     # Only numbers written as text have marks of decimals and thousands.
     if column.range is not None and field.values is None and dtype.kind != "f":

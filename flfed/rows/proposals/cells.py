@@ -180,7 +180,8 @@ class Cells:
                 continue
             known = text.casefold() in NO_NUMBER
             # A text with figures, such as "60+", is known in part and is no code.
-            if _is_infinite(text):
+            if is_infinite(text):
+                codes.append(text)  # as a category it would be a value that the schema does not allow
                 infinite += count
             elif known or (count >= LEAST_ROWS and not DIGITS.search(text)):
                 codes.append(text)
@@ -262,7 +263,8 @@ def _as_float(text: str) -> float:
         return math.nan
 
 
-def _is_infinite(text: str) -> bool:
+def is_infinite(text: str) -> bool:
+    """Return whether a cell is an infinite number."""
     return math.isinf(_as_float(text))
 
 
@@ -287,7 +289,7 @@ def _without_words(entries: Cells) -> Cells | None:
     """Return a column of numbers without its words; None where these are too many, or the numbers are names."""
     words = [text for text in entries.texts if not DIGITS.search(text)]
     few = len(words) <= MOST_WORDS and len(entries.texts) > FEW_VALUES
-    if not few and not all(word.casefold() in NO_NUMBER or _is_infinite(word) for word in words):
+    if not few and not all(word.casefold() in NO_NUMBER or is_infinite(word) for word in words):
         return None
     rest = entries.without(words)
     # A few words among many numbers stand for "not known", but not where numbers are names, such as 01 or 0815.

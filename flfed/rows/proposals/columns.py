@@ -262,6 +262,8 @@ def _as_plain_number(read: Numbers) -> ColumnProposal:
         return _codes(entries, render("proposals.why.zeros"))
     days = sum(map(bool, map(_DAY.fullmatch, entries.texts))) / len(entries.texts)
     if whole and (proposal := _whole_numbers(entries, values, all_days=days == 1)):
+        if read.doubt and proposal.kind == "category":
+            return replace(proposal, why=f"{proposal.why}; {read.doubt}", sure=False)
         return proposal
     sure = len(values) > FEW_VALUES or not whole
     why = render("proposals.why.numbers")

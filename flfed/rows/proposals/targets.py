@@ -26,6 +26,7 @@ from flfed.rows.proposals.cells import (
     Columns,
     Numbers,
     field_of,
+    is_infinite,
     is_number_text,
     read_numbers,
 )
@@ -133,9 +134,10 @@ def unknown_classes(entries: Cells) -> list[str]:
         unknown = unknown | UNKNOWN_LETTERS
     words = [text for text in entries.texts if text.casefold() in unknown]
     numbers = {text: by_number(text)[0] for text in entries.texts if text not in words}
-    finite = [number for number in numbers.values() if abs(number) < math.inf]
-    if len(finite) == len(numbers):
-        words += _outside(entries, numbers)
+    infinite = [text for text in numbers if is_infinite(text)]
+    finite = {text: number for text, number in numbers.items() if abs(number) < math.inf}
+    if len(finite) + len(infinite) == len(numbers):
+        words += [*infinite, *_outside(entries, finite)]
     return words if len(entries.texts) - len(words) >= 2 else []
 
 

@@ -31,7 +31,7 @@ LONGEST_NUMBER = 25
 _UTF8 = ("utf-8", "utf8", "utf-8-sig")
 _DIGITS = string.digits.encode()
 _LETTERS = (string.ascii_letters + string.digits + "_").encode()
-_WORDS = ("null", "nan", "none", "nil", "nat")
+_WORDS = ("null", "nan", "none", "nil", "nat", "inf", "-inf")
 LONGEST_DATE = 7
 """Signs of the longest text that a spreadsheet makes of an identifier: "31-Dec." """
 

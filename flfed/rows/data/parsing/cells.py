@@ -236,7 +236,7 @@ _ZEROS_LAST = re.compile(rf"\d{{{EXACT_DIGITS}}}0+")
 _MONTHS = "jan|feb|m[aä]r|mrz|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz]"
 _DATE = re.compile(rf"\d{{1,2}}[-.](?:{_MONTHS})\.?|(?:{_MONTHS})[-.]\d{{2}}", re.IGNORECASE)
 _ERRORS = re.compile(r"#(N/A|REF!|VALUE!|NAME\?|DIV/0!|NUM!|NULL!|#+)|#NV|#BEZUG!|#WERT!", re.IGNORECASE)
-_MISSING_WORDS = {"null", "nan", "none", "n/a", "nil", "<na>", "(null)", "nat", "?"}
+_MISSING_WORDS = {"null", "nan", "none", "n/a", "nil", "<na>", "(null)", "nat", "?", "inf", "-inf"}
 MERGED_CELL = "#MERGED!"
 UNSTORED_CELL = "#FORMULA!"
 """Marks of a workbook's cells without a value: merged with another one, or a formula without a stored value."""
