@@ -35,6 +35,9 @@ ABSENT = b"0"
 SAME_PROGRAM = "/proc/self/exe"
 SECONDS = 5.0
 """How long the relay, which is on this machine, may take."""
+LONGEST_SECONDS = 30.0
+"""How long the connector may take, which asks the relay twice; a gate that waited on, in the middle of an answer, would
+never be missed."""
 END_SECONDS = 2.0
 """How long the connector may take to end; its supervisor gives the gate 10."""
 
@@ -151,6 +154,7 @@ class Connector:
 
     def __init__(self, path: Path) -> None:
         self._control, theirs = socket.socketpair()
+        self._control.settimeout(LONGEST_SECONDS)
         self._asking = threading.Lock()
         words = python(__name__, str(theirs.fileno()), str(path))
         # This same program, also where its file lies in a folder that this user may not enter.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flfed.deployment.processes import connector as connector_module
 from flfed.deployment.processes import relay
 from flfed.deployment.processes.connector import ASK, Connector, NodeAbsent
 from flfed.deployment.processes.relay import bound, relaying
@@ -76,11 +77,15 @@ def test_a_connector_that_hangs_keeps_no_gate_from_ending(tmp_path: Path):
     assert (stuck, connector._process.returncode) == (False, -signal.SIGKILL)
 
 
-def test_a_connector_that_died_is_said_so_that_the_gate_is_started_anew(tmp_path: Path, node: int):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_connector_that_died_or_hangs_is_said_so_that_the_gate_is_started_anew(
+    tmp_path: Path, node: int, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+):
+    monkeypatch.setattr(connector_module, "LONGEST_SECONDS", 2.0)
     with closing(Connector(tmp_path / "s")) as connector, relaying(tmp_path / "s", node):
         assert greeting(connector) == b"hello"
-        os.kill(connector._process.pid, signal.SIGKILL)
-        with pytest.raises(FlfedError, match="the process that connects the gate to its node has ended"):
+        os.kill(connector._process.pid, how)
+        with pytest.raises(FlfedError, match="the process that connects the gate to its node has ended, or hangs"):
             connector.connect()
 
 
