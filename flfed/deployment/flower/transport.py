@@ -56,10 +56,10 @@ def time_of(text: str) -> datetime | None:
         return None
 
 
-def seconds_ahead(at: datetime | None, now: datetime | None = None) -> float:
-    """Return by how far this machine's clock, now, is ahead of the server's; 0 where that is near enough."""
+def seconds_ahead(at: datetime | None, now: datetime | None = None, *, share: float = 1.0) -> float:
+    """Return by how far this machine's clock, now, is ahead of the server's; 0 within a share of the limits."""
     ahead = ((now or now_utc()) - at).total_seconds() if at is not None else 0.0
-    return 0.0 if -BEHIND_SECONDS <= ahead <= AHEAD_SECONDS else ahead
+    return 0.0 if -BEHIND_SECONDS * share <= ahead <= AHEAD_SECONDS * share else ahead
 
 
 def describe_clock(ahead: float) -> str:

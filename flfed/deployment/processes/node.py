@@ -49,7 +49,16 @@ from flfed.deployment.processes.relay import relaying
 from flfed.deployment.processes.supervisor import NEWS
 from flfed.errors import FlfedError
 from flfed.files import SHARED, write_whole
-from flfed.flower_names import HEARTBEAT_SECONDS, RUNNING, STARTING, ask, check_names, replace, replace_name
+from flfed.flower_names import (
+    HEARTBEAT_SECONDS,
+    OLDEST_SECONDS,
+    RUNNING,
+    STARTING,
+    ask,
+    check_names,
+    replace,
+    replace_name,
+)
 from flfed.paths import SiteFolder
 from flfed.words import render
 
@@ -319,7 +328,8 @@ def reason_of(error: Exception, *, proxied: bool = False) -> str:
         return render("processes.node.certificate")
     response = error.response if isinstance(error, httpx.HTTPStatusError) else httpx.Response(0)
     status = response.status_code
-    if status == httpx.codes.UNAUTHORIZED and (ahead := seconds_ahead(time_of(response.headers.get("date", "")))):
+    ahead = seconds_ahead(time_of(response.headers.get("date", "")))
+    if status == httpx.codes.UNAUTHORIZED and not -OLDEST_SECONDS <= ahead <= 0:
         return describe_clock(ahead)
     if status in REFUSED:
         return render("processes.node.refused", status=status, why=render(f"processes.refused.{status}"))
@@ -463,7 +473,9 @@ class Connection:
         if response.is_success:
             self.pulse.beat()
             self.outage.over()
-        ahead = seconds_ahead(time_of(response.headers.get("date", "")))
+        # One that is nearly right again is right: an answer's time has whole seconds.
+        at = time_of(response.headers.get("date", ""))
+        ahead = seconds_ahead(at, share=0.5 if self.clock.exists() else 1.0)
         if bool(ahead) != self.clock.exists():
             self.clock.unlink(missing_ok=True)
             if ahead:
