@@ -47,6 +47,7 @@ NOBODY = "has words for 'not known' such as NULL"
 IDENTIFIERS = [
     Case("identifiers that Excel rounded, 1.0E+09", cells("person", "1.0E+09"), "refused", f"{MANGLED} (export them as text) in 12 rows"),
     Case("identifiers that a German Excel rounded, 4,71E+12", cells("person", "4,71E+12"), "refused", MANGLED),
+    Case("identifiers of 18 digits, of which a spreadsheet kept fifteen", cells("person", lambda cell: f"1{cell[4:]:0<17}", ALL), "refused", MANGLED),
     Case("identifiers that became dates, 03-Jan", cells("person", "03-Jan"), "refused", MANGLED),
     Case("identifiers that became months, Mar-01", cells("person", "Mar-01"), "refused", MANGLED),
     Case("identifiers that became errors, #REF!", cells("person", "#REF!"), "refused", MANGLED),
