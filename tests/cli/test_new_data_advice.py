@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,8 @@ def test_the_first_patient_of_a_file_without_names_is_no_heading(tmp_path, monke
     names = ["name", *"abcd"[: len(cells) - 2], "died"]
     code, out, err = flfed(*new, "--target", "died", "--names", ",".join(names))
     assert code == 0, err
+    # A column that says "name" has none of its texts in the schema.
+    assert PEOPLE[0] not in "".join(path.read_text() for path in tmp_path.rglob("*.toml"))
     # The same lines below their names are a table as any.
     Path("north.csv").write_text("\n".join([",".join(names), *lines]))
     assert not looks_like_row(pd.read_csv("north.csv"))
@@ -348,3 +351,48 @@ def test_a_run_here_says_that_policies_withhold_figures_and_how_to_see_them(smal
     open_sites = small_sites(3, rows=150, policy=Policy(disclosure="open"), change=rare)
     report = run(Study.parse(small_study), sites=open_sites).report
     assert "withheld" not in " ".join(untold_in_words(report, "roc_auc_score"))
+
+
+def test_what_excel_hides_what_is_empty_and_what_ends_with_the_outcome_is_told(ward, flfed: Command):
+    table = ward.assign(
+        lab=np.where(np.arange(ROWS) % 2, ward["pressure"], np.nan), follow_up_days=np.resize(range(4, 285), ROWS)
+    )
+    with pd.ExcelWriter("own.xlsx") as book:
+        table.to_excel(book, sheet_name="rows", index=False)
+        for row in range(51, 251):
+            book.sheets["rows"].row_dimensions[row].hidden = True
+    code, out, err = flfed("data", "new", "own.xlsx", *NEW[3:])
+    said = words(out)
+    assert code == 0 and "own: 200 rows of the sheet are hidden in Excel" in said, err
+    assert "its values are numbers; 50 % of its cells are empty" in said
+    assert "follow_up_days number look its values are numbers; LEFT OUT, possible leak: its name is that of a" in said
+    assert flfed("data", "new", "own.xlsx", *NEW[3:], "--keep", "follow_up_days", "--output", "kept")[0] == 0
+    assert "200 rows of the sheet are hidden" in words(flfed("site", "check", "north")[1])
+    with zipfile.ZipFile("own.zip", "w") as archive:
+        archive.write("own.xlsx")
+    assert "own.zip: it is a workbook of Excel: unpack it" in flfed("data", "new", "own.zip", *NEW[3:])[2]
+
+
+def test_numbers_with_signs_are_named_with_file_pattern_and_remedy(ward, flfed: Command):
+    cost = [f"€ {amount:.2f}".replace(".", ",") for amount in ward["pressure"]]
+    ward.assign(cost=cost, share=[f"{age} %" for age in ward["age"]]).to_csv("own.csv", index=False)
+    said = "numbers stand with a sign in the columns 'cost' (€ 9,9), 'share' (9 %): have the export write plain numbers"
+    code, out, err = flfed(*NEW)
+    assert code == 0 and f"own: {said}" in words(out), err
+    assert said in words(flfed("site", "check", "north")[1])
+
+
+@pytest.mark.parametrize("forms", [["%Y-%m-%d", "%d.%m.%Y", "%m/%d/%Y"], ["%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d"]])
+def test_three_formats_of_dates_in_three_files_are_dates(ward, flfed: Command, forms):
+    seen = pd.date_range("2024-01-01", periods=ROWS)
+    for place, form in enumerate(forms):
+        rows = slice(place * 100, place * 100 + 100)
+        ward.assign(seen=seen.strftime(form), site="")[rows].to_csv(f"s{place}.csv", index=False)
+    new = ("data", "new", "s0.csv", "s1.csv", "s2.csv", "--target", "died", "--name", "dates")
+    code, out, err = flfed(*new, "--json")
+    column = next(line for line in json.loads(out)["columns"] if line["column"] == "seen")
+    assert code == 0 and (column["kind"], column["sure"]) == ("date", True), err
+    assert flfed(*new, "--time", "seen", "--output", "by-time")[0] == 0
+    read = [site_discovery.load(f"s{place}").inspect()[0]["seen"] for place in range(3)]
+    assert sorted(pd.concat(read)) == list(seen)
+    assert 'test_from="2024-07-29"' in Path("by-time/sites/s0/__init__.py").read_text()

@@ -100,10 +100,27 @@ def test_headings_of_people_are_known_where_the_texts_look_like_names(heading):
 
 
 @pytest.mark.parametrize(
+    "heading", ["name", "Name", "navn", "pat_name", "PatientName", "Name des Patienten", "Nachname"]
+)
+@pytest.mark.parametrize("texts", [SURNAMES, SURNAMES[:4]])
+def test_a_heading_that_says_name_is_left_out_however_few_the_texts(heading, texts):
+    found = propose_column(heading, pd.Series(drawn(8).choice(texts, ROWS)))
+    assert found.kind == "id" and found.sure and found.feature is None
+    assert propose_column(heading, pd.Series(np.resize(texts, ROWS)), keep=True).kind == "category"
+
+
+@pytest.mark.parametrize("heading", ["education_years", "Years of education", "Schuljahre", "edu (yrs)"])
+@pytest.mark.parametrize("years", [range(4, 21), [8, 9, 10, 12, 13, 16], [10, 13, 16]])
+def test_whole_years_of_education_are_numbers(heading, years):
+    found = propose_column(heading, pd.Series(drawn(8).choice(years, ROWS)))
+    assert (found.kind, found.sure) == ("number", len(years) > 12)
+    assert propose_column("education_level", pd.Series(drawn(8).choice(years, ROWS))).kind == "category"
+
+
+@pytest.mark.parametrize(
     ("heading", "texts"),
     [("nurse", ["day", "night"]), ("surgeon", ["General", "Vascular", "Cardiac"]), ("doctor", ["yes", "no"]),
-     ("drug name", SURNAMES), ("nom", ["oui", "non", "peut-être"]), ("name", SURNAMES),
-     ("navn", SURNAMES), ("judge", [f"panel {n}" for n in range(20)])],
+     ("drug name", SURNAMES), ("nom", ["oui", "non", "peut-être"]), ("judge", [f"panel {n}" for n in range(20)])],
 )  # fmt: skip
 def test_other_texts_under_such_a_heading_are_values(heading, texts):
     assert propose_column(heading, pd.Series(drawn(9).choice(texts, ROWS))).kind in ("category", "flag")

@@ -55,6 +55,8 @@ MOST_VALUES = 50
 """Largest number of values of a category; the least frequent of more are `UNLISTED`."""
 FEW_CODES = 5
 """Largest number of different whole numbers that are taken for codes."""
+MOST_FILLED = 0.6
+"""Largest share of cells with a value in a column whose empty cells are told."""
 MOST_DAYS = 0.9
 """Largest share of a column's amounts that are days such as 20240131."""
 WORDS = (
@@ -152,6 +154,9 @@ def propose_column(
         proposal = replace(other, why=render("proposals.why.kept", why=other.why), sure=False)
     elif other is not None and proposal.why != COUNTS_ROWS and not are_people(entries):
         proposal = replace(proposal, feature=other)
+    if proposal.kind in FEATURES and entries.n_present <= MOST_FILLED * entries.rows:
+        why = render("proposals.why.gaping", why=proposal.why, percent=100 - 100 * entries.n_present // entries.rows)
+        proposal = replace(proposal, why=why, sure=False)
     return replace(proposal, gaps=entries.n_present < entries.rows or bool(proposal.field and proposal.field.missing))
 
 
@@ -182,7 +187,7 @@ def _proposal(entries: Cells, cells: pd.Series) -> ColumnProposal:
         return _flag(entries)
     if isinstance(cells.dtype, pd.CategoricalDtype):
         return _category(entries, render("proposals.why.declared"), sure=True)
-    for propose in (_as_number, _as_date, _as_words):
+    for propose in (_as_number, propose_dates, _as_words):
         proposal = propose(entries)
         if proposal is not None:
             return proposal
@@ -261,7 +266,8 @@ def _as_plain_number(read: Numbers) -> ColumnProposal:
     if whole and any(map(ZEROS_FIRST.fullmatch, entries.texts)):
         return _codes(entries, render("proposals.why.zeros"))
     days = sum(map(bool, map(_DAY.fullmatch, entries.texts))) / len(entries.texts)
-    if whole and (proposal := _whole_numbers(entries, values, all_days=days == 1)):
+    coded = whole and not _SCHOOL_YEARS.match(entries.words)
+    if coded and (proposal := _whole_numbers(entries, values, all_days=days == 1)):
         if read.doubt and proposal.kind == "category":
             return replace(proposal, why=f"{proposal.why}; {read.doubt}", sure=False)
         return proposal
@@ -355,7 +361,7 @@ def describe_amounts(read: Numbers, kind: Literal["number", "target"]) -> tuple[
     return column, [*unknown.doubts, *filter(None, [read.doubt])]
 
 
-def _as_date(entries: Cells) -> ColumnProposal | None:
+def propose_dates(entries: Cells) -> ColumnProposal | None:
     """Return a column of dates, None for other cells."""
     words = [text for text in entries.texts if text.casefold() in NO_NUMBER]
     entries = entries.without(words)
@@ -467,11 +473,17 @@ _CODE_WORD = re.compile(
     r"code|type|class|category|group|status|sex|gender|race|ethnic|region|education|marri|marital|source|reason"
     r"|disposition|level|kind|naics|icd"
 )
+_SCHOOL_YEARS = re.compile(
+    r"(?=.*(edu|school|bildung|schul|scol|istruz|estud))(?=.*(years?|yrs?|jahre?|ann[eé]es?|anni|años))"
+)
 _NAME_WORD = re.compile(
-    r"((first|last|middle|given|family|full|maiden|patient|customer|client|person|employee|doctor|physician) ?names?"
-    r"|first|last|initials|nom|prénom|prenom)"
+    r"((first|last|middle|given|family|full|maiden|pat|patient|customer|client|person|employee|doctor|physician) ?"
+    r"names?|(patienten|kunden) ?name|names?|navn|namn|nimi|naam|nome|nombre|first|last|initials|nom|prénom|prenom"
+    r"|(name|nom|nome|nombre) (of|des|der|du|del|della) \w+)"
 )
 """Headings of names as a whole: parts of them may be of anything."""
+_OTHER_MEANING = re.compile("first|last|initials|nom")
+"""Such headings that may be of anything where a few texts repeat."""
 _SURNAME = re.compile(
     r"(?<![^\W\d_])(sur ?name|fore ?name|vor ?name|nach ?name|familien ?name|geburts ?name|etter ?navn|for ?navn"
     r"|mellom ?navn|efter ?namn|för ?namn|fornamn|efter ?navn|suku ?nimi|etu ?nimi|achter ?naam|voor ?naam|roep ?naam"
@@ -484,8 +496,6 @@ _WHO_WORD = re.compile(
     r"|infirmier|infirmière|lege|fastlege|kirurg|sykepleier|jordmor|läkare|sjuksköterska|læge|sygeplejerske|lääkäri|kirurgi"
     r"|sairaanhoitaja|arts|huisarts|verpleegkundige)s?( ?names?)?$"
 )
-_ANY_NAME = re.compile(r"name|navn|namn|nimi|naam|nome|nombre")
-"""Headings of any names: of people, if the cells have first and last names."""
 _TITLE = re.compile(r"(mr|mrs|ms|miss|dr|prof|herr|frau|mme|sr|sra)\b\.? *[^\W\d].*", re.IGNORECASE)
 _MAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _WORDS = re.compile(r"[^\W\d_]+\.?([-', ]+[^\W\d_]+\.?)*")
@@ -604,16 +614,12 @@ def are_people(entries: Cells) -> str:
 
 def _are_names(entries: Cells) -> bool:
     """Return whether heading and words of a column are those of people's names."""
-    words = entries.words
     many = len(entries.texts) > FEW_VALUES
-    if many and is_name_heading(words):
-        return True
-    whole_names = _are_mostly(entries, _TWO_WORDS)
-    if whole_names and _ANY_NAME.fullmatch(words):
+    if is_name_heading(entries.words) and (many or not _OTHER_MEANING.fullmatch(entries.words)):
         return True
     # Single words may be of a ward or a field, unless there are many and each begins with a capital.
-    surnames = whole_names or (many and _are_mostly(entries, _CAPITAL))
-    return bool(surnames and _WHO_WORD.search(words))
+    surnames = _are_mostly(entries, _TWO_WORDS) or (many and _are_mostly(entries, _CAPITAL))
+    return bool(surnames and _WHO_WORD.search(entries.words))
 
 
 def is_name_heading(words: str) -> bool:
@@ -629,7 +635,7 @@ def is_name_heading(words: str) -> bool:
 
 def holds_whole_names(entries: Cells) -> bool:
     """Return whether a column has first and last names of people, or their addresses, which identify people."""
-    named = is_name_heading(entries.words) or bool(_ANY_NAME.fullmatch(entries.words))
+    named = is_name_heading(entries.words)
     return _are_mostly(entries, _MAIL) or (named and _are_mostly(entries, _TWO_WORDS))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -32,6 +32,7 @@ from flfed.rows.proposals.cells import (
     read_numbers,
 )
 from flfed.rows.proposals.columns import (
+    DATES,
     FEATURES,
     LEAST_COUNTED,
     MOST_VALUES,
@@ -43,6 +44,7 @@ from flfed.rows.proposals.columns import (
     is_identifier_name,
     names_owner,
     propose_column,
+    propose_dates,
 )
 from flfed.rows.proposals.targets import (
     FEW_CLASSES,
@@ -117,13 +119,13 @@ class TableProposal:
         return columns_by_name(self.fields(), names)
 
     def mapping_of(self, table: pd.DataFrame) -> ColumnMapping:
-        """Return the mapping of one table, with its own marks of decimals and thousands."""
+        """Return the mapping of one table, with its own marks of decimals and thousands, and format of dates."""
         mapping = self.mapping(list(table.columns))
         marks = marks_of(table, self.medians)
         for name, column in self.schema.columns.items():
             entry = mapping.get(name, name)
             own = own_name(entry)
-            if own is None or not column.is_number():
+            if own is None or not (column.is_number() or column.kind == "date"):
                 continue
             field = entry if isinstance(entry, Field) else Field(own)
             if own in marks:
@@ -136,8 +138,10 @@ class TableProposal:
 def likeliest_marks(cells: pd.Series, name: str, column: Column, field: Field) -> Field:
     """Return the first reading by which the fewest cells break a rule."""
     readings = [replace(field, decimal=one.decimal, thousands=one.thousands, censored=one.censored) for one in READINGS]
+    if column.kind == "date":
+        readings = [field, *(replace(field, date=form) for form in DATES)]
     # The proposed reading of thousands or decimals is preferred.
-    if field.thousands in (".", ",", ""):
+    elif field.thousands in (".", ",", ""):
         readings[:0] = [field, *(replace(field, decimal=mark, thousands="") for mark in ".,")]
     unread = []
     for reading in readings:
@@ -393,6 +397,14 @@ def _proposed(
         return ColumnProposal(name, "left-out", render("proposals.why.dropped"))
     codes = wishes.codes_by_column.get(name, ())
     guess = propose_column(name, cells, codes=codes, keep=name in wishes.keep, copies=copies)
+    if guess.kind in ("id", "category") and name not in wishes.keep:
+        filled = [some for own in parts if (some := cells.iloc[own]).notna().any()]
+        looked_at = (propose_dates(Cells.of(name, some, codes)) for some in filled)
+        dates = [*filter(None, takewhile(bool, looked_at))]
+        if 1 < len(dates) == len(filled):
+            fields = [date.field for date in dates if date.field]
+            why = render("proposals.why.several")
+            return replace(dates[0], field=fields[0], why=why, sure=all(date.sure for date in dates), gaps=guess.gaps)
     if guess.kind != "number" or guess.column is None or name in wishes.keep:
         return guess
     field = guess.field or Field(name)

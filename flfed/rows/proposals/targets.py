@@ -28,6 +28,7 @@ from flfed.rows.proposals.cells import (
     field_of,
     is_infinite,
     is_number_text,
+    name_words,
     read_numbers,
 )
 from flfed.rows.proposals.columns import FEATURES, FLAGS, MOST_VALUES, UNLISTED, Proposals, by_number, describe_amounts
@@ -56,6 +57,13 @@ ODD_SHARE = 0.25
 
 _FIGURES = re.compile(r"\d+")
 _LETTERS = re.compile(r"[^\W\d_]+")
+_EVENT = re.compile(
+    r"death|dead|died|deceased|mortal|surviv|event|relapse|recurr|tod|verstorben|décès|muert|mort|decess"
+)
+_FOLLOW_UP = re.compile(
+    r"follow ?up|fu ?time|surviv|time to|days to|months to|^time$|nachbeobacht|überleb|suivi|seguimiento"
+)
+"""Names of outcomes that end a time of observation, and of such times."""
 
 
 @dataclass(frozen=True)
@@ -373,6 +381,10 @@ def find_leaks(columns: Columns, schema_columns: Proposals, target: TargetPropos
         sources |= gap_columns
         by_gaps |= set(gap_columns)
     reasons |= find_derived(rest, sources, by_gaps)
+    if _EVENT.search(name_words(name)):
+        times = [one for one, proposal in schema_columns.items() if proposal.kind == "number"]
+        times = [one for one in times if _FOLLOW_UP.search(name_words(one))]
+        reasons = dict.fromkeys(times, render("proposals.leak.follow-up")) | reasons
     return {feature: reasons[feature] for feature in schema_columns if feature in reasons}
 
 

@@ -402,7 +402,7 @@ def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, sha
     name = column_named(time, "time", proposal.schema.columns)
     dates = []
     for part in parts:
-        mapping_entry = proposal.mapping(list(part.table.columns)).get(name, name)
+        mapping_entry = proposal.mapping_of(part.table).get(name, name)
         field = Field(mapping_entry) if isinstance(mapping_entry, str) else mapping_entry
         if field is not None:
             dates.append(pd.Series(read_column(part.table[field.column], name, Column(kind="date"), field)[0]))

@@ -33,7 +33,7 @@ from flfed.rows.data.findings.columns import (
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.arrow_reader import may_hold
 from flfed.rows.data.parsing.cells import unquoted
-from flfed.rows.data.parsing.fields import ColumnMapping, alike, own_name, plain_name
+from flfed.rows.data.parsing.fields import HIDDEN, ColumnMapping, alike, own_name, plain_name
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.sources import UNENDED
 from flfed.summaries.summary import BINS
@@ -440,8 +440,13 @@ _SUM = re.compile(
 )
 
 
+SIGNED_ROWS = 200
+"""First values of a column in which signs beside numbers are looked for."""
+_SIGNED = re.compile(r"(?:[€$£¥]|EUR|USD|CHF|GBP)\s*-?\d[\d.,'\s]*|-?\d[\d.,'\s]*(?:[€$£¥%‰]|EUR|USD|CHF|GBP)")
+
+
 def foreign_rows(raw: pd.DataFrame) -> Iterator[str]:
-    """Yield which rows hold no data, by their number from 1, without their cells.
+    """Yield which rows hold no data, by their number from 1, without their cells; also hidden rows, signs of currency.
 
     Parameters
     ----------
@@ -455,9 +460,19 @@ def foreign_rows(raw: pd.DataFrame) -> Iterator[str]:
     >>> list(foreign_rows(table))
     ['row 41, at the end, holds sums or counts: remove it']
     """
+    if hidden := raw.attrs.get(HIDDEN):
+        yield render("findings.table.hidden", rows=hidden)
     words = [place for place in range(raw.shape[1]) if raw.iloc[:, place].dtype.kind not in "fiubM"]
     if not words or not len(raw):
         return
+    signed = {}
+    for place in words:
+        texts = plain_text(raw.iloc[:, place].dropna().head(SIGNED_ROWS)).dropna().str.strip()
+        forms = [re.sub(r"\d+", "9", text) for text in texts if _SIGNED.fullmatch(text)]
+        if 2 * len(forms) > len(texts):
+            signed[raw.columns[place]] = forms[0]
+    if signed:
+        yield render("findings.table.signs", columns=", ".join(f"{name!r} ({form})" for name, form in signed.items()))
     comments = np.zeros(len(raw), dtype=bool)
     if any(may_hold(raw.iloc[:, words[0]], sign) for sign in "#/%"):
         texts = plain_text(raw.iloc[:, words[0]])

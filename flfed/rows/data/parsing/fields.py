@@ -183,6 +183,8 @@ ABSENT_RULES = (ABSENT, MAY_BE_ABSENT)
 NO_COLUMN = "is not in the table, and neither is any other column of the schema"
 SHEETS = "sheets"
 """Key in a table's `attrs`: the names of a workbook's sheets, if the first of several was read by default."""
+HIDDEN = "hidden"
+"""Key in a table's `attrs`: the number of a sheet's rows that Excel hides."""
 ROWS_LOOKED_AT = 20
 ROWS_COMPARED = 2000
 """First rows of a table whose cells are compared with the names of their columns."""

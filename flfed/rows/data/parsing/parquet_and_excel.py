@@ -21,7 +21,7 @@ from flfed.errors import UsageError
 from flfed.parsers import DAMAGED, foreign_parser
 from flfed.rows.data.parsing.arrow_reader import as_frame, coded_columns, to_pandas
 from flfed.rows.data.parsing.cells import EXACT, MERGED_CELL, UNSTORED_CELL
-from flfed.rows.data.parsing.fields import SHEETS
+from flfed.rows.data.parsing.fields import HIDDEN, SHEETS
 from flfed.rows.data.parsing.limits import XML_GRACE, Reading
 from flfed.rows.data.parsing.text_files import kind_of
 from flfed.words import render, usage_error
@@ -43,6 +43,7 @@ PART = 1_000_000
 LONGEST_TAG = 100
 NAMED = 12
 """Largest number of sheets of a workbook that are named."""
+_HIDDEN_ROW = re.compile(rb'<(?:\w+:)?row\b[^>]*\bhidden="(?:1|true)"')
 _ROW_OR_CELL = re.compile(rb"<(?:\w+:)?(row|c)[\s/>]")
 
 
@@ -212,6 +213,7 @@ def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.Dat
     entries = [member for member in members if member.filename == part]
     if not entries:
         return table
+    table.attrs[HIDDEN] = sum(len(_HIDDEN_ROW.findall(part)) for part in _parts(path, entries[0], refusal))
     return _mark_valueless(table, lambda: reading.within_time(_parts(path, entries[0], refusal)), refusal)
 
 
