@@ -64,7 +64,7 @@ def test_a_check_says_beforehand_what_the_run_will_promise(flfed, ran, tmp_path:
     assert {key: checked[key] for key in same} == {key: found["privacy"][key] for key in same}
     code, said, err = flfed("study", "check", file)
     assert (code, err) == (0, "")
-    assert "by record-dp: ε = 3.00 at δ = 1e-3, over all 4 steps of the run." in said
+    assert "by record-dp: ε = 3 at δ = 1e-3, over all 4 steps of the run." in said
     assert f"How: noise multiplier {number(checked['noise'], 3)}, sampling 0.200, clip 1, 4 steps." in said
     assert "Note: plan.batch=16 is not used: [privacy] sampling states which rows take part in a step." in said
     assert (
@@ -85,7 +85,7 @@ def test_a_run_under_record_level_privacy_says_what_it_promises_spent_and_leaves
     assert sorted(privacy["sites"]) == sorted(found["sites"])
     for line in privacy["sites"].values():
         assert (line["steps"], line["epsilon"]) == (4, pytest.approx(privacy["epsilon"], rel=1e-9))
-    assert "by record-dp: ε = 3.00 at δ = 1e-3, over all 4 steps of the run." in said
+    assert "by record-dp: ε = 3 at δ = 1e-3, over all 4 steps of the run." in said
     assert "Promised, but not measured: attack this run's model with `flfed audit RUN`." in said
     listed = said.partition("Not covered by the guarantee:")[2]
     assert all(f"  - {sentence}" in listed for sentence in privacy["uncharged"])

@@ -52,7 +52,7 @@ def test_what_was_charged_is_one_answer_and_no_step_of_training(store, url):
     # 1.19 before and 7.9824 of this run are 9.1724, rounded up.
     assert spent[0] == (
         "At each of 2 sites: this run ε = 7.99 for one answer; its ledger had ε = 1.19 before, and has at most 9.18 "
-        "with it, of a budget of 10.00."
+        "with it, of a budget of 10."
     )
     assert any("sent the same numbers again" in line for line in spent)
     line = spent_line("site-1", next(iter(private["sites"].values())), private)

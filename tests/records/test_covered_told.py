@@ -165,7 +165,7 @@ def test_ends_of_bins_are_probabilities_of_the_public_grid(found):
 def test_the_promise_is_of_all_that_leaves_and_both_accounts_are_told(found):
     lines = promise_in_words(found["privacy"])
     assert lines[0] == (
-        "Promised to each person by record-dp: ε = 3.00 at δ = 1e-5, for everything that a site releases of its "
+        "Promised to each person by record-dp: ε = 3 at δ = 1e-5, for everything that a site releases of its "
         "rows: counts with noise and all 800 steps of training."
     )
     # e^2.9998 is 20.08.

@@ -4,18 +4,23 @@ import math
 
 import pytest
 
+from flfed.federation.client.privacy_budget import shown as at_site
+from flfed.records.charts.privacy import spent_chart
 from flfed.records.objects import read_all
 from flfed.records.reports.audit_headlines import AuditFigure, in_words, standing
 from flfed.records.reports.privacy import (
     DRAWN_ONCE,
     describe_encoder_condition,
     epsilon_in_words,
+    name_mechanism,
     odds_in_words,
     private_of,
     promise_in_words,
     spending_in_words,
 )
+from flfed.records.reports.privacy_tables import spent_line
 from flfed.records.reports.report import report
+from flfed.records.statistics.verdict import format_as_written
 from flfed.records.store.entries import AuditRow, CrossedEntry, SiteRow
 from flfed.records.store.reader import RunReader
 
@@ -63,7 +68,7 @@ def test_what_moves_through_the_encoder_is_told_unless_the_schema_makes_it(told,
     by_schema = promise_in_words(told(payload | {"excludes-encoder": False})["privacy"])
     by_rows = promise_in_words(told(payload | {"excludes-encoder": True})["privacy"])
     assert "encoder" not in " ".join(by_schema)
-    assert "ε = 1.00 at δ = 1e-4, given the encoder," in by_rows[0]
+    assert "ε = 1 at δ = 1e-4, given the encoder," in by_rows[0]
     assert describe_encoder_condition(payload["unit"]) in by_rows
     of_sites = promise_in_words(told(payload | {"unit": "site", "excludes-encoder": True})["privacy"])
     assert any("The effect of one site through them is not in that ε" in line for line in of_sites)
@@ -106,7 +111,7 @@ def test_clipping_alone_promises_nothing(told, payload):
 ])  # fmt: skip
 def test_whose_privacy_it_is_and_against_whom_is_told(told, payload, unit, said):
     lines = promise_in_words(told(payload | {"unit": unit})["privacy"])
-    assert lines[0].startswith(f"Promised to each {unit} by record-dp: ε = 1.00")
+    assert lines[0].startswith(f"Promised to each {unit} by record-dp: ε = 1")
     assert lines[1].startswith(said)
     assert "at most e^ε, 2.72 times" in lines[1]  # e^0.9972 is 2.711, and is rounded up
 
@@ -127,14 +132,14 @@ def test_a_promise_that_hardly_protects_is_called_that():
 def test_the_promise_is_told_in_words_with_unit_epsilon_delta_and_what_it_leaves_out(told, payload, attacks):
     found = told(payload, audit=attacks)
     lines = in_words(found["privacy"], read_all(AuditFigure, found["audit"]))
-    assert lines[0] == ("Promised to each person by record-dp: ε = 1.00 at δ = 1e-4, over all 150 steps of the run.")
+    assert lines[0] == ("Promised to each person by record-dp: ε = 1 at δ = 1e-4, over all 150 steps of the run.")
     assert "any one person's rows, all of them" in lines[1]
     assert lines[2].startswith("This run was a simulation: its noise follows from the study's seed")
     assert lines[3] == (
-        "At cleveland: this run ε = 1.00 for 150 steps; its ledger had ε = 2.10 before, and has at most 3.10 with it, "
-        "of a budget of 8.00."
+        "At cleveland: this run ε = 1 for 150 steps; its ledger had ε = 2.1 before, and has at most 3.1 with it, "
+        "of a budget of 8."
     )
-    assert lines[5] == "At long-beach: this run ε = 1.00 for 150 steps, without a budget."
+    assert lines[5] == "At long-beach: this run ε = 1 for 150 steps, without a budget."
     assert "`flfed site budget SITE`, at the site" in lines[7]
     assert "Warning: delta 1e-4 is large" in lines
     assert "membership: AUC 0.490 to 0.580 at 4 sites; promised: at most 0.731: within the promise at 4." in lines
@@ -159,7 +164,7 @@ def test_where_all_sites_are_alike_one_line_says_it(told, payload):
     same = payload["sites"]["long-beach"]
     found = told(payload | {"sites": dict.fromkeys(SITES, same)})
     lines = spending_in_words(found["privacy"])
-    assert lines[0] == "At each of 4 sites: this run ε = 1.00 for 150 steps, without a budget."
+    assert lines[0] == "At each of 4 sites: this run ε = 1 for 150 steps, without a budget."
     assert len(lines) == 1  # none of them said that it has a ledger
     known = told(payload | {"sites": dict.fromkeys(SITES, payload["sites"]["hungary"])})
     assert spending_in_words(known["privacy"])[1].startswith("The ε above is this run's.")
@@ -169,8 +174,8 @@ def test_what_was_spent_before_and_in_the_run_are_added_and_it_says_about(told, 
     line = payload["sites"]["cleveland"]
     said = spending_in_words(told(payload | {"sites": {"cleveland": line}})["privacy"])[0]
     # 2.1 before and 0.9972 of this run are 3.0972, rounded up.
-    assert said.startswith("At its one site: this run ε = 1.00 for 150 steps; its ledger had ε = 2.10 before")
-    assert "at most 3.10 with it, of" in said
+    assert said.startswith("At its one site: this run ε = 1 for 150 steps; its ledger had ε = 2.1 before")
+    assert "at most 3.1 with it, of" in said
 
 
 def test_more_than_was_planned_is_told_at_the_site_and_over_repeats(told, payload):
@@ -182,7 +187,7 @@ def test_more_than_was_planned_is_told_at_the_site_and_over_repeats(told, payloa
     assert private["epsilon-of-repeats"] == pytest.approx(1.1 + 0.9972, abs=1e-12)
     said = spending_in_words(private)[0]
     assert said.startswith(
-        "At cleveland: this run ε = 1.10 for 180 steps, more than the 150 planned, since rounds were repeated; "
+        "At cleveland: this run ε = 1.1 for 180 steps, more than the 150 planned, since rounds were repeated; "
     )
     assert "more than" not in str(spending_in_words(told(payload)["privacy"]))
 
@@ -198,7 +203,7 @@ def test_each_repeat_spends_again(told, payload):
     site = private["sites"]["cleveland"]
     assert (site["epsilon"], site["spent-before"], site["steps"]) == (0.9972, 2.1, 150)
     assert "The promise is of one run." in promise_in_words(private)[3]
-    assert "together at most ε = 3.00 at δ = 3e-4" in promise_in_words(private)[3]
+    assert "together at most ε = 3 at δ = 3e-4" in promise_in_words(private)[3]
 
 
 def test_one_repeat_alone_tells_of_one_run_only(url, told, payload):
@@ -261,6 +266,16 @@ def test_an_epsilon_is_rounded_up_and_by_less_than_a_hundredth(value):
     shown = float(epsilon_in_words(value))
     assert value - 1e-8 <= shown < value + 0.01
     assert math.isclose(shown * 100, round(shown * 100))
+
+
+def test_a_whole_number_that_a_person_set_has_no_decimals_on_any_page():
+    # The coordinator's pages and report, its chart, the run list, and a site's own pages and commands.
+    line = {"epsilon": 7.0, "spent-before": 0.0, "spent-after": 7.0, "budget": 7.0, "steps": 3, "delta": 1e-5}
+    shown = {key: value for key, value in spent_line("a", line, {"steps": 3}).items() if "δ" not in key}
+    assert {shown[key] for key in ("ε of this run", "ε of all its studies, about", "Budget (ε)")} == {"7"}
+    assert {row["shown"] for row in spent_chart({"a": line}).to_dict()["data"]["values"]} <= {"7", "at most 7"}
+    assert {epsilon_in_words(7.0), at_site(7.0), format_as_written(7.0), f"{7.0:g}"} == {"7"}
+    assert name_mechanism("record-dp", 7.0) == "record-dp, ε 7"
 
 
 def test_bytes_are_added_up_by_site_and_kind_over_rounds_and_repeats(url, store, write):

@@ -94,7 +94,7 @@ def test_what_was_spent_is_shown_as_the_json_has_it(shown: str, protected: str):
 def test_a_promise_without_a_measurement_is_not_green(shown: str, protected: str, store, attacks):
     page = privacy(protected)
     said = words(page)
-    assert "Promised to each person by record-dp: ε = 1.00 at δ = 1e-4" in said
+    assert "Promised to each person by record-dp: ε = 1 at δ = 1e-4" in said
     assert ":orange-badge[promised, not measured]" in said
     assert "A promise without a measurement is not shown as green." in said
     assert f"flfed audit {protected}" in said and "audit RUN" not in said
@@ -192,7 +192,7 @@ def test_sites_without_ledger_and_budget_get_a_sentence_and_no_chart(shown: str,
     run.summary("privacy", payload | {"sites": dict.fromkeys(HEART, line)})
     page = privacy(run.run)
     assert charts(page) == 1  # what left
-    assert "At each of 4 sites: this run ε = 1.00 for 150 steps, without a budget." in words(page)
+    assert "At each of 4 sites: this run ε = 1 for 150 steps, without a budget." in words(page)
     assert "Research sites that a study cuts out of a table have none" in words(page)
     assert not any("Budget" in table.value.columns for table in page.table)
 
@@ -258,7 +258,7 @@ def test_what_is_not_covered_and_what_is_in_force_are_listed(shown: str, protect
     how = "noise multiplier 7.992, sampling 0.200, clip 1, steps 150"
     assert lines["differential privacy"] == {
         "Mechanism": "differential privacy", "Is": "record-dp", "How": how,
-        "Promises": "each person: ε = 1.00 at δ = 1e-4",
+        "Promises": "each person: ε = 1 at δ = 1e-4",
     }  # fmt: skip
     assert lines["suppression of small cells"]["Is"] == "at 0 of 4 sites"
     assert lines["secure aggregation"]["Is"] == "off"
@@ -323,7 +323,7 @@ def test_repeats_are_told_that_each_spends_again(shown: str, store, write, paylo
     for repeat in range(2):
         write(store, series, repeat=repeat, rounds=2).summary("privacy", payload)
     said = words(privacy(series))
-    assert "Each of the 2 repeats spends again: together at most ε = 2.00 at δ = 2e-4" in said
+    assert "Each of the 2 repeats spends again: together at most ε = 2 at δ = 2e-4" in said
     assert "2 repeats" in said
 
 

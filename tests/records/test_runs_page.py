@@ -204,6 +204,8 @@ def test_a_gain_that_is_too_small_to_matter_says_in_the_list_how_large_it_must_b
     assert row_of(line)["cells"]["gain"]["below"] == ["+0.004 to +0.079", "needs to lie above 0.005"]
     above = line | {"verdict": "joining pays", "gain": gain | {"low": 0.006}}
     assert row_of(above)["cells"]["gain"]["below"] == ["+0.006 to +0.079"]
+    whole = line | {"gain": {"value": 4.0, "low": 1.0, "high": 8.0, "minimum-gain": 7.0}}
+    assert row_of(whole)["cells"]["gain"]["below"][1] == "needs to lie above 7"  # as in the report
     below = line | {"gain": gain | {"low": -0.01}}
     assert row_of(below)["cells"]["gain"]["below"] == ["−0.010 to +0.079"]
 

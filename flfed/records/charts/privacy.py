@@ -26,7 +26,7 @@ from flfed.records.objects import read
 from flfed.records.reports import audit_headlines as audits
 from flfed.records.reports.privacy import SiteSpending, SpentLine, epsilon_in_words, of_all_studies
 from flfed.records.reports.privacy_tables import kind_in_words, kinds_of
-from flfed.records.statistics.verdict import number
+from flfed.records.statistics.verdict import format_as_written
 from flfed.records.store.entries import CrossedEntry
 from flfed.records.text import size_in_words
 
@@ -83,7 +83,7 @@ def spent_chart(spent: Mapping[str, SpentLine]) -> Chart:
         if total is not None:
             bars.append({"site": site, "what": ALL_STUDIES, "value": total, "shown": in_all})
         if line.budget is not None:
-            limits.append({"site": site, "what": BUDGET, "value": line.budget, "shown": number(line.budget, 2)})
+            limits.append({"site": site, "what": BUDGET, "value": line.budget, "shown": format_as_written(line.budget)})
     drawn = [*bars, *limits]
     there = {row["what"] for row in drawn}
     kinds = [kind for kind in SPENT_COLOURS if kind in there]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from flfed.records.objects import read, read_all, write
 from flfed.records.statistics.noised_scores import COMPARISON, COVERS, Released
 from flfed.records.statistics.own_models import PARTIES
-from flfed.records.statistics.verdict import number
+from flfed.records.statistics.verdict import ABSENT, format_as_written, number
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, Runs, SiteEntry
 from flfed.records.store.reader import RunsReader
 from flfed.study.study import has_analysis, has_parties, trains
@@ -374,19 +374,19 @@ def listed(names: Iterable[str]) -> str:
 
 
 def epsilon_in_words(value: float | None) -> str:
-    """Return an ε with two decimals, rounded up, so that no promise looks better than it is.
+    """Return an ε with two decimals at most, rounded up, so that no promise looks better than it is.
 
-    An ε that is not known or not finite is "n/a".
+    A whole one has none, as on the pages of sites. An ε that is not known or not finite is "n/a".
 
     Examples
     --------
     >>> epsilon_in_words(0.9972), epsilon_in_words(2.301), epsilon_in_words(8.0), epsilon_in_words(None)
-    ('1.00', '2.31', '8.00', 'n/a')
+    ('1', '2.31', '8', 'n/a')
     """
-    # The inner rounding keeps 2.3000000000000003 at 2.30.
+    # The inner rounding keeps 2.3000000000000003 at 2.3.
     if value is None or not math.isfinite(value):
-        return number(None, 2)
-    return number(math.ceil(round(value * 100, 6)) / 100, 2)
+        return ABSENT
+    return format_as_written(math.ceil(round(value * 100, 6)) / 100)
 
 
 def name_mechanism(mechanism: str | None, epsilon: float | None) -> str:
@@ -395,7 +395,7 @@ def name_mechanism(mechanism: str | None, epsilon: float | None) -> str:
     Examples
     --------
     >>> name_mechanism("record-dp", 0.9972), name_mechanism("none", None), name_mechanism(None, None)
-    ('record-dp, ε 1.00', 'none', 'not recorded')
+    ('record-dp, ε 1', 'none', 'not recorded')
     """
     if epsilon is None:
         return mechanism or "not recorded"
@@ -411,7 +411,7 @@ def power_of_ten(value: float | None) -> str:
     ('1e-5', '2.5e-4', 'n/a')
     """
     if value is None:
-        return number(None)
+        return ABSENT
     digits, power = f"{value:.2e}".split("e")
     return f"{float(digits):g}e{int(power)}"
 
@@ -558,7 +558,7 @@ def _spending(line: SiteSpending, privacy: PrivacyReport) -> str:
             text += render("privacy.spent.ledger", before=before, after=of_all_studies(line)[1])
     if line.budget is None:
         return f"{text}, without a budget"
-    return f"{text}, of a budget of {number(line.budget, 2)}"
+    return f"{text}, of a budget of {format_as_written(line.budget)}"
 
 
 def _times(line: SiteSpending, privacy: PrivacyReport) -> str:

@@ -180,12 +180,8 @@ def describe_rows_needed(privacy: PrivateFacts) -> str:
 
 
 def _charged_line(purpose: str, of_whom: str, noise: float | None, share: float) -> dict[str, str]:
-    multiplier = shown(noise, _two_decimals, "not sent")
+    multiplier = "not sent" if noise is None else number(noise, 2)
     return {"Charged for": purpose, "Account of": of_whom, "Noise multiplier": multiplier, "Share": number(share, 2)}
-
-
-def _two_decimals(value: float) -> str:
-    return number(value, 2)
 
 
 def why_nothing_spent(privacy: PrivateFacts) -> str:
@@ -233,7 +229,7 @@ def spent_line(site: str, line: SpentLine, privacy: PrivateFacts) -> dict[str, A
         "δ": power_of_ten(spent.delta),
         "ε in its ledger before": shown(spent.spent_before, epsilon_in_words, "not known"),
         "ε of all its studies, about": shown(spent.spent_after, epsilon_in_words, "not known"),
-        "Budget (ε)": shown(spent.budget, _two_decimals, "none"),
+        "Budget (ε)": shown(spent.budget, format_as_written, "none"),
         "Left of it, about": left,
     }
 

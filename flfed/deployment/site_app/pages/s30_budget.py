@@ -110,7 +110,7 @@ def runs(one: Facts) -> None:
             "ε of its run": shown_or("no bound", run["run-epsilon"]),
         }  # fmt: skip
         lines.append(line)
-    table([{**line, "Noise": number(line["Noise"]), "Sampling": number(line["Sampling"])} for line in lines])
+    table([{**line, "Noise": number(line["Noise"], 3), "Sampling": number(line["Sampling"], 3)} for line in lines])
     download(lines, key=f"spent-{one['dataset'] or 'unnamed'}")
 
 

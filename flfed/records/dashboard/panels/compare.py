@@ -19,7 +19,7 @@ from flfed.records.reports.privacy import name_mechanism, private_of
 from flfed.records.reports.report import primary_of
 from flfed.records.reports.site_answer import shared_with_verdict
 from flfed.records.statistics import Report, verdict
-from flfed.records.text import describe_study, escape
+from flfed.records.text import describe_study, escape, seconds_in_words
 from flfed.study.study_text import differing_values
 from flfed.words import render
 
@@ -61,7 +61,7 @@ def _facts(opened_by_name: Compared) -> list[dict[str, str]]:
         privacy = private_of(run.privacy)
         facts = {"Run": run.run, "Status": STATUS_WORDS[run.status], "Engine": run.engine}
         facts |= {"Rounds": str(run.rounds), "Repeats": str(run.repeats)}
-        facts |= {"Seconds": verdict.number(run.seconds, 1), "Sites": str(len(run.sites))}
+        facts |= {"Time": seconds_in_words(run.seconds), "Sites": str(len(run.sites))}
         facts["Privacy mechanism"] = name_mechanism(privacy.mechanism, privacy.epsilon)
         # Facts are the table's lines and runs its columns.
         for fact, value in facts.items():

@@ -14,7 +14,7 @@ from flfed.records.reports.catalogue import SeriesLine, answer_in_words, figure_
 from flfed.records.reports.faults import STATUS_WORDS, absence_in_words
 from flfed.records.reports.privacy import name_mechanism
 from flfed.records.statistics import Report
-from flfed.records.statistics.verdict import PAYS, VERDICTS, describe_verdict, number
+from flfed.records.statistics.verdict import PAYS, VERDICTS, describe_verdict, format_as_written
 from flfed.records.text import describe_study, moment
 from flfed.words import render, sentences
 
@@ -75,7 +75,7 @@ def row_of(line: Report) -> dict[str, Any]:
     below_gain = [span.strip("()")]
     drawn = read_figure(of.gain)
     if of.verdict not in (None, PAYS) and (drawn.low or 0.0) > 0:
-        below_gain.append(render("pages.runs.small", least=number(of.gain["minimum-gain"])))
+        below_gain.append(render("pages.runs.small", least=format_as_written(of.gain["minimum-gain"])))
     took_part = of.sites - list(of.missing_repeats.values()).count(of.repeats)
     rank = None if of.verdict is None else VERDICTS.index(of.verdict)
     privacy = name_mechanism(of.mechanism, of.epsilon)
