@@ -136,6 +136,11 @@ def test_values_of_a_mapping_are_of_every_natural_type(value):
         assert [finding.rule for finding in found[1]] == [finding.rule for finding in written[1]]
 
 
+def test_a_flag_for_a_number_fits_it_and_a_foreign_code_beside_it_is_all_that_is_said():
+    table, findings = map_table(raw(dose=["x", "?"]), SCHEMA, {"dose": Field("dose", values={"x": True})})
+    assert table["dose"][0] == 1 and [finding.hint for finding in findings] == [""]
+
+
 @pytest.mark.parametrize("value", [[1], {}, b"1", 1j, object(), np.inf, pd.NA], ids=lambda value: type(value).__name__)
 def test_a_mapping_to_what_is_no_cell_is_refused_when_the_package_is_loaded(value):
     with pytest.raises(UsageError, match="values must map own codes to texts, numbers"):

@@ -301,7 +301,7 @@ def _why_unfit(column: Column, field: Field) -> str:
     """Return that a mapping's entry does not fit the schema's kind, or ""."""
     import pandas as pd
 
-    values = [*(field.values or {}).values()]
+    values = [*map(_plain_cell, (field.values or {}).values())]
     converts = (field.multiply, field.add) != (1.0, 0.0)
     broken = values and read_column(pd.Series(values, dtype=object), "", column, Field(""))[1]
     if broken or (converts and not column.is_number()):
