@@ -53,7 +53,7 @@ class Rehearsing:
         bound = python("flfed.deployment.processes.supervisor", str(os.getpid()))  # it ends with the tests
         self.process = subprocess.Popen(
             [*bound, *COMMAND, "rehearse", *self.words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            cwd=self.folder, env=environment, start_new_session=True,
+            stdin=subprocess.DEVNULL, cwd=self.folder, env=environment, start_new_session=True,
         )  # fmt: skip
         self.lines, self.out = list[str](), list[str]()
         pairs = ((self.process.stderr, self.lines), (self.process.stdout, self.out))
@@ -168,7 +168,7 @@ def folder() -> Iterator[Path]:
 def kept(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rehearsing, dict[str, Any]]]:
     """A rehearsal of that study to its end, and its result; its folder stays for the module."""
     home = tmp_path_factory.mktemp("home")
-    rehearsing = Rehearsing(["rows-first.toml", "--no-apps", "--keep", "--json"], home, folder)
+    rehearsing = Rehearsing(["rows-first.toml", "--keep", "--json"], home, folder)  # without a terminal it ends
     try:
         assert rehearsing.wait() == 0, rehearsing.said
         yield rehearsing, json.loads("".join(rehearsing.out))
@@ -224,7 +224,7 @@ def test_ctrl_c_beside_both_apps_is_the_end_that_was_meant_and_a_real_ledger_is_
     home = kept[0].place / "2"
     before = digest(home)
     assert any(name.endswith("ledger.jsonl") for name in before)
-    rehearsing = Rehearsing(["rows-first.toml", *FEW_ROUNDS], home, folder)
+    rehearsing = Rehearsing(["rows-first.toml", "--apps", *FEW_ROUNDS], home, folder)
     rehearsing.wait_for("Ctrl-C ends")
     addresses = re.findall(r"http://\S+", rehearsing.said)
     for address in addresses:

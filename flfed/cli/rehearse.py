@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 import webbrowser
 from collections.abc import Iterator
@@ -98,7 +99,9 @@ def ended_with_terminal() -> Iterator[None]:
 def rehearse_study(
     name: str = STUDY,
     changes: list[str] = SET,
-    apps: bool = typer.Option(True, "--apps/--no-apps", help="Open both apps and wait, or end after the run."),
+    apps: bool | None = typer.Option(
+        None, "--apps/--no-apps", help="Open both apps and wait, as at a terminal, or end after the run."
+    ),
     keep: bool = typer.Option(False, "--keep", help="Keep the folder, to look again; it has copies of all rows."),
     as_json: bool = output.JSON,
 ) -> None:
@@ -112,6 +115,8 @@ def rehearse_study(
     """
     from flfed.deployment.coordinator.proxy import find_caddy
 
+    # Without a terminal nobody presses Ctrl-C.
+    apps = sys.stdin.isatty() if apps is None else apps
     lines = StepLines()
     with stoppable(MIDDLE), ended_with_terminal(), repeating(LOOK_SECONDS, lines.look):
         lines.step(render("rehearsal.steps.checking"))
