@@ -118,6 +118,7 @@ def new_study(
     from flfed.rows.data import datasets, site_discovery
     from flfed.rows.proposals.texts import write_new
     from flfed.rows.statistics.of_study import choose_estimate
+    from flfed.study.kinds import absent_effects
     from flfed.study.study import Study
     from flfed.study.template import MODELS, StudyTemplate
 
@@ -152,6 +153,7 @@ def new_study(
     typer.echo(render("commands.study.written", file=path))
     if estimate and not opened:
         output.say(render("study.estimate.sums"))
+    output.say_all(absent_effects(of.replace("*", " * ").split(",")))
 
 
 def _new_validation(model: Path, dataset: str, name: str, purpose: str, to: Path) -> None:

@@ -5,12 +5,14 @@ Where rounds grow trees, each has one exchange a level.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flfed import registry
 from flfed.study.analysis import Analysis
 from flfed.study.plan import Plan
 from flfed.study.tables import TREES, VERTICAL, Named
+from flfed.words import render
 
 LEAST_PARTIES, MOST_PARTIES = 2, 5
 """Sites with different columns of the same people."""
@@ -18,6 +20,14 @@ LARGEST_INPUT = 16.0
 """Bound of an input of such a site, in standard deviations: larger ones are cut off."""
 ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
+
+
+def absent_effects(terms: Iterable[str]) -> list[str]:
+    """Return a warning where a column of a product such as "age * sex=male" is not among the terms itself."""
+    products = [[part.strip() for part in term.split(" * ")] for term in terms]
+    own = [part for part, *others in products if not others]
+    columns = dict.fromkeys(part.partition("=")[0] for parts in products for part in parts if part not in own)
+    return [render("report.regression.main", columns=", ".join(columns))] if columns else []
 
 
 @dataclass(frozen=True, kw_only=True)

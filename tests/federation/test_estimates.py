@@ -122,6 +122,17 @@ def test_a_check_says_how_many_visits_and_rows_a_model_takes(small_sites: Small)
     assert "Visits: at most 10" in line and "5 coefficients need at least 50 rows in all" in line
 
 
+@pytest.mark.parametrize(("of", "columns"), [
+    ('["x1 * flag"]', "x1, flag"), ('["x1", "x1*colour"]', "colour"), ('["x1*flag", "flag", "x1"]', ""),
+])  # fmt: skip
+def test_a_product_without_its_main_effects_is_warned_of(of: str, columns: str, small_sites: Small):
+    sites = small_sites(3, rows=120)
+    study = Study.parse(GLM.replace('["x1", "colour", "flag"]', of))
+    found = visits_in_words(study, datasets.load("small").schema)[1:]
+    assert [line.split("missing: ")[1].split(".")[0] for line in found] == [columns] * bool(columns)
+    assert all(line in document(run(study, sites=sites).run) for line in found)
+
+
 def test_ten_rows_a_coefficient_are_needed_in_secure_sums(small_sites: Small):
     # Bands of 10 to 99 rows have 30 in all.
     with pytest.raises(UsageError, match="5 coefficients need 50 rows at institutions"):

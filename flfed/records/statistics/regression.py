@@ -12,6 +12,7 @@ from flfed.records.objects import read
 from flfed.records.section import Lines
 from flfed.records.statistics.intervals import inverse_variance_mean, mean_over_sites
 from flfed.records.statistics.verdict import decimals_beside, decimals_of, format_p, interval, number
+from flfed.study.kinds import absent_effects
 from flfed.words import counted, render
 
 LEAST_FITS = 2
@@ -217,7 +218,7 @@ def coefficients_in_words(statistic: Mapping[str, Any]) -> list[str]:
         "aic": number(model.aic, 2),
     }
     key = "hazards" if model.family == "cox" else "basis"
-    lines = [first, render(f"report.regression.{key}", **basis)]
+    lines = [first, *absent_effects(model.coefficients), render(f"report.regression.{key}", **basis)]
     if model.rows_left_out:
         lines.append(render("report.regression.omitted", rows=counted(model.rows_left_out, "row")))
     if model.robust:

@@ -10,7 +10,9 @@ from flfed import registry
 from flfed.errors import UsageError, unknown
 from flfed.rows.data.schema import Schema
 from flfed.rows.statistics.design import KINDS
+from flfed.rows.statistics.newton import NewtonStatistic
 from flfed.rows.statistics.statistic import ROWS_EACH, Statistic, VisitedStatistic
+from flfed.study.kinds import absent_effects
 from flfed.study.study import Study
 from flfed.words import render, usage_error
 
@@ -42,14 +44,15 @@ def statistic_of(study: Study) -> Statistic:
 
 
 def visits_in_words(study: Study, schema: Schema) -> list[str]:
-    """Return how often a statistic asks its sites, and what for; no line for one that asks once."""
+    """Return how often a statistic asks its sites, what for, and which effects it lacks; nothing where it asks once."""
     statistic = statistic_of(study) if study.is_statistic else None
     if not isinstance(statistic, VisitedStatistic):
         return []
     coefficients = sum(values.size for values in statistic.first(schema).values())
     numbers = sum(math.prod(shape) for shape, _ in statistic.shapes(schema).values())
     facts = {"visits": statistic.visits, "numbers": numbers}
-    return [render("check.study.visits", **facts, coefficients=coefficients, rows=ROWS_EACH * coefficients)]
+    visits = render("check.study.visits", **facts, coefficients=coefficients, rows=ROWS_EACH * coefficients)
+    return [visits, *(absent_effects(statistic.names(schema)) if isinstance(statistic, NewtonStatistic) else [])]
 
 
 def unconfirmed_columns(study: Study, schema: Schema) -> list[str]:
