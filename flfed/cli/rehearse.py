@@ -115,8 +115,6 @@ def rehearse_study(
     """
     from flfed.deployment.coordinator.proxy import find_caddy
 
-    # Without a terminal nobody presses Ctrl-C.
-    apps = sys.stdin.isatty() if apps is None else apps
     lines = StepLines()
     with stoppable(MIDDLE), ended_with_terminal(), repeating(LOOK_SECONDS, lines.look):
         lines.step(render("rehearsal.steps.checking"))
@@ -136,7 +134,8 @@ def rehearse_study(
                 lines.step(render("rehearsal.steps.begin", **facts))
                 lines.say(render("rehearsal.steps.caution"))
                 try:
-                    _rehearse(consortium, lines, apps=apps, as_json=as_json)
+                    # Without a terminal nobody presses Ctrl-C.
+                    _rehearse(consortium, lines, apps=sys.stdin.isatty() if apps is None else apps, as_json=as_json)
                 finally:
                     if keep:
                         _print_again(consortium)

@@ -117,8 +117,7 @@ def new_study(
     from flfed.federation.server.preflight import check
     from flfed.rows.data import datasets, site_discovery
     from flfed.rows.proposals.texts import write_new
-    from flfed.rows.statistics.of_study import choose_estimate
-    from flfed.study.kinds import absent_effects
+    from flfed.rows.statistics.of_study import choose_estimate, visits_in_words
     from flfed.study.study import Study
     from flfed.study.template import MODELS, StudyTemplate
 
@@ -153,7 +152,7 @@ def new_study(
     typer.echo(render("commands.study.written", file=path))
     if estimate and not opened:
         output.say(render("study.estimate.sums"))
-    output.say_all(absent_effects(of.replace("*", " * ").split(",")))
+    output.say_all(visits_in_words(Study.parse(text), schema)[1:])
 
 
 def _new_validation(model: Path, dataset: str, name: str, purpose: str, to: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -105,8 +104,7 @@ def list_models(
     from flfed.rows.data import site_discovery as sites
     from flfed.rows.snapshots.opt_outs import Excluded
 
-    wanted = Excluded.read(people)
-    wanted = replace(wanted, least=0) if allow_unmatched else wanted
+    wanted = Excluded.read(people, least=0 if allow_unmatched else None)
     site = sites.load(name)
     model_runs = lineage(site, wanted)
     others = unlisted(site)

@@ -87,7 +87,7 @@ class Excluded:
     least: int | None = None
 
     @classmethod
-    def read(cls, path: Path) -> Excluded:
+    def read(cls, path: Path, *, least: int | None = None) -> Excluded:
         """Read a list of opt-outs: one column of CSV below the column's name in the site's own table.
 
         Raises
@@ -110,7 +110,7 @@ class Excluded:
         if several := sum(len(line) != 1 for line in lines):
             raise usage_error("rows.optout.cells", path=path, lines=several)
         identifiers = plain_text(pd.Series([line[0] for line in lines[1:]], dtype=object)).dropna()
-        return cls(lines[0][0].strip(), frozenset(map(str, identifiers)))
+        return cls(lines[0][0].strip(), frozenset(map(str, identifiers)), least)
 
     def sha256(self) -> str:
         """Return the hash of the column and the identifiers, in any order."""
