@@ -274,8 +274,8 @@ def test_a_factor_is_typed_behind_the_column(clinic: Path):
     ("mark", "factor", "entry"),
     [
         # mg/L with thousands is the guess for a comma, and g/L with decimals for a point.
-        (",", "100.0", 'multiply=100.0, decimal=",", thousands=""'), (",", "0.1", 'multiply=0.1, thousands=","'),
-        (".", "0.1", 'multiply=0.1, decimal=",", thousands="."'), (".", "100.0", 'multiply=100.0, thousands=""'),
+        (",", "100.0", 'multiply=100.0, decimal=","'), (",", "0.1", 'multiply=0.1, thousands=","'),
+        (".", "0.1", 'multiply=0.1, decimal=",", thousands="."'), (".", "100.0", "multiply=100.0"),
     ],
 )  # fmt: skip
 def test_a_typed_factor_decides_what_the_marks_of_a_column_are(

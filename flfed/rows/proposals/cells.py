@@ -386,31 +386,31 @@ def marks_of(table: pd.DataFrame, medians: Mapping[str, float]) -> dict[str, Fie
     Other columns of the table decide, then numbers without a mark, then the column's median in other tables (by
     `plain_name`). Where nothing does, `thousands` is None, and the site's check asks.
     """
-    texts = {
-        str(name): list(dict.fromkeys(str(cell).strip() for cell in cells.dropna()))
-        for name, cells in table.items()
-        if cells.dtype == object
-    }
-    numbers = {name: some for name, some in texts.items() if sum(map(is_number_text, some)) >= MOST_NUMBERS * len(some)}
-    marks = {name: min(found) for name, some in numbers.items() if (found := _only_marks(some))}
-    matches = [_DECIMALS.fullmatch(text) for name, some in numbers.items() if name not in marks for text in some]
-    shown = {
-        match[1] for match in matches if match and match[0].count(match[1]) == 1 and not _ONE_MARK.fullmatch(match[0])
-    }
+    doubtful: dict[str, tuple[str, list[str]]] = {}
+    shown = set()
+    for name, cells in table.items():
+        texts = [*{str(cell).strip() for cell in cells.dropna()}] if cells.dtype == object else []
+        if sum(map(is_number_text, texts)) < MOST_NUMBERS * len(texts):
+            continue
+        if marks := _only_marks(texts):
+            doubtful[str(name)] = min(marks), texts
+            continue
+        matches = [_DECIMALS.fullmatch(text) for text in texts if not _ONE_MARK.fullmatch(text)]
+        shown |= {match[1] for match in matches if match and match[0].count(match[1]) == 1}
     fields = {}
-    for name, mark in marks.items():
-        decimals = Field("", decimal=mark, thousands="")
-        thousands = Field("", decimal="," if mark == "." else ".", thousands=mark)
-        unmarked = [len(DIGITS.findall(text)) for text in numbers[name] if "." not in text and "," not in text]
-        median = float(np.median([_as_float(text) for text in numbers[name] if mark in text]))
+    for name, (mark, texts) in doubtful.items():
+        unmarked = [len(DIGITS.findall(text)) for text in texts if "." not in text and "," not in text]
+        median = float(np.median([_as_float(text) for text in texts if mark in text]))
         usual = medians.get(plain_name(name), 0.0)
         size = round(math.log10(usual / median)) if usual * median > 0 else -1
+        likely = {0: "decimals", 3: "thousands"}.get(size, "")
         if len(shown) == 1:
-            fields[name] = decimals if shown == {mark} else thousands
+            likely = "decimals" if shown == {mark} else "thousands"
         elif unmarked:
-            fields[name] = thousands if max(unmarked) <= 3 else decimals
-        else:
-            fields[name] = {0: decimals, 3: thousands}.get(size, replace(decimals, thousands=None))
+            likely = "thousands" if max(unmarked) <= 3 else "decimals"
+        other = "," if mark == "." else "."
+        decimals = Field("", decimal=mark, thousands="" if likely else None)
+        fields[name] = Field("", decimal=other, thousands=mark) if likely == "thousands" else decimals
     return fields
 
 

@@ -288,10 +288,14 @@ def _fit_numbers(own: OwnColumn, unit: str, plain: Field, column: Column, quanti
     numbers = _without_codes(numbers, column, column.range)
     fit = _fit_reading(numbers, unit, column, quantity)
     # The range may distinguish decimals from thousands.
-    if numbers.other and fit.share < FITTING:
+    if numbers.other:
         other = _fit_reading(numbers.other, unit, column, quantity)
-        if other.share >= FITTING:
+        if fit.share < FITTING <= other.share:
             fit = other
+        elif fit.share >= FITTING <= other.share:
+            # Where it allows both, the check of the site asks.
+            mark = (fit if fit.field.thousands == "" else other).field.decimal
+            fit = replace(fit, field=replace(fit.field, decimal=mark, thousands=None))
     if not numbers.doubt:
         return fit
     doubt = "reading" if fit.doubt in ("", "scale") else fit.doubt

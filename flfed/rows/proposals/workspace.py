@@ -20,7 +20,7 @@ from flfed.errors import FlfedError, collected, count_in_words, raise_all
 from flfed.rows.data import site_discovery
 from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime
 from flfed.rows.data.mapping import map_table, plain_text, read_column
-from flfed.rows.data.parsing.fields import ColumnMapping, Field, plain_name, with_text_names
+from flfed.rows.data.parsing.fields import ColumnMapping, Field, own_name, plain_name, with_text_names
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Schema, Task, read_schema
 from flfed.rows.data.site import Site
@@ -285,29 +285,26 @@ def _examine_numbers(made: Workspace, parts: Sequence[OwnTable]) -> Workspace:
     schema = proposal.schema
     sites = list(made.sites)
     notes = list(made.notes)
+    columns = {name: column for name, column in schema.columns.items() if column.is_number()}
+    numbers = schema.model_copy(update={"columns": columns})
+    read = []
     outcomes = 0
-    for name in [name for name, column in schema.columns.items() if column.is_number()]:
-        numbers_by_site = {}
-        for place, (site, part) in enumerate(zip(made.sites, parts, strict=True)):
-            entry = site.mapping.get(name, name)
-            field = Field(entry) if isinstance(entry, str) else entry
-            if field is None:
-                continue
-            cells = part.table[field.column]
-            numbers_by_site[site.name], findings = read_column(cells, name, schema.columns[name], field)
-            far = np.zeros(len(cells), dtype=bool)
-            for finding in findings:
-                far[finding.rows] |= finding.rule.startswith("is outside")
-            if not far.any():
-                continue
-            framed = isinstance(sites[place].source, Frame)
-            words = {"site": site.name, "cells": count_in_words(int(far.sum())), "column": name}
-            notes.append(render(f"proposals.workspace.far-{'frame' if framed else 'file'}", **words))
-            if framed:
-                table = sites[place].source.read(()).assign(**{field.column: cells.mask(far)})
+    for place, (site, part) in enumerate(zip(made.sites, parts, strict=True)):
+        mapped, findings = map_table(part.table, numbers, site.mapping, outcome=False)
+        read.append(mapped)
+        for finding in [one for one in findings if one.rule.startswith("is outside")]:
+            name = finding.column
+            key = "far-frame" if isinstance(site.source, Frame) else "far-file"
+            cells = count_in_words(len(finding.rows))
+            notes.append(render(f"proposals.workspace.{key}", site=site.name, cells=cells, column=name))
+            if isinstance(site.source, Frame):
+                table = sites[place].source.read(())
+                own = own_name(site.mapping.get(name, name))
+                table[own] = table[own].mask(np.isin(np.arange(len(table)), finding.rows))
                 sites[place] = replace(site, source=Frame(table))
-                outcomes += int(far.sum()) * (name == schema.target)
-        notes += notes_on_units(name, numbers_by_site)
+                outcomes += len(finding.rows) * (name == schema.target)
+    for name in columns:
+        notes += notes_on_units(name, {site.name: own[name].to_numpy() for site, own in zip(sites, read, strict=True)})
     if outcomes:
         target = replace(proposal.target, unlabelled=proposal.target.unlabelled + outcomes)
         proposal = replace(proposal, target=target, schema=schema.model_copy(update={"unlabelled": "leave-out"}))
