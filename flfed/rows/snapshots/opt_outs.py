@@ -17,7 +17,6 @@ from pydantic import ConfigDict
 from flfed.errors import UsageError
 from flfed.files import read_private
 from flfed.rows.data import datasets
-from flfed.rows.data.findings.oddities import written_as
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.origin import as_rows
 from flfed.rows.data.site import Site
@@ -168,6 +167,8 @@ class Excluded:
         half = site.source.sample * listed / 2
         is_few = len(found) < half and (site.source.sample == 1 or half >= LEAST_EXPECTED)
         if (is_few or more) and (self.least is None or len(found) < self.least):
+            from flfed.rows.data.findings.oddities import written_as  # it needs pandas, and a status does not
+
             raise usage_error(
                 "rows.optout.unmatched", listed=counted(listed, "identifier"), found=len(found), column=self.column,
                 site=site.name, dataset=site.dataset, more=more, list=written_as(self.identifiers),
