@@ -53,8 +53,8 @@ def _agrees(site: str, *, yes: bool) -> bool:
     joined = joined_sites()
     if site in joined or (not joined and (has_package(site) or not sys.stdin.isatty())):
         return True
-    words = "other" if has_package(site) else "stranger"
-    return yes or output.agreed(render(f"commands.join.{words}", site=site, joined=", ".join(joined) or "no site"))
+    facts = {"site": site, "joined": ", ".join(joined) or "no site"}
+    return yes or output.agreed(render(f"commands.join.{'other' if has_package(site) else 'stranger'}", **facts))
 
 
 def _facts(enrolment: Joined) -> dict[str, object]:

@@ -294,9 +294,9 @@ def _examine_numbers(made: Workspace, parts: Sequence[OwnTable]) -> Workspace:
         read.append(mapped)
         for finding in [one for one in findings if one.rule.startswith("is outside")]:
             name = finding.column
-            key = "far-frame" if isinstance(site.source, Frame) else "far-file"
+            key = "frame" if isinstance(site.source, Frame) else "file"
             cells = count_in_words(len(finding.rows))
-            notes.append(render(f"proposals.workspace.{key}", site=site.name, cells=cells, column=name))
+            notes.append(render(f"proposals.workspace.far-{key}", site=site.name, cells=cells, column=name))
             if isinstance(site.source, Frame):
                 table = sites[place].source.read(())
                 own = own_name(site.mapping.get(name, name))
