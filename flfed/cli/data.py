@@ -100,6 +100,10 @@ def new_data(
     files: list[Path] = typer.Argument(..., metavar="FILE...", help=f"{TABLE_KINDS}, one a site."),
     target: str = typer.Option(..., help="Column to predict."),
     by: str = typer.Option("", help="Split one table into sites by this column; the smallest form one site, 'other'."),
+    min_rows: int = typer.Option(50, "--min-rows", min=1, help="Least rows of a site that --by makes."),
+    parties: bool = typer.Option(
+        False, "--parties", help="The files have different columns of the same people, whom --group names."
+    ),
     group: str = typer.Option("", help="Column that identifies the patient or customer of a row."),
     time: str = typer.Option("", help="Column of dates: rows from one day on, the same for all sites, are held out."),
     keep: list[str] = typer.Option([], metavar="COLUMN", help="Column that is a feature in any case."),
@@ -139,6 +143,7 @@ def new_data(
     made = new_workspace(
         tables, target, name=name or tables[0].title, by=by, group=group, time=time,
         task=task, open_data=public, keep=keep, drop=drop, missing=missing,
+        min_rows=min_rows, parties=parties,
     )  # fmt: skip
     made, holdouts = with_earlier_holdouts(made, to, [root for root in roots() if root != own_root()])
     left = left_behind(made, to)

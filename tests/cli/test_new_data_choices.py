@@ -275,3 +275,41 @@ def test_a_value_for_all_others_is_refused_where_no_values_are_listed(made: Call
             site_discovery.load("north")
         code, _, err = flfed("site", "check", "north")
         assert code == 2 and "has no listed values" in err
+
+
+def test_one_command_makes_a_dataset_of_parties_with_different_columns(folder: Path, flfed: Command):
+    rng = np.random.default_rng(1)
+    x, ids = rng.uniform(-1, 1, (400, 12)).round(3), [f"C-{number:05}" for number in rng.permutation(400)]
+    late = np.where(x[:, 0] + x[:, 7] + rng.normal(0, 0.3, 400) > 0, "yes", "no")
+    bank = pd.DataFrame({"client": ids, "late": late} | {f"account {place}": x[:, place] for place in range(6)})
+    service = pd.DataFrame({"Client": ids} | {f"pay {place}": x[:, place + 6] for place in range(6)})
+    bank.to_csv("bank.csv", index=False)
+    service.sample(frac=0.9, random_state=0).to_csv("service.csv", index=False)
+    new = ("data", "new", "bank.csv", "service.csv", "--target", "late", "--parties")
+    for words in ([], ["--group", "client", "--by", "client"]):
+        assert "parties: each file needs the column of people (--group)" in flfed(*new, *words)[2]
+    code, out, err = flfed(*new, "--group", "client")
+    assert code == 0 and "12 features (12 number)" in out, err
+    assert 'holds="columns"' in Path("sites/service/__init__.py").read_text()
+    assert all(flfed("site", "check", site)[0] == 0 for site in ("bank", "service"))
+    assert 'outputs = ["row-aligned"]' in Path("sites/bank/policy.toml").read_text()
+    code, out, err = flfed("study", "check", "bank-first.toml")
+    assert (
+        code == 0 and "can be run" in out and "of the 200 MB a day that its policy allows" in " ".join(out.split())
+    ), err
+    # Without the flag the service's table lacks the target, as before.
+    assert "target: no column 'late' at 'service'" in flfed(*new[:-1], "--group", "client")[2]
+
+
+def test_many_small_hospitals_are_all_kept(folder: Path, flfed: Command):
+    rng = np.random.default_rng(2)
+    names = [f"h{number:03}" for number in np.repeat(range(186), rng.integers(4, 23, 186))]
+    rows = len(names)
+    table = {"age": rng.integers(20, 90, rows), "died": rng.choice(["yes", "no"], rows)}
+    pd.DataFrame({"hospital": names} | table).to_csv("all.csv", index=False)
+    new = ("data", "new", "all.csv", "--target", "died", "--by", "hospital")
+    assert "of 22 rows at most, and a site needs 50: name a column" in flfed(*new)[2]
+    code, out, err = flfed(*new, "--min-rows", "4", "--json")
+    assert code == 0 and len(json.loads(out)["sites"]) == 186 and json.loads(out)["left-out-rows"] == "0", err
+    code, out, _ = flfed(*new, "--min-rows", "20", "--output", "some", "--json")
+    assert "other" in json.loads(out)["sites"]

@@ -44,7 +44,7 @@ UMLAUTS = {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue
 LONGEST_NAME = 60
 """Largest number of signs in a site's name, in messages, folders and records."""
 LEAST_OF_SITE = 50
-"""Least rows of a site that is cut from a table; smaller ones become one site together."""
+"""Least rows of a site that is cut from a table, unless a person says otherwise; smaller ones become one together."""
 MOST_SITES = 200
 WIDTH = 116
 """Longest line of a package's text."""
@@ -90,8 +90,8 @@ class OwnTable:
         return column_named(word, option, map(str, self.table.columns), f"table {self.title!r}")
 
 
-def cut_by(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
-    """Return a table for each value of a column, and the rows that are in none."""
+def cut_by(tables: Sequence[OwnTable], by: str, least: int) -> tuple[list[OwnTable], int]:
+    """Return a table for each value of a column that `least` rows have, and the rows that are in none."""
     parts = []
     left_out = 0
     for own in tables:
@@ -100,7 +100,7 @@ def cut_by(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
         absent = [str(text) for text in cells.dropna().unique() if str(text).casefold() in MISSING]
         cells = cells.where(~cells.isin(absent), None)
         counts = cells.value_counts()
-        large = [str(value) for value in counts.index if counts[value] >= LEAST_OF_SITE]
+        large = [str(value) for value in counts.index if counts[value] >= least]
         if len(large) > MOST_SITES:
             raise usage_error("proposals.sites.many", by=by, values=len(large))
         for value in large:
@@ -108,7 +108,7 @@ def cut_by(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
             parts.append(replace(chosen, title=value))
         rest = int(cells.notna().sum() - counts[large].sum())
         # Rare names are not written down: the large ones are left out instead.
-        if rest >= LEAST_OF_SITE and large:
+        if rest >= least and large:
             others = cells.notna() & ~cells.isin(large)
             named_rows = plain_text(own.table[named]).isin([*large, *absent])
             column = f"table[{named!r}]"
@@ -120,7 +120,7 @@ def cut_by(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
     return parts, left_out
 
 
-def refuse_one_site(tables: Sequence[OwnTable], by: str, parts: Sequence[OwnTable]) -> None:
+def refuse_one_site(tables: Sequence[OwnTable], by: str, parts: Sequence[OwnTable], least: int) -> None:
     """Refuse a column of sites that gives fewer than two.
 
     Raises
@@ -136,9 +136,9 @@ def refuse_one_site(tables: Sequence[OwnTable], by: str, parts: Sequence[OwnTabl
         raise usage_error("proposals.sites.single", by=by, many=many)
     most = int(counts.iloc[0])
     rows = "one row each" if most == 1 else render("proposals.sites.most", rows=count_in_words(most))
-    if most < LEAST_OF_SITE:
-        raise usage_error("proposals.sites.small", by=by, values=len(counts), rows=rows, least=LEAST_OF_SITE)
-    raise usage_error("proposals.sites.lone", by=by, values=len(counts), least=LEAST_OF_SITE)
+    if most < least:
+        raise usage_error("proposals.sites.small", by=by, values=len(counts), rows=rows, least=least)
+    raise usage_error("proposals.sites.lone", by=by, values=len(counts), least=least)
 
 
 def _among(name: str, cells: pd.Series) -> str:
@@ -165,6 +165,18 @@ def choose_rows(conditions: Sequence[str]) -> Prepare:
     exec(compile(text, file, "exec"), scope)
     made: Prepare = scope["rows_of_site"]
     return made
+
+
+def joined(tables: Sequence[OwnTable], group: str) -> OwnTable:
+    """Return the columns of several tables side by side, a row a person; of equal columns the first."""
+    named = [own.column(group, "group") for own in tables]
+    people = [own.table.set_index(plain_text(own.table[name])) for own, name in zip(tables, named, strict=True)]
+    whole, *others = [table[~table.index.duplicated() & table.index.notna()] for table in people]
+    for table in others:
+        seen = set(map(plain_name, whole.columns))
+        whole = whole.join(table[[name for name in table.columns if plain_name(name) not in seen]], how="outer")
+    whole = whole.assign(**{named[0]: whole.index}).reset_index(drop=True)
+    return OwnTable("parties", Frame(whole), whole)
 
 
 def with_classes(own: OwnTable, target: str, classes: Sequence[str]) -> OwnTable:

@@ -139,6 +139,8 @@ def site_text(site: Site, comments: Mapping[str, str]) -> str:
     if site.mapping:
         body += _mapping_lines(site.mapping, comments)
     body.append(f"holdout={_literal(site.holdout)},")
+    body += [f"partial={site.partial},"] if site.partial else []
+    body += [] if site.has_outcome else ['holds="columns",']
     parts = (site, site.source, site.holdout, *site.mapping.values())
     used = {type(part).__name__ for part in parts if is_dataclass(part)}
     title = render("proposals.file.site")
@@ -256,6 +258,9 @@ def policy_text(site: Site) -> str:
             lines.append(_remark("resplit = true", render("proposals.remark.resplit")))
     else:
         lines.append(_remark('disclosure = "institution"', render("proposals.remark.institution")))
+    if not site.has_outcome or site.partial:
+        lines += [_list("outputs", site.policy.outputs)] if site.policy.outputs else []
+        lines.append(f"daily-bytes = {site.policy.daily_bytes}")
     return "\n".join([*lines, ""])
 
 

@@ -27,10 +27,12 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame, Parquet
 from flfed.rows.proposals import texts
 from flfed.rows.proposals.own_tables import (
+    LEAST_OF_SITE,
     FrameReading,
     OwnTable,
     cut_by,
     foreign_notes,
+    joined,
     names_of_sites,
     refuse_one_site,
     slug,
@@ -52,6 +54,8 @@ from flfed.study.template import MODELS, StudyTemplate
 from flfed.words import counted, render, usage_error
 
 HOLDOUT_SHARE = Holdout.share
+PARTY_BYTES = 200_000_000
+"""Bytes a day that a run between parties may need."""
 SMALL_SITE = 150
 DRAWS = 20
 """Rows up to which a salt may hold out too few of them, and the number of salts that are tried then."""
@@ -98,6 +102,8 @@ class Workspace:
         task = self.proposal.schema.task
         facts = {"gaps": any(column.gaps for column in columns), "rows": rows, "task": task}
         model = MODELS[task]
+        if not all(site.has_outcome for site in self.sites):
+            choices = {"sites": tuple(site.name for site in self.sites), "has_parties": True} | choices
         return StudyTemplate(**{"name": f"{self.name}-first", "dataset": self.name, "model": model} | facts | choices)
 
     def labels(self) -> tuple[Any, ...]:
@@ -201,6 +207,8 @@ def new_workspace(
     keep: Sequence[str] = (),
     drop: Sequence[str] = (),
     missing: Sequence[str] = (),
+    min_rows: int = LEAST_OF_SITE,
+    parties: bool = False,
 ) -> Workspace:
     """Return a dataset for tables without one, with a site for each.
 
@@ -224,6 +232,10 @@ def new_workspace(
     title : str
     keep, drop, missing : sequence of str
         As for `Wishes.of`.
+    min_rows : int
+        Least rows of a site that `by` cuts; the rows of smaller ones are one site.
+    parties : bool
+        Whether the tables have different columns of the same people, whom `group` names; one has the target.
 
     Raises
     ------
@@ -241,23 +253,24 @@ def new_workspace(
     tables = plain
     wishes = Wishes.of(together(_by_place(tables)), keep, drop, missing)
     tables = _with_codes(tables, wishes)
-    for word, option in ((target, "target"), (group, "group"), (time, "time")):
-        with collected(faults):
-            _refuse_lacking(tables, word, option)
-    raise_all(faults)
-    rare = rare_classes(_by_place(tables), target, task, wishes)
+    _refuse_lacking(tables, "" if parties else target, group, time)
+    if parties:
+        _refuse_parties(tables, target, group, by)
+    rare = None if parties else rare_classes(_by_place(tables), target, task, wishes)
     if rare:
         tables = _without_rows(tables, rare.rows)
     parts = tables
     left_out = 0
     if by:
-        parts, left_out = cut_by(tables, by)
-        refuse_one_site(tables, by, parts)
+        parts, left_out = cut_by(tables, by, min_rows)
+        refuse_one_site(tables, by, parts, min_rows)
     rare_rows = 0
     if rare:
         rare_rows = int(rare.rows.sum())
         parts = [with_classes(part, target, rare.classes) for part in parts]
     name = slug(name)
+    # What leaks and what identifies shows in the columns of all parties side by side.
+    tables = [joined(tables, group)] if parties else tables
     if task != "regression":
         check_alike({part.title: part.table for part in tables}, target)
     proposal = propose_schema(
@@ -270,8 +283,9 @@ def new_workspace(
     if len(parts) < 2:
         raise usage_error("proposals.workspace.single")
     cut_at = _cut_date(parts, proposal, time, holdout)
-    policy = Policy(disclosure="open", resplit=not time) if open_data else Policy()
+    policy = Policy(disclosure="open", resplit=not (time or parties)) if open_data else Policy()
     sites = tuple(_sites(dict(zip(names, parts, strict=True)), proposal, policy, cut_at, holdout, salted=salted))
+    sites = _as_parties(sites, proposal.schema.target) if parties else sites
     made = Workspace(proposal, sites, title, left_out, rare_rows, (*notes, *_absent_columns(sites)))
     return _examine_numbers(made, parts)
 
@@ -383,13 +397,36 @@ def _with_plain_names(own: OwnTable) -> OwnTable:
     return own.with_table(table)
 
 
-def _refuse_lacking(tables: Sequence[OwnTable], word: str, option: str) -> None:
-    """Refuse a table without a column that every site needs."""
-    lacking = [own.title for own in tables if plain_name(word) not in map(plain_name, own.table.columns)]
-    # A column of no table is refused later, with the nearest name.
-    if word and 0 < len(lacking) < len(tables):
-        sites = ", ".join(map(repr, lacking))
-        raise usage_error("proposals.workspace.lacking", option=option, sites=sites, column=word)
+def _refuse_lacking(tables: Sequence[OwnTable], target: str, group: str, time: str) -> None:
+    """Refuse tables without a column that every site needs."""
+    faults: list[FlfedError] = []
+    for option, word in {"target": target, "group": group, "time": time}.items():
+        lacking = [repr(own.title) for own in tables if plain_name(word) not in map(plain_name, own.table.columns)]
+        # A column of no table is refused later, with the nearest name.
+        if word and 0 < len(lacking) < len(tables):
+            with collected(faults):
+                raise usage_error("proposals.workspace.lacking", option=option, sites=", ".join(lacking), column=word)
+    raise_all(faults)
+
+
+def _refuse_parties(tables: Sequence[OwnTable], target: str, group: str, by: str) -> None:
+    """Refuse tables that are not of the same people, or of which several have the target, or none."""
+    holders = sum(plain_name(target) in map(plain_name, own.table.columns) for own in tables)
+    if by or not group or holders != 1:
+        raise usage_error("proposals.workspace.parties", target=target, holders=holders)
+
+
+def _as_parties(sites: Sequence[Site], target: str) -> tuple[Site, ...]:
+    """Return sites with columns of the same people: one has the outcome, and decides which rows are held out."""
+    made = []
+    for site in sites:
+        outputs = () if site.policy.is_open else ("row-aligned",)
+        policy = site.policy.model_copy(update={"outputs": outputs, "daily_bytes": PARTY_BYTES})
+        if site.mapping.get(target, "") is None:
+            made.append(replace(site, policy=policy, holds="columns", holdout=Holdout()))
+        else:
+            made.append(replace(site, policy=policy, partial=True))
+    return tuple(made)
 
 
 def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, share: float) -> HoldoutByTime | None:
