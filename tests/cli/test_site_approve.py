@@ -171,6 +171,18 @@ def test_features_that_the_site_does_not_have_are_not_shown_as_read(run: Run, mo
     assert "Columns: age, sex, cp, restecg, slope, thal. Predicted: disease." in said
 
 
+def test_an_approval_and_the_status_say_how_many_of_those_who_opted_out_are_in_the_table(run: Run):
+    folder = SiteFolder("cleveland")
+    folder.make()
+    folder.excluded.write_text("age\n29\n999\n998\n")
+    folder.excluded.chmod(0o600)
+    asked = ("approve", "heart-disease", "--site", "cleveland", *WITH, "--yes")
+    assert "of 3 identifiers on the list of people, 1 are" in str(run(*asked, raises=UsageError).exception)
+    run(*asked, "--allow-unmatched")
+    assert "1 of 3 identifiers of people who opted out matched" in " ".join(run(*asked).output.split())
+    assert "People who opted out of heart-disease: 3 identifiers listed, 1 found" in run("status", "cleveland").output
+
+
 def test_a_study_whose_model_would_need_74_gigabytes_is_not_approved(run: Run, tmp_path: Path):
     text = Study.load("heart-disease").text.replace('name = "logistic"', 'name = "mlp"\nhidden = [100000, 100000]')
     (tmp_path / "huge.toml").write_text(text)
