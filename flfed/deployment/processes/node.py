@@ -49,16 +49,7 @@ from flfed.deployment.processes.relay import relaying
 from flfed.deployment.processes.supervisor import NEWS
 from flfed.errors import FlfedError
 from flfed.files import SHARED, write_whole
-from flfed.flower_names import (
-    HEARTBEAT_SECONDS,
-    OLDEST_SECONDS,
-    RUNNING,
-    STARTING,
-    ask,
-    check_names,
-    replace,
-    replace_name,
-)
+from flfed.flower_names import HEARTBEAT_SECONDS, RUNNING, STARTING, ask, check_names, replace, replace_name
 from flfed.paths import SiteFolder
 from flfed.words import render
 
@@ -329,7 +320,7 @@ def reason_of(error: Exception, *, proxied: bool = False) -> str:
     response = error.response if isinstance(error, httpx.HTTPStatusError) else httpx.Response(0)
     status = response.status_code
     ahead = seconds_ahead(time_of(response.headers.get("date", "")))
-    if status == httpx.codes.UNAUTHORIZED and not -OLDEST_SECONDS <= ahead <= 0:
+    if status == httpx.codes.UNAUTHORIZED and not -flower_names.OLDEST_SECONDS <= ahead <= 0:
         return describe_clock(ahead)
     if status in REFUSED:
         return render("processes.node.refused", status=status, why=render(f"processes.refused.{status}"))
