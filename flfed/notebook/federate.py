@@ -85,7 +85,8 @@ def federate(
     task : {"binary", "multi-class", "regression"}, optional
         If the target's values leave it open.
     keep, drop : sequence of str
-        Columns that are features although they look like identifiers or leaks, and columns to leave out.
+        Columns that are features although they look like identifiers or leaks, with all their numbers in the range;
+        and columns to leave out.
     missing : sequence of str
         Values for missing cells, in every column, or in one as `COLUMN=VALUE`.
     name : str
