@@ -40,8 +40,8 @@ def map_site(
     """
     from flfed.rows.data import datasets
     from flfed.rows.data.table_check import check_site
+    from flfed.rows.proposals import own_tables
     from flfed.rows.proposals.dialogue import MappingDialogue, preview_mapping
-    from flfed.rows.proposals.own_tables import refuse_row
 
     site, folder = opened(name)
     package = _package(site)
@@ -49,7 +49,7 @@ def map_site(
     if again:
         stored.unlink(missing_ok=True)
     table = site.prepared_table()
-    refuse_row(table, site.source, name)
+    own_tables.refuse_row(table, site.source, name)
     schema = datasets.load(site.dataset).schema
     # The source's own signs for "not known" are no codes.
     cells = table.where(~table.isin(site.source.missing))
