@@ -13,15 +13,13 @@ from flfed.errors import TableError, UsageError
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.findings.columns import (
-    exchanged_days,
     far_from_all,
     odd_dates,
     once_a_block,
     repeated_codes,
-    row_of_means,
     unit_change,
 )
-from flfed.rows.data.findings.oddities import contradictions, odd_identifiers, oddities
+from flfed.rows.data.findings.oddities import odd_identifiers, oddities
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
@@ -94,17 +92,6 @@ def test_a_zero_is_a_count_where_the_next_counts_are_as_usual_or_lie_apart_thems
     assert far_from_all(pd.Series(np.r_[np.zeros(60), rng(2).integers(18, 90, 700)])) == 60
 
 
-@pytest.mark.parametrize("days", [
-    pd.date_range("2020-01-01", periods=1000), pd.bdate_range("2021-03-01", periods=600),
-    pd.date_range("2015-01-01", periods=120, freq="MS"),
-])  # fmt: skip
-@pytest.mark.parametrize("order", ["sorted", "drawn"])
-def test_dates_that_are_as_they_were_are_not_said_to_be_exchanged(days, order):
-    drawn = pd.Series(days if order == "sorted" else rng(1).choice(days, len(days)))
-    assert exchanged_days(drawn) == 0
-    assert list(odd_dates(drawn, TODAY)) == []
-
-
 def test_a_date_to_come_is_told_and_a_column_of_due_dates_is_not():
     days = pd.Series(pd.date_range("2024-01-01", periods=300))
     assert list(odd_dates(days, date(2024, 10, 1)))[0].startswith("25 rows have a date in the future")
@@ -127,22 +114,9 @@ def test_identifiers_that_lost_zeros_or_changed_case_are_counted(names, told):
     assert all(text.startswith(told) for text in found)
 
 
-def test_a_row_of_means_is_none_by_chance():
-    columns = [pd.Series(rng(seed).integers(18, 90, 500).astype(float)) for seed in range(3)]
-    assert not row_of_means([(numbers, 0.5) for numbers in columns])
-    means = [pd.concat([numbers, pd.Series([round(numbers.mean(), 1)])]) for numbers in columns]
-    assert row_of_means([(numbers, 0.05) for numbers in means])
-    # One column of three that is no mean, such as a year, changes nothing; two of three do.
-    other = pd.concat([columns[0], pd.Series([33.0])])
-    amounts = [pd.Series(rng(seed).normal(50, 20, 500)) for seed in range(2)]
-    fine = [pd.concat([numbers, pd.Series([round(numbers.mean(), 3)])]) for numbers in amounts]
-    assert row_of_means([(other, 0.5), *((numbers, 0.0005) for numbers in fine)])
-    assert not row_of_means([(other, 0.5), (other, 0.5), (fine[0], 0.0005)])
-
-
 KINDS = {
     "person": {"kind": "id"}, "seen": {"kind": "date"}, "age": {"kind": "number", "range": [0, 120]},
-    "amount": {"kind": "number", "range": [0, 1e7]}, "visits": {"kind": "number", "range": [0, 100]},
+    "amount": {"kind": "number", "range": [0, 1e6]}, "visits": {"kind": "number", "range": [0, 100]},
     "smokes": {"kind": "flag"}, "ward": {"kind": "category", "values": ["north", "south", "west"]},
     "y": {"kind": "target", "values": ["no", "yes"]},
 }  # fmt: skip
@@ -170,15 +144,6 @@ def test_of_a_hundred_sound_tables_hardly_any_has_a_note():
     notes = [note for table in tables for note in oddities(table, table, SCHEMA, {}, today=TODAY)]
     # 800 columns
     assert len(notes) <= 2, notes
-
-
-def test_rows_with_another_outcome_are_told_where_people_have_identifiers():
-    table = made(1)
-    twice = pd.concat([table, table[:30].assign(y=np.where(table["y"][:30] == "yes", "no", "yes"))])
-    assert list(contradictions(twice, SCHEMA))[0].startswith("60 rows are like another row in everything but 'y'")
-    nobody = {name: kind for name, kind in KINDS.items() if name != "person"}
-    alone = Schema.model_validate({"name": "made", "task": "binary", "target": "y", "columns": nobody})
-    assert list(contradictions(twice, alone)) == []
 
 
 FOUR = ("age", "amount", "visits", "smokes")

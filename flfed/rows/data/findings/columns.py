@@ -1,13 +1,11 @@
 """Oddities of one column: codes for "not known", odd dates, and patterns in the order of the rows.
 
-Dates may lie in the future, or have day and month exchanged. In the order of the rows, values may be filled once a
-block, change their unit, or end in a row of means.
+Dates may lie in the future. In the order of the rows, values may be filled once a block, or change their unit.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -152,114 +150,11 @@ class Counted:
         return max(2 * self.usual, self.usual + 5 * math.sqrt(self.usual), 1.5 * self.most)
 
 
-LEAST_EITHER = 10
-"""Least number of dates whose day may be a month, for which an exchange is examined."""
-CERTAIN = 0.4
-"""Least share of dates whose day can be no month. Of dates spread over the months it is three fifths."""
-FITS = 0.9
-MISFITS = 0.25
-"""Least share of dates that fit with day and month exchanged, and that do not fit as written."""
-WEEKEND = 5
-"""Monday is 0."""
-
-
-def odd_dates(present_cells: pd.Series, today: date, people: pd.Series | None = None) -> Iterator[str]:
-    """Yield the oddities of a column of dates, in the order of the file.
-
-    Parameters
-    ----------
-    present_cells : Series of datetime64, without gaps
-    today : date
-        Later dates are reported where they are fewer than half: most due dates lie in the future.
-    people : Series, optional
-        Person of each date, where people have several.
-    """
+def odd_dates(present_cells: pd.Series, today: date) -> Iterator[str]:
+    """Yield how many dates, without gaps, are later than `today`, where fewer than half are: most due dates are."""
     later = int((present_cells > pd.Timestamp(today)).sum())
     if 0 < 2 * later < len(present_cells):
         yield render("findings.column.future", rows=count_in_words(later))
-    if many := exchanged_days(present_cells, people):
-        yield render("findings.column.exchanged", rows=count_in_words(many))
-
-
-def exchanged_days(present_cells: pd.Series, people: pd.Series | None = None) -> int:
-    """Count the dates whose day and month seem to be exchanged; 0 without evidence.
-
-    A program that reads 3.4. as the fourth of March exchanges day and month where the day is at most twelve. The other
-    dates are certain. They show which months, weekdays and order the table has, and the usual time between two dates of
-    a person.
-
-    Parameters
-    ----------
-    present_cells : Series of datetime64, without gaps, in the order of the file
-    people : Series, optional
-        Person of each date, with the same index.
-
-    Examples
-    --------
-    >>> days = pd.Series(pd.date_range("2024-01-01", periods=90))
-    >>> swapped = pd.Series([d.replace(month=d.day, day=d.month) if d.day <= 12 else d for d in days])
-    >>> exchanged_days(days), exchanged_days(swapped)
-    (0, 33)
-    """
-    days = present_cells.dt.day.to_numpy()
-    # Where day and month are equal, an exchange changes nothing.
-    either = (days <= 12) & (days != present_cells.dt.month.to_numpy())
-    certain = days > 12
-    if either.sum() < LEAST_EITHER or certain.sum() < CERTAIN * len(present_cells):
-        return 0
-    exchanged = present_cells.copy()
-    some = present_cells[either]
-    parts = {"year": some.dt.year, "month": some.dt.day, "day": some.dt.month}
-    exchanged[either] = pd.to_datetime(pd.DataFrame(parts)).astype(present_cells.dtype)
-    # Weekends in a table of working days: two days of seven, 0.29 of all dates.
-    free = present_cells.dt.day_of_week >= WEEKEND
-    working = free[certain].mean() <= 0.05 and free[either].mean() >= 0.15
-    if working and (exchanged[either].dt.day_of_week >= WEEKEND).mean() <= 0.05:
-        return int(either.sum())
-    for before, after in _misfits(present_cells, exchanged, certain, either, people):
-        if before.mean() >= MISFITS and 1 - after.mean() >= FITS:
-            return int(either.sum())
-    return 0
-
-
-def _misfits(
-    present_cells: pd.Series, exchanged: pd.Series, certain: np.ndarray, either: np.ndarray, people: pd.Series | None
-) -> Iterator[list[np.ndarray]]:
-    """Yield, for each sign, which doubtful dates misfit as written and once exchanged."""
-    # Months without a certain date.
-    months = [dates.dt.year * 12 + dates.dt.month for dates in (present_cells, exchanged)]
-    yield [~month[either].isin(months[0][certain]).to_numpy() for month in months]
-    # Dates outside the range of their neighbours, in a table that is sorted by date.
-    moments = present_cells.to_numpy().astype("int64")
-    if (np.diff(moments[certain]) < 0).mean() <= 1 - FITS:
-        before = np.maximum.accumulate(np.where(certain, moments, np.iinfo(np.int64).min))
-        after = np.minimum.accumulate(np.where(certain, moments, np.iinfo(np.int64).max)[::-1])[::-1]
-        both = (dates.to_numpy().astype("int64") for dates in (present_cells, exchanged))
-        yield [((at < before) | (at > after))[either] for at in both]
-    if people is not None:
-        yield from _far_from_each_other(present_cells, exchanged, either, people)
-
-
-PAIRS = 20
-"""Least number of pairs of dates of one person, of each kind, for which they are examined."""
-
-
-def _far_from_each_other(
-    present_cells: pd.Series, exchanged: pd.Series, either: np.ndarray, people: pd.Series
-) -> Iterator[list[np.ndarray]]:
-    """Yield which dates of one person are further apart than those that are certain."""
-    table = pd.DataFrame(
-        {"person": people.reindex(present_cells.index), "known": present_cells, "exchanged": exchanged}
-    )
-    table = table.assign(either=either).dropna().sort_values(["person"], kind="stable")
-    before = table.shift()
-    pair = (table["person"] == before["person"]).to_numpy()
-    doubtful = table["either"].to_numpy() | before["either"].eq(True).to_numpy()
-    gaps = {name: (table[name] - before[name]).dt.days.to_numpy() for name in ("known", "exchanged")}
-    usual = gaps["known"][pair & ~doubtful]
-    if len(usual) >= PAIRS and (pair & doubtful).sum() >= PAIRS:
-        low, high = np.quantile(usual, (0.02, 0.98))
-        yield [((gap < low) | (gap > high))[pair & doubtful] for gap in gaps.values()]
 
 
 def rows_alike(table: pd.DataFrame) -> np.ndarray:
@@ -505,64 +400,3 @@ def _distance(one: np.ndarray, other: np.ndarray) -> float:
     at = np.sort(np.concatenate([one, other])) + 1e-9
     first, second = [np.searchsorted(np.sort(part), at, side="right") / len(part) for part in (one, other)]
     return float(np.abs(first - second).max())
-
-
-CHANCE = 1e-5
-"""Largest chance that a row of data holds the means of so many columns."""
-NUMBERS = 2
-MOST_OF_THEM = 2 / 3
-"""Least number of columns whose last cell is such a figure, and their least share of all columns of numbers."""
-
-
-def row_of_means(columns: Sequence[tuple[pd.Series, float]]) -> bool:
-    """Return whether the last row holds the means, sums or medians of the rows above it.
-
-    Parameters
-    ----------
-    columns : sequence of (Series of float, float)
-        Columns of numbers, in the order of the file, each with half a unit of the last cell's last decimal place.
-    """
-    used = [(numbers, place) for numbers, place in columns if numbers.iloc[-1:].notna().any()]
-    if len(used) < NUMBERS or len(used[0][0]) < FEWEST:
-        return False
-    least = max(NUMBERS, MOST_OF_THEM * len(used))
-    for kind in ("mean", "sum", "median"):
-        p_values: list[float] = []
-        for left, (numbers, place) in zip(range(len(used), 0, -1), used, strict=True):
-            # Too few columns are left to reach the least number.
-            if len(p_values) + left < least:
-                break
-            if (chance := _chance(numbers, place, kind)) is not None:
-                p_values.append(chance)
-        if len(p_values) >= least and math.prod(p_values) <= CHANCE:
-            return True
-    return False
-
-
-def _chance(numbers: pd.Series, place: float, kind: str) -> float | None:
-    """Return the share of rows above that equal their figure too; None where the last row does not."""
-    above = numbers.iloc[:-1]
-    count = int(above.count())
-    if not count:
-        return None
-    figure = float(getattr(above, kind)())
-    near = place + 1e-9 * abs(figure)
-    if abs(float(numbers.iloc[-1]) - figure) > near:
-        return None
-    return max(1, int(((above - figure).abs() <= near).sum())) / count
-
-
-_DECIMALS = re.compile(r"[.,](\d*)$")
-
-
-def half_a_unit(text: str, *, scale: float = 1.0) -> float:
-    """Return half a unit of a number's last decimal place.
-
-    Examples
-    --------
-    >>> half_a_unit("53.4"), half_a_unit("53")
-    (0.05, 0.5)
-    """
-    decimals = _DECIMALS.search(text)
-    places = len(decimals[1]) if decimals else 0
-    return 0.5 * 10.0**-places * abs(scale)

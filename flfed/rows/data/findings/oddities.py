@@ -21,11 +21,9 @@ from flfed.rows.data.findings.columns import (
     FEWEST,
     far_from_all,
     first_of_each,
-    half_a_unit,
     odd_dates,
     once_a_block,
     repeated_codes,
-    row_of_means,
     rows_alike,
     rows_without_value,
     unit_change,
@@ -78,9 +76,7 @@ def oddities(
         Its missing cells, where they were counted before.
     """
     missing = missing or missing_cells(table, schema)
-    # Rows that equal another one in the columns of both searches.
-    candidates = rows_alike(table[[name for name in _compared_columns(schema) if _is_compared(name, mapping)]])
-    notes = _notes("table", _of_the_whole(raw, table, mapping, candidates))
+    notes = _notes("table", _of_the_whole(raw, table, mapping))
     fields = {name: mapping.get(name, name) for name in schema.columns}
     read = set(map(own_name, fields.values())) & set(raw.columns)
     unread = [other for other in raw.columns if other not in read]
@@ -94,9 +90,6 @@ def oddities(
             if schema.columns[name].is_number() and (many := _infinite(raw.loc[empty, own])):
                 notes.append(Note(name, render("findings.column.infinite", rows=count_in_words(many))))
             notes += _notes(name, _of_cells(name, table, schema, today or date.today(), missing[name]))
-    notes += _notes("table", contradictions(table, schema, candidates))
-    if len(raw) == len(table) and row_of_means(_numbers(raw, table, schema, fields)):
-        notes.append(Note("table", render("findings.table.means")))
     return notes
 
 
@@ -133,9 +126,7 @@ def _is_compared(name: object, mapping: ColumnMapping) -> bool:
     return not getattr(mapping.get(str(name)), "thousands", None)
 
 
-def _of_the_whole(
-    raw: pd.DataFrame, table: pd.DataFrame, mapping: ColumnMapping, candidates: np.ndarray
-) -> Iterator[str]:
+def _of_the_whole(raw: pd.DataFrame, table: pd.DataFrame, mapping: ColumnMapping) -> Iterator[str]:
     if raw.attrs.get(UNENDED):
         yield render("findings.table.unended")
     # Texts are compared only of rows whose mapped cells are all missing, or those of another row.
@@ -145,7 +136,7 @@ def _of_the_whole(
     blank = rows if whole else rows_without_value(table)
     if empty := int(_texts_of(raw.iloc[blank]).isna().all(axis=1).sum()):
         yield render("findings.table.empty", rows=count_in_words(empty))
-    alike = rows if whole else candidates[rows_alike(table[read].iloc[candidates])]
+    alike = rows if whole else rows_alike(table[read])
     # With few columns, rows are equal by chance and no copies.
     many = int(_texts_of(raw.iloc[alike]).dropna(how="all").duplicated().sum())
     if many and many > TIMES * pairs_by_chance(_texts_of(raw)):
@@ -175,15 +166,13 @@ def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date, missi
     if column.kind == "target" and not column.is_number():
         return
     yield from _of_spread(present_cells, len(cells), rare=column.kind in ("flag", "category"))
-    yield from _of_values(cells, present_cells, column, today, people)
+    yield from _of_values(cells, present_cells, column, today)
 
 
-def _of_values(
-    cells: pd.Series, present_cells: pd.Series, column: Column, today: date, people: pd.Series | None
-) -> Iterator[str]:
+def _of_values(cells: pd.Series, present_cells: pd.Series, column: Column, today: date) -> Iterator[str]:
     """Yield the oddities of a column of dates or numbers."""
     if column.kind == "date":
-        yield from odd_dates(present_cells, today, people)
+        yield from odd_dates(present_cells, today)
     elif not column.is_number():
         return
     if many := far_from_all(present_cells):
@@ -236,24 +225,6 @@ def _of_identifiers(name: str, present_cells: pd.Series, rows: int, schema: Sche
             yield render("findings.column.frequent")
     elif not schema.group and len(sizes) < len(present_cells) < 2 * len(sizes):
         yield render("findings.column.repeated", rows=count_in_words(len(present_cells) - len(sizes)))
-
-
-def _numbers(
-    raw: pd.DataFrame,
-    table: pd.DataFrame,
-    schema: Schema,
-    fields: ColumnMapping,
-) -> list[tuple[pd.Series, float]]:
-    """Return the columns of numbers, each with half a unit of its last cell's last decimal place."""
-    numeric_columns = []
-    for name, column in schema.columns.items():
-        field = fields[name]
-        own = own_name(field)
-        if column.is_number() and own is not None and own in raw.columns and len(raw):
-            last = plain_text(raw.iloc[-1:, list(raw.columns).index(own)]).iloc[0]
-            scale = getattr(field, "multiply", 1.0)
-            numeric_columns.append((table[name], half_a_unit(str(last), scale=scale)))
-    return numeric_columns
 
 
 LEAST = 5
@@ -341,43 +312,6 @@ def _form(run: str) -> str:
 
 TIMES = 3
 """Copies are reported where they are so many times the pairs of rows that are alike by chance."""
-
-
-def contradictions(table: pd.DataFrame, schema: Schema, candidates: np.ndarray | None = None) -> Iterator[str]:
-    """Yield how many rows differ from another one in their class alone.
-
-    Parameters
-    ----------
-    table : DataFrame
-        In the schema's columns.
-    schema : Schema
-        Of a regression nothing is reported: two measurements of one quantity differ.
-    candidates : int array, optional
-        Places of the rows that equal another one in some of the compared columns; default: all rows.
-    """
-    others = _compared_columns(schema)
-    named = [name for name in others if schema.columns[name].kind == "id" and table[name].notna().any()]
-    # Without identifiers two people may well be alike in every column.
-    if schema.task == "regression" or not named:
-        return
-    alike = table if candidates is None else table.iloc[candidates]
-    alike = alike.iloc[rows_alike(alike[others])]
-    alike = alike[alike[schema.target].notna() & alike[others].notna().any(axis=1)]
-    alike = alike[alike.duplicated(others, keep=False)]
-    if alike.empty:
-        return
-    filled = table[table[schema.target].notna() & table[others].notna().any(axis=1)]
-    classes = alike.groupby(others, dropna=False, observed=True)[schema.target].transform("nunique")
-    many = int((classes > 1).sum())
-    if many > 2 * TIMES * pairs_by_chance(filled[others]):
-        yield render("findings.table.contradictions", rows=count_in_words(many), target=schema.target)
-
-
-def _compared_columns(schema: Schema) -> list[str]:
-    others = [name for name in schema.columns if name != schema.target and not schema.columns[name].leak]
-    if schema.group:  # other identifiers may number the rows
-        others = [name for name in others if name == schema.group or schema.columns[name].kind != "id"]
-    return others
 
 
 def pairs_by_chance(cells: pd.DataFrame) -> float:
