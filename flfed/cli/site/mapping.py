@@ -60,6 +60,7 @@ def map_site(
     agreed = False
     while not agreed:
         if asks:
+            folder.make()
             _ask_all(dialogue, stored, name)
         _refuse_undecided(dialogue)
         mapping = dialogue.mapping()
@@ -114,9 +115,6 @@ def _print_filled_in(dialogue: MappingDialogue, name: str) -> None:
 
 def _ask_all(dialogue: MappingDialogue, stored: Path, name: str) -> None:
     """Ask all questions, and store each answer."""
-    from flfed.paths import private_folder
-
-    private_folder(stored.parent)
     try:
         while question := dialogue.next_question():
             typer.echo("")
