@@ -59,7 +59,7 @@ PASSED_ON = "from flfed.deployment.processes import child_processes as c; c.PREF
 
 CODEC = ""
 """A table of the study: set by the test."""
-TOP_K = '[codec]\nname = "top-k"\nshare = 0.3\ndownload = "int8"\n'
+TOP_K = '[codec]\nname = "top-k"\nshare = 0.3\n'
 
 
 def with_file(words: list[str], machine: Machine) -> list[str]:

@@ -147,7 +147,7 @@ def test_a_wheel_of_another_package_is_listed_checked_and_run(installed: Path):
     asked = ("--set", "strategy.name=winsorised-mean", "--set", "secure-aggregation=on")
     env = {**os.environ, "PYTHONPATH": str(installed)}
     summed = subprocess.run([FLFED, "study", "check", "preterm-birth", *asked], env=env, capture_output=True, text=True)
-    assert summed.returncode == 2 and "winsorised-mean: looks at the sites' own updates" in summed.stderr
+    assert summed.returncode == 2 and "winsorised-mean: needs the sites' single updates" in summed.stderr
     # Of four sites the extremes are cut off: another model, about as good.
     aucs = [found[name]["global"]["roc_auc_score"]["value"] for name in ways]
     assert 0 < abs(aucs[0] - aucs[1]) < 0.1
