@@ -61,6 +61,13 @@ def test_an_identifier_is_found_although_rows_were_exported_twice(heading, ids, 
     assert found.columns[heading].kind == "id" and found.schema.features() == ("age", "seen")
 
 
+def test_numbers_with_marks_between_thousands_are_no_feature_under_a_heading_of_identifiers():
+    written = [f"{101 + row // 3}.{row * 37 % 1000:03d}" for row in range(ROWS)]
+    table = plain().assign(age=[str(age).replace(".", ",") for age in plain()["age"]], patid=written, cost=written)
+    found = propose_schema({"a": table}, "died", name="own")
+    assert found.columns["patid"].kind == "id" and found.schema.features() == ("age", "cost")
+
+
 def test_rows_that_are_alike_by_few_values_are_no_copies():
     table = pd.DataFrame({"ward": drawn(1).integers(0, 30, ROWS), "died": np.where(drawn(2).random(ROWS) < 0.4, 1, 0)})
     found = propose_schema({"a": table.assign(age=drawn(3).integers(20, 90, ROWS))}, "died", name="own")

@@ -29,6 +29,7 @@ from flfed.rows.proposals.cells import (
     is_number_text,
     is_one_of,
     marks_of,
+    name_words,
     read_numbers,
 )
 from flfed.rows.proposals.columns import (
@@ -234,8 +235,9 @@ def propose_schema(
         one: _forced(_proposed(one, columns[one], wishes, large, copies), one, group, time) for one in looked_at
     }
     for one, marks in [(n, read_as[plain_name(n)]) for n in proposals if plain_name(n) in read_as]:
-        # Identifiers have no such marks.
-        proposals[one] = _with_marks(proposals[one].feature or proposals[one], one, marks)
+        # Identifiers have no such marks; what only looks like one may be amounts with them.
+        if proposals[one].kind != "id" or not is_identifier_name(name_words(one)):
+            proposals[one] = _with_marks(proposals[one].feature or proposals[one], one, marks)
     # Identifiers are left out except the group: a model cannot use them.
     schema_columns = {n: p for n, p in proposals.items() if p.column and (p.kind != "id" or n == group)}
     leaks = _take_leaks(columns, proposals, schema_columns, predicted, target, wishes)
