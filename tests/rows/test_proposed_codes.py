@@ -101,11 +101,20 @@ def test_honest_columns_lose_no_row_and_a_wild_cell_is_outside(name: str, rows: 
     for seed in range(40):
         amounts = HONEST[name](np.random.default_rng(seed), rows).astype(float)
         assert not find_far(*np.unique(amounts, return_counts=True)).any(), seed
-        # A typing error of so many digits, and a forgotten one of nine rows.
-        for wild in ([1e18], [-1e18, 3e18], [1e18] * 9):
+        # Typing errors of so many digits.
+        for wild in ([1e18], [-1e18, 3e18], [1e18] * 2):
             values, counts = np.unique(np.r_[amounts, wild], return_counts=True)
             if rows > 60 and name not in ("claims", "paid"):
                 assert set(values[find_far(values, counts)]) == set(wild), seed
+
+
+@pytest.mark.parametrize("rows", [600, 5000])
+@pytest.mark.parametrize("ill", [3, 8])
+def test_a_few_infarcts_are_in_the_range_of_troponin(rows: int, ill: int):
+    drawn = np.random.default_rng(ill)
+    troponin = drawn.normal(0.012, 0.004, rows).clip(0.003, 0.03).round(4)
+    troponin[:ill] = drawn.lognormal(2, 0.7, ill).round(2)
+    assert propose_column("troponin", pd.Series(troponin)).column.range[1] >= troponin.max()
 
 
 def test_a_drafted_range_comes_from_the_mass_unless_a_person_keeps_the_column():

@@ -33,8 +33,7 @@ FARTHEST = 20
 STEEPEST = 10
 """Its distance's logarithm is also beyond all others by so many times the mean of the tail (Hill's estimate)."""
 TAIL = 0.05
-FEW_ROWS = 0.001
-"""Share of rows that are the tail, and largest share of rows outside the range where that is more than ten rows."""
+"""Share of rows that are the tail next to it."""
 FEW_BELOW = 0.01
 """Largest share of rows below 0 in a column whose other numbers are not."""
 LEAST_ROWS = 10
@@ -498,13 +497,13 @@ def find_unknowns(values: np.ndarray, counts: np.ndarray, *, keep: bool = False)
 def find_far(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return which distinct amounts [values] lie so far from all others that these look alike beside them.
 
-    They have few rows together. Amounts with a long tail, such as money, lie far apart too: the gap is compared with
-    the steepness of the tail next to it.
+    They have two rows at most: more may be ill people. Amounts with a long tail, such as money, lie far apart too:
+    the gap is compared with the steepness of the tail next to it.
 
     Examples
     --------
     >>> ages = np.array([*range(20, 90), 4500])
-    >>> np.flatnonzero(find_far(ages, np.full(71, 3))), np.flatnonzero(find_far(1.2**ages[:70], np.full(70, 3)))
+    >>> np.flatnonzero(find_far(ages, np.full(71, 2))), np.flatnonzero(find_far(1.2**ages[:70], np.full(70, 2)))
     (array([70]), array([], dtype=int64))
     """
     far = np.zeros(len(values), dtype=bool)
@@ -512,7 +511,7 @@ def find_far(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     order = np.argsort(-distance, kind="stable")
     rows = np.cumsum(counts[order])
     apart = counts[distance > 0].sum()
-    for place in np.flatnonzero(rows <= max(LEAST_ROWS - 1, FEW_ROWS * rows[-1])) + 1:
+    for place in np.flatnonzero(rows <= 2) + 1:
         size = min(max(2 * LEAST_ROWS, TAIL * rows[-1]), (apart - rows[place - 1]) / 2)
         if size < LEAST_ROWS:
             break
