@@ -259,9 +259,24 @@ def test_a_heading_like_a_cell_is_shown_by_its_place(ward, flfed: Command):
     (["id", "2019", "2020", "2021", "2022", "died"], [["a1", 7, 8, 7, 9, "no"], ["a2", 1, 4, 6, 2, "yes"]]),
     (["age", "sex", "died"], [[61, "m", "no"], [48, "f", "yes"], ["age", "sex", "died"]]),
     (["fraud", "amount"], [["fraud", 61.5], ["fine", 7.25]]), ([0, 1, 2], [[1, 5, 7], [2, 4, 0]]),
+    (["age", "copd", "asthma", "HIV"], [[61, "copd", "", None], [48, "", "asthma", "HIV"]]),
+    (["died", "400.50", "401.87", "403.24", "404.61"], [["no", 0.12, 0.11, 0.31, 0.2], ["yes", 0.1, 0.4, 0.2, 0.9]]),
 ])  # fmt: skip
 def test_headings_that_are_like_cells_may_be_headings(names, cells):
     assert not looks_like_row(pd.DataFrame(cells * 20, columns=names))
+
+
+def test_names_that_look_like_cells_are_kept_or_replaced_by_the_remedy_that_is_told(ward, flfed: Command):
+    codes = ["250.00", "401.9", "428.0", "585.9", "272.4", "414.01"]
+    table = ward.assign(**{code: np.resize([0, 1, 1], ROWS) for code in codes})[[*codes, "died", "site"]]
+    table.to_parquet("own.parquet")
+    assert flfed("data", "new", "own.parquet", *NEW[3:])[0] == 0
+    table.to_csv("own.csv", index=False)
+    names = ("--names", ",".join(table), "--replace")
+    code, _, err = flfed(*NEW)
+    assert code == 2 and "with --names" in err and "If it holds names, add --skip 1 (skip=1)" in err
+    assert "its first line holds the names: leave columns out (--names), or skip that line" in flfed(*NEW, *names)[2]
+    assert flfed(*NEW, *names, "--skip", "1")[0] == 0
 
 
 ABOVE = {

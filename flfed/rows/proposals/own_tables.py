@@ -31,7 +31,7 @@ from flfed.rows.data.parsing.fields import (
 )
 from flfed.rows.data.parsing.limits import Limits, Reading
 from flfed.rows.data.parsing.text_files import NoTable, content_of, table_format
-from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Prepare, Source
+from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Prepare, Source, Sql
 from flfed.rows.proposals.cells import MISSING
 from flfed.rows.proposals.columns import UNLISTED
 from flfed.rows.proposals.tables import column_named, columns_by_name
@@ -310,8 +310,11 @@ def refuse_lines_above(
 
 def refuse_row(table: pd.DataFrame, source: Source, title: str) -> None:
     """Refuse a table whose names look like a row, and are perhaps a person's cells: none of them is shown."""
-    if getattr(source, "columns", None) is None and looks_like_row(table):
-        raise usage_error("proposals.sites.row", title=title, columns=table.shape[1])
+    # A Parquet file and a query always have names.
+    has_names = isinstance(source, Parquet | Sql) or getattr(source, "columns", None) is not None
+    if not has_names and looks_like_row(table):
+        skip = getattr(source, "skip", 0) + 1
+        raise usage_error("proposals.sites.row", title=title, columns=table.shape[1], skip=skip)
 
 
 def foreign_notes(own: OwnTable, words: Sequence[str]) -> list[str]:

@@ -304,16 +304,19 @@ def looks_like_row(raw: pd.DataFrame) -> bool:
     names = [base if (base := name.rpartition(".")[0]) and base in names else name for name in names]
     unnamed = [not isinstance(name, str) or name.startswith("Unnamed: ") for name in raw.columns]
     forms = ["" if none else _form(name) for none, name in zip(unnamed, names, strict=True)]
-    steps = np.diff([float(name) for name in names if name.isdecimal()])
-    if len(steps) > 1 and steps[0] and len(set(steps)) == 1:  # years or places side by side
-        forms = ["" if name.isdecimal() else form for form, name in zip(forms, names, strict=True)]
+    figures = [re.fullmatch(r"\d+(\.\d+)?", name) for name in names]
+    steps = np.diff([float(name) for name, figure in zip(names, figures, strict=True) if figure])
+    if len(steps) > 1 and steps[0] and np.allclose(steps, steps[0], rtol=0.02):  # years, places or wavelengths
+        forms = ["" if figure else form for form, figure in zip(forms, figures, strict=True)]
     first = raw.head(ROWS_COMPARED)
     # Some exports repeat the names among the rows.
     rows = first[(first.map(str).to_numpy() != np.array(names)).any(axis=1)].map(_form).to_numpy(dtype=object)
     odds = 0.0
-    for form, column in zip(forms, rows.T, strict=True):
-        cells = Counter(filter(None, column))
-        if not form or not cells:
+    for place, form in enumerate(forms):
+        cells = Counter(filter(None, rows[:, place]))
+        # Ticked cells may repeat the name of their column, which is then its only value.
+        ticked = [*cells] == [form] != ["0"] and {*filter(_form, map(str, first.iloc[:, place]))} == {names[place]}
+        if not form or not cells or ticked:
             continue
         alone = sum(many == 1 for many in cells.values()) / cells.total()
         as_cell, as_name = (1 - alone, NAME_LIKE_A_CELL) if form in cells else (alone, 1 - NAME_LIKE_A_CELL)
