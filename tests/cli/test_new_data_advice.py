@@ -313,6 +313,16 @@ def test_lines_above_the_names_are_skipped_and_named(ward, flfed: Command, above
     assert flfed(*NEW, "--skip", len(above), "--output", "more")[0] == 0
 
 
+@pytest.mark.parametrize(("names", "row"), [
+    ("#,age,site,died,remark", "{0},{1},{2},{3},"), ("age,site,died" + "," * 8, "{1},{2},{3}" + ",1.5" * 8),
+])  # fmt: skip
+def test_names_with_a_hash_or_with_gaps_are_read(ward, flfed: Command, names, row):
+    Path("own.csv").write_text("\n".join([names, *(row.format(*cells) for cells in
+        zip(range(ROWS), ward["age"], ward["site"], ward["died"], strict=True))]))  # fmt: skip
+    code, out, err = flfed(*NEW)
+    assert code == 0 and "skips" not in out and "age" in out, err
+
+
 def test_all_faults_of_all_files_are_told_at_once(ward, flfed: Command):
     ward.to_csv("own.csv", index=False)
     Path("a.csv").write_text("\n".join(bare(*BARE["words"])))

@@ -309,7 +309,7 @@ def with_empty_lines(content: bytes, skip: int, encoding: str) -> bytes:
 def lines_above(records: Sequence[Sequence[str]]) -> int:
     """Return how many lines stand above the names of columns, by the cells of the first lines of a table.
 
-    At most two cells of such a line are filled, or a third of the table's, or it begins with #.
+    At most two cells of such a line are filled, or a quarter of the table's, or it begins with #.
 
     Examples
     --------
@@ -318,9 +318,9 @@ def lines_above(records: Sequence[Sequence[str]]) -> int:
     """
     filled = [sum(map(bool, map(str.strip, record))) for record in records]
     width = max(filled[len(filled) // 2 :], default=0)
-    most = max(min(2, (width - 1) // 2), width // 3)
+    most = max(min(2, (width - 1) // 2), width // 4)
     are_names = [
-        cells > most and (cells == width or not record[0].lstrip().startswith("#"))
+        cells > most and (width <= cells <= len(records[-1]) or not record[0].lstrip().startswith("#"))
         for record, cells in zip(records, filled, strict=True)
     ]
     # Names have a row below them.
