@@ -159,6 +159,25 @@ def test_what_a_person_allowed_of_a_list_holds_for_that_list_while_as_many_are_f
         refresh(folder, site)
 
 
+def test_people_allowed_as_gone_are_not_served_when_they_return_in_another_spelling(folder, site):
+    out(folder, "\n".join(["person", *(f"0900{last}" for last in range(10))]))
+    freeze_first(folder, site, allow_unmatched=True)
+    table = site.source.table
+    assert not refresh(folder, site).changes
+
+    def returned(count: int) -> Site:
+        names = [f"900{at}" if at < count else name for at, name in enumerate(table["person"])]
+        return with_table(site, table.assign(person=names))
+
+    with pytest.raises(UsageError, match="0 are in .* leading zeros, 10 more would be found"):
+        refresh(folder, returned(10))
+    # A person says that one of them is another person: it holds for that one alone.
+    assert refresh(folder, returned(1), allow_unmatched=True).write().excluded == Exclusion(10, 0, 0, more=1)
+    assert not refresh(folder, returned(1)).changes
+    with pytest.raises(UsageError, match="leading zeros, 2 more would be found"):
+        refresh(folder, returned(2))
+
+
 def test_only_standing_approvals_of_this_dataset_are_voided(folder, site, small_study):
     frozen = freeze_first(folder, site)
     for name in ("b-study", "a-study", "gone"):

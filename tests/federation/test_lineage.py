@@ -13,7 +13,7 @@ from flfed.federation.client.released.sets import lineage, unlisted
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
-from flfed.rows.snapshots.opt_outs import Excluded
+from flfed.rows.snapshots.opt_outs import ANY, Excluded
 from flfed.study.study import Study
 from tests.deployment.summing import Consortium, Coordinator
 from tests.federation.test_analysis import STUDY as ANALYSIS
@@ -44,7 +44,7 @@ def test_a_site_names_the_runs_that_had_someones_rows_and_no_others(small_sites:
     assert len(everybody) >= 100
     with pytest.raises(UsageError, match="of 1 identifier on the list of people, 0 are in column .person."):
         lineage(site, people("nobody-here"))
-    assert lineage(site, replace(people("nobody-here"), least=0)) == []
+    assert lineage(site, replace(people("nobody-here"), allowed=ANY)) == []
     # Whoever came later was in no run, though a row of theirs is in the table now.
     raw = site.source.read(())
     later = Site(**{**vars(site), "source": Frame(pd.concat([raw, raw.iloc[:1].assign(person="new", x1=1.25)]))})

@@ -102,9 +102,9 @@ def list_models(
     """
     from flfed.federation.client.released.sets import lineage, unlisted
     from flfed.rows.data import site_discovery as sites
-    from flfed.rows.snapshots.opt_outs import Excluded
+    from flfed.rows.snapshots.opt_outs import ANY, Excluded
 
-    wanted = Excluded.read(people, least=0 if allow_unmatched else None)
+    wanted = Excluded.read(people, allowed=ANY if allow_unmatched else None)
     site = sites.load(name)
     model_runs = lineage(site, wanted)
     others = unlisted(site)

@@ -19,7 +19,7 @@ from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.origin import is_changed
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import group_texts
-from flfed.rows.snapshots.opt_outs import Excluded, Exclusion
+from flfed.rows.snapshots.opt_outs import ANY, Excluded, Exclusion
 from flfed.rows.snapshots.snapshot import Frozen, Prepared, load, read_facts
 from flfed.rows.snapshots.withholding import resting
 from flfed.words import usage_error
@@ -77,9 +77,8 @@ class Refresh:
         if self.before is None or self.before.sha256 != self.prepared.sha256():
             return True
         # The same rows are written again, too, where the opt-outs changed, or what an approval says of their making.
-        if _list_of(self.before.excluded) != _list_of(self.prepared.excluded):
-            return True
-        return not self.prepared.is_made_as(self.before)
+        before, now = self.before.excluded, self.prepared.excluded
+        return before != now or _list_of(before) != _list_of(now) or not self.prepared.is_made_as(self.before)
 
     def write(self) -> Frozen:
         """Write the present rows.
@@ -248,7 +247,7 @@ def _drifted(prepared: Prepared, rows: Difference, people: set[str]) -> bool:
 def _prepared(folder: SiteFolder, site: Site, before: Frozen | None, allow_unmatched: bool) -> Prepared:
     """Return a site's present rows, without opt-outs and withheld rows.
 
-    What a person allowed for the same list holds while as many of it are in the table.
+    What a person allowed for the same list holds while as many of it are in the table, and no more in another spelling.
 
     Withheld rows are left out beside the opt-outs, so that released sums never differ by few people.
 
@@ -257,9 +256,9 @@ def _prepared(folder: SiteFolder, site: Site, before: Frozen | None, allow_unmat
     excluded = excluded_of(folder, site.dataset)
     last = before and before.excluded
     if excluded is not None and allow_unmatched:
-        excluded = replace(excluded, least=0)
+        excluded = replace(excluded, allowed=ANY)
     elif excluded is not None and last and last.allowed and last.sha256 == excluded.sha256():
-        excluded = replace(excluded, least=last.found)
+        excluded = replace(excluded, allowed=last)
     present_rows = Prepared.of(site, excluded)
     if site.policy.is_open:
         return present_rows

@@ -43,7 +43,9 @@ class Exclusion:
     sha256 : str
         Of the list, so that a change of it is noticed.
     allowed : bool
-        Whether the list is doubtful, as `Excluded.least` says, and a person allowed it.
+        Whether the list is doubtful, as `Excluded.allowed` says, and a person allowed it.
+    more : int
+        Identifiers that would be found in another spelling.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -52,6 +54,11 @@ class Exclusion:
     rows: int
     sha256: str = field(default="", compare=False)
     allowed: bool = field(default=False, compare=False)
+    more: int = 0
+
+
+ANY = Exclusion(0, 0, 0, more=10**9)
+"""What a person allows who allows any effect of a list."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +83,17 @@ class Excluded:
         A column of the site's own table, under its own name.
     identifiers : frozenset of str
         As `plain_text` reads a cell: "7", 7 and 7.0 are one, "007" is another.
-    least : int, optional
-        Fewest that must be in the table of a list that a person allowed. By default a list is refused where fewer than
-        half are, or where more would be in another spelling: it would exclude too few.
+    allowed : Exclusion, optional
+        What a person allowed of this list. A list is refused where fewer than half are in the table, and fewer than
+        were allowed; or where more would be in another spelling than were allowed: it would exclude too few.
     """
 
     column: str = field(repr=False)
     identifiers: frozenset[str] = field(repr=False)
-    least: int | None = None
+    allowed: Exclusion | None = None
 
     @classmethod
-    def read(cls, path: Path, *, least: int | None = None) -> Excluded:
+    def read(cls, path: Path, *, allowed: Exclusion | None = None) -> Excluded:
         """Read a list of opt-outs: one column of CSV below the column's name in the site's own table.
 
         Raises
@@ -109,7 +116,7 @@ class Excluded:
         if several := sum(len(line) != 1 for line in lines):
             raise usage_error("rows.optout.cells", path=path, lines=several)
         identifiers = plain_text(pd.Series([line[0] for line in lines[1:]], dtype=object)).dropna()
-        return cls(lines[0][0].strip(), frozenset(map(str, identifiers)), least)
+        return cls(lines[0][0].strip(), frozenset(map(str, identifiers)), allowed)
 
     def sha256(self) -> str:
         """Return the hash of the column and the identifiers, in any order."""
@@ -166,7 +173,8 @@ class Excluded:
         # Of a sample few are expected, and by chance none of a short list.
         half = site.source.sample * listed / 2
         is_few = len(found) < half and (site.source.sample == 1 or half >= LEAST_EXPECTED)
-        if (is_few or more) and (self.least is None or len(found) < self.least):
+        allowed = self.allowed or Exclusion(listed, found=listed, rows=0)
+        if (is_few and len(found) < allowed.found) or more > allowed.more:
             from flfed.rows.data.findings.oddities import written_as  # it needs pandas, and a status does not
 
             raise usage_error(
@@ -174,8 +182,7 @@ class Excluded:
                 site=site.name, dataset=site.dataset, more=more, list=written_as(self.identifiers),
                 table=written_as(known),
             )  # fmt: skip
-        rows = int(theirs.sum())
-        return table, theirs, Exclusion(listed, len(found), rows, self.sha256(), allowed=is_few or more > 0)
+        return table, theirs, Exclusion(listed, len(found), int(theirs.sum()), self.sha256(), is_few or more > 0, more)
 
 
 def _rows_of(source: Source, table: pd.DataFrame, selection: np.ndarray) -> Frame:

@@ -303,11 +303,10 @@ def written_as(identifiers: Iterable[str]) -> str:
 
 
 def _form(run: str) -> str:
-    if run.isdecimal():
-        return counted(len(run), "digit") + " with leading zeros" * (len(run) > 1 and run[0] == "0")
-    if run.isalpha():
-        return counted(len(run), "capital letter" if run.isupper() else "letter")
-    return "blank" if run.isspace() else repr(run)
+    if not run.isalnum():
+        return "blank" if run.isspace() else repr(run)
+    kind = "digit" if run.isdecimal() else "capital letter" if run.isupper() else "letter"
+    return counted(len(run), kind) + " with leading zeros" * (len(run) > 1 and run[0] == "0")
 
 
 TIMES = 3
