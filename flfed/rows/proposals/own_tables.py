@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from flfed.errors import UsageError, count_in_words
 from flfed.files import write_whole
 from flfed.packages import frames_folder
-from flfed.rows.data.findings.oddities import foreign_rows, quoted_texts
+from flfed.rows.data.findings.oddities import foreign_rows, hidden_and_signed, quoted_texts
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import valueless_cells
 from flfed.rows.data.parsing.fields import (
@@ -321,7 +321,7 @@ def foreign_notes(own: OwnTable, words: Sequence[str]) -> list[str]:
     """Return which rows of a table hold no data; refuse one whose first line holds no names."""
     refuse_row(own.table, own.source, own.title)
     refuse_lines_above(own.table, own.source, own.title, words)
-    found = [*foreign_rows(own.table)]
+    found = [*hidden_and_signed(own.table, own.table.columns), *foreign_rows(own.table)]
     found += [f"{name!r}: {words}" for name, cells in own.table.items() for words in quoted_texts(cells)]
     return [*skipped_note(own.source, own.title), *(f"{own.title}: {row}" for row in found)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -80,6 +80,7 @@ def oddities(
     fields = {name: mapping.get(name, name) for name in schema.columns}
     read = set(map(own_name, fields.values())) & set(raw.columns)
     unread = [other for other in raw.columns if other not in read]
+    notes += _notes("table", hidden_and_signed(raw, read))
     for name in schema.columns:
         own = own_name(fields[name])
         # Another column of nearly the same name may be the intended one.
@@ -378,8 +379,23 @@ SIGNED_ROWS = 200
 _SIGNED = re.compile(r"(?:[€$£¥]|EUR|USD|CHF|GBP)\s*-?\d[\d.,'\s]*|-?\d[\d.,'\s]*(?:[€$£¥%‰]|EUR|USD|CHF|GBP)")
 
 
+def hidden_and_signed(raw: pd.DataFrame, read: Collection[object]) -> Iterator[str]:
+    """Yield how many rows Excel hides, and which of the columns `read` have numbers with a sign, as of a currency."""
+    if hidden := raw.attrs.get(HIDDEN):
+        yield render("findings.table.hidden", rows=hidden)
+    signed = []
+    for name, cells in raw.items():
+        if name in read and cells.dtype.kind not in "fiubM":
+            texts = plain_text(cells.dropna().head(SIGNED_ROWS)).dropna().str.strip()
+            forms = [re.sub(r"\d+", "9", text) for text in texts if _SIGNED.fullmatch(text)]
+            if 2 * len(forms) > len(texts):
+                signed.append(f"{name!r} ({forms[0]})")
+    if signed:
+        yield render("findings.table.signs", columns=", ".join(signed))
+
+
 def foreign_rows(raw: pd.DataFrame) -> Iterator[str]:
-    """Yield which rows hold no data, by their number from 1, without their cells; also hidden rows, signs of currency.
+    """Yield which rows hold no data, by their number from 1, without their cells.
 
     Parameters
     ----------
@@ -393,19 +409,9 @@ def foreign_rows(raw: pd.DataFrame) -> Iterator[str]:
     >>> list(foreign_rows(table))
     ['row 41, at the end, holds sums or counts: remove it']
     """
-    if hidden := raw.attrs.get(HIDDEN):
-        yield render("findings.table.hidden", rows=hidden)
     words = [place for place in range(raw.shape[1]) if raw.iloc[:, place].dtype.kind not in "fiubM"]
     if not words or not len(raw):
         return
-    signed = {}
-    for place in words:
-        texts = plain_text(raw.iloc[:, place].dropna().head(SIGNED_ROWS)).dropna().str.strip()
-        forms = [re.sub(r"\d+", "9", text) for text in texts if _SIGNED.fullmatch(text)]
-        if 2 * len(forms) > len(texts):
-            signed[raw.columns[place]] = forms[0]
-    if signed:
-        yield render("findings.table.signs", columns=", ".join(f"{name!r} ({form})" for name, form in signed.items()))
     comments = np.zeros(len(raw), dtype=bool)
     if any(may_hold(raw.iloc[:, words[0]], sign) for sign in "#/%"):
         texts = plain_text(raw.iloc[:, words[0]])
