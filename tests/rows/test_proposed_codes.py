@@ -13,7 +13,7 @@ from flfed.rows.data.findings.columns import odd_units
 from flfed.rows.data.mapping import read_column
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.partition import cut
-from flfed.rows.proposals.cells import find_far
+from flfed.rows.proposals.cells import find_far, marks_of
 from flfed.rows.proposals.columns import propose_column
 from flfed.rows.proposals.targets import propose_target
 from flfed.study.study import Study
@@ -177,3 +177,11 @@ def test_a_code_that_is_written_in_two_ways_is_one():
     assert found.column is not None and found.column.missing == (-200.0,)
     read, findings = read_column(pd.Series(cells), "carbon", found.column, found.field or Field("carbon"))
     assert findings == [] and int(np.isnan(read).sum()) == 40
+
+
+@pytest.mark.parametrize(("size", "thousands"), [(2, None), (2000, "."), (20_000, ".")])
+def test_whole_numbers_show_thousands_only_where_they_are_as_large(size: int, thousands: str | None):
+    amounts = np.random.default_rng(4).lognormal(np.log(size), 1.3, 600).clip(1, size * 40)
+    written = [f"{amount:,.0f}".replace(",", ".") if thousands else f"{amount:.3f}" for amount in amounts]
+    written[::50] = [f"{amount:.0f}" if thousands is None else "900" for amount in amounts[::50]]
+    assert marks_of(pd.DataFrame({"amount": written}), {})["amount"].thousands == thousands

@@ -398,15 +398,19 @@ def marks_of(table: pd.DataFrame, medians: Mapping[str, float]) -> dict[str, Fie
         shown |= {match[1] for match in matches if match and match[0].count(match[1]) == 1}
     fields = {}
     for name, (mark, texts) in doubtful.items():
-        unmarked = [len(DIGITS.findall(text)) for text in texts if "." not in text and "," not in text]
-        median = float(np.median([_as_float(text) for text in texts if mark in text]))
+        unmarked = [abs(_as_float(text)) for text in texts if text.lstrip("+-").isdecimal()]
+        marked = [_as_float(text.lstrip("<>= ")) for text in texts if mark in text]
+        median = float(np.median(marked))
         usual = medians.get(plain_name(name), 0.0)
         size = round(math.log10(usual / median)) if usual * median > 0 else -1
         likely = {0: "decimals", 3: "thousands"}.get(size, "")
         if len(shown) == 1:
             likely = "decimals" if shown == {mark} else "thousands"
-        elif unmarked:
-            likely = "thousands" if max(unmarked) <= 3 else "decimals"
+        elif unmarked and max(unmarked) >= 1000:
+            likely = "decimals"
+        elif unmarked and np.median(unmarked) > 10 * np.median(np.abs(marked)):
+            # Whole numbers among decimals, such as 2 among 1.234, are about as large as these.
+            likely = "thousands"
         other = "," if mark == "." else "."
         decimals = Field("", decimal=mark, thousands="" if likely else None)
         fields[name] = Field("", decimal=other, thousands=mark) if likely == "thousands" else decimals
