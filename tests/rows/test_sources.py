@@ -280,6 +280,14 @@ def test_the_end_of_a_file_is_told_in_every_width_and_a_cell_that_is_too_long_fo
         Csv("t.csv").read((tmp_path,))
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_above_the_names_are_skipped_in_batches_at_each_end_of_line(tmp_path, end):
+    (tmp_path / "t.csv").write_bytes(end.join(["Export", "a,b", *["1,2"] * 60]).encode())
+    source = Csv("t.csv", skip=1)
+    assert [*pd.concat(source.batches((tmp_path,), 20))] == ["a", "b"]
+    assert sum(map(len, source.batches((tmp_path,), 20))) == len(source.read((tmp_path,))) == 60
+
+
 @pytest.mark.parametrize(("text", "names", "separator", "last"), [
     # Aligned by blanks, with a tab before a quoted name, as the UCI's auto-mpg.data.
     ('18.0   8   307.0  1\t"chevrolet malibu"\n9.5   8   30.0   1\t"ford"\n', "a,b,c,d,e", r"\s+", "ford"),

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from inspect import isfunction
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -236,8 +237,9 @@ class Csv(Source):
             return
         reading = self._while_reading(path)
         with self._refusing(path), path.open("rb") as stream:
-            for _ in range(self.skip):
-                stream.readline()
+            if b"\r" in b"".join(islice(stream, self.skip)).replace(b"\r\n", b""):  # it alone ends lines
+                yield self.read_compact(folders)
+                return
             for content in parts_of(stream, rows, header=not self.columns):
                 refuse_other_kind(content, reading)
                 yield self._parsed(content, reading, compact=self.prepare is None)
