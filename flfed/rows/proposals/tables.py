@@ -253,28 +253,24 @@ def _with_read_marks(
     tables: TablesByName,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, float], dict[str, list[Field]]]:
     """Return tables with numbers for cells that `marks_of` reads, its medians, and its readings by plain name."""
-    medians: dict[str, float] = {}
-    # The second time by the medians of the tables that are in no doubt.
-    for _ in range(2):
-        read = dict(tables)
-        readings: dict[str, list[Field]] = {}
-        known: dict[str, list[pd.Series]] = {}
-        for key, table in tables.items():
-            marks = marks_of(table, medians)
-            for name, reading in marks.items():
-                readings.setdefault(plain_name(name), []).append(reading)
-                if reading.thousands is not None:
-                    numbers = read_column(table[name], name, EVERYTHING, reading)[0]
-                    read[key] = read[key].assign(**{name: table[name].where(np.isnan(numbers), numbers)})
-            for name in map(str, table.columns):
-                if name not in marks or marks[name].thousands is not None:
-                    known.setdefault(plain_name(name), []).append(read[key][name])
-        unclear = [name for name, fields in readings.items() if any(field.thousands is None for field in fields)]
-        if medians or not unclear:
-            break
-        for name in unclear:
-            texts = pd.concat([pd.Series(dtype=object), *known.get(name, [])]).astype(str).str.replace(",", ".")
-            medians[name] = float(pd.to_numeric(texts, errors="coerce").median())
+    alone = [marks_of(table, {}) for table in tables.values()]
+    unclear = {plain_name(name) for marks in alone for name, reading in marks.items() if reading.thousands is None}
+    known: dict[str, list[float]] = {name: [] for name in unclear}
+    for table, marks in zip(tables.values(), alone, strict=True):
+        for name in map(str, table.columns):
+            mark = marks[name].thousands if name in marks else ""
+            if plain_name(name) in unclear and mark is not None:
+                texts = table[name].astype(str).str.replace(mark, "", regex=False).str.replace(",", ".")
+                known[plain_name(name)] += pd.to_numeric(texts, errors="coerce").dropna().tolist()
+    medians = {name: float(np.median(amounts)) for name, amounts in known.items() if amounts}
+    read = dict(tables)
+    readings: dict[str, list[Field]] = {}
+    for (key, table), marks in zip(tables.items(), alone, strict=True):
+        for name, reading in (marks_of(table, medians) if medians else marks).items():
+            readings.setdefault(plain_name(name), []).append(reading)
+            if reading.thousands is not None:
+                numbers = read_column(table[name], name, EVERYTHING, reading)[0]
+                read[key] = read[key].assign(**{name: table[name].where(np.isnan(numbers), numbers)})
     return read, medians, readings
 
 
