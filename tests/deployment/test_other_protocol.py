@@ -103,8 +103,8 @@ def test_an_admission_of_another_protocol_is_refused(
     assert json.loads(file.read_bytes())["protocol"] == 3
     for path, theirs, made_by in ((ADMISSION, 1, "0.5.0"), (file, 3, OWN)):
         code, _, err = flfed("coordinator", "admit", path, "--fingerprint", f"{SITE}=any")
-        said = f"flfed: the admission is of protocol {theirs} (flfed {made_by}), and flfed {OWN} here has protocol 2; "
-        assert code == 2 and err.startswith(said), err
+        said = f"flfed: {path}: the admission is of protocol {theirs} (flfed {made_by}), "
+        assert code == 2 and err.startswith(f"{said}and flfed {OWN} here has protocol 2; "), err
         assert err.endswith("has this version of flfed, invite it again: flfed coordinator invite SITE\n")
     assert admission.members(folder)[SITE].status == "invited"
     refusals = [json.loads(line) for line in folder.log.read_text().splitlines()]

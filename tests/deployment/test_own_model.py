@@ -33,7 +33,7 @@ def messages_of(site) -> StudyMessages:
 
 
 def test_a_site_is_compared_with_the_best_that_it_finds_alone_and_approves_that(gated, conducted_through, small_study):
-    site = gated(small_study.replace(*MLP), policy=Policy(disclosure="institution"))
+    site = gated(small_study.replace(*MLP), policy=Policy(disclosure="institution", cell_minimum=5))
     assert "compared with the best model that this site fits alone, inside the gate" in " ".join(
         details(site.study, site.site, [])
     )

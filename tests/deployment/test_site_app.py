@@ -107,7 +107,7 @@ def test_the_figures_of_each_page_are_those_of_the_commands(ran: Any, flfed: Cal
         page("budget").get("progress")[0].proto.text == f"{share_in_words(account['spent'] / 9)} of the budget is spent"
     )
     (run,) = account["runs"]
-    for cell in (run["run"], number(run["noise"]), str(run["steps"]), shown(run["epsilon"])):
+    for cell in (run["run"], number(run["noise"], 3), str(run["steps"]), shown(run["epsilon"])):
         assert cell in said
     for left in account["uncharged"]:
         assert f"{left['bytes']:,}" in said

@@ -88,7 +88,7 @@ def test_what_was_spent_is_shown_as_the_json_has_it(shown: str, protected: str):
     left = {site: line["Left of it, about"] for site, line in lines.items()}
     assert (left["hungary"], left["switzerland"], left["long-beach"]) == ("0.100", f"{MINUS}0.200", "")
     assert (lines["long-beach"]["Budget (ε)"], lines["long-beach"]["ε in its ledger before"]) == ("none", "not known")
-    assert "Overdrawn: switzerland by about 0.20." in words(page)
+    assert "Overdrawn: switzerland by about 0.2." in words(page)
 
 
 def test_a_promise_without_a_measurement_is_not_green(shown: str, protected: str, store, attacks):
