@@ -103,7 +103,9 @@ def test_results_are_data_frames_and_progress_counts_rounds_and_repeats(small_si
     result = run(
         study.replace({"compare.site-model": "best"}), sites=small_sites(2), progress=lambda *step: steps.append(step)
     )
-    assert steps == [("rounds", 1, 2), ("rounds", 2, 2), ("compare", 0, 1), ("compare", 1, 1), ("repeats", 1, 1)]
+    reference = [("pooled reference", 0, 1), ("pooled reference", 1, 1)]
+    compared = [("compare", 0, 1), *reference, ("compare", 1, 1)]
+    assert steps == [("rounds", 1, 2), ("rounds", 2, 2), *compared, ("repeats", 1, 1)]
     assert result.status == "completed"
     assert set(result.sites["site"]) == {"site-01", "site-02"}
     assert set(result.sites["arm"]) == {"global", "local-only", "personalised", "difference", "gain"}
