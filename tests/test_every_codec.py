@@ -269,7 +269,7 @@ def test_codecs_are_set_key_by_key_and_as_keywords():
     ('name = "top-k"\nshares = 0.2', "key 'shares' is not known; did you mean 'share'? Allowed: name, share"),
     ('name = "top-k"\nshare = 0.01', "[codec]: share=0.01 must be in [0.1, 1)"),
     ('name = "top-k"\nshare = 1.0', "[codec]: share=1.0 must be in [0.1, 1)"),
-    ('name = "top-k"\nshare = nan', "[codec]: share=nan must be a finite number"),
+    ('name = "top-k"\nshare = nan', "[codec] top-k: share=nan must be a finite number"),
     ('name = "top-k"\nshare = "all"', "[codec] top-k: share='all' must be a number"),
     ('name = "int8"\ndownload = "int8"', "[codec] int8: key 'download' is not known. Allowed: name"),
     ("share = 0.2", "[codec]: share needs name; known: int8, top-k"),

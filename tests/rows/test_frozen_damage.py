@@ -83,7 +83,7 @@ def changed(own: Path, **facts: object) -> None:
     ({"file": "../../other.parquet"}, "is damaged: frozen.json cannot be read"),
     ({"excluded": {"listed": 1}}, "is damaged: frozen.json cannot be read"),
     ({"excluded": 3}, "is damaged: frozen.json cannot be read"),
-    ({"excluded": {"listed": 1, "found": 1, "rows": 1, "more": 1}}, "is damaged: frozen.json cannot be read"),
+    ({"excluded": {"listed": 1, "found": 1, "rows": 1, "people": 1}}, "is damaged: frozen.json cannot be read"),
     ({"resting": {"persons": 9, "rows": 9, "more": 1}}, "is damaged: frozen.json cannot be read"),
     ({"schema_sha256": "0" * 64}, "was taken under another schema"),
     ({"site": "site-02"}, "is of another site or dataset"), ({"dataset": "wine"}, "is of another site or dataset"),
