@@ -141,7 +141,8 @@ def joined_predictions(model: SharedModel, own: PartyScores, others: Sequence[Pa
     everyone = pd.concat(tables, axis=1)
     common = everyone.loc[list(own.identifiers)].dropna()
     total = common.sum(axis=1).to_numpy()
-    here, there = written_as(own.identifiers), written_as(others[0].identifiers)
+    few = 2 * len(common) < min(map(len, tables))
+    facts = {"here": written_as(own.identifiers), "there": written_as(others[0].identifiers)} if few else {}
     task = model.schema.task
     header = "prediction" if task == "regression" else "probability"
     return JoinedPredictions(
@@ -150,5 +151,5 @@ def joined_predictions(model: SharedModel, own: PartyScores, others: Sequence[Pa
         values=predictions(total, task, model.layout, model.encoder),
         only_here=len(own.identifiers) - len(common),
         only_there=len(everyone) - len(own.identifiers),
-        forms=render("export.party.forms", here=here, there=there) if 2 * len(common) < min(map(len, tables)) else "",
+        forms=render("export.party.forms", **facts) if few else "",
     )

@@ -151,9 +151,8 @@ def describe_frozen(folder: SiteFolder, site: Site) -> list[dict[str, Any]]:
 
 def excluded_facts(frozen: Frozen) -> dict[str, Any] | None:
     """Return the counts of people who opted out, of those with rows, and of their rows, for JSON."""
-    if (gone := frozen.excluded) is None:
-        return None
-    return {"listed": gone.listed, "matched": gone.found, "rows": count_in_words(gone.rows)}
+    gone = frozen.excluded
+    return {"listed": gone.listed, "matched": gone.found, "rows": count_in_words(gone.rows)} if gone else None
 
 
 def _list_of(excluded: Exclusion | None) -> str:

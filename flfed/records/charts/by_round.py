@@ -172,8 +172,7 @@ def _between(low: str, high: str, colour: str, rows: pd.DataFrame) -> Spec:
     Of few rounds it is a line for each: their band would be a parallelogram.
     """
     ends = {"y": quantitative(low), "y2": {"field": high}, "color": {"value": colour}}
-    look = {} if _are_few(rows) else BAND
-    mark = "rule" if _are_few(rows) else "area"
+    mark, look = ("rule", {}) if _are_few(rows) else ("area", BAND)
     return layer(mark, ends, f"datum.{low} != null && datum.{low} < datum.{high}", stroke=colour, **look)
 
 

@@ -64,6 +64,8 @@ CELLS_AT_ONCE = 2**20
 NO_OUTCOME = "has no value (rows without an outcome cannot be used)"
 EXACT_SINGLE = 2.0**24
 """From here on single precision rounds whole numbers."""
+OUTSIDE = "is outside the schema's range"
+"""Beginning of the rule that such a number breaks; the range follows."""
 ROUNDED = "has whole numbers that floating point rounded (have the source give them whole, or as text)"
 NOT_NUMBERS = "is yes or no where a number is meant"
 _TRUE = {"1", "true", "yes"}
@@ -439,7 +441,7 @@ def _within_range(numbers: np.ndarray, column: Column, field: Field, broken: Bro
     slack = 1e-9 * (high - low)
     outside = (numbers < low - slack) | (numbers > high + slack)
     if outside.any():
-        broken.append((f"is outside the schema's range {low:.12g} to {high:.12g} {column.unit}".rstrip(), outside))
+        broken.append((f"{OUTSIDE} {low:.12g} to {high:.12g} {column.unit}".rstrip(), outside))
         numbers = np.where(outside, np.nan, numbers)
     return np.asarray(np.clip(numbers, low, high))
 

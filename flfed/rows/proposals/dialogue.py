@@ -12,7 +12,7 @@ from typing import Literal
 import pandas as pd
 
 from flfed.errors import SMALL, count_in_words
-from flfed.rows.data.mapping import map_table, plain_text
+from flfed.rows.data.mapping import OUTSIDE, map_table, plain_text
 from flfed.rows.data.parsing.fields import ColumnMapping, Entry, Field, shown_names
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.proposals.answers import MISSING_CODE, Answers, Factor
@@ -610,7 +610,7 @@ def preview_mapping(
         outside = 0
         unread = 0
         for finding in findings:
-            if finding.column == name and finding.rule.startswith("is outside"):
+            if finding.column == name and finding.rule.startswith(OUTSIDE):
                 outside += len(finding.rows)
             elif finding.column == name:
                 unread += len(finding.rows)

@@ -322,7 +322,7 @@ def foreign_notes(own: OwnTable, words: Sequence[str]) -> list[str]:
     refuse_row(own.table, own.source, own.title)
     refuse_lines_above(own.table, own.source, own.title, words)
     found = [*hidden_and_signed(own.table, own.table.columns), *foreign_rows(own.table)]
-    found += [f"{name!r}: {words}" for name, cells in own.table.items() for words in quoted_texts(cells)]
+    found += [f"{name!r}: {note}" for name, cells in own.table.items() for note in quoted_texts(cells)]
     return [*skipped_note(own.source, own.title), *(f"{own.title}: {row}" for row in found)]
 
 

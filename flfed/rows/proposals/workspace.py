@@ -19,7 +19,7 @@ import pandas as pd
 from flfed.errors import FlfedError, collected, count_in_words, raise_all
 from flfed.rows.data import site_discovery
 from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime
-from flfed.rows.data.mapping import map_table, plain_text, read_column
+from flfed.rows.data.mapping import OUTSIDE, map_table, plain_text, read_column
 from flfed.rows.data.parsing.fields import ColumnMapping, Field, own_name, plain_name, with_text_names
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Schema, Task, read_schema
@@ -306,7 +306,7 @@ def _examine_numbers(made: Workspace, parts: Sequence[OwnTable]) -> Workspace:
     for place, (site, part) in enumerate(zip(made.sites, parts, strict=True)):
         mapped, findings = map_table(part.table, numbers, site.mapping, outcome=False)
         read.append(mapped)
-        for finding in [one for one in findings if one.rule.startswith("is outside")]:
+        for finding in [one for one in findings if one.rule.startswith(OUTSIDE)]:
             name = finding.column
             key = "frame" if isinstance(site.source, Frame) else "file"
             cells = count_in_words(len(finding.rows))
@@ -404,8 +404,8 @@ def _refuse_lacking(tables: Sequence[OwnTable], target: str, group: str, time: s
         lacking = [repr(own.title) for own in tables if plain_name(word) not in map(plain_name, own.table.columns)]
         # A column of no table is refused later, with the nearest name.
         if word and 0 < len(lacking) < len(tables):
-            with collected(faults):
-                raise usage_error("proposals.workspace.lacking", option=option, sites=", ".join(lacking), column=word)
+            facts = {"option": option, "sites": ", ".join(lacking), "column": word}
+            faults.append(usage_error("proposals.workspace.lacking", **facts))
     raise_all(faults)
 
 
