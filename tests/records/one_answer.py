@@ -2,20 +2,24 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
+from flfed.records.objects import figure_of, run_of
 from flfed.records.reports.narrative import comparison_rows, headline, story
 from flfed.records.reports.report import report
+from flfed.records.reports.site_verdict import code_of_mean
 from flfed.records.statistics.intervals import possible, widening
 from flfed.records.statistics.verdict import (
     DO_NOT_USE,
     INCONCLUSIVE,
     NO_CLEAR_GAIN,
     PAYS,
+    VERDICTS,
     better_of,
     describe_verdict,
     metric_name,
@@ -47,7 +51,7 @@ def check(url: str, name: str, flfed: Callable[..., Any]) -> dict[str, str]:
     codes = next(iter(by_metric.values()))
     assert {site: of["verdict"] for site, of in told["sites"].items()} == codes
     metric = next(iter(by_metric))
-    start = tally(codes, metric)
+    start = tally(found, codes, metric)
     assert start in printed
     overview = page("p20_overview", name)
     assert start in words(overview)
@@ -61,13 +65,16 @@ def check(url: str, name: str, flfed: Callable[..., Any]) -> dict[str, str]:
     return codes
 
 
-def tally(codes: dict[str, str], metric: str) -> str:
+def tally(found: dict[str, Any], codes: dict[str, str], metric: str) -> str:
     """The beginning of the sentence that counts verdicts."""
-    name = metric_name(metric)
-    inconclusive = sum(code == INCONCLUSIVE for code in codes.values())
-    if PAYS not in codes.values() and 2 * inconclusive > len(codes):
-        return f"Inconclusive at {inconclusive} of {len(codes)} sites"
-    return f"Joining improves {name} at {sum(code == PAYS for code in codes.values())} of {len(codes)} sites"
+    many = Counter(codes.values())
+    is_clear = code_of_mean(figure_of(run_of(found).mean_gain, metric)) == PAYS
+    # "Joining improves it at 0 sites" would read as no, where most are inconclusive or the mean gain is clear.
+    first = PAYS
+    if PAYS not in many and (is_clear or 2 * many[INCONCLUSIVE] > len(codes)):
+        first = max(VERDICTS, key=lambda code: many[code])
+    said = describe_verdict(first, metric).removesuffix(" here")
+    return f"{said[0].upper()}{said[1:]} at {many[first]} of {len(codes)} sites"
 
 
 def in_sentences(found: dict[str, Any], metric: str, codes: dict[str, str]) -> None:
@@ -75,7 +82,7 @@ def in_sentences(found: dict[str, Any], metric: str, codes: dict[str, str]) -> N
     _, rows, _ = comparison_rows(found, metric)
     read = {site: describe_verdict(code, metric) for site, code in codes.items()}
     assert {row[0]: row[-1] for row in rows if row[0] in codes} == read
-    assert [line.startswith(tally(codes, metric)) for line in headline(found, metric)].count(True) == 1
+    assert [line.startswith(tally(found, codes, metric)) for line in headline(found, metric)].count(True) == 1
     said = story(found, metric=metric)
     largest = [line for line in said if " has the largest clear gain. " in line]
     assert bool(largest) == (PAYS in codes.values())

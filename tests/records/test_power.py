@@ -111,7 +111,7 @@ def test_an_impossible_question_is_refused(flfed, words, reason):
 def test_the_page_has_the_figure_of_its_numbers():
     page = AppTest.from_file(str(page_files()["before-you-join"]), default_timeout=60).run()
     assert not page.exception
-    assert [box.value for box in page.number_input] == [500, 5, 10]
+    assert [box.value for box in page.number_input] == [500, 20, 0.75, 5, 10]
     least = least_gain(500, 100, Design(auc=0.75, sites=5, repeats=10))
     assert f"a gain in AUC of {number(least.value, 3)} or more" in words(page)
     assert "with 30 % of the rows for tests" in page.caption[-1].value

@@ -20,9 +20,9 @@ def show() -> None:
     st.markdown(escape(render("pages.prospect.lead")))
     left, right = st.columns(2)
     rows = left.number_input(render("pages.prospect.rows"), 10, 50_000, 500)
-    share = right.slider(render("pages.prospect.share"), 1, 50, 20, format="%d %%") / 100
+    share = right.number_input(render("pages.prospect.share"), 1, 50, 20) / 100
     with st.expander(render("pages.prospect.more")):
-        auc = st.slider(render("pages.prospect.auc"), 0.55, 0.95, 0.75, step=0.01)
+        auc = st.number_input(render("pages.prospect.auc"), 0.55, 0.95, 0.75, step=0.01)
         sites = st.number_input(render("pages.prospect.sites"), 2, 1000, 5)
         repeats = st.number_input(render("pages.prospect.repeats"), 1, 100, 10)
     design = Design(auc=auc, sites=sites, repeats=repeats)
