@@ -30,8 +30,8 @@ from flfed.records.charts.chart import (
 )
 from flfed.records.charts.colours import (
     ARM_COLOURS,
-    FAINT,
     FIGURE,
+    GREY,
     NEUTRAL,
     ORANGE,
     VERDICT_COLOURS,
@@ -363,8 +363,8 @@ def chart_of_gains(least: Sequence[Line], sites: Sequence[Line]) -> Chart:
     line = {"x": x, "y": quantitative(LEAST, **y), "tooltip": tooltip(ROWS, LEAST)}
     points = {"x": x, "y": quantitative(GAIN, **y), "tooltip": tooltip(ROWS, GAIN)}
     layers = [
-        layer("area", shaded, of_least, color=NEUTRAL, opacity=0.18, clip=True),
+        layer("area", shaded, of_least, color=NEUTRAL, stroke=NEUTRAL, fillOpacity=0.18, strokeWidth=1, clip=True),
         layer("line", line, of_least, color=ORANGE, strokeDash=[5, 4], clip=True),
-        layer("point", points, "datum.kind == 'site'", color=FAINT, filled=True, size=40, clip=True),
+        layer("point", points, "datum.kind == 'site'", color=GREY, filled=True, opacity=1, size=40, clip=True),
     ]
     return Chart(rows, plot(PLOT_PIXELS, layer=layers, transform=number_texts(ROWS, LEAST, GAIN)))
