@@ -18,7 +18,6 @@ from flfed.federation.client.audit import promise_of
 from flfed.federation.engines.engine import RunConfig, RunResources, answer_of, engine_of, path_of
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
-from flfed.federation.recording.sharing import SharedAs
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run_setting import ask, ask_enrolment, deadline_of
 from flfed.records.store.entries import AuditRow, RunEntry, SiteEntry
@@ -28,7 +27,7 @@ from flfed.rows.data.site import Site
 from flfed.summaries.summary import merge, sums_sha256
 from flfed.updates.mechanism import Promise
 from flfed.updates.messages.compare import AUDIT, AuditReply, AuditRequest
-from flfed.updates.messages.enrol import ENROL, EnrolReply, sharing_of
+from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.words import render, usage_error
 
 
@@ -147,6 +146,8 @@ def audit(
         if request.get("given"):
             raise usage_error("run.resume.objects", run=run, command="audit")
         sites = request.get("sites")
+    if study.compare.is_summed:
+        raise usage_error("experiments.audit.unshared", run=run)
     if study.covers_model:
         raise usage_error("experiments.audit.covered", run=run)
     facts = check(study)
@@ -168,19 +169,11 @@ def audit(
 
 
 def _check_named(only: Sequence[str], recorded: Mapping[str, SiteEntry]) -> None:
-    """Refuse sites that the run does not have, or that share no figure of their own."""
+    """Refuse sites that the run does not have, ."""
     for name in only:
         if name not in recorded:
             names = sorted(recorded)
             raise UsageError(f"site {name!r} took no part in the run{nearest(name, names)} It had: {', '.join(names)}")
-        if name in _in_sums_only(recorded):
-            raise usage_error("experiments.audit.unshared", site=name)
-
-
-def _in_sums_only(recorded: Mapping[str, SiteEntry]) -> frozenset[str]:
-    """Return the sites that shared figures only in sums, by their names in the record."""
-    sharing: dict[str, Any] = {name: site.shared_as for name, site in recorded.items()}
-    return SharedAs(sharing).in_sums_only
 
 
 @dataclass
@@ -254,24 +247,16 @@ class Auditor:
 
     def _wanted(self, nodes: Mapping[str, int], only: Sequence[str]) -> dict[str, int]:
         """Return the sites to attack: those with figures of their own, or the named ones of them."""
-        named = {site for site in nodes if not only or site in only}
-        return {site: nodes[site] for site in nodes if site in named - self.recorder.shared_as.in_sums_only}
+        return {site: node for site, node in nodes.items() if not only or site in only}
 
     def _enrol(self) -> dict[str, int]:
         """Return the nodes of the run's sites that are present, in order of names."""
         nodes, answers = ask_enrolment(self.grid, self.model.study, self.model.schema)
         replies = {reply.site: (key, reply) for key, reply in answers.replies.items()}
-        recorded_as: dict[str, Any] = {}
-        for site in replies:
-            if site in self.recorded:
-                recorded_as[site] = self.recorded[site].shared_as
-        # The sharing of the run remains in force, whatever the policy of a site is now.
-        self.recorder.share(recorded_as)
-        self.recorder.share(sharing_of(answers.replies.values()))
         node_by_site = {}
         for site, (key, reply) in sorted(replies.items()):
             # A site without a record took no part in the run.
-            if site in recorded_as and self._is_there(site, reply):
+            if site in self.recorded and self._is_there(site, reply):
                 node_by_site[site] = nodes[key]
         self.recorder.taking_part = set(node_by_site)
         sent = {site: answers.to_node[replies[site][0]] for site in node_by_site}
@@ -297,7 +282,6 @@ class Auditor:
         A site without sums was not compared.
         """
         compared = {name for name, entry in self.recorded.items() if entry.rows is not None}
-        compared |= _in_sums_only(self.recorded)
         return set(sites) == compared == set(self.recorded)
 
     def _check_rows(self, tables: PooledReference, sites: list[str]) -> None:
@@ -316,7 +300,7 @@ class Auditor:
         rows = []
         # The model never saw the rows of a site whose rows have changed.
         usable = {site: reply for site, reply in answers.replies.items() if not self._other_rows(site, reply)}
-        for site, reply in self.recorder.shared_as.own(usable).items():
+        for site, reply in usable.items():
             for figure in reply.figures:
                 payload = {key: getattr(figure, key) for key in ("promise", "verdict", "says", "method", "rows")}
                 rows.append(AuditRow(attack, site, figure.metric, figure.value, figure.low, figure.high, payload))

@@ -96,8 +96,10 @@ class RunReport:
         Rejected updates and, with round null, refused sites and other faults.
     privacy : object
         `reports.privacy.PrivacyReport`.
-    sums_only : object or None
-        Figures in one sum of three or more aggregate-only sites.
+    share : {"named", "sum"}
+        Whether the study records each site's figures, or one sum of all sites'.
+    summed_figures : object or None
+        That sum.
     parties : object or None
         What each party has, of a run over different columns of the same people.
     round_bytes : object or None
@@ -131,7 +133,8 @@ class RunReport:
     faults: Any = ()
     privacy: Any = None
     statistics: Any = None
-    sums_only: Any = None
+    share: str = "named"
+    summed_figures: Any = None
     own_parts: Any = None
     parties: Any = None
     noised_scores: Any = None

@@ -24,6 +24,7 @@ from flfed.study.plan import Plan
 from flfed.study.settings import check_table, read_settings, unknown_key
 from flfed.study.study_text import SUMMARY
 from flfed.study.tables import (
+    MODES,
     MODULE_NAME,
     STATISTIC_MODES,
     TABLE_OF,
@@ -431,6 +432,9 @@ def _study(table: dict[str, Any], text: str) -> Study:
     start = _split_off(parts["model"], WarmStart)
     start.check()
     sums.check(parts)
+    is_covered = parts["privacy"].get("covers") == "study"
+    if made["compare"].is_summed and (is_covered or not MODES[sums.secure_aggregation].sums_rows):
+        raise usage_error("study.compare.sum")
     listed: dict[str, Any] = {name: _listed(kind, parts[name]) for name, kind in KINDS.items()}
     made["compare"].check_privacy(listed["privacy"].name)
     return Study(

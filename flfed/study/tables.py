@@ -123,8 +123,8 @@ def _date_text(value: object) -> object:
 
 LEAST_COHORT = {"open": 2, "institution": 3}
 """Fewest sites of a run by the disclosure of a policy, where it names no number itself."""
-Sharing = Literal["named", "aggregate-only"]
-"""How a site's own figures may be written down: under its name, or in sums over sites only."""
+Share = Literal["named", "sum"]
+"""How a study records figures: each site's under its name, or one sum over all sites."""
 SecureAggregation = Literal["off", "auto", "on", "ckks"]
 """Whether the server gets sums of the sites' updates only; "auto" where three institutions or more take part."""
 TABLE_OF = {"mechanism": "privacy"}
@@ -147,41 +147,6 @@ WORTHWHILE = {"roc_auc_score": 0.005}
 """Gain that is worth joining for, by metric; 0 of any other. A study's `[compare] minimum-gain` goes before it."""
 MOST_POINTS = 10
 """False positive rates, and size classes, that a study may name."""
-SHARINGS: tuple[Sharing, ...] = get_args(Sharing)
-"""Ways of sharing, the strictest last."""
-
-
-IN_SUMS_ONLY = SHARINGS[-1]
-"""Way of sharing of a site whose figures leave in sums over several sites only."""
-WRITTEN_DOWN = {
-    "named": "with its name beside them",
-    IN_SUMS_ONLY: "in sums over several sites only",
-}
-"""How a site's own figures are written down, by its way of sharing."""
-
-
-def in_sums_only(sharing: str) -> bool:
-    """Return whether figures of a site leave it in sums over several sites only.
-
-    Examples
-    --------
-    >>> in_sums_only("aggregate-only"), in_sums_only("named")
-    (True, False)
-    """
-    return sharing == IN_SUMS_ONLY
-
-
-def strictest(*sharings: Sharing) -> Sharing:
-    """Return the strictest of some ways of sharing.
-
-    Study, policy and earlier answers each name one.
-
-    Examples
-    --------
-    >>> strictest("aggregate-only", "named")
-    'aggregate-only'
-    """
-    return max(sharings, key=SHARINGS.index)
 
 
 class Dataset(Settings, where="[dataset]", frozen=True):
@@ -290,8 +255,9 @@ class Compare(Settings, where="[compare]", frozen=True):
     ----------
     primary : str
         The metric of the verdict; empty means the task's first. Example: `primary = "roc_auc_score"`.
-    share_metrics : {"named", "aggregate-only"}
-        How each site's own figures may be written down, at most; a site's policy may be stricter.
+    share : {"named", "sum"}
+        Whether each site's figures are recorded under its name, or all sites' in one sum of which nobody sees a part.
+        `sum` needs three institutions and `secure-aggregation = "on"`. Example: `share = "sum"`.
     resamples : int, 200 to 100,000
         Bootstrap resamples; of 200 the ends of a 95 % interval are the fifth from either end.
         Example: `resamples = 1000`.
@@ -343,7 +309,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     """
 
     primary: str = ""
-    share_metrics: Sharing = "named"
+    share: Share = "named"
     resamples: Annotated[int, Field(ge=200, le=100_000)] = (
         2000  # the ends of a 95 % interval are then the fifth from either
     )
@@ -374,6 +340,11 @@ class Compare(Settings, where="[compare]", frozen=True):
         # A pooled fit has no rounds that a schedule or a validation loss could steer.
         if self.pooled is not None and (self.pooled.schedule != "constant" or self.pooled.validation):
             raise usage_error("study.compare.pooled")
+
+    @property
+    def is_summed(self) -> bool:
+        """Whether figures leave sites in one sum over all of them only."""
+        return self.share == "sum"
 
     def check_privacy(self, mechanism: str) -> None:
         """Refuse exact figures beside a mechanism that protects rows or sites."""

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import get_args
 
 from flfed.refusals import LONGEST
+from flfed.registry import kebab
 from flfed.rows.comparison.arms import OWN_SAME, PAIRS, STARTED
 from flfed.rows.comparison.incumbent import ARM as INCUMBENT
 from flfed.rows.comparison.incumbent import PAIR as INCUMBENT_PAIR
@@ -16,7 +17,7 @@ from flfed.rows.evaluation.scoring import metrics_of
 from flfed.study.study import Study
 from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES
 from flfed.summaries.score_bins import LEAST_SPREAD
-from flfed.updates.messages.compare import LEAST_ROWS, MOST_SITES, ROWS_IN_CLEAR, TRAINED, CalibrationName, least_rows
+from flfed.updates.messages.compare import MOST_SITES, TRAINED, CalibrationName, least_rows
 from flfed.updates.parts.part import Border, histogram_section
 from flfed.updates.sections import (
     SENTENCE,
@@ -60,12 +61,13 @@ def comparison(border: Border, schema: Schema, least: int) -> Sections:
         Fewest rows of a count that leaves, by the site's policy.
     """
     study = border.study
+    rows = {kebab(name): whole(fewest) for name, fewest in least_rows(trained=study.train).items()}
     metrics = sorted(metrics_of(border.task, study.compare.alert_budget))
     family: Sections = {}
     if study.compare.site_model == "best":
         family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)}
     return {
-        "config": config({**_numbers_of_rows(LEAST_ROWS, trained=study.train), "note": text(WORDS, LONGEST)}),
+        "config": config({**rows, "note": text(WORDS, LONGEST)}),
         "arms": _figures(metrics, sorted(_arms(study, border.task))),
         **_differences(metrics, study),
         "summary": arrays(border.sums, needed=False),
@@ -79,22 +81,8 @@ def comparison(border: Border, schema: Schema, least: int) -> Sections:
 
 
 def without_figures() -> Sections:
-    """Return the sections of a comparison without figures of its own.
-
-    They do not leave, or leave only in a sum over several sites.
-    """
-    return {"config": config({**_numbers_of_rows(ROWS_IN_CLEAR), "note": equal("")})}
-
-
-def _numbers_of_rows(in_clear: Collection[str], *, trained: bool = True) -> dict[str, Field]:
-    """Return the fields of the numbers of rows.
-
-    A number that is not `in_clear` is 0.
-    """
-    fields: dict[str, Field] = {}
-    for name, least in least_rows(trained=trained).items():
-        fields[name.replace("_", "-")] = whole(least) if name in in_clear else equal(0)
-    return fields
+    """Return the sections of a comparison whose figures leave in a sum only."""
+    return {"config": config({**dict.fromkeys(("num-examples", "holdout-rows"), equal(0)), "note": equal("")})}
 
 
 def _arms(study: Study, task: str) -> set[str]:

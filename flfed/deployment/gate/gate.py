@@ -30,7 +30,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import encoder_refusal, run_state, whole_message
-from flfed.updates.messages.kinds import AUDIT, KINDS
+from flfed.updates.messages.kinds import AUDIT, COMPARE, KINDS
 
 
 #   message ──► kind ──► site's name ──► present policy ──► study ──► sections ──► limits ──► client app
@@ -155,11 +155,12 @@ class Gate:
             return self._leaving.withhold(message, refusal_of(error), facts)
         if messages is None:
             return self._leaving.withhold(message, Refusal("not-let-in"), facts)
-        own = self.folder.site in in_sum.reserved
-        if own and message.metadata.message_type == AUDIT:
-            return self._leaving.withhold(message, Refusal("figures-stay"), facts)
-        rounds = self.site.policy.round_figures(summed=bool(messages.pinned))
-        leaves = without_figures(message, reply, own=own, reserved=bool(in_sum.reserved), rounds=rounds)
+        leaves = reply
+        if messages.study.compare.is_summed:
+            if message.metadata.message_type == AUDIT:
+                return self._leaving.withhold(message, Refusal("figures-stay"), facts)
+            if message.metadata.message_type == COMPARE:
+                leaves = without_figures(message, reply)
         left = self._leaving.reply(message, leaves, facts, messages, in_sum)
         if not left.has_error():
             keep_result(self.folder, message, reply, left, facts, messages)
@@ -212,7 +213,7 @@ class Gate:
         try:
             if messages is None:
                 return NO_SUM
-            return in_sum_of(message, here, messages.study, self.site.policy)
+            return in_sum_of(message, here, messages.study)
         except NotTakingPart:  # of a sum that is unknown here, as the client will report
             return NO_SUM
 

@@ -26,7 +26,6 @@ from flfed.rows.study_model import model_shapes, study_layout
 from flfed.rows.training.functional import outputs_of
 from flfed.rows.warm_start import model_sha256
 from flfed.study.study import Study
-from flfed.study.tables import SHARINGS
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.arrays import Shapes
 from flfed.updates.messages import kinds
@@ -139,7 +138,7 @@ class StudyMessages:
     @property
     def own_fit(self) -> Shapes:
         """Names, shapes and types of a fit to the site's rows alone; none where it does not leave."""
-        if self.pinned or not self.site.policy.shares_own_fit(self.study):
+        if self.pinned or not self.site.policy.is_open:
             return {}
         return fit_shapes(statistic_of(self.study), self.schema)
 
@@ -154,14 +153,9 @@ class StudyMessages:
         return shapes_of_cells(self.layout)
 
     @property
-    def round_figures(self) -> str:
-        """How the figures of rounds leave the site."""
-        return self.site.policy.round_figures(summed=bool(self.pinned))
-
-    @property
-    def keeps_figures(self) -> bool:
-        """Whether the site's figures leave in sums only, as its updates do."""
-        return bool(self.pinned) and self.site.policy.shares_in_sums_only(self.study)
+    def sums_figures(self) -> bool:
+        """Whether figures of the comparison leave in sums only, as updates do."""
+        return bool(self.pinned) and self.study.compare.is_summed
 
     @property
     def has_histogram(self) -> bool:
@@ -278,7 +272,7 @@ class StudyMessages:
         if kind == kinds.SUMMARISE:
             return {"config": config({}), "summary": arrays(self.sums)}
         if kind == kinds.COMPARE:
-            if not wanted.score:
+            if self.sums_figures:
                 return without_figures()
             return comparison(self, self.schema, self.site.policy.least_rows())
         return {"config": config({})}
@@ -314,7 +308,7 @@ class StudyMessages:
     def _sections(self, kind: str, way: Way) -> Sections:
         if way == "to-site":
             return self.incoming(kind)
-        return self.leaving(kind, score=kind != kinds.COMPARE or not self.keeps_figures)
+        return self.leaving(kind)
 
 
 def _enrolled(site: Site) -> Plain:
@@ -333,7 +327,6 @@ def _enrolled(site: Site) -> Plain:
         "rows-low": whole(),
         "rows-high": whole(),
         "disclosure": one_of(("open", "institution")),
-        "share-metrics": one_of(SHARINGS),
         "resplit": flag(),
         "epsilon-budget": number(0, nan=True),
         "epsilon-spent": number(0, nan=True),

@@ -153,15 +153,12 @@ class Leaving:
             The ledger's facts about the study.
         messages : StudyMessages
         in_sum : InSum
-            The message's part in the run's secure sums. With a site that shares figures in sums only, sums over rows
-            are masked.
+            The message's part in the run's secure sums.
         """
         kind = message.metadata.message_type
         # A figure without a request may not be in the reply, even where the study allows it.
         flags = _round_of(message)
         wanted = {"score": flags.get("score") is not False, "offset": flags.get("offset") is True}
-        wanted["score"] &= self._site.name not in in_sum.reserved
-        wanted["summed_rows"] = bool(in_sum.reserved)
         defect = message_defect(reply.content, messages.leaving(kind, **wanted))
         if not defect and kind == ENROL:
             defect = self._enrol_defect(reply.content)
@@ -208,7 +205,7 @@ class Leaving:
         """
         if not in_sum.question:
             return None
-        history = self._limits.sums(locked_ledger).get_history(in_sum.question, str(facts["dataset"]))
+        history = self._limits.sums(locked_ledger).get_history(in_sum.question)
         return None if in_sum.matches_history(history) else Refusal("list-differs")
 
     def withhold(self, message: Message, reason: Refusal, facts: Facts) -> Message:

@@ -138,8 +138,6 @@ class SumLines:
         self._first: dict[str, int] = {}
         self._keyed: dict[str, int] = {}
         self._pins: dict[str, set[frozenset[str]]] = defaultdict(set)
-        self._beside: dict[str, set[str]] = defaultdict(set)
-        self._alone: set[str] = set()
         self._after_loss = False
 
     def begin(self, first: Line) -> None:
@@ -159,18 +157,12 @@ class SumLines:
         elif question:
             self._answered[question].add((run[1], run[2], _whole(line.facts.get("round"))))
             self._pins[question].add(parted(line.text(ledger_line.PINNED)))
-            if ledger_line.BESIDE in line.facts:
-                self._beside[question] |= parted(str(line.facts[ledger_line.BESIDE]))
-        elif line.kind == _SUMMARISE:
-            self._alone.add(str(line.facts.get("dataset")))
 
-    def get_history(self, question: str, dataset: str) -> QuestionHistory:
-        """Return the history of a question, in whatever run, and of a dataset."""
+    def get_history(self, question: str) -> QuestionHistory:
+        """Return the history of a question, in whatever run."""
         return QuestionHistory(
             lists=tuple(self._lists[question]),
             earlier_pins=tuple(self._pins[question]),
-            beside=tuple(sorted(self._beside[question])),
-            alone=dataset in self._alone,
             after_loss=self._after_loss,
         )
 
@@ -434,10 +426,10 @@ class OpenedLists:
     ledger: Ledger
     limits: RunLimits
 
-    def get_history(self, question: str, dataset: str) -> QuestionHistory:
-        """Return the ledger's history of a question, and of its rows' dataset."""
+    def get_history(self, question: str) -> QuestionHistory:
+        """Return the ledger's history of a question."""
         with self.ledger.lock() as locked_ledger:
-            return self.limits.sums(locked_ledger).get_history(question, dataset)
+            return self.limits.sums(locked_ledger).get_history(question)
 
     def newest(self, question: str, place: Place) -> bool:
         """Return whether the site's answer to a question is its newest.

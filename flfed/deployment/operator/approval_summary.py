@@ -181,8 +181,6 @@ def _list_gaps(proposal: Proposal) -> Iterator[str]:
         yield render("approval.risk.start", model=safe_line(study.warm_start, LONGEST))
     if study.aggregation.is_optional and not proposal.agreement.sums:
         yield render("approval.risk.no-secure-aggregation", least=proposal.least_of_sums)
-    if proposal.site.policy.shares_in_sums_only(study) and not proposal.agreement.sums:
-        yield render("approval.risk.figures-alone")
     if not study.is_covered:
         yield from _list_exact_outputs(proposal)
 

@@ -22,7 +22,7 @@ from flfed.rows.data.policy import width_in_words
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
-from flfed.updates.masking.rules import least_of_figures, threshold
+from flfed.updates.masking.rules import threshold
 from flfed.updates.parts.part import Foreign, Text
 from flfed.updates.sections import most_bytes
 from flfed.words import counted, render, safe_line
@@ -50,7 +50,7 @@ def describe_details(proposal: Proposal) -> list[str]:
         proposal.guarantee.paragraph(),
         *describe_sums(study, proposal.site.name, proposal.co_sites, proposal.agreement),
         *describe_parties(study, proposal.co_sites, proposal.agreement),
-        _describe_sharing(proposal),
+        render(f"approval.sharing.{proposal.study.compare.share}"),
         *_describe_width(proposal),
         _describe_rounds(proposal),
         *_describe_knowledge(proposal),
@@ -93,15 +93,6 @@ def least_participants(proposal: Proposal) -> int:
     if proposal.pinned:
         least = max(least, threshold(proposal.pinned))
     return least
-
-
-def _describe_sharing(proposal: Proposal) -> str:
-    """Return under which name figures are shown."""
-    policy, study = proposal.site.policy, proposal.study
-    sharing: str = policy.sharing(study)
-    if proposal.agreement.sums and policy.shares_in_sums_only(study):
-        sharing = f"{sharing}-summed"
-    return render(f"approval.sharing.{sharing}", least=least_of_figures(proposal.participants))
 
 
 def _describe_start(study: Study) -> list[str]:

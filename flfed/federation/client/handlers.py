@@ -83,10 +83,9 @@ def enrol(request: EnrolRequest, open_session: Callable[[], SiteSession], own: S
         return _refusal(site, Refusal("other-schema", dataset=request.dataset))
     policy = session.site.policy
     low, high = rows_band(session.study, run_kind(session.study).count_rows(session))
-    share = policy.sharing(session.study)
     sums = own.sums(session.study)
-    keeps_rounds = policy.shares_in_sums_only(session.study) or policy.round_figures(summed=True) == "none"
-    statement = b"" if sums is None else sums.keys.statement(share, keeps_rounds=keeps_rounds)
+    single_cells = policy.allows("single-cells-in-sums")
+    statement = b"" if sums is None else sums.keys.statement(single_cells=single_cells)
     return EnrolReply(
         site=site,
         title=session.site.title or site,
@@ -95,7 +94,6 @@ def enrol(request: EnrolRequest, open_session: Callable[[], SiteSession], own: S
         rows_low=low,
         rows_high=high,
         disclosure=policy.disclosure,
-        share_metrics=share,
         resplit=redraws(session.study, session.site),
         epsilon_budget=budget,
         epsilon_spent=spent,

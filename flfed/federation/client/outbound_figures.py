@@ -11,7 +11,6 @@ import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.rows.comparison.compare import SiteComparison
-from flfed.rows.data.policy import RoundFigures
 from flfed.rows.evaluation.calibration import Calibration
 from flfed.rows.evaluation.intervals import Estimate
 from flfed.rows.evaluation.scoring import three_digits
@@ -26,7 +25,7 @@ from flfed.updates.messages.compare import (
     Figure,
     WithheldColumn,
 )
-from flfed.updates.messages.train import Offset, Scores, TrainReply, small
+from flfed.updates.messages.train import Scores, small
 
 Rounding = Callable[[float], float]
 """Returns the outbound figure."""
@@ -117,38 +116,6 @@ def losses_of(rows: float, loss: float | None, scores: RowScores | None, session
     if not (stays and decides == "training"):
         losses["scores"] = RowLoss(scores.num_examples, three_digits(scores.loss))
     return losses
-
-
-def redact_round(reply: TrainReply, figures: RoundFigures) -> TrainReply:
-    """Return a reply to a round with its outbound figures.
-
-    The figures are exact, of three digits, or absent.
-    """
-    if figures == "exact":
-        return reply
-    if figures == "none":
-        return replace(reply, loss=None, scores=None, offset=None)
-    loss = None if reply.loss is None else three_digits(reply.loss)
-    offset = None
-    if reply.offset is not None:
-        offset = Offset(value=_three_digits(reply.offset.value), error=_three_digits(reply.offset.error))
-    return replace(reply, loss=loss, scores=_rounded(reply.scores), offset=offset)
-
-
-def _rounded(scores: Scores | None) -> Scores | None:
-    if scores is None:
-        return None
-    metrics, variances = (
-        {name: three_digits(value) for name, value in of.items()} for of in (scores.metrics, scores.variances)
-    )
-    counts = None if scores.histogram is None else _three_digits(scores.histogram)
-    return replace(scores, metrics=metrics, variances=variances, histogram=counts)
-
-
-def _three_digits(values: np.ndarray) -> np.ndarray:
-    """Return numbers with three significant digits, in their type and shape."""
-    rounded = np.array([three_digits(float(value)) for value in values.ravel()], values.dtype)
-    return rounded.reshape(values.shape)
 
 
 def arms_of(comparison: SiteComparison, rounding: Rounding) -> tuple[Figure, ...]:

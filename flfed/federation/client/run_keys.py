@@ -23,14 +23,12 @@ from flfed.rows.training.private_noise import NoiseSource, SeededNoise, SystemNo
 from flfed.seeds import generator, noise_key
 from flfed.signatures import canonical
 from flfed.study.study import Study
-from flfed.study.tables import Sharing
 from flfed.updates.arrays import Arrays, byte_array
 from flfed.updates.checkpoints.site_state import OF_RUN, RunState
 from flfed.updates.masking import rules
 from flfed.updates.masking import statement as statements
 from flfed.updates.masking.ckks import SecretContext, open_context, seal_context
-from flfed.updates.masking.keys import BYTES, CHAIN_LINKS, Chain, RunKey, joined, pair_secrets
-from flfed.updates.masking.question import rows_question
+from flfed.updates.masking.keys import CHAIN_LINKS, Chain, RunKey, joined, pair_secrets
 from flfed.updates.masking.rules import Sites
 from flfed.updates.masking.statement import Statement
 from flfed.updates.messages.secure_sum import KeysReply, KeysRequest, SharedKey
@@ -42,8 +40,7 @@ SHARED = f"{OF_RUN}ckks"
 LISTED = f"{OF_RUN}tree-list"
 """Name of the round whose list a site opened last, and of that list."""
 ENDED = f"{OF_RUN}ended"
-OPENED = f"{OF_RUN}opened"
-"""Set where a model was no sum of one part of each site; and the models that were one."""
+"""Set where a model was no sum of one part of each site."""
 REHEARSAL = b"flfed rehearsal"
 """Source of all links in a rehearsal: there is no secret, and on Ray no common process."""
 Place = tuple[str, int, int]
@@ -60,26 +57,20 @@ class QuestionHistory:
         Lists that the site confirmed or opened for it.
     earlier_pins : tuple of frozenset of str
         The pinned sites of the runs in which it answered.
-    beside : tuple of str
-        Other sites of these runs that share figures in sums only.
-    alone : bool
-        Whether the site's sums over rows of the question's dataset left alone before.
     after_loss : bool
         Whether an earlier ledger was lost: then the history is incomplete.
     """
 
     lists: tuple[Sites, ...] = ()
     earlier_pins: tuple[Sites, ...] = ()
-    beside: tuple[str, ...] = ()
-    alone: bool = False
     after_loss: bool = False
 
 
 class ListBook(Protocol):
     """Lists that a site has confirmed or opened, in any run."""
 
-    def get_history(self, question: str, dataset: str) -> QuestionHistory:
-        """Return the history of a question, and of its rows' dataset."""
+    def get_history(self, question: str) -> QuestionHistory:
+        """Return the history of a question."""
         ...
 
     def newest(self, question: str, place: Place) -> bool:
@@ -147,10 +138,8 @@ class Cohort:
         Upper end of the widest band of rows.
     lifted : tuple of str
         Sites by which lists may differ, by all statements.
-    in_sums_only : tuple of str
-        Sites that share figures in sums only, by their statements.
-    keep_rounds : tuple of str
-        Sites whose figures of rounds do not leave, by their statements.
+    single_cells : bool
+        Whether all of them let cells of few rows into sums, by their statements.
     sha256 : str
         Of the whole request with the keys.
     pins : str
@@ -160,8 +149,7 @@ class Cohort:
     sites: tuple[str, ...]
     most_rows: int
     lifted: tuple[str, ...] = ()
-    in_sums_only: tuple[str, ...] = ()
-    keep_rounds: tuple[str, ...] = ()
+    single_cells: bool = False
     sha256: str
     pins: str = ""
 
@@ -199,7 +187,7 @@ class RunKeys:
     state: RunState
     approval: SumApproval | None
 
-    def statement(self, share_metrics: Sharing, *, keeps_rounds: bool) -> bytes:
+    def statement(self, *, single_cells: bool = False) -> bytes:
         """Return the signed statement of the site's key of this run.
 
         It is the same each time, and b"" in a rehearsal.
@@ -218,8 +206,7 @@ class RunKeys:
             public_key=key.public.hex(),
             signing_key=self.approval.signing_key,
             pins=statements.pins_hash(self.approval.pinned),
-            share_metrics=share_metrics,
-            keeps_rounds=keeps_rounds,
+            single_cells=single_cells,
             lifted=self.approval.lifted,
             flfed=flfed.__version__,
         )
@@ -261,8 +248,6 @@ class RunKeys:
         """
         if not self.study.aggregation.is_encrypted:
             return None
-        if self.cohort().in_sums_only:
-            decline("ckks-sums-only", site=self.cohort().in_sums_only[0])
         arrays = self._shared()
         first = sites[0]
         rehearsed = dict.fromkeys(sites, hashlib.sha256(REHEARSAL + binding).digest())
@@ -318,18 +303,6 @@ class RunKeys:
             self.state.remove(SHARED)
         self.state.write(ENDED, {"ended": np.ones(1, np.uint8)})
 
-    def opened_models(self) -> dict[str, bytes]:
-        """Return the binding of each opened model's round, by the model's hash."""
-        arrays = self.state.read(OPENED)
-        rows = () if arrays is None else arrays["models"]
-        return {row[:BYTES].tobytes().hex(): row[BYTES:].tobytes() for row in rows}
-
-    def keep_opened(self, sha256: str, binding: bytes) -> None:
-        """Record that a model was opened; raises StorageError."""
-        models = self.opened_models() | {sha256: binding}
-        rows = b"".join(bytes.fromhex(one) + bound for one, bound in models.items())
-        self.state.write(OPENED, {"models": byte_array(rows).reshape(-1, 2 * BYTES)})
-
     def _begin(self, request: KeysRequest, sites: tuple[str, ...], sha256: str, approval: SumApproval) -> None:
         # After the comparison, or where its state is lost, the site has no second key in a run.
         if approval.book.has_keys(self.run):
@@ -344,8 +317,7 @@ class RunKeys:
             sites=sites,
             most_rows=request.most_rows,
             lifted=tuple(sorted(rules.lifted_sites({site: one.lifted for site, one in statement_by_site.items()}))),
-            in_sums_only=tuple(site for site, one in statement_by_site.items() if one.is_in_sums_only),
-            keep_rounds=tuple(site for site, one in statement_by_site.items() if one.keeps_rounds),
+            single_cells=all(one.single_cells for one in statement_by_site.values()),
             sha256=sha256,
             pins=statements.pins_hash(approval.pinned),
         )
@@ -366,26 +338,6 @@ class RunKeys:
         if self.approval is not None and cohort.pins != statements.pins_hash(self.approval.pinned):
             decline("cohort-other")
         return cohort
-
-    def rows_leave_masked(self) -> bool:
-        """Return whether sums over training rows leave under masks.
-
-        Raises NotTakingPart where that is unknown. Without the keys it is unknown who shares figures in sums only. Sums
-        that left together with such a site do not leave alone in a run without it. The difference would be that site's
-        own.
-        """
-        if self.approval is None:
-            cohort = self.read_cohort()
-            return cohort is not None and bool(cohort.in_sums_only)
-        if self.cohort().in_sums_only:
-            return True
-        dataset = self.study.dataset.name
-        before = self.approval.book.get_history(rows_question(dataset), dataset)
-        if before.beside:
-            decline("rows-in-sum", sites=", ".join(before.beside[:3]))
-        if before.after_loss and not self.has_all_pinned():
-            decline("list-after-loss")
-        return False
 
     def has_all_pinned(self) -> bool:
         """Return whether each site that the approval pins is in the run."""

@@ -16,7 +16,6 @@ import numpy as np
 from flfed.federation.client.run_keys import LISTED, Cohort, RunKeys
 from flfed.refusals import NotTakingPart, Refusal, decline, or_refuse, refuse
 from flfed.rows.training.requests import PackRequest
-from flfed.summaries.summary import arrays_sha256
 from flfed.updates.aggregation.losses import Losses, encode_losses
 from flfed.updates.arrays import CIPHERTEXT, Arrays, Shapes, byte_array, flattened, is_encrypted
 from flfed.updates.masking import protocol, rules
@@ -30,7 +29,6 @@ from flfed.updates.masking.question import (
     order_of,
     question_sha256,
     rounding_sha256,
-    rows_question,
     sum_name,
 )
 from flfed.updates.masking.rules import Sites
@@ -62,7 +60,7 @@ class SiteSums:
     """
 
     keys: RunKeys
-    kinds: ClassVar[tuple[str, ...]] = (TRAIN, EVALUATE, SUMMARISE, STATISTIC)
+    kinds: ClassVar[tuple[str, ...]] = (TRAIN, EVALUATE, SUMMARISE, STATISTIC, COMPARE)
     """Kinds of the questions whose answers are masked."""
 
     def cohort(self) -> Cohort:
@@ -91,12 +89,6 @@ class SiteSums:
             most_rows=cohort.most_rows,
             largest_entry=largest_entry(keys.study, self.least()),
         )
-
-    @property
-    def in_sums_only(self) -> tuple[str, ...]:
-        """The sites of the run that share figures in sums only."""
-        cohort = self.keys.read_cohort()
-        return () if cohort is None else cohort.in_sums_only
 
     def masked(
         self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
@@ -209,13 +201,7 @@ class SiteSums:
         cohort = self.cohort()
         if approval is None:
             return ()
-        dataset = self.keys.study.dataset.name
-        history = approval.book.get_history(exchange.question, dataset)
-        # A sum minus the sums that sites gave alone before is that of the sites that share figures in sums only.
-        had = len(cohort.in_sums_only)
-        least = rules.least_of_figures(len(approval.pinned))
-        if history.alone and exchange.question == rows_question(dataset) and 0 < had < least:
-            decline("rows-given-alone", had=had, least=least)
+        history = approval.book.get_history(exchange.question)
         refuse(
             rules.answer_refusal(
                 cohort=cohort.sites, pinned=approval.pinned, earlier_lists=history.earlier_pins, opened=history.lists
@@ -306,7 +292,7 @@ class SiteSums:
         cohort = self.cohort()
         book = keys.approval.book
         question = self.question(kind, number)
-        history = book.get_history(question, keys.study.dataset.name)
+        history = book.get_history(question)
         pinned = keys.approval.pinned
         # Lists may differ by a consenting site only where an honest site sees both: else others could be removed with
         # it.
@@ -347,40 +333,6 @@ class SiteSums:
 
 
 @dataclass(frozen=True, eq=False)
-class SiteFigures(SiteSums):
-    """A site's half of the sum of figures.
-
-    The sum is among the sites of a run that share figures in sums only. Their list is all of them, each of them must
-    open it, and no consent makes it another one.
-    """
-
-    kinds: ClassVar[tuple[str, ...]] = (COMPARE,)
-
-    def cohort(self) -> Cohort:
-        """Return the cohort of this sum.
-
-        It is the sites that share figures in sums only.
-        """
-        cohort = self.keys.cohort()
-        return replace(cohort, sites=cohort.in_sums_only, lifted=())
-
-    def least(self) -> int:
-        """Return the number of all these sites."""
-        return len(self.cohort().sites)
-
-    def are_summed(self) -> bool:
-        """Return whether the site's figures leave in a sum.
-
-        They do where it is one of these sites, and these are enough.
-        """
-        approval = self.keys.approval
-        cohort = self.keys.read_cohort()
-        if approval is None or cohort is None or self.keys.site not in cohort.in_sums_only:
-            return False
-        return self.least() >= rules.least_of_figures(len(approval.pinned))
-
-
-@dataclass(frozen=True, eq=False)
 class SiteCiphers(SiteSums):
     """A site's half of the sums of one run under homomorphic encryption.
 
@@ -410,9 +362,6 @@ class SiteCiphers(SiteSums):
         if isinstance(arrays, Refusal):
             self.keys.destroy_shared()
             raise NotTakingPart(arrays)
-        # The best model may be compared at the end even if it is not the last one.
-        if self.keys.study.strategy.settings.get("select") == "best":
-            self.keys.keep_opened(arrays_sha256(request.arrays), binding)
         return arrays
 
     def masked(
@@ -460,10 +409,6 @@ class SiteCiphers(SiteSums):
             number = request.round - 1
             if number == 0 and not is_encrypted(request.arrays):
                 return _FIRST
-        if isinstance(request, CompareRequest):
-            models = self.keys.opened_models()
-            if models and (binding := models.get(arrays_sha256(request.arrays))):
-                return binding
         facts = self.keys.state.read(sum_name(TRAIN, number))
         return b"" if facts is None else facts["binding"].tobytes()
 
@@ -485,7 +430,7 @@ class SiteTreeSums(SiteSums):
     other child's. Of two lists they would also be those of a site that is in one of them only.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = (TRAIN, EVALUATE, BINS, SUMMARISE)
+    kinds: ClassVar[tuple[str, ...]] = (TRAIN, EVALUATE, BINS, SUMMARISE, COMPARE)
 
     def place_of(self, number: int) -> dict[str, int]:
         """Return round and level of an exchange, as a ledger's facts."""
@@ -567,8 +512,8 @@ def sums_of(keys: RunKeys) -> SiteSums:
 def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses) -> Masked | None:
     """Return the masked losses of a model that is only scored.
 
-    They are the same for each request. They are None in a rehearsal, whose server has the sites' own, and where the run
-    is over at the site. Under homomorphic encryption they are None too, since only the sites open a sum.
+    They are the same for each request. They are None where the run is over at the site, and under homomorphic
+    encryption, since only the sites open a sum.
 
     Raises
     ------
@@ -576,24 +521,15 @@ def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses) -> Mask
         If the rows, the policy or the request changed since.
     """
     keys = sums.keys
-    if isinstance(sums, SiteCiphers) or keys.approval is None or keys.read_cohort() is None:
+    if isinstance(sums, SiteCiphers) or keys.read_cohort() is None:
         return None
     exchange = sums.identify_exchange(request)
     return sums.once(exchange, "masked-losses", lambda: losses_in_sum(keys, losses, sums.rng(exchange)))
 
 
 def losses_in_sum(keys: RunKeys, losses: Losses, rng: np.random.Generator) -> np.ndarray:
-    """Return losses as numbers of 64 bits.
-
-    There are none in a rehearsal, whose server has the sites' own. They weigh nothing where too many sites of the run
-    send their own: the rest of the sum would be one site's.
-    """
-    approval = keys.approval
+    """Return losses as numbers of 64 bits."""
     cohort = keys.cohort()
-    if approval is None:
-        return np.empty(0, np.uint64)
-    if len(cohort.keep_rounds) < rules.least_of_losses(len(cohort.sites), len(approval.pinned)):
-        losses = {}
     numbers: np.ndarray = or_refuse(encode_losses(losses, sites=len(cohort.sites), most_rows=cohort.most_rows, rng=rng))
     return numbers
 

@@ -12,7 +12,7 @@ from flwr.app import Context
 
 from flfed import registry
 from flfed.federation.client.run_keys import Approving, RunKeys
-from flfed.federation.client.secure_sums import ModelRequest, SiteFigures, SiteSums, sums_of
+from flfed.federation.client.secure_sums import ModelRequest, SiteSums, sums_of
 from flfed.rows.data import datasets
 from flfed.rows.own_parts import OwnArrays
 from flfed.rows.session import SiteSession
@@ -128,17 +128,6 @@ class SiteRun:
         if source is None:
             return None
         return rewritten(source, drawn_model(session), session.layout, encoder)
-
-    def figures(self, study: Study) -> SiteFigures | None:
-        """Return the site's half of the sum of figures, or None.
-
-        It is None where its figures leave in none.
-        """
-        sums = self.sums(study)
-        if sums is None or study.aggregation.is_encrypted:
-            return None
-        figures = SiteFigures(sums.keys)
-        return figures if figures.are_summed() else None
 
     def sums(self, study: Study) -> SiteSums | None:
         """Return the site's half of a study's secure sums, or None.

@@ -83,7 +83,7 @@ class ExactSums:
     def own_fit(self, session: SiteSession) -> Arrays:
         """Return a fit to the site's rows alone, where its policy lets one leave; else nothing."""
         statistic = self.statistic
-        if has_own_fits(statistic) and session.site.policy.shares_own_fit(session.study):
+        if has_own_fits(statistic) and session.site.policy.is_open:
             return own_fit(statistic, all_rows(session), session.schema)
         return {}
 
@@ -116,8 +116,8 @@ class NoisedSums(ExactSums):
         return NoisedAnalysis.of_study(self.study, noise)
 
     def refusal(self, session: SiteSession) -> Refusal | None:
-        """Return why a site's policy requires its noise in a secure sum."""
-        return session.site.policy.analysis_refusal(summed=False)
+        """Return None: the answer has noise."""
+        return None
 
     def sums(self, session: SiteSession, secure: SiteSums | None) -> Arrays:
         """Return the site's one answer."""

@@ -1,27 +1,25 @@
 """A site's replies about its run's secure sums.
 
-They are on keys and lists, and figures beside a sum.
+They are on keys and lists.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import Message
 
-from flfed.federation.client.outbound_figures import redact_round
 from flfed.federation.client.run_keys import QuestionHistory
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import decline
-from flfed.rows.data.policy import Policy, RoundFigures
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import StateFiles, open_reply_cache
-from flfed.updates.masking.question import question_sha256, rows_question, sum_name
+from flfed.updates.masking.question import question_sha256, sum_name
 from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.secure_sum import (
     KEYS,
@@ -38,7 +36,7 @@ from flfed.updates.messages.secure_sum import (
 )
 from flfed.updates.messages.secure_sum import SECTION as MASKED
 from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
-from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
 
 SumReply = KeysReply | ListReply | UnmaskReply
 SumRequest = KeysRequest | ListRequest | UnmaskRequest
@@ -48,20 +46,19 @@ SUM_REQUESTS: dict[str, type[SumRequest]] = {KEYS: KeysRequest, **LIST_REQUESTS}
 
 def answer_sums(request: SumRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, SumReply]:
     """Answer a request of the secure sums of a run."""
-    sums = _half(own, session.study, request)
+    sums = _half(own, session.study)
     if isinstance(request, KeysRequest):
         return sums.keys.take(request)
     return sums.confirm(request) if isinstance(request, ListRequest) else sums.open(request)
     yield  # a handler is a generator, also one without requests
 
 
-def _half(own: SiteRun, study: Study, request: SumRequest) -> SiteSums:
-    """Return the site's half of a request's sums.
+def _half(own: SiteRun, study: Study) -> SiteSums:
+    """Return the site's half of a study's sums.
 
     Raises NotTakingPart where there is none.
     """
-    of_figures = not isinstance(request, KeysRequest) and request.kind == COMPARE
-    half = own.figures(study) if of_figures else own.sums(study)
+    half = own.sums(study)
     if half is None:
         decline("sums-unknown")
     return half
@@ -83,8 +80,6 @@ class InSum:
 
     Attributes
     ----------
-    reserved : tuple of str
-        Sites of the run that share figures in sums only.
     facts : mapping
         For the ledger's line of the reply: question, pinned sites, and the list that it is for.
     question : str
@@ -93,7 +88,6 @@ class InSum:
         The ledger's history of the question when the message came.
     """
 
-    reserved: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     question: str = ""
     history: QuestionHistory = field(default_factory=QuestionHistory)
@@ -115,61 +109,33 @@ class InSum:
         before = self.history
         own_list = {parted(facts["listed"])} if "listed" in facts else set()
         own_pins = {parted(facts["pinned"])} if "pinned" in facts else set()
-        own_beside = parted(facts["sums_only"]) if "sums_only" in facts else frozenset()
         new_lists = set(now.lists) ^ set(before.lists)
         new_pins = set(now.earlier_pins) ^ set(before.earlier_pins)
-        new_beside = set(now.beside) ^ set(before.beside)
-        if not (new_lists <= own_list and new_pins <= own_pins and new_beside <= own_beside):
-            return False
-        # Sums that leave alone were recorded by no line before: that is this answer, too.
-        alone = now.alone == before.alone or not facts
-        return alone and now.after_loss == before.after_loss
+        return new_lists <= own_list and new_pins <= own_pins and now.after_loss == before.after_loss
 
 
 NO_SUM = InSum()
 """Of a study whose updates cross in the clear."""
 
 
-def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> InSum:
+def in_sum_of(message: Message, own: SiteRun, study: Study) -> InSum:
     """Return a message's part in its run's secure sums.
 
     Raises NotTakingPart for a sum that is unknown here.
-
-    Parameters
-    ----------
-    message : Message
-    own : SiteRun
-    study : Study
-    policy : Policy
-        Of the site. Before the keys are exchanged and after the comparison no cohort is known here. A site that shares
-        figures in sums only shares none even then.
     """
     kind = message.metadata.message_type
     sums = own.sums(study)
-    if sums is None or sums.keys.approval is None:
+    if sums is None or sums.keys.approval is None or study.aggregation.is_encrypted:
         return NO_SUM
-    reserved = sums.in_sums_only
-    if policy.shares_in_sums_only(study):
-        reserved = tuple(sorted({*reserved, own.site}))
-    if study.aggregation.is_encrypted:
-        return InSum(reserved=reserved) if own.site in reserved else NO_SUM
     facts: dict[str, Any] = {}
     if kind in LIST_REQUESTS:
         facts = _facts_of_list(message, own, study)
-    elif (
-        kind in (TRAIN, EVALUATE, BINS, STATISTIC)
-        or (kind == SUMMARISE and reserved)
-        or (kind == COMPARE and own.figures(study) is not None)
-    ):
+    elif kind in (TRAIN, EVALUATE, BINS, STATISTIC, SUMMARISE) or (kind == COMPARE and study.compare.is_summed):
         request = TrainRequest.from_record(message.content) if kind in (TRAIN, EVALUATE) else None
         pinned = joined(frozenset(sums.keys.approval.pinned))
         facts = {"question_sha256": question_sha256(study, kind, request), "pinned": pinned}
-        if reserved:
-            facts["sums_only"] = joined(frozenset(reserved))
-    # Whether sums of Table 1 may leave alone depends on the earlier sums with them.
-    question = rows_question(study.dataset.name) if kind == SUMMARISE else facts.get("question_sha256", "")
-    history = sums.keys.approval.book.get_history(question, study.dataset.name)
-    return InSum(reserved=reserved, facts=facts, question=question, history=history)
+    question = facts.get("question_sha256", "")
+    return InSum(facts=facts, question=question, history=sums.keys.approval.book.get_history(question))
 
 
 def _facts_of_list(message: Message, own: SiteRun, study: Study) -> dict[str, Any]:
@@ -178,7 +144,7 @@ def _facts_of_list(message: Message, own: SiteRun, study: Study) -> dict[str, An
     The list is confirmed or opened. Raises NotTakingPart.
     """
     of = LIST_REQUESTS[message.metadata.message_type].from_record(message.content)
-    half = _half(own, study, of)
+    half = _half(own, study)
     facts = {"question_sha256": half.question(of.kind, of.round), "listed": of.listed}
     return facts | half.place_of(of.round) if of.kind == TRAIN else facts
 
@@ -191,30 +157,8 @@ def update_section(reply: Message, plain: str) -> str:
     return MASKED if MASKED in reply.content else plain
 
 
-def without_figures(message: Message, reply: Message, *, reserved: bool, own: bool, rounds: RoundFigures) -> Message:
-    """Return a reply without figures that may not leave under secure sums.
-
-    Parameters
-    ----------
-    message, reply : Message
-        The request, and the site's reply.
-    reserved : bool
-        Whether a site of the run shares figures in sums only.
-    own : bool
-        Whether this site is one of them, so that its figures leave under masks only. The others' sums over holdout
-        rows stay, since its own would follow by subtraction.
-    rounds : {"exact", "rounded", "none"}
-        How figures of rounds leave.
-    """
-    kind = message.metadata.message_type
-    record = reply.content
-    rounds = "none" if own else rounds
-    if kind in (TRAIN, EVALUATE) and rounds != "exact":
-        record = redact_round(TrainReply.from_record(record), rounds).to_record()
-    elif kind == COMPARE and reserved:
-        compared = CompareReply.from_record(record)
-        left = compared.in_sums_only() if own else replace(compared, summary=None)
-        record = left.to_record()
-    else:
-        return reply
-    return Message(record, reply_to=message)
+def without_figures(message: Message, reply: Message) -> Message:
+    """Return a comparison as it leaves a study that records one sum of figures: masked numbers alone."""
+    masked = CompareReply.from_record(reply.content).masked
+    left = CompareReply(num_examples=0, holdout_rows=0, arms=(), differences=(), masked=masked)
+    return Message(left.to_record(), reply_to=message)

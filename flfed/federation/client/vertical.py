@@ -169,7 +169,7 @@ class PartyRun(ABC):
 
     def key(self) -> bytes:
         """Return the public key as other parties take it: signed at an institution, bare where one process has all."""
-        statement = self.run_keys.statement(self.session.policy.sharing(self.session.study), keeps_rounds=False)
+        statement = self.run_keys.statement()
         if statement:
             return statement
         stored = self.own.state.read(KEY)

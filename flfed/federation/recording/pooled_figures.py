@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from flfed.federation.recording.sharing import SharedAs
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.store.entries import MetricRow
 from flfed.records.store.tables import finite
@@ -51,7 +50,7 @@ CENTRE_STEPS = 4
 """Parts of the spread to which the centre is rounded."""
 
 
-def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
+def score_bins(scores: Mapping[str, Scores]) -> ScoreBins:
     """Return the bins for counting holdout rows, from the counts that sites sent with the last round.
 
     Their centre is the mean of both classes, weighted equally, where bins about even odds would leave the AUC open by
@@ -61,11 +60,9 @@ def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
     ----------
     scores : dict of site to Scores
         Of one kind of rows or several.
-    shared_as : SharedAs
     """
     histograms = {site: own.histogram for site, own in scores.items() if own.histogram is not None}
-    # The bins reveal the counts, so only counts that may be summed are used.
-    summed = [histograms[site] for site in shared_as.summable(histograms)]
+    summed = [*histograms.values()]
     if len(summed) < LEAST_SITES:
         return EVEN_ODDS
     counts = _summed(summed)
@@ -83,14 +80,12 @@ def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
     return bins if pairs @ (bins.widths(odds) / EVEN_ODDS.widths(odds)) < pairs.sum() else EVEN_ODDS
 
 
-def score_histograms(replies: CompareReplies, shared_as: SharedAs, bins: ScoreBins = EVEN_ODDS) -> Payload | None:
+def score_histograms(replies: CompareReplies, bins: ScoreBins = EVEN_ODDS) -> Payload | None:
     """Return the shared model's score histograms on holdout rows, by site and summed; None where no site sent one.
 
     Parameters
     ----------
     replies : dict of site to CompareReply
-    shared_as : SharedAs
-        A site that shares no figures of its own is only in the sum, and only together with another such site.
     bins : ScoreBins
 
     Returns
@@ -104,7 +99,7 @@ def score_histograms(replies: CompareReplies, shared_as: SharedAs, bins: ScoreBi
     histograms = {site: reply.histogram for site, reply in replies.items() if reply.histogram is not None}
     if not histograms:
         return None
-    summed = [histograms[site] for site in shared_as.summable(histograms)]
+    summed = [*histograms.values()]
     axis: Payload = {"scale": "asinh of log-odds"}
     if bins.centre is not None:
         axis = {"scale": "Student's t (2) of log-odds", "centre": bins.centre, "spread": bins.spread}
@@ -113,14 +108,14 @@ def score_histograms(replies: CompareReplies, shared_as: SharedAs, bins: ScoreBi
         "limit": bins.limit,
         **axis,
         "rows": "holdout",
-        "sites": {site: _sparse(counts) for site, counts in shared_as.own(histograms).items()},
+        "sites": {site: _sparse(counts) for site, counts in histograms.items()},
         "all": _sparse(reduce(np.add, summed)) if summed else None,
         "combined-sites": len(summed),
         "requested-sites": len(replies),
     }
 
 
-def flagged_at_rates(replies: CompareReplies, shared_as: SharedAs) -> Payload | None:
+def flagged_at_rates(replies: CompareReplies) -> Payload | None:
     """Return the shared model's counts at false positive rates, by site and summed; None where none were requested.
 
     Returns
@@ -131,37 +126,23 @@ def flagged_at_rates(replies: CompareReplies, shared_as: SharedAs) -> Payload | 
         in `why`, a point of `all` the number of summed sites in `sites`. Each site has a threshold of its own.
     """
     counts_by_site: dict[str, dict[float, PointCounts]] = {}
-    released_by_site: dict[str, set[float]] = {}
     for site, reply in replies.items():
         if reply.points:
             counts_by_site[site] = {of.rate: of for of in reply.points}
-            released_by_site[site] = {rate for rate, of in counts_by_site[site].items() if min(of.counts) >= 0}
     if not counts_by_site:
         return None
     rates = list(dict.fromkeys(chain.from_iterable(counts_by_site.values())))
     summed = []
     for rate in rates:
-        counts = [
-            counts_by_site[site][rate].counts for site in _summable(rate, released_by_site, shared_as, len(rates))
-        ]
+        counts = [of[rate].counts for of in counts_by_site.values() if rate in of and min(of[rate].counts) >= 0]
         total = np.sum(counts, axis=0).tolist() if counts else [None] * 4
         summed.append({"rate": rate, **dict(zip(CELLS, total, strict=True)), "sites": len(counts)})
-    own = {site: [*map(_point, points_of.values())] for site, points_of in shared_as.own(counts_by_site).items()}
+    own = {site: [*map(_point, points_of.values())] for site, points_of in counts_by_site.items()}
     return {"rows": "holdout", "requested-sites": len(replies), "sites": own, "all": summed}
 
 
-def _summable(name: object, names_by_site: Mapping[str, Collection[Any]], shared_as: SharedAs, most: int) -> list[str]:
-    """Return the sites whose figures of a name may be summed, given the names of each site's figures.
-
-    From sums over different sites at each of `most` names, figures of an aggregate-only site would follow: it is in all
-    of them, or in none.
-    """
-    in_part = {site for site in shared_as.in_sums_only if len(names_by_site.get(site, ())) != most}
-    return shared_as.summable([site for site, names in names_by_site.items() if name in names and site not in in_part])
-
-
-def subgroups(replies: CompareReplies, shared_as: SharedAs) -> Payload | None:
-    """Return the shared model's figures within groups of holdout rows, at each site that shares its own.
+def subgroups(replies: CompareReplies) -> Payload | None:
+    """Return the shared model's figures within groups of holdout rows, at each site.
 
     The result is None where none were requested.
 
@@ -175,7 +156,7 @@ def subgroups(replies: CompareReplies, shared_as: SharedAs) -> Payload | None:
     groups_by_site = {site: reply.groups for site, reply in replies.items() if reply.groups}
     if not groups_by_site:
         return None
-    sites = {site: [*map(_group, groups)] for site, groups in shared_as.own(groups_by_site).items()}
+    sites = {site: [*map(_group, groups)] for site, groups in groups_by_site.items()}
     return {"metric": "roc_auc_score", "rows": "holdout", "requested-sites": len(replies), "sites": sites}
 
 
@@ -183,8 +164,8 @@ def _group(of: GroupFigure) -> Payload:
     return {**vars(of), **{name: finite(getattr(of, name)) for name in ("value", "low", "high")}}
 
 
-def calibrations(replies: CompareReplies, shared_as: SharedAs) -> Payload | None:
-    """Return slope and intercept of the shared model's calibration, at each site that shares its own figures.
+def calibrations(replies: CompareReplies) -> Payload | None:
+    """Return slope and intercept of the shared model's calibration, at each site.
 
     The result is None where none were requested.
 
@@ -199,7 +180,7 @@ def calibrations(replies: CompareReplies, shared_as: SharedAs) -> Payload | None
     if not figures_by_site:
         return None
     sites = {}
-    for site, figures in shared_as.own(figures_by_site).items():
+    for site, figures in figures_by_site.items():
         sites[site] = {of.name: _calibration_figure(of) for of in figures}
     return {"rows": "holdout", "requested-sites": len(replies), "sites": sites}
 
@@ -210,7 +191,7 @@ def _calibration_figure(of: CalibrationFigure) -> Payload:
     return {**numbers, "few-events": of.method in few, "method": of.method}
 
 
-def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[str]) -> Payload | None:
+def importances(replies: CompareReplies, columns: Sequence[str]) -> Payload | None:
     """Return the shared model's permutation importances on holdout rows, by site and over sites.
 
     The result is None where none were requested.
@@ -218,7 +199,6 @@ def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[
     Parameters
     ----------
     replies : dict of site to CompareReply
-    shared_as : SharedAs
     columns : sequence of str
         In the study's order.
 
@@ -237,11 +217,10 @@ def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[
         return None
     merged: list[Payload] = []
     for name in columns:
-        inside = _summable(name, increases_by_site, shared_as, len(columns))
-        mean = weighted_mean([(replies[site].holdout_rows, increases_by_site[site][name]) for site in inside])
+        inside = [(replies[site].holdout_rows, of[name]) for site, of in increases_by_site.items() if name in of]
+        mean = weighted_mean(inside)
         merged.append({"column": name, "increase": mean, "sites": len(inside)})
-    shared_replies = shared_as.own({site: replies[site] for site in increases_by_site})
-    own = {site: _increases(reply, columns) for site, reply in shared_replies.items()}
+    own = {site: _increases(replies[site], columns) for site in increases_by_site}
     return {"rows": "holdout", "requested-sites": len(replies), "columns": merged, "sites": own}
 
 
@@ -275,7 +254,7 @@ def _point(of: PointCounts) -> Payload:
     return {"rate": of.rate, **dict(zip(CELLS, counts, strict=True)), "why": of.method}
 
 
-def round_figures(scores: Mapping[str, Scores], shared_as: SharedAs) -> list[MetricRow]:
+def round_figures(scores: Mapping[str, Scores]) -> list[MetricRow]:
     """Return a round's figures over all sites, without their rows.
 
     A site too small for validation rows scores training rows: the two are never mixed.
@@ -283,34 +262,29 @@ def round_figures(scores: Mapping[str, Scores], shared_as: SharedAs) -> list[Met
     figures = []
     for kind in dict.fromkeys(s.rows for s in scores.values()):
         alike = {site: s for site, s in scores.items() if s.rows == kind and s.num_examples > 0}
-        figures += _means(kind, alike, shared_as)
-        counted = [alike[site] for site in shared_as.summable(alike)]
-        counts = [s.histogram for s in counted if s.histogram is not None]
+        figures += _means(kind, alike)
+        counts = [s.histogram for s in alike.values() if s.histogram is not None]
         # The AUC over these sites needs the counts of each.
-        if counts and len(counts) == len(counted):
-            rows = sum(s.num_examples for s in counted)
+        if counts and len(counts) == len(alike):
+            rows = sum(s.num_examples for s in alike.values())
             figures.append(MetricRow(None, kind, "roc_auc_score", *auc_between(_summed(counts)), n=rows))
     return figures
 
 
-def _means(kind: str, alike: Mapping[str, Scores], shared_as: SharedAs) -> list[MetricRow]:
+def _means(kind: str, alike: Mapping[str, Scores]) -> list[MetricRow]:
     """Return the means over sites of metrics that are means over rows, all of one kind."""
     means = []
     for name in dict.fromkeys(chain.from_iterable(s.metrics for s in alike.values())):
-        # A sum with a single aggregate-only site would reveal that site's figure.
-        with_it = shared_as.summable([site for site, s in alike.items() if name in s.metrics])
-        if name in MEANS and with_it:
-            parts = [(alike[site].num_examples, alike[site].metrics[name]) for site in with_it]
+        if name in MEANS:
+            parts = [(s.num_examples, s.metrics[name]) for s in alike.values() if name in s.metrics]
             means.append(MetricRow(None, kind, name, weighted_mean(parts), n=sum(n for n, _ in parts)))
     return means
 
 
-def overall_figures(record: RoundRecord, shared_as: SharedAs) -> list[MetricRow]:
+def overall_figures(record: RoundRecord) -> list[MetricRow]:
     """Return a round's figures over all sites: from the sites' own, and the mean losses of a secure sum."""
-    figures = round_figures(record.scores, shared_as)
-    # Beside the secure sum, a mean over the sites that sent their own would be another figure.
-    own = [row for row in figures if row.metric != "loss" or row.arm not in record.mean_losses]
-    return own + [MetricRow(None, arm, "loss", value) for arm, value in record.mean_losses.items() if arm != "fit"]
+    figures = round_figures(record.scores)
+    return figures + [MetricRow(None, arm, "loss", value) for arm, value in record.mean_losses.items() if arm != "fit"]
 
 
 def _summed(counts: Sequence[np.ndarray]) -> np.ndarray:
@@ -319,36 +293,23 @@ def _summed(counts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def tables_of(
-    layout: Layout, training: Mapping[str, Summary], holdouts: Mapping[str, Summary | None], shared_as: SharedAs
+    layout: Layout, training: Mapping[str, Summary], holdouts: Mapping[str, Summary | None]
 ) -> dict[str, Payload]:
-    """Return Table 1 and the columns' figures over training and holdout rows, by the summary's name.
-
-    An aggregate-only site has no column.
-    """
-    training = {site: training[site] for site in shared_as.summable(training)}
+    """Return Table 1 and the columns' figures over training and holdout rows, by the summary's name."""
     of_sites: dict[str, list[Summary]] = {}
     for site, summary in training.items():
         holdout = holdouts.get(site)
         of_sites[site] = [summary] if holdout is None else [summary, holdout]
-    hidden = shared_as.in_sums_only
-    alone = [site for site, summaries in of_sites.items() if site not in hidden and len(summaries) == 1]
-    notes = []
+    alone = [site for site, summaries in of_sites.items() if len(summaries) == 1]
+    note = ""
     if alone:
-        notes.append(f"Training rows only, for want of holdout rows that may be counted: {', '.join(alone)}.")
-    if hidden:
-        notes.append(f"{shared_as.reserve()}.")
-    rows = [_without(row, hidden) for row in table_one(layout, of_sites)]
-    note = " ".join(notes)
-    merged_by_site = {site: merge(summaries) for site, summaries in of_sites.items() if site not in hidden}
+        note = f"Training rows only, for want of holdout rows that may be counted: {', '.join(alone)}."
+    rows = table_one(layout, of_sites)
+    merged_by_site = {site: merge(summaries) for site, summaries in of_sites.items()}
     return {
         "table-1": {"rows": rows, "note": note},
         "columns": {"columns": columns_of(layout, merged_by_site), "note": note},
     }
-
-
-def _without(row: Mapping[str, str], hidden: Collection[str]) -> dict[str, str]:
-    """Return a row of a table without some columns."""
-    return {name: cell for name, cell in row.items() if name not in hidden}
 
 
 def auc_interval(counts: np.ndarray) -> tuple[float | None, float | None]:

@@ -410,7 +410,7 @@ class PrivacyRecord:
     def write(self, *, final: bool = False) -> None:
         """Write the summary, `final` where the run ends."""
         lines, more = self._charges.spent(final=final)
-        sites = dict(self._recorder.shared_as.own(lines))
+        sites = dict(lines)
         warnings = list(self._facts["warnings"])
         promise = self._charges.promise
         if self._close and promise is not None:

@@ -23,13 +23,11 @@ from flfed.federation.recording.pooled_figures import (
     tables_of,
     weighted_mean,
 )
-from flfed.federation.recording.sharing import WITHHELD, SharedAs
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SentRow, SiteRow
 from flfed.records.store.tables import finite
 from flfed.records.store.writer import RunWriter
 from flfed.refusals import Refusal, path_of
 from flfed.rows.comparison.pooled import Reference
-from flfed.study.tables import Sharing
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins, auc_of_histogram
 from flfed.summaries.summary import Layout, LeakWarning, Summary
 from flfed.updates.aggregation.rounds import RoundRecord
@@ -58,8 +56,6 @@ class Recorder:
     progress : callable
     series : str
         The run's, whose repeats begin from one model.
-    shared_as : SharedAs
-        Rules for recording the sites, which `share` extends.
     taking_part : set of str
         The sites that enrolled last.
     """
@@ -69,14 +65,9 @@ class Recorder:
     rounds: int
     progress: Progress = no_progress
     series: str = ""
-    shared_as: SharedAs = field(default_factory=SharedAs, init=False)
     taking_part: set[str] = field(default_factory=set, init=False)
     _latest: int = field(default=0, init=False)
     _resumed: bool = field(default=False, init=False)
-
-    def share(self, sharing: Mapping[str, Sharing]) -> None:
-        """Add the sites' sharing policies, before any record of them."""
-        self.shared_as = self.shared_as.and_with(sharing)
 
     def resumed(self, round: int, reason: str) -> None:
         """Record that the run is resumed after `round`, and the reason for its earlier end."""
@@ -96,11 +87,8 @@ class Recorder:
         # A resumed run has these entries from before.
         if not self._resumed:
             self.events("refused", {s: r.reason for s, r in replies.items() if not r.accepted})
-            if self.shared_as.in_sums_only:
-                self.note(self.shared_as.reserve())
 
     def _site_row(self, reply: EnrolReply) -> SiteRow:
-        shared_as = self.shared_as.sharing.get(reply.site, "named")
         status = "accepted" if reply.accepted else "refused"
         disclosure = reply.disclosure if reply.accepted else ""
         return SiteRow(
@@ -109,7 +97,6 @@ class Recorder:
             status=status,
             reason=reply.reason,
             disclosure=disclosure,
-            shared_as=shared_as,
             resplit=reply.resplit,
         )
 
@@ -166,11 +153,11 @@ class Recorder:
         """
         self._latest = record.round
         scored = []
-        for site, scores in self.shared_as.own(record.scores).items():
+        for site, scores in record.scores.items():
             for name, value in scores.metrics.items():
                 variance = scores.variances.get(name)
                 scored.append(MetricRow(site, scores.rows, name, value, None, None, variance, scores.num_examples))
-        overall = overall_figures(record, self.shared_as)
+        overall = overall_figures(record)
         events = self._events(record.round, "fault", record.refused)
         events += self._events(record.round, "flag", record.flagged)
         kind = "train" if record.fit else "evaluate"
@@ -184,7 +171,7 @@ class Recorder:
             self.writer.sent(record.round, sent)
             return
         losses_by_site = {site: loss for site, loss in record.losses.items() if loss is not None}
-        losses = [MetricRow(site, "fit", "loss", loss) for site, loss in self.shared_as.own(losses_by_site).items()]
+        losses = [MetricRow(site, "fit", "loss", loss) for site, loss in losses_by_site.items()]
         if "fit" in record.mean_losses:
             losses.append(MetricRow(None, "fit", "loss", record.mean_losses["fit"]))
         self.writer.round(
@@ -199,33 +186,32 @@ class Recorder:
         self.progress("rounds", record.round, self.rounds)
 
     def table_one(self, layout: Layout, training: Mapping[str, Summary], replies: CompareReplies) -> None:
-        """Record Table 1 over training and holdout rows, without columns for aggregate-only sites."""
+        """Record Table 1 over training and holdout rows."""
         holdouts = {site: reply.summary for site, reply in replies.items()}
-        for name, payload in tables_of(layout, training, holdouts, self.shared_as).items():
+        for name, payload in tables_of(layout, training, holdouts).items():
             self.summary(name, payload)
 
     def comparison(self, replies: CompareReplies, reference: Reference | None, bins: ScoreBins = EVEN_ODDS) -> None:
         """Record the comparison at each site and overall, with rows counted in these bins."""
         figures = []
         differences = []
-        own = self.shared_as.own(replies)
         self.writer.sites(
             SiteRow(site, rows=reply.num_examples + reply.holdout_rows, holdout_rows=reply.holdout_rows)
-            for site, reply in own.items()
+            for site, reply in replies.items()
         )
-        self.writer.events([EventRow(self._latest or None, site, "note", r.note) for site, r in own.items() if r.note])
-        for site, reply in own.items():
+        notes = {site: reply.note for site, reply in replies.items() if reply.note}
+        self.writer.events([EventRow(self._latest or None, site, "note", note) for site, note in notes.items()])
+        for site, reply in replies.items():
             figures += [_site_figure(site, figure, reply.holdout_rows) for figure in reply.arms]
             differences += [_site_difference(site, figure) for figure in reply.differences]
-        # These means have other weights than figures over all rows: both would reveal too much of aggregate-only sites.
-        figures += [*sites_mean(own, len(replies)), *sites_mean(own, len(replies), "personalised")]
+        figures += [*sites_mean(replies, len(replies)), *sites_mean(replies, len(replies), "personalised")]
         figures += self._over_all(replies, reference)
         summaries = {
-            "own-models": _own_models(own, reference),
-            "score-histograms": score_histograms(replies, self.shared_as, bins),
-            "operating-points": flagged_at_rates(replies, self.shared_as),
-            "subgroups": subgroups(replies, self.shared_as),
-            "calibration": calibrations(replies, self.shared_as),
+            "own-models": _own_models(replies, reference),
+            "score-histograms": score_histograms(replies, bins),
+            "operating-points": flagged_at_rates(replies),
+            "subgroups": subgroups(replies),
+            "calibration": calibrations(replies),
         }
         for name, summary in summaries.items():
             if summary is not None:
@@ -235,8 +221,6 @@ class Recorder:
 
     def _over_all(self, replies: CompareReplies, reference: Reference | None) -> list[ComparisonRow]:
         """Return the figures over all rows, from an engine with all tables, else from the replies."""
-        if not self.shared_as.are_whole(replies):
-            return [replace(row, value=None, n=None, method=WITHHELD) for row in from_replies(replies)]
         if reference is None:
             return from_replies(replies)
         withheld = {(one.arm, one.metric) for one in _arms(replies) if one.method.startswith("withheld")}
@@ -247,9 +231,9 @@ class Recorder:
         return rows + [SentRow(site, "to-server", kind, size) for site, size in to_server.items()]
 
 
-def _own_models(own: CompareReplies, reference: Reference | None) -> dict[str, Any] | None:
+def _own_models(replies: CompareReplies, reference: Reference | None) -> dict[str, Any] | None:
     """Return the kinds of the best models at the sites and over all rows, None where none is known."""
-    families = {site: reply.own_family for site, reply in own.items() if reply.own_family is not None}
+    families = {site: reply.own_family for site, reply in replies.items() if reply.own_family is not None}
     pooled = reference.pooled_family if reference is not None else None
     return {"sites": families, "pooled": pooled} if families or pooled is not None else None
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from flfed.errors import FlfedError
 from flfed.federation.recording.pooled_figures import SCORE_BINS, importances, score_bins
 from flfed.federation.recording.run_record import Outcome, recorded_training
-from flfed.federation.recording.sharing import WITHHELD
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.run_setting import Answers, RunSetting
 from flfed.records.statistics.verdict import metric_name, number
@@ -79,12 +78,11 @@ class Comparison:
         for part in self.parts:
             request = part.compare_request(self.model, request)
         recorder = self.run.recorder
-        estimate = score_bins(self.scores, recorder.shared_as)
+        estimate = score_bins(self.scores)
         bins = ScoreBins(**self.model.once(SCORE_BINS, asdict(estimate)))
         recorder.progress("compare", 0, 1)
         replies = self._replies(request, bins)
-        # Where all sites share figures in sums only, none leaves except in their sum.
-        if not replies and not self._shares_sums_only:
+        if not replies and not self.run.study.compare.is_summed:
             raise flfed_error("run.failures.compared")
         reference = self._reference(replies, request.deviation)
         recorder.comparison(replies, reference, bins)
@@ -94,18 +92,13 @@ class Comparison:
         self._coefficients()
         for part in self.parts:
             part.record(self.model, replies)
-        importance_summary = importances(replies, recorder.shared_as, requested_columns(self.run))
+        importance_summary = importances(replies, requested_columns(self.run))
         if importance_summary is not None:
             loss = "half the squared error" if self.run.layout.task == "regression" else "log loss"
             settings = {"loss": loss, "permutations": self.run.study.compare.importance}
             recorder.summary("importances", settings | importance_summary)
         self._table_one(start, replies)
         recorder.progress("compare", 1, 1)
-
-    @property
-    def _shares_sums_only(self) -> bool:
-        """Whether sites share figures in sums only."""
-        return any(part.shares_sums_only for part in self.parts)
 
     @property
     def _unreadable(self) -> str:
@@ -140,9 +133,9 @@ class Comparison:
     def _replies(self, request: CompareRequest, bins: ScoreBins) -> CompareReplies:
         """Return the sites' usable comparisons, with figures of their own."""
         recorder = self.run.recorder
-        # Verdicts depend on the number of participants that share figures of their own.
-        sharing = len(recorder.shared_as.own(self.participants))
-        looked_at = self.model.once("looked-at", {"sites": max(sharing, 1)})
+        # Verdicts depend on the number of participants whose figures are looked at.
+        sites = 1 if self.run.study.compare.is_summed else len(self.participants)
+        looked_at = self.model.once("looked-at", {"sites": sites})
         recorder.summary("looked-at", looked_at)
         request = replace(request, sites=int(looked_at["sites"]), trained=self._trained())
         if bins.centre is not None and bins.spread is not None:
@@ -150,10 +143,10 @@ class Comparison:
         answers = self._ask(request, self.model.strategy.run.delivery)
         faults = {site: Refusal("no-comparison", why=reason) for site, reason in answers.faults.items()}
         self.run.recorder.events("fault", faults)
-        replies: CompareReplies = self._usable(answers.replies)
+        replies: CompareReplies = answers.replies
         for part in self.parts:
             replies = part.received(self.model, replies)
-        return replies
+        return self._usable(replies)
 
     def _trained(self) -> str:
         """Return whether the model was trained enough, for the sites.
@@ -203,12 +196,9 @@ class Comparison:
     def _reference(self, replies: CompareReplies, deviation: float | None) -> Reference | None:
         """Return the pooled reference, or None."""
         tables = self.model.tables
-        if tables is None:
+        if tables is None or self.run.study.compare.is_summed:
             return None
         refused = self._unreadable
-        # Figures of a site that shares in sums only could be computed from the pooled ones.
-        if not refused and not self.run.recorder.shared_as.are_whole(replies):
-            refused = WITHHELD
         # Without a site's holdout the comparison would be another one; and a failure there is one here.
         if not refused and len(replies) < len(self.participants):
             refused = "not every site could be compared"
@@ -243,7 +233,7 @@ class Comparison:
 
     def _table_one(self, start: str, replies: CompareReplies) -> None:
         """Record Table 1 from the training and holdout sums."""
-        if self._shares_sums_only:
+        if any(part.masks_rows for part in self.parts):
             self.run.recorder.note(Refusal("no-table-1", why=Refusal("sums-masked")))
             return
         try:

@@ -28,7 +28,7 @@ from flfed.summaries.summary import (
 )
 from flfed.updates.aggregation.guard import summary_defect
 from flfed.updates.aggregation.rounds import Participant, Participants
-from flfed.updates.messages.enrol import ENROL, EnrolReply, sharing_of
+from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.words import flfed_error, render, usage_error
 
@@ -115,9 +115,7 @@ def enrol(
 
 
 def _record_crossed(run: RunSetting, answers: Answers[EnrolReply], nodes: Mapping[str, int]) -> None:
-    """Record the sharing of figures, and the bytes of the enrolments."""
-    # Sharing is set before anything is recorded, since it decides the names in the record.
-    run.recorder.share(sharing_of(reply for reply in answers.replies.values() if reply.accepted))
+    """Record the bytes of the enrolments."""
     names = {node: f"node {node}" for node in nodes}
     names |= {node: reply.site for node, reply in answers.replies.items()}
     to_site = {names[node]: size for node, size in answers.to_node.items()}
@@ -248,8 +246,7 @@ def record_beginnings(run: RunSetting, participants: Participants, merged: Summa
     groups = {name: [asdict(group) for group in of] for name, of in training_groups(run.layout, merged).items()}
     run.recorder.summary("training-groups", groups)
     widths = {site: one.width for site, one in participants.items() if one.width < 1}
-    own_widths = run.recorder.shared_as.own(widths).items()
-    sites = [render("run.notes.width", site=site, width=width) for site, width in own_widths]
+    sites = [render("run.notes.width", site=site, width=width) for site, width in widths.items()]
     if sites:
         run.recorder.note(render("run.notes.widths", sites=", ".join(sites)))
     if run.study.encode.scaler == "per-site":

@@ -109,7 +109,6 @@ def _assign(
         rounds=run.study.rounds,
         seed=run.study.seed + run.repeat,
         observer=observer or ignore,
-        in_sums_only=run.recorder.shared_as.in_sums_only,
         mechanism=run.privacy.mechanism,
         chance=run.privacy.chance,
         study=noise_key(run.study.text),
@@ -244,14 +243,13 @@ class CheckpointWriter:
 
     def _figures(self, record: RoundRecord) -> dict[str, Any]:
         """Return the figures of a round, under their recorded names."""
-        shared_as = self.run.recorder.shared_as
         return {
             "run": self.run.name,
             "round": record.round,
             "rounds": self.last_round,
             "scored-model": record.model_round,
-            "all": {line.metric: line.value for line in overall_figures(record, shared_as)},
-            "sites": {site: dict(scores.metrics) for site, scores in shared_as.own(record.scores).items()},
+            "all": {line.metric: line.value for line in overall_figures(record)},
+            "sites": {site: dict(scores.metrics) for site, scores in record.scores.items()},
         }
 
     def begin(self, arrays: Arrays, strategy: FedAvg, common: Checkpoint) -> None:

@@ -26,8 +26,6 @@ from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest, Mask
 from flfed.updates.ring import LARGEST_ENTRY
 from flfed.words import flfed_error, render, usage_error
 
-LOSS_CHOICES = {"select": "select = 'best'", "patience": "patience", "plateau": "schedule = 'plateau'"}
-"""Keys of a study that choose by losses, as they are written."""
 KINDS = {
     (False, False): "rehearsed",
     (False, True): "masked",
@@ -64,8 +62,6 @@ def exchange_keys(run: RunSetting, participants: Participants, back: Collection[
         return None
     _check_cohort(run, participants, signed)
     statements = _read_statements(run, signed) if deployed else {}
-    if study.aggregation.is_encrypted:
-        _check_losses(run, [site for site, one in statements.items() if one.keeps_rounds])
     # A site that has the keys of a cohort takes no others in this run: the cohort stays the same at each resumption.
     if deployed:
         keep_cohort(run.name, participants)
@@ -76,28 +72,10 @@ def exchange_keys(run: RunSetting, participants: Participants, back: Collection[
         run.recorder.note(render("run.notes.noise", **facts))
     kind = KINDS[study.aggregation.is_encrypted, deployed]
     run.recorder.writer.summary("secure-sums", {"kind": kind, "least": least})
-    if deployed:
-        return _masked_sums(run, participants, least, statements)
-    return _sums(run, participants, least)
-
-
-def _masked_sums(
-    run: RunSetting, participants: Participants, least: int, statements: Mapping[str, Statement]
-) -> SecureSums:
-    """Return the sums of institutions.
-
-    They state the sites by which lists may differ, and who shares sums only.
-    """
-    lifted = lifted_sites({site: one.lifted for site, one in statements.items()})
-    return _sums(
-        run,
-        participants,
-        least,
-        masked=True,
-        store=SumFile(run.name),
-        lifted=dict.fromkeys(sorted(participants), lifted),
-        in_sums_only=frozenset(site for site, one in statements.items() if one.is_in_sums_only),
-    )
+    if not deployed:
+        return _sums(run, participants, least)
+    lifted = dict.fromkeys(sorted(participants), lifted_sites({site: one.lifted for site, one in statements.items()}))
+    return _sums(run, participants, least, masked=True, store=SumFile(run.name), lifted=lifted)
 
 
 def check_enrolled(run: RunSetting, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:
@@ -135,16 +113,6 @@ def _check_cohort(run: RunSetting, participants: Participants, signed: Collectio
     if run.study.aggregation.is_encrypted:
         if refused := range_refusal(len(participants), LARGEST_ENTRY):
             raise UsageError(f"[privacy] secure-aggregation: {refused}")
-
-
-def _check_losses(run: RunSetting, keeping: Collection[str]) -> None:
-    """Refuse a choice by losses that do not leave the sites.
-
-    No sum of them is opened. Raises UsageError.
-    """
-    chosen = run.study.loss_choices
-    if keeping and chosen:
-        raise usage_error("run.sums.losses", choice=LOSS_CHOICES[chosen[0]], sites=", ".join(keeping))
 
 
 def _read_statements(run: RunSetting, signed: Mapping[str, bytes]) -> dict[str, Statement]:

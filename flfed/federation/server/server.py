@@ -153,7 +153,6 @@ class FederatedRun(RunSetting):
 
     def _resume(self, checkpoint: Checkpoint) -> tuple[dict[str, Participant], Checkpoint]:
         """Return the participants that came back, and the common checkpoint."""
-        self.recorder.share(checkpoint.sharing)
         if any(part.cohort() for part in self.parts):
             return self.enrol_cohort()[0], checkpoint
         before = checkpoint.participants
@@ -184,7 +183,7 @@ class FederatedRun(RunSetting):
     def write_start(self, participants: Participants, encoder: Encoder, sums: Mapping[str, Summary]) -> Checkpoint:
         """Write the start file and return the common checkpoint, without sums."""
         bands = {site: enrolled.rows_high for site, enrolled in participants.items()}
-        return checkpoints.begin(self.name, encoder, sums, bands, self.recorder.shared_as.sharing)
+        return checkpoints.begin(self.name, encoder, sums, bands)
 
     def rounds(
         self, participants: Participants, encoder: Encoder, checkpoint: Checkpoint | None = None

@@ -62,7 +62,7 @@ def conduct_statistic(run: FederatedRun) -> Outcome:
         "sites": len(sums.sites),
         **several,
         **figures,
-        "by-site": run.recorder.shared_as.own(by_site),
+        "by-site": by_site,
     }
     run.recorder.summary("statistics", record)
     return Outcome(

@@ -35,8 +35,7 @@ def conduct_validation(run: FederatedRun) -> Outcome:
     record_source(run.recorder, source, run.study, run.layout, run.repeat)
     outcome = Outcome(status="completed", arrays=source.arrays, encoder=source.encoder)
     run.write_model(outcome)
-    sharing = len(run.recorder.shared_as.own(participants))
-    looked_at = {"sites": max(sharing, 1)}
+    looked_at = {"sites": len(participants)}
     run.recorder.summary("looked-at", looked_at)
     run.recorder.progress("compare", 0, 1)
     request = CompareRequest(arrays=source.arrays, encoder=source.encoder, sites=looked_at["sites"])
@@ -55,10 +54,9 @@ def _defect(site: str, reply: CompareReply) -> Refusal | None:
 
 def _record(run: FederatedRun, replies: CompareReplies) -> None:
     """Record AUC and calibration by site with their means."""
-    own = run.recorder.shared_as.own(replies)
-    calibration = (calibrations(replies, run.recorder.shared_as) or {"sites": {}})["sites"]
+    calibration = (calibrations(replies) or {"sites": {}})["sites"]
     sites = {}
-    for site, reply in own.items():
+    for site, reply in replies.items():
         areas = [one for one in reply.arms if one.metric == AUC]
         if site in calibration and areas:
             sites[site] = _site(reply, areas[0], calibration[site])

@@ -136,7 +136,7 @@ def figures(content: Content) -> Markup:
 
 def _sites(content: Content, metric: str) -> list[str]:
     """Return the sites with figures of their own, the largest gain first."""
-    own = set(site_answer.own_figures(content.shown.report, content.shown.sites))
+    own = set(site_answer.own_figures(content.shown.report))
     return [name for name in site_answer.order_of_sites(content.shown.report, metric) if name in own]
 
 

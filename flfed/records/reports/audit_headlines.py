@@ -14,7 +14,6 @@ from flfed.records.statistics.odd_sites import CHANCE
 from flfed.records.statistics.verdict import decimals_beside, metric_name, number, with_interval
 from flfed.records.store.entries import Runs
 from flfed.records.store.reader import RunReader
-from flfed.study.tables import in_sums_only
 from flfed.words import render, sentences
 
 Standing = Literal[
@@ -381,13 +380,12 @@ def audit_of(reader: RunReader, runs: Runs) -> list[dict[str, Any]]:
     """Return the array `audit` of a run's report: the last figure of each attack, by run, site and metric.
 
     Each has the keys of `flfed audit --json` (attack, site, metric, value, low, high, promise, method, rows, verdict,
-    says, at), and `run`. A figure of an aggregate-only site, or of a name that the record does not have, is left out.
+    says, at), and `run`. A figure of a name that the record does not have, is left out.
     """
     rows = []
     for run, sites in runs:
-        named_sites = {site for site, entry in sites.items() if not in_sums_only(entry.shared_as)}
         for entry in reader.audits(run.run):
-            if entry.site is None or entry.site in named_sites:
+            if entry.site is None or entry.site in sites:
                 line = GAPS | entry.as_object() | {"run": run.run}
                 # Without a lower limit a verdict is unknown.
                 if line["verdict"] == WITHIN and entry.low is None:

@@ -141,13 +141,6 @@ def missing_sites(report: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     return {site: (reasons[site], min(repeats[site], of_run)) for site in sorted(reasons)}
 
 
-@dataclass(frozen=True)
-class _SumsOnly:
-    """Number of aggregate-only sites."""
-
-    sites: int = 0
-
-
 def taking_part_in_words(report: Mapping[str, Any]) -> list[str]:
     """Return how many sites took part, where others did in no repeat, in one sentence or none.
 
@@ -162,8 +155,7 @@ def taking_part_in_words(report: Mapping[str, Any]) -> list[str]:
     shown = len({*run.sites} - {*absent})
     if not absent or not shown:
         return []
-    took_part = shown + objects.read(_SumsOnly, run.sums_only).sites
-    return [f"{took_part} of {took_part + len(absent)} sites took part."]
+    return [f"{shown} of {shown + len(absent)} sites took part."]
 
 
 def missing_in_words(report: Mapping[str, Any]) -> list[str]:
@@ -440,10 +432,7 @@ def site_facts(site: SiteEntry, report: Report) -> dict[str, Any]:
     rows = ABSENT if site.rows is None else site.rows
     heading = "Rows" if released(report).is_exact else TRAINED_ON.capitalize()
     facts = {"Site": site.site, "Title": site.title, "Status": status, heading: rows}
-    policy = {"Disclosure": site.disclosure, "Figures shared": site.shared_as}
-    if site.status == "refused":
-        policy = dict.fromkeys(policy, "not disclosed")
-    return facts | policy
+    return facts | {"Disclosure": "not disclosed" if site.status == "refused" else site.disclosure}
 
 
 def no_sums_in_words(report: Report, events: Sequence[EventEntry]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, Runs, SiteEnt
 from flfed.records.store.reader import RunsReader
 from flfed.study.study import has_analysis, has_parties, trains
 from flfed.study.study_text import parsed_study
-from flfed.study.tables import MODES, in_sums_only
+from flfed.study.tables import MODES
 from flfed.words import render, sentences, shorten
 
 Private = dict[str, Any]
@@ -321,12 +321,10 @@ def _sites(recordings: Sequence[Recording]) -> dict[str, Private]:
 
 
 def _in_repeat(recorded: Mapping[str, Any], site: SiteEntry, *, exact: bool) -> _Repeat:
-    """Return a site's spending in one repeat; of an aggregate-only site without budget and ledger."""
+    """Return a site's spending in one repeat."""
     spent = read(SiteSpending, recorded)
     # Where no charge is on one side of the holdout, that of both sides is the run's own.
     added = spent.epsilon if exact else None
-    if in_sums_only(site.shared_as):
-        spent = replace(spent, budget=None, spent_before=None)
     return _Repeat(spent, recorded.get(ON_BOTH, added), site.disclosure == "institution")
 
 

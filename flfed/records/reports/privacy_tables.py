@@ -25,7 +25,6 @@ from flfed.records.reports.privacy import (
 from flfed.records.statistics.verdict import ABSENT, format_as_written, number, shown
 from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
 from flfed.records.text import size_in_words
-from flfed.study.tables import SHARINGS
 from flfed.words import render, sentences
 
 CELLS = "query.bins"
@@ -47,11 +46,7 @@ def mechanism_lines(privacy: PrivateFacts, sites: Sequence[SiteEntry]) -> list[d
     """Return the mechanisms in force, and those that are not, a line each."""
     private = private_of(privacy)
     taking_part = [site for site in sites if site.status != "refused"]
-    promises = "nothing"
-    if not private.is_noised:
-        promises = f"nothing of {private.sent}s"
-    small_cells = _small_cells(private, taking_part)
-    return [_noise(private), small_cells, _how_shared(taking_part, promises), _sums(private)]
+    return [_noise(private), _small_cells(private, taking_part), _sums(private)]
 
 
 def _line(what: str, stands: str, how: str, promises: str) -> dict[str, str]:
@@ -99,17 +94,6 @@ def _small_cells(privacy: PrivacyReport, sites: Sequence[SiteEntry]) -> dict[str
     if closed:
         bound = render("privacy.mechanisms.suppressed", sent=privacy.sent)
     return _line(name, at, render("privacy.mechanisms.cells"), bound)
-
-
-def _how_shared(sites: Sequence[SiteEntry], promises: str) -> dict[str, str]:
-    """Return the line on how sites' figures are recorded."""
-    ways = []
-    counts = Counter(site.shared_as for site in sites)
-    for how in SHARINGS:
-        if counts[how]:
-            ways.append(f"{how} at {counts[how]}")
-    listed = ", ".join(ways) or ABSENT
-    return _line("how sites' figures are recorded", listed, "the stricter of policy and study", promises)
 
 
 def _sums(privacy: PrivacyReport) -> dict[str, str]:

@@ -152,6 +152,7 @@ def report(reader: RunReader, name: str) -> Report:
         **{arm: over_all[arm] for arm in REFERENCES if arm != "pooled-same"},
         # Models that not every run has are null where absent.
         **{arm: over_all[arm] or None for arm in OFTEN_ABSENT},
+        "share": parsed_study(reader.series(opened.runs[0].series).study_text).get("compare", {}).get("share", "named"),
         "sites": sites,
         "verdict-rule": opened.rule,
         "training": training,
@@ -269,7 +270,7 @@ def _read_optional_objects(opened: _Opened) -> Report:
     names = (
         "operating-points",
         "subgroups",
-        "sums-only",
+        "summed-figures",
         "own-parts",
         "revealed-outcomes",
         "statistics",

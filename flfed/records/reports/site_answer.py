@@ -16,7 +16,6 @@ from flfed.records.statistics.noised_scores import NOT_COMPARED, TRAINED_ON, rel
 from flfed.records.statistics.own_models import SAME, naive_in_words, own_parts_in_words, rival_in_words
 from flfed.records.statistics.training_state import seen_in_words
 from flfed.records.store.entries import SiteEntry
-from flfed.study.tables import in_sums_only
 from flfed.words import render
 
 FEW_HOLDOUT_ROWS = 100
@@ -45,10 +44,10 @@ def _worse_to_better(of_site: Report, metric: str) -> str:
     return " to ".join(verdict.better_or_worse(bound or 0.0, digits) for bound in (deciding.low, deciding.high))
 
 
-def own_figures(report: Report, sites: Sequence[SiteEntry]) -> list[str]:
-    """Return the sites that have figures of their own; aggregate-only sites have none."""
-    hidden = {site.site for site in sites if in_sums_only(site.shared_as)}
-    return sorted(set(run_of(report).sites) - hidden)
+def own_figures(report: Report) -> list[str]:
+    """Return the sites that have figures of their own: none of a study that records one sum."""
+    run = run_of(report)
+    return [] if run.share == "sum" else sorted(run.sites)
 
 
 def rests_on(report: Report, site: str, metric: str) -> list[str]:
@@ -145,21 +144,14 @@ def _few(of_site: Report) -> list[str]:
 
 
 def left_out(sites: Sequence[SiteEntry]) -> list[str]:
-    """Return the sites without a line, and why."""
+    """Return the sites that refused, and why."""
     refused = [f"{site.site}: {site.reason.rstrip('.')}" for site in sites if site.status == "refused"]
-    # An aggregate-only site took part.
-    hidden = [site.site for site in sites if site.status != "refused" and in_sums_only(site.shared_as)]
-    lines = []
-    if refused:
-        lines.append(render("report.site.refusals", sites="; ".join(refused)))
-    if hidden:
-        lines.append(render("report.site.silents", sites=", ".join(hidden)))
-    return lines
+    return [render("report.site.refusals", sites="; ".join(refused))] if refused else []
 
 
 @dataclass(frozen=True)
 class SummedFigures:
-    """Figures over all aggregate-only sites, by metric and arm."""
+    """Figures over all sites, of a study that records their sum, by metric and arm."""
 
     sites: int = 0
     holdout_rows: int | None = None
@@ -168,14 +160,14 @@ class SummedFigures:
 
 
 def together(report: Report, metric: str) -> list[str]:
-    """Return the figures over all aggregate-only sites; none without a sum."""
+    """Return the figures of a sum over all sites; none without one."""
     run = run_of(report)
-    summed = read(SummedFigures, run.sums_only)
+    summed = read(SummedFigures, run.summed_figures)
     if not summed.figures:
         return []
     # A metric that cannot be added up has another one in its place.
     shown_metric = metric if metric in summed.figures else next(iter(summed.figures))
-    models = {"global": "shared model", "local-only": "each site's own model", "personalised": "adjusted to each site"}
+    models = {"global": "shared model", "local-only": "each site's own model"}
     values = ", ".join(f"{models[arm]} {verdict.number(value)}" for arm, value in summed.figures[shown_metric].items())
     name = verdict.metric_name(shown_metric)
     if shown_metric == "roc_auc_score" and summed.auc_bounds:

@@ -100,8 +100,8 @@ def _rows(shown: ShownRun) -> str:
 def _describe_rows(shown: ShownRun, total: str, where: str) -> str:
     """Return a number of rows at some sites, with the test rows where models were compared on them."""
     sites = [site_of(site) for site in shown.run.sites.values()]
-    # The sum over aggregate-only sites names its rows as a site does.
-    summed = site_of(shown.run.sums_only)
+    # A sum over all sites names its rows as a site does.
+    summed = site_of(shown.run.summed_figures)
     tested = sum(site.holdout_rows or 0 for site in (*sites, summed))
     if not tested:
         return render("pages.basis.rows", rows=total, sites=where)

@@ -19,7 +19,6 @@ from flfed.records.statistics.noised_scores import name_sites, released
 from flfed.records.statistics.verdict import ABSENT, Figure, number, with_interval
 from flfed.records.store.entries import RunEntry, SiteEntry
 from flfed.records.text import percent_of
-from flfed.study.tables import in_sums_only
 from flfed.summaries.score_bins import ScoreBins, auc_bound, dense
 from flfed.words import render
 
@@ -337,14 +336,9 @@ def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry]) -> list[s
     elif recorded.combined_sites < recorded.requested_sites:
         first = render("report.curves.some", sites=recorded.combined_sites, of=recorded.requested_sites)
     lines = [first]
-    without = [site for site in sites if site.status != "refused" and site.site not in recorded.sites]
-    # The key in its policy would give an aggregate-only site no curve.
-    hidden = [site.site for site in without if in_sums_only(site.shared_as)]
-    silent = [site.site for site in without if not in_sums_only(site.shared_as)]
+    silent = [site.site for site in sites if site.status != "refused" and site.site not in recorded.sites]
     if silent:
         lines.append(render("report.curves.uncounted", sites=name_sites(silent)))
-    if hidden:
-        lines.append(render("report.curves.unshared", sites=name_sites(hidden)))
     return lines
 
 

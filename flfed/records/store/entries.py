@@ -72,8 +72,6 @@ class SiteRow:
         All rows of the site, and how many of them are holdout.
     disclosure : str
         "open" (by default) or "institution".
-    shared_as : str
-        "named" (by default) or "aggregate-only".
     resplit : bool
         Whether the repeats of a series drew a new holdout here, which changes the meaning of their spread.
     """
@@ -85,7 +83,6 @@ class SiteRow:
     rows: int | None = None
     holdout_rows: int | None = None
     disclosure: str | None = None
-    shared_as: str | None = None
     resplit: bool | None = None
 
 
@@ -206,7 +203,6 @@ class SiteEntry:
     rows: int | None
     holdout_rows: int | None
     disclosure: str
-    shared_as: str
     resplit: bool
 
 

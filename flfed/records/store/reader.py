@@ -31,7 +31,6 @@ from flfed.records.store.entries import (
 )
 from flfed.records.store.tables import Audit, Comparison, Event, Metric, Run, RunSite, Sent, Series, Summary
 from flfed.records.store.takeover import Writer, is_gone
-from flfed.study.tables import IN_SUMS_ONLY
 
 Fetched = Sequence[Row[*tuple[Any, ...]]]
 Query = Select[*tuple[Any, ...]]
@@ -100,8 +99,8 @@ class RunReader(OpenStore):
         return sorted(sites, key=attrgetter("site"))
 
     def looked_at(self, runs: Sequence[str]) -> int:
-        """Return the number of sites that took part and share their own figures, which verdicts depend on."""
-        taking_part = (RunSite.status != "refused") & (RunSite.shared_as != IN_SUMS_ONLY)
+        """Return the number of sites that took part, which verdicts depend on."""
+        taking_part = RunSite.status != "refused"
         return len(self.fetch(select(RunSite.site).where(RunSite.run_id.in_(runs), taking_part).distinct()))
 
     def figures(self, run: str) -> list[ComparisonRow]:
@@ -334,7 +333,7 @@ class ManyRuns:
         return SeriesEntry(name, first.study, "", self._texts[name], first.repeats, first.started)
 
     def looked_at(self, runs: Sequence[str]) -> int:
-        """Return the number of sites that share their own figures, which verdicts depend on."""
+        """Return the number of sites that took part, which verdicts depend on."""
         return self._reader.looked_at(runs)
 
     def sites(self, run: str) -> list[SiteEntry]:

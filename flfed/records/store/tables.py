@@ -166,7 +166,6 @@ class RunSite(Base):
     rows: Mapped[Count | None]
     holdout_rows: Mapped[Count | None]
     disclosure: Mapped[Choice]
-    shared_as: Mapped[Choice]
     resplit: Mapped[bool]
 
 

@@ -125,7 +125,7 @@ FLUSH_INTERVAL = timedelta(seconds=0.25)
 """Rounds that follow each other faster are written together, as a transaction costs as much as a small round."""
 NEW_SITE = {
     "status": "accepted", "reason": "", "rows": None, "holdout_rows": None,
-    "disclosure": "open", "shared_as": "named", "resplit": False,
+    "disclosure": "open", "resplit": False,
 }  # fmt: skip
 """Default values of a site; its default title is its name."""
 

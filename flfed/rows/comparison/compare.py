@@ -111,7 +111,8 @@ def compare(
     budget = session.study.compare.alert_budget
     reasons = _reasons(session, figures)
     counted = None
-    if task == "binary" and policy.allows("score-histogram"):
+    output = "single-cells-in-sums" if session.study.compare.is_summed else "score-histogram"
+    if task == "binary" and policy.allows(output):
         counted = histogram(y, shared, bins)
     # Two accuracies over the same rows say how many rows two models call differently.
     counts = {name: reasons[name] for name in figures.estimates if not policy.is_open and is_count(name, task, budget)}

@@ -14,17 +14,13 @@ from flfed import registry
 from flfed.errors import unknown
 from flfed.refusals import Refusal
 from flfed.rows.data.schema import Strict
-from flfed.study.tables import LEAST_COHORT, Sharing, in_sums_only, strictest
+from flfed.study.tables import LEAST_COHORT, Share
 from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.study.study import Study
 
 Output = Literal["score-histogram", "complete-rows", "training-figures", "single-cells-in-sums", "row-aligned"]
-RoundFigures = Literal["exact", "rounded", "none"]
-"""Precision of a round's released figures."""
-
-
 _LISTS = {"strategy": "strategies", "model": "models", "codec": "codecs", "mechanism": "mechanisms"}
 """The policy's list of allowed names, by kind."""
 
@@ -43,15 +39,15 @@ class Policy(Strict):
     resplit : bool
         Whether repeats may draw another holdout; under `open` only. Sums over two splits of the
         same rows reveal each other's suppressed small cells.
-    share_metrics : {"named", "aggregate-only"}
-        Most open form in which others may see the site's own figures: under its name, or in sums over sites only.
-        A study may be stricter.
+    share : {"named", "sum"}
+        `sum`: the site takes no part in a study that records figures of single sites (`[compare] share = "named"`).
+        Example: `share = "sum"`.
     outputs : tuple of str
         Outputs allowed besides the usual ones: "score-histogram"; "complete-rows" lets a study
         leave out the rows with a missing feature, and report how many are left; "training-figures" releases losses and
-        metrics each round, with three digits, where they are else suppressed: over rows that noise protects in the
-        updates (record-level differential privacy), and over all rows under secure aggregation;
-        "single-cells-in-sums" lets cells of few rows into secure sums, from which boosted trees grow;
+        metrics each round, with three digits, over rows that noise protects in the updates (record-level differential
+        privacy), where they are else suppressed; "single-cells-in-sums" lets cells of few rows into secure sums: from
+        these boosted trees grow, and test rows are counted by prediction;
         "row-aligned" lets rows be aligned with those of other parties, to whom the site then sends numbers by row.
         Example: `outputs = ["score-histogram"]`.
     strategies, models, codecs, mechanisms : tuple of str or None
@@ -124,7 +120,7 @@ class Policy(Strict):
     disclosure: Literal["institution", "open"] = "institution"
     cell_minimum: int = Field(default=10, ge=3)
     resplit: bool = False
-    share_metrics: Sharing = "named"
+    share: Share = "named"
     outputs: tuple[Output, ...] = ()
     strategies: tuple[str, ...] | None = None
     models: tuple[str, ...] | None = None
@@ -260,23 +256,9 @@ class Policy(Strict):
             return None
         return Refusal("trees-single-rows")
 
-    def round_figures(self, *, summed: bool) -> RoundFigures:
-        """Return the precision of a round's losses and metrics over training, validation and holdout rows.
-
-        A coordinator that crafts models reads single rows from exact figures, however updates are protected. So where
-        updates are `summed` by secure aggregation, an `institution` suppresses the figures, or allows three digits.
-        """
-        if not summed or self.is_open:
-            return "exact"
-        return "rounded" if self.allows("training-figures") else "none"
-
-    def sharing(self, study: Study) -> Sharing:
-        """Return the sharing of the site's figures, the stricter of a study's and this policy's."""
-        return strictest(study.compare.share_metrics, self.share_metrics)
-
-    def shares_in_sums_only(self, study: Study) -> bool:
-        """Return whether the site's figures are released in sums only, by a study or by this policy."""
-        return in_sums_only(self.sharing(study))
+    def share_refusal(self, study: Study) -> Refusal | None:
+        """Return the refusal of a study that records figures of single sites, or None."""
+        return Refusal("share-named") if self.share == "sum" and not study.compare.is_summed else None
 
     def statistic_refusal(self, *, summed: bool) -> Refusal | None:
         """Return the refusal of a statistic's exact sums, or None.
@@ -284,18 +266,9 @@ class Policy(Strict):
         Under `institution` they are released only in secure sums (`summed`) over all sites, where the policy lets sums
         reveal single rows.
         """
-        reserved = in_sums_only(self.share_metrics) and not summed
-        if not reserved and (self.is_open or (summed and self.allows("single-cells-in-sums"))):
+        if self.is_open or (summed and self.allows("single-cells-in-sums")):
             return None
         return Refusal("statistic-exact")
-
-    def shares_own_fit(self, study: Study) -> bool:
-        """Return whether a fit to the site's rows alone is released: of an open site that is named."""
-        return self.is_open and self.sharing(study) == "named"
-
-    def analysis_refusal(self, *, summed: bool) -> Refusal | None:
-        """Return the refusal of an analysis, or None; its result has noise, and is the site's own unless `summed`."""
-        return Refusal("analysis-own") if in_sums_only(self.share_metrics) and not summed else None
 
 
 def _not_allowed(kind: str, allowed: Sequence[str], setting: str) -> Refusal:

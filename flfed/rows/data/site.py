@@ -351,10 +351,8 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     policy = site.policy
     refused = start_refusal(study) or _vertical_refusal(study, site)
     refused = refused or policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
-    refused = refused or _trees_refusal(study, policy) or _keep_refusal(study, site)
-    if study.analysis is not None:
-        refused = refused or policy.analysis_refusal(summed=study.aggregation.sums_rows)
-    elif study.is_statistic:
+    refused = refused or policy.share_refusal(study) or _trees_refusal(study, policy) or _keep_refusal(study, site)
+    if study.is_statistic and study.analysis is None:
         refused = refused or policy.statistic_refusal(summed=study.aggregation.sums_rows)
     return refused or _width_refusal(study, policy.width)
 

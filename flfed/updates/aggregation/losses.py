@@ -14,7 +14,6 @@ import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.updates.arrays import Arrays
-from flfed.updates.messages.train import Replies
 from flfed.updates.ring import Ring
 
 LARGEST = 1e4
@@ -110,8 +109,6 @@ def decode_losses(total: np.ndarray, listed: frozenset[str], *, sites: int, scor
 
 GROWTH = 10.0
 """Times the last mean loss that the next may be: under masks nobody sees whose update made the model worse."""
-INFINITE = frozenset({"loss-infinite", "scores-infinite"})
-"""Codes of replies with a loss that is not finite."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -138,45 +135,28 @@ class LossCheck:
     spoilt: bool = False
     evaluated: tuple[int, MeanLosses] | None = None
 
-    def refusal(
-        self,
-        means: Mapping[str, float],
-        replies: Replies,
-        refused: Mapping[str, Refusal],
-        incoming: Arrays,
-    ) -> Refusal | None:
+    def refusal(self, means: Mapping[str, float], incoming: Arrays) -> Refusal | None:
         """Return why the model that was scored is not used, None where it is.
 
-        Its mean loss is not finite, or many times that of the one before; `before` is the last good model then.
+        Its mean loss is many times that of the one before; `before` is the last good model then.
 
         Parameters
         ----------
         means : mapping of str to float
-            Mean losses of a sum, where sites keep their own.
-        replies : mapping of site to TrainReply
-            Good ones.
-        refused : mapping of site to Refusal
-            Others; a loss that is not finite is a reason.
+            Mean losses of a sum.
         incoming : dict of name to array
             The model.
         """
-        self.note_infinite(refused)
         loss = means.get(self.scored)
-        if loss is None:
-            loss = _mean_loss(replies)
         if loss is not None and self.before:
             limit = GROWTH * self.loss if self.loss > 0 else math.inf
-            self.spoilt |= not (math.isfinite(loss) and loss <= limit)
+            self.spoilt |= not loss <= limit
         if self.spoilt:
             return Refusal("loss-grown", times=f"{GROWTH:g}")
         if loss is not None:
             self.loss = loss
             self.before = dict(incoming)
         return None
-
-    def note_infinite(self, refused: Mapping[str, Refusal]) -> None:
-        """Note that the model is spoilt where a site's loss is not finite."""
-        self.spoilt = bool(self.before) and any(why.code in INFINITE for why in refused.values())
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint keeps besides `before`."""
@@ -196,13 +176,3 @@ class LossCheck:
         if last is not None:
             losses = MeanLosses(listed=frozenset(last["listed"]), means=last["means"])
             self.evaluated = (int(last["number"]), losses)
-
-
-def _mean_loss(replies: Replies) -> float | None:
-    """Return the mean loss of the model over the sites that sent theirs, None where none did."""
-    scored = [reply.scores for reply in replies.values() if reply.scores is not None]
-    with_loss = [one for one in scored if "loss" in one.metrics]
-    rows = sum(one.num_examples for one in with_loss)
-    if not rows:
-        return None
-    return math.fsum(one.num_examples * one.metrics["loss"] for one in with_loss) / rows

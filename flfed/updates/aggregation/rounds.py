@@ -160,8 +160,6 @@ class RunContext:
     seed : int
     observer : callable
         Called with each round once it is complete; the rounds end where it returns true.
-    in_sums_only : frozenset of str
-        Sites of the run whose figures go into sums over sites only, as `summable` says.
     mechanism : Mechanism, optional
         Changes a round's updates before the strategy sees them.
     chance : callable (round) → Normals, optional
@@ -184,7 +182,6 @@ class RunContext:
     rounds: int
     seed: int
     observer: Observer = field(default=ignore)
-    in_sums_only: frozenset[str] = frozenset()
     mechanism: Mechanism | None = None
     chance: Callable[[int], Normals] | None = None
     study: str = ""
@@ -382,7 +379,6 @@ class Round:
         self.further.kind = self.kind
         self.further.number = self.number if number is None else number
         self.further.nodes = dict(self.asked)
-        self.further.refused = self.result.refused
         self.further.incoming = self.incoming
         return self.further
 
@@ -439,7 +435,7 @@ class Round:
             fit=self.kind == TRAIN,
             of_sums=self.further.crossed,
             summed=self.unsummed is None,
-            mean_losses=self.further.mean_losses(accepted),
+            mean_losses=self.further.mean_losses,
         )
 
     def why_stopped(self, needed: int) -> str:
@@ -474,34 +470,6 @@ def why_unsummed(number: int, why: Refusal, refused: Mapping[str, Refusal]) -> s
 
 def _reasons(refused: Mapping[str, Refusal]) -> str:
     return "; ".join(f"{site}: {reason}" for site, reason in refused.items())
-
-
-def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:
-    """Return the sites whose figures may be added up.
-
-    They are some of `sites`, in their order.
-
-    Parameters
-    ----------
-    sites : collection of str
-        That have the figure.
-    in_sums_only : frozenset of str
-        All sites of the run whose own figures nobody may know.
-
-    Notes
-    -----
-    Such sites count all together or not at all, and only where they are at least two. Of one, the figure would be the
-    sum less that of the others. Of some of them, two sums over the same model that differ by one site would reveal it.
-
-    Examples
-    --------
-    >>> summable("abc", frozenset("bc")), summable("ab", frozenset("bc")), summable("ab", frozenset("b"))
-    (['a', 'b', 'c'], ['a'], ['a'])
-    """
-    # Sites in sums only count together or not at all: a difference of two sums would reveal one.
-    if len(in_sums_only) > 1 and in_sums_only.issubset(sites):
-        return list(sites)
-    return [site for site in sites if site not in in_sums_only]
 
 
 @dataclass(frozen=True, eq=False)

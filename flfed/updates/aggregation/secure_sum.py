@@ -89,8 +89,6 @@ class SumQuestions:
         Why sites did not answer when they were asked last.
     crossed : dict of kind to (dict of site to int, dict of site to int)
         Bytes to sites and to the server.
-    refused : mapping of site to Refusal
-        Whose reply to the round's own question is not among the good ones.
     incoming : dict of name to array
         The model that the sites were sent.
     losses : MeanLosses or None
@@ -105,23 +103,13 @@ class SumQuestions:
     timeout: float = 0.0
     faults: dict[str, Refusal] = field(default_factory=dict)
     crossed: dict[str, tuple[dict[str, int], dict[str, int]]] = field(default_factory=dict)
-    refused: Mapping[str, Refusal] = field(default_factory=dict)
     incoming: Arrays = field(default_factory=dict)
     losses: MeanLosses | None = None
 
-    def losses_beside(self, replies: Replies) -> MeanLosses | None:
-        """Return the mean losses of the sum.
-
-        None where there are none, or each site sent scores of its own.
-        """
-        if self.losses and self.losses.means and any(reply.scores is None for reply in replies.values()):
-            return self.losses
-        return None
-
-    def mean_losses(self, replies: Replies) -> Mapping[str, float]:
-        """Return the means of `losses_beside`."""
-        beside = self.losses_beside(replies)
-        return beside.means if beside else {}
+    @property
+    def mean_losses(self) -> Mapping[str, float]:
+        """Mean losses of the sum, none where it had none."""
+        return self.losses.means if self.losses else {}
 
     @classmethod
     def over(cls, grid: Grid, **keywords: Any) -> SumQuestions:
@@ -189,8 +177,6 @@ class SecureSums:
     largest_entry : float
     most_rows : int
         Upper end of the widest band of rows.
-    in_sums_only : frozenset of str
-        Sites that share figures in sums only, by their statements: the summaries of all are summed then.
     masked : bool
         False where one process rehearses for all sites: the vectors have no masks, and there are no lists.
     exchanges : int
@@ -207,7 +193,6 @@ class SecureSums:
     lifted: Mapping[str, Collection[str]] = field(default_factory=dict)
     largest_entry: float
     most_rows: int = 1
-    in_sums_only: frozenset[str] = frozenset()
     masked: bool
     exchanges: int = 1
     store: SumStore = field(default_factory=SumStore)
@@ -217,14 +202,6 @@ class SecureSums:
     def decode_counts(self, totals: np.ndarray) -> np.ndarray:
         """Return the float64 array [numbers] that a sum over rows stands for."""
         return ring_of_counts(len(self.cohort), self.most_rows).decode(totals)
-
-    @property
-    def loss_entries(self) -> int:
-        """Numbers of a masked answer that are of losses.
-
-        In a rehearsal the server has the sites' own.
-        """
-        return ENTRIES if self.masked else 0
 
     def guard(self, replies: Replies, rows_high: Mapping[str, int], *, updates: int, sums: int = 1) -> GuardResult:
         """Sort masked replies into accepted and refused.
@@ -239,15 +216,12 @@ class SecureSums:
             Numbers of 32 and of 64 bits that were asked for; beside an update stand losses, too.
         """
         if updates:
-            sums += self.loss_entries
+            sums += ENTRIES
         defects = {
             site: reply_defect(reply, rows_high[site]) or self._update_defect(reply, updates, sums)
             for site, reply in sorted(replies.items())
         }
-        verdict = judged(replies, defects)
-        # Where too few sites are left, no mean loss shows it.
-        self.check.note_infinite(verdict.refused)
-        return verdict
+        return judged(replies, defects)
 
     def _update_defect(self, reply: TrainReply, updates: int, sums: int) -> Refusal | None:
         if reply.masked is None:
@@ -276,7 +250,7 @@ class SecureSums:
         updates, sums = rings(len(self.cohort), self.largest_entry)
         # The updates made from a spoilt model may be too large: by its loss it is known as the one to take back.
         self.take_losses(questions, totals.sums[1:], listed)
-        self.check_loss(questions, good)
+        self.check_loss(questions)
         entries = updates.decode(totals.updates)
         weight = float(sums.decode(totals.sums[:1])[0])
         self._check_norm(entries, weight)
@@ -287,16 +261,10 @@ class SecureSums:
         """Take the mean losses of a list, which stand beside its sum."""
         questions.losses = decode_losses(total, listed, sites=len(self.cohort), scored=self.check.scored)
 
-    def check_loss(self, questions: SumQuestions, good: Replies) -> None:
-        """Raise Unsummed where the model that was scored is spoilt.
-
-        Parameters are those of `mean`.
-        """
-        if why := self._spoilt(questions, good):
+    def check_loss(self, questions: SumQuestions) -> None:
+        """Raise Unsummed where the model that was scored is spoilt."""
+        if why := self.check.refusal(questions.mean_losses, questions.incoming):
             raise Unsummed(why, final=True)
-
-    def _spoilt(self, questions: SumQuestions, good: Replies) -> Refusal | None:
-        return self.check.refusal(questions.mean_losses(good), good, questions.refused, questions.incoming)
 
     def evaluate(self, questions: SumQuestions, good: Replies) -> Refusal | None:
         """Return why a model that was scored without training is not used.
@@ -309,9 +277,9 @@ class SecureSums:
         evaluated = self.check.evaluated
         if evaluated is not None and evaluated[0] == questions.number:
             questions.losses = evaluated[1]
-        elif self.loss_entries:
+        else:
             self._sum_losses(questions, good)
-        return self._spoilt(questions, good)
+        return self.check.refusal(questions.mean_losses, questions.incoming)
 
     def _sum_losses(self, questions: SumQuestions, good: Replies) -> None:
         """Take the mean losses of a model that was only scored, where its sites have a sum."""
@@ -477,17 +445,14 @@ class CipherSums(SecureSums):
         chunks = ckks.unpacked(reply.encrypted, entries)
         return chunks if isinstance(chunks, Refusal) else self.context.defect(chunks, entries)
 
-    @property
-    def loss_entries(self) -> int:
-        """None: a model that is not encrypted is not added up."""
-        return 0
+    def _sum_losses(self, questions: SumQuestions, good: Replies) -> None:
+        """Take none: only sites open a sum."""
 
     def mean(self, questions: SumQuestions, good: Replies, needed: int) -> Arrays:
         """Return the next model, as the ciphertexts of a sum that the sites can open.
 
         Parameters and errors are those of `SecureSums.mean`; nothing further is asked.
         """
-        self.check_loss(questions, good)
         if missing := sorted(set(self.cohort) - good.keys()):
             raise Unsummed(Refusal("sum-incomplete", sites=", ".join(missing[:3])))
         entries = vector_entries(self.entries)

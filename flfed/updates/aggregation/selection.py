@@ -9,7 +9,6 @@ from typing import Any
 
 from flfed.study.plan import Plan
 from flfed.updates.aggregation.losses import MeanLosses
-from flfed.updates.aggregation.rounds import summable
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.train import Scores
 from flfed.words import usage_error
@@ -77,7 +76,6 @@ class Selection:
         round: int,
         arrays: Arrays,
         scores: Mapping[str, Scores | None],
-        in_sums_only: frozenset[str],
         beside: MeanLosses | None = None,
     ) -> None:
         """Record a model by its mean loss over the sites' validation rows.
@@ -89,10 +87,8 @@ class Selection:
         arrays : dict of name to array
         scores : mapping of site to Scores or None
             Of this model.
-        in_sums_only : frozenset of str
-            As `summable` takes them.
         beside : MeanLosses, optional
-            Of a secure sum, where sites keep their own scores.
+            Of a secure sum, in which sites keep their own scores.
         """
         # Without validation rows nothing is chosen.
         if not self.plan.validation:
@@ -106,7 +102,7 @@ class Selection:
             if own is not None and own.rows == "validation" and "loss" in own.metrics
         }
         # The best loss is written down, with the checkpoint.
-        sites = frozenset(summable(losses, in_sums_only))
+        sites = frozenset(losses)
         if sites:
             rows = math.fsum(losses[site][0] for site in sites)
             total = math.fsum(n * value for n, value in map(losses.__getitem__, sites))

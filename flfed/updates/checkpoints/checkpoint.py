@@ -21,7 +21,6 @@ from safetensors import SafetensorError, safe_open
 
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import PART, Content, home, private_folder, replace_whole
-from flfed.study.tables import Sharing
 from flfed.summaries.summary import Encoder, Stacked, Summary
 from flfed.updates.arrays import Arrays, facts_sha256, file_content, with_prefix, without_prefix
 
@@ -65,8 +64,6 @@ class Checkpoint:
         What JSON can hold: the strategy's counters, the seconds.
     participants : dict of site to int
         Who took part at the start, and the upper ends of the bands of rows they declared.
-    sharing : dict of site to {"aggregate-only"}
-        How the figures of those may be written down that do not share them under their names.
     left : tuple of str
         Those of them that did not come back when the run was gone on with.
     start : str
@@ -80,7 +77,6 @@ class Checkpoint:
     state: Mapping[str, Arrays] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     participants: Mapping[str, int] = field(default_factory=dict)
-    sharing: Mapping[str, Sharing] = field(default_factory=dict)
     left: tuple[str, ...] = ()
     start: str = ""
 
@@ -127,7 +123,6 @@ def begin(
     encoder: Encoder,
     summaries: Mapping[str, Summary],
     participants: Mapping[str, int],
-    sharing: Mapping[str, Sharing] | None = None,
 ) -> Checkpoint:
     """Write a run's start file, whole or not at all.
 
@@ -141,7 +136,6 @@ def begin(
         All of one layout, so that they are kept as one array [sites, ...] a field. Only Table 1 needs
         them again, at the end: `summaries_of` reads them then, and nobody holds them in the rounds.
     participants : dict of site to int
-    sharing : dict of site to {"aggregate-only"}, optional
 
     Raises
     ------
@@ -154,11 +148,9 @@ def begin(
         site_arrays = [summary.arrays() for summary in summaries.values()]
         for name in site_arrays[0]:
             tensors[f"summaries/{name}"] = [arrays[name] for arrays in site_arrays]
-    facts: dict[str, Any] = {"sites": list(summaries), "roster": dict(participants), "sharing": dict(sharing or {})}
+    facts: dict[str, Any] = {"sites": list(summaries), "roster": dict(participants)}
     start = _write(folder_of(run), START, tensors, facts)
-    return Checkpoint(
-        round=0, arrays={}, encoder=encoder, participants=participants, sharing=facts["sharing"], start=start
-    )
+    return Checkpoint(round=0, arrays={}, encoder=encoder, participants=participants, start=start)
 
 
 def summaries_of(run: str, start: str) -> dict[str, Summary]:
@@ -357,7 +349,6 @@ def _with_start(path: Path, tensors: Arrays, facts: dict[str, Any], start: str) 
         state={name: without_prefix(f"state/{name}/", tensors) for name in _states(tensors)},
         facts=facts,
         participants=begun.get("roster", {}),
-        sharing=begun.get("sharing", {}),
         start=start,
     )
 

@@ -1,101 +1,51 @@
-"""Figures of a comparison as numbers that can be added, and the meaning of their sum over several sites.
+"""Figures of a comparison as numbers that can be added, and the meaning of their sum over all sites.
 
-Of sites that share figures in sums only. Means over rows are added as sums over rows, counts by predicted
-probability as they are. What compares rows across sites, or is no mean, cannot be added up.
+They are means over rows, as sums over rows, and counts by predicted probability. What compares rows across sites, or is
+no mean, cannot be added up.
 """
 
 from __future__ import annotations
 
 import math
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.summaries.score_bins import BINS, auc_between
+from flfed.summaries.score_bins import auc_between
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages.compare import CompareReply
 from flfed.updates.ring import Ring, ring_of_counts
 
-MEANS: Mapping[str, tuple[str, ...]] = {
-    "binary": ("log_loss", "brier_score_loss", "accuracy_score"),
-    "multi-class": ("log_loss", "accuracy_score"),
-    "regression": ("mean_absolute_error", "root_mean_squared_error"),
+ARMS = ("global", "local-only")
+FIGURES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "binary": (
+        *(("log_loss", arm) for arm in ARMS),
+        *(("brier_score_loss", arm) for arm in ARMS),
+        ("accuracy_score", "global"),
+    ),
+    "multi-class": (*(("log_loss", arm) for arm in ARMS), ("accuracy_score", "global")),
+    "regression": (
+        *(("mean_absolute_error", arm) for arm in ARMS),
+        *(("root_mean_squared_error", arm) for arm in ARMS),
+    ),
 }
-"""By task the metrics that are means over rows; of the last one the square is."""
-ARMS = ("global", "local-only", "personalised")
+"""By task the means over rows that are added, each of a metric and an arm; an institution has one accuracy."""
 SQUARED = "root_mean_squared_error"
+"""The metric whose square is a mean."""
 LARGEST: Mapping[str, float] = {"log_loss": 2.0**6, "mean_absolute_error": 2.0**6, SQUARED: 2.0**12}
-"""Largest mean that is added up; of a regression in steps of the outcome's scale. Others are at most 1."""
+"""Largest mean that is added; of a regression in steps of the outcome's scale. Others are at most 1."""
+BINS = 16
+"""Bins of predicted probability, by class."""
 ROOM = 16
 """Times the most training rows of any site that a site may have of rows to be compared on."""
-Entropy = Callable[[int], bytes]
-Name = tuple[Any, ...]
-
-
-class Block(NamedTuple):
-    """Numbers that a site gives together or not at all.
-
-    `name` is of one part for rows and counts by prediction, else metric and arm. Each number is divided by `unit`
-    before it is added up.
-    """
-
-    name: Name
-    size: int = 1
-    unit: float = 1.0
-
-
-ROWS = Block(("rows",))
-HISTOGRAM = Block(("score-histogram",), 2 * BINS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SummedFigures:
-    """Figures over the rows of several sites together.
-
-    Attributes
-    ----------
-    sites, rows : int
-    means : dict of (metric, arm) to float
-    histogram : float64 array [2, bins] or None
-        Rows by class and predicted probability of the shared model.
-    """
-
-    sites: int
-    rows: int
-    means: dict[tuple[str, str], float]
-    histogram: np.ndarray | None
-
-    def as_record(self) -> dict[str, Any]:
-        """Return the record of the figures over all aggregate-only sites.
-
-        Returns
-        -------
-        dict
-            `rows` (which), `sites` and `holdout-rows` (numbers), and `figures` (by metric and arm). The AUC comes from
-            counts in bins; that of the rows lies within `auc-bounds`.
-        """
-        figures: dict[str, dict[str, float]] = {}
-        for (metric, arm), value in self.means.items():
-            figures.setdefault(metric, {})[arm] = value
-        bounds = None
-        if self.histogram is not None:
-            area, low, high = auc_between(self.histogram)
-            if low is not None:
-                figures["roc_auc_score"] = {"global": area}
-                bounds = [low, high]
-        head = {"rows": "holdout", "sites": self.sites, "holdout-rows": self.rows}
-        return {**head, "figures": figures, "auc-bounds": bounds}
 
 
 @dataclass(frozen=True)
 class FigureLayout:
-    """Which figures of a comparison are added up, in their order.
+    """Which figures of a comparison are added, in their order: rows, means, counts by class.
 
     Attributes
     ----------
@@ -110,114 +60,72 @@ class FigureLayout:
     @classmethod
     def of(cls, task: str, encoder: Encoder) -> FigureLayout:
         """Return the layout of a comparison whose rows are encoded so: the outcome is an encoder's last column."""
-        return cls(task, float(encoder.scale[-1]))
-
-    @cached_property
-    def blocks(self) -> tuple[Block, ...]:
-        """Blocks in their order.
-
-        Before the numbers of each stands how many sites gave them.
-        """
-        step = self.scale if self.task == "regression" else 1.0
-        means = []
-        for metric, arm in product(MEANS[self.task], ARMS):
-            unit = step**2 if metric == SQUARED else step
-            means.append(Block((metric, arm), unit=LARGEST.get(metric, 1.0) * unit))
-        if self.task != "binary":
-            return (ROWS, *means)
-        return (ROWS, *means, HISTOGRAM)
+        return cls(task, float(encoder.scale[-1]) if task == "regression" else 1.0)
 
     @property
     def entries(self) -> int:
         """Numbers of a site."""
-        return sum(1 + block.size for block in self.blocks)
+        return 1 + len(FIGURES[self.task]) + 2 * BINS * (self.task == "binary")
 
     def ring(self, sites: int, most_rows: int) -> Ring:
         """Return the ring of a sum over so many sites, none of which has a band of rows beyond `most_rows`."""
         return ring_of_counts(sites, ROOM * most_rows)
 
     def encode(
-        self, reply: CompareReply, ring: Ring, rng: np.random.Generator, entropy: Entropy = secrets.token_bytes
+        self, reply: CompareReply, ring: Ring, rng: np.random.Generator, *, counts: bool
     ) -> np.ndarray | Refusal:
-        """Return a site's figures as numbers of the ring, or why there are none.
-
-        A block that the site's policy suppresses has random numbers in it. Without them its sum would be of the other
-        sites alone, perhaps of two.
+        """Return a site's figures as numbers of the ring, or why it has none to add.
 
         Parameters
         ----------
         reply : CompareReply
-            With all figures that the site's policy lets leave in whatever way.
         ring : Ring
         rng : Generator
             By which numbers are rounded up or down.
-        entropy : callable number → bytes
-            The operating system's randomness; tests pass another.
+        counts : bool
+            Whether rows are counted by prediction; else zeros stand there.
         """
-        parts = list[np.ndarray]()
-        random = list[bool]()
-        for block, values in zip(self.blocks, self._values(reply), strict=True):
-            divided = values / block.unit
-            fits = bool((np.abs(divided) <= ring.largest).all())
-            numbers = divided if fits else np.zeros(block.size)
-            parts += [np.array([float(fits)]), numbers]
-            random += [False, *[not fits] * block.size]
-        encoded = ring.encode(np.concatenate(parts), rng)
-        if isinstance(encoded, Refusal):
-            return encoded
-        hidden = np.flatnonzero(random)
-        encoded[hidden] = np.frombuffer(entropy(8 * len(hidden)), ring.dtype)
-        return encoded
+        values = {(one.metric, one.arm): one.value for one in reply.arms}
+        names = FIGURES[self.task]
+        powers = [values.get(name, math.nan) ** (1 + (name[0] == SQUARED)) for name in names]
+        means = np.array(powers) / [self._unit(metric) for metric, _ in names]
+        # Of a part of its figures the sum would be of the other sites alone.
+        if not (np.abs(means) <= 1).all():
+            return Refusal("figures-missing")
+        numbers = np.zeros(self.entries)
+        numbers[0] = reply.holdout_rows
+        numbers[1 : 1 + len(means)] = reply.holdout_rows * means
+        if counts and reply.histogram is not None and self.task == "binary":
+            numbers[1 + len(means) :] = reply.histogram.reshape(2, BINS, -1).sum(axis=2).ravel()
+        return ring.encode(numbers, rng)
 
-    def decode(self, total: np.ndarray, ring: Ring, sites: int) -> SummedFigures:
-        """Return the figures of a sum over so many sites.
+    def _unit(self, metric: str) -> float:
+        """Return the largest mean of a metric, or of its square."""
+        return LARGEST.get(metric, 1.0) * self.scale ** (1 + (metric == SQUARED))
 
-        There are none of a block that one of them suppressed.
+    def decode(self, total: np.ndarray, ring: Ring, sites: int) -> dict[str, Any]:
+        """Return the record of a sum over so many sites.
+
+        Returns
+        -------
+        dict
+            `rows` (which), `sites` and `holdout-rows` (numbers), and `figures` (by metric and arm). The AUC comes from
+            counts in bins; that of the rows lies within `auc-bounds`.
         """
         values = ring.decode(total)
-        place = 0
-        numbers_by_block = dict[Name, np.ndarray]()
-        for block in self.blocks:
-            count = values[place]
-            numbers = values[place + 1 : place + 1 + block.size] * block.unit
-            place += 1 + block.size
-            if count == sites:
-                numbers_by_block[block.name] = numbers
-        rows = float(numbers_by_block[ROWS.name][0]) if ROWS.name in numbers_by_block else 0.0
-        histogram = numbers_by_block.get(HISTOGRAM.name)
-        if histogram is not None:
-            histogram = histogram.reshape(2, BINS)
-        return SummedFigures(
-            sites=sites,
-            rows=round(rows),
-            means=dict(self._means(numbers_by_block, rows)),
-            histogram=histogram,
-        )
-
-    def _values(self, reply: CompareReply) -> Iterator[np.ndarray]:
-        """Yield the numbers of each block.
-
-        NaN where the site keeps them back.
-        """
-        rows = float(reply.holdout_rows)
-        value_by_name: dict[Name, float] = {(one.metric, one.arm): one.value for one in reply.arms}
-        for block in self.blocks:
-            if block == ROWS:
-                yield np.array([rows])
-            elif block == HISTOGRAM:
-                counted = reply.histogram
-                yield np.full(block.size, math.nan) if counted is None else np.ravel(counted).astype(float)
-            else:
-                value = value_by_name.get(block.name, math.nan)
-                entry = value**2 if block.name[0] == SQUARED else value
-                yield np.array([rows * entry])
-
-    def _means(
-        self, numbers_by_block: Mapping[Name, np.ndarray], rows: float
-    ) -> Iterator[tuple[tuple[str, str], float]]:
-        for metric in MEANS[self.task]:
-            for arm in ARMS:
-                if (metric, arm) in numbers_by_block and rows > 0:
-                    mean = float(numbers_by_block[metric, arm][0]) / rows
-                    value = math.sqrt(max(mean, 0.0)) if metric == SQUARED else mean
-                    yield (metric, arm), value
+        rows = round(float(values[0]))
+        names = FIGURES[self.task]
+        figures: dict[str, dict[str, float]] = {}
+        for (metric, arm), number in zip(names, values[1:], strict=False):
+            if rows:
+                mean = float(number) / rows * self._unit(metric)
+                figures.setdefault(metric, {})[arm] = math.sqrt(max(mean, 0.0)) if metric == SQUARED else mean
+        bounds = None
+        histogram = values[1 + len(names) :].reshape(-1, BINS)
+        # Where some site's policy does not let its rows be counted, none are.
+        if len(histogram) and rows and round(float(histogram.sum())) == rows:
+            area, low, high = auc_between(histogram)
+            if low is not None:
+                figures["roc_auc_score"] = {"global": area}
+                bounds = [low, high]
+        return {"rows": "holdout", "sites": sites, "holdout-rows": rows, "figures": figures, "auc-bounds": bounds}

@@ -37,26 +37,6 @@ def threshold(pinned: int) -> int:
     return max(LEAST, PERCENT * pinned // 100 + 1)
 
 
-def least_of_figures(pinned: int) -> int:
-    """Return the sites that a sum of figures needs, of those that share figures in sums only.
-
-    Their list is all of them, and each of them must open it. Two lists that were opened for one question then have no
-    honest site in common, unless they are the same list. So their number has to hide a site among honest ones alone: at
-    least two, where a third of the pinned sites work for the server and sign that they are such sites.
-
-    Parameters
-    ----------
-    pinned : int
-        Sites whose keys an approval pins, the site itself counted.
-
-    Examples
-    --------
-    >>> [least_of_figures(pinned) for pinned in (3, 4, 5, 6, 8, 9, 20, 100)]
-    [3, 3, 3, 4, 4, 5, 8, 35]
-    """
-    return max(LEAST, pinned // 3 + 2)
-
-
 def have_honest_opener(pinned: Collection[str], before: Collection[str]) -> bool:
     """Return whether one honest site at least opens any two lists, of the pinned sites of two approvals.
 
@@ -75,27 +55,6 @@ def have_honest_opener(pinned: Collection[str], before: Collection[str]) -> bool
     everybody = len({*pinned, *before})
     openers_of_both = threshold(len(pinned)) + threshold(len(before)) - everybody
     return openers_of_both > min(len(pinned), len(before)) // 3
-
-
-def least_of_losses(cohort: int, pinned: int) -> int:
-    """Return how many sites of a cohort have to keep their figures of rounds, so that sums of losses hide them.
-
-    Of the others everybody knows the losses, and takes them off such a sum. So as many are needed that two honest ones
-    are left where all that may be missing are of them, and a third of the pinned sites work for the server.
-
-    Parameters
-    ----------
-    cohort : int
-        Sites of the run.
-    pinned : int
-        Sites whose keys an approval pins, the site itself counted.
-
-    Examples
-    --------
-    >>> [least_of_losses(sites, sites) for sites in (3, 4, 5, 6, 10, 20, 100)]
-    [3, 4, 4, 5, 8, 14, 67]
-    """
-    return cohort - threshold(pinned) + pinned // 3 + 2
 
 
 def cohort_refusal(site: str, cohort: Collection[str], pinned: Collection[str]) -> Refusal | None:

@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -21,7 +21,6 @@ from flfed.refusals import Refusal
 from flfed.registry import kebab_keys
 from flfed.signatures import HASH, canonical, gate_fingerprint, is_signed
 from flfed.signatures import sign as sign_facts
-from flfed.study.tables import Sharing, in_sums_only
 
 WHAT = "run key"
 """Keeps a statement's signature apart from whatever else a gate's key signs."""
@@ -48,10 +47,8 @@ class Statement:
     pins : str, 32 hex digits
         `pins_hash` of the sites that its approval pins. The sites themselves would make it long, and a reader has
         its own to compare with.
-    share_metrics : {"named", "aggregate-only"}
-        How its own figures may be written down.
-    keeps_rounds : bool
-        Whether its figures of rounds stay at the site.
+    single_cells : bool
+        Whether its policy lets cells of few rows into sums.
     lifted : tuple of str
         Sites by which this site lets lists differ; its own name is its own consent.
     flfed : str
@@ -65,15 +62,9 @@ class Statement:
     public_key: str
     signing_key: str
     pins: str
-    share_metrics: Sharing
-    keeps_rounds: bool = False
+    single_cells: bool = False
     lifted: tuple[str, ...] = ()
     flfed: str
-
-    @property
-    def is_in_sums_only(self) -> bool:
-        """Whether the site shares figures in sums only."""
-        return in_sums_only(self.share_metrics)
 
     def facts(self) -> dict[str, Any]:
         """Return what the signature covers."""
@@ -84,7 +75,7 @@ class Statement:
         forms = [(HASH, self.public_key), (HASH, self.signing_key), (PINS, self.pins), (VERSION, self.flfed)]
         forms += [(NAME, name) for name in (self.site, *self.lifted)]
         fit = all(isinstance(text, str) and form.fullmatch(text) for form, text in forms)
-        return fit and self.share_metrics in get_args(Sharing) and isinstance(self.keeps_rounds, bool)
+        return fit and isinstance(self.single_cells, bool)
 
 
 def pins_hash(pinned: Mapping[str, str]) -> str:
@@ -109,7 +100,7 @@ def pack(statement: Statement, signature: str) -> bytes:
     Study, run and repeat are left out: the signature fits those of the reader, or it is wrong.
     """
     keys = statement.public_key + statement.signing_key + statement.pins + signature
-    rest = [statement.site, statement.share_metrics, statement.keeps_rounds, statement.flfed, *statement.lifted]
+    rest = [statement.site, statement.single_cells, statement.flfed, *statement.lifted]
     return bytes.fromhex(keys) + canonical(rest)
 
 
@@ -130,7 +121,7 @@ def read(content: bytes, *, study_sha256: str, run: str, repeat: int) -> tuple[S
     parts = {name: stream.read(size).hex() for name, size in _PARTS.items()}
     signature = parts.pop("signature")
     try:
-        site, share_metrics, keeps_rounds, version, *lifted = parse_json(stream.read(), "statement")
+        site, single_cells, version, *lifted = parse_json(stream.read(), "statement")
     except (UsageError, ValueError, TypeError):
         return Refusal("statement-unreadable")
     statement = Statement(
@@ -140,8 +131,7 @@ def read(content: bytes, *, study_sha256: str, run: str, repeat: int) -> tuple[S
         repeat=repeat,
         site=site,
         flfed=version,
-        share_metrics=share_metrics,
-        keeps_rounds=keeps_rounds,
+        single_cells=single_cells,
         lifted=tuple(lifted),
     )
     if statement.is_well_formed():

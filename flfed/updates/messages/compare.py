@@ -159,7 +159,7 @@ class CompareRequest:
         Where most predictions of all sites lie, in log-odds: rows are counted in bins about it. NaN where that
         is not known, or bins about even odds do, and then neither crosses.
     sites : int, >= 1
-        How many sites take part and share figures of their own: intervals behind verdicts are widened for so many.
+        How many sites' figures are looked at: intervals behind verdicts are widened for so many.
     trained : {"enough", "not-enough", "not-known"}
         Whether the model was trained enough to be judged, by the losses that left the sites.
     by_hash : bool
@@ -225,10 +225,6 @@ class CompareRequest:
 
 LEAST_ROWS = {"num_examples": 1, "holdout_rows": 0}
 """Numbers of rows in a comparison, each with its least value: the gate and the coordinator both go by it."""
-ROWS_IN_CLEAR = ("num_examples", "holdout_rows")
-"""Those that a site which shares figures in sums only says beside its masks; all else is 0 or empty.
-
-Site and gate both go by it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -261,7 +257,7 @@ class CompareReply:
     calibration : tuple of CalibrationFigure
         Of the global model.
     masked : Masked or None
-        Of a site that shares figures in sums only, under secure sums with enough such sites: in place of its figures.
+        In place of all figures, where the study records their sum.
 
     Reveals: the exact number of holdout rows, and averages over them with intervals. Under disclosure "institution", an
     average has at least the cell minimum of rows of each class behind it. No smaller count follows from it. Averages
@@ -280,10 +276,9 @@ class CompareReply:
     figures of their model show that the site has values of one. Where the study names a score in use, the reply has
     figures of that column, over the rows that have it; the note counts the others. At an institution both have at least
     the cell minimum of rows and people of each class, or there are no others. Where there are some, these figures leave
-    in one run alone. A site that shares figures in sums only, under secure aggregation, sends the two numbers of rows
-    by themselves and nothing else. Where three or more such sites take part (more among six sites and up), further
-    numbers leave under masks. They are means over rows, and rows by predicted probability:
-    see `Masked`, and what opens the sum.
+    in one run alone. Of a study that records one sum of figures, only masked numbers leave: rows, means over them, and,
+    where the policies of all sites let single cells into sums, rows in 16 bins of predicted probability by class. See
+    `Masked`, and what opens the sum.
     """
 
     num_examples: int
@@ -305,13 +300,6 @@ class CompareReply:
     def is_final(self) -> bool:
         """Whether the figures stand in the reply, and not in a sum that is opened later."""
         return self.masked is None
-
-    def in_sums_only(self) -> CompareReply:
-        """Return the reply as it leaves a site that shares figures in sums only."""
-        rows: dict[str, Any] = dict.fromkeys(LEAST_ROWS, 0)
-        for name in ROWS_IN_CLEAR:
-            rows[name] = getattr(self, name)
-        return CompareReply(**rows, arms=(), differences=(), masked=self.masked)
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""

@@ -7,14 +7,13 @@ sends the signature. Each class says what its message reveals.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from flwr.app import RecordDict
 
 from flfed.refusals import Refusal, recorded, unmarked
-from flfed.study.tables import LEAST_COHORT, Sharing
+from flfed.study.tables import LEAST_COHORT
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import TITLE, MalformedMessage, PlainMessage
 from flfed.updates.messages.in_memory import kebab_record, record_of
@@ -72,8 +71,6 @@ class EnrolReply(PlainMessage):
         for an analysis.
     disclosure : {"open", "institution"}
         What its policy lets leave of sums and scores.
-    share_metrics : {"named", "aggregate-only"}
-        How its own figures may be written down.
     resplit : bool
         Whether repeats may hold out other rows.
     epsilon_budget, epsilon_spent : float
@@ -103,7 +100,6 @@ class EnrolReply(PlainMessage):
     rows_low: int = 0
     rows_high: int = 0
     disclosure: Literal["open", "institution"] = "institution"
-    share_metrics: Sharing = "named"
     resplit: bool = False
     epsilon_budget: float = math.nan
     epsilon_spent: float = math.nan
@@ -232,8 +228,3 @@ class SealedReply(PlainMessage):
 
     Reveals: nothing about rows, and that the site holds the receipt on its disk.
     """
-
-
-def sharing_of(replies: Iterable[EnrolReply]) -> dict[str, Sharing]:
-    """Return how each site's figures may be written down."""
-    return {reply.site: reply.share_metrics for reply in replies}

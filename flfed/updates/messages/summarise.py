@@ -72,15 +72,14 @@ class SummariseReply:
     ----------
     summary : Summary or None
     masked : Masked or None
-        In its place, where the study has secure sums and a site shares figures in sums only.
+        In its place, under secure aggregation.
 
     Reveals: the exact number of training rows. Under disclosure "open", also every count, sum and sum of squares of a
     column. Under "institution", only counts of groups of at least the site's cell minimum, none of which lets a smaller
     one be computed. They may show that a value has all rows but fewer than the minimum. Means and deviations follow
     from these counts. Whether missing values go with the outcome is in the reply only where each cell of that table is
     large. Where a person has several rows, it is in steps. For each column one bit shows whether it alone gives the
-    outcome away. Under secure aggregation, the sums of all sites are masked where a site of the run shares figures in
-    sums only. See `Masked`, and what opens the sum.
+    outcome away. Under secure aggregation, the sums of all sites are masked. See `Masked`, and what opens the sum.
     """
 
     summary: Summary | None = None

@@ -307,12 +307,8 @@ class Border(Protocol):
         """Sites that the approval pins, this one counted, where its updates leave for sums only; else 0."""
 
     @property
-    def keeps_figures(self) -> bool:
-        """Whether the site's figures leave in sums only."""
-
-    @property
-    def round_figures(self) -> str:
-        """How losses and scores of rounds may leave the site by themselves: "exact", "rounded" or "none"."""
+    def sums_figures(self) -> bool:
+        """Whether figures of the comparison leave in sums only."""
 
     @property
     def has_histogram(self) -> bool:
@@ -348,17 +344,14 @@ class Wanted:
     kind : str
         Of the request.
     score : bool
-        Whether scores, or figures of a comparison, were asked for, of a site that shares its own.
+        Whether scores, or figures of a comparison, were asked for.
     offset : bool
         Whether the site's own intercept was asked for.
-    summed_rows : bool
-        Whether sums over rows leave as part of a sum, since another site of the run shares figures in sums only.
     """
 
     kind: str
     score: bool = True
     offset: bool = True
-    summed_rows: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

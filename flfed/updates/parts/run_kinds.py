@@ -88,13 +88,13 @@ class Training(Part):
         if wanted.kind not in (TRAIN, EVALUATE):
             return sections
         update = {"num-examples": number(1), "steps": whole()}
-        if border.round_figures != "none":
+        if not border.pinned:
             update["loss"] = number()
         # A loss that the site keeps is not in it, so that none of these is needed.
         more: dict[str, Section] = {"config": config({"kind": equal("delta")}), "metrics": numbers(update)}
         if wanted.kind == TRAIN:
             more["arrays"] = arrays(border.model)
-        if border.round_figures != "none":
+        if not border.pinned:
             more |= _scores(border, wanted)
         return {**sections, **more}
 
@@ -123,7 +123,7 @@ class Training(Part):
         if not _trains(border.study):
             return without
         return Exchanges(
-            once=(ENROL, SEAL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED), each_round=(TRAIN,), sums_a_round=1
+            once=(ENROL, SEAL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED), each_round=(TRAIN,), sums=2, sums_a_round=1
         )
 
 
@@ -172,10 +172,9 @@ def _scores(border: Border, wanted: Wanted) -> dict[str, Section]:
 
 def _round_releases(border: Border) -> Iterator[Release]:
     """Yield the losses and metrics that leave in each round."""
-    digits = Text("three-digits") if border.round_figures == "rounded" else ""
-    yield Release(Place.FIGURES, Text("round-figures", {"reveals": Scores, "digits": digits}), EVALUATE)
+    yield Release(Place.FIGURES, Text("round-figures", {"reveals": Scores}), EVALUATE)
     if border.study.adjusts_intercept():
-        yield Release(Place.FIGURES, Text("intercept", {"reveals": Offset, "digits": digits}))
+        yield Release(Place.FIGURES, Text("intercept", {"reveals": Offset}))
 
 
 def _comparison_releases(border: Border, figures: Text) -> Iterator[Release]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flfed.study.tables import TREES, in_sums_only
+from flfed.study.tables import TREES
 from flfed.updates.aggregation.losses import ENTRIES as LOSSES
 from flfed.updates.arrays import entries_of
 from flfed.updates.masking import keys
@@ -158,13 +158,11 @@ class SecureAggregation(Part):
         """Add the keys of a run, and what opens each sum."""
         if not border.pinned:
             return without
-        once = (*without.once, KEYS, *(LIST, UNMASK) * without.sums)
-        if COMPARE in without.once and border.keeps_figures:
-            once += (UNMASK,)
-        each_round = without.each_round
-        if border.study.aggregation.is_masked:
-            each_round += (LIST, UNMASK) * without.sums_a_round
-        return replace(without, once=once, each_round=each_round)
+        if not border.study.aggregation.is_masked:
+            return replace(without, once=(*without.once, KEYS))
+        opening = (LIST, UNMASK)
+        once = (*without.once, KEYS, *opening * (without.sums + border.sums_figures))
+        return replace(without, once=once, each_round=(*without.each_round, *opening * without.sums_a_round))
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Add keys and what opens sums.
@@ -180,7 +178,7 @@ class SecureAggregation(Part):
         for release in without:
             if release.place == Place.ROUND and border.study.aggregation.is_masked:
                 releases += _masked_releases(release)
-            elif release.place == Place.FIGURES and (border.keeps_figures or border.round_figures == "none"):
+            elif release.place == Place.FIGURES:
                 releases += _withhold_figures(border, release)
             else:
                 releases.append(release)
@@ -229,11 +227,13 @@ def _with_masks(border: Border, wanted: Wanted, sections: Sections) -> Sections:
         # The site's signed key, which it has once it has one.
         signed = with_fields(sections["config"], {"statement": _STATEMENT}, optional=("statement",))
         return {**sections, "config": signed}
-    if kind in _SUMMED and (kind != SUMMARISE or wanted.summed_rows):
+    if kind in _SUMMED and border.study.aggregation.is_masked:
         name = _SUMMED[kind]
         left = {other: section for other, section in sections.items() if other != name}
         return {**left, **_masked(pinned, sums=1 + _entries(sections[name]))}
-    if kind == COMPARE and not wanted.score:
+    if kind == COMPARE and not border.sums_figures and border.study.aggregation.is_masked:
+        return {name: section for name, section in sections.items() if name != "summary"}
+    if kind == COMPARE and border.sums_figures:
         entries = FigureLayout(border.task).entries
         return {**sections, **_masked(pinned, sums=1 + entries, needed=False)}
     if border.study.aggregation.is_masked:
@@ -305,11 +305,7 @@ class EncryptedModels(Part):
     title = "[privacy] secure-aggregation = 'ckks'"
     exclusions = (
         Exclusion("ckks-strategy", "strategies beyond averaging", lambda facts: not facts.averages),
-        Exclusion(
-            "ckks-metrics",
-            "[compare]: share-metrics = 'aggregate-only'",
-            lambda facts: in_sums_only(facts.study.compare.share_metrics),
-        ),
+        Exclusion("ckks-losses", "choices by losses", lambda facts: bool(facts.study.loss_choices)),
         Exclusion(
             "ckks-entries",
             "more than 199,999 parameters",

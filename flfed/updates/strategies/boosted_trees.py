@@ -20,6 +20,7 @@ from flfed.summaries.summary import arrays_sha256
 from flfed.trees.cut_points import cuts_sha256, widths_of
 from flfed.trees.forest import UNIT, GrowingRound, Tree, TreeSettings, depth_of, round_of, tree_arrays, with_round
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
+from flfed.updates.aggregation.losses import ENTRIES
 from flfed.updates.aggregation.rounds import why_unsummed
 from flfed.updates.aggregation.secure_sum import Unsummed, masked_vectors
 from flfed.updates.messages.in_memory import immutable
@@ -245,7 +246,7 @@ class BoostedTrees(FedAvg):
         numbers, beside = np.split(totals.sums, [math.prod(shape)])
         if not level:
             self.run.sums.take_losses(questions, beside, listed)
-            self.run.sums.check_loss(questions, replies)
+            self.run.sums.check_loss(questions)
         sums = numbers.view(np.int64).reshape(shape)
         # A list that was kept may have a site that did not answer again.
         rows_of = self.run.rows_high() | {site: reply.num_examples for site, reply in replies.items()}
@@ -268,7 +269,7 @@ class BoostedTrees(FedAvg):
         shape = self._shape()
         if self.run.sums is not None:
             # Beside the sums of the roots stand losses.
-            beside = 0 if level else self.run.sums.loss_entries
+            beside = 0 if level else ENTRIES
             return self.run.sums.guard(replies, rows, updates=0, sums=math.prod(shape) + beside)
         defect = partial(sums_defect, shape=shape, starts=self._starts())
         return judged(replies, {site: reply_defect(one, rows[site]) or defect(one) for site, one in replies.items()})

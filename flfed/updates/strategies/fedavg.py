@@ -317,8 +317,7 @@ class FedAvg(FlowerFedAvg):
     def _select(self, server_round: int, good: Replies) -> None:
         """Show the selection the incoming model's scores, where rows are kept for them."""
         scores = {site: reply.scores for site, reply in good.items()}
-        beside = self.round.further.losses_beside(good)
-        self.selection.score(server_round - 1, self.round.incoming, scores, self.run.in_sums_only, beside)
+        self.selection.score(server_round - 1, self.round.incoming, scores, self.round.further.losses)
 
     def weight(self, reply: TrainReply) -> float:
         """Return the weight of an update."""

@@ -13,7 +13,6 @@ from flfed.deployment.site_app.waiting import list_waits, show_waits
 from flfed.records.dashboard.sections import bullets, contained, table
 from flfed.records.statistics.verdict import format_as_written
 from flfed.records.text import escape, moment, size_in_words
-from flfed.study.tables import WRITTEN_DOWN
 from flfed.words import counted, render
 
 Facts = dict[str, Any]  # from `flfed site status --json`
@@ -151,7 +150,7 @@ def policy_in_words(facts: Facts) -> list[str]:
     return [
         disclosure,
         render("site_app.policy.cohort", sites=facts["least-cohort"]),
-        render("site_app.policy.sharing", how=WRITTEN_DOWN[facts["share-metrics"]]),
+        render(f"site_app.policy.share-{facts['share']}"),
         render("site_app.policy.unapproved" if facts["approval"] == "none" else "site_app.policy.approval"),
         compared,
         render("site_app.policy.limits", runs=facts["runs"], bytes=size_in_words(facts["daily-bytes"])),

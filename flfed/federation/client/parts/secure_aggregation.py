@@ -11,7 +11,7 @@ from typing import Self
 
 from flfed.federation.client.outbound_figures import losses_of
 from flfed.federation.client.parts.step import Leaving, PartReply, SitePart, SiteStep, TrainingStep
-from flfed.federation.client.secure_sums import masked_losses
+from flfed.federation.client.secure_sums import SiteSums, masked_losses
 from flfed.refusals import NotTakingPart
 from flfed.study.study import Study
 from flfed.updates.arrays import flattened
@@ -48,15 +48,14 @@ class SecureAggregation(SitePart):
         NotTakingPart
             If the site has no keys of the run, or an entry is too large.
         """
-        if isinstance(reply, CompareReply):
-            return _with_figures(step, reply)
         session = step.session
         sums = step.own.sums(session.study)
         if sums is None:
             return reply
+        if isinstance(reply, CompareReply):
+            return _with_figures(step, reply, sums)
         if isinstance(reply, SummariseReply):
-            # Where one site shares figures in sums only, the sums of all leave so: the difference would reveal its own.
-            if not sums.keys.rows_leave_masked() or reply.summary is None:
+            if not session.study.aggregation.is_masked or reply.summary is None:
                 return reply
             step.own.under(session)
             return SummariseReply(masked=sums.masked_numbers(SUMMARISE, flattened(reply.summary.arrays())))
@@ -64,32 +63,35 @@ class SecureAggregation(SitePart):
             raise TypeError("an update leaves from a step of training")
         request = step.request
         done = step.done
+        # No site's own loss, metric or intercept of a round leaves; mean losses stand in the sum.
+        reply = replace(reply, loss=None, scores=None, offset=None)
         if request.fit:
             losses = losses_of(done.rows, done.loss, done.scores, session)
             return (yield from sums.masked(step.original_request, reply, losses, model=request.arrays))
-        # A model that is only scored has no update, and the losses leave alone.
+        # A model that is only scored has no update beside the losses.
         losses = losses_of(done.rows, None, done.scores, session)
         step.own.under(session)
         return replace(reply, masked=masked_losses(sums, step.original_request, losses))
 
 
-def _with_figures(step: SiteStep, reply: CompareReply) -> CompareReply:
-    """Return a comparison with its figures under masks, too.
-
-    They are where sites that share none add theirs up.
-    """
+def _with_figures(step: SiteStep, reply: CompareReply, sums: SiteSums) -> CompareReply:
+    """Return a comparison without sums over rows, and with its figures under masks where the study records their sum."""
     session = step.session
-    sums = step.own.figures(session.study)
-    if sums is None or not isinstance(step.original_request, CompareRequest):
+    request = step.original_request
+    if session.study.aggregation.is_masked:
+        reply = replace(reply, summary=None)
+    if not session.study.compare.is_summed or not isinstance(request, CompareRequest):
         return reply
     step.own.under(session)
-    layout = FigureLayout.of(session.task, step.original_request.encoder)
     try:
-        exchange = sums.identify_exchange(step.original_request)
+        exchange = sums.identify_exchange(request)
         cohort = sums.cohort()
+        # Counts of some sites alone would be nearly those of each.
+        counts = cohort.single_cells if sums.keys.approval else session.policy.allows("single-cells-in-sums")
+        layout = FigureLayout.of(session.task, request.encoder)
         ring = layout.ring(len(cohort.sites), cohort.most_rows)
         rng = sums.rng(exchange)
-        masked = sums.once(exchange, "masked-figures", lambda: layout.encode(reply, ring, rng))
+        masked = sums.once(exchange, "masked-figures", lambda: layout.encode(reply, ring, rng, counts=counts))
     except NotTakingPart as error:
         # The figures do not leave, but the site's own people have them all the same.
         LOG.warning(render("gate.log.unsummed", why=error))

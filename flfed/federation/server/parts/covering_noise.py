@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from flfed.federation.client.released.noised_answer import cells_of, releases_of
-from flfed.federation.recording.sharing import WITHHELD
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.row_sums import statistic_replies, sums_defect
 from flfed.federation.server.run_setting import RunSetting
@@ -71,8 +70,7 @@ class CoveringNoise(ServerPart):
         cells = {site: cells_of(run.study, run.layout, reply.sums) for site, reply in replies.items()}
         rows = {site: noised_rows(run.layout, own)[0] for site, own in cells.items()}
         run.privacy.counted(rows)
-        own = run.recorder.shared_as.own(rows)
-        run.recorder.writer.sites(SiteRow(site, rows=max(0, round(count))) for site, count in own.items())
+        run.recorder.writer.sites(SiteRow(site, rows=max(0, round(count))) for site, count in rows.items())
         merged = NoisedCells.merged([cells[site] for site in sorted(cells)])
         encoder = run.schema_encoder()
         if run.study.encode.scaler == "private":
@@ -124,9 +122,6 @@ def scored_under_noise(run: RunSetting, model: FinalModel) -> None:
     by_site = {site: counts([site]) for site in sorted(counted)}
     receivers = {site: participants[site] for site in counted}
     pairs = _pairs(run, receivers, replace(request, pairs=True), by_site)
-    # From those of all the others its counts would follow, though they have noise: this site shares none.
-    if not run.recorder.shared_as.are_whole(by_site):
-        return _record(run, by_site, None, WITHHELD, pairs)
     whole = counts(sorted(counted)) if counted else None
     return _record(run, by_site, whole, "", pairs)
 
@@ -178,22 +173,18 @@ def _record(
     reason: str,
     pairs: Mapping[str, NoisedPairs] | None = None,
 ) -> None:
-    """Record the figures of sites, and of all together.
-
-    Only sites that share their own are named.
-    """
-    shared = run.recorder.shared_as
+    """Record the figures of sites, and of all together."""
     rows: list[ComparisonRow] = []
-    for site, own in shared.own(by_site).items():
+    for site, own in by_site.items():
         rows += _rows(site, own, "")
     rows += _rows(None, whole, reason)
     differences: list[DifferenceRow] = []
-    for site, site_pairs in shared.own(pairs or {}).items():
+    for site, site_pairs in (pairs or {}).items():
         differences += _differences(site, site_pairs)
     run.recorder.writer.comparison(rows, differences)
     of_all = None if whole is None else _describe_counts(whole)
     facts: dict[str, Any] = {"requested-sites": len(by_site), "reason": reason, "all": of_all}
-    sites = {site: _describe_counts(own) for site, own in shared.own(by_site).items()}
+    sites = {site: _describe_counts(own) for site, own in by_site.items()}
     run.recorder.summary(SUMMARY, facts | {"sites": sites})
 
 

@@ -152,47 +152,30 @@ class SecureAggregation(ServerPart):
             self.sums.restore(before, state.get(BEFORE, {}))
 
     def received(self, model: FinalModel, replies: CompareReplies) -> CompareReplies:
-        """Add up figures that are shared in sums only.
+        """Add up figures of a study that records their sum alone.
 
-        Return the replies of the other sites.
+        Return the replies whose figures are recorded by site: none of them then.
         """
-        if self.sums is None:
-            return replies
-        reserved = sorted(self.sums.in_sums_only & replies.keys())
-        if not reserved:
-            return replies
-        self.run.recorder.note(Refusal("figures-kept", sites=", ".join(reserved[:3])))
-        self._record_summed(self.sums, model, replies)
-        return {site: reply for site, reply in replies.items() if site not in reserved}
-
-    def _record_summed(self, sums: SecureSums, model: FinalModel, replies: CompareReplies) -> None:
-        """Record the figures of all these sites together, from which no site's own follow."""
         run = self.run
-        cohort = tuple(sorted(sums.in_sums_only))
-        masked_by_site = {site: replies[site].masked for site in cohort if site in replies}
-        if not any(masked_by_site.values()):
-            return
+        if self.sums is None or not run.study.compare.is_summed:
+            return replies
         layout = FigureLayout.of(run.layout.task, model.outcome.encoder)
-        vectors = {
-            site: one
-            for site, one in masked_by_site.items()
-            if one is not None and has_sums(one, layout.entries, len(cohort))
-        }
-        # The sum is over all of them, and each of them opens it.
-        among = replace(sums, cohort=cohort, least=len(cohort), lifted={})
-        figures: Any = totals_of(run, among, questions_of(run, COMPARE, model.participants), vectors)
-        if not isinstance(figures, Refusal):
-            figures = layout.decode(figures[0], layout.ring(len(cohort), sums.most_rows), len(cohort))
-        if isinstance(figures, Refusal):
-            run.recorder.note(Refusal("figures-unsummed", why=figures))
-        else:
-            run.recorder.note(Refusal("figures-summed", sites=figures.sites))
-            run.recorder.summary("sums-only", figures.as_record())
+        cohort = len(self.sums.cohort) if self.sums.masked else 0
+        fit = {site: reply for site, reply in replies.items() if has_sums(reply.masked, layout.entries, cohort)}
+        vectors = {site: reply.masked for site, reply in fit.items() if reply.masked is not None}
+        totals = totals_of(run, self.sums, questions_of(run, COMPARE, model.participants), vectors)
+        if isinstance(totals, Refusal):
+            run.recorder.note(Refusal("figures-unsummed", why=totals))
+            return {}
+        numbers, listed = totals
+        ring = layout.ring(len(self.sums.cohort), self.sums.most_rows)
+        run.recorder.summary("summed-figures", layout.decode(numbers, ring, len(listed)))
+        return {}
 
     @property
-    def shares_sums_only(self) -> bool:
-        """Whether a site of the run stated that it shares figures in sums only."""
-        return self.sums is not None and bool(self.sums.in_sums_only)
+    def masks_rows(self) -> bool:
+        """Whether sums over rows leave under masks."""
+        return self.sums is not None and self.run.study.aggregation.is_masked
 
     def unreadable(self, arrays: Arrays) -> str:
         """Return a reason where the model is encrypted."""
@@ -214,14 +197,14 @@ class SecureSiteSums(SiteSums):
     def summary(self, participants: Participants) -> Summary | None:
         """Return the sums over all training rows, or None.
 
-        It is None where no site shares figures in sums only.
+        It is None under homomorphic encryption, where each site sends its own.
 
         Raises
         ------
         FlfedError
             If there is no such sum.
         """
-        if not self.sums.in_sums_only:
+        if self.run.study.aggregation.is_encrypted:
             return None
         shapes = {name: (shape, np.dtype(np.float64)) for name, shape in self.run.layout.shapes().items()}
         totals, _ = self._sum(SUMMARISE, participants, SummariseRequest(), SummariseReply, entries_of(shapes))

@@ -175,8 +175,8 @@ class ServerPart(ABC):
         return replies
 
     @property
-    def shares_sums_only(self) -> bool:
-        """Whether sites of the run share figures in sums only."""
+    def masks_rows(self) -> bool:
+        """Whether sums over rows leave sites under masks."""
         return False
 
     def unreadable(self, arrays: Arrays) -> str:

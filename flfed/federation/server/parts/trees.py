@@ -41,10 +41,8 @@ class Trees(ServerPart):
         recorder.summary("gains", summary)
         # The count is of all trees, where this engine has the tables. Validation rows may have chosen none of them, and
         # their sums have left all the same.
-        shared = recorder.shared_as
-        if model.tables is None or not shared.are_whole(replies):
+        if model.tables is None or self.run.study.compare.is_summed:
             return
         grown = model.strategy.round.incoming
         outcomes = count_determined_outcomes(model.tables.sessions(list(replies)), model.outcome.encoder, grown)
-        own = shared.own(outcomes["sites"])
-        recorder.summary("revealed-outcomes", outcomes | {"sites": own})
+        recorder.summary("revealed-outcomes", outcomes)

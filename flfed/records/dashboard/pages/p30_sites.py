@@ -49,8 +49,7 @@ def parts(opened: Opened) -> None:
 def _one_site(opened: Opened, metric: str) -> None:
     """Show the verdict at the site that the reader picks."""
     run_report = opened.report
-    own = own_figures(run_report, opened.shown.sites)
-    # Sites that share only sums have no figures of their own.
+    own = own_figures(run_report)
     if not own:
         st.info(render("pages.sites.summed"))
         return

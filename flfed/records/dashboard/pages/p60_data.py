@@ -37,7 +37,6 @@ def parts(opened: Opened) -> None:
     columns = first.summaries("columns")[0]
     why = no_sums_in_words(shown.report, shown.events)
     every = data.sites_of(table_1, columns)
-    # An aggregate-only site is in neither table, but it took part.
     of = max(len(every), sum(site.status != "refused" for site in shown.sites))
     with st.container():
         if opened.is_repeated:

@@ -88,7 +88,7 @@ def _models(report: Report, site: str, metric: str) -> None:
 def everywhere(opened: Opened, metric: str) -> None:
     """Show gain and models of every site as charts and as a table, and which sites are not in it."""
     report, sites = opened.report, opened.shown.sites
-    own = site_answer.own_figures(report, sites)
+    own = site_answer.own_figures(report)
     order = [name for name in site_answer.order_of_sites(report, metric) if name in own]
     if order:
         st.markdown(f"## All sites: {verdict.metric_name(metric)} on test rows")
