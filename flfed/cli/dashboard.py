@@ -49,6 +49,7 @@ ADDRESS = "127.0.0.1"
 def open_app(
     port: int = typer.Option(8501, min=1, max=65535, help="Local port."),
     headless: bool = typer.Option(False, help="Open no browser."),
+    anonymous: bool = typer.Option(False, help="Show site 1, site 2 and so on in place of names."),
 ) -> None:
     """Open the app: runs, and the gain of each site from joining.
 
@@ -58,7 +59,7 @@ def open_app(
     from flfed.packages import first_changeable, own_root
     from flfed.records.dashboard import APP_TOKEN
     from flfed.records.store.database import store_url
-    from flfed.records.store.reader import RunReader
+    from flfed.records.store.reader import ANONYMOUS, RunReader
 
     RunReader.open().close()  # an unusable store is refused here, where a person reads it, and not on a page
     store = store_url()
@@ -69,6 +70,8 @@ def open_app(
     if not script.is_file():
         raise UsageError("app.py is missing; install flfed again")
     os.environ[APP_TOKEN] = secrets.token_urlsafe()
+    if anonymous:
+        os.environ[ANONYMOUS] = "1"
     # Settings that another account can change could let the app listen to other machines.
     settings = Path(".streamlit")
     theirs = first_changeable([settings, *settings.glob("*")]) if settings.exists() else ""

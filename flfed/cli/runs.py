@@ -78,6 +78,7 @@ def report_run(
     dossier: Path | None = typer.Option(
         None, metavar="FOLDER", help="New or empty folder for report, answer sheets and RO-Crate."
     ),
+    anonymous: bool = typer.Option(False, help="Write site 1, site 2 and so on in place of names."),
 ) -> output.Shown:
     """Write the report of a run as one HTML file, or a dossier for those who sign.
 
@@ -85,7 +86,7 @@ def report_run(
     at the same place is replaced; any other file is not.
     """
     if dossier is not None:
-        if file is not None:
+        if file is not None or anonymous:
             raise usage_error("commands.report.alone")
         yield from _dossier(run, dossier)
         return
@@ -95,7 +96,7 @@ def report_run(
     with RunReader.open() as reader:
         name = reader.runs_of(run)[0].series if run == "latest" else run
     to = file or Path(f"{name}.html")
-    write_document(to, name)
+    write_document(to, name, anonymous=anonymous)
     yield {"run": name, "file": str(to)}
     yield render("commands.report.run", file=to, run=name)
 

@@ -89,21 +89,14 @@ class Consortium:
         return list(ledger_of(self.folders[name]).lines())
 
 
-def sharing_in_sums(
-    small_sites: Callable[..., list[Site]],
-    study: Study,
-    sites: int,
-    reserved: int,
-    institution: str = "",
-    rows: int = 80,
+def summing(
+    small_sites: Callable[..., list[Site]], study: Study, sites: int, institution: str = "", rows: int = 80
 ) -> Consortium:
-    """Return sites of which the first so many share figures in sums only; the `institution` has no open rows."""
+    """Return so many sites of a study; the `institution` has no open rows."""
     found = []
-    for place, site in enumerate(small_sites(sites, rows=rows)):
-        shares: Any = "aggregate-only" if place < reserved else "named"
+    for site in small_sites(sites, rows=rows):
         disclosure: Any = "institution" if site.name == institution else "open"
-        policy = Policy(disclosure=disclosure, resplit=disclosure == "open", share_metrics=shares)
-        found.append(replace(site, policy=policy))
+        found.append(replace(site, policy=Policy(disclosure=disclosure, resplit=disclosure == "open")))
     return Consortium(found, study)
 
 

@@ -1,44 +1,43 @@
-"""Figures of sites that share them in sums only: of three such sites or more they leave in one sum over all of them."""
+"""Figures of a study that records their sum: means and counts over all sites, and nothing of one site."""
 
-import gc
-import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from flfed.deployment.gate.local_results import Result, results_of
+from flfed.deployment.gate.local_results import results_of
+from flfed.errors import UsageError
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.server.server import FederatedRun
 from flfed.paths import home
+from flfed.records.document import document
 from flfed.records.reports.report import report
-from flfed.records.reports.site_answer import together
+from flfed.records.reports.site_answer import own_figures, together
 from flfed.records.store.reader import RunReader
 from flfed.rows.comparison.arms import arm_scores
-from flfed.rows.data.site import Site
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site, study_refusal
 from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import run_client
 from flfed.study.study import Study
-from flfed.updates.aggregation.secure_sum import SecureSums
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
+from flfed.updates.masking.figure_sums import FIGURES
+from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.secure_sum import UNMASK
-from tests.deployment.summing import Consortium, Coordinator, SummingGrid, conduct, sharing_in_sums
-from tests.deployment.test_secure_sums_lies import reached
+from tests.deployment.summing import Consortium, Coordinator, SummingGrid, conduct, summing
 
 ROUNDS = 2
-ASKED = {"secure-aggregation": "on", "strategy.rounds": ROUNDS}
-MEANS = ("log_loss", "brier_score_loss", "accuracy_score")
+ASKED = {"secure-aggregation": "on", "strategy.rounds": ROUNDS, "compare.share": "sum"}
 
 
 @pytest.fixture
 def consortium(small_sites: Callable[..., list[Site]], small_study: str) -> Callable[..., Consortium]:
-    """A function that returns sites of which the first so many share figures in sums only."""
-    return partial(sharing_in_sums, small_sites, Study.parse(small_study).replace(ASKED))
+    """A function that returns so many sites of a study that records one sum."""
+    return partial(summing, small_sites, Study.parse(small_study).replace(ASKED))
 
 
 def recorded() -> tuple[Mapping[str, Any], list[str]]:
@@ -60,71 +59,67 @@ def pooled(found: Consortium, outcome: Outcome, sites: list[str]) -> tuple[np.nd
     return np.concatenate(targets), {arm: np.concatenate(parts) for arm, parts in scores.items()}
 
 
-@pytest.mark.parametrize("sites", [4, 5])
-def test_the_figures_of_three_such_sites_are_those_over_their_rows_together(consortium, sites):
-    found = consortium(sites, 3)
-    grid = SummingGrid(found)
-    outcome = conduct(found, grid)
+@pytest.mark.parametrize("sites", [3, 5])
+def test_the_sum_has_the_figures_over_the_rows_of_all_sites(consortium, sites):
+    found = consortium(sites)
+    outcome = conduct(found, SummingGrid(found))
     assert (outcome.status, outcome.reason) == ("completed", "")
-    told, notes = recorded()
-    y, scores = pooled(found, outcome, sorted(found.sites)[:3])
-    summed = told["sums-only"]
-    assert (summed["sites"], summed["holdout-rows"], summed["rows"]) == (3, len(y), "holdout")
+    told, _ = recorded()
+    y, scores = pooled(found, outcome, sorted(found.sites))
+    summed = told["summed-figures"]
+    assert (summed["sites"], summed["holdout-rows"], summed["rows"]) == (sites, len(y), "holdout")
     metrics = metrics_of("binary")
-    for name, arm in itertools.product(MEANS, ("global", "local-only", "personalised")):
+    for name, arm in FIGURES["binary"]:
         assert summed["figures"][name][arm] == pytest.approx(metrics[name].value(y, scores[arm]), abs=1e-9)
     low, high = summed["auc-bounds"]
-    assert low <= metrics["roc_auc_score"].value(y, scores["global"]) <= high < low + 0.1
-    # Four sites without one of them would have other figures.
-    y, scores = pooled(found, outcome, sorted(found.sites)[1:4])
-    assert abs(summed["figures"]["log_loss"]["global"] - metrics["log_loss"].value(y, scores["global"])) > 1e-4
-    assert [note for note in notes if "came as one sum" in note] == [
-        "the figures of 3 sites that share none of their own came as one sum over all of these sites"
-    ]
+    assert low <= metrics["roc_auc_score"].value(y, scores["global"]) <= high
+    assert told["share"] == "sum" and own_figures(told) == []
     (line,) = together(told, "roc_auc_score")
-    assert line.startswith(f"3 sites together, which share no figures of their own, on {summed['holdout-rows']} test")
-    assert set(told["sums-only"]) == {"rows", "sites", "holdout-rows", "figures", "auc-bounds"}
+    assert line.startswith(f"{sites} sites together, on {len(y)} test rows")
 
 
-def test_the_ledger_has_question_and_list_and_the_run_forgets_its_keys_when_it_is_sealed(consortium):
-    found = consortium(4, 3)
-    grid = SummingGrid(found)
-    conduct(found, grid)
-    compared, opened = found.lines("site-01")[-2:]
-    assert (compared.kind, opened.kind) == ("compare", "unmask")
-    assert compared.facts["question-sha256"] == opened.facts["question-sha256"]
-    assert compared.facts["pinned"] == "site-01,site-02,site-03,site-04"
-    assert opened.facts["listed"] == "site-01,site-02,site-03"
-    assert "question-sha256" not in found.lines("site-04")[-1].facts
-    replies = {(site, message.metadata.message_type): reply for site, message, reply in grid.sent}
-    assert set(replies["site-01", COMPARE].content) == {"config", "masked"}
-    assert {"arms", "histogram"} <= set(replies["site-04", COMPARE].content)
+def test_no_figure_of_a_site_is_in_what_the_coordinator_has_and_its_own_people_see_theirs(consortium, tmp_path):
+    found = consortium(4)
+    coordinator = Coordinator(found)
+    assert coordinator.run().status == "completed"
+    own = {site: results_of(folder)[0][0] for site, folder in found.folders.items()}
+    document.write_document(tmp_path / "run.html", "latest")
+    told = recorded()[0]
+    pieces = [(tmp_path / "run.html").read_bytes(), json.dumps(told).encode()]
+    pieces += [path.read_bytes() for path in (home() / "runs").rglob("*") if path.is_file()]
+    pieces += [path.read_bytes() for path in home().glob("runs.db*")]
+    for _, message, reply in coordinator.grid.sent:
+        if message.metadata.message_type == COMPARE:
+            assert set(reply.content) == {"config", "masked"} and reply.content["config"]["holdout-rows"] == 0
+        for arrays in reply.content.array_records.values():
+            pieces += [array.numpy().tobytes() for array in arrays.values()]
+
+    def is_held(value: float) -> bool:
+        number = np.float64(value)
+        forms = (repr(value).encode(), number.tobytes(), number.byteswap().tobytes())
+        return any(form in piece for form in forms for piece in pieces)
+
+    assert is_held(told["summed-figures"]["figures"]["log_loss"]["global"])
+    # Shares of a few rows are alike by chance.
+    arms = [one for result in own.values() for one in result.arms if one.metric in ("log_loss", "brier_score_loss")]
+    assert len(arms) >= 4 * 4 and [one for one in arms if is_held(one.value)] == []
+    with RunReader.open() as reader:
+        rounds = [row for number in range(ROUNDS + 1) for row in reader.metrics(told["run"], number)]
+        assert rounds and {row.site for row in rounds} == {None}
+        assert {row.site for row in reader.figures(told["run"])} == set()
 
 
-@pytest.mark.parametrize("reserved", [1, 2])
-def test_of_fewer_such_sites_all_stays(consortium: Callable[..., Consortium], reserved: int):
-    found = consortium(4, reserved)
-    grid = SummingGrid(found)
-    assert conduct(found, grid).status == "completed"
-    told, notes = recorded()
-    assert "sums-only" not in told and together(told, "roc_auc_score") == []
-    assert any("leaves there: figures over sites are of the others" in note for note in notes)
-    for site, message, reply in grid.sent:
-        if message.metadata.message_type == COMPARE and site <= f"site-0{reserved}":
-            assert set(reply.content) == {"config"}
-
-
-def test_where_all_sites_are_such_sites_the_run_completes_with_their_sum_alone(consortium: Callable[..., Consortium]):
-    found = consortium(4, 4)
-    assert conduct(found, SummingGrid(found)).status == "completed"
-    told, _ = recorded()
-    assert told["sums-only"]["sites"] == 4 and together(told, "")[0].startswith("4 sites together")
-    assert all(site["global"] is None or not site["global"] for site in told["sites"].values())
+def test_rows_are_counted_by_prediction_only_where_all_policies_allow_it(consortium):
+    found = consortium(3, institution="site-02", rows=300)
+    conduct(found, SummingGrid(found))
+    summed = recorded()[0]["summed-figures"]
+    assert summed["auc-bounds"] is None and "roc_auc_score" not in summed["figures"]
+    assert set(summed["figures"]) == {"log_loss", "brier_score_loss", "accuracy_score"}
 
 
 @pytest.mark.parametrize("kind", [COMPARE, UNMASK])
-def test_where_one_of_three_is_missing_the_figures_stay_and_it_is_said(consortium, kind):
-    found, compared = consortium(4, 3), list[str]()
+def test_where_sites_are_missing_there_is_no_sum_and_it_is_said(consortium, kind):
+    found, compared = consortium(3), list[str]()
 
     def absent(site: str, asked: str) -> bool:
         compared.extend([site] if asked == COMPARE else [])
@@ -132,138 +127,39 @@ def test_where_one_of_three_is_missing_the_figures_stay_and_it_is_said(consortiu
 
     assert conduct(found, SummingGrid(found, absent)).status == "completed"
     told, notes = recorded()
-    assert "sums-only" not in told
-    assert any(note.startswith("no sum of the figures of the sites that share none of their own") for note in notes)
-
-
-def test_what_one_site_keeps_back_is_in_no_sum_of_the_others(consortium: Callable[..., Consortium]):
-    found = consortium(4, 3, institution="site-02", rows=300)
-    conduct(found, SummingGrid(found))
-    summed = recorded()[0]["sums-only"]
-    # Its policy names no counts by prediction; its losses may leave in whatever way.
-    assert summed["auc-bounds"] is None and "roc_auc_score" not in summed["figures"]
-    assert set(summed["figures"]) >= {"log_loss", "brier_score_loss"}
-
-
-def numbers_in(value: Any) -> list[float]:
-    """Return all numbers of a JSON value."""
-    if isinstance(value, dict | list):
-        parts = value.values() if isinstance(value, dict) else value
-        return [number for part in parts for number in numbers_in(part)]
-    return [float(value)] if isinstance(value, int | float) and not isinstance(value, bool) else []
-
-
-def subsets(sites: list[str]) -> Iterator[tuple[str, ...]]:
-    for number in range(1, len(sites) + 1):
-        yield from itertools.combinations(sites, number)
-
-
-def followed(numbers: list[float], own: Mapping[str, Result], hidden: list[str]) -> set[tuple[str, ...]]:
-    """Return of which parts of the hidden sites a mean follows from numbers, the other sites' figures taken off."""
-    named, found = sorted(set(own) - set(hidden)), set[tuple[str, ...]]()
-    for metric in ("log_loss", "brier_score_loss"):  # shares of about as many rows are alike at several sites
-        sums = {
-            site: result.holdout_rows * one.value
-            for site, result in own.items()
-            for one in result.arms
-            if (one.metric, one.arm) == (metric, "global")
-        }
-        for part, others in itertools.product(subsets(hidden), [(), *subsets(named)]):
-            rows = sum(own[site].holdout_rows for site in (*part, *others))
-            mean = sum(sums[site] for site in (*part, *others)) / rows
-            found |= {part} if any(abs(number - mean) < 1e-9 for number in numbers) else set()
-    return found
-
-
-@pytest.mark.parametrize("reserved", [1, 2, 3])
-def test_no_figure_of_such_a_site_nor_what_follows_by_subtraction_is_in_what_the_coordinator_has(
-    consortium: Callable[..., Consortium], reserved: int, caplog: pytest.LogCaptureFixture
-):
-    caplog.set_level("DEBUG")
-    found, pieces, asked = consortium(4, reserved), list[bytes](), list[str]()
-    coordinator = Coordinator(found)
-
-    def look(site: str, kind: str) -> bool:
-        # With the comparisons of all sites in its memory, and before the sum of figures is opened.
-        asked.append(kind)
-        if COMPARE in asked and asked.count(COMPARE) == 4 and site == "site-03":
-            held = [one for one in gc.get_objects() if isinstance(one, CompareReply | SecureSums | FederatedRun)]
-            pieces.extend(reached([*held], {id(found), id(found.gates), id(found.sites), id(coordinator.grid)}))
-        return False
-
-    assert coordinator.run(absent=look).status == "completed"
-    told = recorded()[0]
-    own = {site: results_of(folder)[0][0] for site, folder in found.folders.items()}
-    hidden = sorted(own)[:reserved]
-    numbers = numbers_in(told)
-    for _, _, reply in coordinator.grid.sent:
-        for part in (*reply.content.config_records.values(), *reply.content.metric_records.values()):
-            numbers += numbers_in(dict(part))
-        for arrays in reply.content.array_records.values():
-            pieces += [array.numpy().tobytes() for array in arrays.values()]
-    pieces += [path.read_bytes() for path in (home() / "runs").rglob("*") if path.is_file()]
-    pieces += [path.read_bytes() for path in home().glob("runs.db*")]
-    pieces += [caplog.text.encode(), json.dumps(told).encode(), np.array(numbers).tobytes()]
-
-    def is_held(one: Figure) -> bool:
-        forms = (repr(one.value).encode(), np.float64(one.value).tobytes(), np.float64(one.value).byteswap().tobytes())
-        return any(form in piece for form in forms for piece in pieces)
-
-    # The search finds the figures of the other sites, which cross.
-    told_arms = [one for site in own if site not in hidden for one in own[site].arms if np.isfinite(one.value)]
-    assert told_arms and all(map(is_held, told_arms))
-    own_arms = [one for site in hidden for one in own[site].arms if one.metric in ("log_loss", "brier_score_loss")]
-    assert len(own_arms) == 6 * reserved and [one for one in own_arms if is_held(one)] == []
-    # Of all such sites together, where they are three; nothing of one, and nothing of two. A mean over one of them and
-    # another site would be found.
-    assert followed(numbers, own, hidden) == ({tuple(hidden)} if reserved == 3 else set())
-    both = [own[site] for site in (hidden[0], "site-04")]
-    rows = [result.holdout_rows for result in both]
-    losses = [one.value for result in both for one in result.arms if (one.metric, one.arm) == ("log_loss", "global")]
-    assert (hidden[0],) in followed([float(np.average(losses, weights=rows))], own, hidden)
-
-
-KILLED = {
-    "before the sum of figures is opened": lambda kind, asked: kind == UNMASK,
-    "after the first site opened it": lambda kind, asked: kind == UNMASK and asked.count(UNMASK) > 1,
-    "while sites compare": lambda kind, asked: kind == COMPARE and asked.count(COMPARE) > 2,
-}
+    assert "summed-figures" not in told
+    assert any(note.startswith("no sum of the sites' figures: ") for note in notes)
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize("when", KILLED)
-def test_a_coordinator_that_was_killed_has_the_same_sum_once_the_run_goes_on(consortium, when):
-    found, asked = consortium(4, 3), list[str]()
+@pytest.mark.parametrize("kind", [COMPARE, UNMASK])
+def test_a_coordinator_that_was_killed_has_the_same_sum_once_the_run_goes_on(consortium, kind):
+    found, asked = consortium(4), list[str]()
     coordinator = Coordinator(found)
 
-    def crash(site: str, kind: str) -> bool | str:
-        asked.append(kind)
+    def crash(site: str, one: str) -> bool | str:
+        asked.append(one)
         after = asked[asked.index(COMPARE) :] if COMPARE in asked else []
-        return "crash" if after and KILLED[when](kind, after) else False
+        return "crash" if after and one == kind and after.count(kind) == 2 else False
 
     run = coordinator.run(absent=crash)
-    assert run.status != "completed" and "sums-only" not in recorded()[0]
+    assert run.status != "completed" and "summed-figures" not in recorded()[0]
     assert coordinator.run(run.run).status == "completed"
-    summed = recorded()[0]["sums-only"]
-    own = [results_of(found.folders[site])[0][0] for site in sorted(found.sites)[:3]]
+    own = [results_of(folder)[0][0] for folder in found.folders.values()]
     losses = [one.value for result in own for one in result.arms if (one.metric, one.arm) == ("log_loss", "global")]
     expected = np.average(losses, weights=[result.holdout_rows for result in own])
-    assert summed["figures"]["log_loss"]["global"] == pytest.approx(expected, abs=1e-9)
-    # Nothing of the sum stays, and there is one list.
+    assert recorded()[0]["summed-figures"]["figures"]["log_loss"]["global"] == pytest.approx(expected, abs=1e-9)
     assert [path.name for path in checkpoints.folder_of(run.run).iterdir()] == ["final.safetensors"]
-    lists = {line.facts["listed"] for line in found.lines("site-01") if line.kind == "unmask"}
-    assert lists == {"site-01,site-02,site-03", "site-01,site-02,site-03,site-04"}
 
 
-@pytest.mark.parametrize("fault", ["killed", "left"])
-def test_a_site_that_is_killed_while_the_sum_is_opened_is_asked_again(consortium, fault):
-    found, asked = consortium(4, 3), list[tuple[str, str]]()
+def test_a_site_that_shares_in_sums_refuses_a_named_study(small_sites, small_study):
+    named = Study.parse(small_study).replace({"secure-aggregation": "on"})
+    site = replace(small_sites(1)[0], policy=Policy(share="sum"))
+    assert study_refusal(named, site).code == "share-named"
+    assert study_refusal(named.replace({"compare.share": "sum"}), site) is None
 
-    def kill(site: str, kind: str) -> bool | str:
-        asked.append((site, kind))
-        compared = ("site-02", COMPARE) in asked
-        last = asked[asked.index(("site-02", COMPARE)) :] if compared else []
-        return fault if (site, kind) == ("site-02", UNMASK) and last.count((site, kind)) == 1 else False
 
-    assert conduct(found, SummingGrid(found, kill)).status == "completed"
-    assert recorded()[0]["sums-only"]["sites"] == 3
+@pytest.mark.parametrize("mode", ["off", "auto", "ckks"])
+def test_a_sum_needs_masks(small_study: str, mode: str):
+    with pytest.raises(UsageError, match="share='sum' needs"):
+        Study.parse(small_study).replace({"compare.share": "sum", "secure-aggregation": mode})

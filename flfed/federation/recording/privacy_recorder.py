@@ -253,7 +253,7 @@ class PrivacyRecord:
     ----------
     study : Study
     recorder : Recorder
-        It gives sites their recorded names; aggregate-only sites are not recorded.
+        It has the names of the record.
     deployed : bool
         Whether institutions take part, whose noise comes from the operating system.
 

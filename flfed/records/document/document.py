@@ -251,7 +251,7 @@ WITHOUT_MODEL = (answer, *SECTIONS[3:5], evidence.sites, evidence.privacy, words
 """Sections of a study that trains nothing, whose limits stand with its figures."""
 
 
-def document(name: str, *, store: str | None = None) -> str:
+def document(name: str, *, store: str | None = None, anonymous: bool = False) -> str:
     """Return a run, or a series of repeats, as one HTML file.
 
     Parameters
@@ -260,13 +260,15 @@ def document(name: str, *, store: str | None = None) -> str:
         Id of a run or a series, or "latest".
     store : str, optional
         Database URL.
+    anonymous : bool
+        Whether "site 1", "site 2" and so on stand in place of the sites' names.
 
     Raises
     ------
     UsageError
         If there is no such run.
     """
-    with RunReader.open(store) as reader:
+    with RunReader.open(store, anonymous=name if anonymous else "") as reader:
         content = Content.read(reader, name)
     run = content.shown.run
     shown = SECTIONS if content.shown.has_model else WITHOUT_MODEL
@@ -314,14 +316,14 @@ def _head(content: Content) -> list[Markup]:
     return [element("h1", run.study), *(element("p", line, class_="facts-line") for line in lines)]
 
 
-def write_document(path: Path, name: str, *, store: str | None = None) -> None:
+def write_document(path: Path, name: str, *, store: str | None = None, anonymous: bool = False) -> None:
     """Write a run's document into a file for its owner alone.
 
     Parameters
     ----------
     path : Path
         A new file, or an earlier document of a run, which is replaced.
-    name, store
+    name, store, anonymous
         As for `document`.
 
     Raises
@@ -329,7 +331,7 @@ def write_document(path: Path, name: str, *, store: str | None = None) -> None:
     UsageError
         If there is no such run, something else is at `path`, or it cannot be written.
     """
-    text = document(name, store=store)
+    text = document(name, store=store, anonymous=anonymous)
     try:
         if path.is_symlink() or (path.exists() and not _is_document(path)):
             raise UsageError(f"{path}: exists and is no report of a run; it is not replaced")

@@ -77,7 +77,7 @@ def _site_line(content: Content, entry: SiteEntry, sent: Mapping[str, int]) -> d
     # Where the number of rows has noise, the site does not release exact numbers of test rows.
     if "Rows" in facts:
         line |= _test_rows(content.shown.run.sites.get(entry.site) or {})
-    line |= {key: facts[key] for key in ("Disclosure", "Figures shared")}
+    line["Disclosure"] = facts["Disclosure"]
     line["Sent"] = size_in_words(sent[entry.site]) if entry.site in sent else ABSENT
     return line
 

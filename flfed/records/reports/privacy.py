@@ -109,8 +109,7 @@ class PrivacyReport(Released):
         `SumsReport`.
     warnings, uncharged : list of str
     sites : dict of name to object
-        `SiteSpending`, by the names of the record; a name that the record does not have is left out. An aggregate-only
-        site has None for its budget and ledger.
+        `SiteSpending`, by the names of the record; a name that the record does not have is left out.
     one_answer : bool
         Whether this is an analysis: each site replies once, with noise on all numbers.
     trained : bool

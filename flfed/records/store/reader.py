@@ -5,12 +5,16 @@ Reader of many runs at once: a query for each table in place of several for each
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, Self
 
 from sqlalchemy import Integer, Row, RowMapping, Select, func, literal, or_, select
+from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 
 from flfed.errors import UsageError, nearest
 from flfed.records.section import group
@@ -35,6 +39,8 @@ from flfed.records.store.takeover import Writer, is_gone
 Fetched = Sequence[Row[*tuple[Any, ...]]]
 Query = Select[*tuple[Any, ...]]
 RUNS: Query = select(Run.__table__, Series.study, Series.repeats).join(Series, Run.series_id == Series.id)
+ANONYMOUS = "FLFED_ANONYMOUS"
+"""Environment variable of a process that shows no name of a site."""
 CURVE_ARMS = ("validation", "training")
 """Arms of the curves by round, the more informative first."""
 
@@ -42,11 +48,15 @@ CURVE_ARMS = ("validation", "training")
 class RunReader(OpenStore):
     """A run store open for reading."""
 
+    names: Mapping[str, str] = MappingProxyType({})
+    """What is read in place of sites' names and titles; nothing is by default."""
+
     @classmethod
-    def open(cls, url: str | None = None) -> Self:
+    def open(cls, url: str | None = None, *, anonymous: str = "") -> Self:
         """Open the store at `url`, else `FLFED_STORE`, else `runs.db` under `home()`, for reading.
 
-        An absent SQLite file reads as a store without runs.
+        An absent SQLite file reads as a store without runs. Of an `anonymous` run or series, "site 1", "site 2" and so
+        on stand in place of the sites' names, and of all runs where the environment has `FLFED_ANONYMOUS`.
 
         Raises
         ------
@@ -57,7 +67,15 @@ class RunReader(OpenStore):
         with in_words(where, "opened"):
             engine = engine_to_read(where)
             check_readable(engine)
-        return cls(engine, where)
+        reader = cls(engine, where)
+        if anonymous or os.environ.get(ANONYMOUS):
+            query = select(RunSite.site, RunSite.title).join(Run, Run.id == RunSite.run_id).distinct()
+            if anonymous:
+                query = query.where(or_(Run.id == anonymous, Run.series_id == anonymous))
+            rows = reader.fetch(query)
+            number = {site: f"site {place}" for place, site in enumerate(sorted({row.site for row in rows}), 1)}
+            reader.names = number | {row.title: number[row.site] for row in rows}
+        return reader
 
     def runs(self, *, search: str = "", limit: int | None = None) -> list[RunEntry]:
         """Return the runs, newest first, whose id, study or status has `search`."""
@@ -172,6 +190,8 @@ class RunReader(OpenStore):
         between : two ints, optional
             The first and the last round to read, all by default.
         """
+        if self.names and sites is not None:
+            sites = [name for name, shown in self.names.items() if shown in sites]
         query = _curve(runs, arm, metric, sites, between)
         if width > 1:
             query = _by_block(query.subquery().c, width)
@@ -217,11 +237,31 @@ class RunReader(OpenStore):
 
     def fetch(self, query: Query) -> Fetched:
         """Return a query's rows, whose columns are attributes."""
+        return [*self.each(query)]
+
+    def each(self, query: Query) -> Iterator[Row[*tuple[Any, ...]]]:
+        """Yield a query's rows one by one."""
         with in_words(self._url, "read"), self._engine.connect() as connection:
-            return connection.execute(query).all()
+            result = connection.execute(query)
+            if not self.names:
+                yield from result
+                return
+            every = "|".join(map(re.escape, sorted(self.names, key=len, reverse=True)))
+            named = re.compile(rf"(?<![\w-])(?:{every})(?![\w-])")
+            renamed = (tuple(_renamed(cell, named, self.names) for cell in row) for row in result)
+            yield from IteratorResult(SimpleResultMetaData([*result.keys()]), renamed)
 
     def _entries(self, query: Query) -> list[RunEntry]:
         return [_run_entry(row) for row in self.fetch(query)]
+
+
+def _renamed(value: Any, named: re.Pattern[str], names: Mapping[str, str]) -> Any:
+    """Return a cell, or what stands in it, with other names of sites, also within texts."""
+    if isinstance(value, str):
+        return named.sub(lambda found: names[found[0]], value)
+    if isinstance(value, dict):
+        return {_renamed(key, named, names): _renamed(one, named, names) for key, one in value.items()}
+    return [_renamed(one, named, names) for one in value] if isinstance(value, list) else value
 
 
 def _unknown_run(name: str, runs: list[str]) -> UsageError:
@@ -360,10 +400,9 @@ class ManyRuns:
     def _read_objects(self, runs: Sequence[str], objects: Collection[str]) -> None:
         query = select(Summary.run_id, Summary.name, Summary.payload)
         query = query.where(Summary.run_id.in_(runs), Summary.name.in_(objects))
-        with in_words(self._reader._url, "read"), self._reader._engine.connect() as connection:
-            # One by one: all bins of 500 runs at once would take seconds of Python's garbage collection.
-            for run, name, payload in connection.execute(query):
-                self._objects[run, name] = _in_one_bin(payload) if name == "score-histograms" else payload
+        # One by one: all bins of 500 runs at once would take seconds of Python's garbage collection.
+        for run, name, payload in self._reader.each(query):
+            self._objects[run, name] = _in_one_bin(payload) if name == "score-histograms" else payload
 
     def _read_comparisons(self, runs: Sequence[str]) -> None:
         columns = [Comparison.__table__.c[name] for name in dict.fromkeys((*FIGURES, *DIFFERENCES))]

@@ -75,7 +75,7 @@ class SecureAggregation(SitePart):
 
 
 def _with_figures(step: SiteStep, reply: CompareReply, sums: SiteSums) -> CompareReply:
-    """Return a comparison without sums over rows, and with its figures under masks where the study records their sum."""
+    """Return a comparison without sums over rows, and with masked figures where the study records their sum."""
     session = step.session
     request = step.original_request
     if session.study.aggregation.is_masked:
