@@ -201,7 +201,7 @@ class SmallClient:
             "reason": "",
         }
         reply |= {"rows-low": low, "rows-high": 10 * low - 1}
-        reply |= {"disclosure": "open", "share-metrics": "named", "resplit": False}
+        reply |= {"disclosure": "open", "resplit": False}
         reply |= {"epsilon-budget": float("nan"), "epsilon-spent": float("nan")}
         try:
             self.study(context)

@@ -112,7 +112,7 @@ def test_the_policy_beside_a_site_is_read(site):
     assert site.folder is not None and (site.folder / "policy.toml").is_file()
     salted = isinstance(site.holdout, Holdout) and site.has_outcome
     # A holdout by time is the same in every repeat.
-    assert (site.policy.disclosure, site.policy.resplit, site.policy.share_metrics) == ("open", salted, "named")
+    assert (site.policy.disclosure, site.policy.resplit, site.policy.share) == ("open", salted, "named")
     assert site.title and (not salted or site.holdout.salt.startswith(site.name))
 
 

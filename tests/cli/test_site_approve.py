@@ -344,16 +344,6 @@ def test_the_words_say_what_a_coordinator_learns_that_makes_its_own_models(small
     assert told in said
 
 
-def test_aggregate_only_says_that_the_coordinators_memory_still_has_the_figures(small_sites, small_study):
-    (site,) = small_sites(1)
-    study = Study.parse(small_study)
-    assert "Sharing: results are shown under this site's name." in "\n".join(details(study, site, ["site-02"]))
-    site = replace(site, policy=site.policy.model_copy(update={"share_metrics": "aggregate-only"}))
-    whole = "\n".join(details(study, site, ["site-02"]))
-    assert "No store, no log and no page contains them." in whole
-    assert "its messages still carry them to the coordinator's memory" in whole
-
-
 def test_a_purpose_can_neither_hide_what_follows_nor_pretend_to_be_ours():
     assert safe_line("Good\x1b[8m\nUntil: 2027\u202e") == "Good [8m Until: 2027"
     long = safe_line("x" * 5000)

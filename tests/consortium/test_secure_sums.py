@@ -18,7 +18,7 @@ from tests.machines import until
 pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
 FOUR = ("alpha", "beta", "gamma", "delta")
 SUMS = ("[compare]", '[privacy]\nsecure-aggregation = "on"\n[compare]')
-IN_SUMS_ONLY = ("[compare]", SUMS[1] + '\nshare-metrics = "aggregate-only"')
+IN_ONE_SUM = ("[compare]", SUMS[1] + '\nshare = "sum"')
 BEST = (("epochs = 1", "epochs = 1\nvalidation = 0.3"), ("rounds = 3", 'rounds = 3\nselect = "best"'))
 """Of whose rounds the best one is chosen, by the sum of the losses that these institutions keep."""
 LOSS = ("log_loss", "global")
@@ -114,7 +114,7 @@ def test_sums_of_real_sites(consortium: Any, tmp_path: Path):
     pins = consortium.pins(FOUR)
     # Studies of other steps: their questions are others, so that no list binds the next one.
     studies = [consortium.study(SUMS, ("lr = 0.1", f"lr = {lr}"), *BEST) for lr in (0.1, 0.2, 0.3)]
-    studies.append(consortium.study(IN_SUMS_ONLY, ("lr = 0.1", "lr = 0.4")))
+    studies.append(consortium.study(IN_ONE_SUM, ("lr = 0.1", "lr = 0.4")))
     serving = {}
     for name in FOUR:
         for study in studies:
@@ -145,9 +145,9 @@ def figures_in_one_sum(consortium: Any, study: str) -> None:
     own = [result for result in results if result["run"] == ran["run"]]
     losses = [one["value"] for result in own for one in result["arms"] if (one["metric"], one["arm"]) == LOSS]
     rows = [result["holdout-rows"] for result in own]
-    assert len(losses) == 4 and ran["sums-only"]["holdout-rows"] == sum(rows)
+    assert len(losses) == 4 and ran["summed-figures"]["holdout-rows"] == sum(rows)
     mean = sum(loss * n for loss, n in zip(losses, rows, strict=True)) / sum(rows)
-    assert ran["sums-only"]["figures"]["log_loss"]["global"] == pytest.approx(mean, abs=1e-9)
+    assert ran["summed-figures"]["figures"]["log_loss"]["global"] == pytest.approx(mean, abs=1e-9)
     # What opened the sum is gone once the run is sealed.
     assert [path for name in FOUR for path in consortium.sites[name].home.rglob(f"runs/{ran['run']}/*")] == []
 

@@ -295,7 +295,7 @@ def scene(
 
     made: list[int] = []
 
-    def make(pinned: int, colluders: int, *, asked: int = 0, reserved: int = 0) -> GateScene:
+    def make(pinned: int, colluders: int, *, asked: int = 0) -> GateScene:
         made.append(0)
         monkeypatch.setenv("FLFED_HOME", str(tmp_path / f"home-{len(made)}"))
         changes = {
@@ -304,8 +304,6 @@ def scene(
         }  # fmt: skip
         study, honest = Study.parse(small_study).replace(changes), pinned - colluders
         sites = small_sites(asked or honest, rows=60, policy=Policy(disclosure="open", resplit=True))
-        shy = sites[0].policy.model_copy(update={"share_metrics": "aggregate-only"})
-        sites = [replace(site, policy=shy) if place < reserved else site for place, site in enumerate(sites)]
         return GateScene(sites, study, monkeypatch, colluders, honest - len(sites))
 
     return make

@@ -105,7 +105,7 @@ class Impostor:
         made = Statement(
             study_sha256=study.sha256(), run=run, repeat=repeat, site=self.name, public_key=self.key.public.hex(),
             signing_key=self.signing.public_key().public_bytes_raw().hex(), pins=statements.pins_hash(pins),
-            share_metrics="named", lifted=lifted, flfed="0",
+            lifted=lifted, flfed="0",
         )  # fmt: skip
         return statements.pack(made, statements.sign(made, self.signing))
 

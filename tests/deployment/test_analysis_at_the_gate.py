@@ -92,8 +92,8 @@ SECRET = STUDY.replace("delta = 1e-5", 'delta = 1e-5\nsecure-aggregation = "on"'
 
 @pytest.fixture
 def in_secret(small_sites: Small) -> Consortium:
-    """Four institutions behind gates, of which two share in sums only."""
-    policies = [Policy(share_metrics="aggregate-only")] * 2 + [Policy(epsilon=1.2)] * 2
+    """Four institutions behind gates, of which two have a budget."""
+    policies = [Policy()] * 2 + [Policy(epsilon=1.2)] * 2
     sites = [replace(site, policy=policy) for site, policy in zip(small_sites(4, rows=400), policies, strict=True)]
     return Consortium(sites, Study.parse(SECRET))
 

@@ -99,11 +99,6 @@ CASES = {
         {"strategy.name": "ditto"},
         (SUMS, "a model update", "A model of this site's own stays here.", NO_NOISE, CRAFTED),
     ),
-    "figures in sums only": Case(
-        {},
-        (NO_NOISE, "Figures of this site are shown in sums only, but the coordinator's server receives them alone."),
-        policy=Policy(share_metrics="aggregate-only"),
-    ),
     "codec": Case({"codec.name": "int8"}, (SUMS, "a model update; packed by codec int8", NO_NOISE, CRAFTED)),
 }  # fmt: skip
 HEAD = """
@@ -263,7 +258,7 @@ def test_consent_to_sums_without_a_site_is_a_risk_that_is_named(small_sites: Mak
 
 CHANGED = {
     "a column less": ({"dataset.features": ["x1", "x2", "flag"]}, "columns removed: colour"),
-    "sharing": ({"compare.share-metrics": "aggregate-only"}, "sharing of figures none → aggregate-only"),
+    "sharing": ({"compare.share": "sum", "secure-aggregation": "on"}, "sharing of figures none → sum"),
     "epsilon": ({**DP, "privacy.epsilon": 1.0}, "epsilon none → 1.0"),
     "last day": ({"expires": date(2027, 12, 31)}, "last day none → 2027-12-31"),
     "rounds": ({"strategy.rounds": 9}, "rounds 5 → 9"),

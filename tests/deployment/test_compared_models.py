@@ -13,7 +13,6 @@ from flfed.deployment.operator.run_budget import counted_comparisons, describe_c
 from flfed.deployment.site_state.comparisons import Comparisons, add_comparisons, comparisons_left
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.errors import UsageError
-from flfed.records.ledger import ledger_of
 from flfed.records.reports.report import report
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.store.reader import RunReader
@@ -25,7 +24,6 @@ from flfed.study.study import Study
 from flfed.updates.messages.compare import AUDIT, COMPARE, AuditRequest, CompareReply, CompareRequest
 from flfed.updates.messages.train import EVALUATE, TrainRequest
 from flfed.words import render
-from tests.deployment.summing import Consortium, SummingGrid, conduct
 
 ROWS = 240
 WHY = Refusal("too-many-compared", most=5, had=5)
@@ -259,22 +257,6 @@ def test_an_open_site_has_no_words_of_it(gated):
         == comparisons_left(site.folder, site.site.policy, site.site.datasets)
         == []
     )
-
-
-def test_a_site_in_sums_only_has_no_part_in_the_sum_of_figures_of_one_model_too_many(small_sites, small_study: str):
-    policy = Policy(compared_runs=1, share_metrics="aggregate-only")
-    study = Study.parse(small_study).replace({"secure-aggregation": "on"})
-    found = Consortium(small_sites(3, rows=ROWS, policy=policy), study)
-    ledger_of(found.folders["site-01"]).append(kind="compare", dataset="small", asked_sha256="ab" * 32)
-    grid = SummingGrid(found)
-    outcome = conduct(found, grid)
-    assert outcome.status == "completed", outcome
-    compared = {site: r for site, message, r in grid.sent if message.metadata.message_type == COMPARE}
-    masked = {site: CompareReply.from_record(reply.content).masked is not None for site, reply in compared.items()}
-    assert masked == {"site-01": False, "site-02": True, "site-03": True}
-    (line,) = [line for line in found.lines("site-01") if line.facts.get("figures-stayed")]
-    assert "question-sha256" not in line.facts
-    assert len(results_of(found.folders["site-01"])[0]) == 1
 
 
 def evaluated(site: Any, by: float, run: str) -> str:

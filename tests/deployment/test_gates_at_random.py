@@ -18,7 +18,7 @@ def attacked(scene: Make, pinned: int, colluders: int, plays: int) -> tuple[int,
     """Return in how many random plays the server gets a sum, and in how many one of too few sites."""
     sums = lost = 0
     for seed in range(plays):
-        found = scene(pinned, colluders, reserved=pinned - colluders)
+        found = scene(pinned, colluders)
         random_attack(found, random.Random(seed))
         sums += found.fewest() is not None
         lost += found.lost

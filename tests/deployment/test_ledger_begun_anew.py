@@ -22,7 +22,7 @@ from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.secure_sum import LIST, UNMASK
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN
-from tests.deployment.summing import Consortium, SummingGrid, conduct, sharing_in_sums
+from tests.deployment.summing import Consortium, SummingGrid, conduct, summing
 from tests.deployment.test_lying_server import FOUR, LyingServer
 from tests.deployment.test_one_list_of_sites import asked as conducted
 from tests.deployment.test_one_list_of_sites import opened, refusals
@@ -189,28 +189,9 @@ def table_one(found: Consortium, sites: list[str], run: str) -> list[str]:
 
 
 def sums_over(small_sites: Callable[..., list[Site]], small_study: str, sites: int = 4) -> Consortium:
-    """Return sites of a study with secure sums, of which the first one shares figures in sums only."""
+    """Return sites of a study with secure sums."""
     study = Study.parse(small_study).replace({"secure-aggregation": "on"})
-    return sharing_in_sums(small_sites, study, sites, 1)
-
-
-@pytest.mark.parametrize("how", [harm, lose])
-def test_table_1_that_was_in_a_sum_does_not_leave_alone_after_a_loss(small_sites, small_study, how, monkeypatch):
-    def after_loss() -> list[str]:
-        for name in FOUR[1:]:
-            how(found.folders[name])
-            restarted(found.folders[name])
-            found.approve(name)
-            found.restart(name)
-        return table_one(found, FOUR[1:], "20261121-000002-bbbb")
-
-    found = sums_over(small_sites, small_study)
-    assert table_one(found, FOUR, "20261120-000001-aaaa") == ["masked"] * 4
-    known = Refusal("rows-in-sum", sites=FOUR[0]) if how is harm else Refusal("list-after-loss")
-    assert after_loss() == [known] * 3
-    monkeypatch.setattr(ledger_loss, "_comes_over", lambda *_: False)
-    monkeypatch.setattr("flfed.records.ledger_line.Line.follows_loss", False)
-    assert after_loss() == ["alone"] * 3
+    return summing(small_sites, study, sites)
 
 
 @pytest.mark.studies

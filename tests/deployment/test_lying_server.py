@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,19 +76,11 @@ class LyingServer:
 
 @pytest.fixture
 def four(small_sites: Callable[..., list[Site]], small_study: str) -> Callable[..., Consortium]:
-    """A function that returns four sites, of which the last so many share figures in sums only."""
+    """A function that returns four sites."""
 
-    def make(reserved: int = 0) -> Consortium:
+    def make() -> Consortium:
         study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": 3})
-        sites = small_sites(4, rows=80, policy=Policy(disclosure="open", resplit=True))
-        shy = {"share_metrics": "aggregate-only"}
-        return Consortium(
-            [
-                replace(one, policy=one.policy.model_copy(update=shy)) if place >= 4 - reserved else one
-                for place, one in enumerate(sites)
-            ],
-            study,
-        )
+        return Consortium(small_sites(4, rows=80, policy=Policy(disclosure="open", resplit=True)), study)
 
     return make
 
@@ -105,8 +96,8 @@ def sections(reply: Message) -> set[str]:
 FIGURES = {"scores", "scores-metrics", "holdout", "holdout-metrics", "offset", "summary", "figures", "arms"}
 
 
-def test_a_server_that_skips_the_keys_gets_no_summary_and_no_figure_of_a_site_in_sums_only(four):
-    found = four(reserved=1)
+def test_a_server_that_skips_the_keys_gets_no_summary_and_no_figure_of_a_round(four):
+    found = four()
     server = LyingServer(found, "20261120-101500")
     model = server.model()
     for site in FOUR:
@@ -114,21 +105,7 @@ def test_a_server_that_skips_the_keys_gets_no_summary_and_no_figure_of_a_site_in
         assert "summary" not in sections(reply), site
     request = TrainRequest(round=4, rounds=3, fit=False, **model)
     assert not sections(server.ask("site-04", EVALUATE, request)) & FIGURES
-    assert sections(server.ask("site-04", COMPARE, CompareRequest(**model))) <= {"config"}
-    assert sections(server.ask("site-01", EVALUATE, request)) & FIGURES
-
-
-def test_what_is_asked_after_the_comparison_tells_nothing_of_a_site_in_sums_only(four):
-    found = four(reserved=1)
-    server = LyingServer(found, "20261120-101500")
-    assert not any(map(said, server.keys(FOUR).values()))
-    model = server.model()
-    for _ in range(2):
-        assert sections(server.ask("site-04", COMPARE, CompareRequest(**model))) <= {"config"}
-    request = TrainRequest(round=4, rounds=3, fit=False, **model)
-    assert not sections(server.ask("site-04", EVALUATE, request)) & FIGURES
-    for site in FOUR:
-        assert "summary" not in sections(server.ask(site, SUMMARISE, SummariseRequest())), site
+    assert "summary" not in sections(server.ask("site-04", COMPARE, CompareRequest(**model)))
 
 
 def open_summary(server: LyingServer, sites: list[str]) -> dict[str, Message]:
@@ -145,25 +122,6 @@ def open_summary(server: LyingServer, sites: list[str]) -> dict[str, Message]:
         )
         found[site] = server.ask(site, UNMASK, request)
     return found
-
-
-@pytest.mark.parametrize("plain_first", [True, False])
-def test_a_run_without_the_site_in_sums_only_gives_its_summary_by_no_subtraction(four, plain_first):
-    found, had = four(reserved=1), {}
-    runs = ["20261120-101500", "20261120-111500"]
-    for run, three in zip(runs, [plain_first, not plain_first], strict=True):
-        server, sites = LyingServer(found, run), FOUR[:3] if three else FOUR
-        for context in server.contexts.values():
-            context.run_config["sites"] = ",".join(FOUR)
-        assert not any(map(said, server.keys(sites).values()))
-        if three:
-            had["plain"] = [
-                site for site in sites if "summary" in sections(server.ask(site, SUMMARISE, SummariseRequest()))
-            ]
-        else:
-            had["sum"] = [site for site, reply in open_summary(server, sites).items() if not said(reply)]
-    # The sum of four less the plain summaries of three would be the fourth's.
-    assert len(had["plain"]) < 3 or len(had["sum"]) < 3
 
 
 def test_an_approval_with_fewer_pins_in_mid_run_lowers_no_threshold(small_sites, small_study):
@@ -253,9 +211,8 @@ def test_what_another_process_of_the_site_opened_meanwhile_is_not_opened_otherwi
 
 
 @pytest.mark.parametrize("kind", [SUMMARISE, TRAIN, LIST])
-@pytest.mark.parametrize("reserved", [0, 1])
-def test_what_two_processes_of_the_site_are_asked_at_once_both_answer(four, kind, reserved):
-    found = four(reserved)
+def test_what_two_processes_of_the_site_are_asked_at_once_both_answer(four, kind):
+    found = four()
     server = LyingServer(found, "20261120-000001-aaaa")
     server.keys(FOUR)
     given = {"round": 1, "rounds": 3, "settings": {}, "score": False, **server.model()}

@@ -165,7 +165,7 @@ def test_a_site_makes_no_second_key_in_a_run_once_its_state_is_gone(scene, monke
 def test_sums_over_rows_are_masked_once_whatever_was_asked_since(scene: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def play() -> tuple[int, GateScene]:
         """Return how many vectors leave after a change of policy, where rounds were asked in between."""
-        found, sums = scene(4, 0, reserved=1), Request("summarise")
+        found, sums = scene(4, 0), Request("summarise")
         attacks.whole(found, exchange(kind="summarise", number=5), sums)
         found.train(exchange(), ASKED)
         site = found.gated.sites["site-01"]

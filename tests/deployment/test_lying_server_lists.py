@@ -215,8 +215,8 @@ class Play:
     said : str
         Empty where no site refuses anything, and what it answers tells nothing.
     sizes : tuple of (pinned, colluders)
-    asked, reserved : int
-        Honest sites that are asked, all where 0; sites that share figures in sums only.
+    asked : int
+        Honest sites that are asked, all where 0.
     fewest : int
         Honest sites of the sum that the fault gives away.
     """
@@ -226,7 +226,6 @@ class Play:
     said: str
     sizes: tuple[tuple[int, int], ...] = ((4, 1),)
     asked: int = 0
-    reserved: int = 0
     fewest: int = 1
 
 
@@ -255,8 +254,8 @@ PLAYS = {
     "shares spoilt on the way": Play(attacks.spoilt_on_the_way, smaller_lists_too, TWO_LISTS),
     "fewer in a second run": Play(attacks.fewer_in_a_second_run, no_lists, TWO_LISTS),
     "fewer by consent of the server's site": Play(lifted_by_the_server, lifted_by_anybody, TWO_LISTS),
-    "fewer in sums over rows": Play(attacks.fewer_in_a_summary, no_lists, TWO_LISTS, reserved=1),
-    "fewer in sums over rows of a second run": Play(fewer_in_a_summary_of_another_run, no_lists, TWO_LISTS, reserved=1),
+    "fewer in sums over rows": Play(attacks.fewer_in_a_summary, no_lists, TWO_LISTS),
+    "fewer in sums over rows of a second run": Play(fewer_in_a_summary_of_another_run, no_lists, TWO_LISTS),
     "shares of another round": Play(partial(replayed_shares, where=exchange(number=2)), unbound_shares, UNREADABLE),
     "shares of another run": Play(partial(replayed_shares, where=exchange(run=2)), unbound_shares, UNREADABLE),
     "shares of another repeat": Play(
@@ -273,13 +272,13 @@ PLAYS = {
 def test_an_attack_on_gates_wins_by_one_fault_and_loses_without_it(scene: Make, name: str) -> None:
     play = PLAYS[name]
     for pinned, colluders in play.sizes:
-        found = scene(pinned, colluders, asked=play.asked, reserved=play.reserved)
+        found = scene(pinned, colluders, asked=play.asked)
         play.attack(found)
         assert not found.lost
         assert play.said in " / ".join(found.said) and bool(play.said) == bool(found.said)
         with pytest.MonkeyPatch.context() as patch:
             play.plant(patch)
-            found = scene(pinned, colluders, asked=play.asked, reserved=play.reserved)
+            found = scene(pinned, colluders, asked=play.asked)
             play.attack(found)
             assert found.lost and found.fewest() == play.fewest
             # The server has the site's own numbers, to the ring's rounding.

@@ -18,14 +18,10 @@ from flfed.federation.client.site_run import SiteRun
 from flfed.paths import home
 from flfed.records.ledger_line import Line
 from flfed.refusals import Refusal
-from flfed.rows.data.policy import Policy
-from flfed.rows.data.site import Site
-from flfed.study.study import Study
 from flfed.updates.masking import rules
 from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
 from tests.deployment.gate_scene import GateScene
-from tests.deployment.summing import Consortium, SummingGrid, conduct
 from tests.updates.masking import attacks
 from tests.updates.masking.attacks import ASKED, exchange
 from tests.updates.masking.play import Request
@@ -196,70 +192,6 @@ def by_subtraction(value: float, figures: dict[str, float], hidden: str, weights
         whole = sum(weight[site] for site in figures)
         means.append((value * whole - sum(weight[site] * figures[site] for site in others)) / weight[hidden])
     return any(math.isclose(mean, figures[hidden], rel_tol=1e-7) for mean in means)
-
-
-@pytest.mark.studies
-@pytest.mark.parametrize(("reserved", "plant"), [(1, False), (2, False), (3, False), (2, True)])
-def test_no_figure_of_a_site_in_sums_only_is_with_the_coordinator_nor_left_over_by_those_of_the_others(
-    small_sites: Callable[..., list[Site]],
-    small_study: str,
-    reserved: int,
-    plant: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": 2})
-    sites = small_sites(4, rows=80, policy=Policy(disclosure="open", resplit=True))
-    shy = sites[0].policy.model_copy(update={"share_metrics": "aggregate-only"})
-    sites = [replace(site, policy=shy) if place < reserved else site for place, site in enumerate(sites)]
-    figures = watched(monkeypatch, plant=plant)
-    found = Consortium(sites, study)
-    grid = SummingGrid(found)
-    if plant:
-        monkeypatch.setattr(gate.Leaving, "reply", lambda own, message, reply, *given: reply)
-    assert conduct(found, grid).status == "completed"
-    nodes = {str(node): site for site, node in grid.nodes.items()}
-    rows = {node: float(len(found.sites[site].source.read(()))) for node, site in nodes.items()}
-    weights = [dict.fromkeys(nodes, 1.0), rows]
-    held = [*stored(), *(one for _, _, reply in grid.sent for one in long_numbers(reply.content))]
-    hidden = [node for node, site in nodes.items() if site in sorted(found.sites)[:reserved]]
-    seen = {
-        (place, node)
-        for place, of_sites in figures.items()
-        for node in hidden
-        # Of a model that is not trained yet the loss is the same everywhere.
-        if len({round(value, 7) for value in of_sites.values()}) == 4
-        for value in held
-        if by_subtraction(value, of_sites, node, weights)
-    }
-    assert len(figures) > 10 and len(held) > 20
-    assert len(seen) > 10 if plant else seen == set()
-
-
-def test_the_search_finds_what_a_mean_of_all_leaves_over() -> None:
-    figures, rows = {"1": 0.612345678901, "2": 0.701234567891, "3": 0.55}, {"1": 40.0, "2": 70.0, "3": 50.0}
-    mean = sum(rows[site] * value for site, value in figures.items()) / sum(rows.values())
-    assert by_subtraction(mean, figures, "2", [dict.fromkeys(rows, 1.0), rows])
-    assert not by_subtraction(mean, figures, "2", [dict.fromkeys(rows, 1.0)])
-
-
-def test_holdout_sums_of_two_runs_with_and_without_a_site_in_sums_only_have_nothing_of_it(scene, monkeypatch):
-    def compared(found: GateScene) -> dict[int, set[str]]:
-        """Return, by run, the sites whose sums over holdout rows left."""
-        had: dict[int, set[str]] = {}
-        for run, cohort in ((1, found.all), (2, found.all[1:])):
-            assert found.enter(run, cohort) == len(cohort)
-            made = found.request(1, ASKED)
-            asked = CompareRequest(arrays=made.arrays, encoder=made.encoder)
-            replies = {site: found.ask(run, 0, site, COMPARE, asked) for site in found.all}
-            had[run] = {site for site, reply in replies.items() if not reply.has_error() and "summary" in reply.content}
-        return had
-
-    # Those of the others leave where it is not there, and no sum that it is in.
-    others = {"site-02", "site-03", "site-04"}
-    assert compared(scene(4, 0, reserved=1)) == {1: set(), 2: others}
-    monkeypatch.setattr(gate, "without_figures", lambda message, reply, **given: reply)
-    # Its own are held back by the gate's second look all the same: no message of it may have them.
-    assert compared(scene(4, 0, reserved=1)) == {1: others, 2: others}
 
 
 def test_a_question_is_answered_under_other_pinned_sites_only_where_an_honest_one_sees_both_lists(scene, monkeypatch):

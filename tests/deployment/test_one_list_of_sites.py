@@ -16,7 +16,7 @@ from flfed.study.study import Study
 from flfed.updates.masking.question import rounding_sha256, rows_question
 from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
 from tests.boosting import trees_study
-from tests.deployment.summing import Consortium, SummingGrid, conduct, sharing_in_sums
+from tests.deployment.summing import Consortium, SummingGrid, conduct, summing
 
 ASKED = {"secure-aggregation": "on", "strategy.rounds": 2}
 OTHERS: dict[str, dict[str, Any]] = {
@@ -28,8 +28,8 @@ FIRST = "site-01"
 
 @pytest.fixture
 def consortium(small_sites: Callable[..., list[Site]], small_study: str) -> Callable[..., Consortium]:
-    """A function that returns sites of which the first so many share figures in sums only."""
-    return partial(sharing_in_sums, small_sites, Study.parse(small_study).replace(ASKED))
+    """A function that returns sites that sum."""
+    return partial(summing, small_sites, Study.parse(small_study).replace(ASKED))
 
 
 def approved(found: Consortium, study: Study) -> Consortium:

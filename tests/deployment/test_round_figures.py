@@ -1,6 +1,5 @@
 """Figures of rounds under secure sums: an institution keeps them, and the server decides by the sum of the losses."""
 
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +12,6 @@ from flwr.app import Message
 from flfed import run
 from flfed.cli.study import sums_in_words
 from flfed.deployment.operator.secure_sums import Agreement
-from flfed.errors import UsageError
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
@@ -62,15 +60,9 @@ def rounds_of(grid: SummingGrid) -> Iterator[TrainReply]:
             yield TrainReply.from_record(reply.content)
 
 
-def figures_of(reply: TrainReply) -> list[float]:
-    """Return all figures of a reply to a round."""
-    found = [] if reply.loss is None else [reply.loss]
-    if (scores := reply.scores) is not None:
-        found += [*scores.metrics.values(), *scores.variances.values()]
-        found += [] if scores.histogram is None else [float(cell) for cell in scores.histogram.ravel()]
-    if reply.offset is not None:
-        found += [float(value) for part in (reply.offset.value, reply.offset.error) for value in part]
-    return found
+def has_figures(reply: TrainReply) -> bool:
+    """Return whether a reply to a round has a figure of its site."""
+    return any(one is not None for one in (reply.loss, reply.scores, reply.offset))
 
 
 def of_all(entry: Any, arm: str) -> list[float]:
@@ -81,8 +73,8 @@ def of_all(entry: Any, arm: str) -> list[float]:
 
 
 def in_one_process(found: Consortium) -> RunEntry:
-    """Return a run of the same study and sites, whose server has exact losses of each."""
-    done = run(found.study, sites=list(found.sites.values()))
+    """Return a run of the same study and sites without sums, whose server has exact losses of each."""
+    done = run(found.study.replace({"secure-aggregation": "off"}), sites=list(found.sites.values()))
     with RunReader.open() as reader:
         return reader.runs_of(done.report["run"])[0]
 
@@ -108,15 +100,6 @@ def test_no_section_of_any_reply_to_a_round_has_a_figure_of_an_institution(conso
     assert len(of_all(entry, arm)) == entry.rounds + 1 and len(of_all(entry, "fit")) == entry.rounds
 
 
-def test_where_the_policy_names_them_figures_leave_with_three_digits(consortium: Make):
-    outputs = ("training-figures", "score-histogram")
-    coordinator = Coordinator(consortium(outputs=outputs))
-    assert coordinator.run().status == "completed"
-    found = [figure for reply in rounds_of(coordinator.grid) for figure in figures_of(reply)]
-    assert len(found) > 100 and all(figure == three_digits(figure) for figure in found if math.isfinite(figure))
-    assert any(reply.offset is not None for reply in rounds_of(coordinator.grid))
-
-
 def test_the_sum_has_the_losses_of_all_sites_each_rounded_first(consortium: Make):
     found = consortium(4, rows=240)
     entry = Coordinator(found).run()
@@ -132,21 +115,6 @@ def test_the_sum_has_the_losses_of_all_sites_each_rounded_first(consortium: Make
         whole.append(sum(n * value for n, value in losses) / rows)
     assert of_all(entry, "validation") == pytest.approx(rounded, abs=1e-9)
     assert not any(np.isclose(of_all(entry, "validation"), whole, rtol=0, atol=1e-7))
-
-
-def test_where_another_site_sends_its_own_no_loss_is_left_in_the_sum(small_sites, small_study):
-    study = Study.parse(small_study).replace({**SUMS, "strategy.select": "best"})
-    sites = small_sites(3, rows=90)
-    sites[2] = replace(sites[2], policy=Policy())
-    found = Consortium(sites, study)
-    coordinator = Coordinator(found)
-    entry = coordinator.run()
-    assert (entry.status, entry.best_round) == ("completed", study.rounds)
-    # Less the losses that two sites send, the sum of three would be the third one's.
-    assert of_all(entry, "fit") == []
-    with RunReader.open() as reader:
-        scored = [one.site for one in reader.metrics(entry.run, 0) if one.metric == "loss" and one.arm == "validation"]
-    assert sorted(filter(None, scored)) == ["site-01", "site-02"]
 
 
 CHOOSING = {
@@ -258,8 +226,7 @@ def test_a_coordinator_that_chooses_thresholds_reads_no_outcome_of_rows_whose_in
     # Each threshold has one row more beyond it than the one before.
     thresholds = np.concatenate([[places[0] + 1], (places[:-1] + places[1:]) / 2])
     replies = [coordinator.threshold(victim, n, direction, at) for n, at in enumerate(thresholds, 1)]
-    # Also where figures of rounds leave there are none of thresholds.
-    assert [figures_of(reply) for reply in replies] == [[]] * len(replies)
+    assert not any(has_figures(reply) for reply in replies)
 
 
 @pytest.mark.proof
@@ -271,7 +238,7 @@ def test_of_trees_no_figure_of_a_round_leaves_and_their_losses_are_in_the_sums(c
     entry = coordinator.run()
     assert entry.status == "completed", entry.reason
     for reply in rounds_of(coordinator.grid):
-        assert set(reply.to_record()) <= {"config", "metrics", "masked", "opened"} and not figures_of(reply)
+        assert set(reply.to_record()) <= {"config", "metrics", "masked", "opened"} and not has_figures(reply)
     exact = in_one_process(found)
     assert (entry.best_round, entry.arrays_sha256) == (exact.best_round, exact.arrays_sha256)
     losses = of_all(entry, "validation")
@@ -290,10 +257,7 @@ def test_who_approves_reads_what_leaves_of_rounds(small_sites: Callable[..., lis
     stays = "this site's own loss, metrics, counts by prediction and intercept, over training, validation or test rows"
     assert re.search(rf"Not released, of any round and of the last model \(at most [^)]+\): {stays}", words())
     assert "Instead, its mean losses over training and validation rows, with three digits, are added" in words()
-    assert stays in words(share_metrics="aggregate-only")
-    assert "All of these have three digits." in words(outputs=("training-figures",))
-    for whole in (words(outputs=("training-figures",)), words(disclosure="open")):
-        assert stays not in whole and "With the last of these, once: two numbers" in whole
+    assert stays in words(disclosure="open", outputs=("training-figures",))
 
 
 def test_a_check_says_what_a_run_lacks_of_its_rounds(small_study: str):
@@ -312,18 +276,4 @@ def test_under_homomorphic_encryption_no_loss_leaves_and_nothing_is_chosen_by_on
     coordinator = Coordinator(consortium(secure_aggregation="ckks", strategy__rounds=2))
     assert coordinator.run().status == "completed"
     for reply in rounds_of(coordinator.grid):
-        assert set(reply.to_record()) <= {"config", "metrics", "encrypted"} and not figures_of(reply)
-    choosing = consortium(secure_aggregation="ckks", strategy__select="best")
-    with pytest.raises(UsageError, match="select = 'best' needs losses, which site-01, site-02, site-03 keep"):
-        Coordinator(choosing).run()
-
-
-@pytest.mark.parametrize(
-    ("chosen", "changes"),
-    [("patience", {"strategy__patience": 2}), ("schedule = 'plateau'", {"plan__schedule": "plateau"})],
-)
-def test_under_homomorphic_encryption_nothing_ends_or_slows_by_a_loss(consortium, chosen, changes):
-    pytest.importorskip("tenseal")
-    choosing = consortium(secure_aggregation="ckks", **changes)
-    with pytest.raises(UsageError, match=f"{chosen} needs losses, which site-01, site-02, site"):
-        Coordinator(choosing).run()
+        assert set(reply.to_record()) <= {"config", "metrics", "encrypted"} and not has_figures(reply)

@@ -1,33 +1,22 @@
 """Runs whose coordinator sees only sums: gates, ledgers and state of sites, with those that fail."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from flfed.deployment.gate.local_results import results_of
-from flfed.deployment.operator.secure_sums import Agreement
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.server import FederatedRun
 from flfed.records.reports.privacy import privacy_of
-from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
-from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
-from flfed.rows.session import SiteSession
-from flfed.rows.study_model import study_layout
 from flfed.study.study import Study
-from flfed.summaries.summary import fit_encoder, merge
-from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.secure_sum import LIST, UNMASK
-from flfed.updates.messages.summarise import SUMMARISE
-from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply
-from tests.approval_text import details
+from flfed.updates.messages.train import TRAIN, TrainReply
 from tests.deployment.summing import Consortium, SummingGrid, begun, conduct
 
 ROUNDS = 3
@@ -109,63 +98,6 @@ def test_below_the_threshold_the_run_stops_with_the_last_good_model(consortium: 
     assert "round 2" in outcome.reason and "site-03" in outcome.reason
 
 
-def test_of_a_site_in_sums_only_neither_figures_nor_sums_over_rows_leave(small_sites, small_study):
-    study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": ROUNDS})
-    sites = small_sites(4, rows=80, policy=Policy(disclosure="open", resplit=True))
-    reserved = replace(sites[3], policy=sites[3].policy.model_copy(update={"share_metrics": "aggregate-only"}))
-    found = Consortium([*sites[:3], reserved], study)
-    grid = SummingGrid(found)
-    outcome = conduct(found, grid)
-    assert (outcome.status, outcome.reason) == ("completed", "")
-    replies = {(site, message.metadata.message_type): reply for site, message, reply in grid.sent}
-    for site in found.sites:
-        assert set(replies[site, SUMMARISE].content) == {"config", "masked"}
-        assert "summary" not in replies[site, COMPARE].content
-    assert set(replies["site-04", TRAIN].content) == {"config", "metrics", "masked"}
-    assert set(replies["site-04", TRAIN].content["metrics"]) == {"num-examples", "steps"}
-    assert set(replies["site-04", EVALUATE].content) == {"config", "metrics", "masked"}
-    assert set(replies["site-04", COMPARE].content) == {"config"}
-    assert {"scores", "scores-metrics"} <= set(replies["site-01", TRAIN].content)
-    # The site's own people have their figures all the same.
-    assert len(results_of(found.folders["site-04"])[0][0].arms) > 3
-    # The encoder of the sum is that of the sites' own sums, and so is the model.
-    plain = rehearsed(Consortium([*sites[:3], reserved], study), "off")
-    assert max_difference(outcome.arrays, plain) < 1e-6
-
-
-@pytest.mark.parametrize("reserved", [1, 2, 3])
-def test_with_sites_in_sums_only_a_site_may_miss_the_sums_over_rows_and_figures_are_of_the_others(
-    small_sites: Callable[..., list[Site]], small_study: str, reserved: int
-):
-    study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": ROUNDS})
-    sites = small_sites(4, rows=80, policy=Policy(disclosure="open", resplit=True))
-    shy = {"share_metrics": "aggregate-only"}
-    sites = [
-        replace(site, policy=site.policy.model_copy(update=shy)) if place < reserved else site
-        for place, site in enumerate(sites)
-    ]
-    found = Consortium(sites, study)
-    grid = SummingGrid(found, lambda site, kind: site == "site-04" and kind == SUMMARISE)
-    outcome = conduct(found, grid)
-    assert outcome.status == "completed"
-    # It is missing in the sums over rows alone: the encoder is that of the three others.
-    assert grid.kinds()[LIST] == 3
-    three = merge([SiteSession(site, study).summary() for site in sites[:3]])
-    layout = study_layout(study, datasets.load("small").schema)
-    expected = fit_encoder(layout, three, study.encode.scaler).arrays()
-    assert max_difference(outcome.encoder.arrays(), expected) < 1e-9
-    with RunReader.open() as reader:
-        told = report(reader, "latest")
-        notes = [event.reason for event in reader.events([told["run"]])]
-    shown = {name for name, entry in told["sites"].items() if entry["global"]}
-    assert shown == {site.name for site in sites[reserved:]}
-    assert (
-        sum("leaves there: figures over sites are of the others" in note for note in notes)
-        == sum("no Table 1" in note for note in notes)
-        == 1
-    )
-
-
 NOISED = {"privacy.name": "site-dp", "privacy.noise": 1.0, "privacy.clip": 0.2, "privacy.delta": 0.02}
 
 
@@ -202,19 +134,3 @@ def test_noise_of_sites_comes_from_their_systems_and_a_round_asked_again_has_the
     assert max_difference(outcome.arrays, again.arrays) > step / 10
     # A ledger counts no budget for whole sites.
     assert not any(line.kind == "spent" for line in found.lines("site-01"))
-
-
-@pytest.mark.parametrize(("others", "least"), [(2, 3), (4, 3), (5, 4)])
-def test_the_words_say_in_which_sum_alone_the_figures_of_a_site_in_sums_only_leave(
-    small_sites: Callable[..., list[Site]], small_study: str, others: int, least: int
-):
-    (site,) = small_sites(1)
-    site = replace(site, policy=site.policy.model_copy(update={"share_metrics": "aggregate-only"}))
-    study, names = Study.parse(small_study).replace({"secure-aggregation": "on"}), "bcdef"[:others]
-    agreement = Agreement(True, {name: f"fingerprint of {name}" for name in (site.name, *names)})
-    whole = "\n".join(details(study, site, names, agreement=agreement))
-    assert f"If at least {least} sites that share none take part" in whole
-    assert "no metric, loss or comparison of it is released alone" in whole
-    assert "With fewer such sites the comparison is not released." in whole
-    plain = "\n".join(details(Study.parse(small_study), site, names))
-    assert "sites that share none take part" not in plain and "its messages still carry them" in plain

@@ -26,7 +26,7 @@ from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, ListRequest
 from flfed.updates.messages.summarise import BINS, SUMMARISE
 from flfed.updates.messages.train import TRAIN
 from tests.boosting import trees_study
-from tests.deployment.summing import Consortium, Coordinator, Fault, sharing_in_sums
+from tests.deployment.summing import Consortium, Coordinator, Fault, summing
 from tests.deployment.test_secure_sums_killed import arrays_without, either, ended, in_round
 from tests.deployment.test_spoilt_shares import spoiling
 
@@ -71,16 +71,16 @@ def test_masked_sums_grow_the_trees_of_plain_ones(consortium: Make, least: int):
 
 
 @pytest.mark.proof
-def test_sites_that_share_figures_in_sums_only_grow_the_same_trees(small_sites, small_study):
-    asked = {"secure-aggregation": "on", "strategy.rounds": 2, "compare.share-metrics": "aggregate-only"}
-    found = sharing_in_sums(small_sites, Study.parse(trees_study(small_study, **asked)), 4, 4, rows=120)
+def test_a_study_that_records_one_sum_grows_the_same_trees(small_sites, small_study):
+    asked = {"secure-aggregation": "on", "strategy.rounds": 2, "compare.share": "sum"}
+    found = summing(small_sites, Study.parse(trees_study(small_study, **asked)), 4, rows=120)
     coordinator = Coordinator(found)
     ended(entry := coordinator.run(), rounds=2)
-    assert entry.arrays_sha256 == plain(found, **{"compare.share-metrics": "named"})
+    assert entry.arrays_sha256 == plain(found, **{"compare.share": "named"})
     # One sum over training rows, one of cells, one a level, one of losses, and one of figures.
     assert coordinator.grid.kinds()[UNMASK] == 4 * (1 + 1 + 2 * DEPTH + 1 + 1)
     with RunReader.open() as reader:
-        together = reader.summary(entry.run, "sums-only")
+        together = reader.summary(entry.run, "summed-figures")
     assert together is not None and together["sites"] == 4 and 0 < together["figures"]["log_loss"]["global"] < 1
 
 

@@ -157,30 +157,9 @@ def test_a_study_that_cuts_its_dataset_is_cut_alike(small_study):
         same(written[site.name, MEMBERSHIP, "auc-of-loss"], alone)
 
 
-def test_sums_only_hold_for_an_audit(small):
-    sites, ended = small({"site-03": {"share_metrics": "aggregate-only"}})
-    found = audit(ended.run, attacks=[MEMBERSHIP], sites=sites)
-    assert {row.site for row in found.findings} == {"site-01", "site-02"}
-    study = Study.parse(ended_text(ended.run))
-    for site in sites[:2]:
-        same(stored(ended.run)[site.name, MEMBERSHIP, "auc-of-loss"], direct(study, site, ended.run, MEMBERSHIP)[
-            MEMBERSHIP, "auc-of-loss"])  # fmt: skip
-    with pytest.raises(UsageError, match="'site-03' shares no figures of its own"):
-        audit(ended.run, only=["site-03"], sites=sites)
-    again = audit(ended.run, only=["site-02"], attacks=[MEMBERSHIP], sites=sites)
-    assert {row.site for row in again.findings} == {"site-02"}
-
-
 def ended_text(name: str) -> str:
     with RunReader.open() as reader:
         return reader.series(name).study_text
-
-
-def test_what_a_site_asks_for_now_holds_too(small):
-    sites, ended = small()
-    now = [replace(sites[0], policy=Policy(disclosure="open", share_metrics="aggregate-only")), *sites[1:]]
-    found = audit(ended.run, attacks=[MEMBERSHIP], sites=now)
-    assert {row.site for row in found.findings} == {"site-02", "site-03"}
 
 
 def test_a_site_that_lets_nobody_attack_is_told_of_and_the_others_are_attacked(small):

@@ -232,6 +232,6 @@ def test_a_run_whose_counts_all_have_noise_has_no_groups(small_sites, small_stud
 
 
 def test_groups_under_secure_aggregation_are_those_over_all_sites(exported) -> None:
-    folder = exported(Policy(disclosure="open", share_metrics="aggregate-only"), **{"secure-aggregation": "on"})
+    folder = exported(Policy(disclosure="open"), **{"secure-aggregation": "on"})
     plain = groups_of(folder)["columns"]["x1"]
     assert len(plain) >= 8 and sum(group["rows"] for group in plain) > 0.6 * len(training_rows())

@@ -262,12 +262,6 @@ def test_columns_that_nobody_confirmed_are_refused(small_sites: Small):
     assert run(Study.parse(STUDY.replace('"x1", ', "")), sites=sites).report["status"] == "completed"
 
 
-def test_a_site_that_shares_in_sums_only_takes_no_part(small_sites: Small):
-    sites = small_sites(3)
-    kept = [replace(sites[0], policy=Policy(disclosure="open", share_metrics="aggregate-only")), *sites[1:]]
-    assert set(run(Study.parse(STUDY), sites=kept).report["statistics"]["by-site"]) == {"site-02", "site-03"}
-
-
 def test_columns_default_to_all_that_can_be_counted(small_sites: Small):
     small_sites(1)
     schema = datasets.load("small").schema

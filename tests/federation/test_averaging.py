@@ -113,7 +113,7 @@ def test_a_site_whose_rows_have_one_value_of_a_column_has_no_own_fit(small_sites
     assert list(statistics["by-site"]) == ["site-02", "site-03"]
 
 
-def test_the_gate_lets_an_own_fit_leave_an_open_site_outside_sums_only(small_sites: Small):
+def test_the_gate_lets_an_own_fit_leave_an_open_site_outside_secure_sums(small_sites: Small):
     site, *_ = small_sites(3)
 
     def allows_fit(policy: Policy, text: str = OWN_INTERCEPTS, pinned: int = 0) -> bool:
@@ -123,7 +123,6 @@ def test_the_gate_lets_an_own_fit_leave_an_open_site_outside_sums_only(small_sit
     assert allows_fit(OPEN)
     assert not allows_fit(OPEN, GLM)
     assert not allows_fit(OPEN, OWN_INTERCEPTS + SECURE, 3)
-    assert not allows_fit(Policy(disclosure="open", share_metrics="aggregate-only"))
     assert not allows_fit(Policy(disclosure="institution"))
     words = " ".join(details(Study.parse(OWN_INTERCEPTS), site, ["site-02", "site-03"]))
     # Four coefficients and four variances.

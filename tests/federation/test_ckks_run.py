@@ -249,7 +249,7 @@ def test_a_weight_of_nothing_and_a_number_that_is_none_are_refused():
 
 
 REFUSED = {
-    "figures": ({"compare.share-metrics": "aggregate-only"}, "needs masked sums"),
+    "losses": ({"strategy.select": "best", "plan.validation": 0.2}, "has no losses of rounds"),
     "site noise": (
         {"privacy.name": "site-dp", "privacy.noise": 1.0}, "under secure-aggregation=.on. only, not under .ckks.",
     ),

@@ -19,7 +19,6 @@ from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.protection import RoundCharge, privacy_refusal
 from flfed.federation.client.released.noised_answer import CELLS, FAR, cells_of, releases_of, trained_units
 from flfed.federation.recording.privacy_recorder import promised
-from flfed.federation.recording.sharing import WITHHELD
 from flfed.federation.server.run import resume, run
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
@@ -342,16 +341,6 @@ def test_rounds_that_are_done_again_are_told_as_the_ledger_has_them(small_sites:
         told = private["sites"][site.name]
         assert told["steps"] == sum(trained) and told["epsilon"] >= account(site).spent() - 1e-9 > 3.0
     assert any("rounds were done again" in said for said in private["warnings"])
-
-
-def test_one_site_in_sums_only_does_not_follow_from_the_counts_of_all(small_sites: Small):
-    named, reserved = Policy(epsilon=3.2), Policy(epsilon=3.2, share_metrics="aggregate-only")
-    sites = [replace(site, policy=named) for site in small_sites(3, rows=2000)]
-    ended = run(Study.parse(STUDY), sites=[replace(sites[0], policy=reserved), *sites[1:]])
-    assert ended.report["global"]["roc_auc_score"]["value"] is None
-    assert ended.report["global"]["roc_auc_score"]["reason"] == WITHHELD
-    told = ended.report["noised-scores"]
-    assert told["all"] is None and set(told["sites"]) == {"site-02", "site-03"}
 
 
 def test_a_table_that_breaks_a_rule_tells_no_count(small_sites: Small):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -11,10 +10,8 @@ from flwr.app import Message
 from flfed import Study, run
 from flfed.errors import UsageError
 from flfed.federation.recording.pooled_figures import flagged_at_rates
-from flfed.federation.recording.sharing import SharedAs
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
-from flfed.rows.data.site import Policy
 from flfed.updates.messages.compare import COMPARE, CompareReply, PointCounts
 
 CELLS = ("tp", "fp", "fn", "tn")
@@ -44,17 +41,6 @@ def test_a_study_that_names_rates_has_counts_by_site_and_their_sum(small_sites, 
         assert together[cell] == sum(points[0][cell] for points in found["sites"].values())
 
 
-@pytest.mark.parametrize("hidden", [1, 2])
-def test_a_site_in_sums_only_has_no_counts_and_they_follow_from_no_sum(small_sites, asking, hidden):
-    sites = small_sites(4, rows=200)
-    shy = Policy(disclosure="open", share_metrics="aggregate-only")
-    sites[:hidden] = [replace(site, policy=shy) for site in sites[:hidden]]
-    found = summary(run(Study.parse(asking), sites=sites), "operating-points")
-    assert set(found["sites"]) == {site.name for site in sites[hidden:]}
-    assert found["all"][0]["sites"] == (3 if hidden == 1 else 4)
-    assert not any(site.name in json.dumps(found) for site in sites[:hidden])
-
-
 def reply(*points: tuple[float, int]) -> CompareReply:
     """A site's counts of 40 rows at rates, -1 where they stay."""
     counts = [(rate, *((tp, 10, 20 - tp, 10) if tp >= 0 else (-1,) * 4)) for rate, tp in points]
@@ -65,20 +51,11 @@ def reply(*points: tuple[float, int]) -> CompareReply:
     return CompareReply(num_examples=100, holdout_rows=40, arms=(), differences=(), points=made)
 
 
-def test_sites_in_sums_only_are_in_the_sums_at_all_points_or_at_none():
-    # b and c are in sums only. At 0.5 both gave theirs, at 0.6 b alone: with c's at 0.5 alone in a sum, another sum
-    # over other sites in sums only would give one of them away.
+def test_a_point_is_of_the_sites_that_gave_it():
     replies = {"a": reply((0.5, 12), (0.6, 11)), "b": reply((0.5, 13), (0.6, 12)), "c": reply((0.5, 14), (0.6, -1))}
-    hidden = SharedAs({"b": "aggregate-only", "c": "aggregate-only"})
-    found = flagged_at_rates(replies, hidden)
-    assert [(point["sites"], point["tp"]) for point in found["all"]] == [(1, 12), (1, 11)]
-    assert set(found["sites"]) == {"a"}
-    replies["c"] = reply((0.5, 14), (0.6, 13))
-    assert [(point["sites"], point["tp"]) for point in flagged_at_rates(replies, hidden)["all"]] == [(3, 39), (3, 36)]
-    # Without one of them being hidden, each point has the sites that gave it.
-    replies["c"] = reply((0.5, 14), (0.6, -1))
-    assert [point["sites"] for point in flagged_at_rates(replies, SharedAs())["all"]] == [3, 2]
-    assert flagged_at_rates({"a": replace(replies["a"], points=())}, SharedAs()) is None
+    found = flagged_at_rates(replies)["all"]
+    assert [(point["sites"], point["tp"]) for point in found] == [(3, 39), (2, 23)]
+    assert flagged_at_rates({"a": replace(replies["a"], points=())}) is None
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 from flfed import Study, run
 from flfed.federation.recording.pooled_figures import importances
-from flfed.federation.recording.sharing import SharedAs
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.records.reports.report import report
@@ -38,8 +36,8 @@ def reply(rows: int, **columns: float | None) -> CompareReply:
     )  # fmt: skip
 
 
-def merged(replies: dict[str, CompareReply], shared_as: SharedAs | None = None) -> dict[str, tuple[float | None, int]]:
-    found = importances(replies, shared_as or SharedAs(), ["age", "sex"])
+def merged(replies: dict[str, CompareReply]) -> dict[str, tuple[float | None, int]]:
+    found = importances(replies, ["age", "sex"])
     return {of["column"]: (of["increase"], of["sites"]) for of in found["columns"]}
 
 
@@ -50,21 +48,10 @@ def test_over_sites_they_are_means_weighted_by_test_rows():
     assert found["age"] == (pytest.approx(24 / 180, abs=1e-15), 3)
     assert found["sex"] == (pytest.approx(0.1, abs=1e-15), 2)
     assert abs(found["age"][0] - np.mean([0.1, 0.3, -0.1])) > 0.03
-    of_b = importances(replies, SharedAs(), ["age", "sex"])["sites"]["b"]
+    of_b = importances(replies, ["age", "sex"])["sites"]["b"]
     assert of_b == [{"column": "age", "increase": 0.3, "why": ""}, {"column": "sex", "increase": None, "why": LEFT}]
     assert merged({"a": reply(30, age=None, sex=None)}) == {"age": (None, 0), "sex": (None, 0)}
-    assert importances({"a": reply(30)}, SharedAs(), ["age", "sex"]) is None
-
-
-def test_a_site_in_sums_only_is_in_all_means_or_in_none():
-    hidden = SharedAs({"b": "aggregate-only", "c": "aggregate-only"})
-    replies = {"a": reply(30, age=0.1, sex=0.2), "b": reply(90, age=0.3, sex=0.4), "c": reply(60, age=-0.1, sex=None)}
-    # c gave one column alone: with it in one mean and not in the other, b's figure of the other would follow.
-    assert merged(replies, hidden) == {"age": (pytest.approx(0.1), 1), "sex": (pytest.approx(0.2), 1)}
-    replies["c"] = reply(60, age=-0.1, sex=0.1)
-    assert [sites for _, sites in merged(replies, hidden).values()] == [3, 3]
-    found = importances(replies, hidden, ["age", "sex"])
-    assert list(found["sites"]) == ["a"] and not {'"b"', '"c"'} & set(json.dumps(found).split())
+    assert importances({"a": reply(30)}, ["age", "sex"]) is None
 
 
 def payload(increase: float | None, sites: int, own: dict[str, float | None]) -> dict:
@@ -144,16 +131,6 @@ def test_of_repeats_over_the_same_rows_one_has_them(small_sites, asking):
         names = [entry.run for entry in reader.runs_of(result.report["run"])]
         found = [reader.summary(name, "importances")["sites"]["site-01"] for name in names]
     assert [{column["why"] for column in columns} for columns in found] == [{""}, {LEFT}]
-
-
-def test_a_site_in_sums_only_has_none_of_its_own(small_sites, asking):
-    sites = small_sites(4, rows=100)
-    shy = Policy(disclosure="open", share_metrics="aggregate-only")
-    sites[:2] = [replace(site, policy=shy) for site in sites[:2]]
-    found = run(Study.parse(asking), sites=sites).report["importances"]
-    assert sorted(found["sites"]) == ["site-03", "site-04"]
-    assert {of["sites"] for of in found["columns"]} == {4}
-    assert not {of[end]["site"] for of in found["columns"] for end in ("least", "greatest")} & {"site-01", "site-02"}
 
 
 def test_figures_that_cannot_be_are_a_fault():

@@ -166,12 +166,10 @@ def test_what_is_written_on_the_way_is_a_bound_that_never_passes_the_promise(sma
         assert line["epsilon"] == pytest.approx(min(bound, found["epsilon"]))
 
 
-def test_sites_are_written_down_as_they_share(small_sites, private):
+def test_all_sites_are_written_down(small_sites, private):
     sites = small_sites(4, policy=Policy(disclosure="open"))
     found = of(run(private(RECORD_DP), sites=sites))
     assert set(found["sites"]) == {site.name for site in sites}
-    hidden = small_sites(3, policy=Policy(disclosure="open", share_metrics="aggregate-only"))
-    assert of(run(private(RECORD_DP), sites=hidden))["sites"] == {}
 
 
 def test_every_point_of_a_sweep_has_its_own_promise_in_the_record(small_sites, private):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -115,19 +114,3 @@ def test_a_site_that_names_no_histogram_gives_none(small_sites, small_study):
     )  # fmt: skip
     closed = run(Study.parse(small_study), sites=small_sites(3, rows=200, policy=Policy()))
     assert summary(closed, "score-histograms") is None
-
-
-@pytest.mark.parametrize("hidden", [1, 2])
-def test_a_site_in_sums_only_is_in_no_column_and_follows_from_no_sum(small_sites, small_study, hidden):
-    sites = small_sites(4, rows=200, change=shifted)
-    shy = Policy(disclosure="open", share_metrics="aggregate-only")
-    sites[:hidden] = [replace(site, policy=shy) for site in sites[:hidden]]
-    result = run(Study.parse(small_study), sites=sites)
-    names = {site.name for site in sites[:hidden]}
-    named = {site.name for site in sites} - names
-    columns, histograms = summary(result, "columns"), summary(result, "score-histograms")
-    assert {site for column in columns["columns"] for site in column["sites"]} == named
-    assert set(histograms["sites"]) == named
-    # One alone would be the sum less those that are named; of two, neither follows.
-    assert histograms["combined-sites"] == (3 if hidden == 1 else 4)
-    assert not any(name in json.dumps(histograms) for name in names)

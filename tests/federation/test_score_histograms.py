@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from sklearn.metrics import roc_auc_score
 from flfed import run
 from flfed.federation.recording.pooled_figures import CENTRE_STEPS, auc_interval, score_bins, score_histograms
 from flfed.federation.recording.recorder import from_replies
-from flfed.federation.recording.sharing import SharedAs
 from flfed.records.reports.narrative import bound_of, under
 from flfed.records.reports.report import report
 from flfed.records.statistics.score_curves import (
@@ -33,7 +31,6 @@ from flfed.updates.messages.compare import CompareReply, Figure
 from flfed.updates.messages.train import Scores
 
 SITES = ("a", "b", "c", "d")
-SHARES = ("named", "aggregate-only")
 
 
 def reply(seed: int, *, given: bool = True) -> CompareReply:
@@ -75,37 +72,12 @@ def test_the_areas_at_real_sites_are_those_of_their_rows():
 
 def test_the_sum_has_the_area_that_is_recorded_where_sites_are_apart():
     replies = {site: reply(place) for place, site in enumerate(SITES)}
-    payload = score_histograms(replies, SharedAs())
+    payload = score_histograms(replies)
     np.testing.assert_array_equal(dense(payload["all"]), sum(r.histogram for r in replies.values()))
     found = ScoreCounts.read(payload["all"], ScoreBins.of(payload))
     merged = next(row for row in from_replies(replies) if row.metric == "roc_auc_score")
     assert merged.method == "merged score histograms"
     assert roc_auc(found) == pytest.approx(merged.value, abs=1e-12)
-
-
-@pytest.mark.parametrize("silent", [(), ("a",), ("a", "c"), SITES])
-def test_no_site_that_shares_none_follows_from_what_is_written_down(silent):
-    """Of each way in which four sites may share: the sum less those that are told is no hidden site's own."""
-    for shares in product(SHARES, repeat=len(SITES)):
-        shared_as = SharedAs(dict(zip(SITES, shares, strict=True)))
-        replies = {site: reply(place, given=site not in silent) for place, site in enumerate(SITES)}
-        payload = score_histograms(replies, shared_as)
-        if len(silent) == len(SITES):
-            assert payload is None
-            continue
-        hidden = [site for site, how in shared_as.sharing.items() if how == "aggregate-only"]
-        told = {site for site in SITES if site not in (*hidden, *silent)}
-        assert set(payload["sites"]) == told
-        if payload["all"] is None:
-            assert told == set()
-            continue
-        rest = dense(payload["all"]) - sum(map(dense, payload["sites"].values()), np.zeros((2, 256)))
-        assert rest.min() >= 0
-        within = payload["combined-sites"] - len(
-            told
-        )  # hidden sites in the sum: none or all of them, which are several
-        assert within in (0, len(hidden)) and within != 1
-        assert rest.sum() == (sum(replies[site].holdout_rows for site in hidden) if within else 0)
 
 
 @pytest.mark.parametrize("lift", [0.0, 1.0, 30.0])
@@ -166,7 +138,7 @@ def test_the_auc_of_the_rows_lies_within_the_bound_that_is_shown(shape):
         run = store.begin_run(
             series, engine="e", path="p", seed=1, rounds_planned=1, primary="roc_auc_score", task="binary"
         )
-        run.summary("score-histograms", score_histograms(replies, SharedAs()))
+        run.summary("score-histograms", score_histograms(replies))
         run.comparison(from_replies(replies), [])
         run.finish(status="completed")
     with RunReader.open() as reader:
@@ -226,7 +198,7 @@ def last_round(middle: float, gap: float, sites: int = 4) -> dict[str, Scores]:
 
 @pytest.mark.parametrize(("middle", "gap"), [(-7.0, 0.4), (-3.0, 0.3), (0.0, 0.3), (4.0, 0.6)])
 def test_where_predictions_are_close_the_bins_lie_about_them(middle, gap):
-    bins = score_bins(last_round(middle, gap), SharedAs())
+    bins = score_bins(last_round(middle, gap))
     assert bins.centre == pytest.approx(middle + gap / 2, abs=bins.spread / CENTRE_STEPS + 0.05)
     assert LEAST_SPREAD <= bins.spread <= 2 * gap
     y, score = scored(40_000, middle=middle, gap=gap, seed=9)
@@ -237,7 +209,7 @@ def test_where_predictions_are_close_the_bins_lie_about_them(middle, gap):
     np.testing.assert_array_equal(counts.sum(axis=1), np.bincount(y))
     # What is written down tells where each row's prediction lay, and the curves are drawn from it.
     replies = {site: replace(reply(place), histogram=counts) for place, site in enumerate("ab")}
-    payload = score_histograms(replies, SharedAs(), bins)
+    payload = score_histograms(replies, bins)
     found = ScoreCounts.read(payload["sites"]["a"], ScoreBins.of(json.loads(json.dumps(payload))))
     places = bins.places(np.log(score / (1 - score)))
     edges = np.unique(places, return_inverse=True)[1]
@@ -247,23 +219,21 @@ def test_where_predictions_are_close_the_bins_lie_about_them(middle, gap):
 
 def test_bins_lie_about_even_odds_where_that_is_fine_or_a_site_could_tell_anothers_predictions():
     close = last_round(-3.0, 0.3)
-    assert score_bins(close, SharedAs()) != EVEN_ODDS
-    assert score_bins(last_round(-1.0, 2.0), SharedAs()) == EVEN_ODDS  # predictions far apart
-    assert score_bins(last_round(-3.0, 0.3, sites=2), SharedAs()) == EVEN_ODDS
-    assert score_bins({}, SharedAs()) == EVEN_ODDS
-    alone = SharedAs({site: "aggregate-only" if site == "s0" else "named" for site in close})
-    assert score_bins(close, alone) == score_bins({site: close[site] for site in ("s1", "s2", "s3")}, SharedAs())
+    assert score_bins(close) != EVEN_ODDS
+    assert score_bins(last_round(-1.0, 2.0)) == EVEN_ODDS  # predictions far apart
+    assert score_bins(last_round(-3.0, 0.3, sites=2)) == EVEN_ODDS
+    assert score_bins({}) == EVEN_ODDS
     # A few rows far away would make the bins wider than they are where most rows lie.
     far = {site: replace(one, histogram=one.histogram.copy()) for site, one in last_round(0.0, 0.2).items()}
-    assert score_bins(far, SharedAs()) != EVEN_ODDS
+    assert score_bins(far) != EVEN_ODDS
     for one in far.values():
         one.histogram[:, 0] += one.histogram.sum(axis=1) // 9
-    assert score_bins(far, SharedAs()) == EVEN_ODDS
+    assert score_bins(far) == EVEN_ODDS
     none = {
         site: replace(one, histogram=np.vstack([one.histogram.sum(axis=0), np.zeros(256)]))
         for site, one in close.items()
     }
-    assert score_bins(none, SharedAs()) == EVEN_ODDS
+    assert score_bins(none) == EVEN_ODDS
 
 
 @pytest.mark.parametrize("bins", [EVEN_ODDS, ScoreBins(-3.0, 0.5), ScoreBins(2.0, 0.25), ScoreBins(0.0, 40.0)])

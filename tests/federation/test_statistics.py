@@ -95,7 +95,7 @@ def test_sums_of_any_order_and_number_of_sites_are_one(small_sites: Small):
     assert sum(of["rows"] for of in of_all["groups"]) + of_all["rows-without-a-group"] == len(tables(sites))
 
 
-@pytest.mark.parametrize("policy", [Policy(), Policy(disclosure="open", share_metrics="aggregate-only")])
+@pytest.mark.parametrize("policy", [Policy(), Policy(disclosure="open", share="sum")])
 def test_a_site_whose_exact_sums_stay_takes_no_part(small_sites: Small, policy: Policy):
     sites = small_sites(3)
     kept = [replace(sites[0], policy=policy), *sites[1:]]
@@ -265,10 +265,9 @@ def test_added_counts_below_0_are_told_and_do_not_wrap():
 
 @pytest.fixture
 def in_secret(small_sites: Small) -> Consortium:
-    """Four sites behind gates, of which two share in sums only, and one is an institution that lets cells leave so."""
+    """Four sites behind gates, of which one is an institution that lets cells leave so."""
     policies = [
-        Policy(disclosure="open", share_metrics="aggregate-only"),
-        Policy(disclosure="open", share_metrics="aggregate-only"), Policy(outputs=("single-cells-in-sums",)),
+        Policy(disclosure="open"), Policy(disclosure="open"), Policy(outputs=("single-cells-in-sums",)),
         Policy(disclosure="open"),
     ]  # fmt: skip
     sites = [replace(site, policy=policy) for site, policy in zip(small_sites(4), policies, strict=True)]

@@ -109,11 +109,11 @@ def test_the_next_model_is_the_plain_mean_with_no_change_for_what_a_site_does_no
 
 def test_the_record_names_who_trained_a_part_where_their_policies_let_it(small_sites, small_study: str, conduct):
     sites = with_widths(small_sites(4, rows=80, policy=OPEN), [HALF, 0.25, WHOLE, HALF])
-    sites[3] = replace(sites[3], policy=sites[3].policy.model_copy(update={"share_metrics": "aggregate-only"}))
     done = conduct(sites, network(small_study).text)
     told = [note for note in notes_of(done.run) if "trained in part" in note]
     assert told == [
-        "trained in part by site-01 (0.5 of each hidden layer), site-02 (0.25 of each hidden layer): such a site "
+        "trained in part by site-01 (0.5 of each hidden layer), site-02 (0.25 of each hidden layer), site-04 (0.5 of "
+        "each hidden layer): such a site "
         "counts as having left its other units unchanged"
     ]
     enrolled = {heard.site: heard.message.content for heard in done.sent(ENROL, "to-server")}
@@ -121,13 +121,6 @@ def test_the_record_names_who_trained_a_part_where_their_policies_let_it(small_s
         "site-01": 0.5, "site-02": 0.25, "site-03": 1.0, "site-04": 0.5
     }  # fmt: skip
     assert "width" not in enrolled["site-03"]["config"]  # earlier versions do not know it
-
-
-def test_the_part_of_a_site_in_sums_only_is_not_recorded(small_sites, small_study: str):
-    sites = with_widths(small_sites(3, rows=80, policy=OPEN), [HALF, HALF, WHOLE])
-    sites[0] = replace(sites[0], policy=sites[0].policy.model_copy(update={"share_metrics": "aggregate-only"}))
-    (told,) = [note for note in notes_of(run(network(small_study), sites=sites).run) if "trained in part" in note]
-    assert "site-01" not in told and "site-02 (0.5 of each hidden layer)" in told
 
 
 @pytest.mark.parametrize("width", [0.0, 1.5, float("nan"), -1.0])

@@ -113,7 +113,7 @@ def messages() -> dict[str, Any]:
 def checkpoint() -> dict[str, Any]:
     """Return size and SHA-256 of the files of a run's checkpoints."""
     summaries = {"a": test_messages.SUMMARY, "b": test_messages.SUMMARY}
-    start = checkpoints.begin("golden", test_messages.ENCODER, summaries, {"a": 99, "b": 999}, {"b": "aggregate-only"})
+    start = checkpoints.begin("golden", test_messages.ENCODER, summaries, {"a": 99, "b": 999})
     state, facts = {"best": test_messages.ARRAYS}, {"strategy": {"rounds": 3}, "seconds": 1.5}
     round = replace(start, round=3, arrays=test_messages.ARRAYS, state=state, facts=facts, left=("b",))
     checkpoints.write("golden", round)

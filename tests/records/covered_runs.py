@@ -151,8 +151,7 @@ def write(
     }  # fmt: skip
     run = store.begin_run(series, repeat=repeat, seed=3 + repeat, rounds_planned=40, **facts)
     for place, site in enumerate(sites):
-        shared = "aggregate-only" if site in hidden else "named"
-        run.sites([SiteRow(site, title=site, rows=3000 + place, holdout_rows=None, resplit=True, shared_as=shared)])
+        run.sites([SiteRow(site, title=site, rows=3000 + place, holdout_rows=None, resplit=True)])
     run.summary("privacy", {**(COMPARED if compared else PRIVACY), "sites": dict.fromkeys(sites, SPENT)})
     kinds = (("query.statistic", 5_530), ("query.scores", 900), ("query.enrol", 240))
     run.sent(0, [SentRow(site, "to-server", kind, size) for site in sites for kind, size in kinds])

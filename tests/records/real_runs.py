@@ -119,15 +119,14 @@ else:
     rows["diagnosis"] = rows.pop("target").map({0: "malignant", 1: "benign"})
     sites = []
     for place, name in enumerate(("north", "south", "west", "quiet")):
-        share = "aggregate-only" if name == "quiet" else "named"
-        policy = Policy(disclosure="open", resplit=True, share_metrics=share)
+        policy = Policy(disclosure="open", resplit=True)
         table = rows[place::4].reset_index(drop=True)
         sites.append(Site(
             name=name, dataset="breast-cancer", source=Frame(table), policy=policy, holdout=Holdout(salt=name)
         ))
     run(Study(dataset="breast-cancer", model="logistic", rounds=10, lr=1.0), sites=sites)
 """
-"""Runs from Python: of data frames, and of sites of which one is aggregate-only."""
+"""Runs from Python: of data frames, and of sites."""
 
 
 def called(kind: str, home: Path, url: str) -> str:

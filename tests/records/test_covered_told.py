@@ -123,15 +123,6 @@ def test_everything_lost_in_the_noise_is_told_as_that_and_not_as_a_comparison(st
     assert lost_in_words(lost, AUC) == ["No figure of any site: the test rows are lost in the noise."]
 
 
-def test_a_site_in_sums_only_has_no_figure_and_not_that_of_all(store, url, shown):
-    hidden = in_store(store, url, hidden=("bern",))
-    rows = {row[0]: row for row in comparison_rows(hidden)[1]}
-    assert rows["bern"][2:] == [ABSENT, "no figure of its own"]
-    assert rows["all test rows"][2] == number(hidden["global"][AUC]["value"])
-    # The fault: a missing figure filled with that of all sites.
-    assert rows["bern"][2] != rows["all test rows"][2]
-
-
 def test_slope_and_its_words():
     def says(value: float, low: float, high: float) -> str:
         return slope_in_words(FigureReport(value=value, low=low, high=high))

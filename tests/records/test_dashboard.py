@@ -137,20 +137,19 @@ def test_a_run_that_failed_before_comparing_says_why(shown: str, store):
     assert "0 of 40 rounds ran" in words(page)
 
 
-def test_sites_that_share_no_figures_are_named_without_numbers(shown: str, store):
-    series = store.begin_series(study="quiet", study_sha256="", study_text="")
+def test_a_study_that_records_one_sum_shows_no_site(shown: str, store):
+    series = store.begin_series(study="quiet", study_sha256="", study_text='[compare]\nshare = "sum"\n')
     run = store.begin_run(
         series, engine="inprocess", path="one-by-one", seed=1, rounds_planned=1, primary="log_loss", task="binary"
     )
-    run.sites([SiteRow("site-1", shared_as="aggregate-only")])
+    run.sites([SiteRow("site-1")])
     run.comparison([ComparisonRow(None, "global", "log_loss", 0.41, 0.38, 0.44)], [])
     run.finish(status="completed")
     page = overview(run.run)
     assert not page.exception
     assert "(lower is better)" in words(page)
     said = words(overview(run.run, SITES))
-    assert "all sites share their figures only in sums over all sites" in said
-    assert "no figures of their own: site-1." in said
+    assert "the study records one sum over all sites" in said
 
 
 def test_a_metric_can_be_chosen_and_its_direction_is_said(shown: str, heart: str):

@@ -107,20 +107,6 @@ def test_what_a_policy_keeps_back_stays_hidden_as_in_the_record(closed):
     assert [word for cell in cells for word in re.findall(r"\d+", cell) if word not in known] == []
 
 
-def test_a_site_in_sums_only_has_no_row_of_figures(store, shown):
-    series = store.begin_series(study="s", study_sha256="", study_text="")
-    made = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
-    for site in ("a", "b", "c"):
-        made.sites([SiteRow(site, rows=100, shared_as="aggregate-only" if site == "c" else "named")])
-    made.round(1)
-    rows = [ComparisonRow(site, "global", AUC, 0.7, 0.6, 0.8, 30) for site in ("a", "b")]
-    made.comparison([ComparisonRow(None, "global", AUC, 0.8), *rows], [])
-    made.finish(status="completed")
-    found = read(document(made.run))
-    assert [line["Site"] for line in tables(section(found, FIRST))[0]] == ["a", "b"]
-    assert "Only in sums over all sites, as they share no figures of their own: c." in section(found, FIRST).words()
-
-
 @pytest.mark.studies
 def test_it_is_written_over_an_earlier_report_and_over_nothing_else(three, tmp_path):
     file = tmp_path / "run.html"

@@ -21,7 +21,7 @@ from flfed.records.reports.privacy import (
 from flfed.records.reports.privacy_tables import spent_line
 from flfed.records.reports.report import report
 from flfed.records.statistics.verdict import format_as_written
-from flfed.records.store.entries import AuditRow, CrossedEntry, SiteRow
+from flfed.records.store.entries import AuditRow, CrossedEntry
 from flfed.records.store.reader import RunReader
 
 SITES = ["cleveland", "hungary", "long-beach", "switzerland"]
@@ -213,18 +213,12 @@ def test_one_repeat_alone_tells_of_one_run_only(url, told, payload):
     assert (alone["repeats"], alone["epsilon-of-repeats"], len(promise_in_words(alone))) == (1, None, 3)
 
 
-def test_what_a_site_keeps_to_itself_is_not_told_of_it(told, payload, attacks):
-    """A site in sums only tells neither budget nor ledger nor attack; no name but those of the record is told."""
+def test_no_name_but_those_of_the_record_is_told(told, payload, attacks):
     payload["sites"]["not-in-the-record"] = payload["sites"]["cleveland"]
     stray = AuditRow("membership", "not-in-the-record", "roc_auc_score", 0.9)
-    found = told(
-        payload, audit=[*attacks, stray], also=lambda run: run.sites([SiteRow("hungary", shared_as="aggregate-only")])
-    )  # fmt: skip
-    hungary = found["privacy"]["sites"]["hungary"]
-    assert (hungary["budget"], hungary["spent-before"]) == (None, None)
-    assert (hungary["epsilon"], hungary["steps"]) == (0.9972, 150)  # of every site alike: it follows from the study
-    assert [line["site"] for line in found["audit"]] == ["cleveland", "long-beach", "switzerland"]
-    assert "real-name" not in str(found["privacy"]) + str(found["audit"])
+    found = told(payload, audit=[*attacks, stray])
+    assert [line["site"] for line in found["audit"]] == ["cleveland", "hungary", "long-beach", "switzerland"]
+    assert "not-in-the-record" not in str(found["privacy"]) + str(found["audit"])
 
 
 def test_a_promise_is_green_only_where_every_site_was_measured(told, payload, attacks):

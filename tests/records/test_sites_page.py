@@ -40,14 +40,14 @@ NAMES = {name: arm for arm, name in ARM_NAMES.items()}
 
 
 def regression(store: RunStore) -> str:
-    """A run that predicts an amount at three sites, one of which shares sums only, and one that refused."""
+    """A run that predicts an amount at three sites, one without figures, and one that refused."""
     series = store.begin_series(study="amounts", study_sha256="", study_text='purpose = "Predict an amount"')
     run = store.begin_run(
         series, engine="inprocess", path="stacked", seed=1, rounds_planned=2, primary=R2, task="regression"
     )
     run.sites([SiteRow("north", rows=1210, holdout_rows=363)])
     run.sites([SiteRow("south", rows=90, holdout_rows=27)])
-    run.sites([SiteRow("quiet", shared_as="aggregate-only")])
+    run.sites([SiteRow("quiet")])
     run.sites([SiteRow("east", status="refused", reason="its policy does not allow amounts")])
     figures = [
         ComparisonRow(None, "global", R2, 0.5081, 0.3874, 0.6139, 390, "bootstrap"),
@@ -376,7 +376,6 @@ def test_a_site_in_sums_and_one_that_refused_are_named_and_not_offered(store: Ru
     assert list(opened.selectbox(key="site-north").options) == ["north", "south"]
     said = " ".join(block.value for block in opened.caption)
     assert "Refused to take part: east: its policy does not allow amounts." in said
-    assert "share no figures of their own: quiet." in said
     assert len(opened.table[0].value) == 2
 
 

@@ -178,7 +178,7 @@ def test_a_site_that_sends_no_counts_is_counted_and_in_no_gain(small_clinics):
     found, _ = small_clinics
     hidden = {**found, "size-classes": [{**found["size-classes"][1], "not-shared": 2}]}
     assert "2 sites sent no figures" in " ".join(classes_in_words(hidden, AUC))
-    # One whose rows are not known, as of an aggregate-only site, is in no class.
+    # One whose rows are not known, is in no class.
     unknown = {**hidden, "sites": found["sites"] | {"hidden": {"rows": None}}}
     assert "3 sites sent no figures" in " ".join(classes_in_words(unknown, AUC))
 

@@ -86,7 +86,7 @@ def test_a_site_without_a_policy_has_the_strictest(small_sites, tmp_path):
 
 @pytest.mark.parametrize(("text", "why"), [
     ('disclosure = "all"', "disclosure"), ("cell-minimum = 1", "cell-minimum"), ("cell_min = 3", "cell_min"),
-    ("resplit = true", "two splits reveal small counts"), ('share-metrics = "loudly"', "share-metrics"),
+    ("resplit = true", "two splits reveal small counts"), ('share = "loudly"', "share"),
     ('outputs = ["rows"]', "outputs"), ("disclosure = open", "not valid TOML"),
 ])  # fmt: skip
 def test_a_policy_that_cannot_be_kept_is_refused_with_its_place(small_sites, tmp_path, text, why):

@@ -138,12 +138,11 @@ def test_what_cannot_be_grouped_by_is_refused_in_one_sentence(small_sites, by, s
 
 def test_the_record_has_them_by_site(small_sites, asking, small_study):
     sites = small_sites(3, rows=200)
-    sites[0] = replace(sites[0], policy=Policy(disclosure="open", share_metrics="aggregate-only"))
     sites[1] = replace(sites[1], policy=Policy())
     result = run(Study.parse(asking), sites=sites).report
     found = result["subgroups"]
     assert (found["metric"], found["rows"], found["requested-sites"]) == ("roc_auc_score", "holdout", 3)
-    assert sorted(found["sites"]) == ["site-02", "site-03"]
+    assert sorted(found["sites"]) == ["site-01", "site-02", "site-03"]
     methods = {of["method"] for of in found["sites"]["site-02"]}
     assert methods <= {FEW, LEFT, "DeLong", "Hanley-McNeil"} and FEW in methods
     assert all((of["value"] is None) == of["method"].startswith("withheld") for of in found["sites"]["site-02"])

@@ -10,8 +10,7 @@ from flfed.study.study import Study
 from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.losses import LARGEST, LossCheck, RowLoss, decode_losses, encode_losses, loss_ring
 from flfed.updates.masking.question import question_sha256
-from flfed.updates.masking.rules import least_of_losses, threshold
-from flfed.updates.messages.train import EVALUATE, TRAIN, Scores, TrainReply, TrainRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
 
 SITES = frozenset("abc")
 MOST = 200.0
@@ -48,14 +47,6 @@ def test_very_low_losses_keep_their_sign_and_their_digits():
     assert summed({"scores": RowLoss(7, 1.23e-5)}, {}, {})["scores"] == pytest.approx(1.23e-5, rel=1e-6)
 
 
-def test_two_honest_sites_that_keep_theirs_are_left_whoever_is_missing_or_colludes():
-    for pinned in range(3, 101):
-        for cohort in range(threshold(pinned), pinned + 1):
-            keeping = least_of_losses(cohort, pinned)
-            missing, colluding = cohort - threshold(pinned), pinned // 3
-            assert keeping - missing - colluding == 2 and keeping <= cohort
-
-
 def test_losses_of_a_model_that_is_scored_and_trained_from_have_one_list(small_study: str):
     study = Study.parse(small_study)
     encoder = Encoder(**{name: np.ones(2) for name in Encoder.__dataclass_fields__})
@@ -66,13 +57,9 @@ def test_losses_of_a_model_that_is_scored_and_trained_from_have_one_list(small_s
     assert question_sha256(study, EVALUATE, replace(scored, arrays={"w": np.zeros(3)})) != trained
 
 
-def test_a_site_that_sends_no_loss_weighs_nothing_in_the_mean_that_later_ones_are_held_to():
-    def reply(rows: int, metrics: dict[str, float]) -> TrainReply:
-        scores = Scores(rows="training", num_examples=rows, metrics=metrics)
-        return TrainReply(delta={}, num_examples=rows, steps=1, scores=scores)
-
+def test_a_model_whose_mean_loss_grew_tenfold_is_not_used():
     check = LossCheck()
-    replies = {"a": reply(30, {"loss": 0.2}), "b": reply(10, {"loss": 0.6}), "c": reply(1000, {})}
-    assert check.refusal({}, replies, {}, {"w": np.zeros(1)}) is None
-    # (30 · 0.2 + 10 · 0.6) / 40
-    assert check.loss == pytest.approx(0.3, abs=1e-12)
+    first = {"w": np.zeros(1)}
+    assert check.refusal({"training": 0.3}, first) is None and check.refusal({}, {"w": np.ones(1)}) is None
+    assert check.refusal({"training": 3.1}, {"w": np.ones(1)}).code == "loss-grown"
+    assert check.spoilt and check.before["w"] == first["w"]

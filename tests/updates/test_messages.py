@@ -259,7 +259,7 @@ def test_every_field_of_a_train_reply_that_the_guard_reads_is_required():
     (EXAMPLES[1], "config", "site", "a\n"), (EXAMPLES[1], "config", "title", "long " * 500),
     (EXAMPLES[1], "config", "title", "red \x1b[31m"), (EXAMPLES[1], "config", "version", "0.1\n0.2"),
     (EXAMPLES[2], "config", "reason", "x" * 2001), (EXAMPLES[1], "config", "disclosure", "closed"),
-    (EXAMPLES[1], "config", "share-metrics", "loudly"), (EXAMPLES[7], "config", "kind", "delta\x00"),
+    (EXAMPLES[1], "config", "disclosure", "loudly"), (EXAMPLES[7], "config", "kind", "delta\x00"),
     (EXAMPLES[8], "scores-metrics", "loss\n", 0.5), (EXAMPLES[11], "config", "note", "x" * 2001),
     (EXAMPLES[11], "config", "holdout-rows", 2**63 - 1), (EXAMPLES[11], "arms", "method", ["", "\x07"]),
 ])  # fmt: skip

@@ -156,7 +156,7 @@ def enrolment() -> dict[str, Any]:
     request = EnrolRequest(dataset="vectors", schema_sha256=schema().sha256())
     reply = EnrolReply(
         site="hill", title="Hill Hospital", version="0.4.0", accepted=True, rows_low=10, rows_high=99,
-        disclosure="open", share_metrics="named", resplit=False,
+        disclosure="open", resplit=False,
     )  # fmt: skip
     refusal = EnrolReply(site="lake", title="Lake Hospital", version="0.4.0", accepted=False, reason="a policy")
     return {

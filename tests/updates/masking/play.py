@@ -15,7 +15,6 @@ from flfed.updates.masking import rules as written
 
 Sites = frozenset[str]
 PRIME = 2**31 - 1
-FIGURES = "figures"
 OVER_ROWS = {"summarise", "cells", "statistic", "roots"}
 """Kinds whose answers do not depend on a model: they share columns, so that of two lists their difference tells."""
 
@@ -52,8 +51,6 @@ class Context(NamedTuple):
 
 def question(request: Request, exchange: Exchange) -> tuple[str, ...]:
     """Return what a site takes for the question: its kind, and the model where the answer depends on it."""
-    if request.kind == FIGURES:
-        return FIGURES, ""
     if request.kind in OVER_ROWS:
         return "rows", ""
     return request.kind, f"{request.model}{request.blank}"
@@ -64,10 +61,6 @@ class Rules:
     """The rules of a play: those that gates call, and what the protocol binds."""
 
     least: Callable[[Sites, Sites], int] = lambda pinned, cohort: written.threshold(len(pinned))
-    least_of_figures: Callable[[Sites, Sites], int] = lambda pinned, among: len(among)
-    are_enough: Callable[[Sites, Sites], bool] = lambda pinned, among: (
-        len(among) >= written.least_of_figures(len(pinned))
-    )
     cohort_refusal: Callable[..., Any] = written.cohort_refusal
     answer_refusal: Callable[..., Any] = written.answer_refusal
     have_honest_opener: Callable[[Sites, Sites], bool] = written.have_honest_opener
@@ -81,10 +74,6 @@ class Rules:
     self_masks: bool = True
     one_cohort: bool = True
     notes_first: bool = True
-
-    def needed(self, pinned: Sites, cohort: Sites, kind: str) -> int:
-        """Return how many sites a list, and shares, need in a sum among a cohort."""
-        return (self.least_of_figures if kind == FIGURES else self.least)(pinned, cohort)
 
 
 class Answer(NamedTuple):
@@ -139,21 +128,17 @@ class Site:
         self.pinned, self.allowed = pinned, allowed
         self.lifted: dict[int, Sites] = {}
         self.runs: dict[int, tuple[str, Sites]] = {}
-        self.in_sums_only: dict[int, Sites] = {}
         self.answers: dict[Exchange, Answer] = {}
         self.ledger: dict[Any, Ledger] = {}
         self.training: Callable[[], object] = lambda: None
 
-    def enter(
-        self, run: int, study: str, cohort: Sites, allowed: Mapping[str, Collection[str]], shy: Sites = frozenset()
-    ) -> str | None:
-        """Make keys with a cohort, whose statements say by whom lists may differ, and who shares in sums only."""
-        told = (study, cohort), shy
-        if self.rules.one_cohort and run in self.runs and (self.runs[run], self.in_sums_only[run]) != told:
+    def enter(self, run: int, study: str, cohort: Sites, allowed: Mapping[str, Collection[str]]) -> str | None:
+        """Make keys with a cohort, whose statements say by whom lists may differ."""
+        if self.rules.one_cohort and self.runs.get(run, (study, cohort)) != (study, cohort):
             return "another cohort in this run"
         if refusal := self.rules.cohort_refusal(self.name, cohort, self.pinned[study]):
             return str(refusal)
-        self.runs[run], self.in_sums_only[run] = told
+        self.runs[run] = study, cohort
         self.lifted[run] = self.rules.lifted(self.name, allowed)
         return None
 
@@ -162,9 +147,7 @@ class Site:
             return before if before.context.request == request else "this round was asked something else"
         if exchange.run not in self.runs:
             return "no key in this run"
-        study, cohort = self._among(exchange, request)
-        if request.kind == FIGURES and not (self.name in cohort and self.rules.are_enough(self.pinned[study], cohort)):
-            return "the figures stay"
+        study, cohort = self.runs[exchange.run]
         line = self._line(request, exchange)
         refusal = self.rules.answer_refusal(
             cohort=cohort, pinned=self.pinned[study], earlier_lists=line.pinned, opened=line.lists
@@ -198,10 +181,10 @@ class Site:
         if refusal := self._list_refusal(exchange, listed):
             return refusal
         context = self.answers[exchange].context
-        study, cohort = self._among(exchange, context.request)
+        study, cohort = self.runs[exchange.run]
         bound = self.rules.bound(context)
         confirmed = {one.site for one in confirmations if (one.bound, one.listed) == (bound, listed)}
-        least = self.rules.needed(self.pinned[study], cohort, context.request.kind)
+        least = self.rules.least(self.pinned[study], cohort)
         if refusal := self.rules.opening_refusal(self.name, listed, cohort=cohort, least=least, confirmed=confirmed):
             return str(refusal)
         if named := listed.intersection(spoilt):
@@ -212,11 +195,6 @@ class Site:
             self.name, frozenset((owner, bound) for owner in listed),
             frozenset(pair_seed(self.name, other, bound) for other in missing),
         )  # fmt: skip
-
-    def _among(self, exchange: Exchange, request: Request) -> tuple[str, Sites]:
-        """Return study and cohort of a sum: of figures, the sites that share them in sums only."""
-        study, cohort = self.runs[exchange.run]
-        return study, self.in_sums_only[exchange.run] if request.kind == FIGURES else cohort
 
     def _line(self, request: Request, exchange: Exchange) -> Ledger:
         return self.ledger.setdefault(self.rules.question(request, exchange), Ledger())
@@ -236,12 +214,12 @@ class Site:
         if exchange not in self.answers:
             return "no answer in this round"
         request = self.answers[exchange].context.request
-        study, cohort = self._among(exchange, request)
+        study, cohort = self.runs[exchange.run]
         line = self._line(request, exchange)
         seen = all(self.rules.have_honest_opener(self.pinned[study], before) for before in line.pinned)
         refusal = self.rules.list_refusal(
-            self.name, listed, cohort=cohort, least=self.rules.needed(self.pinned[study], cohort, request.kind),
-            opened=line.lists, lifted=self.lifted[exchange.run] if seen and request.kind != FIGURES else (),
+            self.name, listed, cohort=cohort, least=self.rules.least(self.pinned[study], cohort),
+            opened=line.lists, lifted=self.lifted[exchange.run] if seen else (),
             newest=self.rules.newest(exchange, line.asked),
         )  # fmt: skip
         return str(refusal) if refusal else None
@@ -288,8 +266,8 @@ class Knowledge:
                 shares = (cohort & self.colluders) | self.shares.get(
                     (answer.site, self.rules.bound(answer.context)), set()
                 )
-                asked, run = answer.context.request.kind, answer.context.exchange.run
-                open_mask = len(shares) >= self.rules.needed(pinned[run], cohort, asked)
+                run = answer.context.exchange.run
+                open_mask = len(shares) >= self.rules.least(pinned[run], cohort)
                 row = {
                     symbol: value
                     for symbol, value in answer.vector.items()
@@ -419,15 +397,13 @@ class Scene:
         cohort: Iterable[str],
         sites: Iterable[str] | None = None,
         study: str = "study",
-        shy: Iterable[str] = (),
     ) -> int:
-        """Begin a run, whose `shy` sites share figures in sums only; return how many honest sites make keys."""
+        """Begin a run, and return how many honest sites make keys."""
         members = frozenset(cohort)
         self.counted[run] = self.pinned[study]
         allowed = {name: self.sites[name].allowed if name in self.sites else self.all for name in members}
         asked = [self.sites[name] for name in (members if sites is None else sites) if name in self.sites]
-        only = members & frozenset(shy)
-        return sum(site.enter(run, study, members, allowed, only) is None for site in asked if study in site.pinned)
+        return sum(site.enter(run, study, members, allowed) is None for site in asked if study in site.pinned)
 
     def train(self, exchange: Exchange, request: Request, sites: Iterable[str] | None = None) -> int:
         """Ask for masked vectors, and return how many come."""

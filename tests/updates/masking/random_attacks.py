@@ -3,8 +3,7 @@
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from flfed.updates.masking.rules import threshold
-from tests.updates.masking.play import FIGURES, Exchange, Request, Rules, Scene, Site
+from tests.updates.masking.play import Exchange, Request, Rules, Scene, Site
 
 
 class Departing(Scene):
@@ -66,25 +65,6 @@ class Departing(Scene):
             call()
         if chance < self.departs:
             self.late.append(call)
-
-
-def random_figures(scene: Scene, rng: random.Random) -> None:
-    """Ask for figures in runs of any cohort, where colluders sign as they like, and tell lists of any such sites."""
-    own = rng.sample(scene.honest, rng.randint(1, len(scene.honest)))
-    least = threshold(len(scene.all))
-    for run in range(1, 1 + rng.choice((1, 2, 3))):
-        cohort = rng.sample(scene.all, rng.randint(least, len(scene.all)))
-        signed = rng.sample(sorted(scene.server.colluders), rng.randint(0, len(scene.server.colluders)))
-        shy = [name for name in cohort if name in (*own, *signed)]
-        where, departs = Exchange(run, 0, FIGURES, 0), rng.choice((0.0, 0.0, 0.2, 0.5))
-        for name in cohort:
-            members = cohort if rng.random() >= departs / 2 else scene.all
-            scene.enter(run, members, [name], shy=shy if rng.random() >= departs / 2 else [*own, *signed])
-            scene.train(where, Request(FIGURES, rng.choice("ab") if rng.random() < departs else "a"), [name])
-        for name in rng.sample(shy, len(shy)):
-            listed = shy if rng.random() >= departs else [*{name, *rng.sample(shy, rng.randint(1, len(shy)))}]
-            scene.confirm(where, listed, shy)
-            scene.unmask(where, listed, [name])
 
 
 def random_attack(scene: Scene, rng: random.Random) -> None:

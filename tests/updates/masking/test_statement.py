@@ -34,7 +34,7 @@ def stated(site: str = "a", **changes: Any) -> Statement:
         **RUN,
         "site": site,
         "public_key": X25519PrivateKey.from_private_bytes(bytes([9]) * 32).public_key().public_bytes_raw().hex(),
-        "signing_key": signing_public(GATES[site]), "pins": pins_hash(PINNED), "share_metrics": "aggregate-only",
+        "signing_key": signing_public(GATES[site]), "pins": pins_hash(PINNED),
         "flfed": "0.3.0",
     }  # fmt: skip
     return Statement(**{**facts, **changes})
@@ -47,7 +47,7 @@ def refusal(statement: Statement, signature: str = "", **changes: Any) -> Refusa
 
 
 def test_a_statement_that_crossed_is_taken_as_it_was_signed():
-    for statement in (stated(), stated("b", lifted=("b", "d"), share_metrics="named", keeps_rounds=True)):
+    for statement in (stated(), stated("b", lifted=("b", "d"), single_cells=True)):
         signature = sign(statement, GATES[statement.site])
         assert read(pack(statement, signature), **RUN) == (statement, signature)
         assert refusal(statement, signature) is None
@@ -62,8 +62,8 @@ def test_a_statement_that_crossed_is_taken_as_it_was_signed():
     ({"pins": pins_hash({**PINNED, "d": PINNED["a"]})}, "statement-other-pins"),
     ({"pins": pins_hash({site: PINNED[site] for site in "abc"})}, "statement-other-pins"),
     ({"public_key": "0" * 63}, "statement-unreadable"), ({"signing_key": "g" * 64}, "statement-unreadable"),
-    ({"site": "../a"}, "statement-unreadable"), ({"share_metrics": "open"}, "statement-unreadable"),
-    ({"keeps_rounds": "yes"}, "statement-unreadable"), ({"lifted": ("../b",)}, "statement-unreadable"),
+    ({"site": "../a"}, "statement-unreadable"),
+    ({"single_cells": "yes"}, "statement-unreadable"), ({"lifted": ("../b",)}, "statement-unreadable"),
     ({"flfed": "0.3.0 "}, "statement-unreadable"),
 ])  # fmt: skip
 def test_what_a_gate_signed_for_something_else_is_refused(change: dict[str, Any], code: str):
@@ -75,8 +75,8 @@ def test_what_a_gate_signed_for_something_else_is_refused(change: dict[str, Any]
 
 
 @pytest.mark.parametrize("change", [
-    {"public_key": "1" * 64}, {"pins": pins_hash({"a": PINNED["a"]})}, {"share_metrics": "named"},
-    {"keeps_rounds": True}, {"lifted": ("a",)}, {"flfed": "0.2.0"},
+    {"public_key": "1" * 64}, {"pins": pins_hash({"a": PINNED["a"]})},
+    {"single_cells": True}, {"lifted": ("a",)}, {"flfed": "0.2.0"},
 ])  # fmt: skip
 def test_a_server_that_changes_a_fact_has_no_signature_for_it(change: dict[str, Any]):
     signature = sign(stated(), GATES["a"])
