@@ -10,7 +10,6 @@ import pytest
 
 from flfed.errors import FlfedError
 from flfed.federation.client import secure_sums, summed_replies
-from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.masking.question import rounding_sha256, rows_question
@@ -68,7 +67,7 @@ def away(site: str, kind: str) -> bool:
 @pytest.mark.studies
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_second_study_gets_no_sum_of_rows_without_a_site_of_the_first(consortium, name):
-    found = consortium(4, 1)
+    found = consortium(4)
     asked(found)
     everybody = ",".join(sorted(found.sites))
     assert opened(found, rows_question("small")) == {everybody}
@@ -80,7 +79,7 @@ def test_a_second_study_gets_no_sum_of_rows_without_a_site_of_the_first(consorti
 def test_lists_of_studies_give_away_the_site_that_is_in_one_of_them(consortium, monkeypatch):
     for module in (secure_sums, summed_replies):
         monkeypatch.setattr(module, "question_sha256", rounding_sha256)
-    found = consortium(4, 1)
+    found = consortium(4)
     asked(found)
     second = approved(found, found.study.replace(OTHERS["learning rate"]))
     asked(second, absent=away)
@@ -90,7 +89,7 @@ def test_lists_of_studies_give_away_the_site_that_is_in_one_of_them(consortium, 
 
 @pytest.mark.studies
 def test_sums_of_another_kind_have_the_same_list(consortium: Callable[..., Consortium], small_study: str):
-    found = consortium(4, 1)
+    found = consortium(4)
     asked(found)
     everybody = ",".join(sorted(found.sites))
     trees = approved(found, Study.parse(trees_study(small_study, **ASKED)))
@@ -102,32 +101,10 @@ def test_sums_of_another_kind_have_the_same_list(consortium: Callable[..., Conso
     assert opened(found, rows_question("small")) == {everybody}
 
 
-def test_where_one_is_away_sites_that_share_by_name_go_on_with_linear_models(consortium: Callable[..., Consortium]):
-    found = consortium(4, 0)
-    assert conduct(found, SummingGrid(found)).status == "completed"
-    outcome = conduct(found, SummingGrid(found, sites=sorted(found.sites)[1:]))
-    assert outcome.status == "completed" and opened(found, rows_question("small")) == set()
-
-
-def test_who_gave_table_1_by_itself_is_in_no_sum_that_hides_too_few(consortium: Callable[..., Consortium]):
-    found = consortium(4, 1)
-    asked(found, sorted(found.sites)[1:])
-    grid = asked(found)
-    assert refusals(grid, SUMMARISE) == {Refusal("rows-given-alone", least=3, had=1)}
-    assert opened(found, rows_question("small")) == set()
-
-
-def test_who_was_in_a_sum_with_such_a_site_gives_no_table_1_by_itself_without_it(consortium: Callable[..., Consortium]):
-    found = consortium(4, 1)
-    asked(found)
-    grid = asked(found, sorted(found.sites)[1:])
-    assert refusals(grid, SUMMARISE) == {Refusal("rows-in-sum", sites=FIRST)}
-
-
 @pytest.mark.studies
 @pytest.mark.parametrize("consents", [False, True])
 def test_a_site_joins_sums_of_rows_by_its_own_consent(consortium: Callable[..., Consortium], consents: bool):
-    found = consortium(5, 1)
+    found = consortium(5)
     four = sorted(found.sites)[:4]
     for site in four:
         found.approve(site, pins={other: found.pins[other] for other in four}, co_sites=four)

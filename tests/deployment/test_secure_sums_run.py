@@ -39,8 +39,8 @@ def test_a_run_with_sums_has_the_arrays_of_one_without_to_the_rings_step(consort
     grid = SummingGrid(found)
     outcome = conduct(found, grid)
     assert (outcome.status, outcome.reason) == ("completed", "")
-    # One sum a round, and one of the last model's losses.
-    assert (grid.kinds()[TRAIN], grid.kinds()[UNMASK]) == (4 * ROUNDS, 4 * (ROUNDS + 1)) and LIST not in grid.kinds()
+    # One sum over rows, one a round, and one of the last model's losses.
+    assert (grid.kinds()[TRAIN], grid.kinds()[UNMASK]) == (4 * ROUNDS, 4 * (ROUNDS + 2)) and LIST not in grid.kinds()
     plain = rehearsed(found, "off")
     assert max_difference(outcome.arrays, plain) < 1e-6
     # Rounding follows from seed, site and question: with and without masks, the very same bits.
@@ -78,8 +78,8 @@ def test_a_site_that_is_missing_is_left_out_and_its_vector_never_opens(consortiu
     grid = SummingGrid(found, absent)
     outcome = conduct(found, grid)
     assert outcome.status == "completed"
-    # Three sites confirm the list in the round, and open it; four open the other rounds, and the last model's losses.
-    assert (grid.kinds()[LIST], grid.kinds()[UNMASK]) == (3, 3 + 4 * ROUNDS)
+    # Three sites confirm the list in the round, and open it; four open the others, sums over rows, and the last losses.
+    assert (grid.kinds()[LIST], grid.kinds()[UNMASK]) == (3, 3 + 4 * (ROUNDS + 1))
     # Sums over rows that left by themselves are a list of the site alone.
     lists = {line.facts["listed"] for line in found.lines("site-01") if line.kind in ("list", "unmask")}
     assert lists == {"site-01,site-02,site-03", "site-01,site-02,site-03,site-04"}

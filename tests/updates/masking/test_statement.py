@@ -114,7 +114,7 @@ def test_a_signature_over_other_things_by_the_same_key_is_none_of_a_statement():
 def test_a_statement_with_its_signature_is_within_what_keys_may_take():
     # Bar of the issue: 250 bytes a pair and run. A long run name and the hashes of the study do not cross.
     sizes = {site: len(pack(replace(stated(), site=site), "0" * 128)) for site in ("cleveland", "a" * 60)}
-    assert sizes == {"cleveland": 188, "a" * 60: 239}
+    assert sizes == {"cleveland": 171, "a" * 60: 222}
     assert len(pack(replace(stated(), lifted=("cleveland",), site="switzerland"), "0" * 128)) <= 250
     # As JSON with its keys in hex, which would be the plainest form, it takes more than twice as much.
     assert len(canonical({**stated().facts(), "signature": "0" * 128})) > 2 * 250
@@ -127,8 +127,8 @@ def test_the_bytes_of_a_statement_are_those_of_version_1():
     """Gates of two versions check each other's: what is signed, and what crosses, stays as it is here."""
     signature = sign(stated(lifted=("b",)), GATES["a"])
     assert pins_hash(PINNED) == "5d3a4743b620f7abb39bcdcaea6470e4"
-    assert signature[:32] == "73f433b94cdf042edc8e9121a033dfda" and len(signature) == 128
-    assert hashlib.sha256(pack(stated(lifted=("b",)), signature)).hexdigest()[:32] == "ae651675a610e495fc8418089d329cdc"
+    assert signature[:32] == "9a026fd2ebaa45447677cc87371a1cd5" and len(signature) == 128
+    assert hashlib.sha256(pack(stated(lifted=("b",)), signature)).hexdigest()[:32] == "88e403703f31d514e63bbe1f3e242a83"
 
 
 def test_a_reader_that_takes_pins_as_they_are_told_would_sum_with_another_threshold():
@@ -149,10 +149,10 @@ def test_bytes_of_anybody_are_refused_and_end_nothing(content: bytes):
     assert found == Refusal("statement-unreadable") or not isinstance(found, Refusal)
 
 
-@given(some.integers(0, 179), some.integers(1, 255))
+@given(some.integers(0, 162), some.integers(1, 255))
 def test_no_byte_of_a_statement_can_be_changed(place: int, by: int):
     content = bytearray(pack(stated(), sign(stated(), GATES["a"])))
-    assert len(content) == 180
+    assert len(content) == 163
     content[place] ^= by
     found = read(bytes(content), **RUN)
     assert isinstance(found, Refusal) or statement_refusal(*found, pinned=PINNED, **RUN) is not None
