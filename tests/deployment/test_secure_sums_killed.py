@@ -23,6 +23,7 @@ from flfed.rows.data.sources import Frame
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.masking.question import rows_question
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK
@@ -111,11 +112,11 @@ def difference(run: RunEntry, expected: Arrays) -> float:
 
 
 def lists_by_question(consortium: Consortium) -> dict[str, set[str]]:
-    """Return the lists that the ledgers of all sites have of each question."""
+    """Return the lists that the ledgers of all sites have of each question but Table 1."""
     found: dict[str, set[str]] = {}
     for site in consortium.sites:
         for line in consortium.lines(site):
-            if "listed" in line.facts and line.kind in ("list", "unmask"):
+            if "listed" in line.facts and line.facts["question-sha256"] != rows_question(consortium.study.dataset.name):
                 found.setdefault(str(line.facts["question-sha256"]), set()).add(str(line.facts["listed"]))
     return found
 
@@ -247,45 +248,6 @@ def test_below_the_threshold_a_resumed_run_stops_with_its_model_and_can_be_resum
     assert difference(run, undisturbed(found)) == 0.0
 
 
-@pytest.mark.parametrize("kind", [pytest.param(LIST, marks=pytest.mark.proof), UNMASK])
-def test_a_run_given_up_and_begun_anew_with_all_takes_the_list_of_the_first(consortium: Make, kind: str):
-    found = consortium()
-    coordinator = Coordinator(found)
-    given_up = coordinator.run(absent=either(in_round(1, LAST, TRAIN), in_round(1, "site-02", kind, "crash")))
-    ended(run := coordinator.run())
-    assert run.run != given_up.run
-    assert lists(found) == [THREE, ALL, ALL, ALL]
-    assert difference(run, undisturbed(found, 1)) == 0.0
-
-
-def test_a_list_with_a_site_that_is_not_in_the_new_run_ends_it_and_names_the_site(consortium: Make):
-    found = consortium()
-    coordinator = Coordinator(found)
-    # The encoder of both runs is that of three sites, so that their first questions are one.
-    coordinator.run(absent=either(in_round(1, LAST, SUMMARISE), in_round(1, "site-02", UNMASK, "crash")))
-    run = coordinator.run(sites=THREE.split(","))
-    ended(run, "stopped", 0)
-    assert "site site-04 is in a list of this question that was opened before, and not in this run" in run.reason
-    assert lists(found) == [ALL]
-    # Asked with it, the sites open the list of then.
-    ended(run := coordinator.run(absent=in_round(1, LAST, SUMMARISE)))
-    assert lists(found) == [ALL] * (ROUNDS + 1)
-
-
-@pytest.mark.parametrize(("scaler", "status"), [("schema", "stopped"), ("global", "completed")])
-def test_a_later_run_without_a_site_has_no_sum_of_the_same_model_and_encoder(
-    consortium: Make, scaler, status, small_study
-):
-    # As docs/validation.md says: an encoder of all sites is another one without a site, that of the schema is not.
-    found = consortium(text=f'{small_study}\n[encode]\nscaler = "{scaler}"\n')
-    coordinator = Coordinator(found)
-    ended(coordinator.run())
-    run = coordinator.run(sites=THREE.split(","))
-    ended(run, status, 0 if status == "stopped" else ROUNDS)
-    reason = "site site-04 is in a list of this question that was opened before, and not in this run"
-    assert (reason in run.reason) == (scaler == "schema")
-
-
 def run_folder(site: str, run: str) -> Path:
     return home() / "sites" / site / "runs" / run
 
@@ -317,7 +279,7 @@ GONE = "site-03: a masked answer to round 2 left before, and it is not here any 
 
 def killed_in_the_second_opening(coordinator: Coordinator) -> tuple[RunEntry, Site, Path]:
     """Begin a run of three sites that is killed in the second round; return it, the third site and its run's folder."""
-    run = coordinator.run(absent=in_round(2, "site-02", UNMASK, "crash"))
+    run = coordinator.run(absent=in_round(3, "site-02", UNMASK, "crash"))
     return run, coordinator.consortium.sites["site-03"], run_folder("site-03", run.run)
 
 

@@ -11,6 +11,7 @@ from sklearn.metrics import confusion_matrix
 from flfed import Study, load, run
 from flfed.errors import UsageError
 from flfed.records.document.document import document, write_document
+from flfed.records.reports.report import report
 from flfed.records.statistics.operating_points import CELLS, probability
 from flfed.records.statistics.score_curves import ALL, ScoreCounts
 from flfed.records.statistics.verdict import number
@@ -134,6 +135,22 @@ def test_the_command_writes_the_report(three, flfed, tmp_path, monkeypatch):
     assert Path(f"{name}.html").read_text() == document(name)
     code, _, told = flfed("run", "report", "no-such-run")
     assert code == 2 and "is not in the store" in told
+
+
+def test_an_anonymous_report_and_its_reader_have_no_name_of_a_site(three, flfed, tmp_path):
+    file = tmp_path / "anonymous.html"
+    code, _, err = flfed("run", "report", three["run"], "--output", str(file), "--anonymous")
+    assert (code, err) == (0, "")
+    names = sorted(three["sites"])
+    text = file.read_text(encoding="utf-8")
+    assert not any(name in text for name in names) and all(f"site {n}" in text for n in (1, 2, 3))
+    with RunReader.open(anonymous=three["run"]) as reader:
+        told = report(reader, three["run"])
+        points = reader.curves([three["run"]], arm="validation", metric="loss", sites=["site 2"])
+    assert list(told["sites"]) == ["site 1", "site 2", "site 3"] and not any(name in str(told) for name in names)
+    assert {point.site for point in points} <= {None, "site 2"}
+    with RunReader.open() as reader:
+        assert report(reader, three["run"]) == three
 
 
 def test_a_result_writes_its_report_and_is_still_read_as_a_mapping(three, tmp_path):

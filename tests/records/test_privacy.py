@@ -217,7 +217,7 @@ def test_no_name_but_those_of_the_record_is_told(told, payload, attacks):
     payload["sites"]["not-in-the-record"] = payload["sites"]["cleveland"]
     stray = AuditRow("membership", "not-in-the-record", "roc_auc_score", 0.9)
     found = told(payload, audit=[*attacks, stray])
-    assert [line["site"] for line in found["audit"]] == ["cleveland", "hungary", "long-beach", "switzerland"]
+    assert {line["site"] for line in found["audit"]} == {"cleveland", "hungary", "long-beach", "switzerland"}
     assert "not-in-the-record" not in str(found["privacy"]) + str(found["audit"])
 
 
