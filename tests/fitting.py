@@ -10,7 +10,7 @@ import statsmodels.api as sm
 from flfed.refusals import NotTakingPart
 from flfed.rows.data.schema import Schema
 from flfed.rows.statistics.statistic import Sums, Visit, VisitedStatistic, added, entries, of_entries
-from flfed.updates.ring import Ring, ring_of_counts
+from flfed.updates.masks.ring import Ring, ring_of_counts
 
 Fitted = tuple[dict[str, Any], list[Visit]]
 Weigh = Callable[[pd.DataFrame], float]

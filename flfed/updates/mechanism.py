@@ -17,7 +17,7 @@ from flfed.study.study import Study
 from flfed.study.tables import TREES
 from flfed.updates.accounting import Release
 from flfed.updates.arrays import Arrays
-from flfed.updates.ring import LARGEST_ENTRY, Ring
+from flfed.updates.masks.ring import LARGEST_ENTRY, Ring
 from flfed.words import render, usage_error
 
 WEAK_EPSILON = 10.0

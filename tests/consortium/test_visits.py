@@ -14,7 +14,7 @@ import pytest
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.statistics.listed.glm import Glm
-from flfed.updates.ring import ring_of_counts
+from flfed.updates.masks.ring import ring_of_counts
 from tests.consortium.memory import Numbers, with_descendants
 from tests.consortium.test_one_list import POLICY, approve
 from tests.consortium.test_secure_sums import FOUR, command, kill, newest, words

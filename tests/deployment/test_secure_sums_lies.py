@@ -22,9 +22,9 @@ from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.aggregation.secure_sum import SecureSums
 from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.masks.ring import LARGEST_ENTRY, rings
 from flfed.updates.messages.secure_sum import UNMASK
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply
-from flfed.updates.ring import LARGEST_ENTRY, rings
 from flfed.updates.strategies.fedavg import FedAvg
 from tests.deployment.summing import Consortium, Coordinator, CoordinatorKilled, begun
 

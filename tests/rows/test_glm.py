@@ -22,7 +22,7 @@ from flfed.rows.statistics import newton
 from flfed.rows.statistics.listed import glm as listed
 from flfed.rows.statistics.listed.glm import Glm
 from flfed.rows.statistics.statistic import Visit
-from flfed.updates.ring import Ring
+from flfed.updates.masks.ring import Ring
 from tests.fitting import design, distances, fitted, glm, ring_of
 from tests.small_runs import tables as rows_of
 

@@ -14,9 +14,9 @@ from flfed.rows.training.private_noise import SystemNoise
 from flfed.study.plan import Plan
 from flfed.study.study import Study
 from flfed.updates.masking.rules import threshold
+from flfed.updates.masks.ring import LARGEST_ENTRY, rings
 from flfed.updates.mechanism import SiteNoise, largest_entry, noise_of_site
 from flfed.updates.privacy.site_dp import SiteDp, site_epsilon
-from flfed.updates.ring import LARGEST_ENTRY, rings
 
 ROUNDS = 10
 MANY = 20_000

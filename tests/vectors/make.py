@@ -35,9 +35,9 @@ from flfed.updates.codecs.top_k import TopK
 from flfed.updates.masking import keys, protocol
 from flfed.updates.masking.protocol import confirm_list, mask_vector, open_list, unmask
 from flfed.updates.masking.rules import threshold
+from flfed.updates.masks.ring import rings
 from flfed.updates.messages.enrol import EnrolReply, EnrolRequest
 from flfed.updates.messages.train import Scores, TrainReply, TrainRequest
-from flfed.updates.ring import rings
 
 HERE = Path(__file__).parent
 SUMS = HERE / "SHA256SUMS"

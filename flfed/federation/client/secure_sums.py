@@ -32,12 +32,12 @@ from flfed.updates.masking.question import (
     sum_name,
 )
 from flfed.updates.masking.rules import Sites
+from flfed.updates.masks.ring import LARGEST_ENTRY
 from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.secure_sum import ListReply, ListRequest, Masked, UnmaskReply, UnmaskRequest, joined, parted
 from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE, StatisticRequest
 from flfed.updates.messages.train import EVALUATE, SUMS, TRAIN, TrainReply, TrainRequest
-from flfed.updates.ring import LARGEST_ENTRY
 
 _LEVEL = "masked-level-"
 """Prefix of a level's masked numbers there, which are valid for the same rows, policy and study only."""

@@ -21,9 +21,9 @@ from flfed.updates.checkpoints.sum_file import SumFile
 from flfed.updates.masking.ckks import PublicContext, range_refusal
 from flfed.updates.masking.rules import LEAST, lifted_sites
 from flfed.updates.masking.statement import Statement, read
+from flfed.updates.masks.ring import LARGEST_ENTRY
 from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest, Masked
-from flfed.updates.ring import LARGEST_ENTRY
 from flfed.words import flfed_error, render, usage_error
 
 KINDS = {

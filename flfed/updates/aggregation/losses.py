@@ -14,7 +14,8 @@ import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.updates.arrays import Arrays
-from flfed.updates.ring import Ring
+from flfed.updates.masks.ring import Ring
+from flfed.updates.messages.train import Replies
 
 LARGEST = 1e4
 """Largest loss that a site adds: one beyond it, or one that is no number, counts as this much."""

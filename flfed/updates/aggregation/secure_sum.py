@@ -25,6 +25,7 @@ from flfed.updates.masking import ckks, protocol
 from flfed.updates.masking.ckks import PublicContext, vector_entries
 from flfed.updates.masking.protocol import NAMED, MaskedVector, Opening, Totals
 from flfed.updates.masking.rules import Sites, choose_list
+from flfed.updates.masks.ring import ring_of_counts, rings
 from flfed.updates.messages.fields import receive
 from flfed.updates.messages.in_memory import Crossing, InMemoryRecord, Sizes, read
 from flfed.updates.messages.secure_sum import (
@@ -38,7 +39,6 @@ from flfed.updates.messages.secure_sum import (
     joined,
 )
 from flfed.updates.messages.train import Replies, TrainReply
-from flfed.updates.ring import ring_of_counts, rings
 
 Reply = TypeVar("Reply", bound=Crossing)
 

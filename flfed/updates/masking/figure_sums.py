@@ -16,8 +16,8 @@ import numpy as np
 from flfed.refusals import Refusal
 from flfed.summaries.score_bins import auc_between
 from flfed.summaries.summary import Encoder
+from flfed.updates.masks.ring import Ring, ring_of_counts
 from flfed.updates.messages.compare import CompareReply
-from flfed.updates.ring import Ring, ring_of_counts
 
 ARMS = ("global", "local-only")
 FIGURES: Mapping[str, tuple[tuple[str, str], ...]] = {

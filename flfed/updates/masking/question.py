@@ -14,11 +14,11 @@ from flfed.study.study import Study
 from flfed.study.tables import Named
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints.site_state import OF_RUN
+from flfed.updates.masks.ring import Ring, ring_of_counts, rings
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, STATISTIC, TRAIN
 from flfed.updates.messages.summarise import POINT, StatisticRequest
 from flfed.updates.messages.train import MARKS, TREE, Same, TrainRequest, sha256_of
-from flfed.updates.ring import Ring, ring_of_counts, rings
 
 SumRequest = TrainRequest | CompareRequest | StatisticRequest | None
 """A request whose answers are added up; None where the study has all of it."""

@@ -14,7 +14,7 @@ from flfed.seeds import generator
 from flfed.updates.masking.keys import mask_seed, stream
 from flfed.updates.masking.protocol import MaskedVector, Opening, draw_secret, norm_refusal, open_list, recover_secret
 from flfed.updates.masking.rules import list_refusal
-from flfed.updates.ring import Ring
+from flfed.updates.masks.ring import Ring
 from tests.updates.masking.one_sum import BINDING, Cohort, binding, cohort_of
 
 SITES, ENTRIES, LARGEST = 5, 2000, 8.0

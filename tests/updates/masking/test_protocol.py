@@ -23,7 +23,7 @@ from flfed.updates.masking.protocol import (
     unmask,
     vector_defect,
 )
-from flfed.updates.ring import Ring
+from flfed.updates.masks.ring import Ring
 from tests.updates.masking.one_sum import BINDING, NONE, Cohort, binding, cohort_of
 
 LARGEST = 8.0

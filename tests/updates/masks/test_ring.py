@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flfed.refusals import Refusal
 from flfed.seeds import generator
-from flfed.updates.ring import Ring
+from flfed.updates.masks.ring import Ring
 
 MADE = {32: Ring.of_updates, 64: Ring.of_sums}
 SIGNED = {32: np.int32, 64: np.int64}
