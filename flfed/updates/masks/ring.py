@@ -21,7 +21,9 @@ TYPES: dict[int, tuple[np.dtype[Any], np.dtype[Any]]] = {
     64: (np.dtype(np.uint64), np.dtype(np.int64)),
 }
 """Of each number of bits: the type that wraps modulo 2^bits, and the type of the same bits with a sign."""
-
+LARGEST_TOTAL = {32: 2**31 - 1, 64: 2**60 - 1}
+"""Of each number of bits: the largest absolute whole number of a sum. Tags are modulo 2^61 - 1 (`verify`), and of two
+totals beyond 2^60 - 1 that differ by a multiple of it they would be the same."""
 
 LARGEST_ENTRY = 8.0
 """Largest absolute entry of a site's update in a sum, under "ckks" of its model; `SiteNoise` has one of its own."""
@@ -183,16 +185,16 @@ def ring_of_counts(sites: int, largest: float) -> Ring:
 
 
 def _scale(bits: int, sites: int, largest: float) -> float:
-    """Return the largest scale with which the sum of the largest entries of all sites does not wrap.
+    """Return the largest scale with which the sum of the largest entries of all sites is in `LARGEST_TOTAL`.
 
-    Of 2^(bits - 1) - 1 each site has its part, less one for rounding up.
+    Of it each site has its part, less one for rounding up.
     """
-    most = 2 ** (bits - 1) - 1
+    most = LARGEST_TOTAL[bits]
     room = most / sites - 1
     if not room >= 1:
         raise ValueError(f"sites={sites} are too many for a sum in {bits} bits")
     scale: float = room / largest
-    # Near 2^63 float64 has steps of 1,024, and the quotient may be rounded up by one: ceil is exact.
+    # Near 2^60 float64 has steps of 128, and the quotient may be rounded up by one: ceil is exact.
     while scale < math.inf and math.ceil(scale * largest) * sites > most:
         scale = math.nextafter(scale, 0)
     return scale

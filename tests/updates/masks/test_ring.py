@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flfed.refusals import Refusal
 from flfed.seeds import generator
-from flfed.updates.masks.ring import Ring
+from flfed.updates.masks.ring import LARGEST_TOTAL, Ring
 
 MADE = {32: Ring.of_updates, 64: Ring.of_sums}
 SIGNED = {32: np.int32, 64: np.int64}
@@ -42,7 +42,7 @@ def test_the_sum_is_exact_with_all_entries_at_their_largest(bits: int, sites: in
     # Bit for bit the sum of whole numbers without any limit: it never wrapped.
     exact = [sum(column) for column in zip(*(whole_numbers(ring, one) for one in vectors), strict=True)]
     assert whole_numbers(ring, total) == exact
-    assert max(map(abs, exact)) <= 2 ** (bits - 1) - 1
+    assert max(map(abs, exact)) <= LARGEST_TOTAL[bits]
     # Every entry is rounded by less than one whole number, and by a step of float64.
     plain = [math.fsum(column) for column in values.T]
     np.testing.assert_allclose(ring.decode(total), plain, rtol=0, atol=sites * (1 / ring.scale + 3e-16 * largest))
@@ -68,7 +68,7 @@ def test_the_scale_of_one_site_wraps_in_a_sum_of_twenty():
 
 @given(sites=st.integers(1, 10_000), largest=st.floats(1e-6, 1e12), bits=st.sampled_from(sorted(MADE)))
 def test_the_scale_is_the_largest_that_leaves_room_for_all_sites(sites: int, largest: float, bits: int):
-    ring, most = MADE[bits](sites, largest), 2 ** (bits - 1) - 1
+    ring, most = MADE[bits](sites, largest), LARGEST_TOTAL[bits]
     assert math.ceil(ring.scale * largest) * sites <= most
     assert ring.scale == pytest.approx((most / sites - 1) / largest, rel=1e-15)
 
