@@ -1,0 +1,110 @@
+"""Tags of a total, by which each site recognises the sum of one answer of each site.
+
+The coordinator adds the masked vectors, and brings the total with the next request. A site computes encoder, model or
+tree from it, so that a coordinator that could change a total would choose the model. Each vector ends in a tag, under
+the masks as the numbers are:
+
+```
+tag of site i    = α₁ x₁ + … + α_m x_m + βᵢ      α: of the exchange,  βᵢ: of the exchange and the site,
+tag of the total = α₁ Σx₁ + … + α_m Σx_m + Σβᵢ   both from the run key that all sites have, and the coordinator has not
+                                                                                             modulo p = 2^61 - 1
+```
+
+The x are the whole numbers with their sign. Modulo 2^32 or 2^64 a sum may wrap where the tags do not, but `ring` leaves
+room for the sum over all sites: it is that of the whole numbers themselves, below 2^60 in size.
+
+Guarantee: a coordinator without the run key has another total, number of entries or sum of fewer sites taken with
+probability of at most 2^-60 for each try, and with its first failure at a site that site's part of the run is over.
+Proof: each βᵢ is uniform modulo p and used once, so that whatever follows from all tags says nothing of the α (a
+one-time pad); multiples of a total fail by it, too. Of another total with a shifted tag to pass, Σ αⱼ dⱼ would have to
+be the shift, where some difference dⱼ is not 0 modulo p since it is below p in size; for each choice of the other α
+one αⱼ modulo p does it, which at most two of its 2^61 values are. It assumes that HKDF and AES-256 look random
+without their key, and that no site answers an exchange twice. A site that works for the coordinator gives it the
+run key, and with it all totals.
+
+Source: Agrawal and Boneh 2009, "Homomorphic MACs: MAC-based integrity for network coding", sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from flfed.refusals import Refusal
+from flfed.updates.masks.pairs import Exchange, exchange_key, key_stream
+from flfed.updates.masks.ring import LARGEST_TOTAL
+
+MODULUS = 2**61 - 1
+"""A prime, of which all bits are one: a random word `& MODULUS` is a factor modulo it."""
+TAG_ENTRIES = 2
+"""Entries of a tag: its lowest 31 bits and the other 30, so that the sum over sites of neither wraps modulo 2^64."""
+LOW_BITS = 31
+LIMB_BITS = 16
+CHUNK = 2**14
+"""Entries at a time. As many products of a half factor and a limb, below 2^47 each, add up exactly in int64."""
+
+Vector = tuple[np.ndarray, np.ndarray]
+"""Numbers of the ring of 32 bits as uint32 array, and of the ring of 64 bits as uint64 array."""
+
+
+def tag_vector(run_key: bytes, exchange: Exchange, site: str, updates: np.ndarray, sums: np.ndarray) -> Vector:
+    """Return a site's numbers as they are masked: each part behind a 1 that counts the sites, and the tag at the end.
+
+    Of no updates the part stays empty; the other has a count and the tag in any case. Raises ValueError for numbers of
+    other types, which would not wrap under a mask.
+    """
+    if (updates.dtype, sums.dtype) != (np.dtype(np.uint32), np.dtype(np.uint64)):
+        raise ValueError("updates are tagged as uint32, and sums as uint64")
+    counted = np.concatenate([np.ones(min(updates.size, 1), np.uint32), updates])
+    counted_sums = np.concatenate([np.ones(1, np.uint64), sums])
+    tag = compute_tag(run_key, exchange, [site], counted, counted_sums)
+    parts = np.array([tag % 2**LOW_BITS, tag >> LOW_BITS], np.uint64)
+    return counted, np.concatenate([counted_sums, parts])
+
+
+def open_total(
+    run_key: bytes, exchange: Exchange, cohort: Collection[str], updates: np.ndarray, sums: np.ndarray
+) -> Vector | Refusal:
+    """Return the sums of the numbers of all sites, without counts and tag, or that a total is not this sum."""
+    refusal = Refusal("total-unverified")
+    types = (updates.dtype, sums.dtype) == (np.dtype(np.uint32), np.dtype(np.uint64))
+    if not types or (updates.ndim, sums.ndim) != (1, 1) or sums.size < 1 + TAG_ENTRIES:
+        return refusal
+    counted_sums, parts = sums[:-TAG_ENTRIES], sums[-TAG_ENTRIES:]
+    counts = {int(part[0]) for part in (updates, counted_sums) if part.size}
+    signed = np.ascontiguousarray(counted_sums).view(np.int64)
+    # Beyond it, another total that differs by a multiple of the modulus would have the same tag.
+    if counts != {len(cohort)} or signed.max() > LARGEST_TOTAL[64] or signed.min() < -LARGEST_TOTAL[64]:
+        return refusal
+    tag = (int(parts[0]) + (int(parts[1]) << LOW_BITS)) % MODULUS
+    if tag != compute_tag(run_key, exchange, cohort, updates, counted_sums):
+        return refusal
+    return updates[1:], counted_sums[1:]
+
+
+def compute_tag(
+    run_key: bytes, exchange: Exchange, sites: Collection[str], updates: np.ndarray, sums: np.ndarray
+) -> int:
+    """Return the tag of the sum of the vectors of these sites, or of one site's vector, modulo `MODULUS`.
+
+    The numbers of entries are in the keys, as zeros behind a vector would not change its tag otherwise.
+    """
+    sizes = (updates.size, sums.size)
+    stream = key_stream(exchange_key(run_key, "tag factors", exchange, *sizes))
+    total = 0
+    for numbers in (np.ascontiguousarray(updates).view(np.int32), np.ascontiguousarray(sums).view(np.int64)):
+        for start in range(0, numbers.size, CHUNK):
+            rest = numbers[start : start + CHUNK].astype(np.int64)
+            factors = np.frombuffer(stream.update(bytes(8 * rest.size)), "<i8") & MODULUS
+            low, high = factors & (2**LOW_BITS - 1), factors >> LOW_BITS
+            for shift in range(0, 8 * numbers.itemsize, LIMB_BITS):
+                # All limbs but the highest are without a sign.
+                is_highest = shift + LIMB_BITS == 8 * numbers.itemsize
+                limb = rest if is_highest else rest & (2**LIMB_BITS - 1)
+                total += (int(low @ limb) + (int(high @ limb) << LOW_BITS)) << shift
+                rest = rest >> LIMB_BITS
+    for site in sites:
+        # 256 bits modulo 61 bits: uniform but for 2^-195.
+        total += int.from_bytes(exchange_key(run_key, "tag of site", exchange, *sizes, site), "big")
+    return total % MODULUS
