@@ -37,17 +37,17 @@ class SiteNoise:
     Attributes
     ----------
     noise : float
-        Noise multiplier σ of a sum of `least` sites; of more sites it is higher.
+        Noise multiplier σ of a sum of all sites.
     clip : float
         Largest norm C of an update.
-    least : int
-        Sites t that a sum has at least.
+    sites : int
+        Sites n of a sum.
 
     Notes
     -----
     In units of the ring, of which there are s to 1, a clipped update is at most s·C long. Rounding it up or down at
     random moves each of its p entries by less than one, and so its length by less than √p. One site moves the sum by at
-    most s·C + √p. Each site adds whole numbers, normal draws of deviation σ (s·C + √p) / √t that are rounded; t of them
+    most s·C + √p. Each site adds whole numbers, normal draws of deviation σ (s·C + √p) / √n that are rounded; n of them
     have deviation σ (s·C + √p) together. So the multiplier, and with it ε, is σ with the rounding counted in. The noise
     is larger than σ·C by the share √p / (s·C), which is 0.001 % of 20 sites and 4,000 entries.
 
@@ -61,12 +61,12 @@ class SiteNoise:
 
     noise: float
     clip: float
-    least: int
+    sites: int
 
     @property
     def deviation(self) -> float:
         """Standard deviation of a site's noise, the part for rounding left out."""
-        return self.noise * self.clip / math.sqrt(self.least)
+        return self.noise * self.clip / math.sqrt(self.sites)
 
     @property
     def largest(self) -> float:
@@ -88,7 +88,7 @@ class SiteNoise:
 
     def units(self, entries: int, scale: float) -> float:
         """Return the deviation of a site's noise in units of a ring, rounding counted in the sensitivity."""
-        return self.noise * (scale * self.clip + math.sqrt(entries)) / math.sqrt(self.least)
+        return self.noise * (scale * self.clip + math.sqrt(entries)) / math.sqrt(self.sites)
 
     def added(self, vector: np.ndarray, ring: Ring, normals: Normals) -> np.ndarray:
         """Return a clipped update, as numbers of the ring, with a site's noise.
@@ -269,7 +269,7 @@ class Mechanism:
         """
         return None
 
-    def site_noise(self, rounds: int, least: int) -> SiteNoise | None:
+    def site_noise(self, rounds: int, sites: int) -> SiteNoise | None:
         """Return what each site does to its update before a secure sum.
 
         It is None where it does nothing. A mechanism that has `merged` cannot do without: under secure sums the
@@ -279,21 +279,21 @@ class Mechanism:
         ----------
         rounds : int
             Of the study.
-        least : int
-            Sites that a sum has at least: the threshold of the pinned sites.
+        sites : int
+            Of a sum.
         """
         return None
 
-    def colluding(self, rounds: int, least: int, sites: int) -> float | None:
+    def colluding(self, rounds: int, sites: int, colluding: int) -> float | None:
         """Return the ε of `rounds` secure sums against a server with which some sites collude.
 
         It is None where sites add no noise of their own.
 
         Parameters
         ----------
-        rounds, least : int
+        rounds, sites : int
             As `site_noise` takes them.
-        sites : int, < least
+        colluding : int, < sites
             Sites that give the server their own noise; only the noise of the others remains.
         """
         return None
@@ -418,19 +418,19 @@ def acting_mechanism(study: Study) -> Mechanism:
     return mechanism_of(study) or Mechanism()
 
 
-def noise_of_site(study: Study, least: int) -> SiteNoise | None:
+def noise_of_site(study: Study, sites: int) -> SiteNoise | None:
     """Return what sites do to their updates before a secure sum, None for nothing.
 
     Parameters
     ----------
     study : Study
-    least : int
-        The threshold of the pinned sites.
+    sites : int
+        Of a sum.
     """
-    return acting_mechanism(study).site_noise(study.rounds, least)
+    return acting_mechanism(study).site_noise(study.rounds, sites)
 
 
-def largest_entry(study: Study, least: int) -> float:
+def largest_entry(study: Study, sites: int) -> float:
     """Return the largest entry of a site in the ring of a study's updates; parameters as of `noise_of_site`."""
-    noise = noise_of_site(study, least)
+    noise = noise_of_site(study, sites)
     return LARGEST_ENTRY if noise is None else noise.largest

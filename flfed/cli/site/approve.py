@@ -41,8 +41,10 @@ def approve_study(
         metavar="A,B,C",
         help="The other sites that may take part; else those of the study. A=FINGERPRINT,… or a list of cards pins.",
     ),
-    without: str = typer.Option(
-        "", "--without", metavar="NAME,…", help="The coordinator may get sums with and without NAME, so NAME's update."
+    changed_sites: bool = typer.Option(
+        False,
+        "--changed-sites",
+        help="Allow sums over other sites than before; earlier approvals end.",
     ),
     start: Path | None = typer.Option(
         None, "--start", metavar="FOLDER", help="The exported model that the study begins from, where it has one."
@@ -69,9 +71,9 @@ def approve_study(
 
     A study with secure aggregation needs the fingerprint of each other site's gate. --with LIST takes them from the
     coordinator's list of cards, once people of all sites have compared it (flfed site cards). --with
-    A=FINGERPRINT,B=FINGERPRINT names them as each site read its own out. This site's updates then leave in sums only.
-    --without NAME records that the sites of a sum may differ by NAME: the coordinator can then compute NAME's update.
-    With this site's own name, the site consents to that.
+    A=FINGERPRINT,B=FINGERPRINT names them as each site read its own out. This site's updates then leave in sums over
+    all of these sites, or not at all. A dataset keeps its sites over all studies: --changed-sites allows others from
+    now on, and must be said at every site. The coordinator can then compute what the sites that differ sent.
 
     A study that begins from an earlier model (warm-start) needs a copy of it: --start FOLDER, as flfed run export
     wrote it. Its hash must be the study's start-sha256. The site stores it, so once is enough.
@@ -104,7 +106,7 @@ def approve_study(
     if compared:
         check_counted(own, loaded_study)
     source = read_start_folder(folder, loaded_study, start)
-    agreement = agreed(folder, loaded_study, sites, list(filter(None, map(str.strip, without.split(",")))))
+    agreement = agreed(folder, loaded_study, sites, changed_sites=changed_sites)
     # The model is made for the description, which needs torch.
     from flfed.deployment.operator.proposal import Proposal, count_single_outcomes, read_site_facts
     from flfed.deployment.site_state.trusted_files import coordinator_of

@@ -20,16 +20,15 @@ from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
-from flfed.federation.client.site_run import SiteRun
-from flfed.federation.client.summed_replies import NO_SUM, InSum, in_sum_of, without_figures
 from flfed.files import locked
 from flfed.paths import ANSWERING, SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
-from flfed.refusals import NotTakingPart, Refusal, decline, refusal_of
+from flfed.refusals import Refusal, decline, refusal_of
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import encoder_refusal, run_state, whole_message
+from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.kinds import AUDIT, COMPARE, KINDS
 
 
@@ -77,7 +76,7 @@ class Gate:
         self._own: deque[Refusal] = deque(maxlen=64)
         self._sides: OrderedDict[tuple[str, str, int], SiteClient] = OrderedDict()
         # It takes the present `Leaving`: another policy brings another one.
-        self._approving = lambda study: self._studies.sum_approval(study, self._leaving.opened)
+        self._approving = lambda study: self._studies.sum_approval(study, self._leaving.sum_ledger)
 
     @property
     def site(self) -> Site:
@@ -102,8 +101,7 @@ class Gate:
             return self.leaving(message, error_reply(reason, message), context)
         # Requests for the ledger need no study's rows, so the client app is not opened for them.
         answers = answer_seal if message.metadata.message_type in SEALERS else self._side(context).app()
-        in_sum = self._in_sum(message, context)  # before a comparison ends the site's state of the run
-        return self.leaving(message, answers(message, context), context, in_sum)
+        return self.leaving(message, answers(message, context), context)
 
     def refusal(self, message: Message, context: Context) -> Refusal | None:
         """Return why a message is refused.
@@ -125,7 +123,7 @@ class Gate:
             return reason
         return None
 
-    def leaving(self, message: Message, reply: Message, context: Context, in_sum: InSum = NO_SUM) -> Message:
+    def leaving(self, message: Message, reply: Message, context: Context) -> Message:
         """Return the reply where it may leave, else an error.
 
         The ledger has its line before this returns.
@@ -137,8 +135,6 @@ class Gate:
         reply : Message
             Of the client app, or an error.
         context : Context
-        in_sum : InSum
-            The message's part in the run's secure sums.
         """
         facts = self._studies.facts(context.run_config)
         if reply.has_error():
@@ -160,8 +156,11 @@ class Gate:
             if message.metadata.message_type == AUDIT:
                 return self._leaving.withhold(message, Refusal("figures-stay"), facts)
             if message.metadata.message_type == COMPARE:
-                leaves = without_figures(message, reply)
-        left = self._leaving.reply(message, leaves, facts, messages, in_sum)
+                # A study that records one sum of figures gets masked numbers alone.
+                masked = CompareReply.from_record(reply.content).masked
+                masked_alone = CompareReply(num_examples=0, holdout_rows=0, arms=(), differences=(), masked=masked)
+                leaves = Message(masked_alone.to_record(), reply_to=message)
+        left = self._leaving.reply(message, leaves, facts, messages)
         if not left.has_error():
             keep_result(self.folder, message, reply, left, facts, messages)
         return left
@@ -205,17 +204,6 @@ class Gate:
                 self._sides.popitem(last=False)
         self._sides.move_to_end(key)
         return self._sides[key]
-
-    def _in_sum(self, message: Message, context: Context) -> InSum:
-        """Return a message's part in the run's secure sums."""
-        messages = self._studies.messages(sha256_of(str(context.run_config.get("study", ""))))
-        here = SiteRun.of(context, run_state(self.folder.site, context), self._approving)
-        try:
-            if messages is None:
-                return NO_SUM
-            return in_sum_of(message, here, messages.study)
-        except NotTakingPart:  # of a sum that is unknown here, as the client will report
-            return NO_SUM
 
     def _adopt_policy(self) -> None:
         """Apply the present policy to messages; an unreadable one is refused."""

@@ -19,7 +19,7 @@ from flfed.rows.data.parsing.fields import Field as OwnField
 from flfed.rows.data.site import Site
 from flfed.trees.cut_points import are_possible
 from flfed.updates.arrays import CIPHERTEXT, Arrays
-from flfed.updates.masking import ckks
+from flfed.updates.masks import ckks
 from flfed.updates.messages.fields import LARGEST, MalformedMessage, ndarrays
 from flfed.updates.messages.in_memory import InMemoryArray, count_bytes
 from flfed.updates.sections import (

@@ -5,14 +5,16 @@ They declare what may come in and what may leave; `message_check` checks message
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from flwr.app import RecordDict
 
 import flfed
 from flfed.deployment.gate.comparison_sections import choices, comparison, without_figures
+from flfed.deployment.site_state.cohorts import COHORT
 from flfed.paths import RUN
 from flfed.refusals import Refusal
 from flfed.rows.data.schema import Schema
@@ -83,14 +85,19 @@ class StudyMessages:
     study : Study
     schema : Schema
     site : Site
-    pinned : int
-        Sites that the approval pins, this one counted, where its updates leave in sums only; else 0.
+    cohort : mapping
+        The ledger's facts of the sites that the approval pins, where its updates leave in sums only; else empty.
     """
 
     study: Study
     schema: Schema
     site: Site
-    pinned: int = 0
+    cohort: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def pinned(self) -> int:
+        """Sites that the approval pins, this one counted, where its updates leave in sums only; else 0."""
+        return len(str(self.cohort[COHORT]).split(",")) if self.cohort else 0
 
     @property
     def task(self) -> str:

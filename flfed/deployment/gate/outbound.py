@@ -17,12 +17,12 @@ from flfed.callbacks import Today
 from flfed.deployment.gate import run_limits
 from flfed.deployment.gate.message_check import LONGEST, may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
+from flfed.deployment.site_state.cohorts import CHANGED, COHORT_SHA256, is_over_rows
 from flfed.deployment.site_state.comparisons import Comparisons, Facts
 from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
 from flfed.errors import FlfedError
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.redaction import SITE_ERROR, redact
-from flfed.federation.client.summed_replies import InSum, update_section
 from flfed.records.ledger import LockedLedger
 from flfed.records.ledger_line import ERROR, REFUSED, STANDS_FOR, WITHHELD, run_of_new
 from flfed.refusals import CONTROL, NO_LEDGER, Refusal
@@ -31,6 +31,7 @@ from flfed.updates.messages.compare import IMPORTANCE
 from flfed.updates.messages.fields import content_sha256
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.kinds import AUDIT, COMPARE, ENROL, SCORES, STATISTIC, TRAIN
+from flfed.updates.messages.secure_sum import SECTION as MASKED
 from flfed.updates.messages.train import OFFSET
 from flfed.words import render
 
@@ -109,7 +110,7 @@ class Leaving:
         self._errors = Thinning()
         self._counted: dict[tuple[str, int, str], int] = {}  # of a day, up to a line by its number and hash
         self._limits = run_limits.RunLimits(site.policy.runs, site.policy.alignments)
-        self.opened = run_limits.OpenedLists(ledger, self._limits)
+        self.sum_ledger = run_limits.SumLedger(ledger, self._limits)
         self._comparisons = Comparisons(continuity.folder, site.policy, ledger, self._limits.compared)
 
     def used_up(self, message: Message, context: Context, facts: Facts) -> Refusal | None:
@@ -138,7 +139,7 @@ class Leaving:
             LOG.error("%s", error)
             return NO_LEDGER
 
-    def reply(self, message: Message, reply: Message, facts: Facts, messages: StudyMessages, in_sum: InSum) -> Message:
+    def reply(self, message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> Message:
         """Return a reply that fits, else an error reply.
 
         It fits where it has the form of its kind, and the day's bytes allow it.
@@ -152,8 +153,6 @@ class Leaving:
         facts : mapping
             The ledger's facts about the study.
         messages : StudyMessages
-        in_sum : InSum
-            The message's part in the run's secure sums.
         """
         kind = message.metadata.message_type
         # A figure without a request may not be in the reply, even where the study allows it.
@@ -167,7 +166,7 @@ class Leaving:
         came = reply
         study_facts = facts
         reply, facts = self._comparisons.leaving(message, reply, facts)
-        facts = {**facts, **in_sum.facts_of(message, reply), **run_limits.exchange_of(message)}
+        facts = {**facts, **run_limits.exchange_of(message)}
         line = _line_of(message, reply, facts, messages)
         size = line["bytes"]
         try:
@@ -176,11 +175,7 @@ class Leaving:
             # All limits and the line are one step under the lock. Since the first check another process of the site may
             # have answered this run, from another model, or used the last bytes.
             with self._ledger.lock() as locked_ledger:
-                over = (
-                    self._too_much(locked_ledger, size)
-                    or self._over(locked_ledger, message, facts)
-                    or self._opened_since(locked_ledger, in_sum, facts)
-                )
+                over = self._too_much(locked_ledger, size) or self._over(locked_ledger, message, facts)
                 late = self._comparisons.over(locked_ledger, message, facts, COMPARE)
                 if not over and not late:
                     locked_ledger.append(kind=kind.rpartition(".")[2], **line)
@@ -191,22 +186,17 @@ class Leaving:
         if over:
             return self.withhold(message, over, facts)
         # Another process took the last comparison meanwhile: this one leaves without its figures.
-        return self.reply(message, came, study_facts, messages, in_sum)
+        return self.reply(message, came, study_facts, messages)
 
     def _over(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why the locked ledger allows the message's run no answer, or None."""
+        if is_over_rows(message.metadata.message_type):
+            cohorts = self._limits.cohorts(locked_ledger)
+            cohort = str(facts.get(COHORT_SHA256, ""))
+            if other := cohorts.refusal(str(facts["dataset"]), cohort, changed=CHANGED in facts):
+                return other
         asks, rows = str(facts["asks_sha256"]), str(facts["rows_sha256"])
         return self._limits.refusal(locked_ledger, message, run_of_new(facts), asks, rows)
-
-    def _opened_since(self, locked_ledger: LockedLedger, in_sum: InSum, facts: Facts) -> Refusal | None:
-        """Refuse a decision by outdated lists of a question.
-
-        Another process may have changed them.
-        """
-        if not in_sum.question:
-            return None
-        history = self._limits.sums(locked_ledger).get_history(in_sum.question)
-        return None if in_sum.matches_history(history) else Refusal("list-differs")
 
     def withhold(self, message: Message, reason: Refusal, facts: Facts) -> Message:
         """Return an error reply in place of a withheld reply.
@@ -329,7 +319,7 @@ def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMess
     left = {"bytes": count_bytes(reply.content), "sha256": content_sha256(reply.content)}
     line = {"round": _round_of(message).get("round", 0), **facts, **left, "charged_bytes": 0}
     if kind in CHARGED and charge_of(messages.study) is not None:
-        update = update_section(reply, CHARGED[kind])
+        update = MASKED if MASKED in reply.content else CHARGED[kind]
         paid = reply.content if messages.study.is_covered else {update: reply.content[update]}
         line["charged_bytes"] = count_bytes(paid)
     # The line names the coordinator's choice, so that a later request with another model is recognised.

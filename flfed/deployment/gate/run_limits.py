@@ -13,10 +13,10 @@ from typing import Any
 
 from flwr.app import Context, Message
 
+from flfed.deployment.site_state.cohorts import CohortLines
 from flfed.deployment.site_state.comparisons import ComparedLines
 from flfed.federation.client.released.accounts import EDGES, SPENT
 from flfed.federation.client.released.sets import RELEASED
-from flfed.federation.client.run_keys import Place, QuestionHistory
 from flfed.records import ledger_line
 from flfed.records.ledger import Ledger, LockedLedger
 from flfed.records.ledger_line import COMPARED_HASH, Line, Run, run_of
@@ -24,8 +24,7 @@ from flfed.refusals import Refusal
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages.fields import content_sha256, ndarrays
-from flfed.updates.messages.kinds import ALIGN, AUDIT, COMPARE, KEYS, PARTIAL, SCORES, STATISTIC, SUMMARISE
-from flfed.updates.messages.secure_sum import parted
+from flfed.updates.messages.kinds import ALIGN, AUDIT, COMPARE, PARTIAL, SCORES, STATISTIC
 from flfed.updates.messages.summarise import POINT
 from flfed.updates.messages.train import (
     CUTS_SHA256,
@@ -61,8 +60,6 @@ CHOSEN = NUMBERS | {EDGES: "other-edges", CUTS_SHA256: "other-cuts"}
 TRAINED_FROM = "trained-from-sha256"
 """Key of a line: hash of the model that a round was trained from, empty where the model crossed in another form."""
 _OF_LINE = {kind.rpartition(".")[2]: kind for kind in QUESTIONS}
-_KEYS = KEYS.rpartition(".")[2]
-_SUMMARISE = SUMMARISE.rpartition(".")[2]
 
 
 def request_sha256(message: Message) -> str:
@@ -126,69 +123,6 @@ def other_model_refusal(evaluated: Set[str], compared: Set[str], trained_from: S
     return Refusal("other-model-compared")
 
 
-class SumLines:
-    """Lines of a ledger about secure sums.
-
-    They are of lists, answers and keys of runs.
-    """
-
-    def __init__(self) -> None:
-        self._lists: dict[str, dict[frozenset[str], None]] = defaultdict(dict)
-        self._answered: dict[str, set[Place]] = defaultdict(set)
-        self._first: dict[str, int] = {}
-        self._keyed: dict[str, int] = {}
-        self._pins: dict[str, set[frozenset[str]]] = defaultdict(set)
-        self._after_loss = False
-
-    def begin(self, first: Line) -> None:
-        """Note how the ledger begins."""
-        self._after_loss = first.follows_loss
-
-    def add(self, line: Line, run: Run) -> None:
-        """Count one more line of a run."""
-        # Lines are read from the last one back, and in parts: a run's first line is its enrolment.
-        self._first[run[1]] = min(self._first.get(run[1], line.n), line.n)
-        if line.kind == _KEYS:
-            self._keyed[run[1]] = min(self._keyed.get(run[1], line.n), line.n)
-        question = line.text(ledger_line.QUESTION)
-        listed = line.facts.get(ledger_line.LISTED)
-        if question and isinstance(listed, str):
-            self._lists[question][parted(listed)] = None
-        elif question:
-            self._answered[question].add((run[1], run[2], _whole(line.facts.get("round"))))
-            self._pins[question].add(parted(line.text(ledger_line.PINNED)))
-
-    def get_history(self, question: str) -> QuestionHistory:
-        """Return the history of a question, in whatever run."""
-        return QuestionHistory(
-            lists=tuple(self._lists[question]),
-            earlier_pins=tuple(self._pins[question]),
-            after_loss=self._after_loss,
-        )
-
-    def newest(self, question: str, place: Place) -> bool:
-        """Return whether an answer to a question is its newest.
-
-        No later run, repeat or round had a masked one then. A run that had its keys before another one enrolled is the
-        earlier one at every site, whatever their names are. Clocks are set back, and a second has room for two runs.
-        Runs that began at once are ordered by name.
-        """
-        return not any(self._is_later(other, place) for other in self._answered[question])
-
-    def has_keys(self, run: str) -> bool:
-        """Return whether a run's keys were taken."""
-        return run in self._keyed
-
-    def _is_later(self, other: Place, place: Place) -> bool:
-        if other[0] == place[0]:
-            return other > place
-        here = self._first.get(place[0], 0)
-        there = self._first.get(other[0], 0)
-        if self._keyed.get(place[0], here) < there:
-            return True
-        return other > place and self._keyed.get(other[0], there) >= here
-
-
 class RunLimits:
     """Counter of the answers that each run had.
 
@@ -221,7 +155,7 @@ class RunLimits:
         self._studies: dict[str, set[str]] = defaultdict(set)
         self._request_hashes: dict[tuple[Run, str, Exchange], set[str]] = defaultdict(set)
         self._chosen: dict[tuple[Run, str], set[object]] = defaultdict(set)
-        self._sums = SumLines()
+        self._cohorts = CohortLines()
         self._compared = ComparedLines()
         self._trained_from: dict[Run, set[str]] = defaultdict(set)
         self._ended = set[str]()
@@ -232,10 +166,10 @@ class RunLimits:
         self._read(locked_ledger)
         return self._compared
 
-    def sums(self, locked_ledger: LockedLedger) -> SumLines:
-        """Return the ledger's lines about secure sums."""
+    def cohorts(self, locked_ledger: LockedLedger) -> CohortLines:
+        """Return the cohorts of datasets by the ledger's lines."""
         self._read(locked_ledger)
-        return self._sums
+        return self._cohorts
 
     def runs(self, locked_ledger: LockedLedger, study: str, asks: str) -> set[Run]:
         """Return the runs that count for a study.
@@ -333,8 +267,7 @@ class RunLimits:
 
     def _add(self, line: Line) -> None:
         self._compared.add(line)
-        if line.n == 1:
-            self._sums.begin(line)
+        self._cohorts.add(line)
         if line.kind == ledger_line.ENDED:
             self._ended.add(line.text("run"))
             return
@@ -346,10 +279,9 @@ class RunLimits:
         run = run_of(line.facts)
         if "study-sha256" in line.facts:
             self._studies[run[1]].add(run[0])
-        self._sums.add(line, run)
         # A lost ledger may lack the line of an answer; the line before the answer shows that there was one. A run's
         # charge counts whether or not its answer left: else runs without an answer would spend a whole budget.
-        answered = ledger_line.CARRIED in line.facts and (line.kind == RELEASED or ledger_line.QUESTION in line.facts)
+        answered = ledger_line.CARRIED in line.facts and line.kind == RELEASED
         if kind or line.kind == SPENT or answered:
             self._runs[line.text(ledger_line.ASKS)].add(run)
         if kind:
@@ -413,8 +345,8 @@ def _whole(value: object) -> int:
 
 
 @dataclass(frozen=True)
-class OpenedLists:
-    """Lists of secure sums in a site's ledger, of whatever run.
+class SumLedger:
+    """What a site's ledger says of its secure sums.
 
     Parameters
     ----------
@@ -426,23 +358,15 @@ class OpenedLists:
     ledger: Ledger
     limits: RunLimits
 
-    def get_history(self, question: str) -> QuestionHistory:
-        """Return the ledger's history of a question."""
-        with self.ledger.lock() as locked_ledger:
-            return self.limits.sums(locked_ledger).get_history(question)
-
-    def newest(self, question: str, place: Place) -> bool:
-        """Return whether the site's answer to a question is its newest.
-
-        No later run, repeat or round has one then.
-        """
-        with self.ledger.lock() as locked_ledger:
-            return self.limits.sums(locked_ledger).newest(question, place)
-
     def has_keys(self, run: str) -> bool:
         """Return whether the site took the keys of a run."""
         with self.ledger.lock() as locked_ledger:
-            return self.limits.sums(locked_ledger).has_keys(run)
+            return self.limits.cohorts(locked_ledger).has_keys(run)
+
+    def has_changed(self, dataset: str) -> bool:
+        """Return whether a dataset's sums were over other sites before."""
+        with self.ledger.lock() as locked_ledger:
+            return self.limits.cohorts(locked_ledger).has_changed(dataset)
 
 
 def attempts_refusal(message: Message, context: Context) -> Refusal | None:

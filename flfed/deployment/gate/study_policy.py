@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from flfed.callbacks import Today, today_utc
 from flfed.deployment.site_state import approval as decided
 from flfed.deployment.site_state.approval import Approval, has_start
+from flfed.deployment.site_state.cohorts import cohort_facts
 from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.trusted_files import open_folder, other_coordinator, own_fingerprint, signing_key
 from flfed.errors import FlfedError, TableError, UsageError
@@ -35,7 +36,8 @@ from flfed.updates.messages.kinds import asks
 
 if TYPE_CHECKING:
     from flfed.deployment.gate.message_schema import StudyMessages
-    from flfed.federation.client.run_keys import ListBook, SumApproval
+    from flfed.deployment.gate.run_limits import SumLedger
+    from flfed.federation.client.masked import SumApproval
 
 LOG = logging.getLogger("flfed.gate")
 
@@ -233,6 +235,7 @@ class StudyAdmission:
         if messages is not None:
             study = messages.study
             facts |= {"study": study.name, "dataset": study.dataset.name, "asks_sha256": asks_sha256(text)}
+            facts |= messages.cohort
             if not study.train:
                 facts["start_sha256"] = study.start_sha256
         return facts
@@ -274,27 +277,28 @@ class StudyAdmission:
         if approval is None and (study.aggregation.sums_updates or study.is_vertical):
             # Without a person's approval no key is pinned: the sums could be of invented sites.
             reject("sums-not-approved")
-        pinned = len(approval.pins) if approval is not None and approval.sums else 0
+        cohort: dict[str, Any] = {}
+        if approval is not None and approval.sums:
+            cohort = cohort_facts(approval.pins, changed=approval.changed_sites)
         messages = self._admitted.get(sha256_of(study.text))
-        if messages is not None and messages.pinned == pinned:
+        if messages is not None and messages.cohort == cohort:
             return messages
-        return self._messages(study, pinned)
+        return self._messages(study, cohort)
 
-    def sum_approval(self, study: Study, opened: ListBook) -> SumApproval | None:
+    def sum_approval(self, study: Study, ledger: SumLedger) -> SumApproval | None:
         """Return the approval of a study's secure sums, or of its parties' keys, or None.
 
-        It is None where its updates may cross in the clear. `opened` are the lists in the site's ledger. Raises
-        `Refused` where the study may not be answered.
+        It is None where its updates may cross in the clear. Raises `Refused` where the study may not be answered.
         """
-        from flfed.federation.client.run_keys import SumApproval  # torch and Flower: a site's status needs neither
+        from flfed.federation.client.masked import SumApproval  # torch and Flower: a site's status needs neither
 
         approval = self.check_decision(study.text)
         if approval is None or not (approval.sums or study.is_vertical):
             return None
-        key = signing_key(self._folder)
-        # The difference of two sums would have this site's part of the noise alone.
-        lifted = () if study.is_covered else approval.lifted
-        return SumApproval.by_gate(key, pinned=approval.pins, lifted=lifted, book=opened)
+        changed = approval.changed_sites or ledger.has_changed(study.dataset.name)
+        return SumApproval(
+            pinned=approval.pins, changed=changed, key=signing_key(self._folder), has_keys=ledger.has_keys
+        )
 
     def standing(self, approval: Approval) -> Refusal | None:
         """Return why a study would be refused now, or None.
@@ -423,10 +427,10 @@ class StudyAdmission:
             reject("rows-changed")
         self._rows[study.sha256()] = rows.sha256
 
-    def _messages(self, study: Study, pinned: int) -> StudyMessages:
+    def _messages(self, study: Study, cohort: Mapping[str, Any]) -> StudyMessages:
         from flfed.deployment.gate.message_schema import StudyMessages
 
-        messages = StudyMessages(study, datasets.load(study.dataset.name).schema, self.site, pinned)
+        messages = StudyMessages(study, datasets.load(study.dataset.name).schema, self.site, cohort)
         try:
             _ = messages.model  # made once, now: a study whose model cannot be made is refused
         except FlfedError as error:

@@ -25,6 +25,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.study.study import Study
 from flfed.study.study_text import study_values
+from flfed.updates.masks.pairs import LEAST_SITES
 from flfed.updates.messages.kinds import COMPARE, asks
 from flfed.updates.parts.part import Place
 from flfed.words import render, safe_line, sentences, shorten
@@ -180,7 +181,7 @@ def _list_gaps(proposal: Proposal) -> Iterator[str]:
     if study.warm_start and study.train and study.privacy.name != "none":
         yield render("approval.risk.start", model=safe_line(study.warm_start, LONGEST))
     if study.aggregation.is_optional and not proposal.agreement.sums:
-        yield render("approval.risk.no-secure-aggregation", least=proposal.least_of_sums)
+        yield render("approval.risk.no-secure-aggregation", least=LEAST_SITES)
     if not study.is_covered:
         yield from _list_exact_outputs(proposal)
 
@@ -218,12 +219,8 @@ def _list_risks(proposal: Proposal, facts: SiteFacts) -> Iterator[str]:
 
 def _list_differences(proposal: Proposal, facts: SiteFacts) -> Iterator[str]:
     """Yield where two sums, or two studies, differ by one site's part."""
-    lifted = proposal.agreement.lifted
-    if lifted:
-        yield render("approval.risk.lifted", sites=", ".join(lifted))
-    if facts.others:
-        studies = shorten([one.study for one in facts.others], MOST_NAMES)
-        yield render("approval.risk.other-studies", studies=studies)
+    if proposal.agreement.changed_sites and proposal.agreement.sums:
+        yield render("approval.risk.changed-sites", dataset=proposal.study.dataset.name)
 
 
 def _describe_amount(proposal: Proposal, facts: SiteFacts) -> str:

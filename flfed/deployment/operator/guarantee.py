@@ -50,7 +50,7 @@ class Guarantee:
         return render(f"approval.worst.{self.key}", **self.facts)
 
 
-def guarantee_of(study: Study, without_noise: str, pinned: int, least: int) -> Guarantee:
+def guarantee_of(study: Study, without_noise: str, pinned: int) -> Guarantee:
     """Return the privacy guarantee of a study.
 
     Parameters
@@ -60,17 +60,15 @@ def guarantee_of(study: Study, without_noise: str, pinned: int, least: int) -> G
         Key of the guarantee of updates without noise.
     pinned : int
         Sites whose updates are added up under secure aggregation; 0 without it.
-    least : int
-        Fewest sites of such a sum.
     """
-    sums = {"name": study.privacy.name, "n": pinned, "least": least, "rest": least - 1}
+    sums = {"name": study.privacy.name, "n": pinned}
     mechanism = mechanism_of(study)
     if mechanism is None:
         return Guarantee(without_noise, sums)
     promise = mechanism.promise(study.plan, study.rounds)
     charge = charge_of(study)
     # Against a server with which a third of the sites collude; None where sites add no noise.
-    colluding = mechanism.colluding(study.rounds, least, max(1, pinned // 3)) if pinned else None
+    colluding = mechanism.colluding(study.rounds, pinned, max(1, pinned // 3)) if pinned else None
     # A mechanism that charges nothing to the account adds no noise: its text must not sound as if it did.
     if promise is None or (charge is None and colluding is None):
         return Guarantee("no-noise", sums, (render(f"approval.privacy.{without_noise}", **sums),))
@@ -87,7 +85,7 @@ def guarantee_of(study: Study, without_noise: str, pinned: int, least: int) -> G
         of_sites = {**facts, "colluding": shown_epsilon(colluding)}
         return Guarantee("noise-of-sites", of_sites, given_encoder, True, excludes_encoder)
     if charge is not None and study.analysis is not None:
-        return _guarantee_of_analysis(facts, charge, pinned, least)
+        return _guarantee_of_analysis(facts, charge, pinned)
     if not study.covers_model:
         facts["sums"] = render("approval.protection.sums", **facts) if pinned else ""
         return Guarantee("noise", facts, (DRAWN_ONCE, *given_encoder), True, excludes_encoder)
@@ -97,11 +95,11 @@ def guarantee_of(study: Study, without_noise: str, pinned: int, least: int) -> G
     return Guarantee("covered", {**facts, **own}, (DRAWN_ONCE,), True)
 
 
-def _guarantee_of_analysis(facts: Mapping[str, object], charge: Charge, pinned: int, least: int) -> Guarantee:
+def _guarantee_of_analysis(facts: Mapping[str, object], charge: Charge, pinned: int) -> Guarantee:
     """Return the guarantee of one answer with noise, alone or in a sum."""
     if not pinned:
         return Guarantee("analysis", facts, updates_have_noise=True)
-    colluding = shown_epsilon(charge.colluding_epsilon(least, pinned))
+    colluding = shown_epsilon(charge.colluding_epsilon(pinned))
     return Guarantee("analysis-summed", {**facts, "colluding": colluding}, updates_have_noise=True)
 
 

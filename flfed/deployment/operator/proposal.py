@@ -9,7 +9,7 @@ from functools import cached_property
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.operator.guarantee import Guarantee, describe_knowledge, guarantee_of
 from flfed.deployment.operator.run_budget import RunsLeft, counted_comparisons, describe_study_budget, runs_left
-from flfed.deployment.operator.secure_sums import Agreement, OtherStudy, has_sums, other_studies
+from flfed.deployment.operator.secure_sums import Agreement, has_sums, sums_cohort
 from flfed.deployment.site_state.approval import Approval, approvals
 from flfed.deployment.site_state.comparisons import Compared
 from flfed.paths import SiteFolder
@@ -18,7 +18,6 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
-from flfed.updates.masking.rules import LEAST, threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +62,7 @@ class Proposal:
         """Return the proposal that a decision was about."""
         agreement = None
         if approval.decision != "refused":
-            agreement = Agreement(approval.sums, dict(approval.pins), approval.lifted)
+            agreement = Agreement(approval.sums, dict(approval.pins), approval.changed_sites)
         return cls.of(study, site, approval.co_sites, coordinator, agreement)
 
     @property
@@ -75,11 +74,6 @@ class Proposal:
     def pinned(self) -> int:
         """Sites of secure aggregation, this one included; 0 without it."""
         return self.participants if self.agreement.sums else 0
-
-    @property
-    def least_of_sums(self) -> int:
-        """Fewest sites of a sum of this proposal under secure aggregation."""
-        return threshold(self.pinned) if self.pinned else LEAST
 
     @cached_property
     def schema(self) -> Schema:
@@ -101,12 +95,14 @@ class Proposal:
     @cached_property
     def messages(self) -> StudyMessages:
         """Allowed messages: releases are described from what the gate checks, so that no text promises less."""
-        return StudyMessages(self.study, self.schema, self.serving, self.pinned)
+        return StudyMessages(
+            self.study, self.schema, self.serving, sums_cohort(self.site.name, self.co_sites, self.agreement)
+        )
 
     @cached_property
     def guarantee(self) -> Guarantee:
         """Privacy guarantee."""
-        return guarantee_of(self.study, self.messages.guarantee, self.pinned, self.least_of_sums)
+        return guarantee_of(self.study, self.messages.guarantee, self.pinned)
 
     def describe_knowledge(self) -> str:
         """Return what a coordinator learns that follows the protocol, asks again, or crafts its models."""
@@ -126,8 +122,6 @@ class SiteFacts:
         Models whose figures were released; None where the site counts none.
     budget : tuple of str
         Sentences on what a run would spend.
-    others : tuple of OtherStudy
-        Studies whose sums, beside this study's, can reveal one site's update.
     earlier : Approval or None
         The last approval of a study of this name, also a withdrawn one.
     approved : tuple of Approval
@@ -140,7 +134,6 @@ class SiteFacts:
     runs: RunsLeft
     compared: Compared | None
     budget: tuple[str, ...]
-    others: tuple[OtherStudy, ...]
     earlier: Approval | None
     approved: tuple[Approval, ...]
     single_outcomes: tuple[int, int] | None = None
@@ -162,7 +155,6 @@ def read_site_facts(folder: SiteFolder, proposal: Proposal) -> SiteFacts:
         runs=runs_left(folder, proposal.site, study),
         compared=counted_comparisons(folder, proposal.site, study),
         budget=tuple(describe_study_budget(folder, proposal.site, study)),
-        others=tuple(other_studies(folder, study, proposal.co_sites, proposal.agreement)),
         earlier=same_name[0] if same_name else None,
         approved=tuple(one for one in decided if one.dataset == study.dataset.name),
     )

@@ -5,12 +5,13 @@ A site decides by the sites that it pins, so that no run can turn a study's sums
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flfed.deployment.cards import is_list, pins_of_cards
-from flfed.deployment.site_state.approval import approvals
+from flfed.deployment.site_state.cohorts import COHORT_SHA256, CohortLines, cohort_facts
 from flfed.deployment.site_state.trusted_files import own_fingerprint
 from flfed.errors import UsageError
 from flfed.paths import NAME, SiteFolder
@@ -18,12 +19,9 @@ from flfed.records.ledger import ledger_of
 from flfed.signatures import read_gate_fingerprint
 from flfed.study.kinds import LEAST_PARTIES
 from flfed.study.study import Study
-from flfed.updates.masking.rules import LEAST, threshold
-from flfed.updates.messages.kinds import SUMMARISE, TRAIN
+from flfed.updates.masks.pairs import LEAST_SITES
+from flfed.updates.messages.kinds import TRAIN, asks
 from flfed.words import render, usage_error
-
-LEAVING = tuple(kind.rpartition(".")[2] for kind in (TRAIN, SUMMARISE))
-"""Kinds of ledger lines whose messages had updates, or sums of rows."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +34,13 @@ class Agreement:
         Whether the site's updates leave for sums only.
     pins : dict of site to fingerprint
         Of the sites that take part, this one too where there are sums; without sums, of those that were named.
-    lifted : tuple of str
-        Sites by which lists may differ, in name order; the site's own name is its own consent.
+    changed_sites : bool
+        Whether the dataset's sums may be over other sites than before.
     """
 
     sums: bool = False
     pins: dict[str, str] = field(default_factory=dict)
-    lifted: tuple[str, ...] = ()
+    changed_sites: bool = False
 
 
 def has_sums(study: Study, taking_part: int) -> bool:
@@ -55,7 +53,7 @@ def has_sums(study: Study, taking_part: int) -> bool:
         Sites that an approval names, the site itself counted.
     """
     mode = study.aggregation
-    return mode.is_required or (mode.is_optional and taking_part >= LEAST)
+    return mode.is_required or (mode.is_optional and taking_part >= LEAST_SITES)
 
 
 def pins_sites(study: Study, taking_part: int) -> bool:
@@ -113,7 +111,7 @@ def named_sites(folder: SiteFolder, study: Study, text: str) -> dict[str, str]:
     return dict.fromkeys(study.dataset.sites or (), "")
 
 
-def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], without: Collection[str] = ()) -> Agreement:
+def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], *, changed_sites: bool = False) -> Agreement:
     """Return what an approval with these sites says of secure sums.
 
     Parameters
@@ -122,8 +120,8 @@ def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], without: 
     study : Study
     sites : mapping of site to fingerprint
         Those that take part, of `read_sites`; the site itself may be among them.
-    without : collection of str
-        Sites by which lists may differ.
+    changed_sites : bool
+        Whether the dataset's sums may be over other sites than before, or leave another way.
 
     Raises
     ------
@@ -136,23 +134,24 @@ def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], without: 
     others = {name: sites[name] for name in sorted(sites) if name != folder.site}
     if study.is_vertical:
         return Agreement(pins=_pinned(folder, others, own, LEAST_PARTIES))
-    if has_sums(study, len(others) + 1):
-        return _agreed_sums(folder, study, others, own, without)
-    if without:
-        raise usage_error("operator.with.without-sums")
-    return Agreement(pins={name: fingerprint for name, fingerprint in others.items() if fingerprint})
+    sums = has_sums(study, len(others) + 1)
+    pins = {name: fingerprint for name, fingerprint in others.items() if fingerprint}
+    if sums:
+        pins = _pinned(folder, others, own, LEAST_SITES)
+    facts = cohort_facts(pins, changed=changed_sites) if sums else {}
+    cohorts = CohortLines.of_ledger(ledger_of(folder))
+    dataset = study.dataset.name
+    if asks(study, TRAIN) or study.is_statistic:
+        if why := cohorts.refusal(dataset, str(facts.get(COHORT_SHA256, "")), changed=changed_sites):
+            raise usage_error("operator.with.other-cohort", why=why, site=folder.site)
+    return Agreement(sums, pins, changed_sites)
 
 
-def _agreed_sums(
-    folder: SiteFolder, study: Study, others: Mapping[str, str], own: str, without: Collection[str]
-) -> Agreement:
-    """Return what an approval says of sums that a study has, by the fingerprints of the other sites and its own."""
-    if without and study.is_covered:
-        raise usage_error("operator.with.without-covered")
-    pins = _pinned(folder, others, own, LEAST)
-    if unknown := sorted(set(without) - pins.keys()):
-        raise usage_error("operator.with.without-stranger", name=unknown[0], known=", ".join(sorted(pins)))
-    return Agreement(True, pins, tuple(sorted(set(without))))
+def sums_cohort(site: str, co_sites: Sequence[str], agreement: Agreement) -> dict[str, Any]:
+    """Return the ledger's facts of the cohort of an agreement, empty without sums; names stand for missing pins."""
+    if not agreement.sums:
+        return {}
+    return cohort_facts(agreement.pins or dict.fromkeys([site, *co_sites], ""), changed=agreement.changed_sites)
 
 
 def _pinned(folder: SiteFolder, others: Mapping[str, str], own: str, least: int) -> dict[str, str]:
@@ -182,23 +181,16 @@ def describe_sums(study: Study, site: str, co_sites: Sequence[str], agreement: A
     others = sorted(set(co_sites) - {site})
     n = len(others) + 1
     if not agreement.sums:
-        if study.aggregation.is_optional and n < LEAST:
-            return [render("approval.sums.too-few", least=LEAST, n=n)]
+        if study.aggregation.is_optional and n < LEAST_SITES:
+            return [render("approval.sums.too-few", least=LEAST_SITES, n=n)]
         return []
     paragraphs = [_describe_sum(study, site, others)]
     if agreement.pins:
         pins = ", ".join(f"{name} ({agreement.pins[name]})" for name in others)
         paragraphs.append(render("approval.sums.pinned", pins=pins, own=agreement.pins[site]))
-    # Where nobody opens a sum to the coordinator, it does not matter by whom two of them differ.
-    if study.aggregation.is_encrypted:
-        return paragraphs
-    paragraphs.append(render("approval.sums.one-list", dataset=study.dataset.name))
-    lifted = [name for name in agreement.lifted if name != site]
-    if lifted:
-        it = lifted[0] if len(lifted) == 1 else "each of them"
-        paragraphs.append(render("approval.sums.lifted", sites=", ".join(lifted), it=it))
-    if site in agreement.lifted:
-        paragraphs.append(render("approval.sums.own-consent", site=site))
+    paragraphs.append(render("approval.sums.cohort", dataset=study.dataset.name))
+    if agreement.changed_sites:
+        paragraphs.append(render("approval.sums.changed", dataset=study.dataset.name))
     return paragraphs
 
 
@@ -214,86 +206,11 @@ def describe_parties(study: Study, co_sites: Sequence[str], agreement: Agreement
 def _describe_sum(study: Study, site: str, others: Sequence[str]) -> str:
     """Return how updates are added up, and who could open one."""
     n = len(others) + 1
-    least = threshold(n)
     if study.aggregation.is_encrypted:
         first = min([site, *others])
         if first == site:
             first = "this site"
         return render("approval.sums.encrypted", n=n, first=first)
     if study.is_statistic:
-        return render("approval.sums.summed-once", n=n, least=least, rest=least - 1)
-    return render("approval.sums.summed", n=n, least=least, rest=least - 1)
-
-
-@dataclass(frozen=True)
-class OtherStudy:
-    """A study on the same dataset whose updates or sums have left a site.
-
-    Attributes
-    ----------
-    study : str
-    co_sites : tuple of str or None
-        The other sites that its approval names; None where there is no approval.
-    sums : bool
-        Whether its updates left for sums only.
-    """
-
-    study: str
-    co_sites: tuple[str, ...] | None
-    sums: bool
-
-
-def other_studies(folder: SiteFolder, study: Study, co_sites: Sequence[str], agreement: Agreement) -> list[OtherStudy]:
-    """Return the studies whose updates or sums, beside this study's sums, give single updates away.
-
-    They are on the same dataset and left the site with other sites, or not for sums; of the same study too, where it
-    was approved otherwise before. Of studies without sums nothing needs to be taken off anything.
-
-    Raises
-    ------
-    FlfedError
-        If the ledger or an approval cannot be read.
-    """
-    decided = {one.study_sha256: one for one in approvals(folder)}
-    now = tuple(sorted(set(co_sites) - {folder.site}))
-    # Without sums of any study the ledger is not read: it may be long, and nothing in it could say more.
-    if not agreement.sums and not any(one.sums for one in decided.values()):
-        return []
-    others = []
-    for sha256, name in _studies_left(folder, study.dataset.name).items():
-        other = OtherStudy(name, None, False)
-        if sha256 in decided:
-            other = OtherStudy(name, decided[sha256].co_sites, decided[sha256].sums)
-        if (other.sums or agreement.sums) and (other.co_sites, other.sums) != (now, agreement.sums):
-            others.append(other)
-    return sorted(others, key=lambda other: (other.study, other.co_sites or ()))
-
-
-def _studies_left(folder: SiteFolder, dataset: str) -> dict[str, str]:
-    """Return the names of the studies on a dataset of which something left, by their hashes."""
-    names_by_hash = {}
-    for line in ledger_of(folder).lines():
-        if line.kind in LEAVING and line.facts.get("dataset") == dataset:
-            name = line.text("study")
-            names_by_hash[str(line.facts.get("study-sha256", name))] = name
-    return names_by_hash
-
-
-def describe_others(dataset: str, others: Sequence[OtherStudy]) -> list[str]:
-    """Return the paragraph about studies that released something, nothing where there are none.
-
-    Examples
-    --------
-    >>> describe_others("heart-disease", [OtherStudy("risk", ("basel",), False)])[0].partition(". ")[0]
-    'Other studies on heart-disease: risk with basel (each update by itself)'
-    """
-    if not others:
-        return []
-    studies = []
-    for other in others:
-        names = "sites that no approval names"
-        if other.co_sites is not None:
-            names = ", ".join(other.co_sites) or "no other site"
-        how = "sums" if other.sums else "each update by itself"
-        studies.append(f"{other.study} with {names} ({how})")
-    return [render("approval.sums.other-studies", dataset=dataset, studies="; ".join(studies))]
+        return render("approval.sums.summed-once", n=n)
+    return render("approval.sums.summed", n=n)

@@ -15,14 +15,14 @@ from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.operator.columns_read import describe_columns, describe_source
 from flfed.deployment.operator.proposal import Proposal, SiteFacts
 from flfed.deployment.operator.run_budget import describe_comparisons
-from flfed.deployment.operator.secure_sums import describe_others, describe_parties, describe_sums, has_sums
+from flfed.deployment.operator.secure_sums import describe_parties, describe_sums, has_sums
+from flfed.deployment.site_state.cohorts import cohort_facts
 from flfed.errors import FlfedError
 from flfed.federation.recording.source_model import UNCOVERED
 from flfed.rows.data.policy import width_in_words
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
-from flfed.updates.masking.rules import threshold
 from flfed.updates.parts.part import Foreign, Text
 from flfed.updates.sections import most_bytes
 from flfed.words import counted, render, safe_line
@@ -75,7 +75,7 @@ def describe_site_facts(proposal: Proposal, facts: SiteFacts, added: int = 0) ->
         own = facts.rows
         rows = render("approval.study.rows", rows=own.rows, at=own.at, sha256=own.sha256[:12])
         rows += own.of_sample
-    paragraphs = [*describe_others(dataset, facts.others), rows]
+    paragraphs = [rows]
     if facts.single_outcomes is not None:
         outcomes, training_rows = facts.single_outcomes
         paragraphs.append(render("approval.study.single-outcomes", outcomes=outcomes, rows=training_rows))
@@ -91,7 +91,7 @@ def least_participants(proposal: Proposal) -> int:
         return proposal.participants
     least = proposal.site.policy.least_cohort()
     if proposal.pinned:
-        least = max(least, threshold(proposal.pinned))
+        least = proposal.pinned
     return least
 
 
@@ -240,12 +240,13 @@ def bytes_of_runs(study: Study, schema: Schema, sites: Sequence[Site]) -> dict[s
     """
     cache: dict[tuple[int, int, str], dict[str, int]] = {}
     bytes_by_site = {}
-    pinned = len(sites) if has_sums(study, len(sites)) else 0
+    names = [site.name for site in sites]
+    cohort = cohort_facts(dict.fromkeys(names, ""), changed=False) if has_sums(study, len(sites)) else {}
     for site in sites:
         # A message of one site is as long as another's with as long a name and the same policy.
         like = (len(site.name), len(site.title or site.name), repr(site.policy))
         if like not in cache:
-            messages = StudyMessages(study, schema, site, pinned)
+            messages = StudyMessages(study, schema, site, cohort)
             a_run = messages.run_bytes()
             a_day = site.policy.daily_bytes
             cache[like] = {

@@ -59,8 +59,8 @@ class Approval:
         Whether this site's updates leave in secure sums only: then no plain update of the study may leave.
     pins : dict of site to fingerprint
         Fingerprints of the gates of the participating sites, this one's too where there are sums.
-    lifted : tuple of str
-        Sites by which the lists of sums may differ; this site's own name is its consent.
+    changed_sites : bool
+        Whether the dataset's sums may be over other sites than before.
     ledger : str
         Hash of the ledger's first line at the decision; only where an earlier ledger was lost.
     """
@@ -82,7 +82,7 @@ class Approval:
     earlier: tuple[str, ...] = ()
     sums: bool = False
     pins: dict[str, str] = field(default_factory=dict)
-    lifted: tuple[str, ...] = ()
+    changed_sites: bool = False
     ledger: str = ""
 
     def facts(self) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def approve(
     coordinator: str = "",
     sums: bool = False,
     pins: Mapping[str, str] | None = None,
-    lifted: Sequence[str] = (),
+    changed_sites: bool = False,
     at: datetime | None = None,
 ) -> Approval:
     """Write and return a person's approval of a study.
@@ -178,6 +178,10 @@ def approve(
     LedgerError
         If the site's ledger cannot be opened.
     """
+    if changed_sites:
+        for one in approvals(folder):
+            if one.decision == "approved" and one.dataset == study.dataset.name and one.study_sha256 != study.sha256():
+                withdraw(folder, one.study_sha256, by=by)
     names = tuple(sorted(set(co_sites) - {folder.site}))
     if sums and {folder.site, *names} != (pins or {}).keys():
         raise ValueError("sums need a fingerprint of each site that takes part, this one too")
@@ -193,7 +197,7 @@ def approve(
         coordinator=coordinator,
         sums=sums,
         pins=dict(pins or {}),
-        lifted=tuple(sorted(set(lifted))),
+        changed_sites=changed_sites,
         ledger=ledger_of(folder).loss_before(),
     )
 

@@ -200,13 +200,16 @@ def seal(message: Message, site: str) -> SealReply:
 
 def sealed(message: Message, site: str) -> SealedReply:
     """Store the coordinator's receipt."""
-    from flfed.federation.client.summed_replies import forget_compared
+    from flfed.updates.checkpoints.site_state import open_reply_cache
     from flfed.updates.messages.enrol import SealedReply, SealedRequest
 
     request = SealedRequest.from_record(message.content)
     receipt = Receipt(site=site, run=request.run, n=request.n, head=request.head)
     keep_receipt(SiteFolder(site), receipt, request.signature)
-    forget_compared(site, request.run)
+    # The run is over: a statistic has no comparison after which its state is deleted.
+    cache = open_reply_cache(site, request.run)
+    if cache is not None:
+        cache.forget()
     return SealedReply()
 
 

@@ -16,11 +16,11 @@ from flwr.clientapp import ClientApp
 
 from flfed.errors import TableError
 from flfed.federation.client.handlers import HANDLERS, ROUNDS, Reply, Replying, enrol, run_kind
+from flfed.federation.client.masked import Approving, check_lasting
 from flfed.federation.client.protection import LocalProtection, checks_history, rows_refusal, willing_site
 from flfed.federation.client.redaction import redact, redacted, table_error
 from flfed.federation.client.released.model_answers import is_last
 from flfed.federation.client.released.rows import Releases
-from flfed.federation.client.run_keys import Approving, check_lasting
 from flfed.federation.client.site_run import SiteRun, run_of, study_of
 from flfed.federation.client.training import LastUpdates, load_or_train
 from flfed.refusals import CROSSING, NotTakingPart, decline, of_table, refuse

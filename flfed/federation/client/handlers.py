@@ -14,11 +14,10 @@ from flfed.federation.client.released.model_answers import count_scores
 from flfed.federation.client.site_parts import leave_alone
 from flfed.federation.client.site_run import SiteRun, compared_model
 from flfed.federation.client.statistic import account_of, count_statistic
-from flfed.federation.client.summed_replies import SUM_REQUESTS, SumReply, answer_sums
 from flfed.federation.client.training import Round, RunKind, StatisticKind, Training, Validation
 from flfed.federation.client.trees import Trees, count_cells
 from flfed.federation.client.vertical import Vertical, align, compare_joined, exchange
-from flfed.refusals import CROSSING, NotSpent, NotTakingPart, Refusal, of_table, refusal_of
+from flfed.refusals import CROSSING, NotSpent, NotTakingPart, Refusal, decline, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
 from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.data.site import redraws
@@ -27,6 +26,7 @@ from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
 from flfed.updates.messages.compare import AUDIT, COMPARE, AuditReply, AuditRequest, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import EnrolReply, EnrolRequest
+from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
 from flfed.updates.messages.summarise import (
     BINS,
     SCORES,
@@ -45,7 +45,7 @@ from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainReque
 from flfed.updates.messages.vertical import ALIGN, PARTIAL, AlignReply, AlignRequest, PartialReply, PartialRequest
 
 Sums = SummariseReply | BinsReply | StatisticReply | ScoresReply
-Reply = EnrolReply | Sums | TrainReply | SumReply | AlignReply | PartialReply | CompareReply | AuditReply
+Reply = EnrolReply | Sums | TrainReply | KeysReply | AlignReply | PartialReply | CompareReply | AuditReply
 Replying = Generator[ComputeRequest, Any, Reply]
 Handler = Callable[[Any, SiteSession, SiteRun], Replying]
 ROUNDS = (TRAIN, EVALUATE)
@@ -84,8 +84,6 @@ def enrol(request: EnrolRequest, open_session: Callable[[], SiteSession], own: S
     policy = session.site.policy
     low, high = rows_band(session.study, run_kind(session.study).count_rows(session))
     sums = own.sums(session.study)
-    single_cells = policy.allows("single-cells-in-sums")
-    statement = b"" if sums is None else sums.keys.statement(single_cells=single_cells)
     return EnrolReply(
         site=site,
         title=session.site.title or site,
@@ -97,7 +95,7 @@ def enrol(request: EnrolRequest, open_session: Callable[[], SiteSession], own: S
         resplit=redraws(session.study, session.site),
         epsilon_budget=budget,
         epsilon_spent=spent,
-        statement=statement,
+        signed_key=b"" if sums is None else sums.keys.signed(single_cells=policy.allows("single-cells-in-sums")),
         width=session.width,
         minimum_cohort=policy.minimum_cohort or 0,
     )
@@ -134,6 +132,15 @@ def judge(request: CompareRequest, session: SiteSession, own: SiteRun) -> Replyi
     return (yield from leave_alone(request, session, own, reply))
 
 
+def take_keys(request: KeysRequest, session: SiteSession, own: SiteRun) -> Replying:
+    """Take the keys of a run's cohort."""
+    sums = own.sums(session.study)
+    if sums is None:
+        decline("sums-unknown")
+    return sums.keys.take(request)
+    yield  # a handler is a generator, also one without requests
+
+
 HANDLERS: dict[str, tuple[type[Any], Handler]] = {
     SUMMARISE: (SummariseRequest, summarise),
     BINS: (BinsRequest, count_cells),
@@ -142,7 +149,7 @@ HANDLERS: dict[str, tuple[type[Any], Handler]] = {
     ALIGN: (AlignRequest, align),
     PARTIAL: (PartialRequest, exchange),
     **dict.fromkeys(ROUNDS, (TrainRequest, train)),
-    **{kind: (request, answer_sums) for kind, request in SUM_REQUESTS.items()},
+    KEYS: (KeysRequest, take_keys),
     COMPARE: (CompareRequest, judge),
     AUDIT: (AuditRequest, attacked),
 }

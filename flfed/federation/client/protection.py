@@ -55,12 +55,9 @@ class Charge:
     unit: str
     delta: float
 
-    def colluding_epsilon(self, least: int, sites: int) -> float:
-        """Return the ε of an answer if a third of the sites collude.
-
-        The sum is of `least` or more of `sites`; who colludes reveals the noise.
-        """
-        left = math.sqrt((least - sites // 3) / (least - 1))
+    def colluding_epsilon(self, sites: int) -> float:
+        """Return the ε of an answer in a sum over so many sites if a third of them reveal their noise."""
+        left = math.sqrt((sites - sites // 3) / (sites - 1))
         return epsilon([replace(self.release, noise=self.release.noise * left)], self.delta)
 
 

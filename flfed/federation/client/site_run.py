@@ -11,8 +11,7 @@ from functools import cache, lru_cache
 from flwr.app import Context
 
 from flfed import registry
-from flfed.federation.client.run_keys import Approving, RunKeys
-from flfed.federation.client.secure_sums import ModelRequest, SiteSums, sums_of
+from flfed.federation.client.masked import Approving, RunKeys, SiteCiphers, SiteSums
 from flfed.rows.data import datasets
 from flfed.rows.own_parts import OwnArrays
 from flfed.rows.session import SiteSession
@@ -24,6 +23,7 @@ from flfed.updates.arrays import Arrays, Shapes, arrays_defect
 from flfed.updates.checkpoints.site_state import RunState, SiteModel, site_model
 from flfed.updates.extra import ExtraShapes, extra_shapes, own_arrays
 from flfed.updates.messages.compare import CompareRequest
+from flfed.updates.messages.train import TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg
 
 
@@ -140,9 +140,10 @@ class SiteRun:
         # Institutions decide at the approval; one process rehearses where the study says so.
         if approval is None and (self.approving is not None or study.aggregation.is_optional):
             return None
-        return sums_of(
-            RunKeys(site=self.site, study=study, run=self.run, repeat=self.repeat, state=self.state, approval=approval)
+        keys = RunKeys(
+            site=self.site, study=study, run=self.run, repeat=self.repeat, state=self.state, approval=approval
         )
+        return SiteCiphers(keys) if study.aggregation.is_encrypted else SiteSums(keys)
 
     def before(self, round: int, session: SiteSession) -> Arrays:
         """Return the arrays that the site stored in its last round before this one."""
@@ -160,7 +161,7 @@ class SiteRun:
         stored_model = site_model(self.site, self.run, self.repeat)
         return {} if stored_model is None or arrays_defect(stored_model.own, shapes.own) else stored_model.own
 
-    def opened(self, request: ModelRequest, study: Study) -> Arrays:
+    def opened(self, request: TrainRequest | CompareRequest, study: Study) -> Arrays:
         """Return the model of a request, decrypted where it is a sum of ciphertexts.
 
         Raises

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flfed.federation.client.masked import SiteSums
 from flfed.federation.client.protection import charge_of, round_charge
 from flfed.federation.client.released.noised_answer import NoisedAnswer, Part, answer_path, noised_cells, stored_cells
-from flfed.federation.client.secure_sums import SiteSums
 from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import Refusal, refuse
 from flfed.rows.session import SiteSession
@@ -87,18 +87,8 @@ class ExactSums:
             return own_fit(statistic, all_rows(session), session.schema)
         return {}
 
-    def statistic_of_sum(self, least: int, sites: int) -> Statistic:
-        """Return the statistic of a secure sum.
-
-        It has the noise of all its sites.
-
-        Parameters
-        ----------
-        least : int
-            The fewest sites of a sum.
-        sites : int
-            Of this one.
-        """
+    def statistic_of_sum(self, sites: int) -> Statistic:
+        """Return the statistic of a secure sum over so many sites, with the noise of all of them."""
         return self.statistic
 
 
@@ -123,18 +113,18 @@ class NoisedSums(ExactSums):
         """Return the site's one answer."""
         return self.answer(session, secure).drawn()
 
-    def part_of_noise(self, least: int) -> NoisedAnalysis:
-        """Return the analysis with a site's own part of the noise.
+    def part_of_noise(self, sites: int) -> NoisedAnalysis:
+        """Return the analysis with a site's own part of the noise of a sum over so many; of 0, the whole noise.
 
-        That of all but one of `least` sites is enough. The one may be a site that reveals its part to the coordinator.
+        That of all but one is enough. The one may be a site that reveals its part to the coordinator.
         """
-        if not least:
+        if not sites:
             return self.statistic
-        return replace(self.statistic, noise=self.statistic.noise / math.sqrt(least - 1))
+        return replace(self.statistic, noise=self.statistic.noise / math.sqrt(sites - 1))
 
-    def statistic_of_sum(self, least: int, sites: int) -> NoisedAnalysis:
+    def statistic_of_sum(self, sites: int) -> NoisedAnalysis:
         """Return the analysis with the noise of all sites of a secure sum."""
-        own = self.part_of_noise(least)
+        own = self.part_of_noise(sites)
         return replace(own, noise=own.noise * math.sqrt(sites))
 
     def answer(self, session: SiteSession, secure: SiteSums | None = None) -> NoisedAnswer:
@@ -142,19 +132,17 @@ class NoisedSums(ExactSums):
         charge = charge_of(self.study)
         if charge is None:
             raise ValueError(f"study {self.study.name!r} charges nothing")
-        least = 0
+        sites = 0
         facts: dict[str, Any] = {}
         if secure is not None:
-            least = secure.least()
-            approval = secure.keys.approval
-            sites = len(secure.cohort().sites if approval is None else approval.pinned)
-            facts = {"least_sites": least, "epsilon_colluding": charge.colluding_epsilon(least, sites)}
+            sites = len(secure.keys.cohort().sites)
+            facts = {"sites": sites, "epsilon_colluding": charge.colluding_epsilon(sites)}
         part = Part(
             exact=np.asarray(self.statistic.sums(all_rows(session), session.schema)[ANSWER]),
-            query=self.part_of_noise(least).query(session.schema),
+            query=self.part_of_noise(sites).query(session.schema),
             release=charge.release,
         )
-        return NoisedAnswer(session=session, question=f"{ANALYSIS}-{least}", parts={ANSWER: part}, facts=facts)
+        return NoisedAnswer(session=session, question=f"{ANALYSIS}-{sites}", parts={ANSWER: part}, facts=facts)
 
 
 def protection_of(study: Study, point: Arrays | None = None) -> ExactSums:
@@ -189,7 +177,7 @@ def count_statistic(
     own.under(session)
     numbers = entries(protection.statistic, sums, session.schema)
     visit = request if request.point else None
-    return StatisticReply(masked=secure.masked_numbers(STATISTIC, numbers, visit))
+    return StatisticReply(masked=secure.masked_counts(numbers, STATISTIC, visit))
     yield  # a handler is a generator, also one without requests
 
 
@@ -219,7 +207,7 @@ def answered(session: SiteSession) -> tuple[str, ...]:
         return stored_cells(session)
     answer = NoisedSums(session.study).answer(session)
     if answer.charge is not None:
-        # Alone or as a part of some sum: its threshold is unknown before the keys are exchanged.
+        # Alone or as a part of some sum: its sites are unknown before the keys are exchanged.
         every = answer_path(answer.charge, session, f"{ANALYSIS}-*")
         if any(answer.read_stored(path) is not None for path in every.parent.glob(every.name)):
             return (STATISTIC,)

@@ -178,21 +178,19 @@ def load_or_train(
         sums = own.sums(session.study)
         earlier = reply_cache.reply_to(request, under=under)
         if earlier is not None:
-            if sums is None:
-                return earlier
-            exchange = sums.identify_exchange(request)
-            sums.note(exchange)
-            return sums.as_of_now(exchange, TrainReply.from_record(earlier)).to_record()
+            if sums is not None:
+                sums.note(sums.exchange(request))
+            return earlier
         # Answered, to another request or under another policy.
         if draws_once(session.protection) and reply_cache.has_reply(request.round):
             raise NotSpent(Refusal("round-drawn", round=request.round))
         if sums is not None:
-            sums.check_unused(sums.identify_exchange(request))
+            sums.check_unused(sums.exchange(request))
         record = trained().to_record()
         reply_cache.keep(request, record, under=under)
         # Written once the reply is stored: from here on no other vector leaves under its masks.
         if sums is not None:
-            sums.note(sums.identify_exchange(request))
+            sums.note(sums.exchange(request))
         return record
 
 

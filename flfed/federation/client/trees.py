@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+from flfed.federation.client.masked import SiteSums
 from flfed.federation.client.parts.step import TrainingStep
-from flfed.federation.client.secure_sums import SiteTreeSums
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.training import Round, Training, leave_round, reply_with_figures
 from flfed.refusals import decline
@@ -47,13 +47,13 @@ def count_cells(request: BinsRequest, session: SiteSession, own: SiteRun) -> Gen
     yield
 
 
-def _sums_of(session: SiteSession, own: SiteRun) -> SiteTreeSums | None:
+def _sums_of(session: SiteSession, own: SiteRun) -> SiteSums | None:
     """Return the site's half of a run's secure sums, or None.
 
     It is None where its sums cross in the clear; raises NotTakingPart.
     """
     sums = own.sums(session.study)
-    if isinstance(sums, SiteTreeSums):
+    if sums is not None:
         own.under(session)
         return sums
     # A study may request sums without an approval.

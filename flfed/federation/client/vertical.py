@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flfed.federation.client.masked import KEY, RunKeys
 from flfed.federation.client.outbound_figures import redact_comparison
-from flfed.federation.client.run_keys import KEY, Place, RunKeys, stated
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.training import RunKind
 from flfed.refusals import decline, or_refuse, refuse
@@ -31,11 +31,12 @@ from flfed.rows.party import QUARTER, PartyRows, Steps, Weights, own_layout, pre
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import generator
-from flfed.study.kinds import LARGEST_INPUT
+from flfed.signatures import canonical
+from flfed.study.kinds import LARGEST_INPUT, LEAST_PARTIES
 from flfed.summaries.summary import Layout, arrays_sha256
 from flfed.updates.arrays import Arrays, byte_array, with_prefix, without_prefix
 from flfed.updates.checkpoints.site_state import OF_RUN, PART, part_arrays
-from flfed.updates.masking.keys import BYTES, RunKey, joined, pair_secrets, seal, unseal
+from flfed.updates.masks.pairs import RunKey, pair_secrets, seal, unseal
 from flfed.updates.messages.compare import CompareReply, CompareRequest
 from flfed.updates.messages.vertical import (
     ANNOUNCE,
@@ -71,7 +72,11 @@ ROWS_EACH = 15
 """Training rows in common for each input of a party, at least: with fewer, sums of steps show outcomes."""
 LEAST_INPUTS = 5
 """Inputs of a column party that vary, at least: of fewer, scores of some rounds show the cells."""
+POINT_BYTES = 32
+"""Of a point of the curve, for which an identifier stands."""
 Parcels = dict[str, bytes]
+Place = tuple[str, int, int]
+"""Kind, round and exchange."""
 
 
 class Vertical(RunKind):
@@ -165,29 +170,26 @@ class PartyRun(ABC):
         approval = self.run_keys.approval
         if approval is None:
             return generator(self.session.seed, site=self.own.site, purpose="offsets").bytes(32)
-        return approval.lasting_secret
+        return approval.lasting_secret()
 
     def key(self) -> bytes:
         """Return the public key as other parties take it: signed at an institution, bare where one process has all."""
-        statement = self.run_keys.statement()
-        if statement:
-            return statement
+        if signed := self.run_keys.signed():
+            return signed
         stored = self.own.state.read(KEY)
         if stored is None:
             stored = {"private": byte_array(RunKey.new().private)}
             self.own.state.write(KEY, stored)
         return RunKey.of_private(stored["private"].tobytes()).public
 
-    def publics(self, parties: Mapping[str, Party]) -> dict[str, bytes]:
+    def publics(self, parties: Mapping[str, Party]) -> dict[str, str]:
         """Return the public key of each party; raises NotTakingPart unless they are those that the approval pins."""
-        keys = {site: party.key for site, party in parties.items()}
-        approval = self.run_keys.approval
-        if approval is None:
-            return keys
-        if set(keys) != set(approval.pinned):
+        if self.run_keys.approval is None:
+            return {site: party.key.hex() for site, party in parties.items()}
+        signed = self.run_keys.read_signed([party.key for party in parties.values()], least=LEAST_PARTIES)
+        if {key.site: key.pack() for key in signed} != {site: party.key for site, party in parties.items()}:
             decline("parties-unfit")
-        statements = stated(self.run_keys, tuple(keys), tuple(keys.values()), approval)
-        return {site: bytes.fromhex(one.public_key) for site, one in statements.items()}
+        return {key.site: key.public_key for key in signed}
 
     @property
     def blinding(self) -> BlindingKey:
@@ -217,10 +219,10 @@ class PartyRun(ABC):
     @cached_property
     def links(self) -> dict[str, bytes]:
         """Secret that the party shares with each other one."""
-        named = (self.session.study.sha256(), self.own.run, str(self.own.repeat), json.dumps(_plain(self.parties)))
-        context = joined(b"flfed vertical", *(one.encode() for one in named))
+        named = [self.session.study.sha256(), self.own.run, self.own.repeat, _plain(self.parties)]
+        message = hashlib.sha256(canonical(["flfed parties", *named])).hexdigest()
         private = RunKey.of_private(self.stored(KEY)["private"].tobytes())
-        links: dict[str, bytes] = or_refuse(pair_secrets(self.own.site, private, self.publics(self.parties), context))
+        links: dict[str, bytes] = or_refuse(pair_secrets(self.own.site, private, self.publics(self.parties), message))
         return links
 
     def places(self) -> tuple[np.ndarray, np.ndarray]:
@@ -299,8 +301,8 @@ class PartyRun(ABC):
         parcels, beside = self.answer(place, self._opened(place, request.sealed))
         sealed: Arrays = {}
         for site, parcel in parcels.items():
-            text = seal(self.links[site], _binding(place), parcel, sender=self.own.site, receiver=site)
-            sealed[site] = byte_array(text)
+            sealed_parcel = seal(_name_of(place), parcel, {site: self.links[site]}, sender=self.own.site)
+            sealed[site] = byte_array(sealed_parcel[site])
         stored = {"request": byte_array(digest), **beside, **with_prefix("to/", sealed)}
         self.own.state.write(name, stored)
         return sealed
@@ -339,9 +341,9 @@ class PartyRun(ABC):
         for sender, parcel in sealed.items():
             if sender not in self.parties:
                 decline("parties-unfit")
-            binding = _binding(_sent_at(place))
+            name = _name_of(_sent_at(place))
             own = {"sender": sender, "receiver": self.own.site}
-            opened[sender] = or_refuse(unseal(self.links[sender], binding, parcel.tobytes(), **own))
+            opened[sender] = or_refuse(unseal(name, parcel.tobytes(), self.links[sender], **own))
         return opened
 
     @abstractmethod
@@ -377,11 +379,11 @@ class LabelParty(PartyRun):
         common = np.arange(len(order))
         for site, parcel in parcels.items():
             points = np.frombuffer(parcel, np.uint8)
-            count = len(order) * BYTES
-            if points.size != count + self.parties[site].identifiers * BYTES:
+            count = len(order) * POINT_BYTES
+            if points.size != count + self.parties[site].identifiers * POINT_BYTES:
                 decline("exchange-unfit")
-            twice = points[:count].reshape(-1, BYTES)
-            theirs = or_refuse(self.blinding.blind_again(points[count:].reshape(-1, BYTES)))
+            twice = points[:count].reshape(-1, POINT_BYTES)
+            theirs = or_refuse(self.blinding.blind_again(points[count:].reshape(-1, POINT_BYTES)))
             mine, places = common_rows(twice, theirs)
             of_row = np.full(len(order), -1, dtype=np.int64)
             of_row[order[mine]] = places
@@ -399,7 +401,7 @@ class LabelParty(PartyRun):
         places = np.concatenate([training, holdout])
         public = self.residual_key.public()
         lists = {site: counts + of_row[places].astype("<i8").tobytes() for site, of_row in other_places.items()}
-        return {site: joined(public, one) for site, one in lists.items()}
+        return {site: _framed(public, one) for site, one in lists.items()}
 
     @cached_property
     def outcome(self) -> np.ndarray:
@@ -419,7 +421,7 @@ class LabelParty(PartyRun):
         following = self.steps.stepped(weights, self.rows.training.T @ residual, round)
         self.own.state.keep(round, following.arrays())
         # The key under which column parties encrypt their masks goes once.
-        return dict.fromkeys(self.others, joined(*self.residual_key.encrypt(residual)))
+        return dict.fromkeys(self.others, _framed(*self.residual_key.encrypt(residual)))
 
     def _partial(self, parcels: Parcels, rows: int) -> np.ndarray:
         """Return the sum of the other parties' scores; float64 array [rows]."""
@@ -496,14 +498,14 @@ class ColumnParty(PartyRun):
         public = self.stored(PUBLIC)["key"].tobytes()
         products = or_refuse(multiply(_parted(parcel), self.rows.training, public))
         digests = b"".join(column_digests(self.lasting_secret, self.rows.training))
-        return {self.label_party: joined(digests, *products.ciphertexts)}, {"masks": products.masks}
+        return {self.label_party: _framed(digests, *products.ciphertexts)}, {"masks": products.masks}
 
     def _answered(self, parcel: bytes) -> bytes:
         """Return the label party's points times this party's factor, and this party's own."""
         points = np.frombuffer(parcel, np.uint8)
-        if points.size != self.parties[self.label_party].identifiers * BYTES:
+        if points.size != self.parties[self.label_party].identifiers * POINT_BYTES:
             decline("exchange-unfit")
-        twice: np.ndarray = or_refuse(self.blinding.blind_again(points.reshape(-1, BYTES)))
+        twice: np.ndarray = or_refuse(self.blinding.blind_again(points.reshape(-1, POINT_BYTES)))
         identifiers = self.identifiers()
         own = self.blinding.blind([identifiers[place] for place in self.secrets["order"]])
         return twice.tobytes() + own.tobytes()
@@ -605,16 +607,21 @@ def _sent_at(place: Place) -> Place:
     return ("query.align", 0, MATCH) if round == 1 else (kind, round - 1, SUMS)
 
 
-def _binding(place: Place) -> bytes:
-    kind, round, exchange = place
-    return hashlib.sha256(joined(kind.encode(), bytes([exchange]), round.to_bytes(4, "big"))).digest()
+def _name_of(place: Place) -> str:
+    """Return the name under which parcels of an exchange are sealed."""
+    return "/".join(map(str, place))
+
+
+def _framed(*parts: bytes) -> bytes:
+    """Return parts as one parcel, each after its length in four bytes."""
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
 def _digest(sealed: Mapping[str, np.ndarray]) -> bytes:
     parts = []
     for site, parcel in sorted(sealed.items()):
         parts += [site.encode(), hashlib.sha256(parcel.tobytes()).digest()]
-    return hashlib.sha256(joined(*parts)).digest()
+    return hashlib.sha256(_framed(*parts)).digest()
 
 
 def _parted(data: bytes) -> list[bytes]:

@@ -162,8 +162,6 @@ class Recorder:
         events += self._events(record.round, "flag", record.flagged)
         kind = "train" if record.fit else "evaluate"
         sent = self._sent(kind, record.bytes_to_site, record.bytes_to_server)
-        for further, crossed in record.of_sums.items():
-            sent += self._sent(further, *crossed)
         # An evaluation belongs to the model that it scored, from an earlier round.
         if not trained:
             self.writer.metrics(record.model_round, scored + overall)

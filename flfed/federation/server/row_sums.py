@@ -38,8 +38,8 @@ class StatisticSums:
         Sites whose rows are in them.
     by_site : mapping of site to dict of name to array
         Each site's own, where the server receives them.
-    least : int
-        The fewest sites in a sum, where the server receives only the sum; else 0.
+    summed : bool
+        Whether the server receives only the sum.
     fits : mapping of site to dict of name to array
         Fits of sites to their own rows, where they send one.
     """
@@ -47,7 +47,7 @@ class StatisticSums:
     parts: list[Arrays]
     sites: tuple[str, ...]
     by_site: Mapping[str, Arrays] = field(default_factory=dict)
-    least: int = 0
+    summed: bool = False
     fits: Mapping[str, Arrays] = field(default_factory=dict)
 
 

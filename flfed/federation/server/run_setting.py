@@ -6,7 +6,7 @@ It sends requests to all sites, and sorts their replies.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -149,6 +149,28 @@ class RunSetting:
         """
         return self.check_replies(self.ask(kind, request, participants, read), defect)
 
+    def ask_all(
+        self,
+        kind: str,
+        request: Any,
+        participants: Participants,
+        read: Callable[[RecordDict], Reply],
+        defect: Callable[[str, Reply], Refusal | None],
+    ) -> Answers[Reply]:
+        """Return the answers of sites of which all are needed: who gave none is asked once more, and waited for.
+
+        Parameters are as for `ask_checked`.
+        """
+        answers = self.ask_checked(kind, request, participants, read, defect)
+        missing = {site: one for site, one in participants.items() if site not in answers.replies}
+        if not missing:
+            return answers
+        send = getattr(self.grid, "send_and_wait", self.grid.send_and_receive)
+        late = ask(self.grid, kind, request, nodes_of(missing), read, timeout=self.deadline, send=send)
+        self.recorder.crossed(kind, late.to_node, late.to_server)
+        late = self.check_replies(late, defect)
+        return replace(late, replies=dict(sorted({**answers.replies, **late.replies}.items())))
+
     def check_replies(self, answers: Answers[Reply], defect: Callable[[str, Reply], Refusal | None]) -> Answers[Reply]:
         """Return answers without unusable replies, and record their sites; `defect` is that of `ask_checked`."""
         defects = {site: why for site, reply in answers.replies.items() if (why := defect(site, reply))}
@@ -190,6 +212,7 @@ def ask(
     read: Callable[[RecordDict], Reply],
     *,
     timeout: float,
+    send: Callable[..., Iterable[Message]] | None = None,
 ) -> Answers[Reply]:
     """Send all nodes a message and collect replies.
 
@@ -205,6 +228,8 @@ def ask(
     read : callable
         Turns a reply's content into the reply, or raises MalformedMessage.
     timeout : float, seconds
+    send : callable (messages, timeout=seconds) → messages, optional
+        In place of the grid's `send_and_receive`.
     """
     requests = request if isinstance(request, Mapping) else dict.fromkeys(nodes, request)
     # A message is written once, and each node gets its own record: one client's edit must not reach the next.
@@ -215,7 +240,7 @@ def ask(
         for key, node in nodes.items()
     ]
     keys = {node: key for key, node in nodes.items()}
-    came = receive(grid.send_and_receive(messages, timeout=timeout), keys, read, named=kind != ENROL)
+    came = receive((send or grid.send_and_receive)(messages, timeout=timeout), keys, read, named=kind != ENROL)
     return Answers(
         replies=dict(sorted(came.replies.items())),
         faults=dict(sorted(came.faults.items())),

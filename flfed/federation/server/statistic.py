@@ -47,9 +47,9 @@ def conduct_statistic(run: FederatedRun) -> Outcome:
             # The noised count is all that the server knows of a site's rows.
             rows = {site: statistic.figures([own], run.schema, own)["rows"] for site, own in sums.by_site.items()}
             run.privacy.counted({site: count["value"] for site, count in rows.items()})
-    if sums.least and not several:
-        # One answer is of all sites of the list, with the noise of each.
-        statistic = protection.statistic_of_sum(sums.least, len(sums.sites))
+    if sums.summed and not several:
+        # One answer is of all sites, with the noise of each.
+        statistic = protection.statistic_of_sum(len(sums.sites))
     of_all = added(sums.parts)
     figures = statistic.figures(sums.parts, run.schema, of_all)
     by_site: dict[str, Any] = {}
@@ -103,9 +103,6 @@ def _visit(
             visits.append(Visit(point, {}))
         else:
             _check_sites(run, sites, sums.sites, len(visits) + 1)
-            if run.study.aggregation.sums_updates:
-                # The list of sites may be shorter than that of those enrolled.
-                _check_coefficients({site: participants[site] for site in sums.sites}, coefficients)
             sites = sums.sites
             fits.update(sums.fits)
             visits.append(Visit(point, added(sums.parts)))

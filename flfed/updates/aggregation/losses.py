@@ -15,7 +15,6 @@ import numpy as np
 from flfed.refusals import Refusal
 from flfed.updates.arrays import Arrays
 from flfed.updates.masks.ring import Ring
-from flfed.updates.messages.train import Replies
 
 LARGEST = 1e4
 """Largest loss that a site adds: one beyond it, or one that is no number, counts as this much."""
@@ -38,17 +37,15 @@ Losses = Mapping[str, RowLoss]
 
 @dataclass(frozen=True, kw_only=True)
 class MeanLosses:
-    """Mean losses of a list of sites, weighted by their rows.
+    """Mean losses of all sites of a run, weighted by their rows.
 
     Attributes
     ----------
-    listed : frozenset of str
     means : mapping of str to float
         Over the steps of training ("fit"), and of the model that came, by the rows that it was scored on. What no site
         has is left out.
     """
 
-    listed: frozenset[str]
     means: Mapping[str, float]
 
 
@@ -94,8 +91,8 @@ def _clipped(loss: float) -> float:
     return min(max(loss, -LARGEST), LARGEST) if math.isfinite(loss) else LARGEST
 
 
-def decode_losses(total: np.ndarray, listed: frozenset[str], *, sites: int, scored: str) -> MeanLosses | None:
-    """Return the mean losses of a sum of `sites` at most, which were `scored` on such rows; None of a sum of none."""
+def decode_losses(total: np.ndarray, *, sites: int, scored: str) -> MeanLosses | None:
+    """Return the mean losses of a sum of so many sites, which were `scored` on such rows; None of a sum of none."""
     if not total.size:
         return None
     values = loss_ring(sites).decode(total)
@@ -105,7 +102,7 @@ def decode_losses(total: np.ndarray, listed: frozenset[str], *, sites: int, scor
         # What no site has weighs nothing, but for the rounding of the ring.
         if weight > 1e-9:
             means[part] = float(weighted / weight)
-    return MeanLosses(listed=listed, means=means)
+    return MeanLosses(means=means)
 
 
 GROWTH = 10.0
@@ -166,7 +163,7 @@ class LossCheck:
             facts["loss"] = None
         if self.evaluated is not None:
             number, losses = self.evaluated
-            facts["evaluated"] = {"number": number, "listed": sorted(losses.listed), "means": dict(losses.means)}
+            facts["evaluated"] = {"number": number, "means": dict(losses.means)}
         return facts
 
     def restore(self, facts: Mapping[str, Any], before: Arrays) -> None:
@@ -175,5 +172,4 @@ class LossCheck:
         self.loss = math.nan if facts["loss"] is None else float(facts["loss"])
         last = facts.get("evaluated")
         if last is not None:
-            losses = MeanLosses(listed=frozenset(last["listed"]), means=last["means"])
-            self.evaluated = (int(last["number"]), losses)
+            self.evaluated = (int(last["number"]), MeanLosses(means=last["means"]))

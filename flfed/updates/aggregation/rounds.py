@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import Protocol
 
 from flwr.app import Message
-from flwr.serverapp import Grid
 
 from flfed.callbacks import Clock
 from flfed.refusals import BUDGET, Refusal
@@ -20,9 +20,10 @@ from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.guard import BLOCK, GuardResult
-from flfed.updates.aggregation.secure_sum import SecureSums, Send, SumQuestions, Unsummed
+from flfed.updates.aggregation.losses import MeanLosses
+from flfed.updates.aggregation.summer import Summer, Unsummed
 from flfed.updates.arrays import Arrays, Shapes, shapes_of
-from flfed.updates.checkpoints.sum_file import read_cohort, write_cohort
+from flfed.updates.checkpoints.checkpoint import read_cohort, write_cohort
 from flfed.updates.codec import Codec
 from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages.enrol import EnrolReply
@@ -42,8 +43,8 @@ class Participant:
         Upper end of the band of rows it declared.
     version : str
         Of its flfed, as it reported; new fields of a message go only to sites that read them.
-    statement : bytes
-        Its signed key of the run, where it approved secure sums.
+    signed_key : bytes
+        Its key of the run as its gate signed it, where it approved secure sums.
     width : float
         Share of the model's hidden units that it trains.
     """
@@ -51,7 +52,7 @@ class Participant:
     node_id: int
     rows_high: int
     version: str = ""
-    statement: bytes = b""
+    signed_key: bytes = b""
     width: float = 1.0
 
     @classmethod
@@ -61,7 +62,7 @@ class Participant:
             node_id=node,
             rows_high=reply.rows_high,
             version=reply.version,
-            statement=reply.statement,
+            signed_key=reply.signed_key,
             width=reply.width,
         )
 
@@ -77,8 +78,8 @@ def keep_cohort(run: str, participants: Participants) -> None:
     """
     sites: dict[str, dict[str, object]] = {}
     for site, one in participants.items():
-        signed = one.statement.hex()
-        sites[site] = {"node": one.node_id, "rows-high": one.rows_high, "version": one.version, "statement": signed}
+        signed = one.signed_key.hex()
+        sites[site] = {"node": one.node_id, "rows-high": one.rows_high, "version": one.version, "signed-key": signed}
         if one.width != 1:
             sites[site]["width"] = one.width
     write_cohort(run, sites)
@@ -116,8 +117,6 @@ class RoundRecord:
     seconds : float
     fit : bool
         Whether the sites were asked to train, not only to score.
-    of_sums : dict of kind to (dict of site to int, dict of site to int)
-        Bytes to sites and to the server of further questions, which a secure sum asked.
     summed : bool
         False where good updates gave no sum, so that there is no new model.
     mean_losses : dict of str to float, as `MeanLosses` has them
@@ -135,7 +134,6 @@ class RoundRecord:
     bytes_to_server: Mapping[str, int]
     seconds: float
     fit: bool = True
-    of_sums: Mapping[str, tuple[Mapping[str, int], Mapping[str, int]]] = field(default_factory=dict)
     summed: bool = True
     mean_losses: Mapping[str, float] = field(default_factory=dict)
 
@@ -170,7 +168,7 @@ class RunContext:
         What packs the sites' updates.
     outputs : int
         Of the model, where sites are asked for their offsets after the last round; 0 where they are not.
-    sums : SecureSums, optional
+    sums : Summer, optional
         How the sites' updates are summed, where the server sees only sums.
     scored : bool
         Whether sites score the models of rounds, exactly: not where ε covers all releases.
@@ -187,7 +185,7 @@ class RunContext:
     study: str = ""
     codec: Codec | None = None
     outputs: int = 0
-    sums: SecureSums | None = None
+    sums: Summer | None = None
     scored: bool = True
 
     def rows_high(self) -> dict[str, int]:
@@ -222,7 +220,7 @@ class RunContext:
         """Return the sites that are asked for their offset after the last round."""
         return set(self.participants) if self.outputs > 0 else set()
 
-    def merged(self, now: Round, good: Replies, *, needed: int) -> Arrays | None:
+    def merged(self, now: Round, good: Replies) -> Arrays | None:
         """Return the one update that stands for all of a round's.
 
         It is None where the strategy sees the sites' own: without a mechanism, and as `Mechanism.merged` says. It is
@@ -231,12 +229,11 @@ class RunContext:
         """
         if self.sums is not None:
             try:
-                return self.sums.mean(now.questions(), good, needed)
+                mean, now.losses = self.sums.mean(good, now.incoming)
+                return mean
             except Unsummed as error:
                 now.lack_sum(error)
                 return None
-            finally:
-                now.note(now.further.faults)
         if self.mechanism is None:
             return None
         normals = self.normals(now.number)
@@ -249,6 +246,13 @@ class RunContext:
         if self.chance is not None:
             return self.chance(round)
         return generator(self.seed, site="", purpose=f"server-noise {self.study}", number=round).standard_normal
+
+
+class Send(Protocol):
+    """A grid's `send_and_receive`, or its `send_and_wait`."""
+
+    def __call__(self, messages: Iterable[Message], *, timeout: float) -> Iterable[Message]:
+        """Return the replies within the time."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -280,15 +284,17 @@ class Round:
         Why the last attempt had no sum, where the server sees only sums.
     is_final : bool
         Whether asking again would give no sum either.
-    further : SumQuestions
-        What a secure sum asks in the round besides.
+    losses : MeanLosses or None
+        That a secure sum had beside the updates.
+    send : callable (messages, timeout=seconds) → messages
+        Of the last attempt.
     """
 
     kind: str = TRAIN
     number: int = 0
     unsummed: Refusal | None = None
     is_final: bool = False
-    further: SumQuestions = field(default_factory=SumQuestions)
+    losses: MeanLosses | None = None
     began: float = 0.0
     incoming: Arrays = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
@@ -298,13 +304,9 @@ class Round:
     bytes_out: dict[str, int] = field(default_factory=dict)
     bytes_in: dict[str, int] = field(default_factory=dict)
     ends_run: bool = False
+    send: Send = field(init=False)
     _requests: dict[str, TrainRequest] = field(default_factory=dict)
     _run: RunContext = field(init=False)
-
-    @classmethod
-    def over(cls, grid: Grid, clock: Clock) -> Round:
-        """Return a round that begins now, and may ask further questions over a grid."""
-        return cls(began=clock(), further=SumQuestions.over(grid))
 
     def messages(self, request: TrainRequest, run: RunContext, with_offset: Collection[str] = ()) -> list[Message]:
         """Return a message for each site that is asked.
@@ -352,7 +354,7 @@ class Round:
         timeout : float, seconds
         clock : callable
         """
-        self.further.timeout = timeout
+        self.send = send
         self.unsummed = None
         began = clock()
         sites = {node: site for site, node in self.asked.items()}
@@ -371,16 +373,7 @@ class Round:
         for site in lacking:
             self._requests[site] = replace(self._requests[site], by_hash=False)
         late_replies = self.exchange(send, self._addressed(lacking), left, clock)
-        self.further.timeout = timeout
         return [*replies, *late_replies]
-
-    def questions(self, number: int | None = None) -> SumQuestions:
-        """Return what asks the sites of the round further questions, about the one of a `number` or of the round."""
-        self.further.kind = self.kind
-        self.further.number = self.number if number is None else number
-        self.further.nodes = dict(self.asked)
-        self.further.incoming = self.incoming
-        return self.further
 
     def lack_sum(self, error: Unsummed) -> None:
         """Take note that the attempt has no sum."""
@@ -433,9 +426,8 @@ class Round:
             bytes_to_server=self.bytes_in,
             seconds=now - self.began,
             fit=self.kind == TRAIN,
-            of_sums=self.further.crossed,
             summed=self.unsummed is None,
-            mean_losses=self.further.mean_losses,
+            mean_losses=self.losses.means if self.losses else {},
         )
 
     def why_stopped(self, needed: int) -> str:

@@ -94,7 +94,7 @@ class Selection:
         if not self.plan.validation:
             return
         if beside is not None and "validation" in beside.means:
-            self._decide(round, arrays, beside.listed, beside.means["validation"])
+            self.see(round, arrays, beside.means["validation"])
             return
         losses = {
             site: (own.num_examples, own.metrics["loss"])

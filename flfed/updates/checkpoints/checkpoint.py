@@ -31,7 +31,6 @@ START = "start"
 REQUEST_FILE = "asked.json"
 """What institutions were asked for, written before each round, so that no resume forgets it: see `privacy_recorder`."""
 SUFFIX = ".safetensors"
-SUM = f"sum{SUFFIX}"
 COHORT = "cohort.json"
 """Of secure sums: the list that is summed, with its vectors, and the sites that enrolled at the start."""
 OF_SITE = "site:"
@@ -262,7 +261,7 @@ def settle(run: str) -> None:
     """Remove a finished run's checkpoints, but not its model."""
     folder = folder_of(run)
     _remove(folder, _rounds(folder))
-    for name in (f"{START}{SUFFIX}", REQUEST_FILE, SUM, COHORT):
+    for name in (f"{START}{SUFFIX}", REQUEST_FILE, COHORT):
         (folder / name).unlink(missing_ok=True)
     # Of a process that was killed while it wrote.
     for part in folder.glob(f"{PART}*"):
@@ -397,3 +396,40 @@ def _states(tensors: Arrays) -> list[str]:
 def forget(run: str) -> None:
     """Remove a run's checkpoints."""
     shutil.rmtree(folder_of(run), ignore_errors=True)
+
+
+def write_cohort(run: str, sites: Mapping[str, Mapping[str, object]]) -> None:
+    """Write down who enrolled at a run's start, before they have keys.
+
+    Raises FlfedError where it cannot be written.
+    """
+    write_whole(folder_of(run) / COHORT, json.dumps(sites).encode(), "cohort")
+
+
+def read_cohort(run: str) -> dict[str, dict[str, Any]]:
+    """Return the facts of who enrolled at a run's start, by site.
+
+    None where the run has no keys yet.
+
+    Raises
+    ------
+    FlfedError
+        If the file is damaged: another cohort would have other masks.
+    """
+    path = folder_of(run) / COHORT
+    cohort = {}
+    try:
+        for site, one in sorted(json.loads(path.read_bytes()).items()):
+            cohort[site] = {
+                "node_id": int(one["node"]),
+                "rows_high": int(one["rows-high"]),
+                "version": str(one["version"]),
+                "signed_key": bytes.fromhex(one["signed-key"]),
+                "width": float(one.get("width", 1.0)),
+            }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        why = "the sites of the run cannot be summed without it; begin anew"
+        raise FlfedError(f"{path} is damaged: {why}") from None
+    return cohort

@@ -49,13 +49,13 @@ LEAST_SITES = 3
 KEY_BYTES = 32
 """Of every key here, and of a pair secret."""
 NONCE_BYTES = 12
-SEALED_BYTES = NONCE_BYTES + KEY_BYTES + 16
-"""Of a sealed key: a nonce before it, and a tag of 16 bytes behind."""
+SEALED_BYTES = NONCE_BYTES + 16
+"""By which a sealed content is longer: a nonce before it, and a tag behind."""
 LONGEST = 1024
 """Bytes of a packed signed key; found are about 300."""
 SIGNATURE = re.compile(r"[0-9a-f]{128}")
 RUN_KEY = "run key"
-"""Name under which the key of a run's tags is sealed (`seal_key`), and purpose of what a gate signs."""
+"""Name under which the key of a run's tags is sealed (`seal`), and purpose of what a gate signs."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ class RunKey:
 class SignedKey:
     """Public key of a site's `RunKey`, signed by the site's gate. Keys and signature are hexadecimal digits.
 
-    `changed` says that the dataset had sums with other sites before, and that people approved the change at this site.
+    `changed` says that the dataset had sums with other sites before, and that people approved the change at this site;
+    `single_cells` that its rows may be counted by prediction in a sum.
 
     Reveals: nothing about rows.
     """
@@ -92,6 +93,7 @@ class SignedKey:
     public_key: str
     signing_key: str = ""
     changed: bool
+    single_cells: bool = False
     signature: str = ""
 
     def signed_facts(self) -> dict[str, Any]:
@@ -107,7 +109,8 @@ class SignedKey:
 
     def pack(self) -> bytes:
         """Return what crosses: all that its readers do not have themselves."""
-        return canonical([self.site, self.public_key, self.signing_key, self.changed, self.signature])
+        flags = [self.changed, self.single_cells]
+        return canonical([self.site, self.public_key, self.signing_key, *flags, self.signature])
 
     @classmethod
     def read(cls, packed: bytes, *, study_sha256: str, run: str, repeat: int) -> SignedKey | Refusal:
@@ -116,12 +119,14 @@ class SignedKey:
         Whose gate it was is for `check_cohort` to say.
         """
         try:
-            site, public_key, signing_key, changed, signature = parse_json(packed, "signed key", longest=LONGEST)
+            site, public_key, signing_key, changed, single_cells, signature = parse_json(
+                packed, "signed key", longest=LONGEST
+            )
         except (UsageError, ValueError, TypeError):
-            return Refusal("statement-unreadable")
+            return Refusal("run-key-unreadable")
         forms = [(NAME, site), (HASH, public_key), (HASH, signing_key), (SIGNATURE, signature)]
         if not all(isinstance(text, str) and form.fullmatch(text) for form, text in forms):
-            return Refusal("statement-unreadable")
+            return Refusal("run-key-unreadable")
         key = cls(
             study_sha256=study_sha256,
             run=run,
@@ -130,13 +135,14 @@ class SignedKey:
             public_key=public_key,
             signing_key=signing_key,
             changed=changed,
+            single_cells=single_cells,
             signature=signature,
         )
         # One form only: it is hashed as it is packed.
-        if not isinstance(changed, bool) or key.pack() != packed:
-            return Refusal("statement-unreadable")
+        if not all(isinstance(flag, bool) for flag in (changed, single_cells)) or key.pack() != packed:
+            return Refusal("run-key-unreadable")
         if not is_signed(key.signed_facts(), signature, signing_key):
-            return Refusal("statement-unsigned", site=site)
+            return Refusal("run-key-unsigned", site=site)
         return key
 
 
@@ -151,7 +157,7 @@ def keys_hash(keys: Sequence[SignedKey], most_rows: int) -> str:
 
 
 def check_cohort(
-    site: str, keys: Sequence[SignedKey], pinned: Mapping[str, str], *, changed_allowed: bool
+    site: str, keys: Sequence[SignedKey], pinned: Mapping[str, str], *, changed_allowed: bool, least: int = LEAST_SITES
 ) -> Refusal | None:
     """Return why a site takes no part in sums with these sites, None where they are exactly those of its approval.
 
@@ -167,28 +173,27 @@ def check_cohort(
         if key.site not in pinned:
             return Refusal("cohort-not-pinned", site=key.site)
         if gate_fingerprint(key.signing_key) != pinned[key.site]:
-            return Refusal("statement-other-key", site=key.site)
+            return Refusal("run-key-other-gate", site=key.site)
     if absent := sorted(pinned.keys() - set(names)):
         return Refusal("cohort-incomplete", sites=", ".join(absent[:3]))
-    if len(names) < LEAST_SITES:
-        return Refusal("cohort-small", had=len(names), least=LEAST_SITES)
+    if len(names) < least:
+        return Refusal("cohort-small", had=len(names), least=least)
     changed = sorted(key.site for key in keys if key.changed)
     if changed and not changed_allowed:
         return Refusal("cohort-changed", site=changed[0])
     return None
 
 
-def pair_secrets(site: str, own: RunKey, keys: Sequence[SignedKey], most_rows: int) -> dict[str, bytes] | Refusal:
-    """Return the secret of 32 bytes that a site shares with each other site of a keys message.
+def pair_secrets(site: str, own: RunKey, publics: Mapping[str, str], message: str) -> dict[str, bytes] | Refusal:
+    """Return the secret of 32 bytes that a site shares with each other site, of the public keys of all by site.
 
-    HKDF-SHA256 of the X25519 secret; its info has the hash of the whole keys message, and names and public keys of both
-    in name order. A public key with which every site has the same secret is refused (RFC 7748, section 6.1).
+    HKDF-SHA256 of the X25519 secret; its info has `message`, the hash of the whole message with the keys, and names and
+    public keys of both in name order. A public key with which every site has the same secret is refused (RFC 7748,
+    section 6.1).
     """
     private = X25519PrivateKey.from_private_bytes(own.private)
-    publics = {key.site: key.public_key for key in keys}
     if publics.get(site) != own.public.hex():
         return Refusal("cohort-other")
-    message = keys_hash(keys, most_rows)
     secret_by_peer = {}
     for peer in sorted(publics.keys() - {site}):
         try:
@@ -270,29 +275,26 @@ def new_key() -> bytes:
     return secrets.token_bytes(KEY_BYTES)
 
 
-def seal_key(name: str, key: bytes, pair_secrets: Mapping[str, bytes], *, sender: str) -> dict[str, bytes]:
-    """Return a key of 32 bytes for each other site, that this site alone can read: ChaCha20-Poly1305 behind its nonce.
+def seal(name: str, content: bytes, pair_secrets: Mapping[str, bytes], *, sender: str) -> dict[str, bytes]:
+    """Return a content for each other site, that this site alone can read: ChaCha20-Poly1305 behind its nonce.
 
-    The name of the key, sender and receiver are authenticated, so that no key passes for another one. What a key opens
-    may be in its name by its hash.
+    The name of the content, sender and receiver are authenticated, so that no content passes for another one.
     """
     sealed = {}
     for receiver, secret in sorted(pair_secrets.items()):
-        # Drawn, as the site may seal another key of the same name after a crash.
+        # Drawn, as the site may seal another content of the same name after a crash.
         nonce = secrets.token_bytes(NONCE_BYTES)
-        sealed[receiver] = nonce + _sealing_cipher(name, secret, sender, receiver).encrypt(nonce, key, None)
+        sealed[receiver] = nonce + _sealing_cipher(name, secret, sender, receiver).encrypt(nonce, content, None)
     return sealed
 
 
-def unseal_key(name: str, sealed: bytes, secret: bytes, *, sender: str, receiver: str) -> bytes | Refusal:
-    """Return the key that `seal_key` sealed for the receiver, whose pair secret with the sender is `secret`."""
-    cipher = _sealing_cipher(name, secret, sender, receiver)
+def unseal(name: str, sealed: bytes, secret: bytes, *, sender: str, receiver: str) -> bytes | Refusal:
+    """Return what `seal` sealed for the receiver, whose pair secret with the sender is `secret`."""
     try:
-        if len(sealed) == SEALED_BYTES:
-            return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], None)
-    except InvalidTag:
-        pass
-    return Refusal("key-unsealed", site=sender)
+        cipher = _sealing_cipher(name, secret, sender, receiver)
+        return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], None)
+    except (InvalidTag, ValueError):
+        return Refusal("key-unsealed", site=sender)
 
 
 def _sealing_cipher(name: str, secret: bytes, sender: str, receiver: str) -> ChaCha20Poly1305:

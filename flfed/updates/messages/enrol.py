@@ -75,7 +75,7 @@ class EnrolReply(PlainMessage):
         Whether repeats may hold out other rows.
     epsilon_budget, epsilon_spent : float
         Of the dataset, and what all studies there have spent; NaN where there is none.
-    statement : bytes
+    signed_key : bytes
         The site's key of the run for secure sums, as its gate signed it; crosses only where the site approved sums.
     width : float
         Share of the model's hidden units that the site trains; crosses only where it is not all of them.
@@ -103,7 +103,7 @@ class EnrolReply(PlainMessage):
     resplit: bool = False
     epsilon_budget: float = math.nan
     epsilon_spent: float = math.nan
-    statement: bytes = b""
+    signed_key: bytes = b""
     width: float = 1.0
     minimum_cohort: int = 0
 
@@ -120,7 +120,7 @@ class EnrolReply(PlainMessage):
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         # What a site does not set does not cross.
-        left_out = {"statement": b"", "width": 1.0, "minimum_cohort": 0}
+        left_out = {"signed_key": b"", "width": 1.0, "minimum_cohort": 0}
         plain = {key: value for key, value in fields.fields_of(self).items() if left_out.get(key) != value}
         return record_of({"config": kebab_record(protocol=PROTOCOL, **plain)})
 

@@ -21,13 +21,10 @@ AUDIT = "query.audit"
 SEAL = "query.seal"
 SEALED = "query.sealed"
 KEYS = "query.keys"
-LIST = "query.list"
-UNMASK = "query.unmask"
 ALIGN = "query.align"
 PARTIAL = "query.partial"
 KINDS = (
-    ENROL, SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, SCORES, KEYS, LIST, UNMASK, ALIGN, PARTIAL, COMPARE, AUDIT,
-    SEAL, SEALED,
+    ENROL, SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, SCORES, KEYS, ALIGN, PARTIAL, COMPARE, AUDIT, SEAL, SEALED,
 )  # fmt: skip
 """Kinds of messages that a site answers."""
 BRINGING = (TRAIN, EVALUATE, COMPARE)
@@ -57,5 +54,5 @@ def asks(study: Study, kind: str) -> bool:
     if study.is_vertical:
         return kind in (ALIGN, PARTIAL, COMPARE)
     if study.is_statistic:
-        return kind in (KEYS, LIST, UNMASK, STATISTIC)
+        return kind in (KEYS, STATISTIC)
     return kind not in (STATISTIC, SCORES, ALIGN, PARTIAL)

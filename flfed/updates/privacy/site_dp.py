@@ -18,7 +18,6 @@ from flfed.study.study import Study
 from flfed.updates.accounting import LEAST_NOISE, MOST_NOISE, Clip, Delta, Epsilon, gaussian_epsilon, least_noise
 from flfed.updates.aggregation.guard import joint_norms, weighted_mean
 from flfed.updates.arrays import Arrays
-from flfed.updates.masking.rules import threshold
 from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Normals, Promise, SiteNoise, uncharged_outputs
 from flfed.words import render, usage_error
 
@@ -52,16 +51,16 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
     round.
 
     Under `secure-aggregation = "on"` each site clips its own update and adds noise itself (`SiteNoise`), before its
-    vector is masked: enough if only the threshold of the sites is in the sum. The mean divides by the sites of the
-    list, which the server knows: who answers is not hidden by it, what they answer is. The noise of a round is drawn
-    once and kept with the masked vector. A round that is asked for again has the same bits, and is charged once.
+    vector is masked, so that the noise of all sites together is enough. The mean divides by all of them. The noise of
+    a round is drawn once and kept with the masked vector. A round that is asked for again has the same bits, and is
+    charged once.
 
     Guarantee: whoever sees the models that the server sends on learns almost the same whether or not
     one site's updates were in them: (ε, δ) by `promise`. Neighbours are federations with and without one
     site's updates; replacing them all by others moves a sum twice as far. Assumes a server that is
     trusted: it sees every update without noise, and could draw the noise again. Under secure sums the server
     need not be trusted: the same (ε, δ) holds against it, as long as no site colludes with it. Sites that collude take
-    their own noise off. With c of t, ε is that of a multiplier of σ √((t - c) / t). The run's warnings have it for one
+    their own noise off. With c of n, ε is that of a multiplier of σ √((n - c) / n). The run's warnings have it for one
     site and for a third of them. Neighbours are then runs in which one site's updates are as they are, or zero: that
     the site takes part is known.
 
@@ -140,13 +139,13 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
             means[name] = mean + deviation * normals(mean.size).reshape(mean.shape)
         return {name: means[name] for name in still}
 
-    def site_noise(self, rounds: int, least: int) -> SiteNoise:
+    def site_noise(self, rounds: int, sites: int) -> SiteNoise:
         """Return how a site clips and adds noise before a secure sum."""
-        return SiteNoise(noise=self._noise(rounds), clip=self.clip, least=least)
+        return SiteNoise(noise=self._noise(rounds), clip=self.clip, sites=sites)
 
-    def colluding(self, rounds: int, least: int, sites: int) -> float:
+    def colluding(self, rounds: int, sites: int, colluding: int) -> float:
         """Return the ε of `rounds` sums against a server with which some sites collude."""
-        return site_epsilon(self._noise(rounds) * math.sqrt((least - sites) / least), rounds, self.delta)
+        return site_epsilon(self._noise(rounds) * math.sqrt((sites - colluding) / sites), rounds, self.delta)
 
     def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
         """Return whom the promise leaves out, and its worth.
@@ -175,10 +174,9 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
 
     def _collusion(self, rounds: int, sites: int) -> str:
         """Return a sentence on who knows part of the noise."""
-        least = threshold(sites)
         third = max(1, sites // 3)
-        one, some = (math.ceil(100 * self.colluding(rounds, least, count)) / 100 for count in (1, third))
-        return render("mechanisms.warnings.collusion", least=least, one=one, third=third, sites=sites, some=some)
+        one, some = (math.ceil(100 * self.colluding(rounds, sites, count)) / 100 for count in (1, third))
+        return render("mechanisms.warnings.collusion", one=one, third=third, sites=sites, some=some)
 
     def _noise(self, rounds: int) -> float:
         return self.noise or _noise_for(self.epsilon, rounds, self.delta)

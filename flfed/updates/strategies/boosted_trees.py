@@ -14,7 +14,6 @@ from flwr.serverapp import Grid
 from pydantic import Field
 
 from flfed.refusals import Refusal
-from flfed.study.kinds import exchange_number
 from flfed.study.plan import Plan
 from flfed.summaries.summary import arrays_sha256
 from flfed.trees.cut_points import cuts_sha256, widths_of
@@ -22,7 +21,7 @@ from flfed.trees.forest import UNIT, GrowingRound, Tree, TreeSettings, depth_of,
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
 from flfed.updates.aggregation.losses import ENTRIES
 from flfed.updates.aggregation.rounds import why_unsummed
-from flfed.updates.aggregation.secure_sum import Unsummed, masked_vectors
+from flfed.updates.aggregation.summer import Unsummed
 from flfed.updates.messages.in_memory import immutable
 from flfed.updates.messages.train import LAST, MARKS, SUMS, TREE, Replies, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, mean_loss, to_arrays, to_record
@@ -136,9 +135,8 @@ class BoostedTrees(FedAvg):
         for own, wanted in zip(node_marks, self.growing.requested_nodes, strict=True):
             own[wanted] = 1.0
         tree = tree_arrays(self.growing.trees, nodes)
-        masked = run.sums is not None and run.sums.masked
         last = round_of(now.incoming, server_round - 2) if server_round > 1 else np.zeros_like(tree)
-        cuts = cuts_sha256(now.incoming) if masked else ""
+        cuts = cuts_sha256(now.incoming) if run.sums is not None else ""
         request = TrainRequest(
             arrays=immutable(now.incoming),
             encoder=run.encoder,
@@ -169,7 +167,7 @@ class BoostedTrees(FedAvg):
         now.asked = participants
         good = {site: reply for site, reply in roots.items() if site not in faults}
         now.result = GuardResult(accepted=good)
-        now.note({**now.further.faults, **faults})
+        now.note(faults)
         if trees is None:
             return None, None
         self._select(server_round, good)
@@ -203,7 +201,7 @@ class BoostedTrees(FedAvg):
             if trees is None:
                 raise Unsummed(Refusal("tree-site-lost", sites=", ".join(lost)))
         except Unsummed as error:
-            lost = {**now.result.refused, **now.further.faults}
+            lost = dict(now.result.refused)
             now.lack_sum(error)
             self.stopped = why_unsummed(now.number, error.why, lost) if error.final else ""
         return trees, faults | lost
@@ -212,48 +210,38 @@ class BoostedTrees(FedAvg):
         """Return the round's trees of some sites, or None and whom of them was lost."""
         now = self.round
         self.growing = self._begun()
-        send = now.further.wait if now.earlier else now.further.send
         replies = dict(roots)
         level = 0
-        sites = sorted(roots)
         while True:
-            sums, listed = self._summed(level, replies)
-            # Of another list a node less one of its children would not be the other child.
-            if level and listed != sites:
-                raise Unsummed(Refusal("list-differs"), final=True)
-            self.growing.grow(sums)
+            self.growing.grow(self._summed(level, replies))
             if not any(map(len, self.growing.requested_nodes)):
                 return self.growing.trees, {}
             level += 1
-            sites = listed
+            sites = sorted(replies)
             messages = self._messages(now.number, sites, level=level)
             replies = now.receive(
-                now.exchange(send, messages, self.deadline, self.clock), partial(self._judge, level=level)
+                now.exchange(now.send, messages, self.deadline, self.clock), partial(self._judge, level=level)
             )
+            # Without one of its sites a node less one of its children would not be the other child.
             if len(replies) < len(sites):
                 return None, dict(now.result.refused)
 
-    def _summed(self, level: int, replies: Replies) -> tuple[np.ndarray, list[str]]:
-        """Return the sums of one level, and of which sites; raises Unsummed."""
-        if self.run.sums is None:
-            return np.asarray(sum(replies[site].extra[SUMS] for site in sorted(replies))), sorted(replies)
+    def _summed(self, level: int, replies: Replies) -> np.ndarray:
+        """Return the sums of one level; raises Unsummed."""
+        secure = self.run.sums
+        if secure is None:
+            return np.asarray(sum(replies[site].extra[SUMS] for site in sorted(replies)))
         now = self.round
         shape = self._shape()
-        questions = now.questions(exchange_number(now.number, level, self.run.sums.exchanges))
-        # All levels of a tree have the list of its root.
-        needed = len(now.asked) if level else self.needed(len(now.asked))
-        totals, listed = self.run.sums.summed(questions, masked_vectors(replies), needed)
-        numbers, beside = np.split(totals.sums, [math.prod(shape)])
+        _, total = secure.add({site: reply.masked for site, reply in replies.items()})
+        numbers, beside = np.split(total, [math.prod(shape)])
         if not level:
-            self.run.sums.take_losses(questions, beside, listed)
-            self.run.sums.check_loss(questions)
+            now.losses = secure.losses(beside, now.incoming)
         sums = numbers.view(np.int64).reshape(shape)
-        # A list that was kept may have a site that did not answer again.
-        rows_of = self.run.rows_high() | {site: reply.num_examples for site, reply in replies.items()}
-        rows = sum(rows_of[site] for site in listed)
+        rows = sum(reply.num_examples for reply in replies.values())
         if defect := total_defect(sums, rows, self._starts()):
             raise Unsummed(defect, final=True)
-        return sums, sorted(listed)
+        return sums
 
     def _shape(self) -> tuple[int, int, int]:
         cells = int(widths_of(self.round.incoming).sum())

@@ -17,10 +17,11 @@ from pydantic import Field
 
 from flfed.callbacks import Clock
 from flfed.seeds import generator
+from flfed.study.kinds import exchange_number
 from flfed.study.plan import Plan
 from flfed.study.settings import check_ranges
 from flfed.updates.aggregation.guard import GuardResult, guard, guard_scores, weighted_mean
-from flfed.updates.aggregation.rounds import Round, RunContext, rarely_collected, why_unsummed
+from flfed.updates.aggregation.rounds import Round, RunContext, Send, rarely_collected, why_unsummed
 from flfed.updates.aggregation.selection import Selection, check_selection
 from flfed.updates.arrays import Arrays, Shapes, entries_of, is_encrypted, shapes_of
 from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays, client_terms
@@ -218,9 +219,6 @@ class FedAvg(FlowerFedAvg):
         """Return the sites asked in a round, in name order."""
         run = self.run
         sites = sorted(run.participants)
-        if run.sums is not None:
-            # An update that no sum has would be spent for nothing.
-            sites = sorted(run.participants.keys() - run.sums.store.excluded)
         size = max(1, round(self.fraction * len(sites)))
         rng = generator(run.seed, site="", purpose="cohort", number=server_round)
         if size == len(sites):
@@ -263,7 +261,7 @@ class FedAvg(FlowerFedAvg):
         needed = self.needed(len(now.asked))
         if len(good) < needed:
             return None, None
-        merged = self.run.merged(now, good, needed=needed)
+        merged = self.run.merged(now, good)
         if now.unsummed is not None:
             self.stopped = why_unsummed(server_round, now.unsummed, now.result.refused) if now.is_final else ""
             return None, None
@@ -307,9 +305,9 @@ class FedAvg(FlowerFedAvg):
         offset_sites = run.offset_sites()
         good = now.receive(replies, lambda readable: guard_scores(readable, run.rows_high(), run.outputs))
         if run.sums is not None:
-            why = run.sums.evaluate(now.questions(), good)
+            number = exchange_number(server_round, 0, run.sums.exchanges)
+            why, now.losses = run.sums.evaluate(number, good, now.incoming)
             self.stopped = f"round {server_round}: {why}" if why else ""
-            now.note(now.further.faults)
         self.offsets = {s: reply.offset for s, reply in good.items() if reply.offset is not None and s in offset_sites}
         self._select(server_round, good)
         return None
@@ -317,7 +315,8 @@ class FedAvg(FlowerFedAvg):
     def _select(self, server_round: int, good: Replies) -> None:
         """Show the selection the incoming model's scores, where rows are kept for them."""
         scores = {site: reply.scores for site, reply in good.items()}
-        self.selection.score(server_round - 1, self.round.incoming, scores, self.round.further.losses)
+        now = self.round
+        self.selection.score(server_round - 1, now.incoming, scores, now.losses)
 
     def weight(self, reply: TrainReply) -> float:
         """Return the weight of an update."""
@@ -349,9 +348,9 @@ def _trained(
 ) -> ArrayRecord | None:
     """Return the model after one round, None after two failures."""
     clock = strategy.clock
-    now = strategy.round = Round.over(grid, clock)
+    now = strategy.round = Round(began=clock())
     # A site that restarts stops no run: the second time an engine of institutions waits for it, up to the deadline.
-    for ask in (now.further.send, now.further.wait):
+    for ask in (grid.send_and_receive, waiting(grid)):
         messages = list(strategy.configure_train(number, arrays, config, grid))
         _check_terms(strategy)
         updated, _ = strategy.aggregate_train(number, now.exchange(ask, messages, strategy.deadline, clock))
@@ -367,10 +366,16 @@ def _trained(
     return None
 
 
+def waiting(grid: Grid) -> Send:
+    """Return what asks sites over a grid and waits for those that are away."""
+    send: Send = getattr(grid, "send_and_wait", grid.send_and_receive)
+    return send
+
+
 def _selected(strategy: FedAvg, result: Result, config: ConfigRecord, grid: Grid) -> Result:
     """Return the result of a run with the selected model, once the last one is scored, which no round has done yet."""
     last = strategy.rounds_done + 1
-    now = strategy.round = Round.over(grid, strategy.clock)
+    now = strategy.round = Round(began=strategy.clock())
     messages = list(strategy.configure_evaluate(last, result.arrays, config, grid))
     replies = now.exchange(grid.send_and_receive, messages, strategy.deadline, strategy.clock)
     strategy.aggregate_evaluate(last, replies)

@@ -88,7 +88,7 @@ def participants(facts: dict[str, Any]) -> list[tuple[str, str]]:
         "Coordinator": facts["coordinator"],
         "Updates": updates,
         render("site_app.approvals.gates"): ", ".join(f"{site} {text}" for site, text in facts["pins"].items()),
-        render("site_app.approvals.lists"): ", ".join(facts["lifted"]),
+        render("site_app.approvals.changed"): render("site_app.approvals.allowed") if facts["changed-sites"] else "",
     }
     return [(name, escape(text)) for name, text in words.items() if text]
 

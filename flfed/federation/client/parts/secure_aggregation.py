@@ -9,13 +9,13 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Self
 
+from flfed.federation.client.masked import SiteSums
 from flfed.federation.client.outbound_figures import losses_of
 from flfed.federation.client.parts.step import Leaving, PartReply, SitePart, SiteStep, TrainingStep
-from flfed.federation.client.secure_sums import SiteSums, masked_losses
 from flfed.refusals import NotTakingPart
 from flfed.study.study import Study
 from flfed.updates.arrays import flattened
-from flfed.updates.masking.figure_sums import FigureLayout
+from flfed.updates.masks.figure_sums import FigureLayout
 from flfed.updates.messages.compare import CompareReply, CompareRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply
 from flfed.words import render
@@ -58,7 +58,7 @@ class SecureAggregation(SitePart):
             if not session.study.aggregation.is_masked or reply.summary is None:
                 return reply
             step.own.under(session)
-            return SummariseReply(masked=sums.masked_numbers(SUMMARISE, flattened(reply.summary.arrays())))
+            return SummariseReply(masked=sums.masked_counts(flattened(reply.summary.arrays()), SUMMARISE))
         if not isinstance(step, TrainingStep):
             raise TypeError("an update leaves from a step of training")
         request = step.request
@@ -71,7 +71,7 @@ class SecureAggregation(SitePart):
         # A model that is only scored has no update beside the losses.
         losses = losses_of(done.rows, None, done.scores, session)
         step.own.under(session)
-        return replace(reply, masked=masked_losses(sums, step.original_request, losses))
+        return replace(reply, masked=sums.masked_losses(step.original_request, losses))
 
 
 def _with_figures(step: SiteStep, reply: CompareReply, sums: SiteSums) -> CompareReply:
@@ -84,14 +84,7 @@ def _with_figures(step: SiteStep, reply: CompareReply, sums: SiteSums) -> Compar
         return reply
     step.own.under(session)
     try:
-        exchange = sums.identify_exchange(request)
-        cohort = sums.cohort()
-        # Counts of some sites alone would be nearly those of each.
-        counts = cohort.single_cells if sums.keys.approval else session.policy.allows("single-cells-in-sums")
-        layout = FigureLayout.of(session.task, request.encoder)
-        ring = layout.ring(len(cohort.sites), cohort.most_rows)
-        rng = sums.rng(exchange)
-        masked = sums.once(exchange, "masked-figures", lambda: layout.encode(reply, ring, rng, counts=counts))
+        masked = sums.masked_figures(request, reply, FigureLayout.of(session.task, request.encoder))
     except NotTakingPart as error:
         # The figures do not leave, but the site's own people have them all the same.
         LOG.warning(render("gate.log.unsummed", why=error))

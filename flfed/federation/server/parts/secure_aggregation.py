@@ -17,7 +17,6 @@ from flfed.errors import FlfedError, RunStopped
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.row_sums import (
     CellShapes,
-    NumbersRefused,
     SiteSums,
     StatisticSums,
     check_numbers,
@@ -27,20 +26,16 @@ from flfed.federation.server.run_setting import RunSetting
 from flfed.federation.server.secure_sums import (
     check_enrolled,
     exchange_keys,
-    has_sums,
-    questions_of,
-    record_crossing,
     rehearse_keys,
-    totals_of,
 )
 from flfed.refusals import Refusal
 from flfed.rows.statistics.statistic import Statistic, of_entries
 from flfed.summaries.summary import Summary
 from flfed.updates.aggregation.rounds import Participants, RunContext, load_cohort
-from flfed.updates.aggregation.secure_sum import SecureSums
+from flfed.updates.aggregation.summer import Summer, Unsummed, fits
 from flfed.updates.arrays import Arrays, entries_of, is_encrypted, unflattened
-from flfed.updates.masking.figure_sums import FigureLayout
-from flfed.updates.messages.compare import COMPARE, CompareReplies
+from flfed.updates.masks.figure_sums import FigureLayout
+from flfed.updates.messages.compare import CompareReplies
 from flfed.updates.messages.summarise import (
     BINS,
     STATISTIC,
@@ -69,12 +64,12 @@ class SecureAggregation(ServerPart):
 
     Attributes
     ----------
-    sums : SecureSums or None
+    sums : Summer or None
         Once the sites have each other's keys; None where they approved none, so that updates cross in the clear.
     """
 
     state_names: ClassVar[tuple[str, ...]] = (BEFORE,)
-    sums: SecureSums | None = field(default=None, init=False)
+    sums: Summer | None = field(default=None, init=False)
 
     @classmethod
     def is_in_study(cls, run: RunSetting) -> bool:
@@ -160,16 +155,16 @@ class SecureAggregation(ServerPart):
         if self.sums is None or not run.study.compare.is_summed:
             return replies
         layout = FigureLayout.of(run.layout.task, model.outcome.encoder)
-        cohort = len(self.sums.cohort) if self.sums.masked else 0
-        fit = {site: reply for site, reply in replies.items() if has_sums(reply.masked, layout.entries, cohort)}
-        vectors = {site: reply.masked for site, reply in fit.items() if reply.masked is not None}
-        totals = totals_of(run, self.sums, questions_of(run, COMPARE, model.participants), vectors)
-        if isinstance(totals, Refusal):
-            run.recorder.note(Refusal("figures-unsummed", why=totals))
+        vectors = {
+            site: reply.masked for site, reply in replies.items() if fits(reply.masked, updates=0, sums=layout.entries)
+        }
+        try:
+            _, total = self.sums.add(vectors)
+        except Unsummed as error:
+            run.recorder.note(Refusal("figures-unsummed", why=error.why))
             return {}
-        numbers, listed = totals
-        ring = layout.ring(len(self.sums.cohort), self.sums.most_rows)
-        run.recorder.summary("summed-figures", layout.decode(numbers, ring, len(listed)))
+        sites = len(self.sums.cohort)
+        run.recorder.summary("summed-figures", layout.decode(total, layout.ring(sites, self.sums.most_rows), sites))
         return {}
 
     @property
@@ -188,11 +183,11 @@ class SecureSiteSums(SiteSums):
 
     Attributes
     ----------
-    sums : SecureSums
+    sums : Summer
         Of the run.
     """
 
-    sums: SecureSums
+    sums: Summer
 
     def summary(self, participants: Participants) -> Summary | None:
         """Return the sums over all training rows, or None.
@@ -207,7 +202,7 @@ class SecureSiteSums(SiteSums):
         if self.run.study.aggregation.is_encrypted:
             return None
         shapes = {name: (shape, np.dtype(np.float64)) for name, shape in self.run.layout.shapes().items()}
-        totals, _ = self._sum(SUMMARISE, participants, SummariseRequest(), SummariseReply, entries_of(shapes))
+        totals = self._sum(SUMMARISE, participants, SummariseRequest(), SummariseReply, entries_of(shapes))
         return Summary(**unflattened(self.sums.decode_counts(totals), shapes))
 
     def cells(self, participants: Participants, shapes: CellShapes) -> Arrays:
@@ -217,7 +212,7 @@ class SecureSiteSums(SiteSums):
         """
         # Whole numbers as they are: no ring divides them.
         sizes = [math.prod(shape) for shape in shapes.values()]
-        totals, _ = self._sum(BINS, participants, BinsRequest(), BinsReply, sum(sizes))
+        totals = self._sum(BINS, participants, BinsRequest(), BinsReply, sum(sizes))
         parts = np.split(totals, np.cumsum(sizes)[:-1])
         return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
@@ -230,39 +225,29 @@ class SecureSiteSums(SiteSums):
         """
         schema = self.run.schema
         entries = sum(math.prod(shape) for shape, _ in statistic.shapes(schema).values())
-        totals, listed = self._sum(STATISTIC, participants, request, StatisticReply, entries, needed)
+        totals = self._sum(STATISTIC, participants, request, StatisticReply, entries, needed)
         whole = of_entries(statistic, self.sums.decode_counts(totals), schema)
-        return StatisticSums(parts=[whole], sites=tuple(sorted(listed)), least=self.sums.least)
+        return StatisticSums(parts=[whole], sites=self.sums.cohort, summed=True)
 
     def _sum(
         self, kind: str, participants: Participants, request: Request, reply: AnyReply, entries: int, needed: int = 0
-    ) -> tuple[np.ndarray, frozenset[str]]:
-        """Return the sum of the replies to one request, and its sites.
+    ) -> np.ndarray:
+        """Return the sum of all sites' replies to one request.
 
-        Of a later visit as many are `needed` as the first one had. Raises FlfedError without a sum, and RunStopped
-        where a statistic has visits: a resumed run begins with the first one.
+        Raises FlfedError without a sum, and RunStopped where a statistic has visits: a resumed run begins with the
+        first one.
         """
-        cohort = len(self.sums.cohort) if self.sums.masked else 0
-        has_visits = isinstance(request, StatisticRequest) and bool(request.point)
-        number = request.round if isinstance(request, StatisticRequest) else 0
-        questions = questions_of(self.run, kind, participants, number)
-        replies = questions.answers(
-            kind,
-            dict.fromkeys(participants, request),
-            reply,
-            lambda one: has_sums(one.masked, entries, cohort),
-            max(self.sums.least, needed),
-        )
+
+        def defect(site: str, reply: Any) -> Refusal | None:
+            return None if fits(reply.masked, updates=0, sums=entries) else Refusal("vector-unfit")
+
+        answers = self.run.ask_all(kind, request, participants, reply.from_record, defect)
+        check_numbers(answers.faults, needed)
         try:
-            check_numbers(questions.faults, needed)
-        except NumbersRefused:
-            record_crossing(self.run, questions)
-            raise
-        vectors = {site: one.masked for site, one in replies.items() if one.masked is not None}
-        totals = totals_of(self.run, self.sums, questions, vectors, needed)
-        if isinstance(totals, Refusal):
-            raise self._error(kind, totals, questions.faults, has_visits=has_visits)
-        return totals
+            return self.sums.add({site: one.masked for site, one in answers.replies.items()})[1]
+        except Unsummed as error:
+            has_visits = isinstance(request, StatisticRequest) and bool(request.point)
+            raise self._error(kind, error.why, answers.faults, has_visits=has_visits) from None
 
     def _error(self, kind: str, why: Refusal, faults: Mapping[str, Refusal], *, has_visits: bool) -> FlfedError:
         """Return the error of a run without a sum."""

@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,12 +44,13 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 from flfed.errors import require_extra
 from flfed.refusals import Refusal
+from flfed.signatures import canonical
 from flfed.updates.arrays import Arrays, Shapes, byte_array, entries_of, flattened, unflattened
-from flfed.updates.masking import keys
+from flfed.updates.masks import pairs
 
 DEGREE = 4096
 """Of the polynomials: with primes of 109 bits at most, as hard to break as AES-128."""
@@ -146,7 +146,7 @@ class SecretContext:
     @cached_property
     def tag_key(self) -> bytes:
         """The key of 32 bytes of the run's tags, which follows from the secret key."""
-        return HKDF(SHA256(), keys.BYTES, None, b"flfed ckks tags").derive(self.to_bytes())
+        return HKDF(SHA256(), pairs.KEY_BYTES, None, b"flfed ckks tags").derive(self.to_bytes())
 
     def encrypt(self, values: np.ndarray, *, sites: int, largest: float) -> tuple[bytes, ...] | Refusal:
         """Return one site's entries as ciphertexts, or why there are none.
@@ -267,54 +267,34 @@ class SealedContext:
     keys: Mapping[str, bytes] = field(repr=False)
 
 
-def seal_context(site: str, context: bytes, *, links: Mapping[str, bytes], binding: bytes) -> SealedContext:
+def seal_context(site: str, context: bytes, *, pair_secrets: Mapping[str, bytes], message: str) -> SealedContext:
     """Return a run's secret key for the other sites, that nobody else can read.
 
     Parameters
     ----------
     site : str
-        That made the key.
+        Which made it.
     context : bytes
-        Of `SecretContext.to_bytes`.
-    links : mapping of site to bytes, 32
-        Of the run's cohort, what stands there for the site itself is not looked at.
-    binding : bytes, 32
-        Of the run and its cohort.
-
-    Notes
-    -----
-    The context is sealed under a key that is drawn for it and used once, so that its nonce may be fixed. That key is
-    sealed to each site under the pair's link, bound to the run and to the hash of the sealed context. A context that
-    is sealed again, after a crash, has another hash: no key of a pair seals two things.
+        As `SecretContext.to_bytes` writes it.
+    pair_secrets : mapping of site to bytes, 32
+        Of this site with each other one.
+    message : str
+        Hash of the message with the run's keys.
     """
-    own = secrets.token_bytes(keys.BYTES)
-    sealed = ChaCha20Poly1305(own).encrypt(bytes(12), context, binding)
-    bound = _bound(binding, sealed)
-    others = sorted(links.keys() - {site})
-    return SealedContext(sealed, {o: keys.seal(links[o], bound, own, sender=site, receiver=o) for o in others})
+    key = pairs.new_key()
+    sealed = ChaCha20Poly1305(key).encrypt(bytes(12), context, message.encode())
+    return SealedContext(sealed, pairs.seal(_name_of(message, sealed), key, pair_secrets, sender=site))
 
 
 def open_context(
-    sealed: bytes, key: bytes, *, link: bytes, binding: bytes, sender: str, receiver: str
+    sealed: bytes, key: bytes, *, pair_secret: bytes, message: str, sender: str, receiver: str
 ) -> SecretContext | Refusal:
-    """Return the secret key that a site sealed to another one, or that it is none.
-
-    Parameters
-    ----------
-    sealed : bytes
-        Of `SealedContext`.
-    key : bytes, 48
-        The receiver's of `SealedContext.keys`.
-    link : bytes, 32
-        Of sender and receiver.
-    binding : bytes, 32
-    sender, receiver : str
-    """
-    own = keys.unseal(link, _bound(binding, sealed), key, sender=sender, receiver=receiver)
-    if isinstance(own, Refusal) or len(own) != keys.BYTES:
+    """Return the secret key that a site sealed to another one, or that it is none; parameters as of `seal_context`."""
+    own = pairs.unseal(_name_of(message, sealed), key, pair_secret, sender=sender, receiver=receiver)
+    if isinstance(own, Refusal) or len(own) != pairs.KEY_BYTES:
         return Refusal("ckks-key-unfit")
     try:
-        context = ChaCha20Poly1305(own).decrypt(bytes(12), sealed, binding)
+        context = ChaCha20Poly1305(own).decrypt(bytes(12), sealed, message.encode())
     except InvalidTag:
         return Refusal("ckks-key-unfit")
     return SecretContext.of_bytes(context)
@@ -338,7 +318,7 @@ def most_bytes(entries: int) -> int:
 
 def packed(chunks: Sequence[bytes]) -> np.ndarray:
     """Return ciphertexts as a uint8 array [bytes], each after its length."""
-    return byte_array(keys.joined(*chunks))
+    return byte_array(b"".join(len(chunk).to_bytes(_LENGTH, "big") + chunk for chunk in chunks))
 
 
 def unpacked(array: np.ndarray, entries: int) -> tuple[bytes, ...] | Refusal:
@@ -369,9 +349,9 @@ def unpacked(array: np.ndarray, entries: int) -> tuple[bytes, ...] | Refusal:
     return unfit
 
 
-def _bound(binding: bytes, sealed: bytes) -> bytes:
-    """Return the binding of the key of one sealed context."""
-    return hashlib.sha256(keys.joined(b"flfed ckks", binding, hashlib.sha256(sealed).digest())).digest()
+def _name_of(message: str, sealed: bytes) -> str:
+    """Return the name under which the key of a sealed context is sealed itself."""
+    return f"ckks {message} {hashlib.sha256(sealed).hexdigest()}"
 
 
 def _vectors(context: Any, chunks: Sequence[bytes], count: int) -> list[Any] | Refusal:
@@ -443,14 +423,14 @@ class RoundTags:
     ----------
     context : SecretContext
         Of the run.
-    binding : bytes, 32
+    binding : str
         Hash of all that was asked in the round, which is the same at all its sites.
     sites : tuple of str
         All sites of the run.
     """
 
     context: SecretContext
-    binding: bytes
+    binding: str
     sites: tuple[str, ...]
 
     def of_part(self, site: str, values: np.ndarray) -> np.ndarray:
@@ -484,7 +464,9 @@ class RoundTags:
 
     def _drawn(self, owner: str, count: int) -> np.ndarray:
         """Return numbers from 0 to 1 that look random without the key."""
-        _, numbers = keys.stream(keys.tag_seed(self.context.tag_key, self.binding, owner), 0, count)
+        key = HKDFExpand(SHA256(), pairs.KEY_BYTES, canonical(["flfed ckks tag", self.binding, owner]))
+        stream = pairs.key_stream(key.derive(self.context.tag_key))
+        numbers = np.frombuffer(stream.update(bytes(8 * count)), "<u8")
         return (numbers >> np.uint64(11)) * 2.0**-53
 
 

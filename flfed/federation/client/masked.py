@@ -1,0 +1,612 @@
+"""Secure sums at a site: its keys of a run, and its replies under masks.
+
+A run has one cohort, all sites that the approval pins, and a sum is over all of them or is none. What is written here
+stands in the site's state of the run, and survives the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from flfed.refusals import NotTakingPart, Refusal, decline, or_refuse, refuse
+from flfed.rows.training.private_noise import NoiseSource, SeededNoise, SystemNoise
+from flfed.rows.training.requests import PackRequest
+from flfed.seeds import generator, noise_key
+from flfed.signatures import canonical
+from flfed.study.kinds import exchange_number, round_and_level
+from flfed.study.study import Study
+from flfed.summaries.summary import arrays_sha256
+from flfed.updates.aggregation.losses import Losses, encode_losses
+from flfed.updates.arrays import CIPHERTEXT, Arrays, Shapes, byte_array, flattened, is_encrypted
+from flfed.updates.checkpoints.site_state import OF_RUN, RunState
+from flfed.updates.masks.ckks import RoundTags, SecretContext, decrypt_model, encrypt_model, open_context, seal_context
+from flfed.updates.masks.figure_sums import FigureLayout
+from flfed.updates.masks.pairs import (
+    LEAST_SITES,
+    Exchange,
+    RunKey,
+    SignedKey,
+    check_cohort,
+    keys_hash,
+    mask,
+    pair_secrets,
+)
+from flfed.updates.masks.ring import LARGEST_ENTRY, Ring, ring_of_counts, rings
+from flfed.updates.mechanism import largest_entry, noise_of_site
+from flfed.updates.messages.compare import CompareReply, CompareRequest
+from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, STATISTIC, SUMMARISE, TRAIN
+from flfed.updates.messages.secure_sum import KeysReply, KeysRequest, Masked, SharedKey
+from flfed.updates.messages.summarise import StatisticRequest
+from flfed.updates.messages.train import SUMS, Same, TrainReply, TrainRequest, sha256_of
+
+KEY, SIGNED, COHORT, SECRETS, SHARED, ENDED, OPENED = (
+    f"{OF_RUN}{name}" for name in ("key", "signed", "cohort", "secrets", "ckks", "ended", "opened")
+)
+"""Names in a site's state of a run. A false sum of ciphertexts ends the run; opened models were sums of all sites."""
+ANSWERED = f"{OF_RUN}answered-"
+"""Before kind and number of a step that was answered under masks, with the hash of its request."""
+REHEARSAL = b"flfed rehearsal"
+"""Source of all pair secrets where one process rehearses for all sites: there is no secret."""
+SumRequest = TrainRequest | CompareRequest | StatisticRequest | None
+"""A request whose answers are added up; None where the study has all of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumApproval:
+    """Approval of a study's secure sums by people at an institution.
+
+    Attributes
+    ----------
+    pinned : mapping of site to fingerprint
+        The run's sites, this one too.
+    changed : bool
+        Whether the people agreed that the dataset's sums are over other sites than before.
+    key : Ed25519PrivateKey
+        Of the gate, which signs the keys of runs.
+    has_keys : callable (run) → bool
+        Whether the site took the keys of a run before, by its ledger.
+    """
+
+    pinned: Mapping[str, str]
+    changed: bool
+    key: Ed25519PrivateKey = field(repr=False)
+    has_keys: Callable[[str], bool]
+
+    def lasting_secret(self) -> bytes:
+        """Return a secret of the gate that is the same in all runs."""
+        return hmac.digest(self.key.private_bytes_raw(), b"flfed offsets", "sha256")
+
+
+Approving = Callable[[Study], SumApproval | None]
+"""Returns the approval of a study's secure sums, None where its updates may cross in the clear."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """The sites of a run's sums: all of them, in name order.
+
+    `most_rows` is the upper end of the widest band of rows, `sha256` the hash of the whole message with the keys, and
+    `pins` that of the sites and fingerprints that the approval pinned; it is empty in a rehearsal. Rows are
+    counted by prediction where `single_cells` allows it at all sites.
+    """
+
+    sites: tuple[str, ...]
+    most_rows: int
+    sha256: str
+    single_cells: bool = False
+    pins: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunKeys:
+    """A site's keys of one run; there are none without an approval, where one process rehearses for all sites."""
+
+    site: str
+    study: Study
+    run: str
+    repeat: int
+    state: RunState
+    approval: SumApproval | None
+
+    def signed(self, *, single_cells: bool = False) -> bytes:
+        """Return the site's key of the run as its gate signed it, the same each time; b"" in a rehearsal."""
+        if self.approval is None:
+            return b""
+        stored = self.state.read(SIGNED)
+        if stored is not None:
+            return stored["packed"].tobytes()
+        key = RunKey.new()
+        unsigned = SignedKey(
+            study_sha256=self.study.sha256(),
+            run=self.run,
+            repeat=self.repeat,
+            site=self.site,
+            public_key=key.public.hex(),
+            changed=self.approval.changed,
+            single_cells=single_cells,
+        )
+        packed = unsigned.sign(self.approval.key).pack()
+        self.state.write(KEY, {"private": byte_array(key.private)})
+        self.state.write(SIGNED, {"packed": byte_array(packed)})
+        return packed
+
+    def read_signed(self, packed: Sequence[bytes], *, least: int = LEAST_SITES) -> list[SignedKey]:
+        """Return the signed keys of a run's sites; raises NotTakingPart unless they are exactly those approved."""
+        approval = self.approval
+        if approval is None:
+            raise ValueError("a rehearsal has no signed keys")
+        about: dict[str, Any] = {"study_sha256": self.study.sha256(), "run": self.run, "repeat": self.repeat}
+        keys = [or_refuse(SignedKey.read(one, **about)) for one in packed]
+        refuse(check_cohort(self.site, keys, approval.pinned, changed_allowed=approval.changed, least=least))
+        # A second key in this site's own name would be one that the site has lost, or somebody else's.
+        stored = self.state.read(SIGNED)
+        if stored is None or stored["packed"].tobytes() not in packed:
+            decline("sums-key-lost")
+        return keys
+
+    def take(self, request: KeysRequest) -> KeysReply:
+        """Take the keys of the run's cohort.
+
+        Raises
+        ------
+        NotTakingPart
+            If the cohort or a key differs from the approval, or the run has another cohort already.
+        """
+        sites = tuple(request.cohort.split(","))
+        keys = [] if self.approval is None else self.read_signed(request.signed)
+        if self.approval is not None and sites != tuple(sorted(key.site for key in keys)):
+            decline("cohort-unfit")
+        message = keys_hash(keys, request.most_rows)
+        if self.approval is None:
+            message = hashlib.sha256(canonical([request.cohort, request.most_rows])).hexdigest()
+        before = self.read_cohort()
+        if before is not None and self.approval is not None and before.sha256 != message:
+            decline("cohort-other")
+        if before is None or self.approval is None:
+            self._begin(Cohort(sites=sites, most_rows=request.most_rows, sha256=message), keys)
+        return KeysReply(sha256=message, shared=self._share(request.shared, sites, message))
+
+    def _begin(self, cohort: Cohort, keys: Sequence[SignedKey]) -> None:
+        approval = self.approval
+        if approval is None:
+            secret = hashlib.sha256(REHEARSAL + bytes.fromhex(cohort.sha256)).digest()
+            secret_by_peer = {site: secret for site in cohort.sites if site != self.site}
+        else:
+            # After the comparison, or where its state is lost, the site has no second key in a run.
+            if approval.has_keys(self.run):
+                decline("sums-key-lost")
+            own = RunKey.of_private(self._stored(KEY)["private"].tobytes())
+            publics = {key.site: key.public_key for key in keys}
+            secret_by_peer = or_refuse(pair_secrets(self.site, own, publics, cohort.sha256))
+            single_cells = all(key.single_cells for key in keys)
+            cohort = replace(cohort, pins=pins_hash(approval.pinned), single_cells=single_cells)
+        self.state.write(SECRETS, {site: byte_array(secret) for site, secret in secret_by_peer.items()})
+        self.state.write(COHORT, {"cohort": byte_array(canonical(asdict(cohort)))})
+        if self.state.read(KEY) is not None:
+            self.state.remove(KEY)
+
+    def read_cohort(self) -> Cohort | None:
+        """Return the run's cohort, None before its keys came."""
+        stored = self.state.read(COHORT)
+        return None if stored is None else _cohort_of(stored)
+
+    def cohort(self) -> Cohort:
+        """Return the run's cohort; raises NotTakingPart where its keys are missing, or the pins changed since."""
+        cohort = _cohort_of(self._stored(COHORT))
+        if self.approval is not None and cohort.pins != pins_hash(self.approval.pinned):
+            decline("cohort-other")
+        return cohort
+
+    def secrets(self) -> dict[str, bytes]:
+        """Return the secret that the site shares with each other site; raises NotTakingPart where it is missing."""
+        return {site: secret.tobytes() for site, secret in self._stored(SECRETS).items()}
+
+    def rng(self, purpose: str, number: int = 0) -> np.random.Generator:
+        """Return a generator of the site's draws for a purpose."""
+        return generator(self.study.seed + self.repeat, site=self.site, purpose=purpose, number=number)
+
+    def chance(self, number: int) -> NoiseSource:
+        """Return the source of a round's noise: the operating system, except in a rehearsal."""
+        if self.approval is not None:
+            return SystemNoise()
+        return SeededNoise(self.rng(f"site-noise {noise_key(self.study.text)}", number))
+
+    def _stored(self, name: str) -> Arrays:
+        stored = self.state.read(name)
+        if stored is None:
+            decline("sums-key-lost")
+        return stored
+
+    def _share(self, shared_key: SharedKey | None, sites: tuple[str, ...], message: str) -> SharedKey | None:
+        """Make the run's key of homomorphic encryption at the first site, or take it at another.
+
+        It is made and taken once: a repeated request gets the same bytes.
+        """
+        if not self.study.aggregation.is_encrypted:
+            return None
+        check_lasting(self.state)
+        stored = self.state.read(SHARED)
+        first = sites[0]
+        secret_by_peer = self.secrets()
+        if self.site == first:
+            if stored is None:
+                context = SecretContext.new().to_bytes()
+                made = seal_context(self.site, context, pair_secrets=secret_by_peer, message=message)
+                packed = [made.keys[site] for site in sites if site != first]
+                parts = {"context": context, "sealed": made.sealed, "keys": b"".join(packed)}
+                stored = {name: byte_array(part) for name, part in parts.items()}
+                self.state.write(SHARED, stored)
+            each = stored["keys"].reshape(len(sites) - 1, -1)
+            return SharedKey(sealed=stored["sealed"].tobytes(), keys=tuple(one.tobytes() for one in each))
+        if stored is None:
+            if shared_key is None or len(shared_key.keys) != 1:
+                decline("ckks-key-unfit")
+            ways: dict[str, Any] = {"message": message, "sender": first, "receiver": self.site}
+            opened = or_refuse(
+                open_context(shared_key.sealed, shared_key.keys[0], pair_secret=secret_by_peer[first], **ways)
+            )
+            self.state.write(SHARED, {"context": byte_array(opened.to_bytes())})
+        return None
+
+    def secret_context(self) -> SecretContext:
+        """Return the run's key of homomorphic encryption; raises NotTakingPart where it is missing."""
+        check_lasting(self.state)
+        context: SecretContext = or_refuse(_context_of(self._stored(SHARED)["context"].tobytes()))
+        return context
+
+    def destroy_shared(self) -> None:
+        """Destroy the run's key of homomorphic encryption: the site answers nothing more in the run."""
+        if self.state.read(SHARED) is not None:
+            self.state.remove(SHARED)
+        self.state.write(ENDED, {"ended": np.ones(1, np.uint8)})
+
+    def opened_models(self) -> dict[str, str]:
+        """Return the hash of the request of each opened model's round, by the model's own hash."""
+        stored = self.state.read(OPENED)
+        rows = () if stored is None else stored["models"]
+        return {row[:32].tobytes().hex(): row[32:].tobytes().hex() for row in rows}
+
+    def keep_opened(self, sha256: str, request_sha256: str) -> None:
+        """Record that a model was opened; raises StorageError."""
+        models = self.opened_models() | {sha256: request_sha256}
+        rows = b"".join(bytes.fromhex(one + bound) for one, bound in models.items())
+        self.state.write(OPENED, {"models": byte_array(rows).reshape(-1, 64)})
+
+
+def _cohort_of(stored: Arrays) -> Cohort:
+    facts = json.loads(stored["cohort"].tobytes())
+    return Cohort(**{**facts, "sites": tuple(facts["sites"])})
+
+
+# Every question of a run needs it, and reading it takes a few milliseconds.
+@lru_cache(maxsize=2)
+def _context_of(data: bytes) -> SecretContext | Refusal:
+    return SecretContext.of_bytes(data)
+
+
+def check_lasting(state: RunState) -> None:
+    """Raise NotTakingPart where a false sum of ciphertexts ended the run here."""
+    if state.read(ENDED) is not None:
+        decline("sum-unverified")
+
+
+def pins_hash(pinned: Mapping[str, str]) -> str:
+    """Return the hash of an approval's sites with their fingerprints."""
+    return hashlib.sha256(canonical(dict(pinned))).hexdigest()
+
+
+def answered(kind: str, number: int) -> str:
+    """Return the name of an answered request in a site's state."""
+    return f"{ANSWERED}{kind}-{number:06d}"
+
+
+@dataclass(frozen=True, eq=False)
+class SiteSums:
+    """A site's half of the secure sums of one run.
+
+    A rehearsal has no keys: vectors are rounded and added as under masks, but without masks.
+    """
+
+    keys: RunKeys
+
+    def masked(self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays) -> Masking:
+        """Return the reply of a round with its update, or the sums of a tree's level, under masks.
+
+        `losses` are added up beside it, and `model` is the start of the training.
+
+        Raises
+        ------
+        NotTakingPart
+            If an entry is too large for the ring, or the site has no keys of the run.
+        """
+        exchange = self.exchange(request)
+        if self.keys.study.grows_trees:
+            return self._masked_level(exchange, request, reply, losses)
+        cohort = self.keys.cohort()
+        least = len(cohort.sites)
+        strategy = self.keys.study.strategy.build("strategy")
+        weight = strategy.relative_weight(reply, float(cohort.most_rows))
+        entries = flattened(reply.delta)
+        noise = noise_of_site(self.keys.study, least)
+        # With noise every site counts the same, whatever the strategy says.
+        if noise is not None:
+            weight = 1.0
+            entries = noise.clipped(entries)
+        updates, sums = self.rings()
+        rng = self.rng(exchange)
+        vector = or_refuse((yield PackRequest(updates.pack, weight * entries, rng=rng)))
+        if noise is not None:
+            vector = noise.added(vector, updates, self.keys.chance(exchange.step).normal)
+        weights = or_refuse(sums.encode(np.array([weight]), rng))
+        beside = np.concatenate([weights, self._losses(losses, rng)])
+        return replace(reply, delta={}, masked=self._mask(exchange, vector, beside))
+
+    def _masked_level(self, exchange: Exchange, request: TrainRequest, reply: TrainReply, losses: Losses) -> TrainReply:
+        # Modulo 2^64 a sum of whole numbers with signs is that of the same bits without.
+        numbers = reply.extra[SUMS].ravel().view(np.uint64)
+        if not request.settings["level"]:
+            numbers = np.concatenate([numbers, self._losses(losses, self.rng(exchange))])
+        return replace(reply, extra={}, masked=self.once(exchange, lambda: numbers))
+
+    def masked_counts(self, numbers: np.ndarray, kind: str, request: StatisticRequest | None = None) -> Masked:
+        """Return sums over rows under masks, to which a row adds 1 at most; the same for each request."""
+        exchange = self.exchange(request, kind)
+        cohort = self.keys.cohort()
+        ring = ring_of_counts(len(cohort.sites), cohort.most_rows)
+        return self.once(exchange, lambda: ring.encode(numbers, self.rng(exchange)))
+
+    def masked_cells(self, counts: Arrays) -> Masked:
+        """Return rows by cell under masks, the same for each request."""
+        numbers = np.concatenate([values.ravel() for values in counts.values()])
+        return self.once(self.exchange(None, BINS), lambda: numbers.astype(np.uint64))
+
+    def masked_losses(self, request: TrainRequest, losses: Losses) -> Masked | None:
+        """Return the losses of a model that is only scored, under masks; None where there are none.
+
+        There are none where the run is over at the site.
+        """
+        if self.keys.read_cohort() is None:
+            return None
+        exchange = self.exchange(request)
+        return self.once(exchange, lambda: self._losses(losses, self.rng(exchange)))
+
+    def masked_figures(self, request: CompareRequest, reply: CompareReply, layout: FigureLayout) -> Masked:
+        """Return the figures of a comparison under masks; raises NotTakingPart where one of them is missing."""
+        exchange = self.exchange(request)
+        cohort = self.keys.cohort()
+        ring = layout.ring(len(cohort.sites), cohort.most_rows)
+        return self.once(exchange, lambda: layout.encode(reply, ring, self.rng(exchange), counts=cohort.single_cells))
+
+    def _losses(self, losses: Losses, rng: np.random.Generator) -> np.ndarray:
+        cohort = self.keys.cohort()
+        numbers: np.ndarray = or_refuse(
+            encode_losses(losses, sites=len(cohort.sites), most_rows=cohort.most_rows, rng=rng)
+        )
+        return numbers
+
+    def once(self, exchange: Exchange, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
+        """Return numbers of 64 bits under masks: the stored ones where the same request came before.
+
+        Raises
+        ------
+        NotTakingPart
+            If the step was answered to another request, or over other rows or another policy.
+        """
+        if self.keys.approval is None:
+            return self._mask(exchange, np.empty(0, np.uint32), or_refuse(numbers()))
+        state = self.keys.state
+        name = f"masked-{exchange.kind}-{exchange.step:06d}"
+        stored = state.read(name)
+        if stored is None or stored["request"].tobytes().hex() != exchange.request_sha256:
+            self.check_unused(exchange)
+            made = self._mask(exchange, np.empty(0, np.uint32), or_refuse(numbers()))
+            stored = {"vector": made.vector, "sums": made.sums, **_request_of(exchange)}
+            state.write(name, stored)
+            for old in self._before(exchange, "masked-"):
+                state.remove(old)
+        self.note(exchange)
+        return Masked(vector=stored["vector"], sums=stored["sums"])
+
+    def exchange(self, request: SumRequest, kind: str = SUMMARISE) -> Exchange:
+        """Return the place of a request among those of the run; `kind` is that of one without content."""
+        number = 0
+        if isinstance(request, TrainRequest):
+            kind = TRAIN if request.fit else EVALUATE
+            level = int(request.settings["level"]) if request.trees_sha256 else 0
+            number = exchange_number(request.round, level, self._exchanges)
+        elif isinstance(request, StatisticRequest):
+            kind = STATISTIC
+            number = request.round
+        elif request is not None:
+            kind = COMPARE
+        return Exchange(kind, number, request_sha256(kind, request))
+
+    @cached_property
+    def _exchanges(self) -> int:
+        """Exchanges of a round: one, or one a level of a tree."""
+        return self.keys.study.exchanges_of_round if self.keys.study.grows_trees else 1
+
+    def rings(self) -> tuple[Ring, Ring]:
+        """Return the rings of the run's updates, and of their weights."""
+        sites = len(self.keys.cohort().sites)
+        return rings(sites, largest_entry(self.keys.study, sites))
+
+    def rng(self, exchange: Exchange) -> np.random.Generator:
+        """Return the generator for rounding numbers to a ring, the same on every engine and for a repeated request."""
+        return self.keys.rng(f"sum {exchange.kind}", exchange.step)
+
+    def _mask(self, exchange: Exchange, vector: np.ndarray, sums: np.ndarray) -> Masked:
+        vector, sums = _counted(vector), _counted(sums)
+        if self.keys.approval is not None:
+            masks = mask(self.keys.site, self.keys.secrets(), exchange, vector.size, sums.size)
+            np.add(vector, masks[0], out=vector)
+            np.add(sums, masks[1], out=sums)
+        return Masked(vector=vector, sums=sums)
+
+    def note(self, exchange: Exchange) -> None:
+        """Record that a step is answered, before its reply leaves; raises StorageError."""
+        state = self.keys.state
+        if self.keys.approval is not None and state.read(answered(exchange.kind, exchange.step)) is None:
+            state.write(answered(exchange.kind, exchange.step), _request_of(exchange))
+            for old in self._before(exchange, ANSWERED):
+                state.remove(old)
+
+    def _before(self, exchange: Exchange, prefix: str) -> list[str]:
+        """Return the names of steps of a kind that nobody asks for again: those before the round before."""
+        start = f"{prefix}{exchange.kind}-"
+        kept = max(self._exchanges + 1, self.keys.study.visits)
+        names = [name for name in self.keys.state.names() if name.startswith(start)]
+        return [name for name in names if int(name.removeprefix(start)) <= exchange.step - kept]
+
+    def check_unused(self, exchange: Exchange) -> None:
+        """Refuse a second answer to a step, and one to a step whose record is gone; raises NotTakingPart.
+
+        Two vectors under one mask reveal their difference.
+        """
+        if self.keys.approval is None:
+            return
+        start = f"{ANSWERED}{exchange.kind}-"
+        numbers = [int(name.removeprefix(start)) for name in self.keys.state.names() if name.startswith(start)]
+        if numbers and (exchange.step in numbers or exchange.step < min(numbers)):
+            round, _ = round_and_level(exchange.step, self._exchanges)
+            decline("masks-used", round=round)
+
+    def opened(self, request: TrainRequest | CompareRequest, model: Shapes) -> Arrays:
+        """Return the model of a request."""
+        return request.arrays
+
+
+def _request_of(exchange: Exchange) -> Arrays:
+    return {"request": byte_array(bytes.fromhex(exchange.request_sha256))}
+
+
+Masking = Generator[PackRequest, Any, TrainReply]
+"""A reply under masks; rounding is requested on the way."""
+
+
+def _counted(numbers: np.ndarray) -> np.ndarray:
+    """Return a new array of numbers behind a 1, which counts the sites of a sum; of none, none."""
+    return np.concatenate([np.ones(1, numbers.dtype), numbers]) if numbers.size else numbers.copy()
+
+
+@dataclass(frozen=True, eq=False)
+class SiteCiphers(SiteSums):
+    """A site's half of the sums of one run under homomorphic encryption.
+
+    A site opens the sum of the round that it answered last, where it has the tags of one part of each site. Anything
+    else in place of the model ends its part of the run.
+    """
+
+    def opened(self, request: TrainRequest | CompareRequest, model: Shapes) -> Arrays:
+        """Return the decrypted model of a request.
+
+        It is the first one of the run, which follows from the study and crosses in the clear, or the sum of a round.
+
+        Raises
+        ------
+        NotTakingPart
+            If it is another one. The site then has no key of the run any more.
+        """
+        # Where the site has lost its state of the run, no attack is assumed.
+        self.keys.secret_context()
+        first = isinstance(request, TrainRequest) and request.fit and request.round == 1
+        if first and not is_encrypted(request.arrays):
+            return request.arrays
+        arrays: Arrays | Refusal = Refusal("sum-unverified")
+        binding = self._binding(request)
+        if binding and is_encrypted(request.arrays):
+            arrays = decrypt_model(self._tags(binding), request.arrays[CIPHERTEXT], model)
+        if isinstance(arrays, Refusal):
+            self.keys.destroy_shared()
+            raise NotTakingPart(arrays)
+        # The best model may be compared at the end even if it is not the last one.
+        if self.keys.study.strategy.settings.get("select") == "best":
+            self.keys.keep_opened(arrays_sha256(request.arrays), binding)
+        return arrays
+
+    def masked(self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays) -> Masking:
+        """Return a reply with the site's part of the next model, encrypted; `model` is the opened earlier one."""
+        exchange = self.exchange(request)
+        strategy = self.keys.study.strategy.build("strategy")
+        weight = strategy.relative_weight(reply, float(self.keys.cohort().most_rows))
+        # The weighted mean of these is FedAvg's next model: the earlier model, and its share of the mean update.
+        rate = strategy.server_lr
+        following = {name: value.astype(np.float64) + rate * reply.delta[name] for name, value in model.items()}
+        tags = self._tags(exchange.request_sha256)
+        ciphertext = or_refuse(encrypt_model(tags, self.keys.site, following, weight, largest=LARGEST_ENTRY))
+        # In one process no reply is stored, so the use is recorded here.
+        if self.keys.approval is None:
+            self.keys.state.write(answered(exchange.kind, exchange.step), _request_of(exchange))
+        return replace(reply, delta={}, encrypted=ciphertext)
+        yield  # a generator, like the other half, which requests rounding
+
+    def masked_losses(self, request: TrainRequest, losses: Losses) -> Masked | None:
+        """Return None: only the sites open a sum."""
+        return None
+
+    def check_unused(self, exchange: Exchange) -> None:
+        """Refuse a second part for a round, and one for an earlier round; raises NotTakingPart."""
+        # Whoever can multiply gets from two parts under the same tags their difference.
+        super().check_unused(exchange)
+        if self.keys.approval is not None and exchange.step < self._last_answered():
+            decline("masks-used", round=exchange.step)
+
+    def _tags(self, binding: str) -> RoundTags:
+        return RoundTags(self.keys.secret_context(), binding, self.keys.cohort().sites)
+
+    def _binding(self, request: TrainRequest | CompareRequest) -> str:
+        """Return the hash of the request whose sum a model must be, "" where the request can bring none."""
+        number = self._last_answered()
+        if isinstance(request, TrainRequest) and request.fit:
+            number = request.round - 1
+        if isinstance(request, CompareRequest):
+            models = self.keys.opened_models()
+            if models and (binding := models.get(arrays_sha256(request.arrays))):
+                return binding
+        stored = self.keys.state.read(answered(TRAIN, number))
+        return "" if stored is None else stored["request"].tobytes().hex()
+
+    def _last_answered(self) -> int:
+        """Return the last round that the site has trained in, 0 before the first."""
+        start = f"{ANSWERED}{TRAIN}-"
+        names = self.keys.state.names()
+        return max((int(name.removeprefix(start)) for name in names if name.startswith(start)), default=0)
+
+
+def request_sha256(kind: str, request: SumRequest) -> str:
+    """Return the hash of the whole request that a reply answers.
+
+    Whoever is sent another request has other masks: no sum with the others' comes of it.
+
+    Source: Pasquini et al. 2022, "Eluding secure aggregation in federated learning via model inconsistency".
+    """
+    meaning: dict[str, Any] = {"kind": kind}
+    if isinstance(request, TrainRequest | CompareRequest):
+        plain = {one.name: getattr(request, one.name) for one in fields(request)}
+        # By hash or whole, an encoder is the same one; and so are trees, whose hash is another field.
+        del plain["by_hash"]
+        meaning |= plain | {"arrays": _arrays_sha256(Same(request.arrays)), "encoder": sha256_of(request.encoder)}
+        if isinstance(request, TrainRequest):
+            meaning |= {"extra": arrays_sha256(request.extra), "settings": sorted(request.settings.items())}
+            if request.trees_sha256:
+                del meaning["arrays"]
+    elif request is not None:
+        meaning |= {"round": request.round, "point": arrays_sha256(request.point)}
+    # NaN is no JSON.
+    texts = {name: value.hex() if isinstance(value, float) else value for name, value in meaning.items()}
+    return hashlib.sha256(canonical(texts)).hexdigest()
+
+
+# In one process all sites are sent the very same arrays.
+@lru_cache(maxsize=8)
+def _arrays_sha256(same: Same) -> str:
+    return arrays_sha256(same.arrays)

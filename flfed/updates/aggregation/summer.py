@@ -1,0 +1,217 @@
+"""Secure sums at the server: it adds up what all sites of a run send under masks, or as ciphertexts, or has no sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from flfed.errors import FlfedError
+from flfed.refusals import Refusal
+from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
+from flfed.updates.aggregation.losses import ENTRIES, LossCheck, MeanLosses, decode_losses
+from flfed.updates.arrays import CIPHERTEXT, Arrays, unflattened
+from flfed.updates.masks import ckks
+from flfed.updates.masks.ckks import PublicContext, vector_entries
+from flfed.updates.masks.ring import ring_of_counts, rings
+from flfed.updates.messages.secure_sum import Masked
+from flfed.updates.messages.train import Replies, TrainReply
+
+GROWTH = 10.0
+"""Times the last sum's norm that a sum may have, and the part of the largest possible that the first may have."""
+SITES_NAMED = 3
+
+
+class Unsummed(FlfedError):
+    """A sum that could not be had, or may not be used; `final` where asking again would give the same."""
+
+    def __init__(self, why: Refusal, *, final: bool = False) -> None:
+        super().__init__(why)
+        self.why = why
+        self.final = final
+
+
+@dataclass(kw_only=True, eq=False)
+class Summer:
+    """The server's half of the secure sums of one run.
+
+    Attributes
+    ----------
+    cohort : tuple of str
+        All sites of a sum, in name order.
+    largest_entry : float
+        Largest absolute entry of one site's update, its weight counted in.
+    most_rows : int
+        Upper end of the widest band of rows.
+    exchanges : int
+        Of a round: one, or one a level of a tree.
+    norm : float
+        Of the last sum that was not zero; 0 where there was none.
+    check : LossCheck
+        The known losses of the run's models.
+    """
+
+    cohort: tuple[str, ...]
+    largest_entry: float
+    most_rows: int = 1
+    exchanges: int = 1
+    norm: float = 0.0
+    check: LossCheck = field(default_factory=LossCheck)
+
+    def guard(self, replies: Replies, rows_high: Mapping[str, int], *, updates: int, sums: int = 1) -> GuardResult:
+        """Sort masked replies into accepted and refused; sites check the numbers under the masks.
+
+        `updates` and `sums` are the numbers of 32 and of 64 bits that were asked for, without counts; beside an update
+        stand losses, too.
+        """
+        if updates:
+            sums += ENTRIES
+        defects = {
+            site: reply_defect(reply, rows_high[site]) or self._defect(reply, updates, sums)
+            for site, reply in sorted(replies.items())
+        }
+        return judged(replies, defects)
+
+    def _defect(self, reply: TrainReply, updates: int, sums: int) -> Refusal | None:
+        return None if fits(reply.masked, updates=updates, sums=sums) else Refusal("vector-unfit")
+
+    def add(self, vectors: Mapping[str, Masked | None]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sums of all sites' numbers of 32 and of 64 bits.
+
+        Raises
+        ------
+        Unsummed
+            If a site's vector is missing, or masks stayed on: then a site was sent another request, or other keys.
+        """
+        there = {site: vectors[site] for site in self.cohort if vectors.get(site) is not None}
+        if missing := sorted(set(self.cohort) - there.keys()):
+            raise Unsummed(Refusal("sum-incomplete", sites=", ".join(missing[:SITES_NAMED])))
+        parts = [masked for masked in there.values() if masked is not None]
+        totals = [
+            np.add.reduce([masked.vector for masked in parts], dtype=np.uint32),
+            np.add.reduce([masked.sums for masked in parts], dtype=np.uint64),
+        ]
+        if any(int(total[0]) != len(self.cohort) for total in totals if total.size):
+            raise Unsummed(Refusal("sum-miscounted", sites=len(self.cohort)), final=True)
+        return totals[0][1:], totals[1][1:]
+
+    def mean(self, good: Replies, incoming: Arrays) -> tuple[Arrays, MeanLosses | None]:
+        """Return the weighted mean of all sites' updates, and their mean losses.
+
+        Parameters
+        ----------
+        good : mapping of site to TrainReply
+            That the guard accepted.
+        incoming : dict of name to array
+            The model that the sites were sent.
+
+        Raises
+        ------
+        Unsummed
+        """
+        updates, sums = rings(len(self.cohort), self.largest_entry)
+        total, beside = self.add({site: reply.masked for site, reply in good.items()})
+        # The updates made from a spoilt model may be too large: by its loss it is known as the one to take back.
+        losses = self.losses(beside[1:], incoming)
+        entries = updates.decode(total)
+        weight = float(sums.decode(beside[:1])[0])
+        self._check_norm(entries, weight)
+        model = {name: (value.shape, np.dtype(np.float64)) for name, value in incoming.items()}
+        return unflattened(entries / weight, model), losses
+
+    def losses(self, total: np.ndarray, incoming: Arrays) -> MeanLosses | None:
+        """Return the mean losses that stand beside a sum; raises Unsummed where the scored model is spoilt."""
+        losses = decode_losses(total, sites=len(self.cohort), scored=self.check.scored)
+        if why := self.check.refusal(losses.means if losses else {}, incoming):
+            raise Unsummed(why, final=True)
+        return losses
+
+    def evaluate(self, number: int, good: Replies, incoming: Arrays) -> tuple[Refusal | None, MeanLosses | None]:
+        """Return why a model that was scored without training is not used, and its mean losses.
+
+        A run that goes on has the losses that it had: after the comparison its sites answer nothing more.
+        """
+        losses = None
+        if self.check.evaluated is not None and self.check.evaluated[0] == number:
+            losses = self.check.evaluated[1]
+        else:
+            fit = {site: reply.masked for site, reply in good.items() if fits(reply.masked, updates=0, sums=ENTRIES)}
+            # Nothing follows from the model but a comparison: without a sum it goes on without its loss.
+            with suppress(Unsummed):
+                losses = decode_losses(self.add(fit)[1], sites=len(self.cohort), scored=self.check.scored)
+            if losses is not None:
+                self.check.evaluated = (number, losses)
+        return self.check.refusal(losses.means if losses else {}, incoming), losses
+
+    def decode_counts(self, total: np.ndarray) -> np.ndarray:
+        """Return the float64 array [numbers] that a sum over rows stands for."""
+        return ring_of_counts(len(self.cohort), self.most_rows).decode(total)
+
+    def _check_norm(self, entries: np.ndarray, weight: float) -> None:
+        """Refuse a sum of no weight, or one whose norm is many times that of the last one."""
+        norm = float(np.linalg.norm(entries))
+        if not weight > 0:
+            raise Unsummed(Refusal("sum-weightless"), final=True)
+        # Of numbers that a mask stayed on, the norm is about 0.58 · sites · largest · √entries.
+        largest = len(self.cohort) * self.largest_entry * np.sqrt(entries.size) / GROWTH
+        limit = GROWTH * self.norm if self.norm > 0 else largest
+        if not norm <= limit:
+            raise Unsummed(Refusal("sum-norm", norm=f"{norm:.3g}", limit=f"{limit:.3g}"), final=True)
+        self.norm = norm or self.norm
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps besides the model before."""
+        return {"norm": self.norm, **self.check.facts()}
+
+    def restore(self, facts: Mapping[str, Any], before: Arrays) -> None:
+        """Go on from a checkpoint."""
+        self.norm = float(facts["norm"])
+        self.check.restore(facts, before)
+
+
+def fits(masked: Masked | None, *, updates: int, sums: int) -> bool:
+    """Return whether a masked answer has so many numbers of 32 and of 64 bits, and counts before them."""
+    if masked is None:
+        return False
+    parts = ((masked.vector, np.uint32, updates), (masked.sums, np.uint64, sums))
+    return all(part.dtype == dtype and part.shape == (count + (count > 0),) for part, dtype, count in parts)
+
+
+@dataclass(kw_only=True, eq=False)
+class CipherSummer(Summer):
+    """The server's half of the sums of one run under homomorphic encryption.
+
+    The sites open the sum of one part of each of them, and no other.
+
+    Attributes
+    ----------
+    entries : int
+        Of the model.
+    context : PublicContext
+        Which adds, and opens nothing.
+    """
+
+    entries: int
+    context: PublicContext
+
+    def _defect(self, reply: TrainReply, updates: int, sums: int) -> Refusal | None:
+        if reply.encrypted is None:
+            return Refusal("ciphertext-unfit")
+        entries = vector_entries(self.entries)
+        chunks = ckks.unpacked(reply.encrypted, entries)
+        return chunks if isinstance(chunks, Refusal) else self.context.defect(chunks, entries)
+
+    def mean(self, good: Replies, incoming: Arrays) -> tuple[Arrays, MeanLosses | None]:
+        """Return the next model, as the ciphertexts of a sum that the sites can open."""
+        if missing := sorted(set(self.cohort) - good.keys()):
+            raise Unsummed(Refusal("sum-incomplete", sites=", ".join(missing[:SITES_NAMED])))
+        entries = vector_entries(self.entries)
+        sent = [good[site].encrypted for site in sorted(good)]
+        parts = [ckks.unpacked(one, entries) for one in sent if one is not None]
+        total = self.context.add([part for part in parts if not isinstance(part, Refusal)], entries)
+        if isinstance(total, Refusal):
+            raise Unsummed(total)
+        return {CIPHERTEXT: ckks.packed(total)}, None
