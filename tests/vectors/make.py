@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_to_proto
 
 from flfed.federation.client.parts.codec import FAR
+from flfed.registry import kebab_keys
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import encode, input_names
 from flfed.rows.features.summarise import layout_of, leaving
@@ -35,7 +37,9 @@ from flfed.updates.codecs.top_k import TopK
 from flfed.updates.masking import keys, protocol
 from flfed.updates.masking.protocol import confirm_list, mask_vector, open_list, unmask
 from flfed.updates.masking.rules import threshold
+from flfed.updates.masks.pairs import Exchange, RunKey, SignedKey, exchange_key, keys_hash, mask, pair_secrets
 from flfed.updates.masks.ring import rings
+from flfed.updates.masks.verify import open_total, tag_vector
 from flfed.updates.messages.enrol import EnrolReply, EnrolRequest
 from flfed.updates.messages.train import Scores, TrainReply, TrainRequest
 
@@ -323,12 +327,61 @@ def shares_bytes(number: int) -> bytes:
     return number.to_bytes(protocol.SHARE_BYTES, "big")
 
 
+def verified_sum() -> dict[str, Any]:
+    """Return one sum of a fixed cohort: signed keys, pair secrets, masks and tags of three sites, and the total."""
+    study = {"study_sha256": hashlib.sha256(b"study").hexdigest(), "run": "run-1", "repeat": 0}
+    own, gates, signed = {}, {}, []
+    for site in SITES:
+        own[site] = RunKey.of_private(hashlib.sha256(f"key of {site}".encode()).digest())
+        gates[site] = hashlib.sha256(f"gate of {site}".encode()).digest()
+        unsigned = SignedKey(site=site, public_key=own[site].public.hex(), changed=site == "lake", **study)
+        signed.append(unsigned.sign(Ed25519PrivateKey.from_private_bytes(gates[site])))
+    most_rows, run_key = 24, hashlib.sha256(b"run key").digest()
+    exchange = Exchange("train", 3, hashlib.sha256(b"request").hexdigest(), hashlib.sha256(b"model").hexdigest())
+    updates_ring, sums_ring = rings(len(SITES), 2.0)
+    sites: dict[str, Any] = {}
+    for place, site in enumerate(SITES):
+        secrets = pair_secrets(site, own[site], signed, most_rows)
+        rounding = generator(SEED, site=site, purpose="verified sum")
+        updates = updates_ring.encode(np.linspace(-2, 2, 4) * (place + 1) / 3, rounding)
+        sums = sums_ring.encode(np.array([(place + 1) / 3]), rounding)
+        tagged = tag_vector(run_key, exchange, site, updates, sums)
+        sizes = [part.size for part in tagged]
+        masks = mask(site, secrets, exchange, *sizes)
+        sites[site] = {
+            "gate-private-key": gates[site],
+            "private-key": own[site].private,
+            "packed-key": signed[place].pack().decode(),
+            "pair-secrets": secrets,
+            "mask-keys": {peer: exchange_key(secret, "mask", exchange, *sizes) for peer, secret in secrets.items()},
+            "site-tag-key": exchange_key(run_key, "tag of site", exchange, *sizes, site),
+            "updates": updates,
+            "sums": sums,
+            "tagged": tagged,
+            "masked": [part + of_mask for part, of_mask in zip(tagged, masks, strict=True)],
+        }
+    masked = [sites[site]["masked"] for site in SITES]
+    total = [parts[0] + parts[1] + parts[2] for parts in zip(*masked, strict=True)]
+    return {
+        **kebab_keys(study),
+        "most-rows": most_rows,
+        "keys-sha256": keys_hash(signed, most_rows),
+        "exchange": kebab_keys(asdict(exchange)),
+        "run-key": run_key,
+        "factors-key": exchange_key(run_key, "tag factors", exchange, *sizes),
+        "sites": sites,
+        "total": total,
+        "opened": open_total(run_key, exchange, SITES, *total),
+    }
+
+
 VECTORS: dict[str, Callable[[], dict[str, Any]]] = {
     "enrolment": enrolment,
     "encoder": encoding,
     "round": one_round,
     "codec": codecs,
     "secure-sum": secure_sum,
+    "verified-sum": verified_sum,
 }
 
 

@@ -256,9 +256,9 @@ def mask(
     With each other site there is one stream, the numbers of 64 bits first. The site whose name is first adds it, the
     other subtracts it, modulo 2^32 and 2^64: in the sum over all sites nothing of it is left.
 
-    Guarantee: the sums over all sites of the cohort, and nothing else of their numbers, follow from all masked numbers,
-    as long as two sites do not share what they know with the coordinator. It assumes that AES-256, HKDF and X25519 are
-    what they are thought to be, and that no site answers an exchange twice.
+    Guarantee: all masked numbers together say nothing of the sites' numbers but their sum. With c sites that share what
+    they know with it, a coordinator has the sum over the others, and with all but one that site's numbers. It assumes
+    that X25519, HKDF and AES-256 cannot be told from random without a key, and that no site answers an exchange twice.
     """
     mask_of_updates, mask_of_sums = np.zeros(updates, np.uint32), np.zeros(sums, np.uint64)
     for peer, secret in pair_secrets.items():

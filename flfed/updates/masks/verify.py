@@ -5,22 +5,26 @@ tree from it, so that a coordinator that could change a total would choose the m
 the masks as the numbers are:
 
 ```
-tag of site i    = α₁ x₁ + … + α_m x_m + βᵢ      α: of the exchange,  βᵢ: of the exchange and the site,
-tag of the total = α₁ Σx₁ + … + α_m Σx_m + Σβᵢ   both from the run key that all sites have, and the coordinator has not
-                                                                                             modulo p = 2^61 - 1
+tag of site i    = α₁ x₁ + … + α_m x_m + βᵢ         modulo p = 2^61 - 1
+tag of the total = α₁ Σx₁ + … + α_m Σx_m + Σβᵢ
+
+α: of the exchange    βᵢ: of the exchange and the site    both follow from the run key: the sites have it, and the
+                                                          coordinator has not
 ```
 
 The x are the whole numbers with their sign. Modulo 2^32 or 2^64 a sum may wrap where the tags do not, but `ring` leaves
 room for the sum over all sites: it is that of the whole numbers themselves, below 2^60 in size.
 
-Guarantee: a coordinator without the run key has another total, number of entries or sum of fewer sites taken with
-probability of at most 2^-60 for each try, and with its first failure at a site that site's part of the run is over.
-Proof: each βᵢ is uniform modulo p and used once, so that whatever follows from all tags says nothing of the α (a
-one-time pad); multiples of a total fail by it, too. Of another total with a shifted tag to pass, Σ αⱼ dⱼ would have to
-be the shift, where some difference dⱼ is not 0 modulo p since it is below p in size; for each choice of the other α
-one αⱼ modulo p does it, which at most two of its 2^61 values are. It assumes that HKDF and AES-256 look random
-without their key, and that no site answers an exchange twice. A site that works for the coordinator gives it the
-run key, and with it all totals.
+Guarantee: a coordinator without the run key has another total taken (other numbers, more or fewer entries, the sum of
+other sites, of another exchange) with a probability of at most 2^-60 for each try. A site that refused a total takes
+no further part in the run, so that n sites are n tries.
+
+Proof: each βᵢ is uniform modulo p and used once, so that all tags together say nothing of the α (a one-time pad). For
+another total to pass with any tag, Σ αⱼ dⱼ must be one certain number, where some difference dⱼ is not 0 modulo p, as
+it is below p in size; whatever the other α are, one residue of that αⱼ does it, which is at most two of 2^61 words.
+
+It assumes that HKDF and AES-256 look random without their key, and that no site answers an exchange twice. A site that
+works for the coordinator gives it the run key, and the coordinator has any total taken.
 
 Source: Agrawal and Boneh 2009, "Homomorphic MACs: MAC-based integrity for network coding", sections 3 and 4.
 """
