@@ -185,8 +185,7 @@ class RunKeys:
             if approval.has_keys(self.run):
                 decline("sums-key-lost")
             own = RunKey.of_private(self._stored(KEY)["private"].tobytes())
-            publics = {key.site: key.public_key for key in keys}
-            secret_by_peer = or_refuse(pair_secrets(self.site, own, publics, cohort.sha256))
+            secret_by_peer = or_refuse(pair_secrets(self.site, own, keys, cohort.most_rows))
             single_cells = all(key.single_cells for key in keys)
             cohort = replace(cohort, pins=pins_hash(approval.pinned), single_cells=single_cells)
         self.state.write(SECRETS, {site: byte_array(secret) for site, secret in secret_by_peer.items()})

@@ -36,7 +36,7 @@ from flfed.study.kinds import LARGEST_INPUT, LEAST_PARTIES
 from flfed.summaries.summary import Layout, arrays_sha256
 from flfed.updates.arrays import Arrays, byte_array, with_prefix, without_prefix
 from flfed.updates.checkpoints.site_state import OF_RUN, PART, part_arrays
-from flfed.updates.masks.pairs import RunKey, pair_secrets, seal, unseal
+from flfed.updates.masks.pairs import RunKey, seal, shared_secrets, unseal
 from flfed.updates.messages.compare import CompareReply, CompareRequest
 from flfed.updates.messages.vertical import (
     ANNOUNCE,
@@ -222,7 +222,7 @@ class PartyRun(ABC):
         named = [self.session.study.sha256(), self.own.run, self.own.repeat, _plain(self.parties)]
         message = hashlib.sha256(canonical(["flfed parties", *named])).hexdigest()
         private = RunKey.of_private(self.stored(KEY)["private"].tobytes())
-        links: dict[str, bytes] = or_refuse(pair_secrets(self.own.site, private, self.publics(self.parties), message))
+        links: dict[str, bytes] = or_refuse(shared_secrets(self.own.site, private, self.publics(self.parties), message))
         return links
 
     def places(self) -> tuple[np.ndarray, np.ndarray]:

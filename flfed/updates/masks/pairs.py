@@ -184,7 +184,13 @@ def check_cohort(
     return None
 
 
-def pair_secrets(site: str, own: RunKey, publics: Mapping[str, str], message: str) -> dict[str, bytes] | Refusal:
+def pair_secrets(site: str, own: RunKey, keys: Sequence[SignedKey], most_rows: int) -> dict[str, bytes] | Refusal:
+    """Return the secret of 32 bytes that a site shares with each other site of a keys message."""
+    publics = {key.site: key.public_key for key in keys}
+    return shared_secrets(site, own, publics, keys_hash(keys, most_rows))
+
+
+def shared_secrets(site: str, own: RunKey, publics: Mapping[str, str], message: str) -> dict[str, bytes] | Refusal:
     """Return the secret of 32 bytes that a site shares with each other site, of the public keys of all by site.
 
     HKDF-SHA256 of the X25519 secret; its info has `message`, the hash of the whole message with the keys, and names and

@@ -25,8 +25,8 @@ from flfed.updates.masks.pairs import (
     mask,
     new_key,
     pair_secrets,
-    seal_key,
-    unseal_key,
+    seal,
+    unseal,
 )
 from tests.updates.masks.cohort import (
     EXCHANGE,
@@ -106,7 +106,7 @@ def test_a_signed_key_is_read_as_it_was_signed():
 
 @pytest.mark.parametrize("about", [{"study_sha256": "6" * 64}, {"run": "run-2"}, {"repeat": 1}])
 def test_a_key_for_another_study_run_or_repeat_is_refused(about: dict[str, object]):
-    assert code_of(SignedKey.read(signed_key("lake", **about).pack(), **RUN)) == "statement-unsigned"
+    assert code_of(SignedKey.read(signed_key("lake", **about).pack(), **RUN)) == "run-key-unsigned"
 
 
 def test_a_key_that_its_gate_did_not_sign_is_refused():
@@ -116,19 +116,19 @@ def test_a_key_that_its_gate_did_not_sign_is_refused():
         replace(key, site="hill"), replace(key, public_key="09" * 32), replace(key, changed=True), other,
         replace(key, signing_key=signed_key("hill").signing_key), replace(key, signature=signed_key("hill").signature),
     ):  # fmt: skip
-        assert code_of(SignedKey.read(lie.pack(), **RUN)) == "statement-unsigned"
+        assert code_of(SignedKey.read(lie.pack(), **RUN)) == "run-key-unsigned"
     # The gate signed the same facts for another purpose, or for none.
     facts = replace(key, signature="").signed_facts()
     for other_facts in (facts | {"what": "another purpose"}, {name: facts[name] for name in facts.keys() - {"what"}}):
         lie = replace(key, signature=gate("lake").sign(canonical(other_facts)).hex())
-        assert code_of(SignedKey.read(lie.pack(), **RUN)) == "statement-unsigned"
+        assert code_of(SignedKey.read(lie.pack(), **RUN)) == "run-key-unsigned"
 
 
 def test_each_byte_of_a_signed_key_counts():
     packed = signed_key("lake").pack()
     for place in range(len(packed)):
         spoilt = bytes([*packed[:place], packed[place] ^ 1, *packed[place + 1 :]])
-        assert code_of(SignedKey.read(spoilt, **RUN)) in ("statement-unreadable", "statement-unsigned")
+        assert code_of(SignedKey.read(spoilt, **RUN)) in ("run-key-unreadable", "run-key-unsigned")
 
 
 def test_a_signed_key_has_one_form_only():
@@ -144,7 +144,7 @@ def test_a_signed_key_has_one_form_only():
         json.dumps(values).encode(), packed + b" ", packed + b" " * 2000,
         canonical(dict.fromkeys("abcde", 0)), b'"abcde"',
     ]  # fmt: skip
-    assert {code_of(SignedKey.read(lie, **RUN)) for lie in lies} == {"statement-unreadable"}
+    assert {code_of(SignedKey.read(lie, **RUN)) for lie in lies} == {"run-key-unreadable"}
 
 
 def test_the_approved_sites_are_a_cohort_in_any_order():
@@ -160,8 +160,8 @@ FOUR = (*SITES, "vale")
     (KEYS, pins(FOUR), "cohort-incomplete"),  # a site is left out
     ([*KEYS, signed_key("vale")], pins(), "cohort-not-pinned"),  # one is invented
     ([*KEYS[:2], signed_key("vale")], pins(), "cohort-not-pinned"),  # one in place of another
-    (KEYS, pins() | {"shore": pins(FOUR)["vale"]}, "statement-other-key"),  # another gate under an approved name
-    ([*KEYS[:2], replace(signed_key("shore")).sign(gate("liar"))], pins(), "statement-other-key"),
+    (KEYS, pins() | {"shore": pins(FOUR)["vale"]}, "run-key-other-gate"),  # another gate under an approved name
+    ([*KEYS[:2], replace(signed_key("shore")).sign(gate("liar"))], pins(), "run-key-other-gate"),
     ([*KEYS, signed_key("shore", public_key="09" * 32)], pins(), "cohort-unfit"),  # one twice
     (KEYS[1:], pins(), "cohort-without-site"), (KEYS, pins(FOUR[1:]), "cohort-without-site"),
     (KEYS[:2], pins(SITES[:2]), "cohort-small"), ([], pins(), "cohort-without-site"),
@@ -334,37 +334,37 @@ def test_two_answers_under_one_stream_would_give_their_difference(monkeypatch: p
 def test_a_sealed_key_is_opened_by_its_receiver():
     secrets, key = secrets_of(), new_key()
     assert len(key) == 32 and key != new_key()
-    sealed = seal_key(RUN_KEY, key, secrets["hill"], sender="hill")
+    sealed = seal(RUN_KEY, key, secrets["hill"], sender="hill")
     assert list(sealed) == ["lake", "shore"] and {len(one) for one in sealed.values()} == {60}
     for site, one in sealed.items():
-        assert unseal_key(RUN_KEY, one, secrets[site]["hill"], sender="hill", receiver=site) == key
+        assert unseal(RUN_KEY, one, secrets[site]["hill"], sender="hill", receiver=site) == key
         assert key not in one
-    again = seal_key(RUN_KEY, key, secrets["hill"], sender="hill")
+    again = seal(RUN_KEY, key, secrets["hill"], sender="hill")
     assert not {one[:12] for one in sealed.values()} & {one[:12] for one in again.values()}  # no nonce twice
 
 
 def test_a_key_that_was_sealed_otherwise_is_refused():
     secrets, key = secrets_of(), new_key()
-    one, secret = seal_key(RUN_KEY, key, secrets["hill"], sender="hill")["lake"], secrets["lake"]["hill"]
-    short = seal_key(RUN_KEY, b"short", {"lake": secret}, sender="hill")["lake"]
+    one, secret = seal(RUN_KEY, key, secrets["hill"], sender="hill")["lake"], secrets["lake"]["hill"]
+    short = seal(RUN_KEY, b"short", {"lake": secret}, sender="hill")["lake"]
     right: dict[str, str] = {"sender": "hill", "receiver": "lake"}
     lies: list[Callable[[], bytes | Refusal]] = [
-        lambda: unseal_key("ckks key", one, secret, **right),
-        lambda: unseal_key(RUN_KEY, one, secrets["lake"]["shore"], **right),
-        lambda: unseal_key(RUN_KEY, one, secrets_of(most_rows=1)["lake"]["hill"], **right),
-        lambda: unseal_key(RUN_KEY, one, secret, sender="shore", receiver="lake"),
-        lambda: unseal_key(RUN_KEY, one, secret, sender="hill", receiver="shore"),
+        lambda: unseal("ckks key", one, secret, **right),
+        lambda: unseal(RUN_KEY, one, secrets["lake"]["shore"], **right),
+        lambda: unseal(RUN_KEY, one, secrets_of(most_rows=1)["lake"]["hill"], **right),
+        lambda: unseal(RUN_KEY, one, secret, sender="shore", receiver="lake"),
+        lambda: unseal(RUN_KEY, one, secret, sender="hill", receiver="shore"),
         # Sent back to its sender.
-        lambda: unseal_key(RUN_KEY, one, secrets["hill"]["lake"], sender="lake", receiver="hill"),
-        lambda: unseal_key(RUN_KEY, b"", secret, **right),
-        lambda: unseal_key(RUN_KEY, one[:-1], secret, **right),
-        lambda: unseal_key(RUN_KEY, one + b"x", secret, **right),
+        lambda: unseal(RUN_KEY, one, secrets["hill"]["lake"], sender="lake", receiver="hill"),
+        lambda: unseal(RUN_KEY, b"", secret, **right),
+        lambda: unseal(RUN_KEY, one[:-1], secret, **right),
+        lambda: unseal(RUN_KEY, one + b"x", secret, **right),
         # A key of another length.
-        lambda: unseal_key(RUN_KEY, short, secret, **right),
+        lambda: unseal(RUN_KEY, short, secret, **right),
     ]  # fmt: skip
     for place in range(len(one)):
         spoilt = bytes([*one[:place], one[place] ^ 1, *one[place + 1 :]])
-        lies.append(lambda spoilt=spoilt: unseal_key(RUN_KEY, spoilt, secret, **right))
+        lies.append(lambda spoilt=spoilt: unseal(RUN_KEY, spoilt, secret, **right))
     for lie in lies:
         refusal = lie()
         assert isinstance(refusal, Refusal) and refusal.code == "key-unsealed"
