@@ -63,7 +63,7 @@ def test_two_files_become_a_dataset_two_sites_and_a_study_that_runs(folder: Path
     assert code == 0 and json.loads(out)["global"]["roc_auc_score"]["value"] > 0.5, err
     # Institutions would add up in secret; one process that has all tables has nothing to hide from itself.
     assert 'secure-aggregation = "auto"' in Path("own-data-first.toml").read_text()
-    assert json.loads(out)["privacy"]["secure-sums"] == {"kind": "off", "least": None}
+    assert json.loads(out)["privacy"]["secure-sums"] == {"kind": "off", "sites": None}
 
 
 def test_files_with_other_decimal_marks_are_read_each_by_its_own(folder: Path, flfed: Command):

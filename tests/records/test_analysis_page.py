@@ -71,10 +71,10 @@ def test_what_was_charged_is_one_answer_and_no_step_of_training(store, url):
     assert "over all 150 steps of the run" in promise_in_words(trained)[0]
 
 
-@pytest.mark.parametrize(("kind", "least"), [("masked", 3), ("rehearsed", None)])
-def test_in_secret_sums_it_is_the_sum_of_the_answers_that_is_seen(store, url, kind, least):
+@pytest.mark.parametrize(("kind", "sites"), [("masked", 3), ("rehearsed", None)])
+def test_in_secret_sums_it_is_the_sum_of_the_answers_that_is_seen(store, url, kind, sites):
     text = STUDY + 'secure-aggregation = "on"\n'
-    private = in_store(store, url, SHAPES["one number"], text=text, sums={"kind": kind, "least": least})["privacy"]
+    private = in_store(store, url, SHAPES["one number"], text=text, sums={"kind": kind, "sites": sites})["privacy"]
     lines = promise_in_words(private)
     assert lines[1].startswith("Anyone who sees the sum of the answers may learn something about")
     assert ("the parts of all but one of 3 sites are enough" in lines[-1]) == (kind == "masked")

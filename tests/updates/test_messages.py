@@ -19,15 +19,7 @@ from flfed.updates.messages.compare import AuditReply, AuditRequest, CompareRepl
 from flfed.updates.messages.enrol import EnrolReply, EnrolRequest, SealedReply, SealedRequest, SealReply, SealRequest
 from flfed.updates.messages.fields import PROTOCOL, MalformedMessage
 from flfed.updates.messages.in_memory import array_record, count_bytes
-from flfed.updates.messages.secure_sum import (
-    KeysReply,
-    KeysRequest,
-    ListReply,
-    ListRequest,
-    Masked,
-    UnmaskReply,
-    UnmaskRequest,
-)
+from flfed.updates.messages.secure_sum import KeysReply, KeysRequest, Masked, SharedKey
 from flfed.updates.messages.summarise import (
     BinsReply,
     BinsRequest,
@@ -53,11 +45,7 @@ FIGURES = (
     Figure(metric="roc_auc_score", arm="global", value=0.7, low=0.6, high=0.8, extra=0.01, method="DeLong"),
     Figure(metric="log_loss", arm="global", value=float("nan"), low=float("nan"), high=0.0, extra=0.0, method=""),
 )
-CODES = RNG.integers(0, 256, (2, 32)).astype(np.uint8)
-MASKED = Masked(
-    vector=RNG.integers(0, 2**32, 5, dtype=np.uint32), sums=RNG.integers(0, 2**63, 2, dtype=np.uint64),
-    shares=np.zeros((3, 48), np.uint8), opened=(frozenset("ab"), frozenset("abc")),
-)  # fmt: skip
+MASKED = Masked(vector=RNG.integers(0, 2**32, 5, dtype=np.uint32), sums=RNG.integers(0, 2**63, 2, dtype=np.uint64))
 EXAMPLES = [
     EnrolRequest(dataset="heart-disease", schema_sha256="ab" * 32),
     EnrolReply(site="cleveland", title="Cleveland Clinic", version="0.1", accepted=True, rows_low=100, rows_high=999),
@@ -81,13 +69,10 @@ EXAMPLES = [
     CompareRequest(arrays=ARRAYS, encoder=ENCODER, odds_centre=-2.5, odds_spread=0.5),
 ]  # fmt: skip
 SUMS = [
-    EnrolReply(site="a", title="A", version="0.3.0", accepted=True, statement=b"\x00\x01"),
-    KeysRequest(cohort="a,b,c", most_rows=999, statements=(b"0", b"1", b"2")),
-    KeysRequest(cohort="a,b,c", most_rows=999),
-    KeysReply(sha256="ab" * 32, least=3), ListRequest(kind="train", round=3, listed="a,b"),
-    ListReply(codes=CODES),
-    UnmaskRequest(kind="train", round=3, listed="a,b", shares=np.zeros((2, 48), np.uint8), codes=CODES),
-    UnmaskReply(shares=CODES, seeds=CODES[:1]),
+    EnrolReply(site="a", title="A", version="0.3.0", accepted=True, signed_key=b"\x00\x01"),
+    KeysRequest(cohort="a,b,c", most_rows=999, signed=(b"0", b"1", b"2")),
+    KeysRequest(cohort="a,b,c", most_rows=999, shared=SharedKey(sealed=b"sealed", keys=(b"one",))),
+    KeysReply(sha256="ab" * 32), KeysReply(sha256="ab" * 32, shared=SharedKey(sealed=b"sealed", keys=(b"1", b"2"))),
     TrainReply(delta={}, num_examples=12.0, loss=0.3, steps=4, masked=MASKED),
 ]  # fmt: skip
 EXTRA = {"variate": RNG.normal(size=(3, 2))}
@@ -213,7 +198,7 @@ def test_without_a_required_section_or_field_the_error_names_it(example):
     whole = example.to_record()
     optional = {
         "settings", "extra", "scores", "holdout", "summary", "histogram", "arms", "differences", "offset", "masked",
-        "opened", "signed", "edges", "fit", "parties", "sealed",
+        "signed", "shared", "edges", "fit", "parties", "sealed",
     }  # fmt: skip
     if isinstance(example, SummariseReply):
         optional.remove("summary")

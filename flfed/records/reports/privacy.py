@@ -78,13 +78,13 @@ class SumsReport:
     Attributes
     ----------
     kind : str
-        "masked" where updates were sent for sums only, of `least` sites or more; "encrypted"; "rehearsed",
-        "rehearsed-encrypted"; "off"; or "not begun".
-    least : int or None
+        "masked" where the server has the sums over all `sites` only; "encrypted"; "rehearsed", "rehearsed-encrypted";
+        "off"; or "not begun".
+    sites : int or None
     """
 
     kind: str = "off"
-    least: int | None = None
+    sites: int | None = None
 
 
 @dataclass(frozen=True)
@@ -246,9 +246,9 @@ def sums_in_words(privacy: PrivateFacts) -> list[str]:
     sums = private.sums()
     if sums.kind not in sentences("privacy", "sums"):
         return []
-    lines = [render(f"privacy.sums.{sums.kind}", sent=private.sent, least=sums.least)]
+    lines = [render(f"privacy.sums.{sums.kind}", sent=private.sent, sites=sums.sites)]
     if private.one_answer and sums.kind == "masked":
-        lines.append(render("privacy.promise.parts", least=sums.least))
+        lines.append(render("privacy.promise.parts", sites=sums.sites))
     return lines
 
 

@@ -113,7 +113,7 @@ def _sums(privacy: PrivacyReport) -> dict[str, str]:
     if sums.kind in ("encrypted", "masked"):
         stands = "on"
         bound = render(f"privacy.secure-sums-promise.{key}", sent=privacy.sent)
-    how = render(f"privacy.secure-sums.{key}", own=own, sent=privacy.sent, least=sums.least)
+    how = render(f"privacy.secure-sums.{key}", own=own, sent=privacy.sent, sites=sums.sites)
     return _line("secure aggregation", stands, how, bound)
 
 

@@ -9,8 +9,8 @@ import tenseal
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from flfed.refusals import Refusal
-from flfed.updates.masking import ckks, keys
-from flfed.updates.masking.ckks import (
+from flfed.updates.masks import ckks, pairs
+from flfed.updates.masks.ckks import (
     PublicContext,
     RoundTags,
     SecretContext,
@@ -21,7 +21,7 @@ from flfed.updates.masking.ckks import (
     vector_entries,
 )
 
-BINDING, OTHER = b"b" * 32, b"c" * 32
+MESSAGE, OTHER = "ab" * 32, "cd" * 32
 SITES = 20
 BAR = 1e-6
 """Largest error of a mean of twenty."""
@@ -93,7 +93,7 @@ def test_an_entry_takes_at_most_32_bytes(secret: SecretContext, entries: int):
 
 
 def test_a_parameter_takes_at_most_40_bytes_with_its_tag(secret: SecretContext):
-    tags, entries = RoundTags(secret, BINDING, ("ada", "bee", "cat")), 100_000
+    tags, entries = RoundTags(secret, MESSAGE, ("ada", "bee", "cat")), 100_000
     part = encrypt_model(tags, "bee", {"model": updates(entries, 1)[0]}, 1.0, largest=8.0)
     assert 37 < part.size / entries <= 40 and part.size <= ckks.most_bytes(vector_entries(entries))
 
@@ -198,15 +198,15 @@ def test_a_gate_reads_the_form_of_a_vector():
 
 
 def test_the_key_crosses_sealed_to_each_other_site(secret: SecretContext):
-    data, links = secret.to_bytes(), {peer: link("ada", peer) for peer in ("ada", "bee", "cat")}
-    made = seal_context("ada", data, links=links, binding=BINDING)
-    assert set(made.keys) == {"bee", "cat"} and {len(key) for key in made.keys.values()} == {48}
-    assert len(made.sealed) == len(data) + keys.TAG < 62_000
-    ways = {"link": links["bee"], "binding": BINDING, "sender": "ada", "receiver": "bee"}
+    data, links = secret.to_bytes(), {peer: link("ada", peer) for peer in ("bee", "cat")}
+    made = seal_context("ada", data, pair_secrets=links, message=MESSAGE)
+    assert set(made.keys) == {"bee", "cat"} and {len(key) for key in made.keys.values()} == {pairs.KEY_BYTES + pairs.SEALED_BYTES}
+    assert len(made.sealed) == len(data) + 16 < 62_000
+    ways = {"pair_secret": links["bee"], "message": MESSAGE, "sender": "ada", "receiver": "bee"}
     found = open_context(made.sealed, made.keys["bee"], **ways)
     values = updates(100, 1)[0]
     assert np.abs(found.decrypt(secret.encrypt(values, sites=3, largest=8.0), 100) - values).max() < 1e-8
-    wrong = [{"link": links["cat"]}, {"binding": OTHER}, {"sender": "cat"}, {"receiver": "cat"}]
+    wrong = [{"pair_secret": links["cat"]}, {"message": OTHER}, {"sender": "cat"}, {"receiver": "cat"}]
     for other in wrong:
         assert open_context(made.sealed, made.keys["bee"], **{**ways, **other}).code == "ckks-key-unfit"
     turned = bytes([made.sealed[0] ^ 1]) + made.sealed[1:]
@@ -216,7 +216,7 @@ def test_the_key_crosses_sealed_to_each_other_site(secret: SecretContext):
 
 def test_no_byte_of_the_key_is_in_what_crosses(secret: SecretContext):
     data = secret.to_bytes()
-    made = seal_context("ada", data, links={"bee": link("ada", "bee")}, binding=BINDING)
+    made = seal_context("ada", data, pair_secrets={"bee": link("ada", "bee")}, message=MESSAGE)
     assert data[1_000:1_032] not in made.sealed and data[:16] not in made.sealed
     assert not any(data[place : place + 8] in made.sealed for place in range(0, len(data) - 8, 97))
 
@@ -224,9 +224,9 @@ def test_no_byte_of_the_key_is_in_what_crosses(secret: SecretContext):
 def test_a_key_that_is_sealed_again_is_under_another_key(secret: SecretContext):
     # A site that is killed between sealing and writing down seals anew: one cipher's key would seal two things.
     links = {"bee": link("ada", "bee")}
-    first, again = (seal_context("ada", secret.to_bytes(), links=links, binding=BINDING) for _ in range(2))
-    assert ckks._bound(BINDING, first.sealed) != ckks._bound(BINDING, again.sealed)
-    ways = {"link": links["bee"], "binding": BINDING, "sender": "ada", "receiver": "bee"}
+    first, again = (seal_context("ada", secret.to_bytes(), pair_secrets=links, message=MESSAGE) for _ in range(2))
+    assert ckks._name_of(MESSAGE, first.sealed) != ckks._name_of(MESSAGE, again.sealed)
+    ways = {"pair_secret": links["bee"], "message": MESSAGE, "sender": "ada", "receiver": "bee"}
     assert isinstance(open_context(again.sealed, again.keys["bee"], **ways), SecretContext)
     assert open_context(first.sealed, again.keys["bee"], **ways).code == "ckks-key-unfit"
 
@@ -234,13 +234,13 @@ def test_a_key_that_is_sealed_again_is_under_another_key(secret: SecretContext):
 def sealed_by_hand(data: bytes) -> tuple[bytes, bytes]:
     """Return a context and its key for bee, sealed as `seal_context` does: a site may send what it will."""
     own = b"k" * 32
-    sealed = ChaCha20Poly1305(own).encrypt(bytes(12), data, BINDING)
-    bound = ckks._bound(BINDING, sealed)
-    return sealed, keys.seal(link("ada", "bee"), bound, own, sender="ada", receiver="bee")
+    sealed = ChaCha20Poly1305(own).encrypt(bytes(12), data, MESSAGE.encode())
+    keys = pairs.seal(ckks._name_of(MESSAGE, sealed), own, {"bee": link("ada", "bee")}, sender="ada")
+    return sealed, keys["bee"]
 
 
 def test_a_key_of_other_settings_and_a_context_without_a_key_are_refused(secret: SecretContext):
-    ways = {"link": link("ada", "bee"), "binding": BINDING, "sender": "ada", "receiver": "bee"}
+    ways = {"pair_secret": link("ada", "bee"), "message": MESSAGE, "sender": "ada", "receiver": "bee"}
     assert isinstance(open_context(*sealed_by_hand(secret.to_bytes()), **ways), SecretContext)
     weak = context_of(8192, (60, 40, 60), 2.0**40)
     without = ckks._serialized(secret.context)
@@ -252,7 +252,7 @@ WITHOUT = """
 import sys
 sys.modules["tenseal"] = None
 import flfed.errors
-from flfed.updates.masking import ckks
+from flfed.updates.masks import ckks
 print(ckks.unpacked(ckks.packed((b"a",)), 5))
 for make in (ckks.SecretContext.new, ckks.PublicContext.new):
     try:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flfed.summaries.score_bins import BINS as FINE
-from flfed.updates.masking.figure_sums import BINS, FIGURES, LARGEST, ROOM, FigureLayout
+from flfed.updates.masks.figure_sums import BINS, FIGURES, LARGEST, ROOM, FigureLayout
 from flfed.updates.messages.compare import CompareReply, Figure
 
 
