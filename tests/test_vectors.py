@@ -88,12 +88,12 @@ def test_a_vector_that_is_changed_by_one_byte_is_found(name: str, tmp_path: Path
 def test_a_changed_value_is_found_without_its_checksum(tmp_path: Path):
     folder = tmp_path / "vectors"
     shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    file = folder / "secure-sum.json"
+    file = folder / "masked-sum.json"
     kept = json.loads(file.read_text())
-    kept["sites"]["hill"]["masked"]["updates"]["values"][1] += 1
+    kept["sites"]["hill"]["masked"][0]["values"][1] += 1
     file.write_text(json.dumps(kept))
     (folder / SUMS.name).write_text(checksums(folder))
-    assert [line.split(":")[0] for line in defects(folder)] == ["secure-sum/sites/hill/masked/updates/values/1"]
+    assert [line.split(":")[0] for line in defects(folder)] == ["masked-sum/sites/hill/masked/0/values/1"]
 
 
 def test_messages_of_the_vectors_are_read_as_what_they_say():
@@ -111,9 +111,10 @@ def test_messages_of_the_vectors_are_read_as_what_they_say():
         np.testing.assert_array_equal(reply.delta[name], array_of(value))
 
 
-def test_the_sum_is_that_of_the_listed_sites_alone():
-    kept = json.loads((HERE / "secure-sum.json").read_text(encoding="utf-8"))
-    assert len(kept["list"]) < len(kept["cohort"])
-    for key, of in (("weighted-update", "weighted-update-of-the-list"), ("weight", "weight-of-the-list")):
-        expected = np.sum([array_of(kept["sites"][site][key]) for site in kept["list"]], axis=0)
-        np.testing.assert_allclose(array_of(kept[of]), expected, atol=1e-7)
+def test_the_sum_is_that_of_all_sites():
+    kept = json.loads((HERE / "masked-sum.json").read_text(encoding="utf-8"))
+    expected = np.sum([array_of(of["weighted-update"]) for of in kept["sites"].values()], axis=0)
+    np.testing.assert_allclose(array_of(kept["weighted-update"]), expected, atol=1e-7)
+    # Weights of 1, 2 and 3 thirds; losses of 0.5, 0.6 and 0.7 by these.
+    assert kept["weight"] == pytest.approx(2.0, abs=1e-9)
+    assert kept["mean-losses"] == pytest.approx({"fit": 0.693, "training": 3.8 / 6}, abs=1e-9)

@@ -30,17 +30,16 @@ from flfed.rows.training.requests import FitRequest
 from flfed.seeds import generator, words
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder, fit_encoder, merge, schema_encoder
+from flfed.updates.aggregation.losses import RowLoss, decode_losses, encode_losses
+from flfed.updates.aggregation.summer import Summer
 from flfed.updates.arrays import shapes_of
 from flfed.updates.codec import Codec
 from flfed.updates.codecs.int8 import Int8
 from flfed.updates.codecs.top_k import TopK
-from flfed.updates.masking import keys, protocol
-from flfed.updates.masking.protocol import confirm_list, mask_vector, open_list, unmask
-from flfed.updates.masking.rules import threshold
 from flfed.updates.masks.pairs import Exchange, RunKey, SignedKey, exchange_key, keys_hash, mask, pair_secrets
 from flfed.updates.masks.ring import rings
-from flfed.updates.masks.verify import open_total, tag_vector
 from flfed.updates.messages.enrol import EnrolReply, EnrolRequest
+from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.train import Scores, TrainReply, TrainRequest
 
 HERE = Path(__file__).parent
@@ -243,92 +242,8 @@ def codecs() -> dict[str, Any]:
     return found
 
 
-class FixedDraws:
-    """What sites draw, in place of the operating system's randomness, and a list of it."""
-
-    def __init__(self) -> None:
-        self.drawn: list[int] = []
-
-    def __call__(self, below: int) -> int:
-        number = int.from_bytes(hashlib.sha256(f"draw {len(self.drawn)}".encode()).digest(), "big") % below
-        self.drawn.append(number)
-        return number
-
-
-def secure_sum() -> dict[str, Any]:
-    """Return one sum of three of four sites: keys, vectors, lists, openings, and the total."""
-    cohort, step, least = ("hill", "lake", "shore", "valley"), 1, threshold(4)
-    private = {site: hashlib.sha256(f"key of {site}".encode()).digest() for site in cohort}
-    own = {site: keys.RunKey.of_private(secret) for site, secret in private.items()}
-    publics = {site: key.public for site, key in own.items()}
-    context, binding = hashlib.sha256(b"context").digest(), hashlib.sha256(b"question").digest()
-    pairs = {site: keys.pair_secrets(site, key, publics, context) for site, key in own.items()}
-    links = {site: keys.Chain.start(secret).moved(step).at(step) for site, secret in pairs.items()}
-    ring, weights_ring = rings(len(cohort), 2.0)
-    purpose = f"sum {hashlib.sha256(b'what is asked of the rows').hexdigest()}"
-    values = {site: np.linspace(-1, 1, 4) * (place + 1) / 4 for place, site in enumerate(cohort)}
-    weights = {site: np.array([(place + 1) / 4]) for place, site in enumerate(cohort)}
-    sites: dict[str, Any] = {}
-    vectors = {}
-    for site in cohort:
-        draws = FixedDraws()
-        rounding = generator(SEED, site=site, purpose=purpose)
-        numbers, sums = ring.encode(values[site], rounding), weights_ring.encode(weights[site], rounding)
-        vectors[site] = mask_vector(
-            site, numbers, sums, links=links[site], binding=binding, least=least, draw=draws
-        )  # fmt: skip
-        sites[site] = {
-            "private-key": private[site],
-            "public-key": publics[site],
-            "pair-secrets": pairs[site],
-            "links": links[site],
-            "mask-seeds": {peer: keys.mask_seed(link, binding) for peer, link in links[site].items() if peer != site},
-            "weighted-update": values[site],
-            "weight": weights[site],
-            "numbers": numbers,
-            "sums": sums,
-            "drawn": [shares_bytes(number) for number in draws.drawn],
-            "masked": asdict(vectors[site]),
-        }
-    # One site goes away before the list is made: the seeds of its pair masks are opened.
-    listed = frozenset(cohort[:3])
-    confirmed = {site: confirm_list(site, listed, links=links[site], binding=binding) for site in sorted(listed)}
-    openings = {
-        site: open_list(
-            site, listed, {sender: vectors[sender].sealed[site] for sender in listed},
-            confirmations={sender: confirmed[sender][site] for sender in listed - {site}},
-            links=links[site], binding=binding, least=least,
-        )
-        for site in sorted(listed)
-    }  # fmt: skip
-    total = unmask(vectors, openings, cohort=cohort, listed=listed, least=least)
-    return {
-        "cohort": cohort,
-        "threshold": least,
-        "step": step,
-        "context": context,
-        "binding": binding,
-        "seed": SEED,
-        "purpose-of-rounding": purpose,
-        "ring": {"bits": ring.bits, "scale": ring.scale},
-        "ring-of-weights": {"bits": weights_ring.bits, "scale": weights_ring.scale},
-        "sites": sites,
-        "list": sorted(listed),
-        "confirmations": confirmed,
-        "openings": {site: {"shares": of.shares, "seeds": of.seeds} for site, of in openings.items()},
-        "total": {"updates": total.updates, "sums": total.sums},
-        "weighted-update-of-the-list": ring.decode(total.updates),
-        "weight-of-the-list": weights_ring.decode(total.sums),
-    }
-
-
-def shares_bytes(number: int) -> bytes:
-    """Return a drawn number as a share has it."""
-    return number.to_bytes(protocol.SHARE_BYTES, "big")
-
-
-def verified_sum() -> dict[str, Any]:
-    """Return one sum of a fixed cohort: signed keys, pair secrets, masks and tags of three sites, and the total."""
+def masked_sum() -> dict[str, Any]:
+    """Return one sum over all sites of a run: signed keys, pair secrets and masks of three sites, and the total."""
     study = {"study_sha256": hashlib.sha256(b"study").hexdigest(), "run": "run-1", "repeat": 0}
     own, gates, signed = {}, {}, []
     for site in SITES:
@@ -336,17 +251,20 @@ def verified_sum() -> dict[str, Any]:
         gates[site] = hashlib.sha256(f"gate of {site}".encode()).digest()
         unsigned = SignedKey(site=site, public_key=own[site].public.hex(), changed=site == "lake", **study)
         signed.append(unsigned.sign(Ed25519PrivateKey.from_private_bytes(gates[site])))
-    most_rows, run_key = 24, hashlib.sha256(b"run key").digest()
-    exchange = Exchange("train", 3, hashlib.sha256(b"request").hexdigest(), hashlib.sha256(b"model").hexdigest())
+    most_rows, number = 24, 3
+    exchange = Exchange("train", number, hashlib.sha256(b"request").hexdigest())
     updates_ring, sums_ring = rings(len(SITES), 2.0)
     sites: dict[str, Any] = {}
     for place, site in enumerate(SITES):
         secrets = pair_secrets(site, own[site], signed, most_rows)
-        rounding = generator(SEED, site=site, purpose="verified sum")
-        updates = updates_ring.encode(np.linspace(-2, 2, 4) * (place + 1) / 3, rounding)
-        sums = sums_ring.encode(np.array([(place + 1) / 3]), rounding)
-        tagged = tag_vector(run_key, exchange, site, updates, sums)
-        sizes = [part.size for part in tagged]
+        weight = (place + 1) / len(SITES)
+        losses = {"fit": RowLoss(most_rows * weight, 0.693), "scores": RowLoss(most_rows * weight, 0.5 + place / 10)}
+        rounding = generator(SEED, site=site, purpose="sum train", number=number)
+        updates = updates_ring.encode(weight * np.linspace(-2, 2, 4), rounding)
+        sums = sums_ring.encode(np.array([weight]), rounding)
+        beside = encode_losses(losses, sites=len(SITES), most_rows=most_rows, rng=rounding)
+        numbers = [np.concatenate([np.ones(1, part.dtype), part]) for part in (updates, np.concatenate([sums, beside]))]
+        sizes = [part.size for part in numbers]
         masks = mask(site, secrets, exchange, *sizes)
         sites[site] = {
             "gate-private-key": gates[site],
@@ -354,24 +272,28 @@ def verified_sum() -> dict[str, Any]:
             "packed-key": signed[place].pack().decode(),
             "pair-secrets": secrets,
             "mask-keys": {peer: exchange_key(secret, "mask", exchange, *sizes) for peer, secret in secrets.items()},
-            "site-tag-key": exchange_key(run_key, "tag of site", exchange, *sizes, site),
-            "updates": updates,
-            "sums": sums,
-            "tagged": tagged,
-            "masked": [part + of_mask for part, of_mask in zip(tagged, masks, strict=True)],
+            "weighted-update": weight * np.linspace(-2, 2, 4),
+            "weight": weight,
+            "losses": {part: asdict(loss) for part, loss in losses.items()},
+            "numbers": numbers,
+            "masked": [part + of_mask for part, of_mask in zip(numbers, masks, strict=True)],
         }
-    masked = [sites[site]["masked"] for site in SITES]
-    total = [parts[0] + parts[1] + parts[2] for parts in zip(*masked, strict=True)]
+    sent = {site: Masked(vector=own["masked"][0], sums=own["masked"][1]) for site, own in sites.items()}
+    total = Summer(cohort=SITES, largest_entry=2.0).add(sent)
     return {
         **kebab_keys(study),
         "most-rows": most_rows,
         "keys-sha256": keys_hash(signed, most_rows),
         "exchange": kebab_keys(asdict(exchange)),
-        "run-key": run_key,
-        "factors-key": exchange_key(run_key, "tag factors", exchange, *sizes),
+        "seed": SEED,
+        "purpose-of-rounding": "sum train",
+        "ring": {"bits": updates_ring.bits, "scale": updates_ring.scale},
+        "ring-of-weights": {"bits": sums_ring.bits, "scale": sums_ring.scale},
         "sites": sites,
         "total": total,
-        "opened": open_total(run_key, exchange, SITES, *total),
+        "weighted-update": updates_ring.decode(total[0]),
+        "weight": sums_ring.decode(total[1][:1])[0],
+        "mean-losses": decode_losses(total[1][1:], sites=len(SITES), scored="training").means,
     }
 
 
@@ -380,8 +302,7 @@ VECTORS: dict[str, Callable[[], dict[str, Any]]] = {
     "encoder": encoding,
     "round": one_round,
     "codec": codecs,
-    "secure-sum": secure_sum,
-    "verified-sum": verified_sum,
+    "masked-sum": masked_sum,
 }
 
 
