@@ -190,7 +190,7 @@ class Leaving:
 
     def _over(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why the locked ledger allows the message's run no answer, or None."""
-        if is_over_rows(message.metadata.message_type):
+        if is_over_rows(message.metadata.message_type, facts):
             cohorts = self._limits.cohorts(locked_ledger)
             cohort = str(facts.get(COHORT_SHA256, ""))
             if other := cohorts.refusal(str(facts["dataset"]), cohort, changed=CHANGED in facts):

@@ -14,14 +14,14 @@ from flfed.records.ledger import Ledger
 from flfed.records.ledger_line import Line
 from flfed.refusals import Refusal
 from flfed.signatures import canonical
-from flfed.updates.messages.kinds import BINS, EVALUATE, KEYS, SCORES, STATISTIC, SUMMARISE, TRAIN
+from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, KEYS, SCORES, STATISTIC, SUMMARISE, TRAIN
 
 COHORT, COHORT_SHA256, CHANGED = "cohort", "cohort-sha256", "changed-sites"
 """Keys of a line: the sites whose replies are added up, the hash of these with their fingerprints, and that people
 approved other sites than before. A line of a reply that left alone has none of them."""
 OVER_ROWS = frozenset(kind.rpartition(".")[2] for kind in (TRAIN, EVALUATE, SUMMARISE, BINS, STATISTIC, SCORES))
 """Kinds of lines whose messages had updates, or sums over rows."""
-_KEYS = KEYS.rpartition(".")[2]
+_KEYS, _COMPARE = (kind.rpartition(".")[2] for kind in (KEYS, COMPARE))
 
 
 class CohortLines:
@@ -47,7 +47,7 @@ class CohortLines:
             self._after_loss = line.follows_loss
         if line.kind == _KEYS:
             self._keyed.add(line.text("run"))
-        if line.kind not in OVER_ROWS:
+        if not is_over_rows(line.kind, line.facts):
             return
         dataset = line.text("dataset")
         cohort = line.text(COHORT_SHA256)
@@ -93,9 +93,10 @@ class CohortLines:
         return Refusal("cohort-other-before", dataset=dataset, sites=self.last_sites(dataset).replace(",", ", "))
 
 
-def is_over_rows(kind: str) -> bool:
-    """Return whether a kind of message has updates, or sums over rows."""
-    return kind.rpartition(".")[2] in OVER_ROWS
+def is_over_rows(kind: str, facts: Mapping[str, Any]) -> bool:
+    """Return whether a kind of message has updates, or sums over rows; figures count where they may be added up."""
+    name = kind.rpartition(".")[2]
+    return name in OVER_ROWS or (name == _COMPARE and bool(facts.get(COHORT_SHA256)))
 
 
 def cohort_facts(sites: Mapping[str, str], *, changed: bool) -> dict[str, Any]:
