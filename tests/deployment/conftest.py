@@ -36,7 +36,6 @@ from flfed.updates.codec import codec_of
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.strategies.fedavg import FedAvg, to_record
 from tests import small_runs
-from tests.deployment.gate_scene import GateScene
 
 TODAY = datetime.date(2026, 11, 20)
 OPENED: list[str] = []
@@ -285,25 +284,3 @@ def ran(
 # Fixtures of this folder, too.
 ask, closed, conduct, conducted = small_runs.ask, small_runs.closed, small_runs.conduct, small_runs.conducted
 known, plain, record = small_runs.known, small_runs.plain, small_runs.record
-
-
-@pytest.fixture
-def scene(
-    small_sites: Callable[..., list[Site]], small_study: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., GateScene]:
-    """A function that returns honest gates before a server with some sites of its own; each in a home of its own."""
-
-    made: list[int] = []
-
-    def make(pinned: int, colluders: int, *, asked: int = 0) -> GateScene:
-        made.append(0)
-        monkeypatch.setenv("FLFED_HOME", str(tmp_path / f"home-{len(made)}"))
-        changes = {
-            "secure-aggregation": "on", "strategy.rounds": 3, "plan.schedule": "plateau", "plan.validation": 0.2,
-            "plan.batch": 1000,
-        }  # fmt: skip
-        study, honest = Study.parse(small_study).replace(changes), pinned - colluders
-        sites = small_sites(asked or honest, rows=60, policy=Policy(disclosure="open", resplit=True))
-        return GateScene(sites, study, monkeypatch, colluders, honest - len(sites))
-
-    return make

@@ -1,11 +1,13 @@
 """Sites that sum in secret, each behind its own gate with its own signing key, in one process without a network."""
 
+import copy
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Error, Message
 from flwr.serverapp import Grid
 
@@ -31,8 +33,16 @@ from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
+from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
+from flfed.rows.study_model import first_model, study_layout
+from flfed.signatures import gate_fingerprint, signing_public
 from flfed.study.study import Study
+from flfed.summaries.summary import fit_encoder, merge
+from flfed.updates.masks.pairs import RunKey, SignedKey
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.secure_sum import KEYS, KeysRequest, Masked
+from flfed.updates.messages.train import TRAIN, TrainRequest
 
 TODAY = datetime.date(2026, 11, 20)
 Fault = Callable[[str, str], bool | str]
@@ -79,6 +89,17 @@ class Consortium:
             "sums": True, "pins": self.pins,
         }  # fmt: skip
         approval.approve(self.folders[name], self.study, **{**given, **changes})
+
+    def approved(self, study: Study, sites: Sequence[str] = (), **changes: Any) -> "Consortium":
+        """Return the same gates with another study, which these sites approve, or all of them."""
+        other = copy.copy(self)
+        names = list(sites or self.sites)
+        other.study = study
+        other.sites = {name: self.sites[name] for name in names}
+        other.pins = {name: self.pins[name] for name in names}
+        for name in names:
+            other.approve(name, **changes)
+        return other
 
     def restart(self, name: str) -> None:
         """Stop a site's process, and start another."""
@@ -226,3 +247,103 @@ def conduct(consortium: Consortium, grid: SummingGrid, **given: Any) -> Outcome:
             context.run_config["run"] = writer.run
         recorder = Recorder(writer, "roc_auc_score", study.rounds)
         return FederatedRun(grid, study, recorder, each_round=True, **given).conduct()
+
+
+class Impostor:
+    """A gate of the server's under any name, with a key for its runs.
+
+    Parameters
+    ----------
+    name : str
+    signing : Ed25519PrivateKey, optional
+    """
+
+    def __init__(self, name: str, signing: Ed25519PrivateKey | None = None) -> None:
+        self.name, self.signing = name, signing or Ed25519PrivateKey.generate()
+        self.key = RunKey.new()
+
+    @property
+    def fingerprint(self) -> str:
+        """What the others pin."""
+        return gate_fingerprint(signing_public(self.signing))
+
+    def signed(self, study: Study, run: str) -> bytes:
+        """Return its key of a run as its gate signs it."""
+        about = {"study_sha256": study.sha256(), "run": run, "repeat": 0, "changed": False}
+        return SignedKey(site=self.name, public_key=self.key.public.hex(), **about).sign(self.signing).pack()
+
+
+class LyingServer:
+    """A server that sends each gate what it likes, in one run.
+
+    Parameters
+    ----------
+    consortium : Consortium
+    run : str
+    sites : sequence of str, optional
+        That the run says take part; all of the consortium otherwise.
+    """
+
+    def __init__(self, consortium: Consortium, run: str = "20261120-000001-aaaa", sites: Sequence[str] = ()) -> None:
+        self.consortium, self.study, self.run = consortium, consortium.study, run
+        self.schema = datasets.load("small").schema
+        names = sorted(sites or consortium.pins)
+        self.contexts: dict[str, Context] = {}
+        for name in consortium.sites:
+            (context,) = SummingGrid(consortium, run=run, sites=[name])._contexts.values()
+            context.run_config["sites"] = ",".join(names)
+            self.contexts[name] = context
+        self.names = names
+
+    def ask(self, site: str, kind: str, request: Any) -> Message:
+        """Return a gate's reply."""
+        context = self.contexts[site]
+        message = Message(request.to_record(), dst_node_id=context.node_id, message_type=kind)
+        return self.consortium.gates[site].answer(message, context)
+
+    def signed(self, site: str) -> bytes:
+        """Return the key that a gate signs at enrolment."""
+        request = EnrolRequest(dataset=self.study.dataset.name, schema_sha256=self.schema.sha256())
+        reply = self.ask(site, ENROL, request)
+        assert not reply.has_error(), reply.error.reason
+        enrolled = EnrolReply.from_record(reply.content)
+        assert enrolled.accepted, enrolled.reason
+        return enrolled.signed_key
+
+    def keys(
+        self, sites: Sequence[str] = (), most_rows: int = 99, shown: Mapping[str, bytes] | None = None
+    ) -> dict[str, Message]:
+        """Give the honest of some sites the keys of them all; `shown` stand in place of what gates sign."""
+        names = sorted(sites or self.names)
+        found = {name: self.signed(name) for name in names if name not in (shown or {})} | dict(shown or {})
+        request = KeysRequest(cohort=",".join(names), most_rows=most_rows, signed=tuple(found[name] for name in names))
+        return {name: self.ask(name, KEYS, request) for name in names if name in self.contexts}
+
+    def model(self) -> dict[str, Any]:
+        """Return a model and encoder of the server's choice."""
+        layout = study_layout(self.study, self.schema)
+        sessions = [SiteSession(site, self.study) for site in self.consortium.sites.values()]
+        encoder = fit_encoder(layout, merge([one.summary() for one in sessions]), self.study.encode.scaler)
+        return {"arrays": first_model(self.study, self.schema), "encoder": encoder}
+
+    def request(self, round: int = 1, **changes: Any) -> TrainRequest:
+        """Return a request of a round."""
+        given = {"round": round, "rounds": self.study.rounds, "settings": {}, "score": False}
+        return TrainRequest(**{**given, **self.model(), **changes})
+
+    def train(self, site: str, round: int = 1, **changes: Any) -> Message:
+        """Ask a site to train."""
+        return self.ask(site, TRAIN, self.request(round, **changes))
+
+
+def said(reply: Message) -> str:
+    """Return why a gate did not answer, "" where it did."""
+    return (reply.error.reason or "") if reply.has_error() else ""
+
+
+def masked(reply: Message) -> Masked:
+    """Return the masked numbers of a reply."""
+    assert not reply.has_error(), reply.error.reason
+    found = Masked.out_of(reply.content)
+    assert found is not None, sorted(reply.content)
+    return found

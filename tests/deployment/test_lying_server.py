@@ -1,92 +1,533 @@
-"""A server that lies to real gates: hand-made messages, and what may not leave."""
+"""A server that lies to real gates: each of its requests is refused before a row is read, or gives noise."""
 
 import shutil
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message
+from flwr.app import Message
 
+from flfed.deployment.gate import outbound
+from flfed.deployment.gate.gate import Gate
+from flfed.deployment.gate.message_check import message_defect
+from flfed.deployment.gate.message_schema import StudyMessages
+from flfed.deployment.gate.run_limits import RunLimits, SumLedger
+from flfed.deployment.site_state.cohorts import CohortLines
+from flfed.federation.client import masked as site_sums
+from flfed.federation.client.masked import SiteSums
+from flfed.federation.client.site_run import SiteRun
 from flfed.paths import home
+from flfed.records.ledger_line import Line
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
-from flfed.rows.study_model import first_model, study_layout
 from flfed.study.study import Study
-from flfed.summaries.summary import fit_encoder, merge
+from flfed.updates.aggregation.summer import Summer, Unsummed
+from flfed.updates.masks import pairs
+from flfed.updates.masks.pairs import Exchange, SignedKey
 from flfed.updates.messages.compare import COMPARE, CompareRequest
-from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
-from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysRequest, ListRequest, UnmaskRequest
-from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
+from flfed.updates.messages.secure_sum import KEYS, KeysRequest, Masked
+from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
-from tests.deployment.summing import Consortium, SummingGrid
+from tests.boosting import trees_study
+from tests.deployment import conftest
+from tests.deployment.summing import (
+    Consortium,
+    Impostor,
+    LyingServer,
+    SummingGrid,
+    conduct,
+    masked,
+    said,
+)
 
 FOUR = ["site-01", "site-02", "site-03", "site-04"]
-
-
-class LyingServer:
-    """A server that sends each gate what it likes, in one run."""
-
-    def __init__(self, consortium: Consortium, run: str) -> None:
-        self.consortium, self.study, self.run = consortium, consortium.study, run
-        grid = SummingGrid(consortium, run=run)
-        self.contexts = {str(one.node_config["site"]): one for one in grid._contexts.values()}
-        self.schema = datasets.load("small").schema
-
-    def ask(self, site: str, kind: str, request: Any) -> Message:
-        """Return a gate's reply."""
-        context: Context = self.contexts[site]
-        message = Message(request.to_record(), dst_node_id=context.node_id, message_type=kind)
-        return self.consortium.gates[site].answer(message, context)
-
-    def statements(self, sites: list[str]) -> dict[str, bytes]:
-        """Return what each gate signs at enrolment."""
-        request = EnrolRequest(dataset=self.study.dataset.name, schema_sha256=self.schema.sha256())
-        return {site: EnrolReply.from_record(self.ask(site, ENROL, request).content).statement for site in sites}
-
-    def keys(self, sites: list[str], most_rows: int = 99) -> dict[str, Message]:
-        """Give sites the keys of a cohort."""
-        signed = self.statements(sites)
-        request = KeysRequest(
-            cohort=",".join(sites), most_rows=most_rows, statements=tuple(signed[one] for one in sites)
-        )
-        return {site: self.ask(site, KEYS, request) for site in sites}
-
-    def model(self) -> dict[str, Any]:
-        """Return a model and encoder of the server's choice."""
-        layout = study_layout(self.study, self.schema)
-        summary = merge([self.session(site).summary() for site in self.consortium.sites])
-        return {
-            "arrays": first_model(self.study, self.schema),
-            "encoder": fit_encoder(layout, summary, self.study.encode.scaler),
-        }
-
-    def session(self, site: str) -> Any:
-        from flfed.rows.session import SiteSession
-
-        return SiteSession(self.consortium.sites[site], self.study)
-
-    def train(self, site: str, round: int = 1, **changes: Any) -> Message:
-        """Ask a site to train."""
-        given = {"round": round, "rounds": self.study.rounds, "settings": {}, "score": False, **self.model()}
-        return self.ask(site, TRAIN, TrainRequest(**{**given, **changes}))
+FIRST, LAST = FOUR[0], FOUR[3]
+ABC = FOUR[:3]
+ASKED = {"secure-aggregation": "on", "strategy.rounds": 3}
+Patch = pytest.MonkeyPatch
+Make = Callable[..., Consortium]
 
 
 @pytest.fixture
-def four(small_sites: Callable[..., list[Site]], small_study: str) -> Callable[..., Consortium]:
-    """A function that returns four sites."""
+def four(small_sites: Callable[..., list[Site]], small_study: str) -> Make:
+    """A function that returns four sites, which approved a study with sums."""
 
-    def make() -> Consortium:
-        study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": 3})
-        return Consortium(small_sites(4, rows=80, policy=Policy(disclosure="open", resplit=True)), study)
+    def make(sites: int = 4, others: Mapping[str, str] | None = None, **changes: Any) -> Consortium:
+        study = Study.parse(small_study).replace({**ASKED, **changes})
+        policy = Policy(disclosure="open", resplit=True, share=study.compare.share)
+        return Consortium(small_sites(sites, rows=80, policy=policy), study, others)
 
     return make
 
 
-def said(reply: Message) -> str:
-    return (reply.error.reason or "") if reply.has_error() else ""
+def refused(answers: Callable[[], Message]) -> str:
+    """Return why a gate did not answer, and hold it to having read no row."""
+    conftest.OPENED.clear()
+    conftest.WATCHING.append(True)
+    try:
+        reply = answers()
+    finally:
+        conftest.WATCHING.clear()
+    assert reply.has_error()
+    assert not [path for path in conftest.OPENED if path.endswith((".parquet", ".csv"))]
+    return said(reply)
+
+
+def total(answers: Mapping[str, Masked]) -> tuple[np.ndarray, np.ndarray]:
+    """Add up what sites sent, as the server's own half does; raises Unsummed."""
+    return Summer(cohort=tuple(FOUR), largest_entry=4.0).add(answers)
+
+
+# What is asked of one site in another way than of the others.
+
+
+def moved(server: LyingServer) -> dict[str, Any]:
+    return {"arrays": {name: value + np.float32(1e-3) for name, value in server.model()["arrays"].items()}}
+
+
+def other_encoder(server: LyingServer) -> dict[str, Any]:
+    """Change an encoder by the last bit of one number."""
+    encoder = server.model()["encoder"]
+    center = encoder.center.copy()
+    center[0] = np.nextafter(center[0], np.inf)
+    return {"encoder": replace(encoder, center=center)}
+
+
+def trained(server: LyingServer, other: Callable[[LyingServer], dict[str, Any]] | None = None) -> dict[str, Masked]:
+    """Ask all sites for a round, and the first one otherwise."""
+    changes = {FIRST: other(server)} if other else {}
+    return {site: masked(server.train(site, **changes.get(site, {}))) for site in FOUR}
+
+
+def honest(server: LyingServer) -> dict[str, Masked]:
+    server.keys()
+    return trained(server)
+
+
+def asked_otherwise(other: Callable[[LyingServer], dict[str, Any]], server: LyingServer) -> dict[str, Masked]:
+    server.keys()
+    return trained(server, other)
+
+
+def told_other_rows(server: LyingServer) -> dict[str, Masked]:
+    """Tell one site a tenth of the most rows: the others would weigh next to nothing beside it."""
+    keys = tuple(server.signed(site) for site in FOUR)
+    for site in FOUR:
+        request = KeysRequest(cohort=",".join(FOUR), most_rows=99 if site == FIRST else 990, signed=keys)
+        assert said(server.ask(site, KEYS, request)) == ""
+    return trained(server)
+
+
+NOISE = {
+    "another model": partial(asked_otherwise, moved),
+    "an encoder changed by a bit": partial(asked_otherwise, other_encoder),
+    "other most rows": told_other_rows,
+}
+REQUEST = ("another model", "an encoder changed by a bit")
+"""Those where the request of one site is another one."""
+
+
+@pytest.mark.parametrize("play", NOISE)
+def test_a_site_that_was_asked_or_told_something_else_leaves_no_sum(four: Make, play: str):
+    answers = NOISE[play](LyingServer(four()))
+    with pytest.raises(Unsummed, match="does not count its 4 sites"):
+        total(answers)
+    # Nothing is left of the vector's ring, either: its numbers are over all of it.
+    sums = np.add.reduce([one.vector for one in answers.values()], dtype=np.uint32).astype(np.int32)
+    assert np.abs(sums.astype(float)).max() > 2.0**27
+
+
+def without_request(patch: Patch) -> None:
+    patch.setattr(site_sums, "request_sha256", lambda kind, request: "0" * 64)
+
+
+def without_keys_message(patch: Patch) -> None:
+    patch.setattr(pairs, "keys_hash", lambda keys, most_rows: "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("play", "mutate"), [*((play, without_request) for play in REQUEST), ("other most rows", without_keys_message)]
+)
+def test_where_masks_are_not_bound_to_it_the_lie_gives_a_sum(four: Make, play: str, mutate: Any, monkeypatch: Patch):
+    mutate(monkeypatch)
+    total(NOISE[play](LyingServer(four())))
+
+
+def test_honest_requests_give_the_sum_of_all_sites_and_of_no_other_number_of_them(four: Make):
+    answers = honest(LyingServer(four()))
+    total(answers)
+    fewer = {site: answers[site] for site in ABC}
+    with pytest.raises(Unsummed, match="site-04"):
+        total(fewer)
+    # Added up all the same, three of four are noise.
+    with pytest.raises(Unsummed, match="does not count its 3 sites"):
+        Summer(cohort=tuple(ABC), largest_entry=4.0).add(fewer)
+
+
+def streams_of_run(found: Consortium, monkeypatch: Patch, site: str = FIRST) -> list[bytes]:
+    """Return the keys of all streams that a site's masks had in a run, whose replies each left once."""
+    real, mask = pairs.exchange_key, site_sums.mask
+    streams, masking = list[bytes](), list[str]()
+
+    def noted(secret: bytes, purpose: str, exchange: Exchange, *about: str | int) -> bytes:
+        key = real(secret, purpose, exchange, *about)
+        if masking[-1] == site:
+            streams.append(key)
+        return key
+
+    def masks(name: str, *given: Any) -> Any:
+        masking.append(name)
+        return mask(name, *given)
+
+    monkeypatch.setattr(pairs, "exchange_key", noted)
+    monkeypatch.setattr(site_sums, "mask", masks)
+    outcome = conduct(found, SummingGrid(found))
+    assert outcome.status == "completed", outcome.reason
+    return streams
+
+
+@pytest.mark.parametrize("kind", ["averaging", "trees"])
+def test_no_stream_of_a_run_is_used_twice(small_sites, small_study, kind, monkeypatch):
+    asked = {**ASKED, "compare.share": "sum"}
+    text = trees_study(small_study, **asked) if kind == "trees" else Study.parse(small_study).replace(asked).text
+    found = Consortium(small_sites(3, rows=120), Study.parse(text))
+    streams = streams_of_run(found, monkeypatch)
+    # With each of two others: sums over rows (trees: by cell, too), rounds (trees: levels), last losses, figures.
+    rounds = 3 * found.study.exchanges_of_round if kind == "trees" else 3
+    assert len(streams) == 2 * (1 + (kind == "trees") + rounds + 1 + 1)
+    assert len(set(streams)) == len(streams)
+
+
+# Who is in the cohort, and by whose signature.
+
+
+def own_gate(server: LyingServer, name: str) -> bytes:
+    """Sign as a gate that nobody pinned."""
+    return Impostor(name).signed(server.study, server.run)
+
+
+def borrowed(server: LyingServer, name: str) -> bytes:
+    """Put a key of the server into what the site's gate signed."""
+    about = {"study_sha256": server.study.sha256(), "run": server.run, "repeat": 0}
+    real = SignedKey.read(server.signed(name), **about)
+    assert isinstance(real, SignedKey)
+    return replace(real, public_key=Impostor(name).key.public.hex()).pack()
+
+
+def of_another_run(server: LyingServer, name: str) -> bytes:
+    """Show what the site's gate signed in another run."""
+    return LyingServer(server.consortium, "20261120-000007-aaaa").signed(name)
+
+
+FORGED = {
+    own_gate: "the gate of site 'site-02' has another key than the one that is pinned here",
+    borrowed: "the key of site 'site-02' is not signed by its gate",
+    of_another_run: "the key of site 'site-02' is not signed by its gate for this study, run and repeat",
+    lambda server, name: b"": "a site's signed key for the run cannot be read",
+}
+
+
+@pytest.mark.parametrize("forge", FORGED)
+def test_a_site_takes_no_key_that_the_other_sites_gate_has_not_signed_for_this_run(four: Make, forge: Any):
+    server = LyingServer(four())
+    keys = {name: server.signed(name) for name in FOUR} | {"site-02": forge(server, "site-02")}
+    request = KeysRequest(cohort=",".join(FOUR), most_rows=99, signed=tuple(keys.values()))
+    assert FORGED[forge] in refused(lambda: server.ask(FIRST, KEYS, request))
+    assert "key of this run is not here" in said(server.train(FIRST))
+
+
+COHORTS = {
+    ("site-01", "site-02", "site-03"): "the run is without site-04, which the approval here names",
+    (*FOUR, "x-00"): "its section 'signed' has lists of a wrong length",
+    ("site-01", "site-02", "site-03", "x-00"): "site 'x-00' is in the run, and its key is not pinned here",
+    ("site-02", "site-03", "site-04"): "the sites of the run are named without this one",
+}
+
+
+@pytest.mark.parametrize("cohort", COHORTS)
+def test_a_cohort_is_exactly_the_sites_of_the_approval(four: Make, cohort: tuple[str, ...]):
+    server = LyingServer(four())
+    keys = {name: server.signed(name) for name in FOUR} | {"x-00": Impostor("x-00").signed(server.study, server.run)}
+    request = KeysRequest(cohort=",".join(cohort), most_rows=99, signed=tuple(keys[name] for name in cohort))
+    assert COHORTS[cohort] in refused(lambda: server.ask(FIRST, KEYS, request))
+
+
+def unmasked(server: LyingServer, impostors: Mapping[str, Impostor], vector: Masked, request: TrainRequest) -> int:
+    """Return the count before a site's numbers, once the masks with all keys of the server are off."""
+    keys = [server.signed(FIRST), *(one.signed(server.study, server.run) for one in impostors.values())]
+    about = {"study_sha256": server.study.sha256(), "run": server.run, "repeat": 0}
+    read = [key for one in keys if isinstance(key := SignedKey.read(one, **about), SignedKey)]
+    exchange = Exchange(TRAIN, 1, site_sums.request_sha256(TRAIN, request))
+    count = vector.vector.copy()
+    for name, one in impostors.items():
+        secret = pairs.pair_secrets(name, one.key, read, 99)
+        assert isinstance(secret, dict)
+        masks = pairs.mask(name, {FIRST: secret[FIRST]}, exchange, vector.vector.size, vector.sums.size)
+        count = count + masks[0]
+    return int(count[0])
+
+
+def test_without_pins_a_cohort_of_the_servers_own_keys_reads_a_sites_update(four: Make, monkeypatch: Patch):
+    found = four()
+    server = LyingServer(found)
+    impostors = {name: Impostor(name) for name in FOUR[1:]}
+    shown = {name: one.signed(server.study, server.run) for name, one in impostors.items()}
+    assert said(server.keys(shown=shown)[FIRST]) != ""
+    monkeypatch.setattr(site_sums, "check_cohort", lambda *given, **named: None)
+    assert said(server.keys(shown=shown)[FIRST]) == ""
+    request = server.request()
+    assert unmasked(server, impostors, masked(server.ask(FIRST, TRAIN, request)), request) == 1
+
+
+def test_a_run_has_one_cohort_with_one_key_of_each_site(four: Make):
+    found = four(3, {"x-00": (own := Impostor("x-00")).fingerprint})
+    server = LyingServer(found)
+    server.names = [*ABC, "x-00"]
+
+    def keys(key: Impostor = own, **given: Any) -> set[str]:
+        replies = server.keys(shown={"x-00": key.signed(server.study, server.run)}, **given)
+        return {said(one) for one in replies.values()}
+
+    assert keys() == {""} == keys()
+    # A second key of the server's own site, signed by its gate; other most rows.
+    other = {str(Refusal("cohort-other"))}
+    assert keys(Impostor("x-00", own.signing)) == other == keys(most_rows=990)
+    # The site's key stays as it was signed, and its private half is gone.
+    kept = {path.stem for path in (home() / "sites" / FIRST / "runs" / server.run).iterdir()}
+    assert site_sums.SIGNED in kept and site_sums.KEY not in kept and server.signed(FIRST) == server.signed(FIRST)
+
+
+def test_an_approval_with_other_pins_in_mid_run_ends_the_sites_part(four: Make):
+    found = four(5)
+    server, sites = LyingServer(found), sorted(found.sites)
+    assert not any(map(said, server.keys().values()))
+    assert masked(server.train("site-02")) is not None
+    few = {site: found.pins[site] for site in sites[:3]}
+    found.approve(FIRST, pins=few, co_sites=sorted(few))
+    # Another run of Flower has the name of the first, and says that three take part.
+    server.contexts[FIRST].run_config["sites"] = ",".join(few)
+    assert said(server.train(FIRST)) == str(Refusal("cohort-other"))
+
+
+def test_a_keys_message_is_measured_before_it_is_decoded(small_study: str, small_sites: Any):
+    request = KeysRequest(cohort=",".join(FOUR), most_rows=99, signed=(bytes(2000),) * 4)
+    messages = StudyMessages(
+        Study.parse(small_study).replace(ASKED), datasets.load("small").schema, small_sites(4)[0],
+        cohort={"cohort": ",".join(FOUR)},
+    )  # fmt: skip
+    defect = message_defect(request.to_record(), messages.incoming(KEYS))
+    assert defect is not None and "signed" in defect
+
+
+# What left in another run, study or cohort before.
+
+ALONE = {"secure-aggregation": "off"}
+OTHER = {"plan.lr": 0.05}
+SHARED_SUM = {"compare.share": "sum"}
+
+
+def alone(found: Consortium, sites: list[str]) -> Consortium:
+    """Return the same gates with a study whose updates cross by themselves."""
+    return found.approved(found.study.replace(ALONE), sites, sums=False, pins={})
+
+
+def run_of(found: Consortium, run: str, sites: list[str] | None = None) -> set[str]:
+    """Give sites keys where the study has sums, and ask them to train; return why they do not."""
+    server = LyingServer(found, run, sorted(found.sites))
+    asked = sites or sorted(found.sites)
+    keyed = server.keys() if found.study.aggregation.sums_updates else {}
+    return {said(keyed[site]) if site in keyed and said(keyed[site]) else said(server.train(site)) for site in asked}
+
+
+def by_study(patch: Patch) -> None:
+    """Keep cohorts by study in place of by dataset."""
+    add, over = CohortLines.add, outbound.Leaving._over
+
+    def added(own: CohortLines, line: Line) -> None:
+        add(own, replace(line, facts={**line.facts, "dataset": line.text("study-sha256")}))
+
+    def checked(own: outbound.Leaving, locked: Any, message: Message, facts: Any) -> Refusal | None:
+        return over(own, locked, message, {**facts, "dataset": facts["study_sha256"]})
+
+    patch.setattr(CohortLines, "add", added)
+    patch.setattr(outbound.Leaving, "_over", checked)
+
+
+def three_alone_then_four_in_a_sum(found: Consortium) -> set[str]:
+    assert run_of(alone(found, ABC), "20261120-000001-aaaa") == {""}
+    return run_of(found, "20261120-000002-aaaa", ABC)
+
+
+def a_sum_then_one_alone(found: Consortium) -> set[str]:
+    assert run_of(found, "20261120-000001-aaaa") == {""}
+    return run_of(alone(found, FOUR), "20261120-000002-aaaa")
+
+
+def second_study_without_one(found: Consortium) -> set[str]:
+    assert run_of(found, "20261120-000001-aaaa") == {""}
+    return run_of(found.approved(found.study.replace(OTHER), ABC), "20261120-000002-aaaa")
+
+
+def figures_without_one(found: Consortium) -> set[str]:
+    """Compare alone in a second study, whose figures are added up over three of the four."""
+    assert run_of(found, "20261120-000001-aaaa") == {""}
+    second = found.approved(found.study.replace(OTHER), ABC)
+    server = LyingServer(second, "20261120-000002-aaaa")
+    server.keys()
+    return {said(server.ask(site, COMPARE, CompareRequest(**server.model()))) for site in ABC}
+
+
+OTHER_BEFORE = str(Refusal("cohort-other-before", dataset="small", sites=", ".join(FOUR)))
+BEFORE: dict[Callable[[Consortium], set[str]], tuple[dict[str, Any], str]] = {
+    three_alone_then_four_in_a_sum: ({}, str(Refusal("cohort-alone-before", dataset="small"))),
+    a_sum_then_one_alone: ({}, OTHER_BEFORE),
+    second_study_without_one: ({}, OTHER_BEFORE),
+    figures_without_one: (SHARED_SUM, OTHER_BEFORE),
+}
+
+
+@pytest.mark.parametrize("play", BEFORE)
+def test_a_dataset_has_one_cohort_over_all_studies(four: Make, play: Any, monkeypatch: Patch):
+    changes, why = BEFORE[play]
+    found = four(**changes)
+    assert play(found) == {why}
+    kinds = [line.kind for line in found.lines(FIRST) if line.facts.get("run") == "20261120-000002-aaaa"]
+    assert set(kinds) <= {"enrol", "keys", "refused"}
+    # Kept by study, both sums leave: their difference is one site's part.
+    by_study(monkeypatch)
+    assert play(four_again(found)) == {""}
+
+
+def four_again(found: Consortium) -> Consortium:
+    """Return the same sites in a home without anything of before."""
+    shutil.rmtree(home() / "sites")
+    return Consortium(list(found.sites.values()), found.study)
+
+
+CHANGES = {
+    "the others": (FOUR, {"site-05"}),
+    "all": ((*FOUR, "site-05"), set[str]()),
+}
+"""Who approves other sites, and who takes no part in a run of five then."""
+
+
+@pytest.mark.parametrize("who", ["the others", "all"])
+def test_a_site_that_joins_decides_too(four: Make, who: str):
+    found = four(5)
+    agreed, without = CHANGES[who]
+    first = found.approved(found.study, FOUR)
+    for site in FOUR:
+        first.restart(site)
+    assert run_of(first, "20261120-000001-aaaa") == {""}
+    for site in found.sites:
+        found.approve(site, changed_sites=site in agreed)
+        found.restart(site)
+    server = LyingServer(found, "20261120-000002-aaaa")
+    refusals = {site: said(reply) for site, reply in server.keys().items()}
+    assert {site for site, why in refusals.items() if why} == without
+    assert all("to take part, at this site: flfed site approve STUDY --changed" in refusals[site] for site in without)
+    if not without:
+        assert {said(server.train(site)) for site in found.sites} == {""}
+        # From then on the first cohort is another one.
+        assert run_of(found.approved(found.study.replace(OTHER), FOUR), "20261120-000003-aaaa") != {""}
+
+
+def test_who_had_another_cohort_before_says_so_in_later_runs_too(four: Make):
+    found = four(5)
+    first = found.approved(found.study, FOUR)
+    assert run_of(first, "20261120-000001-aaaa") == {""}
+    for site in found.sites:
+        found.approve(site, changed_sites=True)
+        found.restart(site)
+    assert run_of(found, "20261120-000002-aaaa") == {""}
+    # A later study of the five needs no other word of the four, and the fifth has none of it.
+    later = found.approved(found.study.replace(OTHER))
+    server = LyingServer(later, "20261120-000003-aaaa")
+    refusals = {site: said(reply) for site, reply in server.keys().items()}
+    assert {site for site, why in refusals.items() if why} == {"site-05"}
+
+
+# What a run asks twice.
+
+
+def test_a_round_is_masked_once_and_for_one_request(four: Make, monkeypatch: Patch):
+    found = four()
+    server = LyingServer(found)
+    server.keys()
+    first = masked(server.train(FIRST))
+    np.testing.assert_array_equal(masked(server.train(FIRST)).vector, first.vector)
+    found.restart(FIRST)
+    np.testing.assert_array_equal(masked(server.train(FIRST)).vector, first.vector)
+    request = server.request(**moved(server))
+    assert "another model in round 1" in refused(lambda: server.ask(FIRST, TRAIN, request))
+    # Two walls: without the ledger's, the site's own record of its masks.
+    monkeypatch.setattr(RunLimits, "refusal", lambda *_: None)
+    assert said(server.ask(FIRST, TRAIN, request)) == str(Refusal("masks-used", round=1))
+    monkeypatch.setattr(SiteSums, "check_unused", lambda sums, exchange: None)
+    assert masked(server.ask(FIRST, TRAIN, request)) is not None
+
+
+@pytest.mark.parametrize("end", ["compared", "state lost"])
+def test_a_run_that_ended_here_is_never_answered_again(four: Make, end: str, monkeypatch: Patch):
+    def play(run: str) -> list[str]:
+        found = four()
+        server = LyingServer(found, run)
+        server.keys()
+        masked(server.train(FIRST))
+        if end == "compared":
+            assert said(server.ask(FIRST, COMPARE, CompareRequest(**server.model()))) == ""
+        else:
+            shutil.rmtree(home() / "sites" / FIRST / "runs" / server.run)
+        found.restart(FIRST)
+        return [said(server.keys()[FIRST]), said(server.train(FIRST)), said(server.train(FIRST, round=2))]
+
+    assert play("20261120-000001-aaaa") == [str(Refusal("sums-key-lost"))] * 3
+    # What the ledger says of keys that were taken is what refuses a second one.
+    monkeypatch.setattr(SumLedger, "has_keys", lambda own, run: False)
+    shutil.rmtree(home() / "sites")
+    assert play("20261120-000002-aaaa")[0] == ""
+
+
+def test_sums_over_rows_are_masked_once_whatever_was_asked_since(four: Make, monkeypatch: Patch):
+    def play(found: Consortium) -> Message:
+        """Ask again after a change of policy, where rounds were asked in between."""
+        server = LyingServer(found)
+        server.keys()
+        masked(server.ask(FIRST, SUMMARISE, SummariseRequest()))
+        masked(server.train(FIRST))
+        site = found.sites[FIRST]
+        found.sites[FIRST] = replace(site, policy=site.policy.model_copy(update={"cell_minimum": 7}))
+        found.restart(FIRST)
+        return server.ask(FIRST, SUMMARISE, SummariseRequest())
+
+    assert said(play(four())) == str(Refusal("masks-used", round=0))
+    # Two vectors under one mask give their difference.
+    monkeypatch.setattr(SiteSums, "check_unused", lambda sums, exchange: None)
+    shutil.rmtree(home() / "sites")
+    assert masked(play(four())) is not None
+
+
+@pytest.mark.parametrize("kind", [SUMMARISE, TRAIN])
+def test_what_two_processes_of_the_site_are_asked_at_once_both_answer(four: Make, kind: str):
+    found = four()
+    server = LyingServer(found)
+    server.keys()
+    request = SummariseRequest() if kind == SUMMARISE else server.request()
+    context, gate = server.contexts[FIRST], found.gates[FIRST]
+    message = Message(request.to_record(), dst_node_id=context.node_id, message_type=kind)
+    assert gate.refusal(message, context) is None
+    found.restart(FIRST)  # a second gate on the same folder, which is asked the same meanwhile
+    assert said(server.ask(FIRST, kind, request)) == ""
+    reply = gate._side(context).app()(message, context)
+    assert said(gate.leaving(message, reply, context)) == ""
+
+
+# What leaves by itself.
 
 
 def sections(reply: Message) -> set[str]:
@@ -96,135 +537,58 @@ def sections(reply: Message) -> set[str]:
 FIGURES = {"scores", "scores-metrics", "holdout", "holdout-metrics", "offset", "summary", "figures", "arms"}
 
 
-def test_a_server_that_skips_the_keys_gets_no_summary_and_no_figure_of_a_round(four):
-    found = four()
-    server = LyingServer(found, "20261120-101500")
+def test_a_server_that_skips_the_keys_gets_no_sum_no_update_and_no_figure_of_a_round(four: Make):
+    server = LyingServer(four())
     model = server.model()
     for site in FOUR:
-        reply = server.ask(site, SUMMARISE, SummariseRequest())
-        assert "summary" not in sections(reply), site
+        assert "summary" not in sections(server.ask(site, SUMMARISE, SummariseRequest())), site
+    assert "key of this run is not here" in said(server.train(FIRST))
     request = TrainRequest(round=4, rounds=3, fit=False, **model)
-    assert not sections(server.ask("site-04", EVALUATE, request)) & FIGURES
-    assert "summary" not in sections(server.ask("site-04", COMPARE, CompareRequest(**model)))
+    assert not sections(server.ask(LAST, EVALUATE, request)) & FIGURES
+    assert "summary" not in sections(server.ask(LAST, COMPARE, CompareRequest(**model)))
 
 
-def open_summary(server: LyingServer, sites: list[str]) -> dict[str, Message]:
-    """Have the sums over rows of a whole cohort opened."""
-    replies = {site: server.ask(site, SUMMARISE, SummariseRequest()) for site in sites}
-    if any(map(said, replies.values())):
-        return replies
-    masked = {site: SummariseReply.from_record(reply.content).masked for site, reply in replies.items()}
-    listed, found = ",".join(sites), {}
-    for place, site in enumerate(sites):
-        shares = np.stack([made.shares[place] for one in sites if (made := masked[one])])
-        request = UnmaskRequest(
-            kind=SUMMARISE, round=0, listed=listed, shares=shares, codes=np.zeros((len(sites), 32), np.uint8)
-        )
-        found[site] = server.ask(site, UNMASK, request)
-    return found
-
-
-def test_an_approval_with_fewer_pins_in_mid_run_lowers_no_threshold(small_sites, small_study):
-    study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": 3})
-    found = Consortium(small_sites(5, rows=80, policy=Policy(disclosure="open", resplit=True)), study)
-    server, sites = LyingServer(found, "20261120-101500"), sorted(found.sites)
-    assert not any(map(said, server.keys(sites).values()))
-    assert "masked" in sections(server.train("site-02"))
-    few = {site: found.pins[site] for site in sites[:3]}
-    found.approve("site-01", pins=few, co_sites=sorted(few))
-    # Another run of Flower has the name of the first, and says that three take part.
-    server.contexts["site-01"].run_config["sites"] = ",".join(few)
-    assert said(server.train("site-01")) == "the run has other sites or keys than were told at its start"
-
-
-def kept_folder(site: str, run: str) -> Path:
-    return home() / "sites" / site / "runs" / run
-
-
-def listed(*sites: int) -> str:
-    return ",".join(FOUR[one - 1] for one in sites)
-
-
-def one_list(server: LyingServer, site: str, names: str, round: int = 1) -> Message:
-    """Ask a site to confirm a list."""
-    return server.ask(site, LIST, ListRequest(kind=TRAIN, round=round, listed=names))
-
-
-OTHER_LIST = "this question was answered with another list of sites before"
-
-
-def test_a_site_confirms_one_list_for_one_question_in_any_round_run_study_and_with_any_scores(four):
+def test_a_study_that_was_approved_with_sums_gets_no_plain_update(four: Make, monkeypatch: Patch):
     found = four()
-    server = LyingServer(found, "20261120-000001-aaaa")
-    server.keys(FOUR)
-    for site in FOUR:
-        assert sections(server.train(site)) >= {"masked"}
-    assert sections(one_list(server, FOUR[0], listed(1, 2, 3))) == {"config", "confirmed"}
-    # The same as often as it is asked; another never: in this round, in the next from the same model, in another run.
-    assert sections(one_list(server, FOUR[0], listed(1, 2, 3))) == {"config", "confirmed"}
-    assert OTHER_LIST in said(one_list(server, FOUR[0], listed(1, 2, 4)))
-    assert "without this site" in said(one_list(server, FOUR[0], listed(2, 3, 4)))
-    assert "a sum of 2 sites" in said(one_list(server, FOUR[0], listed(1, 2)))
-    server.train(FOUR[0], round=2)
-    assert OTHER_LIST in said(one_list(server, FOUR[0], listed(1, 2, 4), round=2))
-    again = LyingServer(found, "20261120-000002-bbbb")
-    again.keys(FOUR)
-    assert sections(again.train(FOUR[0], score=True)) >= {"masked", "masked-opened"}
-    assert OTHER_LIST in said(one_list(again, FOUR[0], listed(1, 2, 4)))
-    assert sections(one_list(again, FOUR[0], listed(1, 2, 3))) == {"config", "confirmed"}
-    # Of a run that began before, no new list: the later run counts on what the site said.
-    assert sections(again.train(FOUR[1])) >= {"masked"}
-    assert "a later run has asked this question" in said(one_list(server, FOUR[1], listed(1, 2, 4)))
+    monkeypatch.setattr(SiteRun, "sums", lambda own, study: None)
+    # What would be a plain update all the same is held back, since it is none of the approved study.
+    assert "its train reply is held back" in said(LyingServer(found).train(FIRST))
+    monkeypatch.setattr(Gate, "leaving", lambda own, message, reply, *given: reply)
+    update = LyingServer(found, "20261120-000002-aaaa").train(FIRST).content["arrays"]
+    assert np.abs(update["weight"].numpy()).max() > 0
 
 
-def test_a_round_is_masked_once_and_for_one_request_and_never_plain(four: Callable[..., Consortium]) -> None:
-    found = four()
-    server = LyingServer(found, "20261120-000001-aaaa")
-    server.keys(FOUR)
-    first = server.train(FOUR[0])
-    vectors = first.content["masked"]["vector"].numpy()
-    np.testing.assert_array_equal(server.train(FOUR[0]).content["masked"]["vector"].numpy(), vectors)
-    other = {name: value + 1.0 for name, value in server.model()["arrays"].items()}
-    assert said(server.train(FOUR[0], arrays=other)) != ""
-    # Its state of the run taken away, it has no key any more, and nothing plain leaves in its place.
-    shutil.rmtree(kept_folder(FOUR[0], server.run))
-    found.restart(FOUR[0])
-    assert "key of this run is not here" in said(server.train(FOUR[0]))
-    assert "key of this run is not here" in said(server.train(FOUR[0], round=2))
+def other_requests(server: LyingServer) -> dict[str, TrainRequest]:
+    first = server.request()
+    return {
+        "'round' that does not fit": replace(first, round=server.study.rounds + 1),
+        "'rounds' that does not fit": replace(first, rounds=9),
+        "'fit' that does not fit": replace(first, fit=False),
+        "it has 1 section too many": replace(first, settings={"mu": 1.0}),
+        "'weight' of another shape": replace(
+            first, arrays={name: np.zeros((*value.shape, 1)) for name, value in first.arrays.items()}
+        ),
+    }
 
 
-def test_what_another_process_of_the_site_opened_meanwhile_is_not_opened_otherwise(four):
-    found = four()
-    server = LyingServer(found, "20261120-000001-aaaa")
-    server.keys(FOUR)
-    server.train(FOUR[0])
-    context, gate = server.contexts[FOUR[0]], found.gates[FOUR[0]]
-    request = ListRequest(kind=TRAIN, round=1, listed=listed(1, 2, 3))
-    message = Message(request.to_record(), dst_node_id=context.node_id, message_type=LIST)
-    assert gate.refusal(message, context) is None
-    before = gate._in_sum(message, context)
-    reply = gate._side(context).app()(message, context)
-    found.restart(FOUR[0])  # a second gate on the same folder, which is asked for another list
-    assert sections(one_list(server, FOUR[0], listed(1, 2, 4))) == {"config", "confirmed"}
-    assert OTHER_LIST in said(gate.leaving(message, reply, context, before))
-    assert [line.facts["listed"] for line in found.lines(FOUR[0]) if line.kind == "list"] == [listed(1, 2, 4)]
+def test_a_round_that_was_not_approved_is_not_answered(four: Make):
+    server = LyingServer(four())
+    server.keys()
+    for text, request in other_requests(server).items():
+        assert text in refused(partial(server.ask, FIRST, TRAIN, request)), text
 
 
-@pytest.mark.parametrize("kind", [SUMMARISE, TRAIN, LIST])
-def test_what_two_processes_of_the_site_are_asked_at_once_both_answer(four, kind):
-    found = four()
-    server = LyingServer(found, "20261120-000001-aaaa")
-    server.keys(FOUR)
-    given = {"round": 1, "rounds": 3, "settings": {}, "score": False, **server.model()}
-    requests: dict[str, Any] = {SUMMARISE: SummariseRequest(), TRAIN: TrainRequest(**given)}
-    if kind == LIST:
-        server.train(FOUR[0])
-        requests[LIST] = ListRequest(kind=TRAIN, round=1, listed=listed(1, 2, 3))
-    context, gate = server.contexts[FOUR[0]], found.gates[FOUR[0]]
-    message = Message(requests[kind].to_record(), dst_node_id=context.node_id, message_type=kind)
-    assert gate.refusal(message, context) is None
-    before = gate._in_sum(message, context)
-    found.restart(FOUR[0])  # a second gate on the same folder, which is asked the same meanwhile
-    assert said(server.ask(FOUR[0], kind, requests[kind])) == ""
-    reply = gate._side(context).app()(message, context)
-    assert said(gate.leaving(message, reply, context, before)) == ""
+@pytest.mark.parametrize("kind", [EVALUATE, COMPARE])
+def test_a_second_model_is_neither_evaluated_nor_compared(four: Make, kind: str):
+    server = LyingServer(four())
+    server.keys()
+
+    def ask(**changes: Any) -> str:
+        model = server.model() | changes
+        evaluation = TrainRequest(round=4, rounds=3, fit=False, score=False, **model)
+        return said(server.ask(FIRST, kind, evaluation if kind == EVALUATE else CompareRequest(**model)))
+
+    word = kind.rpartition(".")[2]
+    assert ask() == ""
+    assert ask(**moved(server)) == f"it was asked to {word} another model in this run"
+    assert ask() == ""
