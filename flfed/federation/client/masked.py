@@ -556,7 +556,8 @@ class SiteCiphers(SiteSums):
         """Refuse a second part for a round, and one for an earlier round; raises NotTakingPart."""
         # Whoever can multiply gets from two parts under the same tags their difference.
         super().check_unused(exchange)
-        if self.keys.approval is not None and exchange.step < self._last_answered():
+        late = exchange.kind == TRAIN and exchange.step < self._last_answered()
+        if self.keys.approval is not None and late:
             decline("masks-used", round=exchange.step)
 
     def _tags(self, binding: str) -> RoundTags:

@@ -106,14 +106,19 @@ def _summer(run: RunSetting, participants: Participants) -> Summer:
     """Return the server's half for a cohort."""
     study = run.study
     cohort = tuple(sorted(participants))
+    most_rows = max(one.rows_high for one in participants.values())
     if study.aggregation.is_encrypted:
-        entries = sum(value.size for value in run.first_arrays().values())
-        context = PublicContext.new()
-        return CipherSummer(cohort=cohort, largest_entry=LARGEST_ENTRY, entries=entries, context=context)
+        return CipherSummer(
+            cohort=cohort,
+            largest_entry=LARGEST_ENTRY,
+            most_rows=most_rows,
+            entries=sum(value.size for value in run.first_arrays().values()),
+            context=PublicContext.new(),
+        )
     return Summer(
         cohort=cohort,
         largest_entry=largest_entry(study, len(cohort)),
-        most_rows=max(one.rows_high for one in participants.values()),
+        most_rows=most_rows,
         exchanges=study.exchanges_of_round if study.grows_trees else 1,
         check=LossCheck(scored="validation" if study.plan.validation else "training"),
     )

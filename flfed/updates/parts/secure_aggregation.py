@@ -167,11 +167,11 @@ def _with_masks(border: Border, wanted: Wanted, sections: Sections) -> Sections:
         # The site's signed key, which it has once it has one.
         signed = with_fields(sections["config"], {"signed-key": byte_string(LONGEST)}, optional=("signed-key",))
         return {**sections, "config": signed}
-    if kind in _SUMMED and border.study.aggregation.is_masked:
+    if kind in _SUMMED:
         name = _SUMMED[kind]
         left = {other: section for other, section in sections.items() if other != name}
         return {**left, **_masked(sums=1 + _entries(sections[name]))}
-    if kind == COMPARE and not border.sums_figures and border.study.aggregation.is_masked:
+    if kind == COMPARE and not border.sums_figures:
         return {name: section for name, section in sections.items() if name != "summary"}
     if kind == COMPARE and border.sums_figures:
         entries = FigureLayout(border.task).entries

@@ -55,7 +55,7 @@ class SecureAggregation(SitePart):
         if isinstance(reply, CompareReply):
             return _with_figures(step, reply, sums)
         if isinstance(reply, SummariseReply):
-            if not session.study.aggregation.is_masked or reply.summary is None:
+            if reply.summary is None:
                 return reply
             step.own.under(session)
             return SummariseReply(masked=sums.masked_counts(flattened(reply.summary.arrays()), SUMMARISE))
@@ -78,8 +78,7 @@ def _with_figures(step: SiteStep, reply: CompareReply, sums: SiteSums) -> Compar
     """Return a comparison without sums over rows, and with masked figures where the study records their sum."""
     session = step.session
     request = step.original_request
-    if session.study.aggregation.is_masked:
-        reply = replace(reply, summary=None)
+    reply = replace(reply, summary=None)
     if not session.study.compare.is_summed or not isinstance(request, CompareRequest):
         return reply
     step.own.under(session)

@@ -170,7 +170,7 @@ class SecureAggregation(ServerPart):
     @property
     def masks_rows(self) -> bool:
         """Whether sums over rows leave under masks."""
-        return self.sums is not None and self.run.study.aggregation.is_masked
+        return self.sums is not None
 
     def unreadable(self, arrays: Arrays) -> str:
         """Return a reason where the model is encrypted."""
@@ -190,17 +190,7 @@ class SecureSiteSums(SiteSums):
     sums: Summer
 
     def summary(self, participants: Participants) -> Summary | None:
-        """Return the sums over all training rows, or None.
-
-        It is None under homomorphic encryption, where each site sends its own.
-
-        Raises
-        ------
-        FlfedError
-            If there is no such sum.
-        """
-        if self.run.study.aggregation.is_encrypted:
-            return None
+        """Return the sums over all training rows; raises FlfedError if there is no such sum."""
         shapes = {name: (shape, np.dtype(np.float64)) for name, shape in self.run.layout.shapes().items()}
         totals = self._sum(SUMMARISE, participants, SummariseRequest(), SummariseReply, entries_of(shapes))
         return Summary(**unflattened(self.sums.decode_counts(totals), shapes))
