@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from itertools import combinations_with_replacement
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -16,7 +16,9 @@ from flfed.rows.statistics import boosted_trees as half
 from flfed.summaries.summary import arrays_sha256
 from flfed.trees import cut_points
 from flfed.trees.forest import UNIT, TreeSettings
-from flfed.updates.masking import protocol
+from flfed.updates.aggregation.summer import Summer
+from flfed.updates.masks.pairs import Exchange, mask
+from flfed.updates.messages.secure_sum import Masked
 from tests.boosting import Boosting, Forest, arrays_of, boosting_of, tables_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
@@ -66,27 +68,19 @@ def test_sites_in_any_order_grow_the_trees_of_one_table_and_of_xgboost(study: st
 
 def masked_sum(sums: list[np.ndarray], rows: list[int]) -> np.ndarray:
     """Return what the server makes of the sites' sums under masks."""
-    names = [f"site-{place}" for place in range(len(sums))]
-    links = {name: {} for name in names}
-    for one, other in combinations_with_replacement(names, 2):
-        links[one][other] = links[other][one] = secrets.token_bytes(32)
-    about = {"binding": secrets.token_bytes(32), "least": 3}
-    vectors = {
-        name: protocol.mask_vector(
-            name, np.empty(0, np.uint32), own.ravel().view(np.uint64), links=links[name], **about
+    names = tuple(f"site-{place}" for place in range(len(sums)))
+    secret_by_pair = {pair: secrets.token_bytes(32) for pair in combinations(names, 2)}
+    exchange = Exchange("train", 1, "ab" * 32)
+    sent = {}
+    for name, own in zip(names, sums, strict=True):
+        numbers = np.concatenate([np.ones(1, np.uint64), own.ravel().view(np.uint64)])
+        peers = {(set(pair) - {name}).pop(): secret for pair, secret in secret_by_pair.items() if name in pair}
+        sent[name] = Masked(
+            vector=np.empty(0, np.uint32), sums=numbers + mask(name, peers, exchange, 0, numbers.size)[1]
         )
-        for name, own in zip(names, sums)
-    }
-    openings = {
-        name: protocol.open_list(
-            name, frozenset(names), {sender: vectors[sender].sealed[name] for sender in names},
-            confirmations={}, links=links[name], **about,
-        )
-        for name in names
-    }  # fmt: skip
-    total = protocol.unmask(vectors, openings, cohort=names, listed=frozenset(names), least=3)
-    assert not np.array_equal(vectors[names[0]].sums[1:], sums[0].ravel().view(np.uint64))
-    return total.sums.view(np.int64).reshape(sums[0].shape)
+    assert not np.array_equal(sent[names[0]].sums[1:], sums[0].ravel().view(np.uint64))
+    _, total = Summer(cohort=names, largest_entry=1.0).add(sent)
+    return total.view(np.int64).reshape(sums[0].shape)
 
 
 @pytest.mark.parametrize("depth", [3, 6])

@@ -14,6 +14,7 @@ from statsmodels.stats.meta_analysis import combine_effects
 from flfed import Study, run
 from flfed.cli.run_tables import print_report
 from flfed.deployment.gate.message_schema import StudyMessages
+from flfed.deployment.site_state.cohorts import cohort_facts
 from flfed.federation.server.row_sums import fit_defect
 from flfed.records.statistics.regression import Estimate, average_fits
 from flfed.rows.data.datasets import load
@@ -116,13 +117,14 @@ def test_a_site_whose_rows_have_one_value_of_a_column_has_no_own_fit(small_sites
 def test_the_gate_lets_an_own_fit_leave_an_open_site_outside_secure_sums(small_sites: Small):
     site, *_ = small_sites(3)
 
-    def allows_fit(policy: Policy, text: str = OWN_INTERCEPTS, pinned: int = 0) -> bool:
-        messages = StudyMessages(Study.parse(text), load("small").schema, replace(site, policy=policy), pinned)
+    def allows_fit(policy: Policy, text: str = OWN_INTERCEPTS, pins: tuple[str, ...] = ()) -> bool:
+        cohort = cohort_facts(dict.fromkeys(pins, "ab" * 32), changed=False) if pins else {}
+        messages = StudyMessages(Study.parse(text), load("small").schema, replace(site, policy=policy), cohort)
         return "fit" in messages.leaving(STATISTIC)
 
     assert allows_fit(OPEN)
     assert not allows_fit(OPEN, GLM)
-    assert not allows_fit(OPEN, OWN_INTERCEPTS + SECURE, 3)
+    assert not allows_fit(OPEN, OWN_INTERCEPTS + SECURE, ("site-01", "site-02", "site-03"))
     assert not allows_fit(Policy(disclosure="institution"))
     words = " ".join(details(Study.parse(OWN_INTERCEPTS), site, ["site-02", "site-03"]))
     # Four coefficients and four variances.

@@ -26,15 +26,14 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
-from flfed.updates.aggregation.secure_sum import CipherSums
-from flfed.updates.arrays import entries_of, shapes_of
+from flfed.updates.aggregation.summer import CipherSummer
+from flfed.updates.arrays import CIPHERTEXT, entries_of, shapes_of
 from flfed.updates.checkpoints.site_state import NodeState
-from flfed.updates.masking import ckks
-from flfed.updates.masking.ckks import RoundTags, SecretContext, decrypt_model, encrypt_model, open_sum, vector_entries
-from flfed.updates.messages.secure_sum import CIPHERTEXT
+from flfed.updates.masks import ckks
+from flfed.updates.masks.ckks import RoundTags, SecretContext, decrypt_model, encrypt_model, open_sum, vector_entries
 from flfed.updates.messages.train import TRAIN
 from tests.deployment.summing import begun
-from tests.updates.masking.lying_sums import Liar
+from tests.updates.masks.lying_sums import Liar
 
 SITES = ("site-01", "site-02", "site-03", "site-04")
 
@@ -74,10 +73,10 @@ class Rehearsal:
     def model(self) -> dict[str, np.ndarray]:
         """Return the last model, as a site opens it."""
         state = NodeState(next(iter(self.grid._contexts.values())).state)
-        facts = state.read(f"sums-of-train-{self.outcome.rounds:06d}")["binding"].tobytes()
+        answered = state.read(f"sums-answered-train-{self.outcome.rounds:06d}")["request"].tobytes().hex()
         models = (state.read("sums-opened") or {"models": []})["models"]
-        known = {row[:32].tobytes().hex(): row[32:].tobytes() for row in models}
-        binding = known.get(arrays_sha256(self.outcome.arrays), facts)
+        known = {row[:32].tobytes().hex(): row[32:].tobytes().hex() for row in models}
+        binding = known.get(arrays_sha256(self.outcome.arrays), answered)
         tags = RoundTags(self.secret(), binding, tuple(sorted(SITES)))
         return decrypt_model(tags, self.outcome.arrays[CIPHERTEXT], shapes_of(self.run.first_arrays()))
 
@@ -120,7 +119,7 @@ def test_weights_that_are_left_out_are_seen_by_the_same_comparison(rehearse: Cal
 def test_the_servers_half_has_no_key_and_no_model(rehearse: Callable[..., Rehearsal]):
     found = rehearse()
     (sums,) = [part.sums for part in found.run.parts if isinstance(part, SecureAggregation)]
-    assert isinstance(sums, CipherSums) and not sums.context.context.is_private()
+    assert isinstance(sums, CipherSummer) and not sums.context.context.is_private()
     with pytest.raises(ValueError, match="secret_key"):
         tenseal.ckks_vector_from(sums.context.context, found.chunks()[0]).decrypt()
     # The first request brings the first model, which follows from the study; no later one brings any.
@@ -137,10 +136,10 @@ def test_an_entry_beyond_the_largest_ends_the_sites_answer(rehearse: Callable[..
 MODEL = {"a": ((2, 3), np.dtype(np.float32)), "b": ((), np.dtype(np.float32))}
 
 
-BINDING, ENTRIES = b"b" * 32, vector_entries(7)
+BINDING, ENTRIES = "ab" * 32, vector_entries(7)
 
 
-def tags_of(secret: SecretContext, binding: bytes = BINDING, sites: tuple[str, ...] = SITES) -> RoundTags:
+def tags_of(secret: SecretContext, binding: str = BINDING, sites: tuple[str, ...] = SITES) -> RoundTags:
     return RoundTags(secret, binding, sites)
 
 
@@ -177,7 +176,7 @@ def test_the_mean_of_twenty_models_is_right_to_a_billionth_before_it_is_rounded(
 
 def test_what_is_no_sum_of_one_part_of_each_site_is_no_model():
     secret, liar = SecretContext.new(), Liar(ENTRIES)
-    tags, other = tags_of(secret), tags_of(secret, b"c" * 32)
+    tags, other = tags_of(secret), tags_of(secret, "cd" * 32)
     sent, before = parts(tags, [0.1, 0.2, 0.3, 0.4]), parts(other, [0.1, 0.2, 0.3, 0.4])
     lies = {
         "one": sent[3], "three of four": liar.add(sent[1:]), "twice": liar.add(sent * 2),

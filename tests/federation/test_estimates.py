@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
@@ -30,9 +29,6 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.of_study import visits_in_words
-from flfed.updates.masking.question import SumContext, question_sha256, rounding_sha256
-from flfed.updates.messages.kinds import STATISTIC
-from flfed.updates.messages.summarise import StatisticRequest
 from tests.approval_text import details, ten_lines
 from tests.fitting import design, distances, glm
 from tests.records.one_answer import page
@@ -204,19 +200,6 @@ def test_a_run_without_an_answer_ends_with_code_2_and_names_the_column(
     with pytest.raises(UsageError) as error:
         run(Study.parse(text), sites=small_sites(3, rows=120, change=changed))
     assert words in str(error.value) and error.value.exit_code == 2
-
-
-def test_masks_are_bound_to_the_visit_and_to_its_numbers_and_the_list_is_not():
-    study = Study.parse(GLM + SECURE)
-    context = SumContext(
-        study_sha256="ab" * 32, run="r", repeat=0, cohort=("a", "b", "c"), most_rows=99, largest_entry=8.0
-    )
-    places = [(0, 0.0), (0, 1.0), (1, 0.0), (1, 1.0)]
-    visits = [StatisticRequest(round=number, point={"coefficients": np.full(5, at)}) for number, at in places]
-    requests = [None, *visits]
-    assert len({context.binding(STATISTIC, request) for request in requests}) == 5
-    assert len({question_sha256(study, STATISTIC, request) for request in requests}) == 1
-    assert len({rounding_sha256(study, STATISTIC, request) for request in requests}) == 3
 
 
 def fit_of_one_table(study: Study) -> Any:

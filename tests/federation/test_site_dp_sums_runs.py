@@ -69,7 +69,7 @@ def test_noise_of_the_sites_costs_no_more_auc_than_that_of_a_trusted_server(site
     if sites == 100:
         return
     # Where each site adds what would be enough for it alone, the same check fails.
-    alone = lambda made, rounds, least: SiteNoise(noise=made._noise(rounds), clip=made.clip, least=1)  # noqa: E731
+    alone = lambda made, rounds, sites: SiteNoise(noise=made._noise(rounds), clip=made.clip, sites=1)  # noqa: E731
     monkeypatch.setattr(SiteDp, "site_noise", alone)
     local = auc(study.replace({"secure-aggregation": "on"}))
     print(f"{sites} sites: each for itself {local:.4f}")
@@ -124,8 +124,8 @@ def test_the_record_says_who_added_what_and_that_the_server_need_not_be_trusted(
         told = report(reader, result.run)
         notes = [event.reason for event in reader.events([result.run]) if event.kind == "note"]
     private = told["privacy"]
-    # Three of four sites are the threshold: each adds 2 · 0.3 / √3.
-    assert any("adds noise of deviation 0.3464" in note and "the noise of 3 sites" in note for note in notes)
+    # Each of four sites adds 2 · 0.3 / √4.
+    assert any("adds noise of deviation 0.3" in note and "the noise of all 4 sites" in note for note in notes)
     assert private["trusts-server"] is False and private["epsilon"] is not None
     said = " ".join([*promise_in_words(private), *private["warnings"], *private["uncharged"]])
     assert "as the server does" in said and "need not be trusted" in said
