@@ -48,10 +48,10 @@ from flfed.updates.messages.secure_sum import KeysReply, KeysRequest, Masked, Sh
 from flfed.updates.messages.summarise import StatisticRequest
 from flfed.updates.messages.train import SUMS, Same, TrainReply, TrainRequest, sha256_of
 
-KEY, SIGNED, COHORT, SECRETS, SHARED, ENDED, OPENED = (
-    f"{OF_RUN}{name}" for name in ("key", "signed", "cohort", "secrets", "ckks", "ended", "opened")
+KEY, SIGNED, COHORT, SECRETS, SHARED, ENDED = (
+    f"{OF_RUN}{name}" for name in ("key", "signed", "cohort", "secrets", "ckks", "ended")
 )
-"""Names in a site's state of a run. A false sum of ciphertexts ends the run; opened models were sums of all sites."""
+"""Names in a site's state of a run, which a false sum of ciphertexts ends."""
 ANSWERED = f"{OF_RUN}answered-"
 """Before kind and number of a step that was answered under masks, with the hash of its request."""
 REHEARSAL = b"flfed rehearsal"
@@ -267,18 +267,6 @@ class RunKeys:
         if self.state.read(SHARED) is not None:
             self.state.remove(SHARED)
         self.state.write(ENDED, {"ended": np.ones(1, np.uint8)})
-
-    def opened_models(self) -> dict[str, str]:
-        """Return the hash of the request of each opened model's round, by the model's own hash."""
-        stored = self.state.read(OPENED)
-        rows = () if stored is None else stored["models"]
-        return {row[:32].tobytes().hex(): row[32:].tobytes().hex() for row in rows}
-
-    def keep_opened(self, sha256: str, request_sha256: str) -> None:
-        """Record that a model was opened; raises StorageError."""
-        models = self.opened_models() | {sha256: request_sha256}
-        rows = b"".join(bytes.fromhex(one + bound) for one, bound in models.items())
-        self.state.write(OPENED, {"models": byte_array(rows).reshape(-1, 64)})
 
 
 def _cohort_of(stored: Arrays) -> Cohort:
@@ -527,9 +515,6 @@ class SiteCiphers(SiteSums):
         if isinstance(arrays, Refusal):
             self.keys.destroy_shared()
             raise NotTakingPart(arrays)
-        # The best model may be compared at the end even if it is not the last one.
-        if self.keys.study.strategy.settings.get("select") == "best":
-            self.keys.keep_opened(arrays_sha256(request.arrays), binding)
         return arrays
 
     def masked(self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays) -> Masking:
@@ -568,10 +553,6 @@ class SiteCiphers(SiteSums):
         number = self._last_answered()
         if isinstance(request, TrainRequest) and request.fit:
             number = request.round - 1
-        if isinstance(request, CompareRequest):
-            models = self.keys.opened_models()
-            if models and (binding := models.get(arrays_sha256(request.arrays))):
-                return binding
         stored = self.keys.state.read(answered(TRAIN, number))
         return "" if stored is None else stored["request"].tobytes().hex()
 
