@@ -28,6 +28,7 @@ from flfed.updates.aggregation.rounds import Participants
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import receive
 from flfed.updates.messages.in_memory import count_bytes, own_copy
+from flfed.updates.strategies.fedavg import FedAvg
 from flfed.words import render
 
 Reply = TypeVar("Reply")
@@ -166,7 +167,8 @@ class RunSetting:
         if not missing:
             return answers
         send = getattr(self.grid, "send_and_wait", self.grid.send_and_receive)
-        late = ask(self.grid, kind, request, nodes_of(missing), read, timeout=self.deadline, send=send)
+        wait = float(self.study.strategy.settings.get("wait", FedAvg.wait))
+        late = ask(self.grid, kind, request, nodes_of(missing), read, timeout=wait, send=send)
         self.recorder.crossed(kind, late.to_node, late.to_server)
         late = self.check_replies(late, defect)
         return replace(late, replies=dict(sorted({**answers.replies, **late.replies}.items())))

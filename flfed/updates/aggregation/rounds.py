@@ -288,6 +288,8 @@ class Round:
         That a secure sum had beside the updates.
     send : callable (messages, timeout=seconds) → messages
         Of the last attempt.
+    timeout : float, seconds
+        That it had.
     """
 
     kind: str = TRAIN
@@ -305,6 +307,7 @@ class Round:
     bytes_in: dict[str, int] = field(default_factory=dict)
     ends_run: bool = False
     send: Send = field(init=False)
+    timeout: float = field(init=False)
     _requests: dict[str, TrainRequest] = field(default_factory=dict)
     _run: RunContext = field(init=False)
 
@@ -354,7 +357,7 @@ class Round:
         timeout : float, seconds
         clock : callable
         """
-        self.send = send
+        self.send, self.timeout = send, timeout
         self.unsummed = None
         began = clock()
         sites = {node: site for site, node in self.asked.items()}
@@ -373,6 +376,7 @@ class Round:
         for site in lacking:
             self._requests[site] = replace(self._requests[site], by_hash=False)
         late_replies = self.exchange(send, self._addressed(lacking), left, clock)
+        self.timeout = timeout
         return [*replies, *late_replies]
 
     def lack_sum(self, error: Unsummed) -> None:

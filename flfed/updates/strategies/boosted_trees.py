@@ -54,7 +54,7 @@ class BoostedTrees(FedAvg):
     min_rows : int, >= 0
         Fewest rows of each code of a column and of each leaf; each code has two outcomes then. Sites send counts of
         rows besides. 0 asks for none. Example: `min-rows = 10`.
-    fraction, quorum, deadline, select, patience : as in FedAvg
+    fraction, quorum, deadline, wait, select, patience : as in FedAvg
         The other parameters as for `FedAvg`; rows count as they are, so that there are no weights.
 
     Notes
@@ -220,7 +220,7 @@ class BoostedTrees(FedAvg):
             sites = sorted(replies)
             messages = self._messages(now.number, sites, level=level)
             replies = now.receive(
-                now.exchange(now.send, messages, self.deadline, self.clock), partial(self._judge, level=level)
+                now.exchange(now.send, messages, now.timeout, self.clock), partial(self._judge, level=level)
             )
             # Without one of its sites a node less one of its children would not be the other child.
             if len(replies) < len(sites):

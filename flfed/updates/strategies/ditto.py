@@ -31,7 +31,7 @@ class Ditto(FedAvg):
         How strongly own models are pulled towards the shared one, the paper's lambda. At 0 each site trains alone, and
         at `1 / lr` its model stays one step from the shared one. A step of size `lr` needs `lam * lr` well below 2.
         Example: `lam = 0.1`.
-    fraction, weights, cap, server_lr, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
+    fraction, weights, cap, server_lr, quorum, deadline, wait, select, patience, flag_norm, refuse_norm : as in FedAvg
         The other parameters as for `FedAvg`.
 
     Notes

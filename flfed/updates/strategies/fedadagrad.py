@@ -31,7 +31,7 @@ class FedAdagrad(FedAvg):
         Share of the first moment that is kept from round to round. Example: `beta1 = 0.9`.
     tau : float, > 0
         Below this size of an entry's updates it moves in proportion to them. Example: `tau = 1e-3`.
-    fraction, weights, cap, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
+    fraction, weights, cap, quorum, deadline, wait, select, patience, flag_norm, refuse_norm : as in FedAvg
         The other parameters as for `FedAvg`.
 
     Notes

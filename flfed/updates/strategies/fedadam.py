@@ -26,7 +26,7 @@ class FedAdam(FedAdagrad):
         Share of the second moment that is kept. Example: `beta2 = 0.99`.
     tau : float, > 0
         Below this size of an entry's updates it moves in proportion to them. Example: `tau = 1e-3`.
-    fraction, weights, cap, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
+    fraction, weights, cap, quorum, deadline, wait, select, patience, flag_norm, refuse_norm : as in FedAvg
         The other parameters as for `FedAvg`.
 
     Notes

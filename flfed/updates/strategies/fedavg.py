@@ -64,6 +64,9 @@ class FedAvg(FlowerFedAvg):
         with its last good model. Example: `quorum = 1.0`.
     deadline : float in (0, 2592000]
         Seconds a round, 30 days at most; what comes later is not used. Example: `deadline = 120.0`.
+    wait : float in (0, 2592000]
+        Seconds that a round under secure aggregation waits, once it was asked again, for sites that are away: without
+        one of them there is no sum, and the run stops. Example: `wait = 3600.0`.
     select : {"last", "best"}
         Which round's model is the result; "best" reads validation rows only.
     patience : int, >= 0
@@ -101,6 +104,7 @@ class FedAvg(FlowerFedAvg):
     server_lr: Annotated[float, Field(gt=0), "> 0; 1.0 gives plain averaging"] = 1.0
     quorum: Annotated[float, Field(gt=0, le=1)] = 0.75
     deadline: Annotated[float, Field(gt=0, le=2_592_000), "in (0, 2592000] seconds"] = 600.0
+    wait: Annotated[float, Field(gt=0, le=2_592_000), "in (0, 2592000] seconds"] = 86_400.0
     select: Literal["last", "best"] = "last"
     patience: Annotated[int, Field(ge=0), ">= 0; 0 never stops early"] = 0
     flag_norm: float = 3.0
@@ -349,11 +353,12 @@ def _trained(
     """Return the model after one round, None after two failures."""
     clock = strategy.clock
     now = strategy.round = Round(began=clock())
-    # A site that restarts stops no run: the second time an engine of institutions waits for it, up to the deadline.
-    for ask in (grid.send_and_receive, waiting(grid)):
+    # A site that restarts stops no run: the second time an engine of institutions waits for it.
+    longest = strategy.deadline if strategy.run.sums is None else strategy.wait
+    for ask, timeout in ((grid.send_and_receive, strategy.deadline), (waiting(grid), longest)):
         messages = list(strategy.configure_train(number, arrays, config, grid))
         _check_terms(strategy)
-        updated, _ = strategy.aggregate_train(number, now.exchange(ask, messages, strategy.deadline, clock))
+        updated, _ = strategy.aggregate_train(number, now.exchange(ask, messages, timeout, clock))
         if updated is not None or strategy.stopped:
             model = arrays if updated is None else updated
             strategy._observe(number, model)

@@ -22,7 +22,7 @@ class FedAvgM(FedAvg):
     ----------
     momentum : float in [0, 1)
         Share of the momentum that is kept from round to round; 0 is FedAvg. Example: `momentum = 0.9`.
-    fraction, weights, cap, server_lr, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
+    fraction, weights, cap, server_lr, quorum, deadline, wait, select, patience, flag_norm, refuse_norm : as in FedAvg
         The other parameters as for `FedAvg`.
 
     Notes

@@ -21,7 +21,7 @@ class FedPer(FedAvg):
 
     Parameters
     ----------
-    fraction, weights, cap, server_lr, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
+    fraction, weights, cap, server_lr, quorum, deadline, wait, select, patience, flag_norm, refuse_norm : as in FedAvg
         The parameters as for `FedAvg`; `select = "best"` is refused, for the own layers of an earlier round are gone.
 
     Notes

@@ -50,7 +50,7 @@ class FedProx(FedAvg):
     mu : float, >= 0
         Weight of the proximal term; 0 is FedAvg. A step of size `lr` needs `mu * lr` well below 2.
         Example: `mu = 0.1`.
-    fraction, weights, cap, server_lr, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
+    fraction, weights, cap, server_lr, quorum, deadline, wait, select, patience, flag_norm, refuse_norm : as in FedAvg
         The other parameters as for `FedAvg`.
 
     Notes

@@ -25,7 +25,7 @@ class TrimmedMean(FedAvg):
     ----------
     trim : float in [0, 0.5)
         Share of the sites cut off at either end, rounded down to sites; 0 is the equal mean. Example: `trim = 0.2`.
-    fraction, weights, cap, server_lr, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
+    fraction, weights, cap, server_lr, quorum, deadline, wait, select, patience, flag_norm, refuse_norm : as in FedAvg
         The other parameters as for `FedAvg`; `weights` and `cap` have no effect on the model.
 
     Notes
