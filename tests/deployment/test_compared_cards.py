@@ -20,16 +20,43 @@ from flfed.deployment.cards import (
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder
 from flfed.refusals import Refusal
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
 from flfed.signatures import cards_fingerprint, gate_fingerprint
+from flfed.study.study import Study
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
-from tests.deployment.gate_scene import GateScene, Impostor
-from tests.updates.masking.attacks import ASKED, exchange
+from flfed.updates.messages.train import TRAIN
+from tests.deployment.summing import Consortium, Impostor, LyingServer, masked, said
+from tests.deployment.test_lying_server import unmasked
 
 TITLE = "Heart consortium"
 FIRST = "site-01"
 FIRST_KEY = 5000
-Make = Callable[..., GateScene]
-Fingerprint = Callable[[bytes], str]
+OTHER_GATE = Refusal("run-key-other-gate", site="site-02")
+
+
+class Scene:
+    """Three gates and a site of the server's own, which all of them pin."""
+
+    def __init__(self, sites: list[Site], study: Study) -> None:
+        self.own = Impostor("x-00")
+        self.gated = Consortium(sites, study, {"x-00": self.own.fingerprint})
+        self.all, self.honest = sorted(self.gated.pins), sorted(self.gated.sites)
+
+    def server(self, number: int = 1) -> LyingServer:
+        """Return the server of one run."""
+        return LyingServer(self.gated, f"20261120-{number:06d}-aaaa")
+
+    def enter(self, server: LyingServer, *impostors: Impostor) -> dict[str, str]:
+        """Give all gates the keys of a run, some of them the server's, and return what they say."""
+        shown = {one.name: one.signed(server.study, server.run) for one in (self.own, *impostors)}
+        return {site: said(reply) for site, reply in server.keys(shown=shown).items()}
+
+
+@pytest.fixture
+def found(small_sites: Callable[..., list[Site]], small_study: str) -> Scene:
+    study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": 3})
+    return Scene(small_sites(3, rows=60, policy=Policy(disclosure="open", resplit=True)), study)
 
 
 def fingerprint_of(number: int) -> str:
@@ -37,7 +64,7 @@ def fingerprint_of(number: int) -> str:
     return gate_fingerprint(number.to_bytes(32, "big").hex())
 
 
-def hand_out(scene: GateScene, gates: Mapping[str, str], tmp_path: Path, name: str = "consortium") -> Path:
+def hand_out(scene: Scene, gates: Mapping[str, str], tmp_path: Path, name: str = "consortium") -> Path:
     """Write a list as the coordinator sends it, to sites that have joined it."""
     for site in scene.honest:
         terms = SiteFolder(site).terms
@@ -48,15 +75,14 @@ def hand_out(scene: GateScene, gates: Mapping[str, str], tmp_path: Path, name: s
     return file
 
 
-def compare(scene: GateScene, file: Path, reading: str) -> None:
+def compare(scene: Scene, file: Path, reading: str) -> None:
     """Let people of all sites read what they see in one call."""
     for site in scene.honest:
         folder = scene.gated.folders[site]
         note_comparison(folder, read_own_cards(folder, file), reading, ",".join(scene.all), by="Dr Kim")
 
 
-def test_a_compared_list_gives_the_pins_of_reading_in_pairs(scene: Make, tmp_path: Path):
-    found = scene(4, 1)
+def test_a_compared_list_gives_the_pins_of_reading_in_pairs(found: Scene, tmp_path: Path):
     file = hand_out(found, found.gated.pins, tmp_path)
     # Four sites: four readings in one call, and not twelve.
     compare(found, file, read_cards(file).fingerprint())
@@ -64,17 +90,16 @@ def test_a_compared_list_gives_the_pins_of_reading_in_pairs(scene: Make, tmp_pat
         pins = pins_of_cards(found.gated.folders[site], file, ())
         assert pins == found.gated.pins
         found.gated.approve(site, pins=pins)
-    assert found.enter(1, found.all) == 3 and found.train(exchange(), ASKED) == 3
+    server = found.server()
+    assert set(found.enter(server).values()) == {""} == {said(server.train(site)) for site in found.honest}
     # A study that names fewer sites pins these alone.
     subset = ["site-01", "site-02", "x-00"]
     pins = pins_of_cards(found.gated.folders[FIRST], file, subset)
     assert pins == {name: found.gated.pins[name] for name in subset}
 
 
-def test_a_key_of_the_coordinators_shows_in_the_call_and_its_run_is_refused_at_every_gate(scene: Make, tmp_path: Path):
-    found = scene(4, 1)
+def test_a_key_of_the_coordinators_shows_in_the_call_and_its_run_is_refused_at_every_gate(found: Scene, tmp_path: Path):
     intruder = Impostor("site-02")
-    found.impostors["site-02"] = intruder
     true = hand_out(found, found.gated.pins, tmp_path)
     altered = hand_out(found, {**found.gated.pins, "site-02": intruder.fingerprint}, tmp_path, "altered")
     # The first site's card is unchanged, so that only the call can tell.
@@ -89,32 +114,28 @@ def test_a_key_of_the_coordinators_shows_in_the_call_and_its_run_is_refused_at_e
     with pytest.raises(UsageError, match=f"has the card {intruder.fingerprint} for site-02, and .* of this gate is"):
         read_own_cards(found.gated.folders["site-02"], altered)
     # A run with that key: the gates that pinned by the true list take none of it.
-    shown = {"site-02": intruder.statement(found.study, found.run(1), 0, found.gated.pins)}
-    assert found.enter(1, found.all, shown=shown) == 0 and len(found.said) == 3
-    for site in ("site-01", "site-03"):
-        (said,) = [said for said in found.said if said.startswith(site)]
-        assert "the gate of site 'site-02' has another key than the one that is pinned here" in said
+    refusals = found.enter(found.server(), intruder)
+    assert all(refusals.values()) and refusals["site-01"] == refusals["site-03"] == OTHER_GATE
     # The site that was handed the altered list has no approval, and answers nothing.
     for path in folder.approvals.iterdir():
         path.unlink()
     found.gated.restart(FIRST)
-    asked = EnrolRequest(dataset="small", schema_sha256=found.schema.sha256())
-    assert found.ask(2, 0, FIRST, ENROL, asked).has_error()
-    assert found.said[-1] == f"{FIRST}: {Refusal('not-approved')}"
-    assert not found.vectors
+    server = found.server(2)
+    asked = EnrolRequest(dataset="small", schema_sha256=server.schema.sha256())
+    assert said(server.ask(FIRST, ENROL, asked)) == Refusal("not-approved")
 
 
-def test_an_approval_by_an_altered_list_is_refused_at_every_gate_beside_those_by_the_true_one(scene: Make):
-    found = scene(4, 1)
+def test_a_site_that_approved_by_an_altered_list_is_alone_with_the_servers_key(found: Scene):
     intruder = Impostor("site-02")
-    found.impostors["site-02"] = intruder
     # Nobody compared: one site pins by its own list, the others by theirs.
     altered = {**found.gated.pins, "site-02": intruder.fingerprint}
     found.gated.approve(FIRST, pins=altered)
     found.gated.restart(FIRST)
-    shown = {"site-02": intruder.statement(found.study, found.run(1), 0, altered)}
-    assert found.enter(1, found.all, shown=shown) == 0 and len(found.said) == 3
-    assert found.enter(2, found.all) == 0 and len(found.said) == 6
+    # The one with the altered list takes the server's key and is alone with it: the sum needs all.
+    refusals = found.enter(found.server(), intruder)
+    assert [site for site, why in refusals.items() if not why] == [FIRST]
+    refusals = found.enter(found.server(2))
+    assert [site for site, why in refusals.items() if why] == [FIRST] and refusals[FIRST] == OTHER_GATE
 
 
 def names_alone(content: bytes) -> str:
@@ -122,25 +143,23 @@ def names_alone(content: bytes) -> str:
     return cards_fingerprint("\n".join(parse_cards(content, Path("x")).gates).encode())
 
 
-def test_a_fingerprint_over_names_alone_gives_a_sites_update_away(scene: Make, tmp_path: Path):
-    found = scene(4, 1)
+def test_a_fingerprint_over_names_alone_gives_a_sites_update_away(found: Scene, tmp_path: Path):
     others = found.honest[1:]
     true = hand_out(found, found.gated.pins, tmp_path)
-    found.impostors |= {name: Impostor(name) for name in others}
-    altered = found.gated.pins | {name: found.impostors[name].fingerprint for name in others}
+    impostors = {name: Impostor(name) for name in others}
+    altered = found.gated.pins | {name: one.fingerprint for name, one in impostors.items()}
     file = hand_out(found, altered, tmp_path, "altered")
     # By the wrong fingerprint the call finds nothing; by the right one it does.
     assert names_alone(file.read_bytes()) == names_alone(true.read_bytes())
     assert read_cards(file).fingerprint() != read_cards(true).fingerprint()
     found.gated.approve(FIRST, pins=altered)
     found.gated.restart(FIRST)
-    shown = {
-        name: one.statement(found.study, found.run(1), 0, altered) for name, one in found.impostors.items()
-    }  # the coordinator's keys in all other names
-    assert found.enter(1, found.all, [FIRST], shown=shown) == 1
-    found.train(exchange(), ASKED, [FIRST])
-    found.add_up(exchange(), found.all, [FIRST])
-    assert found.fewest() == 1 and found.bare()[FIRST] < 1e-4
+    # The coordinator has the keys in all other names, and takes the masks of the first site off.
+    server = found.server()
+    assert found.enter(server, *impostors.values())[FIRST] == ""
+    request = server.request()
+    vector = masked(server.ask(FIRST, TRAIN, request))
+    assert unmasked(server, {**impostors, "x-00": found.own}, vector, request) == 1
 
 
 GATES = {"basel": fingerprint_of(1), "lyon": fingerprint_of(2), "oslo": fingerprint_of(3)}
@@ -296,8 +315,7 @@ def test_a_title_that_no_coordinator_can_have_is_no_list(title: str):
         parse_cards(CardList(title, GATES).content(), Path("x"))
 
 
-def test_who_did_not_read_the_list_out_stays_open_until_it_does(scene: Make, tmp_path: Path):
-    found = scene(4, 1)
+def test_who_did_not_read_the_list_out_stays_open_until_it_does(found: Scene, tmp_path: Path):
     file = hand_out(found, found.gated.pins, tmp_path)
     folder, cards = found.gated.folders[FIRST], read_cards(file)
     assert open_sites(folder, cards) == ("site-02", "site-03", "x-00")
@@ -321,8 +339,7 @@ def test_who_did_not_read_the_list_out_stays_open_until_it_does(scene: Make, tmp
         pins_of_cards(folder, more, ())
 
 
-def test_a_site_that_the_coordinator_invented_in_all_lists_alike_is_pinned_by_nobody(scene: Make, tmp_path: Path):
-    found = scene(4, 1)
+def test_a_site_that_the_coordinator_invented_in_all_lists_alike_is_pinned_by_nobody(found: Scene, tmp_path: Path):
     file = hand_out(found, {**found.gated.pins, "y-00": fingerprint_of(9)}, tmp_path)
     reading = read_cards(file).fingerprint()
     # The command finds nothing, and all hear the same fingerprint; but nobody hears the invented site.
@@ -333,8 +350,7 @@ def test_a_site_that_the_coordinator_invented_in_all_lists_alike_is_pinned_by_no
         assert pins_of_cards(found.gated.folders[site], file, found.all) == found.gated.pins
 
 
-def test_the_record_of_a_comparison_is_read_whole_or_not_at_all(scene: Make, tmp_path: Path):
-    found = scene(4, 1)
+def test_the_record_of_a_comparison_is_read_whole_or_not_at_all(found: Scene, tmp_path: Path):
     file = hand_out(found, found.gated.pins, tmp_path)
     compare(found, file, read_cards(file).fingerprint())
     folder, cards = found.gated.folders[FIRST], read_cards(file)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +10,14 @@ from flwr.app import Array, ArrayRecord, RecordDict
 
 from flfed.deployment.gate.message_check import fits, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
+from flfed.deployment.site_state.cohorts import cohort_facts
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv
 from flfed.study.study import Study
 from flfed.updates.codec import Codec
 from flfed.updates.messages.kinds import COMPARE, EVALUATE, KINDS, STATISTIC, SUMMARISE, TRAIN
-from flfed.updates.messages.secure_sum import LIST, OPENED, SECTION, UNMASK
+from flfed.updates.messages.secure_sum import SECTION
 from flfed.updates.sections import (
     ArrayField,
     ArraySection,
@@ -47,13 +49,13 @@ def values_of(declared: object) -> Iterator[object]:
         yield declared
 
 
-@pytest.mark.parametrize("pinned", [0, 4])
+FOUR = cohort_facts(dict.fromkeys(("site-01", "site-02", "site-03", "site-04"), ""), changed=False)
+
+
+@pytest.mark.parametrize("cohort", [{}, FOUR], ids=["alone", "in sums"])
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_declaration_is_data(name: str, pinned: int):
-    study = Study.load(name)
-    schema = datasets.load(study.dataset.name).schema
-    site = Site(name="site-01", dataset=study.dataset.name, source=Csv("table.csv"))
-    messages = StudyMessages(study, schema, site, pinned)
+def test_a_declaration_is_data(name: str, cohort: dict[str, Any]):
+    messages = messages_of(Study.load(name), cohort)
     seen = 0
     for kind in KINDS:
         if kind == "query.statistic":
@@ -109,10 +111,10 @@ def test_only_a_table_without_rows_may_have_any_columns():
     assert "of another shape" in str(defect(codes, (2, 31)))
 
 
-def messages_of(study: Study, pinned: int = 0) -> StudyMessages:
+def messages_of(study: Study, cohort: Mapping[str, Any] | None = None) -> StudyMessages:
     schema = datasets.load(study.dataset.name).schema
     site = Site(name="site-01", dataset=study.dataset.name, source=Csv("table.csv"))
-    return StudyMessages(study, schema, site, pinned)
+    return StudyMessages(study, schema, site, cohort or {})
 
 
 def in_sums(name: str) -> Study:
@@ -130,8 +132,8 @@ def test_a_round_of_a_covered_study_brings_neither_loss_nor_scores():
 @pytest.mark.parametrize("kind", [TRAIN, EVALUATE])
 def test_a_round_whose_figures_stay_has_no_place_for_them(kind: str):
     study = in_sums("breast-cancer")
-    masked = messages_of(study, pinned=4).leaving(kind)
-    assert set(masked) == {"config", "metrics", SECTION, OPENED}
+    masked = messages_of(study, FOUR).leaving(kind)
+    assert set(masked) == {"config", "metrics", SECTION}
     assert set(masked["metrics"].fields) == {"num-examples", "steps"}
     assert "loss" in messages_of(study).leaving(kind)["metrics"].fields
 
@@ -145,23 +147,10 @@ def test_on_a_plateau_alone_the_coordinator_scales_the_learning_rate():
 
 
 def test_sums_over_rows_that_are_masked_have_no_place_for_plain_ones():
-    messages = messages_of(in_sums("breast-cancer"), pinned=4)
-    assert set(messages.leaving(SUMMARISE)) == {"config", "summary"}
-    assert set(messages.leaving(SUMMARISE, summed_rows=True)) == {"config", SECTION, OPENED}
-
-
-def test_the_sum_of_a_statistic_is_opened_once():
-    once = messages_of(in_sums("stroke-aspirin"), pinned=4).exchanges.once
-    assert (once.count(STATISTIC), once.count(LIST), once.count(UNMASK)) == (1, 1, 1)
+    messages = messages_of(in_sums("breast-cancer"), FOUR)
+    assert set(messages.leaving(SUMMARISE)) == {"config", SECTION}
 
 
 def test_a_covered_run_asks_for_no_exact_sums_scores_or_comparison():
     study = Study.load("breast-cancer-dp-3").replace({"privacy.covers": "study"})
     assert {SUMMARISE, EVALUATE, COMPARE}.isdisjoint(messages_of(study).exchanges.once)
-
-
-def test_each_level_of_a_tree_may_bring_all_lists_of_its_sum():
-    study = in_sums("taiwan-credit-trees")
-    messages = messages_of(study, pinned=60)
-    lists = messages.leaving(TRAIN)[OPENED].most
-    assert messages.round_bytes() > study.exchanges_of_round * lists > 1_000_000

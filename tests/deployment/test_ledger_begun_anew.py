@@ -16,25 +16,16 @@ from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
-from flfed.updates.masking.question import rows_question
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
-from flfed.updates.messages.secure_sum import LIST, UNMASK
-from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN
-from tests.deployment.summing import Consortium, SummingGrid, conduct, summing
-from tests.deployment.test_lying_server import FOUR, LyingServer
-from tests.deployment.test_one_list_of_sites import asked as conducted
-from tests.deployment.test_one_list_of_sites import opened, refusals
+from tests.deployment.summing import Consortium, LyingServer, said, summing
+from tests.deployment.test_lying_server import run_of
 from tests.deployment.test_receipts import KEY, trust
 from tests.deployment.test_two_gates import model
 
 OPEN = {"disclosure": "open", "resplit": True}
 BEFORE_LOSS = Refusal("approved-before-loss")
-
-
-def said(reply: Message) -> str:
-    return str(reply.error.reason) if reply.has_error() else ""
 
 
 def harm(folder: Any) -> None:
@@ -178,44 +169,30 @@ def test_bytes_of_another_day_are_not_counted_today(site: Any):
         assert said(site.answer(asked(site)[0])) == ""
 
 
-def table_one(found: Consortium, sites: list[str], run: str) -> list[str]:
-    """Have sites asked for their Table 1 in a run of their own, and return what each says, or how it leaves."""
-    server = LyingServer(found, run)
-    for reply in server.keys(sites).values():
-        assert said(reply) == ""
-    replies = [server.ask(site, SUMMARISE, SummariseRequest()) for site in sites]
-    leaves = [None if one.has_error() else SummariseReply.from_record(one.content).masked for one in replies]
-    return [said(one) or ("alone" if how is None else "masked") for one, how in zip(replies, leaves, strict=True)]
-
-
-def sums_over(small_sites: Callable[..., list[Site]], small_study: str, sites: int = 4) -> Consortium:
-    """Return sites of a study with secure sums."""
-    study = Study.parse(small_study).replace({"secure-aggregation": "on"})
-    return summing(small_sites, study, sites)
-
-
 @pytest.mark.studies
 @pytest.mark.parametrize("how", [harm, lose, set_back])
-@pytest.mark.parametrize("consents", [False, True])
-def test_after_a_loss_a_list_that_came_over_is_opened_or_that_of_all_pinned_sites(
-    small_sites: Callable[..., list[Site]], small_study: str, how: Any, consents: bool
+def test_after_a_loss_people_of_all_sites_approve_the_cohort_anew(
+    small_sites: Callable[..., list[Site]], small_study: str, how: Any
 ):
-    found, away = sums_over(small_sites, small_study, sites=5), "site-05"
-    everybody, four = ",".join(sorted(found.sites)), ",".join(FOUR)
-    conducted(found, absent=lambda site, kind: site == away and kind == SUMMARISE)
-    assert opened(found, rows_question("small")) == {four}
-    loser = found.folders["site-02"]
-    how(loser)
-    restarted(loser)
+    study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": 1})
+    found = summing(small_sites, study, 3)
+    assert run_of(found, "20261120-000001-aaaa") == {""}
+    how(found.folders["site-02"])
+    restarted(found.folders["site-02"])
     found.approve("site-02")
-    found.approve(away, lifted=[away] if consents else [])
     found.restart("site-02")
-    grid = conducted(found, absent=lambda site, kind: False)
-    # The others opened a list without the fifth site, and whoever does not know that opens none without it.
-    assert (refusals(grid, LIST) | refusals(grid, UNMASK) == set()) is (how is harm or consents)
-    if how is not harm and not consents:
-        assert refusals(grid, LIST) == {Refusal("list-after-loss")}
-        assert opened(found, rows_question("small")) == {four}
-        return
-    assert opened(found, rows_question("small")) == ({four, everybody} if consents else {four})
-    assert conduct(found, SummingGrid(found)).status == "completed"
+    # Its key says that its dataset may have had another cohort: no other site has sums with it, nor has it itself, where
+    # no line of the cohort came over.
+    assert answering(found, "20261120-000002-aaaa") == ({"site-02"} if how is harm else set())
+    found.approve("site-02", changed_sites=True)
+    assert answering(found, "20261120-000003-aaaa") == {"site-02"}
+    for site in found.sites:
+        found.approve(site, changed_sites=True)
+    assert run_of(found, "20261120-000004-aaaa") == {""}
+
+
+def answering(found: Consortium, run: str) -> set[str]:
+    """Return the sites that take the keys of a run and train in it."""
+    server = LyingServer(found, run)
+    server.keys()
+    return {site for site in found.sites if said(server.train(site)) == ""}

@@ -32,8 +32,6 @@ CLASSES: Mapping[str, tuple[Any, Any]] = {
     kinds.SEAL: (enrol.SealRequest, enrol.SealReply),
     kinds.SEALED: (enrol.SealedRequest, enrol.SealedReply),
     kinds.KEYS: (secure_sum.KeysRequest, secure_sum.KeysReply),
-    kinds.LIST: (secure_sum.ListRequest, secure_sum.ListReply),
-    kinds.UNMASK: (secure_sum.UnmaskRequest, secure_sum.UnmaskReply),
 }
 """Classes of each kind's request and reply."""
 UNLISTED = ("query.rows", "query", "train.all", "evaluate.more", "query.compare_all", "query.__class__")
