@@ -210,7 +210,7 @@ def check_study(name: str = STUDY, changes: list[str] = SET, whole: bool = outpu
     schema = datasets.load(study.dataset.name).schema
     sizes = bytes_of_runs(study, schema, study_sites)
     began = source_in_words(study)
-    exchanges = study.exchanges_of_run
+    exchanges = study.exchanges_of_rounds
     shown = {"study": study.name, "sha256": study.sha256(), **facts, "sites": sites, "privacy": privacy}
     if exchanges:
         shown["exchanges"] = exchanges
@@ -281,11 +281,8 @@ def can_be_run(study: Study, facts: Mapping[str, Any]) -> list[str]:
 
 def trees_in_words(study: Study) -> str:
     """Return how many exchanges a run of trees takes, at most."""
-    facts = {"exchanges": study.exchanges_of_run, "rounds": study.most_rounds, "levels": study.exchanges_of_round}
-    sentences = [render("check.study.trees", **facts)]
-    if study.aggregation.sums_updates:
-        sentences.append(render("check.study.opened"))
-    return " ".join(sentences)
+    facts = {"exchanges": study.exchanges_of_rounds, "rounds": study.most_rounds, "levels": study.exchanges_of_round}
+    return render("check.study.trees", **facts)
 
 
 def analysis_in_words(study: Study) -> list[str]:

@@ -211,11 +211,6 @@ class Study(StudyKind, Crossing, metaclass=_FromKeywords):
         """Whether it protects persons, whose rows weigh one together."""
         return bool(self.privacy.settings.get("unit", "person") == "person")
 
-    @property
-    def exchanges_of_run(self) -> int:
-        """In how many exchanges all trees grow, at most: under secure sums another one opens each sum."""
-        return self.exchanges_of_rounds * (1 + self.aggregation.sums_updates)
-
     def adjusts_intercept(self) -> bool:
         """Return whether each site's own intercept adjusts the model: a linear one, or trees, without a mechanism."""
         model = registry.load("model", self.model.name)

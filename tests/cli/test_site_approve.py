@@ -81,7 +81,7 @@ def test_approving_shows_the_words_freezes_the_rows_and_writes_who_and_when(run:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.approvals.stat().st_mode) == 0o700
     assert sorted(json.loads(path.read_text())) == [
-        "at", "by", "co-sites", "coordinator", "dataset", "decision", "earlier", "ledger", "lifted", "pins",
+        "at", "by", "changed-sites", "co-sites", "coordinator", "dataset", "decision", "earlier", "ledger", "pins",
         "rows-sha256", "schema-sha256", "study", "study-sha256", "sums", "text",
     ]  # fmt: skip
 

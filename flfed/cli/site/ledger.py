@@ -200,7 +200,7 @@ def _restart(folder: SiteFolder, why: str) -> output.Shown:
     if outcome.line.follows_loss:
         yield render("commands.ledger.approvals")
         yield render("commands.ledger.comparisons")
-        yield render("commands.ledger.lists")
+        yield render("commands.ledger.cohorts")
         yield render("commands.ledger.charged")
     for path in aside:
         yield f"Set aside, keep: {path}"

@@ -20,7 +20,7 @@ from flfed.records.ledger import ledger_of
 from flfed.records.ledger_line import REFUSED
 from flfed.words import flfed_error, usage_error
 
-STAYS = ("ledger", "hashes", "lists", "answers")
+STAYS = ("ledger", "hashes", "answers")
 """Keys of the sentences in `commands.stays`."""
 
 

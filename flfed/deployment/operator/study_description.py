@@ -147,7 +147,7 @@ def _describe_rounds(proposal: Proposal) -> str:
     a_run = proposal.messages.run_bytes()
     # Said before an approval: the limit of a day would stop the run in its middle.
     stops = render("approval.study.stops") if a_run > policy.daily_bytes else ""
-    most = study.exchanges_of_run
+    most = study.exchanges_of_rounds
     exchanges = render("approval.study.exchanges", most=most) if most else ""
     rounds = str(study.most_rounds)
     visits = study.visits

@@ -47,7 +47,6 @@ KIND_COLOURS = {
     "evaluate": colours.PALE_BLUE,
     "query.enrol": colours.GREY,
     "query.audit": colours.GREEN,
-    "query.unmask": colours.VIOLET,
     "query.keys": colours.FAINT,
     "query.align": colours.AMBER,
     "query.partial": colours.BLUE,

@@ -142,11 +142,10 @@ class Scores(RowScores):
     of them, of each class. No metric leaves from which a smaller count follows. Whoever chooses the model that is
     scored can make an average reveal the loss of one row. Where record-level differential privacy protects rows of an
     "institution", no figure over trained rows leaves, unless its policy names "training-figures". Averages over other
-    rows then have three digits. Under secure aggregation an "institution" sends none of these figures. Where its policy
-    names "training-figures", it sends all of them with three digits. That is enough for a coordinator that chooses the
-    models to read outcomes of single rows one by one. The histogram leaves where the site's policy names it, and counts
-    rows by class and predicted probability. With the model at hand, a cell of one row shows that row's predicted
-    probability.
+    rows then have three digits. That is enough for a coordinator that chooses the models to read outcomes of single
+    rows one by one. Under secure aggregation no site sends any of these figures. The histogram leaves where the site's
+    policy names it, and counts rows by class and predicted probability. With the model at hand, a cell of one row shows
+    that row's predicted probability.
     """
 
     def into(self, records: dict[str, Any], prefix: str) -> None:
@@ -204,7 +203,7 @@ class TrainReply:
     rows away: after one step on one row, exactly. A coordinator that chooses the models it sends, instead of averaging,
     computes all rows and outcomes from some hundred replies. It can, since the order of the batches is known.
     Disclosure "institution" does not change this: suppressed sums may be read off an update. The exact number of rows
-    trained on crosses with it. Under secure aggregation the update is masked: see `Masked`, and what opens the sum.
+    trained on crosses with it. Under secure aggregation the update is masked: see `Masked`.
     Under homomorphic encryption it is a ciphertext, which reveals nothing without the key that all sites of the run
     have. Whoever obtains the key from one of them reads the updates of all. The loss has no noise, even where the
     update has. An "institution" then withholds it, unless its policy names "training-figures"; it has three digits in
@@ -212,7 +211,7 @@ class TrainReply:
     unchanged: the strategy states what they reveal. Where trees grow there is no update. The reply has sums of
     gradients by node, column and code, exact. Those of the first tree reveal the outcome of a row alone in a cell, or
     among rows of one outcome. Whoever chooses splits freely reads all outcomes. Under secure aggregation these sums are
-    masked too, and of the sites of a list together.
+    masked too, and of all sites together.
     """
 
     delta: Arrays
