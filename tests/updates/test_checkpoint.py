@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from flfed.summaries.summary import Encoder, Summary, arrays_sha256
 from flfed.updates.aggregation.selection import Selection
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.updates.checkpoints.site_state import RUNS, ReplyCache, StorageError, open_reply_cache
+from flfed.updates.checkpoints.site_state import RUNS, ReplyCache, StorageError, forget_stopped, open_reply_cache
 from flfed.updates.messages.train import Scores, TrainReply, TrainRequest
 
 FIELDS = Summary.__dataclass_fields__
@@ -231,6 +233,15 @@ def test_replies_of_two_rounds_stay_readable_for_the_site_alone_and_a_damaged_on
         assert kept.reply_to(asked(3), under="") is None and kept.reply_to(asked(2), under="") is not None
     kept.forget()
     assert not kept.folder.exists()
+
+
+def test_a_run_that_nobody_resumed_in_thirty_days_is_forgotten(tmp_path):
+    for name, days in (("old", 31), ("new", 29)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sums-secrets.safetensors").write_bytes(b"key")
+        os.utime(tmp_path / name, times=(time.time() - days * 86_400,) * 2)
+    forget_stopped(tmp_path)
+    assert names(tmp_path) == ["new"]
 
 
 def test_a_server_that_names_ever_other_rounds_and_runs_does_not_fill_a_sites_disk():

@@ -27,7 +27,7 @@ from flfed.refusals import Refusal, decline, refusal_of
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
-from flfed.updates.checkpoints.site_state import encoder_refusal, run_state, whole_message
+from flfed.updates.checkpoints.site_state import encoder_refusal, forget_stopped, run_state, whole_message
 from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.kinds import AUDIT, COMPARE, KINDS
 
@@ -68,6 +68,7 @@ class Gate:
         if site.name != folder.site:
             raise UsageError(f"the folder is of site {folder.site!r}, the package of site {site.name!r}")
         self.folder = folder
+        forget_stopped(folder.states)
         self._today = today
         self._studies = StudyAdmission(folder, site, today=today)
         self._ledger = ledger or ledger_of(folder)

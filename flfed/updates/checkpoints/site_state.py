@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import shutil
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -43,6 +44,8 @@ LARGEST_REPLY_CACHE = 2
 """Rounds whose replies stay."""
 RUNS = 32
 """Runs of a site whose replies stay, for a run that never compares would keep them for ever: the latest ones."""
+STOPPED_SECONDS = 30 * 86_400
+"""Seconds that a stopped run's keys and replies stay: after that it cannot be resumed."""
 _KINDS: dict[str, Any] = {"config": ConfigRecord, "metrics": MetricRecord}
 
 
@@ -155,6 +158,7 @@ class ReplyCache:
             return
         private_folder(folder.parent)
         private_folder(folder)
+        forget_stopped(folder.parent)
         # A run that never compares would keep its replies for ever, so the oldest runs go.
         others = _last_written(path for path in folder.parent.iterdir() if path != folder)
         for other in others[RUNS - 1 :]:
@@ -163,6 +167,14 @@ class ReplyCache:
     def forget(self) -> None:
         """Remove the replies of a finished run, and its state."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def forget_stopped(states: Path) -> None:
+    """Remove the keys and replies of a site's runs that nobody resumed in 30 days."""
+    for folder in states.glob("*"):
+        with suppress(OSError):  # another process of this site may have removed it
+            if time.time() - folder.stat().st_mtime > STOPPED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _last_written(folders: Iterable[Path]) -> list[Path]:
