@@ -15,8 +15,8 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
-from flfed.updates.messages.secure_sum import LIST, UNMASK
-from flfed.updates.messages.train import TRAIN, TrainReply
+from flfed.updates.messages.summarise import SUMMARISE
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply
 from tests.deployment.summing import Consortium, SummingGrid, begun, conduct
 
 ROUNDS = 3
@@ -39,8 +39,9 @@ def test_a_run_with_sums_has_the_arrays_of_one_without_to_the_rings_step(consort
     grid = SummingGrid(found)
     outcome = conduct(found, grid)
     assert (outcome.status, outcome.reason) == ("completed", "")
-    # One sum over rows, one a round, and one of the last model's losses.
-    assert (grid.kinds()[TRAIN], grid.kinds()[UNMASK]) == (4 * ROUNDS, 4 * (ROUNDS + 2)) and LIST not in grid.kinds()
+    # One exchange a round, for the sums over rows, and for the last model's losses.
+    kinds = grid.kinds()
+    assert (kinds[SUMMARISE], kinds[TRAIN], kinds[EVALUATE]) == (4, 4 * ROUNDS, 4)
     plain = rehearsed(found, "off")
     assert max_difference(outcome.arrays, plain) < 1e-6
     # Rounding follows from seed, site and question: with and without masks, the very same bits.
@@ -48,7 +49,7 @@ def test_a_run_with_sums_has_the_arrays_of_one_without_to_the_rings_step(consort
     with RunReader.open() as reader:
         recorded = [privacy_of(reader, [(run, {})])["secure-sums"] for run in reader.runs()]
     assert sorted(one["kind"] for one in recorded) == ["masked", "off", "rehearsed"]
-    assert [one["least"] for one in recorded if one["kind"] != "off"] == [3, 3]
+    assert [one["sites"] for one in recorded if one["kind"] != "off"] == [4, 4]
 
 
 def rehearsed(consortium: Consortium, asked: str) -> dict[str, np.ndarray]:
@@ -66,36 +67,30 @@ def max_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
     return max(float(np.abs(a[name] - b[name]).max()) for name in a)
 
 
-def test_a_site_that_is_missing_is_left_out_and_its_vector_never_opens(consortium: Callable[..., Consortium]):
-    found = consortium()
-    trained = []
-
-    def absent(site: str, kind: str) -> bool:
-        trained.append((site, kind))
-        # In the second round of training site-04 is not there.
-        return site == "site-04" and kind == TRAIN and trained.count((site, kind)) == 2
-
-    grid = SummingGrid(found, absent)
-    outcome = conduct(found, grid)
-    assert outcome.status == "completed"
-    # Three sites confirm the list in the round, and open it; four open the others, sums over rows, and the last losses.
-    assert (grid.kinds()[LIST], grid.kinds()[UNMASK]) == (3, 3 + 4 * (ROUNDS + 1))
-    # Sums over rows that left by themselves are a list of the site alone.
-    lists = {line.facts["listed"] for line in found.lines("site-01") if line.kind in ("list", "unmask")}
-    assert lists == {"site-01,site-02,site-03", "site-01,site-02,site-03,site-04"}
-    assert not any("listed" in line.facts and line.facts["round"] == 2 for line in found.lines("site-04"))
-
-
-def test_below_the_threshold_the_run_stops_with_the_last_good_model(consortium: Callable[..., Consortium]):
+@pytest.mark.parametrize("round", [1, 2])
+def test_a_missing_site_stops_the_run_with_the_last_good_model(consortium: Callable[..., Consortium], round: int):
     found, asked = consortium(), []
 
     def absent(site: str, kind: str) -> bool:
         asked.append((site, kind))
-        return site in ("site-03", "site-04") and kind == TRAIN and asked.count((site, kind)) >= 2
+        return site == "site-04" and kind == TRAIN and asked.count((site, kind)) >= round
 
     outcome = conduct(found, SummingGrid(found, absent))
-    assert outcome.status == "stopped" and outcome.rounds == 1
-    assert "round 2" in outcome.reason and "site-03" in outcome.reason
+    assert outcome.status == "stopped" and outcome.rounds == round - 1
+    assert f"round {round}" in outcome.reason and "site-04" in outcome.reason
+
+
+def test_a_study_without_sums_goes_on_without_a_missing_site(consortium: Callable[..., Consortium]):
+    found = consortium()
+    plain = found.approved(found.study.replace({"secure-aggregation": "off"}), sums=False, pins={})
+    trained = []
+
+    def absent(site: str, kind: str) -> bool:
+        trained.append((site, kind))
+        return site == "site-04" and kind == TRAIN and trained.count((site, kind)) == 2
+
+    outcome = conduct(plain, SummingGrid(plain, absent))
+    assert (outcome.status, outcome.rounds) == ("completed", ROUNDS)
 
 
 NOISED = {"privacy.name": "site-dp", "privacy.noise": 1.0, "privacy.clip": 0.2, "privacy.delta": 0.02}

@@ -1,4 +1,4 @@
-"""Boosted trees whose sums are masked: the trees of plain sums, one list a tree, and none where a site is lost."""
+"""Boosted trees whose sums are masked: the trees of plain sums, to the bit, whoever is killed."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,28 +11,26 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 
 from flfed import run
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.federation.client.run_keys import LISTED
-from flfed.federation.client.secure_sums import SiteSums, SiteTreeSums
+from flfed.deployment.site_state.cohorts import cohort_facts
+from flfed.errors import FlfedError
 from flfed.records.store.reader import RunReader
+from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.checkpoints.site_state import StateFiles, open_reply_cache
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.in_memory import count_bytes
-from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, ListRequest
+from flfed.updates.messages.secure_sum import KEYS
 from flfed.updates.messages.summarise import BINS, SUMMARISE
 from flfed.updates.messages.train import TRAIN
 from tests.boosting import trees_study
 from tests.deployment.summing import Consortium, Coordinator, Fault, summing
-from tests.deployment.test_secure_sums_killed import arrays_without, either, ended, in_round
-from tests.deployment.test_spoilt_shares import spoiling
+from tests.deployment.test_secure_sums_killed import either, ended, in_round
 
 ROUNDS, DEPTH = 3, 3
 LAST = "site-04"
-ALL, THREE = "site-01,site-02,site-03,site-04", "site-01,site-02,site-03"
 Make = Callable[..., Consortium]
 
 
@@ -65,9 +63,9 @@ def test_masked_sums_grow_the_trees_of_plain_ones(consortium: Make, least: int):
     sent = [(message.metadata.message_type, reply.content) for _, message, reply in coordinator.grid.sent]
     assert all("masked" in record and "extra" not in record for kind, record in sent if kind == TRAIN)
     assert all("masked" in record and "counts" not in record for kind, record in sent if kind == BINS)
-    # One sum for the counts by cell, one a level, and one of the last model's losses.
+    # One exchange for the counts by cell, and one a level.
     kinds = coordinator.grid.kinds()
-    assert kinds[UNMASK] == 8 + kinds[TRAIN] and LIST not in kinds
+    assert (kinds[BINS], kinds[TRAIN]) == (4, 4 * ROUNDS * DEPTH)
 
 
 @pytest.mark.proof
@@ -77,38 +75,9 @@ def test_a_study_that_records_one_sum_grows_the_same_trees(small_sites, small_st
     coordinator = Coordinator(found)
     ended(entry := coordinator.run(), rounds=2)
     assert entry.arrays_sha256 == plain(found, **{"compare.share": "named"})
-    # One sum over training rows, one of cells, one a level, one of losses, and one of figures.
-    assert coordinator.grid.kinds()[UNMASK] == 4 * (1 + 1 + 2 * DEPTH + 1 + 1)
     with RunReader.open() as reader:
         together = reader.summary(entry.run, "summed-figures")
     assert together is not None and together["sites"] == 4 and 0 < together["figures"]["log_loss"]["global"] < 1
-
-
-@pytest.mark.proof
-def test_all_trees_have_the_list_of_the_counts_before_them(consortium: Make):
-    found = consortium(**{"strategy.rounds": 2, "model.depth": 1})
-    coordinator = Coordinator(found)
-    entry = coordinator.run(lie=spoiling(LAST, THREE, kind=SUMMARISE))
-    ended(entry, rounds=2)
-    # So have those of another run.
-    entry = coordinator.run()
-    ended(entry, rounds=2)
-    trees = checkpoints.final(entry.run).arrays
-    silent = arrays_without(found, lambda site, kind: site == LAST and kind in (BINS, TRAIN))
-    assert all(np.array_equal(trees[name], values) for name, values in silent.items())
-    # The site itself opened the list of all, where its shares were none for the others.
-    del found.sites[LAST]
-    assert lists_by_round(found) == {1: {THREE}, 2: {THREE}}
-
-
-def lists_by_round(consortium: Consortium) -> dict[int, set[str]]:
-    """Return the lists that the ledgers have of each tree."""
-    found: dict[int, set[str]] = {}
-    for site in consortium.sites:
-        for line in consortium.lines(site):
-            if line.kind in ("list", "unmask") and "level" in line.facts:
-                found.setdefault(int(line.facts["round"]), set()).add(str(line.facts["listed"]))
-    return found
 
 
 FAULTS = [*(pytest.param(fault, marks=pytest.mark.proof) for fault in ("killed", "left")), "kept"]
@@ -116,27 +85,20 @@ FAULTS = [*(pytest.param(fault, marks=pytest.mark.proof) for fault in ("killed",
 
 @pytest.mark.studies
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("kind", [pytest.param(TRAIN, marks=pytest.mark.proof), UNMASK])
-def test_a_site_that_is_killed_between_two_levels_is_in_the_tree(consortium: Make, kind: str, fault: str):
+@pytest.mark.parametrize("number", [DEPTH + 2, pytest.param(DEPTH + 1, marks=pytest.mark.proof)])
+def test_a_site_that_is_killed_in_a_tree_is_in_it(consortium: Make, number: int, fault: str):
     found = consortium()
-    # The second level of the second tree; before it, sums of the cells are opened too.
-    at = in_round(DEPTH + 2 + (kind == UNMASK), LAST, kind, fault)
-    ended(entry := Coordinator(found).run(absent=at), rounds=ROUNDS)
+    # At the second level of the second tree, or at its root.
+    ended(entry := Coordinator(found).run(absent=in_round(number, LAST, TRAIN, fault)), rounds=ROUNDS)
     assert entry.arrays_sha256 == plain(found)
-    assert lists_by_round(found) == {1: {ALL}, 2: {ALL}, 3: {ALL}}
 
 
 CRASHES = {
-    "counts by cell": (1, "site-03", BINS), "opening of the counts": (1, "site-02", UNMASK),
-    "first root": (1, "site-03", TRAIN), "second level": (2, "site-02", TRAIN),
-    "opening of the second level": (3, "site-02", UNMASK),
+    "counts by cell": (1, "site-03", BINS), "first root": (1, "site-03", TRAIN), "second level": (2, "site-02", TRAIN),
     "last level of the second tree": (2 * DEPTH, "site-03", TRAIN),
-    "opening of the last level": (1 + 2 * DEPTH, "site-04", UNMASK),
     "root of the third tree": (2 * DEPTH + 1, "site-01", TRAIN),
 }  # fmt: skip
-
-
-QUICK = ("opening of the second level",)
+QUICK = ("second level",)
 
 
 @pytest.mark.studies
@@ -148,7 +110,6 @@ def test_a_coordinator_that_is_killed_goes_on_to_the_same_trees(consortium: Make
     assert begun.status == "failed" and "killed" in begun.reason
     ended(entry := coordinator.run(begun.run), rounds=ROUNDS)
     assert entry.arrays_sha256 == plain(found)
-    assert all(lists == {ALL} for lists in lists_by_round(found).values())
 
 
 def gone_from(number: int) -> Fault:
@@ -162,21 +123,11 @@ def test_a_site_that_is_lost_stops_the_run_and_the_tree_goes_on_with_it(consorti
     coordinator = Coordinator(found)
     stopped = coordinator.run(absent=gone_from(DEPTH + (1 if level == "root" else 2)))
     ended(stopped, "stopped", 1)
-    assert "site-04" in stopped.reason and "did not answer" in stopped.reason, stopped.reason
+    assert str(Refusal("sum-incomplete", sites=LAST)) in stopped.reason, stopped.reason
     whole = checkpoints.final(stopped.run)
     assert whole.round == 1
-    # No other tree was begun without it.
-    assert lists_by_round(found).get(2, set()) == (set() if level == "root" else {ALL})
     ended(entry := coordinator.run(stopped.run), rounds=ROUNDS)
     assert entry.arrays_sha256 == plain(found)
-
-
-@pytest.mark.proof
-def test_a_site_that_misses_a_root_and_is_back_is_in_that_tree(consortium: Make):
-    found = consortium()
-    ended(entry := Coordinator(found).run(absent=in_round(1 + DEPTH, LAST, TRAIN)), rounds=ROUNDS)
-    assert entry.arrays_sha256 == plain(found)
-    assert lists_by_round(found) == {1: {ALL}, 2: {ALL}, 3: {ALL}}
 
 
 @pytest.mark.proof
@@ -186,12 +137,10 @@ def test_a_site_away_while_the_coordinator_is_killed_is_waited_for(consortium: M
     begun = coordinator.run(absent=either(gone_from(DEPTH + 2), in_round(DEPTH + 2, "site-01", TRAIN, "crash")))
     away = either(*(in_round(1, LAST, kind) for kind in (ENROL, KEYS, SUMMARISE)), in_round(1, LAST, TRAIN))
     ended(entry := coordinator.run(begun.run, absent=away), rounds=ROUNDS)
-    # At the root of the second tree it had answered, so that tree is of all sites.
-    assert lists_by_round(found) == {1: {ALL}, 2: {ALL}, 3: {ALL}}
     assert entry.arrays_sha256 == plain(found)
 
 
-def at_level(consortium: Consortium, kind: str = UNMASK, number: int = 3) -> tuple[str, Message, Context]:
+def at_level(consortium: Consortium, kind: str, number: int) -> tuple[str, Message, Context]:
     """Return site, message and context of the first site's nth message of a kind, after which a run was killed."""
     coordinator, place = Coordinator(consortium), Counter[tuple[str, str]]()
 
@@ -203,34 +152,6 @@ def at_level(consortium: Consortium, kind: str = UNMASK, number: int = 3) -> tup
     site, message, reply = next(one for one in reversed(coordinator.grid.sent) if one[0] == "site-01")
     assert message.metadata.message_type == kind and not reply.has_error()
     return site, message, next(c for c in coordinator.grid._contexts.values() if c.node_config["site"] == site)
-
-
-def test_a_site_confirms_no_second_list_within_a_tree(consortium: Make, monkeypatch: pytest.MonkeyPatch):
-    found = consortium()
-    # The second level of the first tree has a vector, and nothing of it was opened yet.
-    _, _, context = at_level(found, TRAIN, 2)
-    gate = found.gates["site-01"]
-
-    def confirm(listed: str) -> Message:
-        request = ListRequest(kind=TRAIN, round=2, listed=listed)
-        return gate.answer(Message(request.to_record(), dst_node_id=1, message_type=LIST), context)
-
-    refused = confirm(THREE)
-    assert refused.has_error() and "another list of sites" in refused.error.reason
-    with monkeypatch.context() as patched:
-        # The question alone does not bind the site: what does is the list of the root.
-        patched.setattr(SiteTreeSums, "list_refusal", SiteSums.list_refusal)
-        assert not confirm(THREE).has_error()
-
-
-def test_a_site_that_has_no_list_of_the_root_goes_on_with_none(consortium: Make):
-    found = consortium()
-    _, _, context = at_level(found, TRAIN, 2)
-    StateFiles(open_reply_cache("site-01", str(context.run_config["run"]))).remove(LISTED)
-    request = ListRequest(kind=TRAIN, round=2, listed=ALL)
-    message = Message(request.to_record(), dst_node_id=1, message_type=LIST)
-    reply = found.gates["site-01"].answer(message, context)
-    assert reply.has_error() and "another list of sites" in reply.error.reason
 
 
 def test_a_tree_does_not_begin_anew(consortium: Make):
@@ -275,11 +196,11 @@ def test_the_bytes_of_a_masked_run_are_within_what_is_said_before_it(consortium:
     coordinator = Coordinator(found)
     ended(coordinator.run(), rounds=ROUNDS)
     schema = found.gates["site-01"]._studies.messages(found.study.sha256()).schema
-    messages = StudyMessages(found.study, schema, found.sites["site-01"], pinned=4)
+    messages = StudyMessages(found.study, schema, found.sites["site-01"], cohort_facts(found.pins, changed=False))
     own = [(message, reply) for site, message, reply in coordinator.grid.sent if site == "site-01"]
     total = sum(count_bytes(reply.content) for _, reply in own if not reply.has_error())
     assert total <= messages.run_bytes() < 4 * total
-    in_rounds = [count_bytes(r.content) for m, r in own if m.metadata.message_type in (TRAIN, UNMASK)]
+    in_rounds = [count_bytes(r.content) for m, r in own if m.metadata.message_type == TRAIN]
     assert sum(in_rounds) <= ROUNDS * messages.round_bytes() < 3 * sum(in_rounds)
 
 
@@ -299,22 +220,13 @@ def test_an_institution_grows_trees_in_sums_where_its_policy_names_them(
     asked = {"secure-aggregation": "on", "strategy.rounds": 2, "strategy.min-rows": 10, **changes}
     found = Consortium([*others, kept], Study.parse(trees_study(small_study, **asked)))
     coordinator = Coordinator(found)
-    entry = coordinator.run()
-    kinds = {line.kind for line in found.lines(last.name)}
-    said = [
-        str(reply.error.reason) for site, _, reply in coordinator.grid.sent if site == last.name and reply.has_error()
-    ]
     if takes_part:
-        ended(entry, rounds=2)
-        assert {"bins", "train", "unmask"} <= kinds and not said
-    else:
-        assert kinds <= {"refused", "enrol"} and any("single rows" in reason for reason in [*said, entry.reason])
-
-
-@pytest.mark.parametrize("level", [1, pytest.param(2, marks=pytest.mark.proof)])
-def test_shares_that_are_none_stop_the_run_at_any_level_of_a_tree(consortium: Make, level: int):
-    found = consortium()
-    coordinator = Coordinator(found)
-    ended(entry := coordinator.run(lie=spoiling(LAST, numbers=[level])), "stopped", 0)
-    assert "site-01: the share of site 'site-04'" in entry.reason and LIST not in coordinator.grid.kinds()
-    assert lists_by_round(found) == ({} if level == 1 else {1: {ALL}})
+        ended(coordinator.run(), rounds=2)
+        assert {"bins", "train"} <= {line.kind for line in found.lines(last.name)}
+        return
+    with pytest.raises(FlfedError, match="the run is without site-04, which the approval here names"):
+        coordinator.run()
+    assert {line.kind for line in found.lines(last.name)} <= {"refused", "enrol"}
+    with RunReader.open() as reader:
+        (refused,) = (one for one in reader.events([next(iter(reader.runs())).run]) if one.site == last.name)
+    assert "single rows" in refused.reason
