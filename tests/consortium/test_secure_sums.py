@@ -24,46 +24,34 @@ BEST = (("epochs = 1", "epochs = 1\nvalidation = 0.3"), ("rounds = 3", 'rounds =
 LOSS = ("log_loss", "global")
 KILLED = """
 import os, signal
-from flfed.updates.aggregation.secure_sum import SumQuestions
-ask = SumQuestions._ask
+from flfed.updates.aggregation.summer import Summer
+add, added = Summer.add, []
 
-def asking(self, send, kind, requests, reply):
-    if kind == "query.unmask" and self.number == 2:
-        first = min(requests)
-        found = ask(self, send, kind, {first: requests[first]}, reply)
-        assert set(found) == {first}
+def adding(self, vectors):
+    added.append(self)
+    if len(added) == %d:
         os.kill(os.getpid(), signal.SIGKILL)
-    return ask(self, send, kind, requests, reply)
+    return add(self, vectors)
 
-SumQuestions._ask = asking
+Summer.add = adding
 """
-"""A coordinator that is killed once the first site has opened the sum of the second round."""
+"""A coordinator that is killed where it has all replies to that question, and has not added them up."""
 HELD = """
 import os, time
 from pathlib import Path
-from flfed.updates.aggregation.secure_sum import SumQuestions
 from flfed.updates.strategies.fedavg import FedAvg
-there, ask, configure = Path(os.environ["HELD"]), SumQuestions._ask, FedAvg.configure_train
-
-def hold(name):
-    if not (there / name).exists():
-        (there / name).touch()
-        while not (there / (name + "-over")).exists():
-            time.sleep(0.05)
-
-def asking(self, send, kind, requests, reply):
-    if kind in ("query.list", "query.unmask") and self.number == 2:
-        hold("list")
-    return ask(self, send, kind, requests, reply)
+there, configure = Path(os.environ["HELD"]), FedAvg.configure_train
 
 def configuring(self, server_round, *given):
-    if server_round == 2:
-        hold("train")
+    if server_round == 2 and not (there / "train").exists():
+        (there / "train").touch()
+        while not (there / "over").exists():
+            time.sleep(0.05)
     return configure(self, server_round, *given)
 
-SumQuestions._ask, FedAvg.configure_train = asking, configuring
+FedAvg.configure_train = configuring
 """
-"""A coordinator that waits before it asks the second round's sites to train, and before it first asks for the sum."""
+"""A coordinator that waits before it asks the second round's sites to train."""
 
 
 def words(consortium: Any, study: str, names: Sequence[str] = FOUR) -> list[str]:
@@ -94,15 +82,10 @@ def difference(consortium: Any, run: str, study: str, names: Sequence[str] = FOU
     return float(compared["arrays-max-difference"])
 
 
-def lists(consortium: Any, run: str, names: Sequence[str] = FOUR) -> list[str]:
-    """Return the list of each question of a run, of which no question has two at any site."""
-    found: dict[str, set[str]] = {}
-    for name in names:
-        for line in consortium.sites[name].lines():
-            if line["run"] == run and line["kind"] in ("list", "unmask"):
-                found.setdefault(line["question-sha256"], set()).add(line["listed"])
-    assert all(len(one) == 1 for one in found.values())
-    return sorted(next(iter(one)) for one in found.values())
+def cohorts(consortium: Any, run: str, names: Sequence[str] = FOUR) -> set[str]:
+    """Return the sites over which replies of a run are added up, by the lines of all ledgers that have some."""
+    lines = [line for name in names for line in consortium.sites[name].lines()]
+    return {line["cohort"] for line in lines if line["run"] == run and "cohort" in line}
 
 
 def newest(consortium: Any) -> Any:
@@ -112,8 +95,9 @@ def newest(consortium: Any) -> Any:
 
 def test_sums_of_real_sites(consortium: Any, tmp_path: Path):
     pins = consortium.pins(FOUR)
-    # Studies of other steps: their questions are others, so that no list binds the next one.
+    waits = ("rounds = 3", "rounds = 3\ndeadline = 10\nwait = 20")
     studies = [consortium.study(SUMS, ("lr = 0.1", f"lr = {lr}"), *BEST) for lr in (0.1, 0.2, 0.3)]
+    studies.append(consortium.study(SUMS, ("lr = 0.1", "lr = 0.5"), waits))
     studies.append(consortium.study(IN_ONE_SUM, ("lr = 0.1", "lr = 0.4")))
     serving = {}
     for name in FOUR:
@@ -122,10 +106,11 @@ def test_sums_of_real_sites(consortium: Any, tmp_path: Path):
         serving[name] = consortium.sites[name].serve(f"site serve {name}")
     consortium.online(4)
     sums_as_in_one_process(consortium, studies[0])
-    a_coordinator_killed_after_the_first_opening(consortium, studies[1])
-    a_site_killed_between_the_exchanges_while_another_is_missing(consortium, studies[2], serving, tmp_path)
+    a_coordinator_killed_before_it_adds_up_a_round(consortium, studies[1])
+    a_site_killed_in_a_round(consortium, studies[2], serving, tmp_path)
+    a_site_away_for_longer_than_the_run_waits(consortium, studies[3], serving, tmp_path / "away")
     # Last: after it no figure of these rows leaves but in sums.
-    figures_in_one_sum(consortium, studies[3])
+    figures_in_one_sum(consortium, studies[4])
 
 
 def figures_in_one_sum(consortium: Any, study: str) -> None:
@@ -136,9 +121,9 @@ def figures_in_one_sum(consortium: Any, study: str) -> None:
     kinds = Counter(
         line["kind"] for name in FOUR for line in consortium.sites[name].lines() if line["run"] == ran["run"]
     )
-    # Of the sums over rows, three rounds, the last model's losses and the comparison.
-    assert (kinds["compare"], kinds["unmask"]) == (4, 4 * 6) and "list" not in kinds
-    assert set(lists(consortium, ran["run"])) == {"alpha,beta,delta,gamma"}
+    # One exchange for the sums over rows, for each of three rounds, for the last model's losses and the comparison.
+    assert [kinds[kind] for kind in ("summarise", "train", "evaluate", "compare")] == [4, 12, 4, 4]
+    assert cohorts(consortium, ran["run"]) == {"alpha,beta,delta,gamma"}
     results = [
         json.loads(path.read_text()) for name in FOUR for path in consortium.sites[name].home.rglob("results/*.json")
     ]
@@ -152,25 +137,25 @@ def figures_in_one_sum(consortium: Any, study: str) -> None:
     assert [path for name in FOUR for path in consortium.sites[name].home.rglob(f"runs/{ran['run']}/*")] == []
 
 
-def sums_as_in_one_process(consortium: Any, study: str, names: Sequence[str] = FOUR) -> None:
-    ran, said = command(consortium, words(consortium, study, names))
+def sums_as_in_one_process(consortium: Any, study: str) -> None:
+    ran, said = command(consortium, words(consortium, study))
     assert (ran["status"], ran["faults"]) == ("completed", []), said
-    assert held(consortium, ran["run"], names) == sent(consortium, ran["run"])
-    kinds = Counter(kind for _, kind in held(consortium, ran["run"], names))
-    assert kinds["unmask"] == kinds["keys"] == kinds["train"] == len(names) and "list" not in kinds
-    assert lists(consortium, ran["run"], names) == [",".join(sorted(names))] * 4
-    assert difference(consortium, ran["run"], study, names) == 0.0
+    assert held(consortium, ran["run"], FOUR) == sent(consortium, ran["run"])
+    kinds = Counter(kind for _, kind in held(consortium, ran["run"], FOUR))
+    assert kinds["keys"] == kinds["train"] == len(FOUR)
+    assert cohorts(consortium, ran["run"]) == {",".join(sorted(FOUR))}
+    assert difference(consortium, ran["run"], study) == 0.0
 
 
-def a_coordinator_killed_after_the_first_opening(consortium: Any, study: str, names: Sequence[str] = FOUR) -> None:
-    command(consortium, words(consortium, study, names), KILLED, code=-9)
+def a_coordinator_killed_before_it_adds_up_a_round(consortium: Any, study: str) -> None:
+    # The sums over rows, and the rounds: the third sum is that of the second round.
+    command(consortium, words(consortium, study), KILLED % 3, code=-9)
     killed = newest(consortium)
     assert killed.rounds == 1
     command(consortium, ["study", "resume", "latest", "--json"])
     run = newest(consortium)
     assert (run.run, run.status, run.rounds) == (killed.run, "completed", 3), run.reason
-    assert lists(consortium, run.run, names) == [",".join(sorted(names))] * 4
-    assert difference(consortium, run.run, study, names) == 0.0
+    assert difference(consortium, run.run, study) == 0.0
 
 
 def begun(
@@ -188,42 +173,37 @@ def begun(
     return conducting, lambda: (there / "log").read_text()
 
 
-def a_site_killed_between_the_exchanges_while_another_is_missing(
-    consortium: Any,
-    study: str,
-    serving: dict[str, subprocess.Popen[bytes]],
-    there: Path,
-    names: Sequence[str] = FOUR,
-    missing: str = "delta",
-) -> str:
-    """Return the run; where nobody is to be missing, `missing` is empty."""
-    conducting, said = begun(consortium, study, names, there)
-    listed = ",".join(sorted(set(names) - {missing}))
+def a_site_killed_in_a_round(
+    consortium: Any, study: str, serving: dict[str, subprocess.Popen[bytes]], there: Path
+) -> None:
+    conducting, said = begun(consortium, study, FOUR, there)
     until("round 2", (there / "train").exists, process=conducting, said=said)
-    if missing:
-        kill(serving, missing)
-    (there / "train-over").touch()
-    until("what it asks for the sum", (there / "list").exists, seconds=300, process=conducting, said=said)
     kill(serving, "alpha")
-    for name in filter(None, ("alpha", missing)):
-        serving[name] = consortium.sites[name].serve(f"site serve {name}")
-    time.sleep(1)
-    (there / "list-over").touch()
+    (there / "over").touch()
+    time.sleep(5)
+    serving["alpha"] = consortium.sites["alpha"].serve("site serve alpha")
     assert conducting.wait(500) == 0, said()
     run = newest(consortium)
     assert (run.status, run.rounds) == ("completed", 3), run.reason
-    found = lists(consortium, run.run, names)
-    assert found.count(listed) >= 1 and set(found) <= {listed, ",".join(sorted(names))}
-    # Of the second round who was missing has opened nothing, and the others one list.
-    of_second = [
-        (name, line["listed"])
-        for name in names
-        for line in consortium.sites[name].lines()
-        if line["run"] == run.run and line["kind"] in ("list", "unmask") and line["round"] == 2
-    ]
-    assert {one for _, one in of_second} == {listed}
-    assert ",".join(sorted({name for name, _ in of_second})) == listed
-    return str(run.run)
+    assert difference(consortium, run.run, study) == 0.0
+
+
+def a_site_away_for_longer_than_the_run_waits(
+    consortium: Any, study: str, serving: dict[str, subprocess.Popen[bytes]], there: Path
+) -> None:
+    conducting, said = begun(consortium, study, FOUR, there)
+    until("round 2", (there / "train").exists, process=conducting, said=said)
+    kill(serving, "delta")
+    (there / "over").touch()
+    assert conducting.wait(300) == 3, said()
+    stopped = newest(consortium)
+    assert (stopped.status, stopped.rounds) == ("stopped", 1) and "delta" in stopped.reason
+    serving["delta"] = consortium.sites["delta"].serve("site serve delta")
+    consortium.online(4)
+    command(consortium, ["study", "resume", stopped.run, "--json"])
+    run = newest(consortium)
+    assert (run.run, run.status, run.rounds) == (stopped.run, "completed", 3), run.reason
+    assert difference(consortium, run.run, study) == 0.0
 
 
 def kill(serving: dict[str, subprocess.Popen[bytes]], name: str) -> None:

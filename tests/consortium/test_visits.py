@@ -16,8 +16,7 @@ from flfed.rows.data import datasets
 from flfed.rows.statistics.listed.glm import Glm
 from flfed.updates.masks.ring import ring_of_counts
 from tests.consortium.memory import Numbers, with_descendants
-from tests.consortium.test_one_list import POLICY, approve
-from tests.consortium.test_secure_sums import FOUR, command, kill, newest, words
+from tests.consortium.test_secure_sums import FOUR, KILLED, command, kill, newest, words
 from tests.machines import until
 
 pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
@@ -36,24 +35,13 @@ of = ["x1", "x2", "colour"]
 [privacy]
 secure-aggregation = "on"
 """
-KILLED = """
-import os, signal
-from flfed.updates.aggregation.secure_sum import SumQuestions
-ask = SumQuestions._ask
-
-def asking(self, send, kind, requests, reply):
-    if (kind, self.number) == (%r, 2):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return ask(self, send, kind, requests, reply)
-
-SumQuestions._ask = asking
-"""
-"""A coordinator that is killed in the third visit."""
 SHORT = """
 from flfed.federation.server import run_setting
-run_setting.deadline_of = lambda study: 60.0
+from flfed.updates.strategies.fedavg import FedAvg
+run_setting.deadline_of, FedAvg.wait = lambda study: 60.0, 10.0
 """
-"""A coordinator that waits a minute, where it would wait ten."""
+"""A coordinator that waits a minute and ten seconds, where it would wait ten minutes and a day."""
+POLICY = 'format = 1\ndisclosure = "institution"\noutputs = ["single-cells-in-sums"]\n'
 WAITS = """
 import json, os, time
 from pathlib import Path
@@ -86,7 +74,9 @@ def serving(consortium: Any) -> dict[str, Any]:
         (consortium.root / "packages" / "sites" / name / "policy.toml").write_text(POLICY)
     found = {name: consortium.sites[name].serve(f"site serve {name}") for name in THREE}
     consortium.online(3)
-    approve(consortium, GLM, THREE)
+    pins = consortium.pins(THREE)
+    for name in THREE:
+        consortium.approve(name, GLM, THREE, sums=True, pins=pins)
     return found
 
 
@@ -167,7 +157,7 @@ def test_a_killed_run_goes_on_to_the_same_figures_and_one_without_a_site_stops(
     assert whole["status"] == "completed", said
     figures = whole["statistics"]
     assert (figures["sites"], figures["rows"]) == (3, 390) and "by-site" not in figures
-    command(consortium, words(consortium, GLM, THREE), KILLED % "query.unmask", code=-9)
+    command(consortium, words(consortium, GLM, THREE), KILLED % 3, code=-9)
     begun = newest(consortium).run
     resumed, said = command(consortium, ["study", "resume", begun, "--json"])
     assert (resumed["run"], resumed["status"]) == (begun, "completed"), said
@@ -177,8 +167,8 @@ def test_a_killed_run_goes_on_to_the_same_figures_and_one_without_a_site_stops(
         visits = [(line["round"], line["asked-sha256"]) for line in lines if line["kind"] == "statistic"]
         # Visits before the kill are answered again, as they were.
         assert len(visits) > len(set(visits)) == figures["visits"]
-    # One is away from the third visit on.
-    command(consortium, words(consortium, GLM, THREE), KILLED % "query.statistic", code=-9)
+    # One is away when the run goes on.
+    command(consortium, words(consortium, GLM, THREE), KILLED % 2, code=-9)
     kill(serving, "gamma")
     consortium.online(2)
     _, said = command(consortium, ["study", "resume", newest(consortium).run, "--json"], SHORT, code=3)
