@@ -113,7 +113,13 @@ class RunSetting:
         return first_model(self.study, self.schema, self.repeat)
 
     def ask(
-        self, kind: str, request: Any, participants: Participants, read: Callable[[RecordDict], Reply]
+        self,
+        kind: str,
+        request: Any,
+        participants: Participants,
+        read: Callable[[RecordDict], Reply],
+        *,
+        wait: bool = False,
     ) -> Answers[Reply]:
         """Send sites a message, collect their replies, and record the bytes that crossed.
 
@@ -125,8 +131,14 @@ class RunSetting:
         participants : mapping of site to Participant
         read : callable
             Turns a reply's content into the reply, or raises MalformedMessage.
+        wait : bool
+            Whether to wait for sites that are not there.
         """
-        answers = ask(self.grid, kind, request, nodes_of(participants), read, timeout=self.deadline)
+        timeout, send = self.deadline, self.grid.send_and_receive
+        if wait:
+            timeout = float(self.study.strategy.settings.get("wait", FedAvg.wait))
+            send = getattr(self.grid, "send_and_wait", send)
+        answers = ask(self.grid, kind, request, nodes_of(participants), read, timeout=timeout, send=send)
         self.recorder.crossed(kind, answers.to_node, answers.to_server)
         return answers
 
@@ -149,29 +161,6 @@ class RunSetting:
             Returns why a reply is unusable.
         """
         return self.check_replies(self.ask(kind, request, participants, read), defect)
-
-    def ask_all(
-        self,
-        kind: str,
-        request: Any,
-        participants: Participants,
-        read: Callable[[RecordDict], Reply],
-        defect: Callable[[str, Reply], Refusal | None],
-    ) -> Answers[Reply]:
-        """Return the answers of sites of which all are needed: who gave none is asked once more, and waited for.
-
-        Parameters are as for `ask_checked`.
-        """
-        answers = self.ask_checked(kind, request, participants, read, defect)
-        missing = {site: one for site, one in participants.items() if site not in answers.replies}
-        if not missing:
-            return answers
-        send = getattr(self.grid, "send_and_wait", self.grid.send_and_receive)
-        wait = float(self.study.strategy.settings.get("wait", FedAvg.wait))
-        late = ask(self.grid, kind, request, nodes_of(missing), read, timeout=wait, send=send)
-        self.recorder.crossed(kind, late.to_node, late.to_server)
-        late = self.check_replies(late, defect)
-        return replace(late, replies=dict(sorted({**answers.replies, **late.replies}.items())))
 
     def check_replies(self, answers: Answers[Reply], defect: Callable[[str, Reply], Refusal | None]) -> Answers[Reply]:
         """Return answers without unusable replies, and record their sites; `defect` is that of `ask_checked`."""
