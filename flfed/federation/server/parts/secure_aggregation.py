@@ -22,7 +22,7 @@ from flfed.federation.server.row_sums import (
     check_numbers,
     has_refused_numbers,
 )
-from flfed.federation.server.run_setting import Answers, RunSetting
+from flfed.federation.server.run_setting import RunSetting
 from flfed.federation.server.secure_sums import (
     check_enrolled,
     exchange_keys,
@@ -231,18 +231,19 @@ class SecureSiteSums(SiteSums):
         def defect(site: str, reply: Any) -> Refusal | None:
             return None if fits(reply.masked, updates=0, sums=entries) else Refusal("vector-unfit")
 
-        answers: Answers[Any] = self.run.ask(kind, request, participants, reply.from_record)
+        answers = self.run.ask(kind, request, participants, reply.from_record)
         check_numbers(answers.faults, needed)
         answers = self.run.check_replies(answers, defect)
-        missing = {site: one for site, one in participants.items() if site not in answers.replies}
+        replies: dict[str, Any] = dict(answers.replies)
+        missing = {site: one for site, one in participants.items() if site not in replies}
         # Who gave no answer is asked once more, and waited for.
         if missing and not has_refused_numbers(answers.faults):
             late = self.run.ask(kind, request, missing, reply.from_record, wait=True)
             check_numbers(late.faults, needed)
-            late = self.run.check_replies(late, defect)
-            answers = replace(late, replies={**answers.replies, **late.replies})
+            answers = self.run.check_replies(late, defect)
+            replies |= answers.replies
         try:
-            return self.sums.add({site: one.masked for site, one in answers.replies.items()})[1]
+            return self.sums.add({site: one.masked for site, one in replies.items()})[1]
         except Unsummed as error:
             has_visits = isinstance(request, StatisticRequest) and bool(request.point)
             raise self._error(kind, error.why, answers.faults, has_visits=has_visits) from None
