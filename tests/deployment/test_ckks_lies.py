@@ -19,7 +19,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.study_model import first_model, model_shapes
 from flfed.study.study import Study
 from flfed.updates.arrays import entries_of
-from flfed.updates.masking.ckks import vector_entries
+from flfed.updates.masks.ckks import vector_entries
 from flfed.updates.messages import fields
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.in_memory import array_record, read, record_of
@@ -27,7 +27,7 @@ from flfed.updates.messages.secure_sum import CIPHERTEXT, KEYS, KeysRequest
 from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply
 from tests.deployment.summing import Consortium, CoordinatorKilled, SummingGrid, conduct
-from tests.updates.masking.lying_sums import Liar
+from tests.updates.masks.lying_sums import Liar
 
 ROUNDS = 3
 SAID = str(Refusal("sum-unverified"))
@@ -224,16 +224,3 @@ def test_a_site_makes_no_part_for_an_earlier_round(consortium: Callable[..., Con
     site, message, _ = next(one for one in grid.sent if one[1].metadata.message_type == TRAIN)
     again = found.gates[site].answer(message, grid.context_of(message))
     assert again.error.reason == str(Refusal("masks-used", round=1))
-
-
-def test_a_best_model_of_an_earlier_round_is_compared_and_no_other_one(consortium: Callable[..., Consortium]):
-    changes = {"strategy.select": "best", "plan.validation": 0.2, "strategy.rounds": 6, "plan.lr": 3.0}
-    found = consortium(**changes)
-    grid = SummingGrid(found)
-    outcome = conduct(found, grid)
-    assert outcome.status == "completed" and outcome.best_round < 6
-    compared = [reply for _, message, reply in grid.sent if message.metadata.message_type == COMPARE]
-    assert len(compared) == 3 and not any(reply.has_error() for reply in compared)
-    lie = LyingGrid(found, PLAYS["a part three times"], COMPARE, 7)
-    assert "no site could compare" in str(attempt(found, lie))
-    assert all(reply.has_error() for _, message, reply in lie.sent if message.metadata.message_type == COMPARE)

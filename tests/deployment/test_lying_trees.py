@@ -1,4 +1,4 @@
-"""Trees in sums before a coordinator that lies: each play reads one site's outcomes where a rule is taken away."""
+"""Trees in sums before a coordinator that lies: each play reads one row's outcome where a rule is taken away."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,26 +10,21 @@ import pytest
 from flwr.app import ArrayRecord
 
 from flfed.deployment.gate import message_check, run_limits
-from flfed.federation.client import secure_sums, site_run
 from flfed.federation.server import row_sums
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.study.study import Study
 from flfed.trees.cut_points import NO_CUT, are_possible, chosen_cuts, edges_of, widths_of
-from flfed.trees.forest import UNIT, with_round
-from flfed.updates.aggregation.secure_sum import SecureSums
-from flfed.updates.masking.question import rounding_sha256
-from flfed.updates.messages.train import TRAIN
+from flfed.updates.aggregation.losses import ENTRIES
+from flfed.updates.aggregation.summer import Summer
 from flfed.updates.strategies.boosted_trees import BoostedTrees
 from flfed.updates.strategies.fedavg import to_arrays, to_record
 from tests.boosting import trees_study
 from tests.deployment.summing import Consortium, Coordinator
-from tests.deployment.test_secure_sums_killed import in_round
 from tests.federation.test_boosted_trees_run import one_table
 
 LAST = "site-04"
 LEAST = 10
-COLUMNS = 4
 Arrays = dict[str, np.ndarray]
 Change = Callable[[Arrays], Arrays]
 Make = Callable[[], Consortium]
@@ -44,34 +39,39 @@ def consortium(small_sites: Callable[..., list[Site]], small_study: str) -> Make
 
 @dataclass
 class Liar:
-    """A coordinator that chooses cut points and trees, and notes the sum of each root with its number of sites.
+    """A coordinator that chooses cut points, and notes the sum of each root.
 
     Attributes
     ----------
     patch : MonkeyPatch
         By which the server's half is changed.
     consortium : Consortium
-    roots : list of (sites, sums)
-        As they were opened, in order.
+    roots : list of array [codes, 3]
+        As they were added up, in order.
     """
 
     patch: pytest.MonkeyPatch
     consortium: Consortium
-    roots: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    roots: list[np.ndarray] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.coordinator = Coordinator(self.consortium)
-        summed = SecureSums.summed
+        configure, add = BoostedTrees.configure_train, Summer.add
+        training = list[int]()
 
-        def noted(sums: SecureSums, asked: Any, vectors: Any, needed: int = 0) -> Any:
-            totals, listed = summed(sums, asked, vectors, needed)
-            if asked.kind == TRAIN:
-                # Behind the sums of nodes stand losses of the trees before.
-                nodes = totals.sums[: len(totals.sums) - sums.loss_entries]
-                self.roots.append((len(listed), nodes.view(np.int64).reshape(-1, 3)))
-            return totals, listed
+        def configured(strategy: BoostedTrees, number: int, *given: Any) -> Any:
+            training.append(number)
+            return configure(strategy, number, *given)
 
-        self.patch.setattr(SecureSums, "summed", noted)
+        def noted(summer: Summer, vectors: Any) -> Any:
+            updates, sums = add(summer, vectors)
+            # Trees have depth 1: each sum of a round is that of a root, and behind its nodes stand losses.
+            if training and (len(sums) - ENTRIES) % 3 == 0 and len(sums) > ENTRIES:
+                self.roots.append(sums[:-ENTRIES].view(np.int64).reshape(-1, 3))
+            return updates, sums
+
+        self.patch.setattr(BoostedTrees, "configure_train", configured)
+        self.patch.setattr(Summer, "add", noted)
 
     def choose_cuts(self, change: Change) -> None:
         """Begin each run with other cut points than the counts give."""
@@ -90,46 +90,17 @@ class Liar:
 
         self.patch.setattr(BoostedTrees, "configure_train", changed)
 
-    def make_first_tree(self, place: int, number: float) -> None:
-        """Send a first tree that is one leaf, with a number in one of its arrays, in place of what grew."""
-        aggregate = BoostedTrees.aggregate_train
-
-        def changed(strategy: BoostedTrees, round: int, replies: Any) -> Any:
-            arrays, loss = aggregate(strategy, round, replies)
-            if round > 1 or arrays is None:
-                return arrays, loss
-            leaf = np.zeros((7, 1, 3))
-            leaf[0] = -1.0
-            leaf[place, 0, 0] = number
-            return to_record(with_round(to_arrays(arrays), 0, leaf)), loss
-
-        self.patch.setattr(BoostedTrees, "aggregate_train", changed)
-
-    def run(self, without: int = 0) -> None:
-        """Begin a run, in which the last site is said to be away from a root on."""
-        self.entry = self.coordinator.run(absent=in_round(without, LAST, TRAIN, times=9 if without else 0))
-
-    def run_to_first_root(self) -> None:
-        """Begin a run, and give it up once its first root is opened."""
-        self.coordinator.run(absent=in_round(2, "site-01", TRAIN, "crash"))
+    def run(self) -> None:
+        """Begin a run."""
+        self.entry = self.coordinator.run()
 
     def refusals(self) -> set[str]:
         """Return why sites did not answer in the last run."""
         return {str(reply.error.reason) for _, _, reply in self.coordinator.grid.sent if reply.has_error()}
 
-    def last_site(self) -> tuple[float, float] | None:
-        """Return rows and outcomes of the last site, by the difference of two roots; None where there are none."""
-        of_all = [sums.sum(axis=0) for sites, sums in self.roots if sites == 4]
-        of_three = [sums.sum(axis=0) for sites, sums in self.roots if sites == 3]
-        if not of_all or not of_three:
-            return None
-        # Each column has all rows, and at the first root the gradient of each is a half, less its outcome.
-        slope, _, rows = (of_all[0] - of_three[0]) / COLUMNS
-        return float(rows), float(rows / 2 - slope * UNIT)
-
     def one_row(self) -> float | None:
         """Return the outcome of the row that has the second code of the first column; None where it was not read."""
-        found = [sums[1] for _, sums in self.roots if sums[1, 2] == 1]
+        found = [sums[1] for sums in self.roots if sums[1, 2] == 1]
         return float(found[0][0] < 0) if found else None
 
 
@@ -137,18 +108,6 @@ def fitted(consortium: Consortium) -> tuple[np.ndarray, np.ndarray]:
     """Return the first column of the last site's training rows, and their outcomes."""
     rows = SiteSession(consortium.sites[LAST], consortium.study).fitted_columns()
     return rows.values["x1"], rows.codes["y"]
-
-
-def rows_of(consortium: Consortium) -> tuple[float, float]:
-    """Return rows and outcomes of the last site as they are in its table."""
-    _, outcomes = fitted(consortium)
-    return float(len(outcomes)), float(outcomes.sum())
-
-
-def move_last_bit(arrays: Arrays) -> Arrays:
-    cuts = arrays["cuts"].copy()
-    cuts[0, 0] = np.nextafter(cuts[0, 0], 0.0)
-    return {**arrays, "cuts": cuts}
 
 
 def leave_out_a_cut(arrays: Arrays) -> Arrays:
@@ -166,21 +125,6 @@ def cut_around(value: float, arrays: Arrays) -> Arrays:
     cuts[0, :2] = np.nextafter(above, np.float32(0)), above
     missing[0] = 3
     return {**arrays, "cuts": cuts, "missing": missing}
-
-
-def ask_two_runs(liar: Liar, change: Change) -> tuple[object, object]:
-    """Ask for the first root by other cut points in a second run, without the last site."""
-    liar.run_to_first_root()
-    liar.choose_cuts(change)
-    liar.run(without=1)
-    return liar.last_site(), rows_of(liar.consortium)
-
-
-def ask_second_root(liar: Liar, place: int, number: float) -> tuple[object, object]:
-    """Ask for the root after a first tree that is one leaf, without the last site."""
-    liar.make_first_tree(place, number)
-    liar.run(without=2)
-    return liar.last_site(), rows_of(liar.consortium)
 
 
 def ask_by_own_cuts(liar: Liar, *, second_round: bool) -> tuple[object, object]:
@@ -204,14 +148,7 @@ def ask_by_two_sets(liar: Liar) -> tuple[object, object]:
 
 UNFIT = "has cut points that are not among those that follow from the schema"
 OTHER_CUTS = "it was asked to grow trees of other cut points in this run"
-OTHER_LIST = "opened first stands, and site-04 of it did not answer"
-VALUE, COVER = 4, 6
-"""Places of two arrays of a tree."""
 PLAYS: dict[str, tuple[Callable[[Liar], tuple[object, object]], str, tuple[str, ...]]] = {
-    "a cut's last bit": (partial(ask_two_runs, change=move_last_bit), UNFIT, ("any cuts", "any list")),
-    "other cuts in a second run": (partial(ask_two_runs, change=leave_out_a_cut), OTHER_LIST, ("any list",)),
-    "after a tree of zeros": (partial(ask_second_root, place=COVER, number=1.0), OTHER_LIST, ("any list",)),
-    "after another first tree": (partial(ask_second_root, place=VALUE, number=1e-12), OTHER_LIST, ("any list",)),
     "own cuts": (partial(ask_by_own_cuts, second_round=False), UNFIT, ("any cuts",)),
     "own cuts of a round": (partial(ask_by_own_cuts, second_round=True), OTHER_CUTS, ("any cuts", "cuts of a round")),
     "cuts of a round": (ask_by_two_sets, OTHER_CUTS, ("cuts of a round",)),
@@ -225,20 +162,17 @@ def take_away(rules: tuple[str, ...], patch: pytest.MonkeyPatch) -> None:
         patch.setattr(message_check, "are_possible", lambda *given: True)
     if "cuts of a round" in rules:
         patch.setattr(run_limits, "choices_of", lambda message: {})
-    if "any list" in rules:
-        for module in (secure_sums, site_run):
-            patch.setattr(module, "question_sha256", rounding_sha256)
 
 
 @pytest.mark.studies
 @pytest.mark.parametrize("play", PLAYS)
-def test_what_a_coordinator_asks_of_roots_tells_of_no_single_site(consortium, play, monkeypatch):
+def test_what_a_coordinator_asks_of_roots_tells_of_no_single_row(consortium, play, monkeypatch):
     ask, why, _ = PLAYS[play]
     liar = Liar(monkeypatch, consortium())
     read, real = ask(liar)
     assert read != real
     assert why in f"{liar.entry.reason}, {liar.refusals()}"
-    assert liar.entry.status == "stopped" and {sites for sites, _ in liar.roots} <= {4}
+    assert liar.entry.status == "stopped"
 
 
 @pytest.mark.proof

@@ -48,8 +48,7 @@ from flfed.updates.messages.vertical import (
 from flfed.updates.vertical import residuals
 from flfed.updates.vertical.alignment import BYTES
 from tests.approval_text import details, ten_lines
-from tests.deployment.gate_scene import Impostor
-from tests.deployment.summing import Consortium, SummingGrid
+from tests.deployment.summing import Consortium, Impostor, SummingGrid
 
 RUN_NAME = "20261120-000001-aaaa"
 PEOPLE = 240
@@ -256,7 +255,7 @@ def test_a_key_that_another_one_signed_gets_no_points(parties):
     between = Between(gates)
     between.announced()
     bank, shop = between.parties
-    stranger = Impostor("shop").statement(gates.study, RUN_NAME, 0, gates.pins)
+    stranger = Impostor("shop").signed(gates.study, RUN_NAME)
     for key in (stranger, bytes(BYTES), b"", bank.key):
         between.parties = (bank, replace(shop, key=key))
         assert between.why("bank", ALIGN, between.request(ORDER[0]))
@@ -287,7 +286,7 @@ def test_what_is_claimed_of_the_other_party_makes_another_secret(parties):
     between.parties = (bank, replace(shop, columns=1))
     between.step(ORDER[0])
     between.parties = (bank, shop)
-    assert "is not one for this site" in between.why("shop", ALIGN, between.request(ORDER[1]))
+    assert "sealed to this one cannot be read" in between.why("shop", ALIGN, between.request(ORDER[1]))
 
 
 def test_a_request_again_gets_the_same_bytes_and_another_one_nothing(parties):
@@ -369,7 +368,7 @@ def test_a_parcel_of_another_round_or_exchange_or_way_is_refused(parties):
         parcels += between.step(place).values()
     place = ORDER[-1]
     for parcel in parcels[:-1]:
-        assert "is not one for this site" in between.why(
+        assert "sealed to this one cannot be read" in between.why(
             "bank", PARTIAL, between.request(place, sealed={"shop": parcel})
         )
     assert between.why("bank", PARTIAL, between.request(place, sealed={"bank": parcels[-1]}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,16 +12,13 @@ import pytest
 from flwr.app import Message
 
 from flfed import Study, run
-from flfed.deployment.gate.run_limits import SumLines
 from flfed.errors import FlfedError, RunStopped
-from flfed.federation.client.run_keys import QuestionHistory
 from flfed.records.store.reader import RunReader
-from flfed.refusals import Refusal, decline
+from flfed.refusals import decline
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.listed.glm import Glm
-from flfed.updates.aggregation import secure_sum
-from flfed.updates.messages.kinds import STATISTIC, UNMASK
+from flfed.updates.messages.kinds import STATISTIC
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid
 from tests.small_runs import tables as rows_of
@@ -162,17 +158,14 @@ def test_institutions_give_sums_of_all_alone(secure: Consortium):
 
 
 @pytest.mark.parametrize("visit", [1, 3])
-@pytest.mark.parametrize("kind", [STATISTIC, UNMASK])
-def test_a_coordinator_that_is_killed_between_visits_goes_on_to_the_same_figures(
-    secure: Consortium, kind: str, visit: int
-):
+def test_a_coordinator_that_is_killed_between_visits_goes_on_to_the_same_figures(secure: Consortium, visit: int):
     whole = Coordinator(secure).run()
     requests = 0
 
     def crash(site: str, asked: str) -> bool | str:
         nonlocal requests
-        requests += (site, asked) == ("site-03", kind)
-        return "crash" if (site, asked, requests) == ("site-03", kind, visit) else False
+        requests += (site, asked) == ("site-03", STATISTIC)
+        return "crash" if (site, asked, requests) == ("site-03", STATISTIC, visit) else False
 
     coordinator = Coordinator(secure)
     begun = coordinator.run(absent=crash)
@@ -297,60 +290,19 @@ def test_hazard_ratios_and_survival_at_institutions_are_those_of_one_process(sma
             assert not answer.sums and answer.masked is not None and answer.masked.sums.max() > 2**60
 
 
-class Shortened:
-    """A coordinator's choice of a sum's sites: those that its first sum had, and one fewer from the second on."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.lists: list[frozenset[str]] = []
-        monkeypatch.setattr(secure_sum, "choose_list", self)
-
-    def __call__(self, answered: dict[str, Any], **rules: Any) -> frozenset[str]:
-        gone = {max(answered)} if self.lists else set()
-        self.lists.append(frozenset(answered) - gone)
-        return self.lists[-1]
-
-
-@pytest.mark.parametrize("rule", [True, False], ids=["rule", "no rule"])
-def test_a_later_visit_has_the_list_of_sites_of_the_first(
-    small_sites: Small, monkeypatch: pytest.MonkeyPatch, rule: bool
-):
-    four = institutions(small_sites(4, rows=200))
-    if not rule:
-        monkeypatch.setattr(SumLines, "get_history", lambda lines, question, dataset: QuestionHistory())
-    shortened = Shortened(monkeypatch)
-    with suppress(FlfedError):
-        Coordinator(four).run()
-    opened = {line.facts["listed"] for site in four.sites for line in four.lines(site) if line.kind == "unmask"}
-    everybody, others = ",".join(sorted(four.sites)), ",".join(sorted(four.sites)[:3])
-    assert [len(listed) for listed in shortened.lists[:2]] == [4, 3]
-    if not rule:
-        # The difference of two such sums would be those of the fourth site.
-        assert opened == {everybody, others}
-        return
-    assert opened == {everybody}
-    for site in others.split(","):
-        last = four.lines(site)[-1]
-        assert (last.kind, last.facts["reason"]) == ("error", Refusal("list-differs")), last
-
-
-@pytest.mark.parametrize("sites", [3, 4])
-def test_a_site_of_too_few_events_says_so_and_a_run_that_lacks_it_ends_with_its_reason(small_sites: Small, sites: int):
+def test_a_site_of_too_few_events_says_so_and_the_run_ends_with_its_reason(small_sites: Small):
     def small_first(number: int, table: pd.DataFrame) -> pd.DataFrame:
         # Of 30 rows the last one is in every risk set.
         return table if number else table.dropna().tail(30).reset_index(drop=True)
 
-    gated = institutions(small_sites(sites, rows=200, change=small_first), COX + SUMS)
+    gated = institutions(small_sites(4, rows=200, change=small_first), COX + SUMS)
     why = "one of its rows carries over a tenth of its sums from the start: it has too few rows or events"
-    if sites == 4:
-        ended = Coordinator(gated).run()
-        assert (ended.status, statistic_of(ended.run)["sites"]) == ("completed", 3)
-    else:
-        # Resumed it would ask for the same numbers.
-        with pytest.raises(FlfedError, match=f"no sum over the rows of the sites .site-01: {why}"):
-            Coordinator(gated).run()
-        with RunReader.open() as reader:
-            ended = next(iter(reader.runs()))
-        assert ended.status == "failed" and why in ended.reason
+    # Resumed it would ask for the same numbers.
+    with pytest.raises(FlfedError, match=f"no sum over the rows of the sites .site-01: {why}"):
+        Coordinator(gated).run()
+    with RunReader.open() as reader:
+        ended = next(iter(reader.runs()))
+    assert ended.status == "failed" and why in ended.reason
     with RunReader.open() as reader:
         (event,) = (event for event in reader.events([ended.run]) if event.kind == "fault")
     assert event.site == "site-01" and event.reason.startswith(why)
