@@ -214,13 +214,9 @@ def _list_risks(proposal: Proposal, facts: SiteFacts) -> Iterator[str]:
     if facts.single_outcomes is not None and facts.single_outcomes[0]:
         outcomes, rows = facts.single_outcomes
         yield render("approval.risk.single-outcomes", outcomes=outcomes, rows=rows)
-    yield from _list_differences(proposal, facts)
-
-
-def _list_differences(proposal: Proposal, facts: SiteFacts) -> Iterator[str]:
-    """Yield where two sums, or two studies, differ by one site's part."""
+    # Two sums over other sites differ by the part of those between them.
     if proposal.agreement.changed_sites and proposal.agreement.sums:
-        yield render("approval.risk.changed-sites", dataset=proposal.study.dataset.name)
+        yield render("approval.risk.changed-sites", dataset=study.dataset.name)
 
 
 def _describe_amount(proposal: Proposal, facts: SiteFacts) -> str:
