@@ -11,7 +11,7 @@ import pytest
 
 from flfed.deployment.operator.approval_summary import summarise
 from flfed.deployment.operator.proposal import Proposal, read_site_facts
-from flfed.deployment.operator.secure_sums import Agreement, OtherStudy
+from flfed.deployment.operator.secure_sums import Agreement
 from flfed.deployment.site_state import approval as approvals
 from flfed.federation.server.preflight import check
 from flfed.paths import SiteFolder
@@ -61,7 +61,7 @@ CASES = {
     ),
     "record-dp in sums": Case(
         {**DP, "secure-aggregation": "on"},
-        ("a masked model update", "test figures have none. Updates leave in sums over 3 or more of 4 sites."),
+        ("a masked model update", "test figures have none. Updates leave in sums over all 4 sites, or not at all."),
         SUMMED,
     ),
     "record-dp, exact encoder": Case(
@@ -78,8 +78,9 @@ CASES = {
     ),
     "secure aggregation": Case(
         {"secure-aggregation": "on"},
-        (SUMS, "a masked model update", "The coordinator sees sums over 3 or more of 4 sites. No noise is added.",
-         "crafted models reveal rows of all sites together; 2 colluding sites isolate this site's update", SCORED),
+        (SUMS, "a masked model update", "The coordinator sees the sum over all 4 sites, or none. No noise is added.",
+         "crafted models reveal rows of all sites together; all other sites, colluding, isolate this site's update",
+         SCORED),
         SUMMED,
     ),
     "ckks": Case(
@@ -230,10 +231,7 @@ def test_all_risks_at_once_are_a_few_words_more(small_sites: MakeSites, small_st
     (site,) = small_sites(1, policy=Policy(outputs=tuple(OUTPUTS.values())))
     proposal = Proposal.of(study, site, OTHERS[:1], "Heart consortium")
     facts = read_site_facts(SiteFolder(site.name), proposal)
-    facts = replace(
-        facts, others=(OtherStudy("risk", ("site-02",), True),), single_outcomes=(3, 42),
-        runs=replace(facts.runs, had_loss=True),
-    )  # fmt: skip
+    facts = replace(facts, single_outcomes=(3, 42), runs=replace(facts.runs, had_loss=True))
     text = summarise(proposal, facts)
     whole = " ".join(text)
     for said in (
@@ -241,19 +239,18 @@ def test_all_risks_at_once_are_a_few_words_more(small_sites: MakeSites, small_st
         "The other site can compute this site's update",
         "The first sums reveal the outcomes of 3 of 42 training rows.",
         "A ledger was lost, so earlier runs may be missing from these counts.",
-        "Subtracting earlier releases (risk) may reveal this site's part.",
     ):
         assert said in whole
     assert words(text) <= MOST_WORDS + 30 and len(text) == LINES + 1
 
 
-def test_consent_to_sums_without_a_site_is_a_risk_that_is_named(small_sites: MakeSites, small_study: str):
+def test_sums_over_other_sites_than_before_are_a_risk_that_is_named(small_sites: MakeSites, small_study: str):
     study = Study.parse(small_study).replace({"secure-aggregation": "on"})
     (site,) = small_sites(1)
-    lifted = replace(SUMMED, lifted=("site-03",))
-    assert "Sums may be taken without site-03: the coordinator can then compute that site's update." in " ".join(
-        ten_lines(study, site, OTHERS, agreement=lifted)
-    )
+    risk = "the coordinator can compute the sums of sites that came or left, and 0.84 or more of an update of theirs."
+    for changed in (True, False):
+        text = ten_lines(study, site, OTHERS, agreement=replace(SUMMED, changed_sites=changed))
+        assert (risk in " ".join(text)) is changed and words(text) <= MOST_WORDS
 
 
 CHANGED = {

@@ -3,7 +3,6 @@
 import json
 import stat
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,26 +10,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner, Result
 
 from flfed.cli.commands import app
-from flfed.deployment.operator.secure_sums import (
-    Agreement,
-    OtherStudy,
-    agreed,
-    describe_others,
-    has_sums,
-    other_studies,
-    read_sites,
-)
+from flfed.deployment.operator.secure_sums import Agreement, agreed, has_sums, read_sites
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.approval import Approval
+from flfed.deployment.site_state.cohorts import cohort_facts
 from flfed.deployment.site_state.trusted_files import make_signing_key, own_fingerprint
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import UsageError
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
 from flfed.signatures import gate_fingerprint, signing_public
 from flfed.study.study import Study
-from flfed.updates.masking.rules import threshold
 from tests.approval_text import details
 from tests.deployment.conftest import Gated
 
@@ -82,20 +73,17 @@ def test_without_sums_an_approval_is_as_it_was(small_study: str):
     assert agreed(SITE, study(small_study, "off"), pinned("site-02")) == Agreement(pins=pinned("site-02"))
 
 
-@pytest.mark.parametrize(("asked", "sites", "without", "expected"), [
-    ("on", {"site-02": PINS["site-02"]}, (), "3 sites or more must take part, this one counted: name at least two"),
-    ("on", {"site-02": "", "site-03": ""}, (), "of site-02, site-03 the fingerprint of the gate is missing. Name "
+@pytest.mark.parametrize(("asked", "sites", "expected"), [
+    ("on", {"site-02": PINS["site-02"]}, "3 sites or more must take part, this one counted: name at least two"),
+    ("on", {"site-02": "", "site-03": ""}, "of site-02, site-03 the fingerprint of the gate is missing. Name "
      "it by --with site-02=FINGERPRINT,site-03=FINGERPRINT, each as the people there read it out"),
-    ("auto", {"site-02": "", "site-03": PINS["site-03"]}, (), "of site-02 the fingerprint of the gate is missing"),
-    ("on", {"site-02": PINS["site-02"], "site-03": PINS["site-02"]}, (), "site-02 and site-03 have the same"),
-    ("on", {**pinned("site-02", "site-03"), "site-01": PINS["site-04"]}, (), "this site's own fingerprint is "),
-    ("on", pinned("site-02", "site-03"), ("site-04",), "--without site-04: it does not take part"),
-    ("off", pinned("site-02", "site-03"), ("site-02",), "this one's are not"),
-    ("auto", {"site-02": ""}, ("site-02",), "this one's are not"),
+    ("auto", {"site-02": "", "site-03": PINS["site-03"]}, "of site-02 the fingerprint of the gate is missing"),
+    ("on", {"site-02": PINS["site-02"], "site-03": PINS["site-02"]}, "site-02 and site-03 have the same"),
+    ("on", {**pinned("site-02", "site-03"), "site-01": PINS["site-04"]}, "this site's own fingerprint is "),
 ])  # fmt: skip
-def test_what_gives_no_right_to_sums_is_refused_with_what_to_do(small_study, own, asked, sites, without, expected):
+def test_what_gives_no_right_to_sums_is_refused_with_what_to_do(small_study, own, asked, sites, expected):
     with pytest.raises(UsageError) as error:
-        agreed(SITE, study(small_study, asked), sites, without)
+        agreed(SITE, study(small_study, asked), sites)
     assert expected in str(error.value)
 
 
@@ -136,18 +124,18 @@ def written(gated: Gated, **changes: Any) -> Approval:
 
 def test_an_approval_keeps_what_was_agreed_and_its_file_says_it(gated: Callable[..., Gated]):
     site = gated()
-    made = written(site, lifted=("site-02",))
+    made = written(site, changed_sites=True)
     path = site.folder.approvals / f"{site.study.sha256()}.json"
     found = approval.approval_of(site.folder, site.study.sha256())
-    assert found == made and found is not None and found.sums and found.lifted == ("site-02",)
+    assert found == made and found is not None and found.sums and found.changed_sites
     assert json.loads(path.read_text())["pins"] == made.pins and stat.S_IMODE(path.stat().st_mode) == 0o600
     (withdrawn,) = approval.withdraw(site.folder, site.study.name, by="Dr Kim")
     assert (withdrawn.sums, withdrawn.pins) == (True, made.pins)
 
 
 @pytest.mark.parametrize("changed", [
-    {"sums": "yes"}, {"sums": 1}, {"pins": []}, {"pins": "x"}, {"pins": {"site-02": 7}}, {"lifted": "site-02"},
-    {"lifted": [7]}, {"lifted": {"site-02": "x"}}, {"study": ["s"]}, {"co-sites": "site-02"}, {"at": True},
+    {"sums": "yes"}, {"sums": 1}, {"pins": []}, {"pins": "x"}, {"pins": {"site-02": 7}}, {"changed-sites": "yes"},
+    {"changed-sites": 1}, {"study": ["s"]}, {"co-sites": "site-02"}, {"at": True},
 ], ids=str)  # fmt: skip
 def test_an_approval_whose_file_was_changed_is_none(gated: Callable[..., Gated], changed: dict[str, Any]):
     site = gated()
@@ -185,8 +173,8 @@ def test_the_gate_holds_an_approval_to_the_key_that_the_other_sites_pin(gated: C
     assert check(site.study.text) is not None
 
 
-def words(site: Site, asked: Study, sites: dict[str, str], without: tuple[str, ...] = ()) -> str:
-    agreement = agreed(SITE, asked, sites, without)
+def words(site: Site, asked: Study, sites: dict[str, str], **given: Any) -> str:
+    agreement = agreed(SITE, asked, sites, **given)
     return "\n".join(details(asked, site, list(sites), "Heart consortium", agreement=agreement))
 
 
@@ -194,37 +182,20 @@ def test_the_words_say_what_sums_mean_here(small_sites: Callable[..., list[Site]
     (site,) = small_sites(1)
     asked = study(small_study, "on")
     whole = words(site, asked, PINS)
-    assert threshold(5) == 4
     for said in (
         "Sums: secure aggregation adds up the updates.",
-        "sums over 4 or more of the 5 sites that take part, this one included, and no update of one site",
-        "subtracts its own update from such a sum: if 3 of 4 do, the rest is this site's update",
-        "The number of rows of each site is not hidden",
+        "the sum over all 5 sites that take part, this one included, and no update of one site",
+        "subtracts its own update from such a sum: if all others do, the rest is this site's update",
         f"Pinned: site-02 ({PINS['site-02']}), site-03 ({PINS['site-03']})",
         f"Read this site's fingerprint to each of them: {own}",
         "All of these sites must approve with the same fingerprints",
-        "a run asks at least 4 sites",
+        "Same sites: all studies on small have their sums over these sites, or none.",
         "the coordinator's memory never holds this site's own",
     ):
         assert said in whole, said
     assert "uses no secure aggregation" not in whole and "holds this site's own updates" not in whole
-    assert "Lists may differ" not in whole and "consents" not in whole
-    three = words(site, asked, pinned("site-02", "site-03"))
-    assert "over 3 or more of the 3 sites" in three and "if 2 of 3 do" in three
-
-
-def test_the_words_say_what_is_given_away_by_lists_that_differ(small_sites, small_study, own):
-    (site,) = small_sites(1)
-    asked = study(small_study, "auto")
-    one = words(site, asked, PINS, ("site-03",))
-    assert "Lists may differ by site-03: sites may answer this study's request with and without site-03." in one
-    assert "can then compute the update of site-03 by subtracting one sum from the other" in one
-    assert "consents" not in one
-    both = words(site, asked, PINS, ("site-02", "site-03", "site-01"))
-    assert "Lists may differ by site-02, site-03:" in both and "the update of each of them" in both
-    assert (
-        "This site consents that lists differ by it, site-01. The coordinator can then compute this site's own" in both
-    )
+    changed = "Changed: sums of small may be over other sites than before."
+    assert changed not in whole and changed in words(site, asked, PINS, changed_sites=True)
 
 
 def test_the_words_of_a_plain_study_are_as_they_were_and_auto_says_why_there_are_no_sums(small_sites, small_study):
@@ -244,65 +215,44 @@ def left(folder: SiteFolder, asked: Study, kind: str = "train", dataset: str = "
     ledger_of(folder).append(kind=kind, **facts)
 
 
-def test_other_studies_are_named_whose_updates_or_sums_left_with_other_sites(gated: Callable[..., Gated]):
+BEFORE: dict[str, dict[str, Any]] = {
+    "sums over the same sites": {"sums": ("site-02", "site-03")}, "nothing": {},
+    "sums over more sites": {"sums": ("site-02", "site-03", "site-04"), "why": "were over other sites before"},
+    "alone": {"sums": (), "why": "left this site alone before"},
+    "figures alone": {"sums": (), "kind": "compare"}, "another dataset": {"sums": (), "dataset": "other"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("before", BEFORE)
+def test_other_sites_than_a_dataset_had_before_need_a_word_of_their_own(small_study: str, own: str, before: str):
+    case = BEFORE[before]
+    if "sums" in case:
+        pins = {"site-01": own, **pinned(*case["sums"])}
+        cohort = cohort_facts(pins, changed=False) if case["sums"] else {}
+        facts = {"dataset": case.get("dataset", "small"), "run": "r", "bytes": 1, **cohort}
+        ledger_of(SITE).append(kind=case.get("kind", "train"), **facts)
+    asked, sites = study(small_study, "on"), pinned("site-02", "site-03")
+    if "why" in case:
+        with pytest.raises(UsageError, match=case["why"]):
+            agreed(SITE, asked, sites)
+    else:
+        assert not agreed(SITE, asked, sites).changed_sites
+    assert agreed(SITE, asked, sites, changed_sites=True).changed_sites
+    # The other way round, too.
+    if case.get("sums"):
+        with pytest.raises(UsageError, match="were over other sites before"):
+            agreed(SITE, Study.parse(small_study), sites)
+
+
+def test_a_change_of_sites_withdraws_earlier_approvals_of_the_dataset(gated: Callable[..., Gated]):
     site = gated()
-    text = site.study.text
-
-    def named(name: str, **changes: Any) -> Study:
-        one = replace(Study.parse(text.replace(f'name = "{site.study.name}"', f'name = "{name}"')))
-        assert one.name == name
-        site.approve(one, **changes)
-        return one
-
+    earlier = written(site)
+    other = site.study.replace({"name": "other"})
     own = make_signing_key(site.folder)[0]
-    here = {site.site.name: own}
-    same = named("same", co_sites=["site-02", "site-03"], sums=True, pins={**here, **pinned("site-02", "site-03")})
-    plain = named("plain", co_sites=["site-02", "site-03"])
-    fewer = named("fewer", co_sites=["site-02", "site-04"], sums=True, pins={**here, **pinned("site-02", "site-04")})
-    asked, agreement = study(text, "on"), Agreement(True, {**here, **pinned("site-02", "site-03")})
-    named("silent", co_sites=["site-05"])  # approved, and never asked
-    scored = named("scored", co_sites=["site-05"])
-    left(site.folder, scored, kind="evaluate")
-    elsewhere = named("elsewhere", co_sites=["site-05"])
-    left(site.folder, elsewhere, dataset="other")
-
-    def find(agreement: Agreement) -> list[OtherStudy]:
-        return other_studies(site.folder, asked, ["site-02", "site-03"], agreement)
-
-    assert find(agreement) == []
-    for one, kind in ((same, "train"), (plain, "summarise"), (fewer, "train"), (fewer, "train")):
-        left(site.folder, one, kind)
-    assert find(agreement) == [
-        OtherStudy("fewer", ("site-02", "site-04"), True), OtherStudy("plain", ("site-02", "site-03"), False),
-    ]  # fmt: skip
-    # A plain study gives away what others had summed; beside plain ones nothing is to be said.
-    assert [one.study for one in find(Agreement())] == ["fewer", "same"]
-    ledger_of(site.folder).append(kind="train", study="free", dataset="small", run="r", bytes=1)
-    assert OtherStudy("free", None, False) in find(agreement)
-    (said,) = describe_others("small", find(agreement))
-    assert "fewer with site-02, site-04 (sums); free with sites that no approval names (each update by itself)" in said
-    assert "the update of one site" in said and describe_others("small", []) == []
-
-
-def test_a_ledger_that_cannot_be_read_keeps_nobody_from_a_plain_approval(gated: Callable[..., Gated]):
-    site = gated()
-    left(site.folder, site.study)
-    site.folder.ledger.write_bytes(site.folder.ledger.read_bytes().replace(b"small", b"smell"))
-    assert other_studies(site.folder, site.study, ["site-04"], Agreement()) == []
-    with pytest.raises(FlfedError, match="ledger"):
-        other_studies(site.folder, site.study, ["site-04"], Agreement(True))
-
-
-def test_the_same_study_with_other_sites_before_is_named_too(gated: Callable[..., Gated]):
-    site = gated()
-    own = make_signing_key(site.folder)[0]
-    before = {site.site.name: own, **pinned("site-02", "site-03", "site-04")}
-    site.approve(co_sites=["site-02", "site-03", "site-04"], sums=True, pins=before)
-    left(site.folder, site.study)
-    now = Agreement(True, {site.site.name: own, **pinned("site-02", "site-03")})
-    (found,) = other_studies(site.folder, site.study, ["site-02", "site-03"], now)
-    assert found == OtherStudy(site.study.name, ("site-02", "site-03", "site-04"), True)
-    assert other_studies(site.folder, site.study, ["site-02", "site-03", "site-04"], Agreement(True, before)) == []
+    pins = {site.site.name: own, **pinned("site-02", "site-04")}
+    site.approve(other, co_sites=["site-02", "site-04"], sums=True, pins=pins, changed_sites=True)
+    found = {one.study: one.decision for one in approval.approvals(site.folder)}
+    assert found == {earlier.study: "withdrawn", "other": "approved"}
 
 
 @pytest.fixture
@@ -328,18 +278,18 @@ def test_the_command_pins_and_decides_for_sums(run: Callable[..., Result]):
     own = make_signing_key(folder)[0]
     missing = run("approve", *options, "--with", "hungary,switzerland,long-beach")
     assert "the fingerprint of the gate is missing" in str(missing.exception) and not folder.approvals.exists()
-    said = run("approve", *options, "--with", WITH, "--without", "long-beach,cleveland", "--all")
+    said = run("approve", *options, "--with", WITH, "--changed-sites", "--all")
     assert said.exit_code == 0, said.output
-    for word in (f"hungary ({PINS['site-02']})", "This site consents", "update of long-beach", "is approved"):
+    for word in (f"hungary ({PINS['site-02']})", "Changed: sums of heart-disease", "is approved"):
         assert word in said.output
     (made,) = approval.approvals(folder)
-    assert made.sums and made.lifted == ("cleveland", "long-beach") and made.pins["cleveland"] == own
+    assert made.sums and made.changed_sites and made.pins["cleveland"] == own
     assert sorted(made.pins) == ["cleveland", "hungary", "long-beach", "switzerland"]
     (shown,) = json.loads(run("status", "cleveland", "--json", asked=False).stdout)["studies"]
-    assert (shown["sums"], shown["pins"], shown["lifted"]) == (True, made.pins, list(made.lifted))
+    assert (shown["sums"], shown["pins"], shown["changed-sites"]) == (True, made.pins, True)
     assert shown["reason"] == "" and own_fingerprint(folder) == own
     facts = json.loads(run("approve", *options, "--with", "hungary", "--json").stdout)
-    assert (facts["sums"], facts["pins"], facts["lifted"]) == (False, {}, [])
+    assert (facts["sums"], facts["pins"], facts["changed-sites"]) == (False, {}, False)
 
 
 def test_the_command_writes_a_plain_approval_where_the_study_asks_for_no_sums(heart: Any):
@@ -347,8 +297,6 @@ def test_the_command_writes_a_plain_approval_where_the_study_asks_for_no_sums(he
     said = CliRunner().invoke(app, [*words, "--all"])
     assert said.exit_code == 0 and "uses no secure aggregation" in said.output
     assert not approval.approvals(SiteFolder("cleveland"))[0].sums
-    refused = CliRunner().invoke(app, [*words, "--without", "hungary"])
-    assert "--without goes with a study whose updates are added up in secret" in str(refused.exception)
 
 
 def test_the_words_of_ciphertexts_say_who_can_read_an_update(small_sites, small_study, own):
