@@ -355,7 +355,7 @@ def restart(
     The rest of the earlier one, and its receipts, are set aside.
 
     Intact lines of runs follow the new first line, each with its earlier number and time (`carried-from`,
-    `carried-at`): answered questions, opened lists, spent privacy, released rows. Where lines may be missing, each
+    `carried-at`): answered questions, cohorts, spent privacy, released rows. Where lines may be missing, each
     study needs a new approval, and masked sums need all pinned sites.
 
     Parameters

@@ -278,7 +278,7 @@ class CompareReply:
     the cell minimum of rows and people of each class, or there are no others. Where there are some, these figures leave
     in one run alone. Of a study that records one sum of figures, only masked numbers leave: rows, means over them, and,
     where the policies of all sites let single cells into sums, rows in 16 bins of predicted probability by class. See
-    `Masked`, and what opens the sum.
+    `Masked`.
     """
 
     num_examples: int
@@ -298,7 +298,7 @@ class CompareReply:
 
     @property
     def is_final(self) -> bool:
-        """Whether the figures stand in the reply, and not in a sum that is opened later."""
+        """Whether the figures stand in the reply, and not in a sum."""
         return self.masked is None
 
     def to_record(self) -> RecordDict:

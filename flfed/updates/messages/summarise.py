@@ -79,7 +79,7 @@ class SummariseReply:
     one be computed. They may show that a value has all rows but fewer than the minimum. Means and deviations follow
     from these counts. Whether missing values go with the outcome is in the reply only where each cell of that table is
     large. Where a person has several rows, it is in steps. For each column one bit shows whether it alone gives the
-    outcome away. Under secure aggregation, the sums of all sites are masked. See `Masked`, and what opens the sum.
+    outcome away. Under secure aggregation, the sums are masked: see `Masked`.
     """
 
     summary: Summary | None = None
@@ -126,7 +126,7 @@ class BinsReply:
 
     Reveals: the exact number of rows in each of 1,024 bins of every number. It shows most values of a rare range to
     within a bin. Where codes have a least number of rows, the counts are by outcome, and of flags and categories too.
-    The reply crosses once a run. Under secure aggregation the counts are masked: see `Masked`, and what opens the sum.
+    The reply crosses once a run. Under secure aggregation the counts are masked: see `Masked`.
     """
 
     counts: Arrays = field(default_factory=dict)
@@ -192,7 +192,7 @@ class StatisticReply:
     Reveals: the sums of the study's statistic, of this site alone and exact; the statistic states what they reveal. Of
     an analysis they have noise. A fit follows from the site's own sums over all visits. Where ε covers a study with a
     model, they are counts of training rows by cell of each column, with noise. The reply crosses once a run, or once a
-    visit. Under secure aggregation the sums are masked, and what they reveal is of all sites of a list: see `Masked`.
+    visit. Under secure aggregation the sums are masked, and what they reveal is of all sites together: see `Masked`.
     """
 
     sums: Arrays = field(default_factory=dict)

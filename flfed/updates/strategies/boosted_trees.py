@@ -70,7 +70,7 @@ class BoostedTrees(FedAvg):
     column, or among rows that all have one outcome. `min_rows` prevents that at the root of a tree, over all sites
     together, and not below it, nor in the sums of one site. Who chooses the splits freely, instead of by the sums,
     makes nodes of ever fewer rows, and reads the outcome of each of them, and its columns' codes. Under secure sums all
-    these are of a list of sites together, and do not show whose row it is.
+    these are of all sites together, and do not show whose row it is.
 
     Source: Friedman 2001, "Greedy function approximation: a gradient boosting machine"; Chen and Guestrin 2016,
     "XGBoost: a scalable tree boosting system".

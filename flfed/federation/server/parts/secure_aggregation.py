@@ -196,7 +196,7 @@ class SecureSiteSums(SiteSums):
         return Summary(**unflattened(self.sums.decode_counts(totals), shapes))
 
     def cells(self, participants: Participants, shapes: CellShapes) -> Arrays:
-        """Return the rows by cell and outcome of a list's sites.
+        """Return the rows by cell and outcome of all sites.
 
         Raises FlfedError without such a sum.
         """
@@ -209,7 +209,7 @@ class SecureSiteSums(SiteSums):
     def statistic(
         self, participants: Participants, statistic: Statistic, request: StatisticRequest, needed: int = 0
     ) -> StatisticSums:
-        """Return the sums of a statistic over the sites of a list.
+        """Return the sums of a statistic over all sites.
 
         Raises FlfedError without such a sum.
         """
