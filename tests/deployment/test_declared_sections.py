@@ -16,7 +16,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv
 from flfed.study.study import Study
 from flfed.updates.codec import Codec
-from flfed.updates.messages.kinds import COMPARE, EVALUATE, KINDS, STATISTIC, SUMMARISE, TRAIN
+from flfed.updates.messages.kinds import COMPARE, EVALUATE, KINDS, SUMMARISE, TRAIN
 from flfed.updates.messages.secure_sum import SECTION
 from flfed.updates.sections import (
     ArrayField,

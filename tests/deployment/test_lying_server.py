@@ -203,6 +203,13 @@ def test_no_stream_of_a_run_is_used_twice(small_sites, small_study, kind, monkey
     assert len(set(streams)) == len(streams)
 
 
+def test_masks_bound_to_the_kind_alone_would_use_streams_twice(four: Make, monkeypatch: Patch):
+    without_request(monkeypatch)
+    monkeypatch.setattr(Exchange, "to_list", lambda exchange: [exchange.kind])
+    streams = streams_of_run(four(), monkeypatch)
+    assert len(set(streams)) < len(streams)
+
+
 # Who is in the cohort, and by whose signature.
 
 

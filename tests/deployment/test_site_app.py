@@ -263,26 +263,29 @@ def test_an_approval_shows_what_was_signed_and_what_it_allows(ran: Any):
     assert said.count("Privacy: mechanism record-dp.") == 1
 
 
-def test_an_approval_for_sums_shows_the_fingerprints_and_what_left_under_others(ran: Any):
+def test_an_approval_for_sums_shows_the_fingerprints_and_what_a_change_of_sites_gives_away(ran: Any):
     site, _ = ran
     own = make_signing_key(site.folder)[0]
     pins = {NAME: own} | {f"site-{n:02}": gate_fingerprint(bytes([n]).hex() * 32) for n in (2, 3, 4)}
     study = Study.parse(re.sub(r"\[privacy\]", '[privacy]\nsecure-aggregation = "on"', site.study.text))
     hashes = {"rows_sha256": "a" * 64, "schema_sha256": "b" * 64}
     approval.approve(
-        site.folder, study, by="Dr Kim", co_sites=tuple(pins), sums=True, pins=pins, lifted=[NAME], **hashes
+        site.folder, study, by="Dr Kim", co_sites=tuple(pins), sums=True, pins=pins, changed_sites=True, **hashes
     )
     opened = page("approvals")
     said = words(opened).replace("**", "")
-    for word in ("Updates: secure aggregation", f"site-03 {pins['site-03']}", f"Lists of sums may differ by: {NAME}"):
+    for word in (
+        "Updates: secure aggregation",
+        f"site-03 {pins['site-03']}",
+        "Sums over other sites than before: allowed",
+    ):
         assert word in said
     assert f"The fingerprint of its gate, for people of other sites, is {own}." in words(page("status"))
     opened.session_state[f"allows-{study.sha256()}"] = True
     said = words(opened.run())
     for word in (
-        "3 or more of the 4 sites",
-        "This site consents",
-        "small with site-02, site-03 (each update by itself)",
+        "over all 4 sites",
+        "Changed: sums of small may be over other sites than before.",
     ):
         assert word in said
 
