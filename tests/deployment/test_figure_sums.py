@@ -11,6 +11,7 @@ import pytest
 
 from flfed.deployment.gate.local_results import results_of
 from flfed.errors import UsageError
+from flfed.federation.client import masked as site_sums
 from flfed.federation.recording.run_record import Outcome
 from flfed.paths import home
 from flfed.records.document import document
@@ -135,6 +136,9 @@ def test_a_coordinator_that_was_killed_has_the_same_sum_once_the_run_goes_on(con
         return "crash" if one == COMPARE and asked.count(COMPARE) == 2 else False
 
     run = coordinator.run(absent=crash)
+    kept = {site: {path.stem for path in folder.root.glob("runs/*/sums-*")} for site, folder in found.folders.items()}
+    # With its figures a site's secrets of the run went.
+    assert [site for site, names in kept.items() if site_sums.SECRETS not in names] == ["site-01"]
     assert run.status != "completed" and "summed-figures" not in recorded()[0]
     assert coordinator.run(run.run).status == "completed"
     own = [results_of(folder)[0][0] for folder in found.folders.values()]

@@ -300,7 +300,7 @@ def test_a_repeat_draws_another_holdout_only_where_the_policy_allows(small_sites
 
 
 def test_there_is_a_handler_for_every_kind_of_message():
-    assert sorted({ENROL, *HANDLERS}) == sorted(
+    assert sorted({ENROL, KEYS, *HANDLERS}) == sorted(
         [ENROL, SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, KEYS, SCORES, COMPARE, AUDIT] + [ALIGN, PARTIAL]
     )
 

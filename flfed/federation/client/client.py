@@ -15,7 +15,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from flfed.errors import TableError
-from flfed.federation.client.handlers import HANDLERS, ROUNDS, Reply, Replying, enrol, run_kind
+from flfed.federation.client.handlers import HANDLERS, ROUNDS, Reply, Replying, enrol, run_kind, take_keys
 from flfed.federation.client.masked import Approving, check_lasting
 from flfed.federation.client.protection import LocalProtection, checks_history, rows_refusal, willing_site
 from flfed.federation.client.redaction import redact, redacted, table_error
@@ -44,6 +44,7 @@ from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
 from flfed.updates.messages.kinds import asks
+from flfed.updates.messages.secure_sum import KEYS, KeysRequest
 
 LOG = logging.getLogger("flfed.site")
 
@@ -110,7 +111,7 @@ class SiteClient:
         """
         app = ClientApp(mods=[redact])
         # Flower registers one function for each category and action.
-        for kind in (ENROL, *HANDLERS):
+        for kind in (ENROL, KEYS, *HANDLERS):
             category, _, action = kind.partition(".")
             register = {"query": app.query, "train": app.train, "evaluate": app.evaluate}[category]
             register(action or "default")(self._answer)
@@ -157,7 +158,7 @@ class SiteClient:
             keep_encoder(message, own.state)
             return Message(record, reply_to=message)
         reply = self._run(self._handled(message, context, own))
-        # A site with figures in a sum still opens it: its gate ends the site's part of the run.
+        # A site whose figures are in a sum keeps its reply: a run that goes on asks for it again.
         compared = isinstance(reply, CompareReply) and reply.is_final
         if reply_cache is not None and (compared or is_last(reply)):
             self._over.add(reply_cache)  # requests after the comparison are for reference only
@@ -170,6 +171,8 @@ class SiteClient:
         if kind == ENROL:
             request = read(EnrolRequest, message.content)
             return (yield from enrol(request, partial(self.session, context, kind), own))
+        if kind == KEYS:
+            return take_keys(read(KeysRequest, message.content), study_of(str(context.run_config["study"])), own)
         request_type, handler = HANDLERS[kind]
         request = read(request_type, message.content)
         session = self.session(context, kind)

@@ -26,7 +26,7 @@ from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
 from flfed.updates.messages.compare import AUDIT, COMPARE, AuditReply, AuditRequest, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import EnrolReply, EnrolRequest
-from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
+from flfed.updates.messages.secure_sum import KeysReply, KeysRequest
 from flfed.updates.messages.summarise import (
     BINS,
     SCORES,
@@ -132,13 +132,12 @@ def judge(request: CompareRequest, session: SiteSession, own: SiteRun) -> Replyi
     return (yield from leave_alone(request, session, own, reply))
 
 
-def take_keys(request: KeysRequest, session: SiteSession, own: SiteRun) -> Replying:
-    """Take the keys of a run's cohort."""
-    sums = own.sums(session.study)
+def take_keys(request: KeysRequest, study: Study, own: SiteRun) -> KeysReply:
+    """Take the keys of a run's cohort; no row is read for that."""
+    sums = own.sums(study)
     if sums is None:
         decline("sums-unknown")
     return sums.keys.take(request)
-    yield  # a handler is a generator, also one without requests
 
 
 HANDLERS: dict[str, tuple[type[Any], Handler]] = {
@@ -149,8 +148,7 @@ HANDLERS: dict[str, tuple[type[Any], Handler]] = {
     ALIGN: (AlignRequest, align),
     PARTIAL: (PartialRequest, exchange),
     **dict.fromkeys(ROUNDS, (TrainRequest, train)),
-    KEYS: (KeysRequest, take_keys),
     COMPARE: (CompareRequest, judge),
     AUDIT: (AuditRequest, attacked),
 }
-"""Handler of each kind of message once its session is open; enrolment opens it itself."""
+"""Handler of each kind of message once its session is open; enrolment opens it itself, and keys need none."""

@@ -367,11 +367,17 @@ class SiteSums:
         return self.once(exchange, lambda: self._losses(losses, self.rng(exchange)))
 
     def masked_figures(self, request: CompareRequest, reply: CompareReply, layout: FigureLayout) -> Masked:
-        """Return the figures of a comparison under masks; raises NotTakingPart where one of them is missing."""
+        """Return the figures of a comparison under masks; raises NotTakingPart where one of them is missing.
+
+        The run ends with them: their masked numbers stay with the run, and the secrets of the pairs go.
+        """
         exchange = self.exchange(request)
         cohort = self.keys.cohort()
         ring = layout.ring(len(cohort.sites), cohort.most_rows)
-        return self.once(exchange, lambda: layout.encode(reply, ring, self.rng(exchange), counts=cohort.single_cells))
+        masked = self.once(exchange, lambda: layout.encode(reply, ring, self.rng(exchange), counts=cohort.single_cells))
+        if self.keys.approval is not None and self.keys.state.read(SECRETS) is not None:
+            self.keys.state.remove(SECRETS)
+        return masked
 
     def _losses(self, losses: Losses, rng: np.random.Generator) -> np.ndarray:
         cohort = self.keys.cohort()
