@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 
 from flfed.callbacks import RunObserver, no_observer, no_progress
 from flfed.deployment.gate.gate import Gate
+from flfed.deployment.operator.secure_sums import has_sums
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.trusted_files import make_signing_key
 from flfed.errors import FlfedError
@@ -81,12 +82,13 @@ class Consortium:
             self.restart(name)
 
     def approve(self, name: str, **changes: Any) -> None:
-        """Approve the study at one site, with the keys of all."""
+        """Approve the study at one site, with the keys of all where it has sums."""
+        sums = has_sums(self.study, len(self.pins))
         facts = snapshot.read_facts(self.sites[name], self.folders[name].frozen)
         given = {
             "by": "Dr Kim", "co_sites": sorted(self.pins), "rows_sha256": facts.sha256 if facts else "",
             "schema_sha256": datasets.load("small").schema.sha256(),
-            "sums": True, "pins": self.pins,
+            "sums": sums, "pins": self.pins if sums else {},
         }  # fmt: skip
         approval.approve(self.folders[name], self.study, **{**given, **changes})
 

@@ -34,10 +34,7 @@ from tests.federation.test_analysis import STUDY, Small, analysis_of, tables
 def gated(small_sites: Small) -> Consortium:
     """Three institutions behind gates, each with a budget for two analyses and no more."""
     sites = [replace(site, policy=Policy(epsilon=1.6)) for site in small_sites(3)]
-    found = Consortium(sites, Study.parse(STUDY))
-    for name in found.sites:
-        found.approve(name, sums=False, pins={})
-    return found
+    return Consortium(sites, Study.parse(STUDY))
 
 
 def test_gates_let_one_noised_answer_leave_and_charge_it(gated: Consortium):
@@ -191,8 +188,6 @@ def test_two_sites_of_other_rows_with_the_same_noised_answer_send_the_same_bytes
             table = site.source.table.assign(y="no")  # type: ignore[union-attr]
             site = replace(site, source=Frame(table))
         consortium = Consortium([site, replace(small_sites(2)[1], policy=site.policy)], Study.parse(STUDY))
-        for name in consortium.sites:
-            consortium.approve(name, sums=False, pins={})
         before = replies(consortium, "first")  # draws and keeps an answer
         (kept,) = (consortium.folders["site-01"].gate / FOLDER).glob("[0-9a-f]*")
         content = kept.read_bytes()

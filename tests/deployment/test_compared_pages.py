@@ -37,7 +37,7 @@ def compare_six_models(gates: Consortium) -> list[RunEntry]:
     for lr in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
         gates.study = study.replace({"plan.lr": lr})
         for name in gates.sites:
-            gates.approve(name, sums=False, pins={})
+            gates.approve(name)
         found.append(coordinator.run())
     assert {run.status for run in found} == {"completed"}
     return found

@@ -51,8 +51,6 @@ def gated(small_sites: Small) -> Consortium:
 
 
 def approved(found: Consortium) -> Consortium:
-    for name in found.sites:
-        found.approve(name, sums=False, pins={})
     return found
 
 

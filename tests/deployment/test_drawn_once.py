@@ -99,8 +99,6 @@ class Asking:
 def three(small_sites: Small, text: str, **policy: Any) -> Asking:
     sites = [replace(site, policy=Policy(**policy)) for site in small_sites(3, rows=400)]
     gated = Consortium(sites, Study.parse(text))
-    for name in gated.sites:
-        gated.approve(name, sums=False, pins={})
     return Asking(gated)
 
 
@@ -295,7 +293,7 @@ def test_after_a_lost_ledger_no_round_that_it_carries_over_is_drawn_again(small_
     restart(folder, by="Dr Kim", why="a disk was lost")
     asking.gated.restart(SITE)
     assert refused(asking.round(1)) == Refusal("approved-before-loss")
-    asking.gated.approve(SITE, sums=False, pins={})
+    asking.gated.approve(SITE)
     assert refused(asking.round(1)).startswith("the noise of round 1 was drawn before")
     assert asking.trained() == [1]
 

@@ -114,8 +114,6 @@ def test_the_approval_says_what_leaves_with_the_update_and_what_stays(site: Any,
 def test_three_gates_end_where_one_process_does_also_after_a_crash(small_sites, study_of_variates, monkeypatch):
     study = Study.parse(study_of_variates)
     consortium = Consortium(small_sites(3, rows=80), study)
-    for name in consortium.sites:
-        consortium.approve(name, sums=False, pins={})
     coordinator = Coordinator(consortium)
     whole = coordinator.run()
     assert whole.status == "completed", whole.reason

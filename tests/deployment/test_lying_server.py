@@ -341,7 +341,7 @@ SHARED_SUM = {"compare.share": "sum"}
 
 def alone(found: Consortium, sites: list[str]) -> Consortium:
     """Return the same gates with a study whose updates cross by themselves."""
-    return found.approved(found.study.replace(ALONE), sites, sums=False, pins={})
+    return found.approved(found.study.replace(ALONE), sites)
 
 
 def run_of(found: Consortium, run: str, sites: list[str] | None = None) -> set[str]:

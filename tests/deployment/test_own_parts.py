@@ -27,10 +27,7 @@ MLP = {"model.name": "mlp", "model.hidden": [8]}
 def consortium_of(small_sites: Any, small_study: str, strategy: str, **more: Any) -> Consortium:
     """Return three institutions that approved a study with a network."""
     study = Study.parse(small_study).replace({"strategy.name": strategy, "compare.site-model": "same", **MLP, **more})
-    consortium = Consortium(small_sites(3, rows=80), study)
-    for name in consortium.sites:
-        consortium.approve(name, sums=False, pins={})
-    return consortium
+    return Consortium(small_sites(3, rows=80), study)
 
 
 def figures(run: str) -> Mapping[str, Any]:

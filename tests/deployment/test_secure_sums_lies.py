@@ -189,10 +189,6 @@ def reached(roots: list[object], stop: set[int]) -> list[bytes]:
 def test_no_sites_update_is_in_the_coordinators_memory_files_store_log_or_messages(consortium, asked, caplog):
     caplog.set_level("DEBUG")
     found = consortium(asked)
-    if asked == "off":
-        for name in found.sites:
-            found.approve(name, sums=False, pins={})
-            found.restart(name)
     coordinator, pieces = Coordinator(found), list[bytes]()
     here = {id(found), id(found.gates), id(found.sites)}
 

@@ -82,7 +82,7 @@ def test_a_missing_site_stops_the_run_with_the_last_good_model(consortium: Calla
 
 def test_a_study_without_sums_goes_on_without_a_missing_site(consortium: Callable[..., Consortium]):
     found = consortium()
-    plain = found.approved(found.study.replace({"secure-aggregation": "off"}), sums=False, pins={})
+    plain = found.approved(found.study.replace({"secure-aggregation": "off"}))
     trained = []
 
     def absent(site: str, kind: str) -> bool:

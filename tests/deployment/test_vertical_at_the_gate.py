@@ -100,7 +100,7 @@ class Gates(Consortium):
     """Parties whose approvals pin keys without sums, as those of such a study do."""
 
     def approve(self, name: str, **changes: Any) -> None:
-        super().approve(name, **{"sums": False, **changes})
+        super().approve(name, **{"pins": self.pins, **changes})
 
 
 class Between:

@@ -48,10 +48,7 @@ INSTITUTION = Policy(outputs=("single-cells-in-sums",))
 
 @pytest.fixture
 def clear(small_sites: Small) -> Consortium:
-    found = Consortium(small_sites(3), Study.parse(GLM))
-    for name in found.sites:
-        found.approve(name, sums=False, pins={})
-    return found
+    return Consortium(small_sites(3), Study.parse(GLM))
 
 
 def institutions(sites: list[Site], study: str = SECURE) -> Consortium:
@@ -312,8 +309,6 @@ def test_a_site_of_too_few_events_says_so_and_the_run_ends_with_its_reason(small
 
 def test_a_fit_of_an_open_sites_own_rows_leaves_with_its_first_visit(small_sites: Small):
     found = Consortium(small_sites(3, rows=200), Study.parse(f'{GLM}intercept = "site"\n'))
-    for name in found.sites:
-        found.approve(name, sums=False, pins={})
     here = run(found.study, sites=list(found.sites.values())).report["statistics"]
     ended = Coordinator(found).run()
     assert ended.status == "completed", ended.reason
