@@ -27,7 +27,9 @@ KINDS = {
 """Kinds of sums in a run's record: whether they are of ciphertexts, and whether the sites are institutions."""
 
 
-def exchange_keys(run: RunSetting, participants: Participants, back: Collection[str]) -> Summer | None:
+def exchange_keys(
+    run: RunSetting, participants: Participants, back: Collection[str], refused: Mapping[str, Refusal]
+) -> Summer | None:
     """Exchange the keys of a run's sites, and return its half of the secure sums, or None where it has none.
 
     Parameters
@@ -38,6 +40,8 @@ def exchange_keys(run: RunSetting, participants: Participants, back: Collection[
         Sites that enrolled at the start.
     back : collection of str
         Sites that enrolled now: they get the keys, once more where the run is resumed.
+    refused : mapping of site to Refusal
+        Why others did not enrol: without them the gates of those that did take no part.
 
     Raises
     ------
@@ -61,7 +65,8 @@ def exchange_keys(run: RunSetting, participants: Participants, back: Collection[
     # A site that has the keys of a cohort takes no others in this run: the cohort stays the same at each resumption.
     if deployed:
         keep_cohort(run.name, participants)
-    _give_keys(run, _keys_request(participants), {site: one for site, one in participants.items() if site in back})
+    request = _keys_request(participants)
+    _give_keys(run, request, {site: one for site, one in participants.items() if site in back}, refused)
     noise = noise_of_site(study, sites)
     if noise:
         run.recorder.note(render("run.notes.noise", clip=noise.clip, deviation=noise.deviation, least=sites))
@@ -124,26 +129,28 @@ def _summer(run: RunSetting, participants: Participants) -> Summer:
     )
 
 
-def _give_keys(run: RunSetting, request: KeysRequest, back: Participants) -> None:
+def _give_keys(run: RunSetting, request: KeysRequest, back: Participants, refused: Mapping[str, Refusal]) -> None:
     """Send sites the keys of the cohort, under homomorphic encryption with the key that the first site made."""
     requests = dict.fromkeys(back, request)
     replies = dict[str, KeysReply]()
     # The first site makes the key of homomorphic encryption, which the others get sealed; later they have it.
     if run.study.aggregation.is_encrypted and not run.resumed:
         first, *others = request.cohort.split(",")
-        replies = _exchange_keys(run, {first: request}, back)
+        replies = _exchange_keys(run, {first: request}, back, refused)
         shared = replies[first].shared
         if shared is None or len(shared.keys) != len(others):
             raise flfed_error("run.sums.keyless")
         for site, key in zip(others, shared.keys, strict=True):
             requests[site] = replace(request, shared=replace(shared, keys=(key,)))
         del requests[first]
-    replies |= _exchange_keys(run, requests, back)
+    replies |= _exchange_keys(run, requests, back, refused)
     if len({reply.sha256 for reply in replies.values()}) > 1:
         raise flfed_error("run.sums.differing")
 
 
-def _exchange_keys(run: RunSetting, requests: Mapping[str, KeysRequest], back: Participants) -> dict[str, KeysReply]:
+def _exchange_keys(
+    run: RunSetting, requests: Mapping[str, KeysRequest], back: Participants, refused: Mapping[str, Refusal]
+) -> dict[str, KeysReply]:
     """Return the replies of sites that have each other's keys; at the start of a run each of them must."""
     if away := sorted(requests.keys() - back.keys()):
         raise FlfedError(render("run.sums.absent", sites=", ".join(away)))
@@ -151,6 +158,6 @@ def _exchange_keys(run: RunSetting, requests: Mapping[str, KeysRequest], back: P
     answers = run.ask(KEYS, requests, receivers, KeysReply.from_record)
     run.recorder.events("fault", answers.faults)
     if answers.faults and not run.resumed:
-        whys = "; ".join(f"{site}: {why}" for site, why in answers.faults.items())
+        whys = "; ".join(f"{site}: {why}" for site, why in {**refused, **answers.faults}.items())
         raise FlfedError(render("run.sums.unkeyed", why=whys))
     return dict(answers.replies)

@@ -66,10 +66,13 @@ class SecureAggregation(ServerPart):
     ----------
     sums : Summer or None
         Once the sites have each other's keys; None where they approved none, so that updates cross in the clear.
+    refused : mapping of site to Refusal
+        Why others did not enrol.
     """
 
     state_names: ClassVar[tuple[str, ...]] = (BEFORE,)
     sums: Summer | None = field(default=None, init=False)
+    refused: Mapping[str, Refusal] = field(default_factory=dict, init=False)
 
     @classmethod
     def is_in_study(cls, run: RunSetting) -> bool:
@@ -82,6 +85,7 @@ class SecureAggregation(ServerPart):
 
     def check_enrolled(self, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:
         """Refuse a run that has too few sites for sums; raises UsageError."""
+        self.refused = refused
         check_enrolled(self.run, sites, refused)
 
     def enrolled(self, participants: Participants, back: Collection[str]) -> None:
@@ -92,7 +96,7 @@ class SecureAggregation(ServerPart):
         UsageError, FlfedError
             As `exchange_keys` does.
         """
-        self.sums = exchange_keys(self.run, participants, back)
+        self.sums = exchange_keys(self.run, participants, back, self.refused)
 
     @property
     def keeps_cohort(self) -> bool:
