@@ -254,7 +254,7 @@ def test_a_study_has_the_codec_of_its_table_and_none_without_it():
 def test_codecs_are_set_key_by_key_and_as_keywords():
     study = parsed()
     assert study.replace({"codec.name": "int8"}).codec.name == "int8"
-    assert codec_of(study.replace({"codec.name": "top-k", "share": 0.5})).share == 0.5
+    assert codec_of(study.replace({"codec.name": "top-k", "codec.share": 0.5})).share == 0.5
     parts = {"by": "iid", "sites": 3}
     assert Study(dataset="wine", partition=parts, codec="int8").codec.name == "int8"
     made = Study(dataset="wine", partition=parts, codec={"name": "top-k", "share": 0.2})

@@ -115,6 +115,6 @@ def test_importing_what_sees_updates_brings_no_tables():
 
 def test_a_strategy_of_ours_takes_all_that_fedavg_takes():
     shared = set(inspect.signature(load("strategy", "fedavg")).parameters)
-    assert {"fedavg", "fedprox"} <= set(STRATEGIES) and len(shared) == 10
+    assert {"fedavg", "fedprox"} <= set(STRATEGIES) and len(shared) == 11
     for name in STRATEGIES:
         assert shared <= set(inspect.signature(load("strategy", name)).parameters), name

@@ -161,7 +161,7 @@ def test_an_empty_store_says_what_to_do(flfed):
     ("study run preterm-birth --set privacy.epsilon=1", 2, "epsilon needs name"),
     ("study run preterm-birth --set privacy.secure-aggregation=yes", 2, "must be one of 'off', 'auto', 'on'"),
     ("study run preterm-birth --set codec.name=int9", 2, "did you mean 'int8'"),
-    ("study check preterm-birth --set codec.name=top-k --set share=0.05", 2, "share=0.05 must be in [0.1, 1)"),
+    ("study check preterm-birth --set codec.name=top-k --set codec.share=0.05", 2, "share=0.05 must be in [0.1, 1)"),
     ("study check preterm-birth --set codec.name=int8", 0, ""),
     ("study run preterm-birth --set schedule=plateau", 2, "set validation"),
     ("study run preterm-birth --set select=best", 2, "validation"),

@@ -94,6 +94,7 @@ def test_an_analysis_that_was_answered_costs_nothing_and_another_one_is_refused_
     assert (charged(consortium), before) == (2, 2)
     # The first one is answered all the same: it is free.
     consortium.study = first
+    approved(consortium)
     assert Coordinator(consortium).run().status == "completed" and charged(consortium) == 2
 
 

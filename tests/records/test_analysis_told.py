@@ -262,4 +262,4 @@ def test_a_check_tells_the_noise_at_a_site_before_anything_runs(flfed, tmp_path)
     file.write_text(CUT.replace("sites = 2", "sites = 3") + 'secure-aggregation = "on"\n')
     said = flfed("study", "check", file)[1]
     assert f"the sites together add noise with standard deviation {deviation} or more" in said
-    assert "replies of institutions leave for sums only" in said and "updates" not in said
+    assert "gets the sum of the replies of all institutions, or none" in said and "updates" not in said

@@ -352,4 +352,4 @@ def test_where_sites_keep_their_figures_of_rounds_the_page_has_those_of_all_toge
     run.finish(status="completed", seconds=3.0)
     page = rounds_page(run.run)
     assert set(drawn(page)) >= {"all"} and "each" not in drawn(page)
-    assert "under secure aggregation an institution does not release them" in words(page)
+    assert "Under secure aggregation no site sends its own figures of a round" in words(page)

@@ -161,7 +161,7 @@ def test_each_run_is_warned_of_with_those_of_its_own_data_whatever_else_is_besid
     assert rows.startswith("Dataset heart-disease: Runs were not all evaluated on") and "(b; c)" in rows
     # Two repeats that drew a holdout each are judged on other rows than one run, though there are as many of them.
     assert one["repeats"] != other["repeats"]
-    cleveland = SiteEntry("cleveland", "", "accepted", "", 303, 91, "open", "named", resplit=True)
+    cleveland = SiteEntry("cleveland", "", "accepted", "", 303, 91, "open", resplit=True)
     assert len(warnings([("a", one, study()), ("b", other, study())], cleveland)) == 1
 
 

@@ -206,8 +206,8 @@ def _decide(
 ) -> bool:
     """Ask for a person's decision, after the ten lines; return whether the study is approved."""
     _say("approve")
-    options: dict[str, Any] = {"without": "", "compared": 0, "allow_unmatched": False}
-    options |= dict.fromkeys(("every", "yes", "refuse"), False)
+    options: dict[str, Any] = {"compared": 0, "allow_unmatched": False}
+    options |= dict.fromkeys(("changed_sites", "every", "yes", "refuse"), False)
     answer = co_sites or _ask("sites", default=",".join(study.dataset.sites or ()))
     decided = False
     while not decided:
