@@ -453,11 +453,13 @@ def test_who_had_another_cohort_before_says_so_in_later_runs_too(four: Make):
         found.approve(site, changed_sites=True)
         found.restart(site)
     assert run_of(found, "20261120-000002-aaaa") == {""}
-    # A later study of the five needs no other word of the four, and the fifth has none of it.
-    later = found.approved(found.study.replace(OTHER))
+    # Whoever approves a later study without a word of it takes no part; with it all do.
+    other = found.study.replace(OTHER)
+    later = found.approved(other)
     server = LyingServer(later, "20261120-000003-aaaa")
     refusals = {site: said(reply) for site, reply in server.keys().items()}
-    assert {site for site, why in refusals.items() if why} == {"site-05"}
+    assert all("cohort" in why or "other sites" in why for why in refusals.values()), refusals
+    assert run_of(found.approved(other, changed_sites=True), "20261120-000004-aaaa") == {""}
 
 
 # What a run asks twice.

@@ -23,8 +23,8 @@ from flfed.records.store.reader import RunReader
 AUC, BRIER = "roc_auc_score", "brier_score_loss"
 KEYS = [
     "run", "study", "status", "reason", "engine", "path", "rounds", "seconds", "repeats", "arrays-sha256",
-    "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere", "share", "sites",
-    "verdict-rule", "training", "leaking-columns", "mean-gain",
+    "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere",
+    "share", "sites", "verdict-rule", "training", "leaking-columns", "mean-gain",
     "faults", "privacy", "audit", "apart", "outcome-reversed",
     "round-bytes", "pooled-same", "pooled-family", "pooled-families",
 ]  # fmt: skip

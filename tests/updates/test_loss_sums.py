@@ -20,12 +20,19 @@ def summed(*losses: dict[str, RowLoss]) -> dict[str, float]:
     return dict(found.means)
 
 
-def test_means_are_weighted_by_rows_and_a_site_without_a_part_weighs_nothing_in_it():
+def test_means_are_weighted_by_rows():
+    means = summed({"fit": RowLoss(200, 0.693)}, {"fit": RowLoss(50, 0.1)}, {"fit": RowLoss(50, 0.1)})
+    assert means == pytest.approx({"fit": (200 * 0.693 + 100 * 0.1) / 300}, abs=1e-10)
+
+
+def test_of_a_part_that_a_site_lacks_the_sum_shows_nothing_of_the_others():
     one, two = RowLoss(200, 0.693), RowLoss(50, 0.1)
-    means = summed({"fit": one, "scores": two}, {"fit": two}, {})
-    # (200 · 0.693 + 50 · 0.1) / 250, and 0.1 alone.
-    assert means == pytest.approx({"fit": 0.5744, "scores": 0.1}, abs=1e-10)
+    assert summed({"fit": one, "scores": two}, {"scores": two}, {"scores": two}) == pytest.approx({"scores": 0.1})
     assert summed({}, {}, {}) == {}
+    rng = np.random.default_rng(0)
+    sent = [encode_losses({}, sites=3, most_rows=100, rng=rng) for _ in range(500)]
+    # Random numbers of 64 bits: the masks' own distribution.
+    assert len(np.unique(sent)) == 2000 and abs(np.mean(np.stack(sent) / 2.0**64) - 0.5) < 0.03
 
 
 @pytest.mark.parametrize("loss", [math.inf, math.nan, -math.inf, 1e300, 2 * LARGEST])
@@ -39,7 +46,7 @@ def test_a_loss_that_is_no_number_or_huge_counts_as_the_bound_and_shows_in_the_m
 def test_very_low_losses_keep_their_sign_and_their_digits():
     means = summed(*[{"scores": RowLoss(rows, loss)} for rows, loss in ((1, -1e300), (7, 1.23e-5), (9, 1.23e-5))])
     assert means["scores"] == pytest.approx((-LARGEST + 16 * 1.23e-5) / 17, abs=1e-8)
-    assert summed({"scores": RowLoss(7, 1.23e-5)}, {}, {})["scores"] == pytest.approx(1.23e-5, rel=1e-6)
+    assert summed(*[{"scores": RowLoss(7, 1.23e-5)}] * 3)["scores"] == pytest.approx(1.23e-5, rel=1e-6)
 
 
 def test_a_model_whose_mean_loss_grew_tenfold_is_not_used():

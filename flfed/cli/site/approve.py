@@ -44,7 +44,7 @@ def approve_study(
     changed_sites: bool = typer.Option(
         False,
         "--changed-sites",
-        help="Allow sums over other sites than before; earlier approvals end.",
+        help="Allow sums over other sites than before; earlier ones with others end.",
     ),
     start: Path | None = typer.Option(
         None, "--start", metavar="FOLDER", help="The exported model that the study begins from, where it has one."

@@ -97,7 +97,7 @@ class StudyMessages:
     @property
     def pinned(self) -> int:
         """Sites that the approval pins, this one counted, where its updates leave in sums only; else 0."""
-        return len(str(self.cohort[COHORT]).split(",")) if self.cohort else 0
+        return len(str(self.cohort[COHORT]).split(",")) if COHORT in self.cohort else 0
 
     @property
     def task(self) -> str:

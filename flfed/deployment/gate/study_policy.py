@@ -278,8 +278,8 @@ class StudyAdmission:
             # Without a person's approval no key is pinned: the sums could be of invented sites.
             reject("sums-not-approved")
         cohort: dict[str, Any] = {}
-        if approval is not None and approval.sums:
-            cohort = cohort_facts(approval.pins, changed=approval.changed_sites)
+        if approval is not None:
+            cohort = cohort_facts(approval.pins if approval.sums else {}, changed=approval.changed_sites)
         messages = self._admitted.get(sha256_of(study.text))
         if messages is not None and messages.cohort == cohort:
             return messages
@@ -295,9 +295,12 @@ class StudyAdmission:
         approval = self.check_decision(study.text)
         if approval is None or not (approval.sums or study.is_vertical):
             return None
-        changed = approval.changed_sites or ledger.has_changed(study.dataset.name)
         return SumApproval(
-            pinned=approval.pins, changed=changed, key=signing_key(self._folder), has_keys=ledger.has_keys
+            pinned=approval.pins,
+            changed=approval.changed_sites or ledger.has_changed(study.dataset.name),
+            allows_change=approval.changed_sites,
+            key=signing_key(self._folder),
+            has_keys=ledger.has_keys,
         )
 
     def standing(self, approval: Approval) -> Refusal | None:

@@ -180,7 +180,8 @@ def approve(
     """
     if changed_sites:
         for one in approvals(folder):
-            if one.decision == "approved" and one.dataset == study.dataset.name and one.study_sha256 != study.sha256():
+            same = (one.sums, one.pins if one.sums else {}) == (sums, dict(pins or {}) if sums else {})
+            if one.decision == "approved" and one.dataset == study.dataset.name and not same:
                 withdraw(folder, one.study_sha256, by=by)
     names = tuple(sorted(set(co_sites) - {folder.site}))
     if sums and {folder.site, *names} != (pins or {}).keys():

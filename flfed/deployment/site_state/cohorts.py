@@ -100,7 +100,9 @@ def is_over_rows(kind: str, facts: Mapping[str, Any]) -> bool:
 
 
 def cohort_facts(sites: Mapping[str, str], *, changed: bool) -> dict[str, Any]:
-    """Return the ledger's facts of a cohort: sites with the fingerprints of their gates."""
-    sha256 = hashlib.sha256(canonical(dict(sites))).hexdigest()
-    facts: dict[str, Any] = {COHORT: ",".join(sorted(sites)), COHORT_SHA256: sha256}
-    return facts | ({CHANGED: True} if changed else {})
+    """Return the ledger's facts of a cohort: sites with the fingerprints of their gates; none where each is alone."""
+    facts: dict[str, Any] = {CHANGED: True} if changed else {}
+    if sites:
+        sha256 = hashlib.sha256(canonical(dict(sites))).hexdigest()
+        facts |= {COHORT: ",".join(sorted(sites)), COHORT_SHA256: sha256}
+    return facts

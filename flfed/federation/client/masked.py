@@ -25,8 +25,17 @@ from flfed.signatures import canonical
 from flfed.study.kinds import exchange_number, round_and_level
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
-from flfed.updates.aggregation.losses import Losses, encode_losses
-from flfed.updates.arrays import CIPHERTEXT, Arrays, Shapes, byte_array, flattened, is_encrypted
+from flfed.updates.aggregation.losses import Losses, encode_losses, random_numbers
+from flfed.updates.arrays import (
+    CIPHERTEXT,
+    Arrays,
+    Shapes,
+    byte_array,
+    flattened,
+    is_encrypted,
+    with_prefix,
+    without_prefix,
+)
 from flfed.updates.checkpoints.site_state import OF_RUN, RunState
 from flfed.updates.masks.ckks import RoundTags, SecretContext, decrypt_model, encrypt_model, open_context, seal_context
 from flfed.updates.masks.figure_sums import FigureLayout
@@ -52,6 +61,7 @@ KEY, SIGNED, COHORT, SECRETS, SHARED, ENDED = (
     f"{OF_RUN}{name}" for name in ("key", "signed", "cohort", "secrets", "ckks", "ended")
 )
 """Names in a site's state of a run, which a false sum of ciphertexts ends."""
+_PEER = "peer/"
 ANSWERED = f"{OF_RUN}answered-"
 """Before kind and number of a step that was answered under masks, with the hash of its request."""
 REHEARSAL = b"flfed rehearsal"
@@ -69,7 +79,9 @@ class SumApproval:
     pinned : mapping of site to fingerprint
         The run's sites, this one too.
     changed : bool
-        Whether the people agreed that the dataset's sums are over other sites than before.
+        Whether the dataset's sums are over other sites than before, as the signed keys say.
+    allows_change : bool
+        Whether the people agreed to that in this approval: else a key that says so is refused.
     key : Ed25519PrivateKey
         Of the gate, which signs the keys of runs.
     has_keys : callable (run) → bool
@@ -78,6 +90,7 @@ class SumApproval:
 
     pinned: Mapping[str, str]
     changed: bool
+    allows_change: bool
     key: Ed25519PrivateKey = field(repr=False)
     has_keys: Callable[[str], bool]
 
@@ -94,7 +107,8 @@ Approving = Callable[[Study], SumApproval | None]
 class Cohort:
     """The sites of a run's sums: all of them, in name order.
 
-    `most_rows` is the upper end of the widest band of rows, `sha256` the hash of the whole message with the keys, and
+    `most_rows` is the upper end of the widest band of rows, `sha256` the hash of the whole message with the keys,
+    `about` names study and repeat, and
     `pins` that of the sites and fingerprints that the approval pinned; it is empty in a rehearsal. Rows are
     counted by prediction where `single_cells` allows it at all sites.
     """
@@ -102,6 +116,7 @@ class Cohort:
     sites: tuple[str, ...]
     most_rows: int
     sha256: str
+    about: str
     single_cells: bool = False
     pins: str = ""
 
@@ -146,11 +161,15 @@ class RunKeys:
             raise ValueError("a rehearsal has no signed keys")
         about: dict[str, Any] = {"study_sha256": self.study.sha256(), "run": self.run, "repeat": self.repeat}
         keys = [or_refuse(SignedKey.read(one, **about)) for one in packed]
-        refuse(check_cohort(self.site, keys, approval.pinned, changed_allowed=approval.changed, least=least))
+        allowed = approval.allows_change
+        refuse(check_cohort(self.site, keys, approval.pinned, changed_allowed=allowed, least=least))
         # A second key in this site's own name would be one that the site has lost, or somebody else's.
         stored = self.state.read(SIGNED)
         if stored is None or stored["packed"].tobytes() not in packed:
             decline("sums-key-lost")
+        # Its key was signed under an earlier approval.
+        if any(key.site == self.site and key.changed != approval.changed for key in keys):
+            decline("cohort-other")
         return keys
 
     def take(self, request: KeysRequest) -> KeysReply:
@@ -172,7 +191,11 @@ class RunKeys:
         if before is not None and self.approval is not None and before.sha256 != message:
             decline("cohort-other")
         if before is None or self.approval is None:
-            self._begin(Cohort(sites=sites, most_rows=request.most_rows, sha256=message), keys)
+            about = f"{self.study.sha256()}/{self.repeat}"
+            self._begin(Cohort(sites=sites, most_rows=request.most_rows, sha256=message, about=about), keys)
+        # Every secret follows from it; after a crash it may still be here.
+        if self.state.read(KEY) is not None:
+            self.state.remove(KEY)
         return KeysReply(sha256=message, shared=self._share(request.shared, sites, message))
 
     def _begin(self, cohort: Cohort, keys: Sequence[SignedKey]) -> None:
@@ -188,10 +211,9 @@ class RunKeys:
             secret_by_peer = or_refuse(pair_secrets(self.site, own, keys, cohort.most_rows))
             single_cells = all(key.single_cells for key in keys)
             cohort = replace(cohort, pins=pins_hash(approval.pinned), single_cells=single_cells)
-        self.state.write(SECRETS, {site: byte_array(secret) for site, secret in secret_by_peer.items()})
+        secrets = with_prefix(_PEER, {site: byte_array(secret) for site, secret in secret_by_peer.items()})
+        self.state.write(SECRETS, {"message": byte_array(bytes.fromhex(cohort.sha256)), **secrets})
         self.state.write(COHORT, {"cohort": byte_array(canonical(asdict(cohort)))})
-        if self.state.read(KEY) is not None:
-            self.state.remove(KEY)
 
     def read_cohort(self) -> Cohort | None:
         """Return the run's cohort, None before its keys came."""
@@ -201,13 +223,17 @@ class RunKeys:
     def cohort(self) -> Cohort:
         """Return the run's cohort; raises NotTakingPart where its keys are missing, or the pins changed since."""
         cohort = _cohort_of(self._stored(COHORT))
-        if self.approval is not None and cohort.pins != pins_hash(self.approval.pinned):
+        other_pins = self.approval is not None and cohort.pins != pins_hash(self.approval.pinned)
+        if other_pins or cohort.about != f"{self.study.sha256()}/{self.repeat}":
             decline("cohort-other")
         return cohort
 
     def secrets(self) -> dict[str, bytes]:
         """Return the secret that the site shares with each other site; raises NotTakingPart where it is missing."""
-        return {site: secret.tobytes() for site, secret in self._stored(SECRETS).items()}
+        stored = self._stored(SECRETS)
+        if stored["message"].tobytes().hex() != self.cohort().sha256:
+            decline("cohort-other")
+        return {site: secret.tobytes() for site, secret in without_prefix(_PEER, stored).items()}
 
     def rng(self, purpose: str, number: int = 0) -> np.random.Generator:
         """Return a generator of the site's draws for a purpose."""
@@ -319,6 +345,7 @@ class SiteSums:
         if self.keys.study.grows_trees:
             return self._masked_level(exchange, request, reply, losses)
         cohort = self.keys.cohort()
+        self.check_unused(exchange)
         least = len(cohort.sites)
         strategy = self.keys.study.strategy.build("strategy")
         weight = strategy.relative_weight(reply, float(cohort.most_rows))
@@ -381,8 +408,10 @@ class SiteSums:
 
     def _losses(self, losses: Losses, rng: np.random.Generator) -> np.ndarray:
         cohort = self.keys.cohort()
+        # One process that rehearses draws by its seed.
+        draw = random_numbers if self.keys.approval else lambda count: rng.integers(2**64, size=count, dtype=np.uint64)
         numbers: np.ndarray = or_refuse(
-            encode_losses(losses, sites=len(cohort.sites), most_rows=cohort.most_rows, rng=rng)
+            encode_losses(losses, sites=len(cohort.sites), most_rows=cohort.most_rows, rng=rng, draw=draw)
         )
         return numbers
 
@@ -398,15 +427,17 @@ class SiteSums:
             return self._mask(exchange, np.empty(0, np.uint32), or_refuse(numbers()))
         state = self.keys.state
         name = f"masked-{exchange.kind}-{exchange.step:06d}"
-        stored = state.read(name)
-        if stored is None or stored["request"].tobytes().hex() != exchange.request_sha256:
-            self.check_unused(exchange)
-            made = self._mask(exchange, np.empty(0, np.uint32), or_refuse(numbers()))
-            stored = {"vector": made.vector, "sums": made.sums, **_request_of(exchange)}
-            state.write(name, stored)
-            for old in self._before(exchange, "masked-"):
-                state.remove(old)
-        self.note(exchange)
+        # Of two processes with the request the second one waits for the first one's vector.
+        with state.answering():
+            stored = state.read(name)
+            if stored is None or stored["request"].tobytes().hex() != exchange.request_sha256:
+                self.check_unused(exchange)
+                made = self._mask(exchange, np.empty(0, np.uint32), or_refuse(numbers()))
+                stored = {"vector": made.vector, "sums": made.sums, **_request_of(exchange)}
+                state.write(name, stored)
+                for old in self._before(exchange, "masked-"):
+                    state.remove(old)
+            self.note(exchange)
         return Masked(vector=stored["vector"], sums=stored["sums"])
 
     def exchange(self, request: SumRequest, kind: str = SUMMARISE) -> Exchange:
@@ -526,6 +557,7 @@ class SiteCiphers(SiteSums):
     def masked(self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays) -> Masking:
         """Return a reply with the site's part of the next model, encrypted; `model` is the opened earlier one."""
         exchange = self.exchange(request)
+        self.check_unused(exchange)
         strategy = self.keys.study.strategy.build("strategy")
         weight = strategy.relative_weight(reply, float(self.keys.cohort().most_rows))
         # The weighted mean of these is FedAvg's next model: the earlier model, and its share of the mean update.

@@ -133,16 +133,20 @@ class NoisedSums(ExactSums):
         if charge is None:
             raise ValueError(f"study {self.study.name!r} charges nothing")
         sites = 0
+        about = ""
         facts: dict[str, Any] = {}
         if secure is not None:
-            sites = len(secure.keys.cohort().sites)
+            cohort = secure.keys.cohort()
+            sites = len(cohort.sites)
+            # With other sites the noise is drawn anew: the same noise would cancel in the difference of two sums.
+            about = cohort.pins[:16]
             facts = {"sites": sites, "epsilon_colluding": charge.colluding_epsilon(sites)}
         part = Part(
             exact=np.asarray(self.statistic.sums(all_rows(session), session.schema)[ANSWER]),
             query=self.part_of_noise(sites).query(session.schema),
             release=charge.release,
         )
-        return NoisedAnswer(session=session, question=f"{ANALYSIS}-{sites}", parts={ANSWER: part}, facts=facts)
+        return NoisedAnswer(session=session, question=f"{ANALYSIS}-{sites}{about}", parts={ANSWER: part}, facts=facts)
 
 
 def protection_of(study: Study, point: Arrays | None = None) -> ExactSums:

@@ -6,7 +6,8 @@ By these means it checks a run's models, where nobody sees whose update made one
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +33,12 @@ class RowLoss:
 
 
 Losses = Mapping[str, RowLoss]
-"""A site's losses by part; a part that it lacks, or that stays, weighs nothing in the sum."""
+"""A site's losses by part; of a part that a site lacks, or that stays, there is no sum."""
+
+
+def random_numbers(count: int) -> np.ndarray:
+    """Return uint64 numbers of the operating system's randomness."""
+    return np.frombuffer(secrets.token_bytes(8 * count), np.uint64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +60,14 @@ def loss_ring(sites: int) -> Ring:
     return Ring.of_sums(sites, LARGEST)
 
 
-def encode_losses(losses: Losses, *, sites: int, most_rows: float, rng: np.random.Generator) -> np.ndarray | Refusal:
+def encode_losses(
+    losses: Losses,
+    *,
+    sites: int,
+    most_rows: float,
+    rng: np.random.Generator,
+    draw: Callable[[int], np.ndarray] = random_numbers,
+) -> np.ndarray | Refusal:
     """Return a site's weights and weighted losses as numbers of the ring.
 
     Parameters
@@ -66,6 +79,9 @@ def encode_losses(losses: Losses, *, sites: int, most_rows: float, rng: np.rando
     most_rows : float
         That weigh 1.
     rng : Generator
+        By which numbers are rounded up or down.
+    draw : callable (numbers) → uint64 array, optional
+        Where the numbers of a part that the site lacks come from. Zeros would leave the sum of the other sites.
 
     Examples
     --------
@@ -80,7 +96,13 @@ def encode_losses(losses: Losses, *, sites: int, most_rows: float, rng: np.rando
             weight = losses[part].rows / most_rows
             values[2 * place] = weight
             values[2 * place + 1] = weight * _clipped(losses[part].loss)
-    return loss_ring(sites).encode(values, rng)
+    numbers = loss_ring(sites).encode(values, rng)
+    if isinstance(numbers, Refusal):
+        return numbers
+    for place, part in enumerate(PARTS):
+        if part not in losses:
+            numbers[2 * place : 2 * place + 2] = draw(2)
+    return numbers
 
 
 def _clipped(loss: float) -> float:
@@ -99,8 +121,8 @@ def decode_losses(total: np.ndarray, *, sites: int, scored: str) -> MeanLosses |
     means = {}
     for place, part in enumerate(("fit", scored)):
         weight, weighted = values[2 * place : 2 * place + 2]
-        # What no site has weighs nothing, but for the rounding of the ring.
-        if weight > 1e-9:
+        # Where a site lacks the part, its numbers are random, and nearly always beyond what so many sites can have.
+        if 0 < weight <= sites + 1e-6 and abs(weighted) <= LARGEST * sites:
             means[part] = float(weighted / weight)
     return MeanLosses(means=means)
 

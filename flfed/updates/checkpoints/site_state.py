@@ -44,6 +44,8 @@ LARGEST_REPLY_CACHE = 2
 """Rounds whose replies stay."""
 RUNS = 32
 """Runs of a site whose replies stay, for a run that never compares would keep them for ever: the latest ones."""
+GONE = ".gone"
+"""Ending of the folder of a run that is being removed."""
 STOPPED_SECONDS = 30 * 86_400
 """Seconds that a stopped run's keys and replies stay: after that it cannot be resumed."""
 _KINDS: dict[str, Any] = {"config": ConfigRecord, "metrics": MetricRecord}
@@ -162,19 +164,27 @@ class ReplyCache:
         # A run that never compares would keep its replies for ever, so the oldest runs go.
         others = _last_written(path for path in folder.parent.iterdir() if path != folder)
         for other in others[RUNS - 1 :]:
-            shutil.rmtree(other, ignore_errors=True)
+            _remove(other)
 
     def forget(self) -> None:
         """Remove the replies of a finished run, and its state."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder)
 
 
 def forget_stopped(states: Path) -> None:
     """Remove the keys and replies of a site's runs that nobody resumed in 30 days."""
     for folder in states.glob("*"):
         with suppress(OSError):  # another process of this site may have removed it
-            if time.time() - folder.stat().st_mtime > STOPPED_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
+            if time.time() - folder.stat().st_mtime > STOPPED_SECONDS or folder.suffix == GONE:
+                _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a run's folder, at once: keys without the record of what was answered would mask a second vector."""
+    gone = folder if folder.suffix == GONE else folder.with_name(f"{folder.name}-{time.time_ns()}{GONE}")
+    with suppress(OSError):
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _last_written(folders: Iterable[Path]) -> list[Path]:

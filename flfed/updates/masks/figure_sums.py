@@ -92,6 +92,8 @@ class FigureLayout:
         # Of a part of its figures the sum would be of the other sites alone.
         if not (np.abs(means) <= 1).all():
             return Refusal("figures-missing")
+        if counts and self.task == "binary" and reply.histogram is None:
+            return Refusal("figures-missing")
         numbers = np.zeros(self.entries)
         numbers[0] = reply.holdout_rows
         numbers[1 : 1 + len(means)] = reply.holdout_rows * means

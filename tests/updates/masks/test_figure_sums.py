@@ -20,7 +20,7 @@ def reply(rows: int, values: dict[tuple[str, str], float], **given: Any) -> Comp
 
 
 def summed(
-    layout: FigureLayout, replies: list[CompareReply], most_rows: int = 99, counts: bool = True
+    layout: FigureLayout, replies: list[CompareReply], most_rows: int = 99, counts: bool = False
 ) -> dict[str, Any]:
     """Return what the sum of some sites tells."""
     ring = layout.ring(len(replies), most_rows)
@@ -55,11 +55,12 @@ def test_rows_are_counted_in_16_bins_by_class_where_all_sites_count_theirs():
     counted = [reply(FINE, WHOLE, histogram=counts) for _ in range(3)]
     layout = FigureLayout("binary")
     assert layout.entries == 1 + len(WHOLE) + 2 * BINS == 38
-    found = summed(layout, counted)
+    found = summed(layout, counted, counts=True)
     assert found["figures"]["roc_auc_score"]["global"] == 1.0 and found["auc-bounds"] == [1.0, 1.0]
-    # Of one site less there is none.
-    assert summed(layout, [*counted[:2], reply(FINE, WHOLE)])["auc-bounds"] is None
-    assert summed(layout, counted, counts=False)["auc-bounds"] is None
+    assert summed(layout, counted)["auc-bounds"] is None
+    # Zeros of a site that has none would leave the counts of the others.
+    refused = layout.encode(reply(FINE, WHOLE), layout.ring(3, 99), np.random.default_rng(0), counts=True)
+    assert refused.code == "figures-missing"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), LARGEST["log_loss"] + 1])
