@@ -408,8 +408,12 @@ class SiteSums:
 
     def _losses(self, losses: Losses, rng: np.random.Generator) -> np.ndarray:
         cohort = self.keys.cohort()
+
+        def seeded(count: int) -> np.ndarray:
+            return np.asarray(rng.integers(2**64, size=count, dtype=np.uint64))
+
         # One process that rehearses draws by its seed.
-        draw = random_numbers if self.keys.approval else lambda count: rng.integers(2**64, size=count, dtype=np.uint64)
+        draw = random_numbers if self.keys.approval else seeded
         numbers: np.ndarray = or_refuse(
             encode_losses(losses, sites=len(cohort.sites), most_rows=cohort.most_rows, rng=rng, draw=draw)
         )

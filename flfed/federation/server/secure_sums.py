@@ -60,8 +60,8 @@ def exchange_keys(
     sites = len(participants)
     if sites < LEAST_SITES:
         raise usage_error("run.sums.few", least=LEAST_SITES, sites=sites)
-    if study.aggregation.is_encrypted and (refused := range_refusal(sites, LARGEST_ENTRY)):
-        raise UsageError(f"[privacy] secure-aggregation: {refused}")
+    if study.aggregation.is_encrypted and (wraps := range_refusal(sites, LARGEST_ENTRY)):
+        raise UsageError(f"[privacy] secure-aggregation: {wraps}")
     # A site that has the keys of a cohort takes no others in this run: the cohort stays the same at each resumption.
     if deployed:
         keep_cohort(run.name, participants)
