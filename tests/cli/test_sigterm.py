@@ -115,7 +115,9 @@ def test_a_sweep_that_is_stopped_shows_the_points_that_were_tried(home, by: sign
             return len(reader.runs()) == 2 and reader.runs()[0].rounds > 3
 
     words = ("study", "sweep", "wine", "--set", "plan.validation=0.2", "--set", "rounds=500")
-    code, out, err = stopped_when([*words, "--grid", "plan.lr=0.1,0.2,0.3", "--json"], second_point_runs, by)
+    code, out, err = stopped_when(
+        [*words, "--grid", "plan.lr=0.1,0.2,0.3", "--jobs", "1", "--json"], second_point_runs, by
+    )
     found = json.loads(out)
     assert code == 3 and [point["set"] for point in found["points"]] == [{"plan.lr": 0.1}]
     assert found["best"]["rounds"] == 500

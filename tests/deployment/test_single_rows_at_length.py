@@ -179,7 +179,9 @@ def test_no_model_of_any_round_of_a_shipped_study_is_refused(test_data, name, mo
     for module in (single_rows, site_trees):
         monkeypatch.setattr(module, "holds_models", lambda session: True)
     monkeypatch.setattr(single_rows, "tells_single_rows", tells)
-    monkeypatch.setattr(server, "judge", lambda *_: None)  # the last model and the best have been looked at
+    monkeypatch.setattr(
+        server.FederatedRun, "compare", lambda *_: None
+    )  # the last model and the best have been looked at
     study = brought(name, test_data)
     result = run(study)
     assert result.status == "completed"
