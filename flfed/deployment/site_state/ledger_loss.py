@@ -30,7 +30,7 @@ from flfed.records.ledger import CUT, Inspection, Ledger, Receipt, ledger_of
 from flfed.records.ledger_line import Line, read_line
 from flfed.refusals import Refusal
 from flfed.signatures import HASH, coordinator_signed
-from flfed.updates.messages.kinds import SEAL, SEALED
+from flfed.updates.messages.kinds import COMPARE, SEAL, SEALED
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
@@ -200,15 +200,16 @@ def seal(message: Message, site: str) -> SealReply:
 
 def sealed(message: Message, site: str) -> SealedReply:
     """Store the coordinator's receipt."""
-    from flfed.updates.checkpoints.site_state import open_reply_cache
+    from flfed.federation.client.masked import ANSWERED
+    from flfed.updates.checkpoints.site_state import StateFiles, open_reply_cache
     from flfed.updates.messages.enrol import SealedReply, SealedRequest
 
     request = SealedRequest.from_record(message.content)
     receipt = Receipt(site=site, run=request.run, n=request.n, head=request.head)
     keep_receipt(SiteFolder(site), receipt, request.signature)
-    # The run is over: a statistic has no comparison after which its state is deleted.
+    # A run that stopped is sealed, too, and may be resumed: it is over where its comparison left in a sum.
     cache = open_reply_cache(site, request.run)
-    if cache is not None:
+    if cache is not None and any(name.startswith(f"{ANSWERED}{COMPARE}") for name in StateFiles(cache).names()):
         cache.forget()
     return SealedReply()
 

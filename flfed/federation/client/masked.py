@@ -376,7 +376,15 @@ class SiteSums:
         exchange = self.exchange(request, kind)
         cohort = self.keys.cohort()
         ring = ring_of_counts(len(cohort.sites), cohort.most_rows)
-        return self.once(exchange, lambda: ring.encode(numbers, self.rng(exchange)))
+        masked = self.once(exchange, lambda: ring.encode(numbers, self.rng(exchange)))
+        if kind == STATISTIC and self.keys.study.visits <= 1:
+            self._end()
+        return masked
+
+    def _end(self) -> None:
+        """Delete the secrets of a run whose last numbers are masked; a repeated request gets the stored ones."""
+        if self.keys.approval is not None and self.keys.state.read(SECRETS) is not None:
+            self.keys.state.remove(SECRETS)
 
     def masked_cells(self, counts: Arrays) -> Masked:
         """Return rows by cell under masks, the same for each request."""
@@ -402,8 +410,7 @@ class SiteSums:
         cohort = self.keys.cohort()
         ring = layout.ring(len(cohort.sites), cohort.most_rows)
         masked = self.once(exchange, lambda: layout.encode(reply, ring, self.rng(exchange), counts=cohort.single_cells))
-        if self.keys.approval is not None and self.keys.state.read(SECRETS) is not None:
-            self.keys.state.remove(SECRETS)
+        self._end()
         return masked
 
     def _losses(self, losses: Losses, rng: np.random.Generator) -> np.ndarray:
