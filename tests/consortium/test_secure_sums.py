@@ -110,11 +110,11 @@ def test_sums_of_real_sites(consortium: Any, tmp_path: Path):
     a_site_killed_in_a_round(consortium, studies[2], serving, tmp_path)
     a_site_away_for_longer_than_the_run_waits(consortium, studies[3], serving, tmp_path / "away")
     # Last: after it no figure of these rows leaves but in sums.
-    figures_in_one_sum(consortium, studies[4])
+    no_sum_of_figures_of_small_sites(consortium, studies[4])
 
 
-def figures_in_one_sum(consortium: Any, study: str) -> None:
-    """Run a study whose sites share figures in sums only: they have them, and the coordinator has their sum."""
+def no_sum_of_figures_of_small_sites(consortium: Any, study: str) -> None:
+    """Run a study that records one sum of figures, of sites too small for it: each has its own, and nobody else."""
     ran, said = command(consortium, words(consortium, study))
     assert (ran["status"], ran["faults"]) == ("completed", []), said
     assert held(consortium, ran["run"], FOUR) == sent(consortium, ran["run"])
@@ -128,11 +128,9 @@ def figures_in_one_sum(consortium: Any, study: str) -> None:
         json.loads(path.read_text()) for name in FOUR for path in consortium.sites[name].home.rglob("results/*.json")
     ]
     own = [result for result in results if result["run"] == ran["run"]]
-    losses = [one["value"] for result in own for one in result["arms"] if (one["metric"], one["arm"]) == LOSS]
-    rows = [result["holdout-rows"] for result in own]
-    assert len(losses) == 4 and ran["summed-figures"]["holdout-rows"] == sum(rows)
-    mean = sum(loss * n for loss, n in zip(losses, rows, strict=True)) / sum(rows)
-    assert ran["summed-figures"]["figures"]["log_loss"]["global"] == pytest.approx(mean, abs=1e-9)
+    assert len([one for result in own for one in result["arms"] if (one["metric"], one["arm"]) == LOSS]) == 4
+    # With 27 test rows no site has an accuracy that may leave, and of a part of the figures there is no sum.
+    assert "summed-figures" not in ran
     # What opened the sum is gone once the run is sealed.
     assert [path for name in FOUR for path in consortium.sites[name].home.rglob(f"runs/{ran['run']}/*")] == []
 

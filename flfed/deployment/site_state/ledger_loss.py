@@ -200,8 +200,7 @@ def seal(message: Message, site: str) -> SealReply:
 
 def sealed(message: Message, site: str) -> SealedReply:
     """Store the coordinator's receipt."""
-    from flfed.federation.client.masked import ANSWERED
-    from flfed.updates.checkpoints.site_state import StateFiles, open_reply_cache
+    from flfed.updates.checkpoints.site_state import ANSWERED, StateFiles, open_reply_cache
     from flfed.updates.messages.enrol import SealedReply, SealedRequest
 
     request = SealedRequest.from_record(message.content)

@@ -36,7 +36,7 @@ from flfed.updates.arrays import (
     with_prefix,
     without_prefix,
 )
-from flfed.updates.checkpoints.site_state import OF_RUN, RunState
+from flfed.updates.checkpoints.site_state import ANSWERED, OF_RUN, RunState
 from flfed.updates.masks.ckks import RoundTags, SecretContext, decrypt_model, encrypt_model, open_context, seal_context
 from flfed.updates.masks.figure_sums import FigureLayout
 from flfed.updates.masks.pairs import (
@@ -62,8 +62,6 @@ KEY, SIGNED, COHORT, SECRETS, SHARED, ENDED = (
 )
 """Names in a site's state of a run, which a false sum of ciphertexts ends."""
 _PEER = "peer/"
-ANSWERED = f"{OF_RUN}answered-"
-"""Before kind and number of a step that was answered under masks, with the hash of its request."""
 REHEARSAL = b"flfed rehearsal"
 """Source of all pair secrets where one process rehearses for all sites: there is no secret."""
 SumRequest = TrainRequest | CompareRequest | StatisticRequest | None

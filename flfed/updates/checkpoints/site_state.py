@@ -250,6 +250,8 @@ PART = "vertical-part"
 """Name of a site's part of a model whose columns stand at several sites."""
 OF_RUN = "sums-"
 """Before the names of what the site has for the run itself, whatever its rows are: keys of secure sums."""
+ANSWERED = f"{OF_RUN}answered-"
+"""Before kind and number of a step that was answered under masks, with the hash of its request."""
 
 
 class RunState(ABC):
