@@ -57,7 +57,7 @@ def test_a_running_run_shows_each_round_within_2_seconds_and_keeps_what_was_chos
     page.get_by_text("R²", exact=True).click()
     page.get_by_label("Remove diabetes-08").click()
     page.locator(f"{CHARTS} svg").first.wait_for()
-    page.get_by_text("Table", exact=True).nth(1).click()
+    page.get_by_text("Table", exact=True).last.click()
     page.locator("details[open]").wait_for()
     page.wait_for_timeout(1500)  # until the chart has what was chosen
     page.evaluate(f"window.first = document.querySelector('{CHARTS} svg')")
@@ -80,7 +80,7 @@ def test_a_running_run_shows_each_round_within_2_seconds_and_keeps_what_was_chos
 
     going.send_signal(signal.SIGKILL)
     going.wait(60)
-    page.get_by_text("interrupted: its program ended").wait_for()
+    page.get_by_text("interrupted: its program ended").first.wait_for()
     assert "flfed study resume" in page.locator("[data-testid=stAlert]").first.inner_text()
     window.picture("interrupted")
 
