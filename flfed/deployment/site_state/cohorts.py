@@ -6,14 +6,13 @@ way: a dataset whose sums left alone has none under secure aggregation, and the 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from flfed.records.ledger import Ledger
 from flfed.records.ledger_line import Line
 from flfed.refusals import Refusal
-from flfed.signatures import canonical
+from flfed.updates.masks.pairs import pins_hash
 from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, KEYS, SCORES, STATISTIC, SUMMARISE, TRAIN
 
 COHORT, COHORT_SHA256, CHANGED = "cohort", "cohort-sha256", "changed-sites"
@@ -103,6 +102,5 @@ def cohort_facts(sites: Mapping[str, str], *, changed: bool) -> dict[str, Any]:
     """Return the ledger's facts of a cohort: sites with the fingerprints of their gates; none where each is alone."""
     facts: dict[str, Any] = {CHANGED: True} if changed else {}
     if sites:
-        sha256 = hashlib.sha256(canonical(dict(sites))).hexdigest()
-        facts |= {COHORT: ",".join(sorted(sites)), COHORT_SHA256: sha256}
+        facts |= {COHORT: ",".join(sorted(sites)), COHORT_SHA256: pins_hash(sites)}
     return facts

@@ -48,6 +48,7 @@ from flfed.updates.masks.pairs import (
     keys_hash,
     mask,
     pair_secrets,
+    pins_hash,
 )
 from flfed.updates.masks.ring import LARGEST_ENTRY, Ring, ring_of_counts, rings
 from flfed.updates.mechanism import largest_entry, noise_of_site
@@ -106,9 +107,8 @@ class Cohort:
     """The sites of a run's sums: all of them, in name order.
 
     `most_rows` is the upper end of the widest band of rows, `sha256` the hash of the whole message with the keys,
-    `about` names study and repeat, and
-    `pins` that of the sites and fingerprints that the approval pinned; it is empty in a rehearsal. Rows are
-    counted by prediction where `single_cells` allows it at all sites.
+    `about` names study and repeat, and `pins` is the hash of the sites and fingerprints that the approval pinned, empty
+    in a rehearsal. Rows are counted by prediction where `single_cells` allows it at all sites.
     """
 
     sites: tuple[str, ...]
@@ -189,8 +189,7 @@ class RunKeys:
         if before is not None and self.approval is not None and before.sha256 != message:
             decline("cohort-other")
         if before is None or self.approval is None:
-            about = f"{self.study.sha256()}/{self.repeat}"
-            self._begin(Cohort(sites=sites, most_rows=request.most_rows, sha256=message, about=about), keys)
+            self._begin(Cohort(sites=sites, most_rows=request.most_rows, sha256=message, about=self._about), keys)
         # Every secret follows from it; after a crash it may still be here.
         if self.state.read(KEY) is not None:
             self.state.remove(KEY)
@@ -222,9 +221,14 @@ class RunKeys:
         """Return the run's cohort; raises NotTakingPart where its keys are missing, or the pins changed since."""
         cohort = _cohort_of(self._stored(COHORT))
         other_pins = self.approval is not None and cohort.pins != pins_hash(self.approval.pinned)
-        if other_pins or cohort.about != f"{self.study.sha256()}/{self.repeat}":
+        if other_pins or cohort.about != self._about:
             decline("cohort-other")
         return cohort
+
+    @property
+    def _about(self) -> str:
+        """Study and repeat that the keys are for."""
+        return f"{self.study.sha256()}/{self.repeat}"
 
     def secrets(self) -> dict[str, bytes]:
         """Return the secret that the site shares with each other site; raises NotTakingPart where it is missing."""
@@ -308,11 +312,6 @@ def check_lasting(state: RunState) -> None:
     """Raise NotTakingPart where a false sum of ciphertexts ended the run here."""
     if state.read(ENDED) is not None:
         decline("sum-unverified")
-
-
-def pins_hash(pinned: Mapping[str, str]) -> str:
-    """Return the hash of an approval's sites with their fingerprints."""
-    return hashlib.sha256(canonical(dict(pinned))).hexdigest()
 
 
 def answered(kind: str, number: int) -> str:
@@ -495,10 +494,13 @@ class SiteSums:
 
     def _before(self, exchange: Exchange, prefix: str) -> list[str]:
         """Return the names of steps of a kind that nobody asks for again: those before the round before."""
-        start = f"{prefix}{exchange.kind}-"
         kept = max(self._exchanges + 1, self.keys.study.visits)
-        names = [name for name in self.keys.state.names() if name.startswith(start)]
-        return [name for name in names if int(name.removeprefix(start)) <= exchange.step - kept]
+        return [name for step, name in self._steps(exchange.kind, prefix).items() if step <= exchange.step - kept]
+
+    def _steps(self, kind: str, prefix: str = ANSWERED) -> dict[int, str]:
+        """Return the names in the state by step, of one kind of request."""
+        start = f"{prefix}{kind}-"
+        return {int(name.removeprefix(start)): name for name in self.keys.state.names() if name.startswith(start)}
 
     def check_unused(self, exchange: Exchange) -> None:
         """Refuse a second answer to a step, and one to a step whose record is gone; raises NotTakingPart.
@@ -507,9 +509,8 @@ class SiteSums:
         """
         if self.keys.approval is None:
             return
-        start = f"{ANSWERED}{exchange.kind}-"
-        numbers = [int(name.removeprefix(start)) for name in self.keys.state.names() if name.startswith(start)]
-        if numbers and (exchange.step in numbers or exchange.step < min(numbers)):
+        steps = self._steps(exchange.kind)
+        if steps and (exchange.step in steps or exchange.step < min(steps)):
             round, _ = round_and_level(exchange.step, self._exchanges)
             decline("masks-used", round=round)
 
@@ -605,9 +606,7 @@ class SiteCiphers(SiteSums):
 
     def _last_answered(self) -> int:
         """Return the last round that the site has trained in, 0 before the first."""
-        start = f"{ANSWERED}{TRAIN}-"
-        names = self.keys.state.names()
-        return max((int(name.removeprefix(start)) for name in names if name.startswith(start)), default=0)
+        return max(self._steps(TRAIN), default=0)
 
 
 def request_sha256(kind: str, request: SumRequest) -> str:

@@ -1,4 +1,4 @@
-"""Secure sums at the server: whether a run has them, the keys of its sites, and the sums over their rows."""
+"""Secure sums at the server: whether a run has them, and the keys of its sites."""
 
 from __future__ import annotations
 

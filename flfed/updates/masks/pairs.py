@@ -156,6 +156,11 @@ def keys_hash(keys: Sequence[SignedKey], most_rows: int) -> str:
     return hashlib.sha256(canonical(["flfed keys message", facts, most_rows])).hexdigest()
 
 
+def pins_hash(pinned: Mapping[str, str]) -> str:
+    """Return the SHA-256 of an approval's sites with the fingerprints of their gates, as hex."""
+    return hashlib.sha256(canonical(dict(pinned))).hexdigest()
+
+
 def check_cohort(
     site: str, keys: Sequence[SignedKey], pinned: Mapping[str, str], *, changed_allowed: bool, least: int = LEAST_SITES
 ) -> Refusal | None:

@@ -152,7 +152,7 @@ class Masked:
 
     Reveals: nothing about rows by itself: without the masks of every other site of the run, the numbers are random.
     With the messages of all of them it becomes part of one sum. A loss in it has three digits. In a rehearsal there are
-    no masks and no losses, since one process holds all sites.
+    no masks, since one process holds all sites.
     """
 
     vector: np.ndarray

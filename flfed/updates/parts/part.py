@@ -364,14 +364,10 @@ class Exchanges:
         Kinds that are asked once in a run, one that is asked twice standing twice.
     each_round : tuple of str
         Kinds that are asked in each round.
-    sums, sums_a_round : int
-        Sums over the sites' replies among them: once in a run, and in each round.
     """
 
     once: tuple[str, ...]
     each_round: tuple[str, ...] = ()
-    sums: int = 0
-    sums_a_round: int = 0
 
 
 def histogram_section(border: Border, name: str) -> dict[str, ArraySection]:

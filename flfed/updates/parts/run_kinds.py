@@ -122,9 +122,7 @@ class Training(Part):
         """Return the kinds of messages of a run with a comparison at its end."""
         if not _trains(border.study):
             return without
-        return Exchanges(
-            once=(ENROL, SEAL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED), each_round=(TRAIN,), sums=2, sums_a_round=1
-        )
+        return Exchanges(once=(ENROL, SEAL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED), each_round=(TRAIN,))
 
 
 def _trains(study: Study) -> bool:
@@ -309,7 +307,7 @@ class Statistic(Part):
         if not border.study.is_statistic:
             return without
         visits = border.study.visits
-        return Exchanges(once=(ENROL, SEAL, *(STATISTIC,) * visits, SEAL, SEALED), sums=visits)
+        return Exchanges(once=(ENROL, SEAL, *(STATISTIC,) * visits, SEAL, SEALED))
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Return the answer of each visit, and what opens its sum."""

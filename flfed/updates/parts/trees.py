@@ -120,18 +120,10 @@ class Trees(Part):
         return tree_sections
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
-        """Add the counts for cut points.
-
-        A round opens a sum for each level.
-        """
+        """Add the counts for cut points."""
         if not border.study.grows_trees:
             return without
-        return replace(
-            without,
-            once=(*without.once, BINS),
-            sums=without.sums + 1,
-            sums_a_round=border.study.exchanges_of_round,
-        )
+        return replace(without, once=(*without.once, BINS))
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Add the counts for cut points, and replace the update by sums of gradients."""
