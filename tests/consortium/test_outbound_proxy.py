@@ -37,6 +37,10 @@ def network() -> Iterator[str]:
     """A network of its own for a site, with a cable to this machine and no other way."""
     name = f"flfed{os.getpid()}"
     own = ["ip", "-n", name]
+    # A killed test's network, with its cable.
+    for left in Path("/run/netns").glob("flfed*"):
+        if not Path(f"/proc/{left.name.removeprefix('flfed')}").exists():
+            subprocess.run(["ip", "netns", "delete", left.name], check=True)
     # A machine may have such addresses itself: its own network would be cut off by this cable.
     assert "203.0.113." not in subprocess.run(["ip", "address"], check=True, capture_output=True, text=True).stdout
     commands = [

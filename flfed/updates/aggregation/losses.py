@@ -87,8 +87,8 @@ def encode_losses(
     --------
     >>> rng = np.random.default_rng(0)
     >>> numbers = encode_losses({"fit": RowLoss(50, 0.693)}, sites=3, most_rows=100, rng=rng)
-    >>> loss_ring(3).decode(numbers).round(6).tolist()
-    [0.5, 0.3465, 0.0, 0.0]
+    >>> loss_ring(3).decode(numbers)[:2].round(6).tolist()
+    [0.5, 0.3465]
     """
     values = np.zeros(ENTRIES)
     for place, part in enumerate(PARTS):
