@@ -34,7 +34,6 @@ from flfed.rows.data.parsing.cells import unquoted
 from flfed.rows.data.parsing.fields import HIDDEN, ColumnMapping, alike, own_name, plain_name
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.sources import UNENDED
-from flfed.summaries.summary import BINS
 from flfed.words import counted, render
 
 EMPTY = "is empty"
@@ -182,10 +181,10 @@ def _of_values(cells: pd.Series, present_cells: pd.Series, column: Column, today
         yield render("findings.column.codes", rows=count_in_words(many))
     if column.is_number() and (change := unit_change(cells)):
         yield str(change)
-    # Sums of bins that all rows share show no spread, and the column's inputs are then nearly equal.
+    # Scaled by the schema, such a column's inputs are nearly equal; scaled by sums, they lose three digits and more.
     if column.range is not None and column.typical is None and len(present_cells) >= FEWEST:
         low, high = column.scale(np.array(column.range))
-        if 0 < np.ptp(column.scale(present_cells.to_numpy())) < (high - low) / BINS:
+        if 0 < np.ptp(column.scale(present_cells.to_numpy())) < (high - low) / 1000:
             yield render("findings.column.wide", low=column.range[0], high=column.range[1])
 
 
