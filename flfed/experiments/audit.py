@@ -137,6 +137,7 @@ def audit(
         model = model_of(reader, entry)
         request = reader.summary(entry.run, "asked") or {}
         sums = reader.summary(entry.run, "training-sums") or {}
+        made_at_sites = (reader.summary(entry.run, "secure-sums") or {}).get("kind") == "masked"
         recorded = {site.site: site for site in reader.sites(entry.run) if site.status == "accepted"}
     study = model.study
     if series.study != study.name:
@@ -163,7 +164,7 @@ def audit(
         recorder = Recorder(writer, facts["primary"], entry.rounds_planned, progress, entry.series)
         recorder.after(entry.rounds + 1)
         with engine.started(attacked_sites, config, resources) as (grid, tables), engine.after_run(grid, recorder):
-            auditor = Auditor(grid, model, entry, recorded, recorder, opened, tables, sums)
+            auditor = Auditor(grid, model, entry, recorded, recorder, opened, tables, sums, made_at_sites)
             done = auditor.conduct(chosen, only)
     return replace(done, repeat=entry.repeat, repeats=len(entries))
 
@@ -194,6 +195,8 @@ class Auditor:
         Tables of all sites, from an engine that has them.
     training_sums : mapping
         Hashes of the sums over the run's training rows; empty if its record has none.
+    made_at_sites : bool
+        Whether sites made the model themselves: then no model is sent, and each attacks the one that it compared.
     """
 
     grid: Grid
@@ -204,6 +207,7 @@ class Auditor:
     store: RunStore
     tables: PooledReference | None
     training_sums: Mapping[str, Any] = field(default_factory=dict)
+    made_at_sites: bool = False
     faults: dict[str, str] = field(default_factory=dict, init=False)
 
     def conduct(self, attacks: Sequence[str], only: Sequence[str] = ()) -> Audited:
@@ -292,7 +296,8 @@ class Auditor:
 
     def _attack(self, attack: str, nodes: Mapping[str, int]) -> list[AuditRow]:
         """Make one attack at every site, and record the findings."""
-        request = AuditRequest(arrays=self.model.arrays, encoder=self.model.encoder, attack=attack)
+        arrays = {} if self.made_at_sites else self.model.arrays
+        request = AuditRequest(arrays=arrays, encoder=self.model.encoder, attack=attack)
         answers = ask(self.grid, AUDIT, request, nodes, AuditReply.from_record, timeout=deadline_of(self.model.study))
         self.recorder.crossed(AUDIT, answers.to_node, answers.to_server)
         for site, why in answers.faults.items():

@@ -43,8 +43,6 @@ class Level:
         The trees of this round, as far as they are grown.
     node_marks : float64 array [outputs, nodes]
         1 where a node's sums are wanted.
-    cuts_sha256 : str
-        Of the cut points that the trees before must have; "" for any.
     """
 
     round: int
@@ -54,7 +52,6 @@ class Level:
     last: np.ndarray
     tree: np.ndarray
     node_marks: np.ndarray
-    cuts_sha256: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +107,6 @@ def grown(session: SiteSession, encoder: Encoder, level: Level, *, counted: bool
         if not level.forest or arrays_sha256(dict(level.forest)) != level.sha256:
             return None
         trees.take(level.forest)
-    # The trees that are here may be those of another run, which has other cut points.
-    if level.cuts_sha256 not in ("", trees.cuts_sha256):
-        return None
     growing = trees_of(level.tree, len(session.layout.features))
     sums = trees.sums(growing, [np.flatnonzero(nodes) for nodes in level.node_marks], counted=counted)
     trained = len(trees.y)

@@ -17,7 +17,7 @@ from flfed.rows.features.encode import input_names
 from flfed.rows.features.summarise import layout_of
 from flfed.rows.training.functional import layers_of, outputs_of
 from flfed.study.study import Study
-from flfed.summaries.summary import Arrays, Layout
+from flfed.summaries.summary import Arrays, Layout, arrays_sha256
 from flfed.words import usage_error
 
 MOST_PARAMETERS = 2**24
@@ -83,6 +83,11 @@ def model_shapes(study: Study, schema: Schema) -> dict[str, tuple[tuple[int, ...
             raise usage_error("study.strategies.settings", keys=" or ".join(keys), **many)
         raise usage_error("study.strategies.features", **many)
     return {name: (shape, precision) for name, shape in shapes.items()}
+
+
+def first_sha256(study: Study, schema: Schema, repeat: int = 0) -> str:
+    """Return what tells a run's first model from others: the hash of the approved start, or of the drawn arrays."""
+    return study.start_sha256 or arrays_sha256(first_model(study, schema, repeat))
 
 
 def first_model(study: Study, schema: Schema, repeat: int = 0) -> Arrays:

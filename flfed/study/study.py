@@ -197,6 +197,12 @@ class Study(StudyKind, Crossing, metaclass=_FromKeywords):
         return self.analysis is not None or self.covers_model
 
     @property
+    def makes_models_at_sites(self) -> bool:
+        """Whether institutions make models, or the numbers of visits, of sums over all of them: none crosses."""
+        steps = self.visits > 1 if self.is_statistic else self.most_rounds > 0
+        return steps and self.aggregation.is_masked and not self.is_vertical
+
+    @property
     def covers_model(self) -> bool:
         """Whether it trains a model, and ε covers all releases of a site for it."""
         return self.analysis is None and self.privacy.settings.get("covers") == "study"

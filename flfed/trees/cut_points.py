@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flfed.summaries.summary import Arrays, ColumnLayout, Layout, arrays_sha256
+from flfed.summaries.summary import Arrays, ColumnLayout, Layout
 from flfed.trees.forest import NoTrees, contributions, forest_of
 
 FINE_BINS = 1024
@@ -136,35 +136,6 @@ def possible_cuts(column: ColumnLayout) -> np.ndarray:
     if column.kind == "number":
         return edges_of(column)
     return np.arange(len(column.cells) - 2, dtype=np.float32)
-
-
-def are_possible(cuts: np.ndarray, layout: Layout, most: int) -> bool:
-    """Return whether the cut points of all columns are some of the possible ones, to the last bit.
-
-    Parameters
-    ----------
-    cuts : float64 array [columns, most cut points]
-        As `chosen_cuts` returns them.
-    layout : Layout
-    most : int
-        Most codes of a number.
-    """
-    for own, column in zip(cuts, layout.features, strict=True):
-        possible = possible_cuts(column).astype(float)
-        # As whole numbers: a zero with a sign is another bit, too.
-        places = np.flatnonzero(np.isin(possible.view(np.int64), own.view(np.int64)))
-        if column.kind == "number" and len(places) >= most:
-            return False
-        filled = np.full(len(own), NO_CUT)
-        filled[: len(places)] = possible[places]
-        if not np.array_equal(own, filled):
-            return False
-    return True
-
-
-def cuts_sha256(arrays: Arrays) -> str:
-    """Return the hash of the cut points of a forest's arrays."""
-    return arrays_sha256({name: arrays[name] for name in ("cuts", "missing")})
 
 
 def counted_columns(layout: Layout, least: int) -> list[ColumnLayout]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from flfed.summaries.summary import Layout
 from flfed.updates.arrays import CIPHERTEXT, Shapes
 from flfed.updates.codec import Codec
 from flfed.updates.messages.fields import LARGEST
@@ -243,8 +242,6 @@ class ArraySection:
     codec : Codec, optional
         Which packed them, of a model of the shapes `packed`.
     packed : mapping of name to (shape, dtype)
-    cuts : tuple of (Layout, int), optional
-        Of a forest: its cut points are some of those that these columns and so many codes of a number have.
     """
 
     arrays: Mapping[str, ArrayField]
@@ -252,7 +249,6 @@ class ArraySection:
     all_arrays: bool = True
     codec: Codec | None = None
     packed: Shapes = field(default_factory=dict)
-    cuts: tuple[Layout, int] | None = None
 
     @property
     def most(self) -> int:

@@ -2,11 +2,13 @@
 
 import copy
 import datetime
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Error, Message
 from flwr.serverapp import Grid
@@ -40,10 +42,14 @@ from flfed.rows.study_model import first_model, study_layout
 from flfed.signatures import gate_fingerprint, signing_public
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
+from flfed.updates.aggregation.losses import ENTRIES as LOSSES
 from flfed.updates.masks.pairs import RunKey, SignedKey
+from flfed.updates.masks.verify import TAG_ENTRIES
+from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
-from flfed.updates.messages.secure_sum import KEYS, KeysRequest, Masked
-from flfed.updates.messages.train import TRAIN, TrainRequest
+from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest, Masked, SharedKey
+from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
+from flfed.updates.messages.train import NO_ENCODER, TRAIN, TrainRequest
 
 TODAY = datetime.date(2026, 11, 20)
 Fault = Callable[[str, str], bool | str]
@@ -296,6 +302,8 @@ class LyingServer:
             context.run_config["sites"] = ",".join(names)
             self.contexts[name] = context
         self.names = names
+        self.shared: SharedKey | None = None
+        self.totals: dict[int, Masked] = {}
 
     def ask(self, site: str, kind: str, request: Any) -> Message:
         """Return a gate's reply."""
@@ -319,7 +327,39 @@ class LyingServer:
         names = sorted(sites or self.names)
         found = {name: self.signed(name) for name in names if name not in (shown or {})} | dict(shown or {})
         request = KeysRequest(cohort=",".join(names), most_rows=most_rows, signed=tuple(found[name] for name in names))
-        return {name: self.ask(name, KEYS, request) for name in names if name in self.contexts}
+        return self.give(dict.fromkeys(names, request))
+
+    def give(self, requests: Mapping[str, KeysRequest]) -> dict[str, Message]:
+        """Give sites their keys messages: first the one that makes the run's shared key, which the others get."""
+        first, *others = sorted(requests)
+        replies = {first: self.ask(first, KEYS, requests[first])} if first in self.contexts else {}
+        if first in replies and not replies[first].has_error():
+            self.shared = KeysReply.from_record(replies[first].content).shared
+        for place, name in enumerate(others):
+            if name in self.contexts:
+                own = None if self.shared is None else replace(self.shared, keys=self.shared.keys[place : place + 1])
+                replies[name] = self.ask(name, KEYS, replace(requests[name], shared=own))
+        return replies
+
+    def total(self, kind: str, request: Any) -> Masked:
+        """Return the total of all sites' answers to a request."""
+        return added([masked(self.ask(site, kind, request)) for site in self.consortium.sites])
+
+    def last_total(self, rounds: int = 0) -> Masked:
+        """Return the total of the step after which so many rounds are done; zeros where a site does not answer."""
+        if rounds not in self.totals:
+            asked = (SUMMARISE, SummariseRequest()) if rounds == 0 else (TRAIN, self.request(rounds))
+            with suppress(AssertionError):
+                self.totals[rounds] = self.total(*asked)
+        return self.totals.get(rounds) or self.no_total(rounds)
+
+    def no_total(self, rounds: int) -> Masked:
+        """Return zeros in the form of a total."""
+        layout = study_layout(self.study, self.schema)
+        entries = sum(math.prod(shape) for shape in layout.shapes().values())
+        size = sum(value.size for value in first_model(self.study, self.schema).values())
+        vector, sums = (1 + size, 2 + LOSSES) if rounds else (0, 1 + entries)
+        return Masked(vector=np.zeros(vector, np.uint32), sums=np.zeros(sums + TAG_ENTRIES, np.uint64))
 
     def model(self) -> dict[str, Any]:
         """Return a model and encoder of the server's choice."""
@@ -330,8 +370,18 @@ class LyingServer:
 
     def request(self, round: int = 1, **changes: Any) -> TrainRequest:
         """Return a request of a round."""
-        given = {"round": round, "rounds": self.study.rounds, "settings": {}, "score": False}
-        return TrainRequest(**{**given, **self.model(), **changes})
+        given: dict[str, Any] = {"round": round, "rounds": self.study.rounds, "settings": {}, "score": False}
+        return TrainRequest(**{**given, **self.crossing(round - 1), **changes})
+
+    def crossing(self, rounds: int = 0) -> dict[str, Any]:
+        """Return what a request brings once so many rounds are done: a total, or a model of the server's choice."""
+        if self.study.makes_models_at_sites:
+            return {"arrays": {}, "encoder": NO_ENCODER, "total": self.last_total(rounds)}
+        return self.model()
+
+    def comparison(self, rounds: int = 1, **changes: Any) -> CompareRequest:
+        """Return a request to compare the model after so many rounds."""
+        return CompareRequest(**{**self.crossing(rounds), **changes})
 
     def train(self, site: str, round: int = 1, **changes: Any) -> Message:
         """Ask a site to train."""
@@ -341,6 +391,14 @@ class LyingServer:
 def said(reply: Message) -> str:
     """Return why a gate did not answer, "" where it did."""
     return (reply.error.reason or "") if reply.has_error() else ""
+
+
+def added(parts: Sequence[Masked]) -> Masked:
+    """Return the sum of masked numbers, counts and tags included."""
+    return Masked(
+        vector=np.add.reduce([one.vector for one in parts], dtype=np.uint32),
+        sums=np.add.reduce([one.sums for one in parts], dtype=np.uint64),
+    )
 
 
 def masked(reply: Message) -> Masked:

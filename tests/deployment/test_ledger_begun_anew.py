@@ -174,7 +174,8 @@ def test_bytes_of_another_day_are_not_counted_today(site: Any):
 def test_after_a_loss_people_of_all_sites_approve_the_cohort_anew(
     small_sites: Callable[..., list[Site]], small_study: str, how: Any
 ):
-    study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": 1})
+    network = {"model.name": "mlp", "model.hidden": [4]}
+    study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": 1, **network})
     found = summing(small_sites, study, 3)
     assert run_of(found, "20261120-000001-aaaa") == {""}
     how(found.folders["site-02"])
@@ -184,7 +185,12 @@ def test_after_a_loss_people_of_all_sites_approve_the_cohort_anew(
     # Its key says that its dataset may have had another cohort: no site has sums with it, itself included.
     assert answering(found, "20261120-000002-aaaa") == set()
     found.approve("site-02", changed_sites=True)
-    assert answering(found, "20261120-000003-aaaa") == {"site-02"}
+    # It would take part now, and lacks what the first site shares.
+    keys = LyingServer(found, "20261120-000003-aaaa").keys()
+    changed = str(Refusal("cohort-changed", site="site-02"))
+    assert {site: said(reply) for site, reply in keys.items()} == {
+        "site-01": changed, "site-02": str(Refusal("key-unsealed", site="site-01")), "site-03": changed,
+    }  # fmt: skip
     for site in found.sites:
         found.approve(site, changed_sites=True)
     assert run_of(found, "20261120-000004-aaaa") == {""}

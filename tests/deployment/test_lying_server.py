@@ -19,6 +19,7 @@ from flfed.deployment.site_state.cohorts import CohortLines
 from flfed.federation.client import masked as site_sums
 from flfed.federation.client.masked import SiteSums
 from flfed.federation.client.site_run import SiteRun
+from flfed.federation.client.verified_model import Made
 from flfed.paths import home
 from flfed.records.ledger_line import Line
 from flfed.refusals import Refusal
@@ -27,9 +28,11 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.aggregation.summer import Summer, Unsummed
-from flfed.updates.masks import pairs
+from flfed.updates.checkpoints.site_state import ReplyCache, StateFiles
+from flfed.updates.masks import pairs, verify
 from flfed.updates.masks.pairs import Exchange, SignedKey
-from flfed.updates.messages.compare import COMPARE, CompareRequest
+from flfed.updates.masks.verify import TAG_ENTRIES
+from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.secure_sum import KEYS, KeysRequest, Masked
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
@@ -40,6 +43,7 @@ from tests.deployment.summing import (
     Impostor,
     LyingServer,
     SummingGrid,
+    added,
     conduct,
     masked,
     said,
@@ -86,80 +90,57 @@ def total(answers: Mapping[str, Masked]) -> tuple[np.ndarray, np.ndarray]:
 # What is asked of one site in another way than of the others.
 
 
-def moved(server: LyingServer) -> dict[str, Any]:
-    return {"arrays": {name: value + np.float32(1e-3) for name, value in server.model()["arrays"].items()}}
-
-
-def other_encoder(server: LyingServer) -> dict[str, Any]:
-    """Change an encoder by the last bit of one number."""
-    encoder = server.model()["encoder"]
-    center = encoder.center.copy()
-    center[0] = np.nextafter(center[0], np.inf)
-    return {"encoder": replace(encoder, center=center)}
-
-
-def trained(server: LyingServer, other: Callable[[LyingServer], dict[str, Any]] | None = None) -> dict[str, Masked]:
+def trained(server: LyingServer, **other: Any) -> dict[str, Masked]:
     """Ask all sites for a round, and the first one otherwise."""
-    changes = {FIRST: other(server)} if other else {}
+    changes = {FIRST: other}
     return {site: masked(server.train(site, **changes.get(site, {}))) for site in FOUR}
 
 
-def honest(server: LyingServer) -> dict[str, Masked]:
-    server.keys()
-    return trained(server)
+def with_keys(found: Consortium) -> LyingServer:
+    server = LyingServer(found)
+    assert {said(reply) for reply in server.keys().values()} == {""}
+    return server
 
 
-def asked_otherwise(other: Callable[[LyingServer], dict[str, Any]], server: LyingServer) -> dict[str, Masked]:
-    server.keys()
-    return trained(server, other)
-
-
-def told_other_rows(server: LyingServer) -> dict[str, Masked]:
-    """Tell one site a tenth of the most rows: the others would weigh next to nothing beside it."""
-    keys = tuple(server.signed(site) for site in FOUR)
-    for site in FOUR:
-        request = KeysRequest(cohort=",".join(FOUR), most_rows=99 if site == FIRST else 990, signed=keys)
-        assert said(server.ask(site, KEYS, request)) == ""
-    return trained(server)
-
-
-NOISE = {
-    "another model": partial(asked_otherwise, moved),
-    "an encoder changed by a bit": partial(asked_otherwise, other_encoder),
-    "other most rows": told_other_rows,
-}
-REQUEST = ("another model", "an encoder changed by a bit")
-"""Those where the request of one site is another one."""
-
-
-@pytest.mark.parametrize("play", NOISE)
-def test_a_site_that_was_asked_or_told_something_else_leaves_no_sum(four: Make, play: str):
-    answers = NOISE[play](LyingServer(four()))
+def test_a_site_that_was_asked_something_else_leaves_no_sum(four: Make, monkeypatch: Patch):
+    found = four()
+    answers = trained(with_keys(found), score=True)
     with pytest.raises(Unsummed, match="does not count its 4 sites"):
         total(answers)
     # Nothing is left of the vector's ring, either: its numbers are over all of it.
     sums = np.add.reduce([one.vector for one in answers.values()], dtype=np.uint32).astype(np.int32)
     assert np.abs(sums.astype(float)).max() > 2.0**27
+    # Where masks are not bound to the request, there is a sum.
+    without_request(monkeypatch)
+    total(trained(with_keys(four_again(found)), score=True))
 
 
 def without_request(patch: Patch) -> None:
     patch.setattr(site_sums, "request_sha256", lambda kind, request: "0" * 64)
 
 
-def without_keys_message(patch: Patch) -> None:
-    patch.setattr(pairs, "keys_hash", lambda keys, most_rows: "0" * 64)
+def test_a_site_that_was_told_other_most_rows_has_no_key_with_the_others(four: Make, monkeypatch: Patch):
+    """Told a tenth of the most rows, one site would outweigh all others."""
 
+    def told(found: Consortium) -> LyingServer:
+        server = LyingServer(found)
+        keys = tuple(server.signed(site) for site in FOUR)
+        request = KeysRequest(cohort=",".join(FOUR), most_rows=990, signed=keys)
+        replies = server.give({**dict.fromkeys(FOUR, request), FIRST: replace(request, most_rows=99)})
+        server.said = {site: said(reply) for site, reply in replies.items()}
+        return server
 
-@pytest.mark.parametrize(
-    ("play", "mutate"), [*((play, without_request) for play in REQUEST), ("other most rows", without_keys_message)]
-)
-def test_where_masks_are_not_bound_to_it_the_lie_gives_a_sum(four: Make, play: str, mutate: Any, monkeypatch: Patch):
-    mutate(monkeypatch)
-    total(NOISE[play](LyingServer(four())))
+    found = four()
+    unread = str(Refusal("key-unsealed", site=FIRST))
+    assert told(found).said == {FIRST: ""} | dict.fromkeys(FOUR[1:], unread)
+    monkeypatch.setattr(pairs, "keys_hash", lambda keys, most_rows: "0" * 64)
+    server = told(four_again(found))
+    assert set(server.said.values()) == {""}
+    total({site: masked(server.ask(site, SUMMARISE, SummariseRequest())) for site in FOUR})
 
 
 def test_honest_requests_give_the_sum_of_all_sites_and_of_no_other_number_of_them(four: Make):
-    answers = honest(LyingServer(four()))
+    answers = trained(with_keys(four()))
     total(answers)
     fewer = {site: answers[site] for site in ABC}
     with pytest.raises(Unsummed, match="site-04"):
@@ -167,6 +148,109 @@ def test_honest_requests_give_the_sum_of_all_sites_and_of_no_other_number_of_the
     # Added up all the same, three of four are noise.
     with pytest.raises(Unsummed, match="does not count its 3 sites"):
         Summer(cohort=tuple(ABC), largest_entry=4.0).add(fewer)
+
+
+# What is shown as the total of the step before.
+
+
+def changed(whole: Masked, by: int = 1, at: int = 5) -> Masked:
+    sums = whole.sums.copy()
+    sums[at] += np.uint64(by)
+    return replace(whole, sums=sums)
+
+
+def moved(whole: Masked) -> Masked:
+    """Change one entry of the updates' sum by one."""
+    vector = whole.vector.copy()
+    vector[3] += 1
+    return replace(whole, vector=vector)
+
+
+def halved(whole: Masked) -> Masked:
+    """Halve each number of a total, but for the count and the tag."""
+    sums = whole.sums.copy()
+    sums[1:-TAG_ENTRIES] = (sums[1:-TAG_ENTRIES].view(np.int64) // 2).view(np.uint64)
+    return replace(whole, sums=sums)
+
+
+def of_three_sites(server: LyingServer) -> Masked:
+    """Show the sum of three sites, said to be of four."""
+    parts = [masked(server.ask(site, SUMMARISE, SummariseRequest())) for site in ABC]
+    whole = added(parts)
+    whole.sums[0] = 4
+    return whole
+
+
+TOTALS: dict[str, tuple[int, Callable[[LyingServer], Masked]]] = {
+    "changed by one": (1, lambda server: changed(server.last_total())),
+    "its tag changed by one": (1, lambda server: changed(server.last_total(), at=-2)),
+    "halved": (1, lambda server: halved(server.last_total())),
+    "of three sites": (1, of_three_sites),
+    "an update changed by one": (2, lambda server: moved(server.last_total(1))),
+    "a round's losses changed": (2, lambda server: changed(server.last_total(1), at=3)),
+    "the sums over rows once more": (2, lambda server: server.last_total(0)),
+    "of the round before": (3, lambda server: server.last_total(1)),
+    "zeros": (2, lambda server: server.no_total(1)),
+}  # fmt: skip
+"""Totals that are shown in a round."""
+UNVERIFIED = str(Refusal("total-unverified"))
+
+
+@pytest.mark.parametrize("lie", TOTALS)
+def test_a_total_that_is_not_the_sum_of_all_sites_is_refused_and_ends_the_sites_part(four: Make, lie: str):
+    server = with_keys(four())
+    round, show = TOTALS[lie]
+    honest, shown = server.last_total(round - 1), show(server)
+    assert refused(partial(server.train, FIRST, round, total=shown)) == UNVERIFIED
+    # It has one try: the true total comes too late.
+    assert said(server.train(FIRST, round, total=honest)) != ""
+    assert said(server.train(LAST, round, total=honest)) == ""
+
+
+def test_where_no_tag_is_checked_a_total_of_the_servers_choice_is_taken(four: Make, monkeypatch: Patch):
+    monkeypatch.setattr(verify, "compute_tag", lambda *given: 0)
+    server = with_keys(four())
+    chosen = halved(server.last_total())
+    chosen.sums[-TAG_ENTRIES:] = 0
+    for site in FOUR:
+        assert said(server.train(site, total=chosen)) == ""
+
+
+def test_sites_that_were_shown_different_totals_have_no_sum(four: Make, monkeypatch: Patch):
+    """It takes a site that works for the server, which has the key of the tags then."""
+    monkeypatch.setattr(verify, "compute_tag", lambda *given: 0)
+    monkeypatch.setattr(site_sums, "request_sha256", same_for_all_totals(site_sums.request_sha256))
+
+    def play(server: LyingServer) -> None:
+        zeros = np.zeros(TAG_ENTRIES, np.uint64)
+        sums = np.concatenate([server.last_total().sums[:-TAG_ENTRIES], zeros])
+        honest = replace(server.last_total(), sums=sums)
+        other = changed(honest, by=2**50, at=5)
+        total({site: masked(server.train(site, total=other if site == FIRST else honest)) for site in FOUR})
+
+    found = four()
+    with pytest.raises(Unsummed, match="does not count its 4 sites"):
+        play(with_keys(found))
+    # Bound to the request alone, the two would be added up.
+    monkeypatch.setattr(SiteSums, "bound", lambda sums, exchange: exchange)
+    play(with_keys(four_again(found)))
+
+
+def same_for_all_totals(real: Any) -> Any:
+    """Return the hash of a request whose total is left out of it."""
+    nothing = Masked(vector=np.zeros(0, np.uint32), sums=np.zeros(0, np.uint64))
+
+    def hashed(kind: str, request: Any) -> str:
+        return str(real(kind, replace(request, total=nothing) if getattr(request, "total", None) else request))
+
+    return hashed
+
+
+def test_rounds_follow_each_other(four: Make):
+    server = with_keys(four())
+    second = server.request(2)
+    assert said(server.ask(FIRST, TRAIN, replace(second, round=3))) == str(Refusal("round-left-out", round=3))
+    assert said(server.ask(FIRST, TRAIN, second)) == ""
 
 
 def streams_of_run(found: Consortium, monkeypatch: Patch, site: str = FIRST) -> list[bytes]:
@@ -270,7 +354,9 @@ def unmasked(server: LyingServer, impostors: Mapping[str, Impostor], vector: Mas
     keys = [server.signed(FIRST), *(one.signed(server.study, server.run) for one in impostors.values())]
     about = {"study_sha256": server.study.sha256(), "run": server.run, "repeat": 0}
     read = [key for one in keys if isinstance(key := SignedKey.read(one, **about), SignedKey)]
-    exchange = Exchange(TRAIN, 1, site_sums.request_sha256(TRAIN, request))
+    made = Made.read(StateFiles(ReplyCache(FIRST, server.run)))
+    assert made is not None and made.exchange.request_sha256 == site_sums.request_sha256(TRAIN, request)
+    exchange = made.exchange
     count = vector.vector.copy()
     for name, one in impostors.items():
         secret = pairs.pair_secrets(name, one.key, read, 99)
@@ -288,7 +374,11 @@ def test_without_pins_a_cohort_of_the_servers_own_keys_reads_a_sites_update(four
     assert said(server.keys(shown=shown)[FIRST]) != ""
     monkeypatch.setattr(site_sums, "check_cohort", lambda *given, **named: None)
     assert said(server.keys(shown=shown)[FIRST]) == ""
-    request = server.request()
+    # Each of the server's own sites has the key of the tags.
+    monkeypatch.setattr(verify, "compute_tag", lambda *given: 0)
+    whole = server.no_total(0)
+    whole.sums[0] = len(FOUR)
+    request = server.request(total=whole)
     assert unmasked(server, impostors, masked(server.ask(FIRST, TRAIN, request)), request) == 1
 
 
@@ -319,7 +409,7 @@ def test_an_approval_with_other_pins_in_mid_run_ends_the_sites_part(four: Make):
     found.approve(FIRST, pins=few, co_sites=sorted(few))
     # Another run of Flower has the name of the first, and says that three take part.
     server.contexts[FIRST].run_config["sites"] = ",".join(few)
-    assert said(server.train(FIRST)) == str(Refusal("cohort-other"))
+    assert said(server.train(FIRST)) == str(Refusal("cohort-other-before", dataset="small", sites=", ".join(sites)))
 
 
 def test_a_keys_message_is_measured_before_it_is_decoded(small_study: str, small_sites: Any):
@@ -336,6 +426,9 @@ def test_a_keys_message_is_measured_before_it_is_decoded(small_study: str, small
 
 ALONE = {"secure-aggregation": "off"}
 OTHER = {"plan.lr": 0.05}
+NETWORK = {"model.name": "mlp", "model.hidden": [4]}
+ANEW = {"seed": 8}
+"""Settings of a model that begins with drawn numbers, and of other ones."""
 SHARED_SUM = {"compare.share": "sum"}
 
 
@@ -387,7 +480,7 @@ def figures_without_one(found: Consortium) -> set[str]:
     second = found.approved(found.study.replace(OTHER), ABC)
     server = LyingServer(second, "20261120-000002-aaaa")
     server.keys()
-    return {said(server.ask(site, COMPARE, CompareRequest(**server.model()))) for site in ABC}
+    return {said(server.ask(site, COMPARE, server.comparison())) for site in ABC}
 
 
 OTHER_BEFORE = str(Refusal("cohort-other-before", dataset="small", sites=", ".join(FOUR)))
@@ -426,12 +519,13 @@ CHANGES = {
 
 @pytest.mark.parametrize("who", ["the others", "all"])
 def test_a_site_that_joins_decides_too(four: Make, who: str):
-    found = four(5)
+    found = four(5, **NETWORK)
     agreed, without = CHANGES[who]
     first = found.approved(found.study, FOUR)
     for site in FOUR:
         first.restart(site)
     assert run_of(first, "20261120-000001-aaaa") == {""}
+    found.study = found.study.replace(ANEW)
     for site in found.sites:
         found.approve(site, changed_sites=site in agreed)
         found.restart(site)
@@ -446,9 +540,10 @@ def test_a_site_that_joins_decides_too(four: Make, who: str):
 
 
 def test_who_had_another_cohort_before_says_so_in_later_runs_too(four: Make):
-    found = four(5)
+    found = four(5, **NETWORK)
     first = found.approved(found.study, FOUR)
     assert run_of(first, "20261120-000001-aaaa") == {""}
+    found.study = found.study.replace(ANEW)
     for site in found.sites:
         found.approve(site, changed_sites=True)
         found.restart(site)
@@ -462,6 +557,19 @@ def test_who_had_another_cohort_before_says_so_in_later_runs_too(four: Make):
     assert run_of(found.approved(other, changed_sites=True), "20261120-000004-aaaa") == {""}
 
 
+@pytest.mark.parametrize("changes", [OTHER, ALONE])
+def test_after_a_change_no_model_is_begun_with_that_was_trained_from_before(four: Make, changes: dict[str, Any]):
+    found = four(5, **NETWORK)
+    first = found.approved(found.study, FOUR)
+    assert run_of(first, "20261120-000001-aaaa") == {""}
+    sites = FOUR if changes is ALONE else sorted(found.sites)
+    same = found.approved(found.study.replace(changes), sites, changed_sites=True)
+    refusals = run_of(same, "20261120-000002-aaaa", FOUR)
+    assert refusals == {str(Refusal("start-trained-before"))}
+    other = found.approved(same.study.replace(ANEW), sites, changed_sites=True)
+    assert run_of(other, "20261120-000003-aaaa", sites) == {""}
+
+
 # What a run asks twice.
 
 
@@ -473,12 +581,14 @@ def test_a_round_is_masked_once_and_for_one_request(four: Make, monkeypatch: Pat
     np.testing.assert_array_equal(masked(server.train(FIRST)).vector, first.vector)
     found.restart(FIRST)
     np.testing.assert_array_equal(masked(server.train(FIRST)).vector, first.vector)
-    request = server.request(**moved(server))
+    request = server.request(score=True)
     assert "another model in round 1" in refused(lambda: server.ask(FIRST, TRAIN, request))
-    # Two walls: without the ledger's, the site's own record of its masks.
+    # Three walls: without the ledger's, the site's own records of its masks, and of what it made of the last total.
     monkeypatch.setattr(RunLimits, "refusal", lambda *_: None)
     assert said(server.ask(FIRST, TRAIN, request)) == str(Refusal("masks-used", round=1))
     monkeypatch.setattr(SiteSums, "check_unused", lambda sums, exchange: None)
+    assert said(server.ask(FIRST, TRAIN, request)) == str(Refusal("round-left-out", round=1))
+    monkeypatch.setattr(Made, "read", classmethod(lambda made, state: None))
     assert masked(server.ask(FIRST, TRAIN, request)) is not None
 
 
@@ -490,7 +600,7 @@ def test_a_run_that_ended_here_is_never_answered_again(four: Make, end: str, mon
         server.keys()
         masked(server.train(FIRST))
         if end == "compared":
-            assert said(server.ask(FIRST, COMPARE, CompareRequest(**server.model()))) == ""
+            assert said(server.ask(FIRST, COMPARE, server.comparison())) == ""
         else:
             shutil.rmtree(home() / "sites" / FIRST / "runs" / server.run)
         found.restart(FIRST)
@@ -549,18 +659,19 @@ FIGURES = {"scores", "scores-metrics", "holdout", "holdout-metrics", "offset", "
 
 def test_a_server_that_skips_the_keys_gets_no_sum_no_update_and_no_figure_of_a_round(four: Make):
     server = LyingServer(four())
-    model = server.model()
     for site in FOUR:
         assert "summary" not in sections(server.ask(site, SUMMARISE, SummariseRequest())), site
     assert "key of this run is not here" in said(server.train(FIRST))
-    request = TrainRequest(round=4, rounds=3, fit=False, **model)
+    request = TrainRequest(round=4, rounds=3, fit=False, **server.crossing(3))
     assert not sections(server.ask(LAST, EVALUATE, request)) & FIGURES
-    assert "summary" not in sections(server.ask(LAST, COMPARE, CompareRequest(**model)))
+    assert "summary" not in sections(server.ask(LAST, COMPARE, server.comparison()))
 
 
 def test_a_study_that_was_approved_with_sums_gets_no_plain_update(four: Make, monkeypatch: Patch):
     found = four()
+    model = LyingServer(found).model()
     monkeypatch.setattr(SiteRun, "sums", lambda own, study: None)
+    monkeypatch.setattr(SiteRun, "completed", lambda own, request, session: replace(request, **model))
     # What would be a plain update all the same is held back, since it is none of the approved study.
     assert "its train reply is held back" in said(LyingServer(found).train(FIRST))
     monkeypatch.setattr(Gate, "leaving", lambda own, message, reply, *given: reply)
@@ -574,10 +685,8 @@ def other_requests(server: LyingServer) -> dict[str, TrainRequest]:
         "'round' that does not fit": replace(first, round=server.study.rounds + 1),
         "'rounds' that does not fit": replace(first, rounds=9),
         "'fit' that does not fit": replace(first, fit=False),
-        "it has 1 section too many": replace(first, settings={"mu": 1.0}),
-        "'weight' of another shape": replace(
-            first, arrays={name: np.zeros((*value.shape, 1)) for name, value in first.arrays.items()}
-        ),
+        "it has 2 sections too many": replace(first, total=None, **server.model()),
+        "'vector' of another shape": replace(first, total=replace(server.no_total(1), vector=np.zeros(2, np.uint32))),
     }
 
 
@@ -590,15 +699,13 @@ def test_a_round_that_was_not_approved_is_not_answered(four: Make):
 
 @pytest.mark.parametrize("kind", [EVALUATE, COMPARE])
 def test_a_second_model_is_neither_evaluated_nor_compared(four: Make, kind: str):
-    server = LyingServer(four())
-    server.keys()
+    server = with_keys(four())
 
     def ask(**changes: Any) -> str:
-        model = server.model() | changes
-        evaluation = TrainRequest(round=4, rounds=3, fit=False, score=False, **model)
-        return said(server.ask(FIRST, kind, evaluation if kind == EVALUATE else CompareRequest(**model)))
+        evaluation = TrainRequest(round=4, rounds=3, fit=False, score=False, **server.crossing(3) | changes)
+        return said(server.ask(FIRST, kind, evaluation if kind == EVALUATE else server.comparison(3, **changes)))
 
     word = kind.rpartition(".")[2]
     assert ask() == ""
-    assert ask(**moved(server)) == f"it was asked to {word} another model in this run"
+    assert ask(total=changed(server.last_total(3), at=2)) == f"it was asked to {word} another model in this run"
     assert ask() == ""

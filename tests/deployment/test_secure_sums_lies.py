@@ -4,6 +4,7 @@ import gc
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from flwr.app import Message
 
 from flfed.federation.client.client import SiteClient
+from flfed.federation.client.masked import SiteSums
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.server import FederatedRun
@@ -20,7 +22,7 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
-from flfed.updates.aggregation.losses import loss_ring
+from flfed.updates.aggregation.losses import Losses
 from flfed.updates.aggregation.summer import Summer
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.masks.ring import LARGEST_ENTRY, rings
@@ -43,12 +45,12 @@ def consortium(small_sites: Callable[..., list[Site]], small_study: str) -> Call
     return make
 
 
-def lying(rounds: Iterable[int], change: Change, kind: str = TRAIN) -> Callable[[str, str, Message], Message]:
+def lying(rounds: Iterable[int], change: Change) -> Callable[[str, str, Message], Message]:
     """Return the lie of the last site, in its replies of some rounds."""
     answered: list[str] = []
 
     def go(site: str, what: str, reply: Message) -> Message:
-        if site != "site-04" or what != kind:
+        if site != "site-04" or what != TRAIN:
             return reply
         answered.append(what)
         if len(answered) not in rounds:
@@ -79,12 +81,22 @@ def unmasked(reply: TrainReply) -> TrainReply:
     return replace(reply, masked=replace(reply.masked, vector=reply.masked.vector + other))
 
 
-def worse(reply: TrainReply) -> TrainReply:
-    """Return a reply whose loss of the model that came is larger by a thousand."""
-    assert reply.masked is not None
-    sums = reply.masked.sums.copy()
-    sums[-1] += np.uint64(int(1e3 * loss_ring(4).scale))
-    return replace(reply, masked=replace(reply.masked, sums=sums))
+@pytest.fixture
+def worse(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """A function that has the last site say, in its answer of that number, that the model's loss is a thousand more."""
+
+    def lie(number: int) -> None:
+        answers = count(1)
+        honest = SiteSums._losses
+
+        def losses(sums: SiteSums, own: Losses, rng: np.random.Generator) -> np.ndarray:
+            if sums.keys.site == "site-04" and next(answers) == number:
+                own = {**own, "scores": replace(own["scores"], loss=own["scores"].loss + 1e3)}
+            return honest(sums, own, rng)
+
+        monkeypatch.setattr(SiteSums, "_losses", losses)
+
+    return lie
 
 
 def model(run: RunEntry) -> dict[str, np.ndarray]:
@@ -118,19 +130,26 @@ def test_a_sum_that_does_not_count_or_is_too_large_ends_the_run_with_the_last_go
     assert all((value == good[name]).all() for name, value in model(run).items())
 
 
-def test_the_last_models_loss_is_held_to_the_rule_too(consortium: Callable[..., Consortium]):
-    found = consortium()
-    run = Coordinator(found).run(lie=lying([1], worse, EVALUATE))
-    assert run.status == "stopped" and f"round {ROUNDS + 1}: the mean loss" in run.reason
+def test_the_last_models_loss_is_held_to_the_rule_too(
+    consortium: Callable[..., Consortium], worse: Callable[[int], None]
+):
     good = after(consortium, ROUNDS - 1)
+    found = consortium()
+    worse(ROUNDS + 1)
+    run = Coordinator(found).run()
+    assert run.status == "stopped" and f"round {ROUNDS + 1}: the mean loss" in run.reason
     assert all((value == good[name]).all() for name, value in model(run).items())
 
 
-def test_a_loss_that_is_many_times_the_one_before_ends_the_run(consortium: Callable[..., Consortium]):
-    found = consortium()
-    run = Coordinator(found).run(lie=lying([2], worse))
-    assert (run.status, run.rounds) == ("stopped", 1) and "round 2: the mean loss" in run.reason
+def test_a_loss_that_is_many_times_the_one_before_ends_the_run(
+    consortium: Callable[..., Consortium], worse: Callable[[int], None]
+):
     good = after(consortium, 0)
+    found = consortium()
+    worse(2)
+    run = Coordinator(found).run()
+    # The model of the first round is spoilt, and so the one that it was made from is the result.
+    assert (run.status, run.rounds) == ("stopped", 1) and "round 2: the mean loss" in run.reason
     assert all((value == good[name]).all() for name, value in model(run).items())
 
 

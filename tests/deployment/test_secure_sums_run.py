@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from flwr.app import Message
 
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
@@ -15,9 +16,13 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
+from flfed.summaries.summary import arrays_sha256
+from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.checkpoints.site_state import site_model
+from flfed.updates.messages.compare import AUDIT, AuditReply, AuditRequest
 from flfed.updates.messages.summarise import SUMMARISE
-from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply
-from tests.deployment.summing import Consortium, SummingGrid, begun, conduct
+from flfed.updates.messages.train import EVALUATE, NO_ENCODER, TRAIN, TrainReply
+from tests.deployment.summing import Consortium, Coordinator, SummingGrid, begun, conduct
 
 ROUNDS = 3
 
@@ -129,3 +134,43 @@ def test_noise_of_sites_comes_from_their_systems_and_a_round_asked_again_has_the
     assert max_difference(outcome.arrays, again.arrays) > step / 10
     # A ledger counts no budget for whole sites.
     assert not any(line.kind == "spent" for line in found.lines("site-01"))
+
+
+def test_sites_attack_the_model_that_they_made_and_compared(small_sites: Callable[..., list[Site]], small_study: str):
+    study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": ROUNDS})
+    found = Consortium(small_sites(3, rows=80, policy=Policy(disclosure="open", resplit=True, audits=True)), study)
+    coordinator = Coordinator(found)
+    entry = coordinator.run()
+    assert entry.status == "completed", entry.reason
+    grid = SummingGrid(found, run=entry.run)
+
+    def attack(request: AuditRequest) -> list[Message]:
+        nodes = grid.nodes.values()
+        return grid.send_and_receive([Message(request.to_record(), dst_node_id=n, message_type=AUDIT) for n in nodes])
+
+    final = checkpoints.final(entry.run)
+    for reply in attack(AuditRequest(arrays={}, encoder=NO_ENCODER, attack="membership-inference")):
+        assert [figure.metric for figure in AuditReply.from_record(reply.content).figures][0] == "auc-of-loss"
+    for reply in attack(AuditRequest(arrays=final.arrays, encoder=final.encoder, attack="membership-inference")):
+        assert "too many" in reply.error.reason
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"strategy.name": "fedavgm"}, {"strategy.name": "fedadam"}, {"strategy.name": "fedyogi"},
+    {"strategy.name": "fedprox", "strategy.mu": 0.1}, {"model.name": "mlp", "model.hidden": [4]},
+    {"plan.validation": 0.3, "strategy.select": "best", "strategy.rounds": 6, "plan.lr": 3.0},
+    {"plan.validation": 0.3, "plan.schedule": "plateau", "plan.plateau-patience": 1, "strategy.rounds": 5,
+     "plan.lr": 2.0},
+], ids=str)  # fmt: skip
+def test_what_sites_make_is_what_the_coordinator_makes_to_the_bit(
+    small_sites: Callable[..., list[Site]], small_study: str, changes: dict[str, object]
+):
+    study = Study.parse(small_study).replace({"strategy.rounds": ROUNDS, **changes, "secure-aggregation": "on"})
+    found = Consortium(small_sites(3, rows=80, policy=Policy(disclosure="open", resplit=True)), study)
+    entry = Coordinator(found).run()
+    assert entry.status == "completed", entry.reason
+    final = checkpoints.final(entry.run)
+    for site in found.sites:
+        kept = site_model(site, entry.run, 0)
+        assert kept is not None and kept.encoder.sha256() == final.encoder.sha256()
+        assert arrays_sha256(kept.arrays) == arrays_sha256(final.arrays)

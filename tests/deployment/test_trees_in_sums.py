@@ -162,17 +162,16 @@ def test_a_tree_does_not_begin_anew(consortium: Make):
     assert reply.has_error() and "its section 'settings'" in reply.error.reason
 
 
-def test_other_nodes_at_the_same_level_are_not_masked(consortium: Make):
+def test_a_coordinator_names_no_nodes_and_no_cut_points(consortium: Make):
     found = consortium()
     site, message, context = at_level(found, TRAIN, 2)
     again = found.gates[site].answer(message, context)
     kept = [line.facts["sha256"] for line in found.lines(site) if line.kind == TRAIN][-2:]
     assert not again.has_error() and kept[0] == kept[1]
-    extra = {name: values.copy() for name, values in ndarrays(message.content, "extra").items()}
-    extra["asked"] = 1 - extra["asked"]
-    message.content["extra"] = ArrayRecord({name: Array(values) for name, values in extra.items()})
-    reply = found.gates[site].answer(message, context)
-    assert reply.has_error() and "another model in round 1" in reply.error.reason
+    for name in ("extra", "arrays"):
+        message.content[name] = ArrayRecord({"asked": Array(np.ones((1, 3)))})
+        reply = found.gates[site].answer(message, context)
+        assert reply.has_error() and "too many" in reply.error.reason
 
 
 def test_a_site_that_sends_other_sums_under_its_masks_ends_the_run(consortium: Make):

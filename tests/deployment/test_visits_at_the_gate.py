@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,12 +14,17 @@ from flwr.app import Message
 
 from flfed import Study, run
 from flfed.errors import FlfedError, RunStopped
+from flfed.federation.client.site_run import SiteRun
 from flfed.records.store.reader import RunReader
 from flfed.refusals import decline
+from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.listed.glm import Glm
+from flfed.rows.statistics.of_study import statistic_of as of_study
+from flfed.updates.masks.verify import TAG_ENTRIES
 from flfed.updates.messages.kinds import STATISTIC
+from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid
 from tests.small_runs import tables as rows_of
@@ -83,6 +89,13 @@ def ask(grid: SummingGrid, site: str, request: StatisticRequest) -> Message:
     message = Message(request.to_record(), dst_node_id=grid.nodes[site], message_type=STATISTIC)
     (reply,) = grid.send_and_receive([message])
     return reply
+
+
+def total_of(consortium: Consortium) -> Masked:
+    """Return zeros in the form of a total of a visit."""
+    schema = datasets.load("small").schema
+    entries = sum(math.prod(shape) for shape, _ in of_study(consortium.study).shapes(schema).values())
+    return Masked(vector=np.zeros(0, np.uint32), sums=np.zeros(1 + entries + TAG_ENTRIES, np.uint64))
 
 
 def at(*coefficients: float, round: int = 0) -> StatisticRequest:
@@ -204,17 +217,23 @@ def test_in_the_clear_too_a_site_that_is_away_stops_the_run(clear: Consortium):
         Coordinator(clear).run(absent=away)
 
 
-def test_an_institution_sends_no_sums_in_which_one_row_outweighs_others(secure: Consortium):
+def test_an_institution_sends_no_sums_in_which_one_row_outweighs_others(
+    secure: Consortium, monkeypatch: pytest.MonkeyPatch
+):
     ended = Coordinator(secure).run()
     assert ended.status == "completed", ended.reason
     grid = SummingGrid(secure, run=ended.run)
-    steep = at(-30.0, 400.0, -300.0, 50.0, round=9)
-    reply = ask(grid, "site-01", steep)
+    # No coordinator can choose such numbers: sites make them.
+    reply = ask(grid, "site-01", at(-30.0, 400.0, -300.0, 50.0, round=9))
+    assert "1 section too many" in reply.error.reason
+    point = at(-30.0, 400.0, -300.0, 50.0).point
+    monkeypatch.setattr(SiteRun, "completed", lambda own, request, session: replace(request, point=point))
+    reply = ask(grid, "site-01", StatisticRequest(round=9))
     assert reply.has_error() and "over a tenth of its weights" in reply.error.reason
     assert secure.lines("site-01")[-1].kind == "error"
-    # The refusal was an answer: no other numbers in this visit, which would show where the rule begins.
+    # The refusal was an answer: no other request in this visit, which would show where the rule begins.
     for _ in range(2):
-        reply = ask(grid, "site-01", at(-15.0, 200.0, -150.0, 25.0, round=9))
+        reply = ask(grid, "site-01", StatisticRequest(round=9, total=total_of(secure)))
         assert "at other numbers in visit 10 of this run" in reply.error.reason
         secure.restart("site-01")
 

@@ -30,7 +30,7 @@ from flfed.rows.statistics.boosted_trees import cell_counts
 from flfed.rows.study_model import first_model, study_layout
 from flfed.rows.training.answer import run_client
 from flfed.summaries.summary import arrays_sha256
-from flfed.trees.cut_points import cell_shapes, chosen_cuts, codes_in, cuts_sha256, widths_of
+from flfed.trees.cut_points import cell_shapes, chosen_cuts, codes_in, widths_of
 from flfed.trees.forest import TreeSettings, forest_of, margins, round_of, tree_arrays, trees_of, with_round
 from flfed.updates.messages.in_memory import is_in_memory
 from flfed.updates.messages.summarise import BINS, BinsReply
@@ -331,10 +331,6 @@ def test_a_second_run_with_another_encoder_has_the_unit_of_its_own_outcome(home)
     before, after = sums(used, first), sums(used, second)
     np.testing.assert_array_equal(after, sums(fresh, second))
     assert (before[..., 0] != after[..., 0]).any()
-    # Where a run has cut points of its own, the trees of another run do not stand for its.
-    for sha256, here in ((cuts_sha256(forest), True), ("ab" * 32, False)):
-        asked = replace(level, forest={}, cuts_sha256=sha256)
-        assert (run_client(grown_level(used, second, asked, counted=False)) is not None) == here
 
 
 def test_validation_rows_choose_the_number_of_trees(conduct: Conduct, small_sites, trees):

@@ -29,10 +29,14 @@ def test_of_a_part_that_a_site_lacks_the_sum_shows_nothing_of_the_others():
     one, two = RowLoss(200, 0.693), RowLoss(50, 0.1)
     assert summed({"fit": one, "scores": two}, {"scores": two}, {"scores": two}) == pytest.approx({"scores": 0.1})
     assert summed({}, {}, {}) == {}
+    assert summed({"fit": one}, {}, {"fit": one}) == summed({"fit": one}, {}, {}) == {}
     rng = np.random.default_rng(0)
-    sent = [encode_losses({}, sites=3, most_rows=100, rng=rng) for _ in range(500)]
-    # Random numbers of 64 bits: the masks' own distribution.
-    assert len(np.unique(sent)) == 2000 and abs(np.mean(np.stack(sent) / 2.0**64) - 0.5) < 0.03
+    ring = loss_ring(3)
+    sent = np.stack([ring.decode(encode_losses({}, sites=3, most_rows=100, rng=rng)) for _ in range(500)])
+    weights, losses = sent[:, ::2].ravel(), sent[:, 1::2].ravel()
+    # A weight is never one that three sites could have, and a loss any that one can have.
+    assert 4 <= weights.min() < 30 and abs(weights.mean() / LARGEST - 0.5) < 0.03 and weights.max() <= LARGEST
+    assert abs(losses.mean() / LARGEST) < 0.06 and (losses.max() - losses.min()) / LARGEST == pytest.approx(2, abs=0.02)
 
 
 @pytest.mark.parametrize("loss", [math.inf, math.nan, -math.inf, 1e300, 2 * LARGEST])

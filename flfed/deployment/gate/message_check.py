@@ -17,7 +17,6 @@ from flfed.refusals import CONTROL, CROSSING, TABLE, Refusal, read_of_site
 from flfed.rows.data import datasets
 from flfed.rows.data.parsing.fields import Field as OwnField
 from flfed.rows.data.site import Site
-from flfed.trees.cut_points import are_possible
 from flfed.updates.arrays import CIPHERTEXT, Arrays
 from flfed.updates.masks import ckks
 from flfed.updates.messages.fields import LARGEST, MalformedMessage, ndarrays
@@ -176,8 +175,6 @@ def _arrays_defect(section: ArraySection, array_record: ArrayRecord, record: Rec
         wrong = _array_defect(key, content[key], array)
         if wrong:
             return wrong
-    if section.cuts is not None and not are_possible(content["cuts"], *section.cuts):
-        return Refusal("cuts-unfit")
     return _packed_defect(section, content)
 
 

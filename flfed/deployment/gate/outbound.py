@@ -17,7 +17,7 @@ from flfed.callbacks import Today
 from flfed.deployment.gate import run_limits
 from flfed.deployment.gate.message_check import LONGEST, may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.site_state.cohorts import CHANGED, COHORT_SHA256, is_over_rows
+from flfed.deployment.site_state.cohorts import CHANGED, COHORT_SHA256, MODEL, is_over_rows
 from flfed.deployment.site_state.comparisons import Comparisons, Facts
 from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
 from flfed.errors import FlfedError
@@ -27,6 +27,7 @@ from flfed.records.ledger import LockedLedger
 from flfed.records.ledger_line import ERROR, REFUSED, STANDS_FOR, WITHHELD, run_of_new
 from flfed.refusals import CONTROL, NO_LEDGER, Refusal
 from flfed.rows.data.site import Site
+from flfed.rows.study_model import first_sha256
 from flfed.updates.messages.compare import IMPORTANCE
 from flfed.updates.messages.fields import content_sha256
 from flfed.updates.messages.in_memory import count_bytes
@@ -195,6 +196,9 @@ class Leaving:
             cohort = str(facts.get(COHORT_SHA256, ""))
             if other := cohorts.refusal(str(facts["dataset"]), cohort, changed=CHANGED in facts):
                 return other
+            model = run_limits.model_of(message)
+            if model and cohorts.trained_elsewhere(str(facts["dataset"]), model, cohort):
+                return Refusal("start-trained-before")
         asks, rows = str(facts["asks_sha256"]), str(facts["rows_sha256"])
         return self._limits.refusal(locked_ledger, message, run_of_new(facts), asks, rows)
 
@@ -330,6 +334,10 @@ def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMess
     if IMPORTANCE in reply.content:
         line["importances"] = True
     choices = {**run_limits.choices_of(message), **run_limits.trained_from(message, messages.study)}
+    if kind == TRAIN and not messages.study.grows_trees:
+        is_first = line["round"] == 1
+        first = first_sha256(messages.study, messages.schema, int(facts.get("repeat", 0))) if is_first else ""
+        choices[MODEL] = first or run_limits.model_of(message) or None
     line |= {name.replace("-", "_"): value for name, value in choices.items() if value is not None}
     return line
 

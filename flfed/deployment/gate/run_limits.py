@@ -25,9 +25,9 @@ from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages.fields import content_sha256, ndarrays
 from flfed.updates.messages.kinds import ALIGN, AUDIT, COMPARE, PARTIAL, SCORES, STATISTIC
+from flfed.updates.messages.secure_sum import TOTAL
 from flfed.updates.messages.summarise import POINT
 from flfed.updates.messages.train import (
-    CUTS_SHA256,
     EVALUATE,
     MOST_ATTEMPTS,
     TRAIN,
@@ -55,8 +55,8 @@ NUMBERS = {
     "sites": "other-sites",
 }
 """Numbers that the coordinator chooses for a comparison, and why a run has one of each."""
-CHOSEN = NUMBERS | {EDGES: "other-edges", CUTS_SHA256: "other-cuts"}
-"""The same for all its choices, with the hashes of counts' bins and of trees' cut points."""
+CHOSEN = NUMBERS | {EDGES: "other-edges"}
+"""The same for all its choices, with the hash of counts' bins."""
 TRAINED_FROM = "trained-from-sha256"
 """Key of a line: hash of the model that a round was trained from, empty where the model crossed in another form."""
 _OF_LINE = {kind.rpartition(".")[2]: kind for kind in QUESTIONS}
@@ -78,9 +78,14 @@ def request_sha256(message: Message) -> str:
     if kind not in QUESTIONS:
         return ""
     if kind == STATISTIC:
-        return arrays_sha256(ndarrays(message.content, POINT)) if POINT in message.content else ""
+        if POINT in message.content:
+            return arrays_sha256(ndarrays(message.content, POINT))
+        return content_sha256(message.content) if "round" in message.content["config"] else ""
     if kind in (ALIGN, PARTIAL):
         return content_sha256(message.content)
+    # The site attacks the model that it made itself and compared.
+    if kind == AUDIT and "arrays" not in message.content:
+        return ""
     return content_sha256(formless(message.content)) if kind == TRAIN else model_sha256(message)
 
 
@@ -96,17 +101,23 @@ def choices_of(message: Message) -> dict[str, Any]:
     # A request for counts by class names its bins; the first one has none.
     if kind == SCORES and "edges" in content:
         return {EDGES: arrays_sha256(ndarrays(content, "edges"))}
-    if kind == TRAIN and content["config"].get(CUTS_SHA256):
-        return {CUTS_SHA256: content["config"][CUTS_SHA256]}
     return {}
+
+
+def model_of(message: Message) -> str:
+    """Return the hash of the arrays that a round of training brings; "" where they are not what is trained from."""
+    content = message.content
+    if message.metadata.message_type != TRAIN or "arrays" not in content or TREES_SHA256 in content["config"]:
+        return ""
+    return arrays_sha256(ndarrays(content, "arrays"))
 
 
 def trained_from(message: Message, study: Study) -> dict[str, str]:
     """Return the model's entry for the line of a round; it is empty for other messages."""
     if message.metadata.message_type != TRAIN:
         return {}
-    # An encrypted or hashed model has other bytes than at its comparison.
-    as_it_is = not study.aggregation.is_encrypted and not study.grows_trees
+    # An encrypted or hashed model has other bytes than at its comparison, and one that the site makes has none.
+    as_it_is = not study.aggregation.is_encrypted and not study.grows_trees and TOTAL not in message.content
     return {TRAINED_FROM: model_sha256(message) if as_it_is else ""}
 
 
@@ -139,8 +150,7 @@ class RunLimits:
     may choose the models freely reads rows from such figures. So each run, of which there are few, has one model
     evaluated and one compared, and is trained from one in a round. Runs of a ledger that was restarted count where a
     line of theirs was carried over. A comparison's adjusted figures depend on the deviation of the sites' own
-    intercepts as well, and its counts by prediction on the bins. Of these a run has one, too. Trees have one set of cut
-    points a run: sums at others would show how rows lie between the two.
+    intercepts as well, and its counts by prediction on the bins. Of these a run has one, too.
     """
 
     def __init__(self, most: int, alignments: int) -> None:
@@ -211,7 +221,8 @@ class RunLimits:
         request_hash = request_sha256(message)
         # An attack needs a model that the site compared in this run: other models could be made to read rows.
         if kind == AUDIT:
-            was_compared = request_hash in self._request_hashes[run, COMPARE, ONCE]
+            compared = self._request_hashes[run, COMPARE, ONCE]
+            was_compared = request_hash in compared if request_hash else bool(compared)
             return None if was_compared else Refusal("not-compared")
         facts: dict[str, Any] = {}
         if kind in QUESTIONS:
@@ -232,10 +243,7 @@ class RunLimits:
         return Refusal("too-many-alignments", most=self._alignments, had=len(runs))
 
     def _other_choice(self, message: Message, run: Run) -> Refusal | None:
-        """Return why a run may not have other bins, or None.
-
-        The same rule holds for cut points and numbers.
-        """
+        """Return why a run may not have other bins or numbers, or None."""
         for name, value in choices_of(message).items():
             if self._chosen[run, name] - {value}:
                 return Refusal(CHOSEN[name])
@@ -368,6 +376,11 @@ class SumLedger:
         with self.ledger.lock() as locked_ledger:
             return self.limits.cohorts(locked_ledger).has_changed(dataset)
 
+    def trained_elsewhere(self, dataset: str, cohort_sha256: str, model: str) -> bool:
+        """Return whether a dataset was trained on from a model with another cohort than this one."""
+        with self.ledger.lock() as locked_ledger:
+            return self.limits.cohorts(locked_ledger).trained_elsewhere(dataset, model, cohort_sha256)
+
 
 def attempts_refusal(message: Message, context: Context) -> Refusal | None:
     """Return why a tree may not be begun again, or None.
@@ -396,7 +409,7 @@ def exchange_of(message: Message) -> dict[str, Any]:
     if message.metadata.message_type in (ALIGN, PARTIAL):
         return _exchange_of_parties(config)
     settings = content.get("settings")
-    if config is None or settings is None or TREES_SHA256 not in config:
+    if config is None or settings is None or "level" not in settings:
         return {}
     exchange = {}
     for name in ("level", "attempt"):

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flfed.callbacks import Today, today_utc
@@ -32,6 +33,7 @@ from flfed.rows.snapshots import snapshot
 from flfed.study.kinds import LEAST_PARTIES
 from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study
+from flfed.updates.masks.pairs import pins_hash
 from flfed.updates.messages.kinds import asks
 
 if TYPE_CHECKING:
@@ -301,6 +303,7 @@ class StudyAdmission:
             allows_change=approval.changed_sites,
             key=signing_key(self._folder),
             has_keys=ledger.has_keys,
+            trained_elsewhere=partial(ledger.trained_elsewhere, study.dataset.name, pins_hash(approval.pins)),
         )
 
     def standing(self, approval: Approval) -> Refusal | None:

@@ -18,6 +18,8 @@ from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, KEYS, SCORES, 
 COHORT, COHORT_SHA256, CHANGED = "cohort", "cohort-sha256", "changed-sites"
 """Keys of a line: the sites whose replies are added up, the hash of these with their fingerprints, and that people
 approved other sites than before. A line of a reply that left alone has none of them."""
+MODEL = "model-sha256"
+"""Key of the line of a round: of the model that it was trained from (`first_sha256` of the first one)."""
 OVER_ROWS = frozenset(kind.rpartition(".")[2] for kind in (TRAIN, EVALUATE, SUMMARISE, BINS, STATISTIC, SCORES))
 """Kinds of lines whose messages had updates, or sums over rows."""
 _KEYS, _COMPARE = (kind.rpartition(".")[2] for kind in (KEYS, COMPARE))
@@ -30,6 +32,7 @@ class CohortLines:
         self._cohorts: dict[str, dict[str, str]] = {}
         self._last: dict[str, tuple[int, str]] = {}
         self._keyed = set[str]()
+        self._trained: dict[tuple[str, str], set[str]] = {}
         self._after_loss = False
 
     @classmethod
@@ -51,6 +54,8 @@ class CohortLines:
         dataset = line.text("dataset")
         cohort = line.text(COHORT_SHA256)
         self._cohorts.setdefault(dataset, {})[cohort] = line.text(COHORT)
+        if MODEL in line.facts:
+            self._trained.setdefault((dataset, line.text(MODEL)), set()).add(cohort)
         # Lines are read from the last one back, and in parts.
         if line.n >= self._last.get(dataset, (0, ""))[0]:
             self._last[dataset] = (line.n, cohort)
@@ -58,6 +63,10 @@ class CohortLines:
     def has_keys(self, run: str) -> bool:
         """Return whether the site took the keys of a run."""
         return run in self._keyed
+
+    def trained_elsewhere(self, dataset: str, model: str, cohort_sha256: str) -> bool:
+        """Return whether a dataset was trained on from a model with another cohort than this one."""
+        return bool(self._trained.get((dataset, model), set()) - {cohort_sha256})
 
     def has_changed(self, dataset: str) -> bool:
         """Return whether a dataset had more than one cohort, or an unknown one."""

@@ -18,6 +18,7 @@ from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
+from flfed.updates.checkpoints.site_state import site_model
 from flfed.updates.mechanism import Promise, acting_mechanism
 from flfed.updates.messages.compare import AuditFigure, AuditReply, AuditRequest, Verdict
 from flfed.updates.messages.fields import MalformedMessage
@@ -58,8 +59,12 @@ def attacked(request: AuditRequest, session: SiteSession, own: SiteRun) -> Gener
         decline("no-audits")
     if request.attack not in registry.names("attack"):
         raise MalformedMessage(Refusal("attack-unknown"))
-    model = request.arrays
-    encoder = request.encoder
+    model, encoder = request.arrays, request.encoder
+    if session.study.makes_models_at_sites and not model:
+        compared = site_model(own.site, own.run, own.repeat)
+        if compared is None:
+            decline("not-compared")
+        model, encoder = compared.arrays, compared.encoder
     refuse((yield from model_refusal(session, model, encoder, lambda: own.start(session, encoder))))
     promised = promised_to_rows(session.study)
     results = yield from attack(session, model, encoder, (request.attack,), seed=session.seed, promised=promised)

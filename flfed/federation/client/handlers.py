@@ -8,6 +8,7 @@ from typing import Any
 import flfed
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
+from flfed.federation.client.masked import SiteSums
 from flfed.federation.client.outbound_figures import count_rows, redact_comparison
 from flfed.federation.client.protection import rows_band
 from flfed.federation.client.released.model_answers import count_scores
@@ -95,11 +96,16 @@ def enrol(request: EnrolRequest, open_session: Callable[[], SiteSession], own: S
         resplit=redraws(session.study, session.site),
         epsilon_budget=budget,
         epsilon_spent=spent,
-        signed_key=b"" if sums is None else sums.keys.signed(single_cells=policy.allows("single-cells-in-sums")),
+        signed_key=b"" if sums is None else _signed_key(sums, session),
         width=session.width,
         minimum_cohort=policy.minimum_cohort or 0,
     )
     yield  # a handler is a generator, also one without requests
+
+
+def _signed_key(sums: SiteSums, session: SiteSession) -> bytes:
+    single_cells = session.site.policy.allows("single-cells-in-sums")
+    return sums.keys.signed(single_cells=single_cells, width=session.width)
 
 
 def _refusal(site: str, reason: Refusal) -> EnrolReply:
@@ -120,16 +126,17 @@ def judge(request: CompareRequest, session: SiteSession, own: SiteRun) -> Replyi
     """Compare all arms on the site's holdout."""
     if session.study.is_vertical:
         return (yield from compare_joined(request, session, own))
-    arrays = compared_model(request, session, own)
+    whole = compared_model(request, session, own)
+    arrays, encoder = whole.arrays, whole.encoder
     # A model that is only validated is compared with no earlier one, and none is let through as a beginning.
-    start = own.start(session, request.encoder) if session.study.train else None
-    refused = yield from model_refusal(session, arrays, request.encoder, lambda: start)
+    start = own.start(session, encoder) if session.study.train else None
+    refused = yield from model_refusal(session, arrays, encoder, lambda: start)
     if refused is None:
-        comparison = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=start)
+        comparison = yield from compare(session, arrays, encoder, request.deviation, request.bins, start=start)
         reply = redact_comparison(session, comparison)
     else:
         reply = CompareReply(**count_rows(session), arms=(), differences=(), note=str(refused))
-    return (yield from leave_alone(request, session, own, reply))
+    return (yield from leave_alone(request, session, own, reply, encoder))
 
 
 def take_keys(request: KeysRequest, study: Study, own: SiteRun) -> KeysReply:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from flfed.federation.client.verified_model import Made
 from flfed.refusals import NotTakingPart, Refusal, decline, or_refuse, refuse
 from flfed.rows.training.private_noise import NoiseSource, SeededNoise, SystemNoise
 from flfed.rows.training.requests import PackRequest
@@ -25,7 +26,7 @@ from flfed.signatures import canonical
 from flfed.study.kinds import exchange_number, round_and_level
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
-from flfed.updates.aggregation.losses import Losses, encode_losses, random_numbers
+from flfed.updates.aggregation.losses import Losses, draw_number, encode_losses
 from flfed.updates.arrays import (
     CIPHERTEXT,
     Arrays,
@@ -40,22 +41,28 @@ from flfed.updates.checkpoints.site_state import ANSWERED, OF_RUN, RunState
 from flfed.updates.masks.ckks import RoundTags, SecretContext, decrypt_model, encrypt_model, open_context, seal_context
 from flfed.updates.masks.figure_sums import FigureLayout
 from flfed.updates.masks.pairs import (
+    KEY_BYTES,
     LEAST_SITES,
+    RUN_KEY,
     Exchange,
     RunKey,
     SignedKey,
     check_cohort,
     keys_hash,
     mask,
+    new_key,
     pair_secrets,
     pins_hash,
+    seal,
+    unseal,
 )
 from flfed.updates.masks.ring import LARGEST_ENTRY, Ring, ring_of_counts, rings
+from flfed.updates.masks.verify import open_total, tag_vector
 from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.compare import CompareReply, CompareRequest
 from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, STATISTIC, SUMMARISE, TRAIN
 from flfed.updates.messages.secure_sum import KeysReply, KeysRequest, Masked, SharedKey
-from flfed.updates.messages.summarise import StatisticRequest
+from flfed.updates.messages.summarise import BinsRequest, StatisticRequest
 from flfed.updates.messages.train import SUMS, Same, TrainReply, TrainRequest, sha256_of
 
 KEY, SIGNED, COHORT, SECRETS, SHARED, ENDED = (
@@ -65,7 +72,7 @@ KEY, SIGNED, COHORT, SECRETS, SHARED, ENDED = (
 _PEER = "peer/"
 REHEARSAL = b"flfed rehearsal"
 """Source of all pair secrets where one process rehearses for all sites: there is no secret."""
-SumRequest = TrainRequest | CompareRequest | StatisticRequest | None
+SumRequest = TrainRequest | CompareRequest | StatisticRequest | BinsRequest | None
 """A request whose answers are added up; None where the study has all of it."""
 
 
@@ -85,6 +92,8 @@ class SumApproval:
         Of the gate, which signs the keys of runs.
     has_keys : callable (run) → bool
         Whether the site took the keys of a run before, by its ledger.
+    trained_elsewhere : callable (model_sha256) → bool
+        Whether the site trained from a model with other sites, by its ledger.
     """
 
     pinned: Mapping[str, str]
@@ -92,6 +101,7 @@ class SumApproval:
     allows_change: bool
     key: Ed25519PrivateKey = field(repr=False)
     has_keys: Callable[[str], bool]
+    trained_elsewhere: Callable[[str], bool] = lambda model: False
 
     def lasting_secret(self) -> bytes:
         """Return a secret of the gate that is the same in all runs."""
@@ -108,7 +118,8 @@ class Cohort:
 
     `most_rows` is the upper end of the widest band of rows, `sha256` the hash of the whole message with the keys,
     `about` names study and repeat, and `pins` is the hash of the sites and fingerprints that the approval pinned, empty
-    in a rehearsal. Rows are counted by prediction where `single_cells` allows it at all sites.
+    in a rehearsal. Rows are counted by prediction where `single_cells` allows it at all sites. `widths` are the shares
+    of the model's hidden units that sites train.
     """
 
     sites: tuple[str, ...]
@@ -116,6 +127,7 @@ class Cohort:
     sha256: str
     about: str
     single_cells: bool = False
+    widths: tuple[float, ...] = ()
     pins: str = ""
 
 
@@ -130,7 +142,7 @@ class RunKeys:
     state: RunState
     approval: SumApproval | None
 
-    def signed(self, *, single_cells: bool = False) -> bytes:
+    def signed(self, *, single_cells: bool = False, width: float = 1.0) -> bytes:
         """Return the site's key of the run as its gate signed it, the same each time; b"" in a rehearsal."""
         if self.approval is None:
             return b""
@@ -146,6 +158,7 @@ class RunKeys:
             public_key=key.public.hex(),
             changed=self.approval.changed,
             single_cells=single_cells,
+            width=float(width),
         )
         packed = unsigned.sign(self.approval.key).pack()
         self.state.write(KEY, {"private": byte_array(key.private)})
@@ -207,7 +220,8 @@ class RunKeys:
             own = RunKey.of_private(self._stored(KEY)["private"].tobytes())
             secret_by_peer = or_refuse(pair_secrets(self.site, own, keys, cohort.most_rows))
             single_cells = all(key.single_cells for key in keys)
-            cohort = replace(cohort, pins=pins_hash(approval.pinned), single_cells=single_cells)
+            widths = tuple(key.width for key in keys)
+            cohort = replace(cohort, pins=pins_hash(approval.pinned), single_cells=single_cells, widths=widths)
         secrets = with_prefix(_PEER, {site: byte_array(secret) for site, secret in secret_by_peer.items()})
         self.state.write(SECRETS, {"message": byte_array(bytes.fromhex(cohort.sha256)), **secrets})
         self.state.write(COHORT, {"cohort": byte_array(canonical(asdict(cohort)))})
@@ -254,12 +268,44 @@ class RunKeys:
         return stored
 
     def _share(self, shared_key: SharedKey | None, sites: tuple[str, ...], message: str) -> SharedKey | None:
-        """Make the run's key of homomorphic encryption at the first site, or take it at another.
+        """Make the run's shared key at the first site, or take it at another.
 
         It is made and taken once: a repeated request gets the same bytes.
         """
-        if not self.study.aggregation.is_encrypted:
+        if self.study.aggregation.is_encrypted:
+            return self._share_context(shared_key, sites, message)
+        if self.approval is None:
             return None
+        stored = self.state.read(SHARED)
+        first = sites[0]
+        if self.site == first:
+            if stored is None:
+                key = new_key()
+                sealed = seal(RUN_KEY, key, self.secrets(), sender=first)
+                packed = b"".join(sealed[site] for site in sites if site != first)
+                stored = {"key": byte_array(key), "keys": byte_array(packed)}
+                self.state.write(SHARED, stored)
+            each = stored["keys"].reshape(len(sites) - 1, -1)
+            return SharedKey(sealed=b"", keys=tuple(one.tobytes() for one in each))
+        if stored is None:
+            if shared_key is None or len(shared_key.keys) != 1:
+                decline("key-unsealed", site=first)
+            secret = self.secrets()[first]
+            key = or_refuse(unseal(RUN_KEY, shared_key.keys[0], secret, sender=first, receiver=self.site))
+            if len(key) != KEY_BYTES:
+                decline("key-unsealed", site=first)
+            self.state.write(SHARED, {"key": byte_array(key)})
+        return None
+
+    def run_key(self) -> bytes:
+        """Return the key of the run's tags, which its sites have alone; raises NotTakingPart where it is missing."""
+        stored = self._stored(SHARED)
+        if "key" in stored:
+            return stored["key"].tobytes()
+        return hmac.digest(stored["context"].tobytes(), b"flfed tags of sums", "sha256")
+
+    def _share_context(self, shared_key: SharedKey | None, sites: tuple[str, ...], message: str) -> SharedKey | None:
+        """Make or take the run's key of homomorphic encryption, as `_share` does."""
         check_lasting(self.state)
         stored = self.state.read(SHARED)
         first = sites[0]
@@ -383,10 +429,10 @@ class SiteSums:
         if self.keys.approval is not None and self.keys.state.read(SECRETS) is not None:
             self.keys.state.remove(SECRETS)
 
-    def masked_cells(self, counts: Arrays) -> Masked:
+    def masked_cells(self, request: BinsRequest, counts: Arrays) -> Masked:
         """Return rows by cell under masks, the same for each request."""
         numbers = np.concatenate([values.ravel() for values in counts.values()])
-        return self.once(self.exchange(None, BINS), lambda: numbers.astype(np.uint64))
+        return self.once(self.exchange(request), lambda: numbers.astype(np.uint64))
 
     def masked_losses(self, request: TrainRequest, losses: Losses) -> Masked | None:
         """Return the losses of a model that is only scored, under masks; None where there are none.
@@ -413,11 +459,11 @@ class SiteSums:
     def _losses(self, losses: Losses, rng: np.random.Generator) -> np.ndarray:
         cohort = self.keys.cohort()
 
-        def seeded(count: int) -> np.ndarray:
-            return np.asarray(rng.integers(2**64, size=count, dtype=np.uint64))
+        def seeded(low: int, high: int) -> int:
+            return int(rng.integers(low, high, endpoint=True))
 
         # One process that rehearses draws by its seed.
-        draw = random_numbers if self.keys.approval else seeded
+        draw = draw_number if self.keys.approval else seeded
         numbers: np.ndarray = or_refuse(
             encode_losses(losses, sites=len(cohort.sites), most_rows=cohort.most_rows, rng=rng, draw=draw)
         )
@@ -453,11 +499,13 @@ class SiteSums:
         number = 0
         if isinstance(request, TrainRequest):
             kind = TRAIN if request.fit else EVALUATE
-            level = int(request.settings["level"]) if request.trees_sha256 else 0
+            level = int(request.settings["level"]) if request.fit and self.keys.study.grows_trees else 0
             number = exchange_number(request.round, level, self._exchanges)
         elif isinstance(request, StatisticRequest):
             kind = STATISTIC
-            number = request.round
+            number = max(request.round, 0)
+        elif isinstance(request, BinsRequest):
+            kind = BINS
         elif request is not None:
             kind = COMPARE
         return Exchange(kind, number, request_sha256(kind, request))
@@ -477,12 +525,33 @@ class SiteSums:
         return self.keys.rng(f"sum {exchange.kind}", exchange.step)
 
     def _mask(self, exchange: Exchange, vector: np.ndarray, sums: np.ndarray) -> Masked:
-        vector, sums = _counted(vector), _counted(sums)
-        if self.keys.approval is not None:
-            masks = mask(self.keys.site, self.keys.secrets(), exchange, vector.size, sums.size)
-            np.add(vector, masks[0], out=vector)
-            np.add(sums, masks[1], out=sums)
+        """Return numbers behind a 1 that counts the sites; at institutions with their tag, under masks."""
+        if self.keys.approval is None:
+            return Masked(vector=_counted(vector), sums=_counted(sums))
+        exchange = self.bound(exchange)
+        vector, sums = tag_vector(self.keys.run_key(), exchange, self.keys.site, vector, sums)
+        masks = mask(self.keys.site, self.keys.secrets(), exchange, vector.size, sums.size)
+        np.add(vector, masks[0], out=vector)
+        np.add(sums, masks[1], out=sums)
         return Masked(vector=vector, sums=sums)
+
+    def bound(self, exchange: Exchange) -> Exchange:
+        """Return an exchange with the hash of what the site itself made for it of the totals before."""
+        made = Made.read(self.keys.state)
+        if made is None or replace(made.exchange, state_sha256="") != exchange:
+            return exchange
+        return made.exchange
+
+    def open_total(self, exchange: Exchange, total: Masked) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sums of all sites' numbers of 32 and of 64 bits; raises NotTakingPart where a total is not theirs.
+
+        A site that was shown a false total answers nothing more in the run, so that each false one is one try.
+        """
+        opened = open_total(self.keys.run_key(), exchange, self.keys.cohort().sites, total.vector, total.sums)
+        if isinstance(opened, Refusal):
+            self.keys.destroy_shared()
+            raise NotTakingPart(opened)
+        return opened
 
     def note(self, exchange: Exchange) -> None:
         """Record that a step is answered, before its reply leaves; raises StorageError."""
@@ -501,6 +570,11 @@ class SiteSums:
         """Return the names in the state by step, of one kind of request."""
         start = f"{prefix}{kind}-"
         return {int(name.removeprefix(start)): name for name in self.keys.state.names() if name.startswith(start)}
+
+    def is_answered(self, exchange: Exchange) -> bool:
+        """Return whether this very request was answered."""
+        stored = self.keys.state.read(answered(exchange.kind, exchange.step))
+        return stored is not None and stored["request"].tobytes().hex() == exchange.request_sha256
 
     def check_unused(self, exchange: Exchange) -> None:
         """Refuse a second answer to a step, and one to a step whose record is gone; raises NotTakingPart.
@@ -609,6 +683,10 @@ class SiteCiphers(SiteSums):
         return max(self._steps(TRAIN), default=0)
 
 
+_MADE_HERE = ("arrays", "encoder", "extra", "by_hash", "total")
+"""Fields of a request with a total that do not cross, and the total."""
+
+
 def request_sha256(kind: str, request: SumRequest) -> str:
     """Return the hash of the whole request that a reply answers.
 
@@ -617,17 +695,24 @@ def request_sha256(kind: str, request: SumRequest) -> str:
     Source: Pasquini et al. 2022, "Eluding secure aggregation in federated learning via model inconsistency".
     """
     meaning: dict[str, Any] = {"kind": kind}
-    if isinstance(request, TrainRequest | CompareRequest):
+    if isinstance(request, TrainRequest | CompareRequest) and request.total is not None:
+        crossing = {one.name: getattr(request, one.name) for one in fields(request) if one.name not in _MADE_HERE}
+        meaning |= crossing | {"total": arrays_sha256(request.total.arrays())}
+        if isinstance(request, TrainRequest):
+            meaning["settings"] = sorted(request.settings.items())
+    elif isinstance(request, TrainRequest | CompareRequest):
         plain = {one.name: getattr(request, one.name) for one in fields(request)}
         # By hash or whole, an encoder is the same one; and so are trees, whose hash is another field.
-        del plain["by_hash"]
+        del plain["by_hash"], plain["total"]
         meaning |= plain | {"arrays": _arrays_sha256(Same(request.arrays)), "encoder": sha256_of(request.encoder)}
         if isinstance(request, TrainRequest):
             meaning |= {"extra": arrays_sha256(request.extra), "settings": sorted(request.settings.items())}
             if request.trees_sha256:
                 del meaning["arrays"]
-    elif request is not None:
+    elif isinstance(request, StatisticRequest):
         meaning |= {"round": request.round, "point": arrays_sha256(request.point)}
+    if isinstance(request, StatisticRequest | BinsRequest) and request.total is not None:
+        meaning |= {"total": arrays_sha256(request.total.arrays())}
     # NaN is no JSON.
     texts = {name: value.hex() if isinstance(value, float) else value for name, value in meaning.items()}
     return hashlib.sha256(canonical(texts)).hexdigest()

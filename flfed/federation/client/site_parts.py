@@ -15,6 +15,7 @@ from flfed.federation.client.parts.step import Leaving, PartReply, SitePart, Sit
 from flfed.federation.client.parts.strategy_rule import StrategyRule
 from flfed.federation.client.site_run import SiteRun, study_of
 from flfed.rows.session import SiteSession
+from flfed.summaries.summary import Encoder
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.summarise import SummariseRequest
 
@@ -35,10 +36,15 @@ def site_parts(text: str) -> tuple[SitePart, ...]:
 
 
 def leave_alone(
-    request: SummariseRequest | CompareRequest, session: SiteSession, own: SiteRun, reply: PartReply
+    request: SummariseRequest | CompareRequest,
+    session: SiteSession,
+    own: SiteRun,
+    reply: PartReply,
+    encoder: Encoder | None = None,
 ) -> Leaving:
-    """Return the outbound reply to a request that no part of its study has changed."""
-    return (yield from leave(SiteStep(original_request=request, session=session, own=own), reply))
+    """Return the outbound reply to a request that no part of its study has changed; a comparison's has an encoder."""
+    step = SiteStep(original_request=request, session=session, own=own, encoder=encoder)
+    return (yield from leave(step, reply))
 
 
 def leave(step: SiteStep, reply: PartReply) -> Leaving:

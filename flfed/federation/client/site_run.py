@@ -5,13 +5,16 @@ It has the state there, its half of the run's sums, and facts of the study's tex
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from typing import cast
 
 from flwr.app import Context
 
 from flfed import registry
 from flfed.federation.client.masked import Approving, RunKeys, SiteCiphers, SiteSums
+from flfed.federation.client.verified_model import Request, completed
+from flfed.refusals import decline
 from flfed.rows.data import datasets
 from flfed.rows.own_parts import OwnArrays
 from flfed.rows.session import SiteSession
@@ -145,6 +148,13 @@ class SiteRun:
         )
         return SiteCiphers(keys) if study.aggregation.is_encrypted else SiteSums(keys)
 
+    def secure_sums(self, study: Study) -> SiteSums:
+        """Return the site's half of a run's sums; raises NotTakingPart where it has none."""
+        sums = self.sums(study)
+        if sums is None:
+            decline("sums-unknown")
+        return sums
+
     def before(self, round: int, session: SiteSession) -> Arrays:
         """Return the arrays that the site stored in its last round before this one."""
         self.under(session)
@@ -161,34 +171,43 @@ class SiteRun:
         stored_model = site_model(self.site, self.run, self.repeat)
         return {} if stored_model is None or arrays_defect(stored_model.own, shapes.own) else stored_model.own
 
-    def opened(self, request: TrainRequest | CompareRequest, study: Study) -> Arrays:
-        """Return the model of a request, decrypted where it is a sum of ciphertexts.
+    def completed(self, request: Request, session: SiteSession) -> Request:
+        """Return a request with its model: as it came, decrypted, or made here of the total that came.
 
         Raises
         ------
         NotTakingPart
-            If the study has such sums, and the model is none of its run.
+            If model or total are none of the run.
         """
-        if not study.aggregation.is_encrypted:
-            return request.arrays
+        study = session.study
         sums = self.sums(study)
-        return request.arrays if sums is None else sums.opened(request, model_shapes_of(study.text))
+        if sums is None:
+            return request
+        if study.aggregation.is_encrypted:
+            crossed = cast(TrainRequest | CompareRequest, request)
+            return cast(Request, replace(crossed, arrays=sums.opened(crossed, model_shapes_of(study.text))))
+        # One process that rehearses has all models already.
+        if sums.keys.approval is None or not study.makes_models_at_sites:
+            return request
+        return completed(request, session, self)
 
-    def last_model(self, request: CompareRequest, study: Study, own: Arrays) -> Arrays:
-        """Return a comparison's model.
+    def last_model(self, request: CompareRequest, session: SiteSession, own: Arrays) -> CompareRequest:
+        """Return a comparison's request with its model.
 
-        It is stored where the coordinator lacks it or a part. Raises StorageError. After the comparison the site
-        deletes the run's key, and its own part of the model. A repeated request is answered from the stored model.
+        It is stored where the coordinator lacks it or a part, or did not send it. Raises StorageError. After the
+        comparison the site deletes the run's key, and its own part of the model. A repeated request is answered from
+        the stored model.
         """
-        if not (study.aggregation.is_encrypted or own):
-            return request.arrays
-        of = arrays_sha256(request.arrays)
+        study = session.study
+        if not (study.aggregation.is_encrypted or own or request.total):
+            return request
+        of = arrays_sha256(request.total.arrays() if request.total else request.arrays)
         stored_model = site_model(self.site, self.run, self.repeat)
         if stored_model is not None and stored_model.of == of:
-            return stored_model.arrays
-        arrays = self.opened(request, study)
-        self.keep_model(study, arrays, request.encoder, of=of, own=own)
-        return arrays
+            return replace(request, arrays=stored_model.arrays, encoder=stored_model.encoder)
+        whole = self.completed(request, session)
+        self.keep_model(study, whole.arrays, whole.encoder, of=of, own=own)
+        return whole
 
     def keep_model(self, study: Study, arrays: Arrays, encoder: Encoder, *, of: str, own: Arrays | None = None) -> None:
         """Store the model of a comparison for the site's people.
@@ -215,16 +234,16 @@ def drawn_model(session: SiteSession) -> Arrays:
     return first_model(session.study, session.schema, session.seed - session.study.seed)
 
 
-def compared_model(request: CompareRequest, session: SiteSession, own: SiteRun) -> Arrays:
-    """Return the model of a comparison.
+def compared_model(request: CompareRequest, session: SiteSession, own: SiteRun) -> CompareRequest:
+    """Return a comparison's request with its model.
 
     The session gets the site's own part of it. Raises StorageError.
     """
     shapes = extra_shapes_of(session.study.text)
     own_part = own.last_own(session, shapes) if shapes.own else {}
-    arrays = own.last_model(request, session.study, own_part)
-    session.own_arrays = own_part_of(own_part, shapes, arrays)
-    return arrays
+    whole = own.last_model(request, session, own_part)
+    session.own_arrays = own_part_of(own_part, shapes, whole.arrays)
+    return whole
 
 
 def own_part_of(own_arrays: Arrays, shapes: ExtraShapes, incoming: Arrays) -> OwnArrays:

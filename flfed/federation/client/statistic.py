@@ -168,6 +168,7 @@ def count_statistic(
     """
     if session.study.covers_model:
         return StatisticReply(sums=noised_cells(session))
+    original_request, request = request, own.completed(request, session)
     protection = protection_of(session.study, request.point)
     secure = own.sums(session.study)
     if secure is None:
@@ -176,11 +177,11 @@ def count_statistic(
     refuse(protection.row_refusal(session))
     sums = protection.sums(session, secure)
     if secure is None:
-        fit = protection.own_fit(session) if request.round == 0 else {}
+        fit = protection.own_fit(session) if request.round <= 0 else {}
         return StatisticReply(sums=sums, fit=fit)
     own.under(session)
     numbers = entries(protection.statistic, sums, session.schema)
-    visit = request if request.point else None
+    visit = original_request if request.point else None
     return StatisticReply(masked=secure.masked_counts(numbers, STATISTIC, visit))
     yield  # a handler is a generator, also one without requests
 

@@ -34,7 +34,7 @@ class Trees(Training):
 
         Scores are of all trees, once they are grown.
         """
-        if request.trees_sha256:
+        if request.fit:
             return grow(request, session, own)
         return super().answer(request, session, own)
 
@@ -43,7 +43,10 @@ def count_cells(request: BinsRequest, session: SiteSession, own: SiteRun) -> Gen
     """Return the training rows by cell of a column."""
     sums = _sums_of(session, own)
     counts = cells_of_rows(session, least_rows(session))
-    return BinsReply(counts=counts) if sums is None else BinsReply(masked=sums.masked_cells(counts))
+    if sums is None:
+        return BinsReply(counts=counts)
+    own.completed(request, session)
+    return BinsReply(masked=sums.masked_cells(request, counts))
     yield
 
 
@@ -73,6 +76,7 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
         If the site lacks the earlier trees.
     """
     _sums_of(session, own)
+    original_request, request = request, own.completed(request, session)
     level = Level(
         round=request.round,
         score=request.score,
@@ -81,12 +85,11 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
         last=request.extra[LAST],
         tree=request.extra[TREE],
         node_marks=request.extra[MARKS],
-        cuts_sha256=request.cuts_sha256,
     )
     done = yield from grown(session, request.encoder, level, counted=least_rows(session) > 0)
     if done is None:
         raise MalformedMessage(TREES_MISSING)
-    step = TrainingStep(original_request=request, request=request, session=session, own=own)
+    step = TrainingStep(original_request=original_request, request=request, session=session, own=own)
     step.done = done
     reply = reply_with_figures(step, delta={}, steps=1, extra={SUMS: done.sums})
     return (yield from leave_round(step, reply))

@@ -234,11 +234,14 @@ class CheckpointWriter:
         if record.fit or self.last is None:
             return
         facts: dict[str, Any] = {}
+        state: dict[str, Arrays] = {}
         for part in self.parts:
-            facts |= part.facts_of_last_model()
+            if of_last_model := part.facts_of_last_model():
+                facts |= of_last_model
+                state |= part.state()
         if not facts:
             return
-        self.last = replace(self.last, facts={**self.last.facts, **facts})
+        self.last = replace(self.last, facts={**self.last.facts, **facts}, state={**self.last.state, **state})
         checkpoints.write(self.run.name, self.last)
 
     def _figures(self, record: RoundRecord) -> dict[str, Any]:

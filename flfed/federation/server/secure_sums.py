@@ -14,6 +14,7 @@ from flfed.updates.aggregation.summer import CipherSummer, Summer
 from flfed.updates.masks.ckks import PublicContext, range_refusal
 from flfed.updates.masks.pairs import LEAST_SITES
 from flfed.updates.masks.ring import LARGEST_ENTRY
+from flfed.updates.masks.verify import TAG_ENTRIES
 from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
 from flfed.words import flfed_error, render, usage_error
@@ -117,6 +118,7 @@ def _summer(run: RunSetting, participants: Participants) -> Summer:
             cohort=cohort,
             largest_entry=LARGEST_ENTRY,
             most_rows=most_rows,
+            tags=TAG_ENTRIES if run.each_round else 0,
             entries=sum(value.size for value in run.first_arrays().values()),
             context=PublicContext.new(),
         )
@@ -124,17 +126,18 @@ def _summer(run: RunSetting, participants: Participants) -> Summer:
         cohort=cohort,
         largest_entry=largest_entry(study, len(cohort)),
         most_rows=most_rows,
-        exchanges=study.exchanges_of_round if study.grows_trees else 1,
         check=LossCheck(scored="validation" if study.plan.validation else "training"),
+        tags=TAG_ENTRIES if run.each_round else 0,
+        verified=run.each_round and study.makes_models_at_sites,
     )
 
 
 def _give_keys(run: RunSetting, request: KeysRequest, back: Participants, refused: Mapping[str, Refusal]) -> None:
-    """Send sites the keys of the cohort, under homomorphic encryption with the key that the first site made."""
+    """Send sites the keys of the cohort, with the shared key that the first site made."""
     requests = dict.fromkeys(back, request)
     replies = dict[str, KeysReply]()
-    # The first site makes the key of homomorphic encryption, which the others get sealed; later they have it.
-    if run.study.aggregation.is_encrypted and not run.resumed:
+    # The first site makes the run's shared key, which the others get sealed; later they have it.
+    if (run.each_round or run.study.aggregation.is_encrypted) and not run.resumed:
         first, *others = request.cohort.split(",")
         replies = _exchange_keys(run, {first: request}, back, refused)
         shared = replies[first].shared

@@ -15,7 +15,7 @@ from scipy.special import expit
 
 from flfed.rows.features.encode import ColumnArrays
 from flfed.summaries.summary import Arrays, ColumnLayout, Layout, arrays_sha256
-from flfed.trees.cut_points import cells_of, codes_in, codes_of, counted_columns, cuts_sha256, edges_of, widths_of
+from flfed.trees.cut_points import cells_of, codes_in, codes_of, counted_columns, edges_of, widths_of
 from flfed.trees.forest import UNIT, Tree, forest_of, margins, trees_of, with_round
 
 MOST_COMBINATIONS = 2**13
@@ -391,11 +391,6 @@ class SiteTrees:
         self._reached: dict[int, tuple[Tree, np.ndarray]] = {}
         self.sha256 = ""
         self.scores: Arrays = {}
-
-    @property
-    def cuts_sha256(self) -> str:
-        """Hash of the cut points of the forest that is here."""
-        return cuts_sha256(self.arrays)
 
     @property
     def grown(self) -> bool:

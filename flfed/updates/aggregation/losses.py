@@ -36,9 +36,13 @@ Losses = Mapping[str, RowLoss]
 """A site's losses by part; of a part that a site lacks, or that stays, there is no sum."""
 
 
-def random_numbers(count: int) -> np.ndarray:
-    """Return uint64 numbers of the operating system's randomness."""
-    return np.frombuffer(secrets.token_bytes(8 * count), np.uint64)
+Draw = Callable[[int, int], int]
+"""Returns a whole number, uniform between two bounds, both included."""
+
+
+def draw_number(low: int, high: int) -> int:
+    """Return a number of the operating system's randomness."""
+    return low + secrets.randbelow(high - low + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +70,7 @@ def encode_losses(
     sites: int,
     most_rows: float,
     rng: np.random.Generator,
-    draw: Callable[[int], np.ndarray] = random_numbers,
+    draw: Draw = draw_number,
 ) -> np.ndarray | Refusal:
     """Return a site's weights and weighted losses as numbers of the ring.
 
@@ -80,8 +84,9 @@ def encode_losses(
         That weigh 1.
     rng : Generator
         By which numbers are rounded up or down.
-    draw : callable (numbers) → uint64 array, optional
-        Where the numbers of a part that the site lacks come from. Zeros would leave the sum of the other sites.
+    draw : callable (low, high) → int, optional
+        Where the numbers of a part that the site lacks come from: a weight that all sites together cannot have, and any
+        loss that one can. Zeros would leave the sum of the other sites.
 
     Examples
     --------
@@ -96,12 +101,15 @@ def encode_losses(
             weight = losses[part].rows / most_rows
             values[2 * place] = weight
             values[2 * place + 1] = weight * _clipped(losses[part].loss)
-    numbers = loss_ring(sites).encode(values, rng)
+    ring = loss_ring(sites)
+    numbers = ring.encode(values, rng)
     if isinstance(numbers, Refusal):
         return numbers
+    most = int(LARGEST * ring.scale)
     for place, part in enumerate(PARTS):
         if part not in losses:
-            numbers[2 * place : 2 * place + 2] = draw(2)
+            drawn = [draw(int((sites + 1) * ring.scale), most), draw(-most, most)]
+            numbers[2 * place : 2 * place + 2] = np.array(drawn, np.int64).view(np.uint64)
     return numbers
 
 
@@ -121,8 +129,8 @@ def decode_losses(total: np.ndarray, *, sites: int, scored: str) -> MeanLosses |
     means = {}
     for place, part in enumerate(("fit", scored)):
         weight, weighted = values[2 * place : 2 * place + 2]
-        # Where a site lacks the part, its numbers are random, and nearly always beyond what so many sites can have.
-        if 0 < weight <= sites + 1e-6 and abs(weighted) <= LARGEST * sites:
+        # Where a site lacks the part, its weight is beyond what so many sites can have.
+        if 0 < weight <= sites + 1e-6:
             means[part] = float(weighted / weight)
     return MeanLosses(means=means)
 
@@ -146,7 +154,7 @@ class LossCheck:
     spoilt : bool
         Whether the loss of the model after it was not.
     evaluated : (int, MeanLosses) or None
-        Mean losses of the model that was scored without training, and the number of that question.
+        Mean losses of the model that was scored without training, and the round of that question.
     """
 
     scored: str = "training"

@@ -29,6 +29,7 @@ from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages.enrol import EnrolReply
 from flfed.updates.messages.fields import reason_of, receive
 from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, read
+from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.train import LOST, TRAIN, Replies, Scores, TrainReply, TrainRequest
 
 
@@ -290,6 +291,8 @@ class Round:
         Of the last attempt.
     timeout : float, seconds
         That it had.
+    total : Masked or None
+        With which a round of several sums begins.
     """
 
     kind: str = TRAIN
@@ -306,6 +309,7 @@ class Round:
     bytes_out: dict[str, int] = field(default_factory=dict)
     bytes_in: dict[str, int] = field(default_factory=dict)
     ends_run: bool = False
+    total: Masked | None = None
     send: Send = field(init=False)
     timeout: float = field(init=False)
     _requests: dict[str, TrainRequest] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,20 +46,26 @@ class Summer:
         Largest absolute entry of one site's update, its weight counted in.
     most_rows : int
         Upper end of the widest band of rows.
-    exchanges : int
-        Of a round: one, or one a level of a tree.
     norm : float
         Of the last sum that was not zero; 0 where there was none.
     check : LossCheck
         The known losses of the run's models.
+    tags : int
+        Entries of a tag behind the numbers of 64 bits; 0 where one process rehearses.
+    verified : bool
+        Whether sites make the models themselves, of totals whose tags they check.
+    total : Masked or None
+        The last sum as it was added, counts and tag included: sites make the next model of it.
     """
 
     cohort: tuple[str, ...]
     largest_entry: float
     most_rows: int = 1
-    exchanges: int = 1
     norm: float = 0.0
     check: LossCheck = field(default_factory=LossCheck)
+    tags: int = 0
+    verified: bool = False
+    total: Masked | None = None
 
     def guard(self, replies: Replies, rows_high: Mapping[str, int], *, updates: int, sums: int = 1) -> GuardResult:
         """Sort masked replies into accepted and refused; sites check the numbers under the masks.
@@ -76,7 +82,15 @@ class Summer:
         return judged(replies, defects)
 
     def _defect(self, reply: TrainReply, updates: int, sums: int) -> Refusal | None:
-        return None if fits(reply.masked, updates=updates, sums=sums) else Refusal("vector-unfit")
+        return None if self.fits(reply.masked, updates=updates, sums=sums) else Refusal("vector-unfit")
+
+    def fits(self, masked: Masked | None, *, sums: int, updates: int = 0) -> bool:
+        """Return whether a masked answer has so many numbers of 32 and of 64 bits, counts before and a tag behind."""
+        if masked is None:
+            return False
+        shapes = ((updates + (updates > 0),), (sums + (sums > 0) + self.tags,))
+        have_types = masked.vector.dtype == np.uint32 and masked.sums.dtype == np.uint64
+        return have_types and (masked.vector.shape, masked.sums.shape) == shapes
 
     def add(self, vectors: Mapping[str, Masked | None]) -> tuple[np.ndarray, np.ndarray]:
         """Return the sums of all sites' numbers of 32 and of 64 bits.
@@ -96,7 +110,8 @@ class Summer:
         ]
         if any(int(total[0]) != len(self.cohort) for total in totals if total.size):
             raise Unsummed(Refusal("sum-miscounted", sites=len(self.cohort)), final=True)
-        return totals[0][1:], totals[1][1:]
+        self.total = Masked(vector=totals[0], sums=totals[1])
+        return totals[0][1:], totals[1][1 : totals[1].size - self.tags]
 
     def mean(self, good: Replies, incoming: Arrays) -> tuple[Arrays, MeanLosses | None]:
         """Return the weighted mean of all sites' updates, and their mean losses.
@@ -112,8 +127,11 @@ class Summer:
         ------
         Unsummed
         """
+        return self.decode_mean(*self.add({site: reply.masked for site, reply in good.items()}), incoming)
+
+    def decode_mean(self, total: np.ndarray, beside: np.ndarray, incoming: Arrays) -> tuple[Arrays, MeanLosses | None]:
+        """Return what `mean` does of a sum: updates of 32 bits, and of 64 bits the weights and losses beside them."""
         updates, sums = rings(len(self.cohort), self.largest_entry)
-        total, beside = self.add({site: reply.masked for site, reply in good.items()})
         # The updates made from a spoilt model may be too large: by its loss it is known as the one to take back.
         losses = self.losses(beside[1:], incoming)
         entries = updates.decode(total)
@@ -129,21 +147,26 @@ class Summer:
             raise Unsummed(why, final=True)
         return losses
 
-    def evaluate(self, number: int, good: Replies, incoming: Arrays) -> tuple[Refusal | None, MeanLosses | None]:
+    def is_evaluated(self, round: int) -> bool:
+        """Return whether the losses of the model that was scored in a round, without training, are known."""
+        return self.check.evaluated is not None and self.check.evaluated[0] == round
+
+    def evaluate(self, round: int, good: Replies, incoming: Arrays) -> tuple[Refusal | None, MeanLosses | None]:
         """Return why a model that was scored without training is not used, and its mean losses.
 
-        A run that goes on has the losses that it had: after the comparison its sites answer nothing more.
+        A run that goes on has the losses that it had: after the comparison its sites answer nothing more. Where sites
+        make the compared model of this sum there has to be one: raises Unsummed.
         """
         losses = None
-        if self.check.evaluated is not None and self.check.evaluated[0] == number:
+        if self.check.evaluated is not None and self.is_evaluated(round):
             losses = self.check.evaluated[1]
         else:
-            fit = {site: reply.masked for site, reply in good.items() if fits(reply.masked, updates=0, sums=ENTRIES)}
-            # Nothing follows from the model but a comparison: without a sum it goes on without its loss.
-            with suppress(Unsummed):
+            fit = {site: reply.masked for site, reply in good.items() if self.fits(reply.masked, sums=ENTRIES)}
+            # Else nothing follows from the model but a comparison: without a sum it goes on without its loss.
+            with nullcontext() if self.verified else suppress(Unsummed):
                 losses = decode_losses(self.add(fit)[1], sites=len(self.cohort), scored=self.check.scored)
             if losses is not None:
-                self.check.evaluated = (number, losses)
+                self.check.evaluated = (round, losses)
         return self.check.refusal(losses.means if losses else {}, incoming), losses
 
     def decode_counts(self, total: np.ndarray) -> np.ndarray:
@@ -170,14 +193,6 @@ class Summer:
         """Go on from a checkpoint."""
         self.norm = float(facts["norm"])
         self.check.restore(facts, before)
-
-
-def fits(masked: Masked | None, *, updates: int, sums: int) -> bool:
-    """Return whether a masked answer has so many numbers of 32 and of 64 bits, and counts before them."""
-    if masked is None:
-        return False
-    parts = ((masked.vector, np.uint32, updates), (masked.sums, np.uint64, sums))
-    return all(part.dtype == dtype and part.shape == (count + (count > 0),) for part, dtype, count in parts)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -81,7 +81,8 @@ class SignedKey:
     """Public key of a site's `RunKey`, signed by the site's gate. Keys and signature are hexadecimal digits.
 
     `changed` says that the dataset had sums with other sites before, and that people approved the change at this site;
-    `single_cells` that its rows may be counted by prediction in a sum.
+    `single_cells` that its rows may be counted by prediction in a sum; `width` is the share of the model's hidden units
+    that the site trains, by which all of them make the same first model.
 
     Reveals: nothing about rows.
     """
@@ -94,6 +95,7 @@ class SignedKey:
     signing_key: str = ""
     changed: bool
     single_cells: bool = False
+    width: float = 1.0
     signature: str = ""
 
     def signed_facts(self) -> dict[str, Any]:
@@ -109,8 +111,8 @@ class SignedKey:
 
     def pack(self) -> bytes:
         """Return what crosses: all that its readers do not have themselves."""
-        flags = [self.changed, self.single_cells]
-        return canonical([self.site, self.public_key, self.signing_key, *flags, self.signature])
+        facts = [self.changed, self.single_cells, self.width]
+        return canonical([self.site, self.public_key, self.signing_key, *facts, self.signature])
 
     @classmethod
     def read(cls, packed: bytes, *, study_sha256: str, run: str, repeat: int) -> SignedKey | Refusal:
@@ -119,7 +121,7 @@ class SignedKey:
         Whose gate it was is for `check_cohort` to say.
         """
         try:
-            site, public_key, signing_key, changed, single_cells, signature = parse_json(
+            site, public_key, signing_key, changed, single_cells, width, signature = parse_json(
                 packed, "signed key", longest=LONGEST
             )
         except (UsageError, ValueError, TypeError):
@@ -136,10 +138,12 @@ class SignedKey:
             signing_key=signing_key,
             changed=changed,
             single_cells=single_cells,
+            width=width,
             signature=signature,
         )
+        facts_fit = type(changed) is type(single_cells) is bool and type(width) is float and 0 < width <= 1
         # One form only: it is hashed as it is packed.
-        if not all(isinstance(flag, bool) for flag in (changed, single_cells)) or key.pack() != packed:
+        if not facts_fit or key.pack() != packed:
             return Refusal("run-key-unreadable")
         if not is_signed(key.signed_facts(), signature, signing_key):
             return Refusal("run-key-unsigned", site=site)

@@ -19,14 +19,17 @@ from flfed.updates.arrays import Arrays
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import MalformedMessage, MetricName, recorded_note
 from flfed.updates.messages.in_memory import array_record, config_record, record_of
-from flfed.updates.messages.secure_sum import Masked
+from flfed.updates.messages.secure_sum import TOTAL, Masked
 from flfed.updates.messages.train import (
+    NO_ENCODER,
     hashed_sections,
     read_hashed,
     read_request,
     read_summary,
+    read_total,
     request_sections,
     small,
+    total_record,
 )
 
 COMPARE = kinds.COMPARE
@@ -163,6 +166,7 @@ class CompareRequest:
     trained : {"enough", "not-enough", "not-known"}
         Whether the model was trained enough to be judged, by the losses that left the sites.
     by_hash : bool
+    total : Masked or None
         As in `TrainRequest`.
 
     Reveals: nothing about rows of the site it goes to. It shows how many sites share figures, and whether the mean
@@ -179,12 +183,15 @@ class CompareRequest:
     sites: int = 1
     trained: str = TRAINED_UNKNOWN
     by_hash: bool = False
+    total: Masked | None = None
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         # Unknown values do not cross.
         chosen = ("offset_deviation", "odds_centre", "odds_spread")
         settings = {name: value for name in chosen if not math.isnan(value := getattr(self, name))}
+        if self.total is not None:
+            return total_record(self.total, sites=self.sites, trained=self.trained, **settings)
         return record_of(
             hashed_sections(
                 self.arrays,
@@ -199,7 +206,7 @@ class CompareRequest:
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareRequest:
         """Read the message's content."""
-        request = fields.made(cls, read_hashed(cls, record))
+        request = fields.made(cls, read_total(record) if TOTAL in record else read_hashed(cls, record))
         if not 1 <= request.sites <= MOST_SITES or request.trained not in TRAINED:
             raise fields.MalformedMessage(Refusal("sites-unfit", message="CompareRequest"))
         if request.offset_deviation < 0 or math.isinf(request.offset_deviation):
@@ -374,7 +381,8 @@ class AuditRequest:
     Attributes
     ----------
     arrays : dict of name to array
-        The global model's, of names and shapes that follow from the study.
+        The global model's, of names and shapes that follow from the study. None where sites made the model themselves:
+        they attack the one that they compared.
     encoder : Encoder
     attack : str
         Its name. What the run promises is not sent: it follows from the study, which the site has.
@@ -388,11 +396,15 @@ class AuditRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
+        if not self.arrays:
+            return fields.message_record(attack=self.attack)
         return record_of(request_sections(self.arrays, self.encoder, attack=self.attack))
 
     @classmethod
     def from_record(cls, record: RecordDict) -> AuditRequest:
         """Read the message's content."""
+        if "arrays" not in record:
+            return fields.made(cls, {**fields.config_of(record), "arrays": {}, "encoder": NO_ENCODER})
         return fields.made(cls, read_request(record))
 
 

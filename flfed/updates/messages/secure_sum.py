@@ -12,13 +12,15 @@ import numpy as np
 from flwr.app import RecordDict
 
 from flfed.refusals import Refusal
-from flfed.updates.arrays import CIPHERTEXT
+from flfed.updates.arrays import CIPHERTEXT, Arrays
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.in_memory import array_record, kebab_record
 
 KEYS = kinds.KEYS
 SECTION = "masked"
+TOTAL = "total"
+"""Sections of a site's masked numbers, and of their total in the next request."""
 SIGNED = "signed"
 ENCRYPTED = "encrypted"
 SHARED = "shared-key"
@@ -148,7 +150,8 @@ class Masked:
         One, and the weighted update, in the ring of 32 bits; nothing where sums over rows or figures are masked.
     sums : uint64 array [2], or [1 + numbers]
         One, and the weight, in the ring of 64 bits; or one, and the sums over rows or figures, or those of trees. At
-        institutions four numbers follow in a round: a weight and a weighted loss of training, and of scores.
+        institutions four numbers follow in a round: a weight and a weighted loss of training, and of scores. Last come
+        the two numbers of a tag, by which sites recognise the total.
 
     Reveals: nothing about rows by itself: without the masks of every other site of the run, the numbers are random.
     With the messages of all of them it becomes part of one sum. A loss in it has three digits. In a rehearsal there are
@@ -158,18 +161,22 @@ class Masked:
     vector: np.ndarray
     sums: np.ndarray
 
-    def into(self, records: dict[str, Any]) -> None:
+    def arrays(self) -> Arrays:
+        """Return both parts by name."""
+        return {"vector": self.vector, "sums": self.sums}
+
+    def into(self, records: dict[str, Any], section: str = SECTION) -> None:
         """Add them to the records of a message."""
-        records[SECTION] = array_record({"vector": self.vector, "sums": self.sums})
+        records[section] = array_record(self.arrays())
 
     @classmethod
-    def out_of(cls, record: RecordDict) -> Masked | None:
-        """Read a message's masked numbers, None where it has none."""
-        if SECTION not in record:
+    def out_of(cls, record: RecordDict, section: str = SECTION) -> Masked | None:
+        """Read a message's masked numbers, or their total over all sites; None where it has none."""
+        if section not in record:
             return None
-        arrays = fields.ndarrays(record, SECTION)
+        arrays = fields.ndarrays(record, section)
         if set(arrays) != {"vector", "sums"}:
-            raise MalformedMessage(Refusal("masked-unfit", section=SECTION, fields="vector, sums"))
+            raise MalformedMessage(Refusal("masked-unfit", section=section, fields="vector, sums"))
         return cls(**arrays)
 
 

@@ -12,7 +12,7 @@ from flfed.summaries.summary import Encoder, Summary
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.in_memory import array_record, record_of
-from flfed.updates.messages.secure_sum import Masked
+from flfed.updates.messages.secure_sum import TOTAL, Masked
 from flfed.updates.messages.train import read_request, request_sections, small
 
 SUMMARISE = kinds.SUMMARISE
@@ -104,12 +104,32 @@ class SummariseReply:
         return cls(summary=fields.made(Summary, fields.ndarrays(record, "summary")), masked=masked)
 
 
-@dataclass(frozen=True, kw_only=True)
-class BinsRequest(_Empty):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BinsRequest:
     """Request for the rows that a site trains on, by cell of a column, from which trees' cut points are chosen.
+
+    Attributes
+    ----------
+    total : Masked or None
+        Of the sums over rows, under secure aggregation at institutions: sites make the encoder of it.
 
     Reveals: nothing about rows; it goes to the site.
     """
+
+    total: Masked | None = None
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        records: dict[str, Any] = {}
+        if self.total is not None:
+            self.total.into(records, TOTAL)
+        return fields.message_record(records)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> Self:
+        """Read the message's content."""
+        fields.config_of(record)
+        return cls(total=Masked.out_of(record, TOTAL))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,28 +170,38 @@ class StatisticRequest:
     Attributes
     ----------
     round : int
-        Number of the visit, from 0; crosses only where a statistic has several.
+        Number of the visit, from 0; -1 where a statistic has one.
     point : dict of name to array
         The numbers at which such a statistic's sums are requested, such as coefficients.
+    total : Masked or None
+        In place of the numbers, under secure aggregation at institutions: the total of the visit before, if there was
+        one and no site refused it. The site makes the numbers itself.
 
     Reveals: nothing about rows of the site it goes to. The numbers follow from the sums of earlier visits.
     """
 
-    round: int = 0
+    round: int = -1
     point: Arrays = field(default_factory=dict)
+    total: Masked | None = None
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        if not self.point:
+        if self.round < 0:
             return fields.message_record()
+        if not self.point:
+            records: dict[str, Any] = {}
+            if self.total is not None:
+                self.total.into(records, TOTAL)
+            return fields.message_record(records, round=self.round)
         return fields.message_record({POINT: array_record(self.point)}, round=self.round)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> Self:
         """Read the message's content."""
         config = fields.config_of(record)
-        if POINT not in record and "round" not in config:
-            return cls()
+        if POINT not in record:
+            plain = {name: value for name, value in config.items() if name == "round"}
+            return fields.made(cls, {**plain, "total": Masked.out_of(record, TOTAL)})
         return fields.made(cls, {"round": config.get("round"), "point": fields.ndarrays(record, POINT)})
 
 

@@ -31,7 +31,7 @@ from flfed.updates.messages.in_memory import (
     record_of,
 )
 from flfed.updates.messages.kinds import PROTOCOL
-from flfed.updates.messages.secure_sum import ENCRYPTED, Masked, read_encrypted
+from flfed.updates.messages.secure_sum import ENCRYPTED, TOTAL, Masked, read_encrypted
 
 TRAIN = kinds.TRAIN
 EVALUATE = kinds.EVALUATE
@@ -43,8 +43,6 @@ EXTRA = "extra"
 """Section of the strategy's own arrays; there only where it has some."""
 TREES_SHA256 = "trees-sha256"
 """Key of the hash of the trees before a round; there only where trees grow."""
-CUTS_SHA256 = "cuts-sha256"
-"""Key of the hash of their cut points; there only where the sums of trees are masked."""
 LAST = "last"
 TREE = "tree"
 MARKS = "asked"
@@ -82,8 +80,9 @@ class TrainRequest:
         Whether the encoder crosses as its hash alone, since the site has it; and the trees before the round likewise.
     trees_sha256 : str
         Where trees grow, the hash of `arrays`: of those before the round. "" for other models.
-    cuts_sha256 : str
-        The hash of their cut points, of which a run has one set; "" where sites answer without masks.
+    total : Masked or None
+        In place of model, encoder and the strategy's numbers, under secure aggregation at institutions: the total of
+        the step before, of which each site makes them itself.
 
     Reveals: nothing about rows; it goes to the site.
     """
@@ -100,13 +99,19 @@ class TrainRequest:
     extra: Arrays = field(default_factory=dict)
     by_hash: bool = False
     trees_sha256: str = ""
-    cuts_sha256: str = ""
+    total: Masked | None = None
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
+        if self.total is not None:
+            whole = {name: getattr(self, name) for name in ("round", "rounds", "fit", "score")}
+            record = total_record(self.total, **whole)
+            if self.settings:
+                record["settings"] = kebab_record(**self.settings)
+            return record
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
         # Options that are off do not cross.
-        options = {name: value for name in ("offset", "trees_sha256", "cuts_sha256") if (value := getattr(self, name))}
+        options = {name: value for name in ("offset", "trees_sha256") if (value := getattr(self, name))}
         records = hashed_sections(self.arrays, self.encoder, by_hash=self.by_hash, **plain, **options)
         if self.trees_sha256 and self.by_hash:
             del records["arrays"]
@@ -119,6 +124,8 @@ class TrainRequest:
     @classmethod
     def from_record(cls, record: RecordDict) -> TrainRequest:
         """Read the message's content."""
+        if TOTAL in record:
+            return fields.made(cls, {**read_total(record), "settings": fields.read_settings(record, "settings")})
         keywords = {**read_hashed(cls, record), "settings": fields.read_settings(record, "settings")}
         return fields.made(cls, {**keywords, "extra": fields.arrays_if_there(record, EXTRA)})
 
@@ -280,6 +287,22 @@ def read_summary(record: RecordDict) -> Summary | None:
     return fields.made(Summary, fields.ndarrays(record, "summary")) if "summary" in record else None
 
 
+NO_ENCODER = Encoder(**dict.fromkeys(("center", "scale", "frequency", "spread", "class_weight"), np.zeros(0)))
+"""Of a request that brings a total: the site makes the encoder itself."""
+
+
+def total_record(total: Masked, **plain: Any) -> RecordDict:
+    """Return the content of a request that brings the total of the step before, and plain values."""
+    records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL, **plain)}
+    total.into(records, TOTAL)
+    return record_of(records)
+
+
+def read_total(record: RecordDict) -> dict[str, Any]:
+    """Return a request's plain values and its total, without model and encoder."""
+    return {**fields.config_of(record), "arrays": {}, "encoder": NO_ENCODER, "total": Masked.out_of(record, TOTAL)}
+
+
 def request_sections(arrays: Arrays, encoder: Encoder, **plain: Any) -> dict[str, Any]:
     """Return the sections of a request that brings a model and plain values.
 
@@ -359,7 +382,7 @@ def named_encoder(record: RecordDict) -> tuple[str, Arrays]:
     # What crossed within a process is not written out for it.
     if type(record) is InMemoryRecord and record.untouched():
         sent = record.message
-        if isinstance(sent, TrainRequest) and not sent.by_hash:
+        if isinstance(sent, TrainRequest) and not sent.by_hash and sent.total is None:
             return sha256_of(sent.encoder), fields.arrays_of(encoder_record(sent.encoder))
         return "", {}
     named = record["config"].get(ENCODER_SHA256)
@@ -376,7 +399,8 @@ def sha256_of(encoder: Encoder) -> str:
 
 def model_sha256(message: Message) -> str:
     """Return the hash of a request's model and encoder; raises `MalformedMessage` if an array cannot be read."""
-    both = [arrays_sha256(fields.ndarrays(message.content, name)) for name in ("arrays", "encoder")]
+    names = ("total",) if TOTAL in message.content else ("arrays", "encoder")
+    both = [arrays_sha256(fields.ndarrays(message.content, name)) for name in names]
     return hashlib.sha256("/".join(both).encode()).hexdigest()
 
 

@@ -19,7 +19,8 @@ from flfed.updates.masks.ckks import (
 )
 from flfed.updates.masks.figure_sums import FigureLayout
 from flfed.updates.masks.pairs import KEY_BYTES, LONGEST, SEALED_BYTES
-from flfed.updates.messages.kinds import BINS, COMPARE, ENROL, EVALUATE, SCORES, STATISTIC, SUMMARISE, TRAIN
+from flfed.updates.masks.verify import TAG_ENTRIES
+from flfed.updates.messages.kinds import AUDIT, BINS, COMPARE, ENROL, EVALUATE, SCORES, STATISTIC, SUMMARISE, TRAIN
 from flfed.updates.messages.secure_sum import (
     ENCRYPTED,
     KEYS,
@@ -27,11 +28,12 @@ from flfed.updates.messages.secure_sum import (
     SECTION,
     SHARED,
     SIGNED,
+    TOTAL,
     KeysReply,
     Masked,
     SharedKey,
 )
-from flfed.updates.messages.train import EXTRA
+from flfed.updates.messages.train import ENCODER_SHA256, EXTRA, TREES_SHA256
 from flfed.updates.parts.part import (
     Border,
     Exchanges,
@@ -44,6 +46,7 @@ from flfed.updates.parts.part import (
     Text,
     Wanted,
 )
+from flfed.updates.parts.trees import cell_counts, node_sums
 from flfed.updates.sections import (
     HASH,
     ArrayField,
@@ -104,18 +107,24 @@ class SecureAggregation(Part):
         return facts.study.aggregation.sums_updates and facts.study.strategy.name != TREES
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
-        """Return what the request with a run's keys may hold."""
+        """Return what the request with a run's keys may hold, and a total in place of the model."""
+        if kind == AUDIT and border.pinned and border.study.makes_models_at_sites:
+            return {"config": sections["config"]}
         if kind != KEYS:
-            return sections
+            return _with_total(border, kind, sections) if border.pinned else sections
         longest = max(1, border.pinned)
         names = text(rf"{NAME}(,{NAME})*", longest * _LONGEST_NAME)
         signed = Columns(fields={"keys": byte_string(LONGEST)}, longest=longest)
-        return {"config": config({"most-rows": whole(1), "cohort": names}), SIGNED: signed}
+        return {
+            "config": config({"most-rows": whole(1), "cohort": names}),
+            SIGNED: signed,
+            SHARED: _shared_key(border, 1),
+        }
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
         """Return a confirmation of keys, and masked numbers in place of a site's own."""
         if wanted.kind == KEYS:
-            return {"config": config({"sha256": text(HASH, 64)})}
+            return {"config": config({"sha256": text(HASH, 64)}), SHARED: _shared_key(border, border.pinned)}
         return _with_masks(border, wanted, sections) if border.pinned else sections
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
@@ -158,6 +167,51 @@ def _withhold_figures(border: Border, figures: Release) -> list[Release]:
         return []
     key = "losses-in-sum" if border.study.aggregation.is_masked else "losses-stay"
     return [Release(Place.FIGURES, Text("rounds-stay", {"instead": Text(key)}), figures.kind)]
+
+
+def _with_total(border: Border, kind: str, sections: Sections) -> Sections:
+    """Return a request's sections with the total of the step before, of which the site makes the rest itself."""
+    plain = sections["config"]
+    totals = _totals(border).get(kind)
+    if totals is None or not isinstance(plain, Plain) or not border.study.makes_models_at_sites:
+        return sections
+    crossing = {name: one for name, one in plain.fields.items() if name not in _MADE_AT_SITES}
+    vectors = tuple(updates + (updates > 0) for updates, _ in totals)
+    sums = tuple(1 + others + TAG_ENTRIES for _, others in totals)
+    total = {
+        "vector": _one_of_lengths(vectors, np.uint32),
+        "sums": _one_of_lengths(sums, np.uint64, shorter=border.study.grows_trees),
+    }
+    # The first visit of a statistic follows no other, and one that a site refuses gives no total.
+    made: Sections = {
+        "config": replace(plain, fields=crossing, optional=plain.optional & crossing.keys()),
+        TOTAL: ArraySection(arrays=total, needed=kind != STATISTIC),
+    }
+    return {**made, "settings": sections["settings"]} if border.study.grows_trees and kind == TRAIN else made
+
+
+_MADE_AT_SITES = (ENCODER_SHA256, TREES_SHA256, "lr-scale", "offset")
+"""Plain values of a request that sites know themselves where they make the model."""
+
+
+def _totals(border: Border) -> dict[str, list[tuple[int, int]]]:
+    """Return the numbers of 32 and of 64 bits that a total may have without count and tag, by kind of request."""
+    if border.study.is_statistic:
+        return {STATISTIC: [(0, entries_of(border.statistic))]}
+    rows, losses = (0, entries_of(border.sums)), (0, LOSSES)
+    if border.study.grows_trees:
+        cells = (0, cell_counts(border).entries)
+        level = (0, node_sums(border, whole_tree=False).entries + LOSSES)
+        return {BINS: [rows], TRAIN: [cells, level], EVALUATE: [level], COMPARE: [level, losses]}
+    update = (entries_of(border.model), 1 + LOSSES)
+    return {TRAIN: [rows, update], EVALUATE: [update], COMPARE: [update, losses]}
+
+
+def _one_of_lengths(
+    lengths: tuple[int, ...], dtype: type[np.unsignedinteger[Any]], *, shorter: bool = False
+) -> ArrayField:
+    others = tuple(((1 if shorter else length,), (length,)) for length in lengths)
+    return ArrayField(shape=(max(lengths),), dtype=np.dtype(dtype), others=others)
 
 
 def _with_masks(border: Border, wanted: Wanted, sections: Sections) -> Sections:
@@ -209,14 +263,14 @@ def _masked(*, sums: int, vector: int = 0, needed: bool = True, shorter: bool = 
     Parameters
     ----------
     sums, vector : int
-        Masked numbers of 64 bits, and of 32.
+        Masked numbers of 64 bits without their tag, and of 32.
     needed : bool
     shorter : bool
         Whether there may be none.
     """
     masked = {
         "vector": _vector(vector, np.uint32, shorter=shorter),
-        "sums": _vector(sums, np.uint64, shorter=shorter),
+        "sums": _vector(sums + TAG_ENTRIES, np.uint64, shorter=shorter),
     }
     return {SECTION: ArraySection(arrays=masked, needed=needed)}
 
@@ -261,11 +315,9 @@ class EncryptedModels(Part):
         super().check(facts)
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
-        """Return a request whose model may stand encrypted, and that for keys with the run's own."""
+        """Return a request whose model may stand encrypted."""
         if not _encrypts(border):
             return sections
-        if kind == KEYS:
-            return {**sections, SHARED: _shared_key(1)}
         plain = sections.get("arrays")
         if kind not in _ENCRYPTED or not isinstance(plain, ArraySection):
             return sections
@@ -275,8 +327,6 @@ class EncryptedModels(Part):
         """Return an update as ciphertexts."""
         if not _encrypts(border):
             return sections
-        if wanted.kind == KEYS:
-            return {**sections, SHARED: _shared_key(border.pinned)}
         if wanted.kind != TRAIN:
             return sections
         left = {name: section for name, section in sections.items() if name != "arrays"}
@@ -308,8 +358,8 @@ def _encrypted(border: Border, plain: ArraySection | None = None) -> Encrypted:
     return Encrypted(entries=entries, longest=most_bytes(entries), plain=plain)
 
 
-def _shared_key(receivers: int) -> Plain:
-    """Return the section of a run's sealed key of homomorphic encryption, with its key for so many sites."""
+def _shared_key(border: Border, receivers: int) -> Plain:
+    """Return the section of a run's shared key, sealed to so many sites; under "ckks" with a key of its own."""
     sealed = byte_string(KEY_BYTES + SEALED_BYTES, KEY_BYTES + SEALED_BYTES)
-    fields = {"sealed": byte_string(CONTEXT_BYTES), "keys": list_of(sealed, receivers)}
+    fields = {"sealed": byte_string(CONTEXT_BYTES if _encrypts(border) else 0), "keys": list_of(sealed, receivers)}
     return Plain(fields=fields, needed=False)

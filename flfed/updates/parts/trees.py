@@ -13,7 +13,7 @@ from flfed.trees.cut_points import cell_shapes
 from flfed.trees.forest import NODES, depth_of
 from flfed.updates.messages.kinds import BINS, TRAIN
 from flfed.updates.messages.summarise import BinsReply
-from flfed.updates.messages.train import CUTS_SHA256, EXTRA, LAST, MARKS, MOST_ATTEMPTS, SUMS, TREE, TREES_SHA256
+from flfed.updates.messages.train import EXTRA, LAST, MARKS, MOST_ATTEMPTS, SUMS, TREE, TREES_SHA256
 from flfed.updates.parts.part import (
     Border,
     Exchanges,
@@ -94,16 +94,9 @@ class Trees(Part):
             return sections
         tree_sections = dict(sections)
         if "arrays" in sections:
-            forest = arrays(border.model, needed=kind != TRAIN)
-            # Any cut points where the sites' sums are not added up.
-            if border.pinned:
-                forest = replace(forest, cuts=(border.layout, _codes(border)))
-            tree_sections["arrays"] = forest
+            tree_sections["arrays"] = arrays(border.model, needed=kind != TRAIN)
         if kind == TRAIN:
-            names = [TREES_SHA256]
-            if border.pinned:
-                names.append(CUTS_SHA256)
-            tree_sections["config"] = with_fields(sections["config"], dict.fromkeys(names, text(HASH, 64)))
+            tree_sections["config"] = with_fields(sections["config"], {TREES_SHA256: text(HASH, 64)})
             tree_sections |= _level(border)
         return tree_sections
 
@@ -111,12 +104,12 @@ class Trees(Part):
         """Return counts for cut points, and sums of one level in place of an update."""
         study = border.study
         if wanted.kind == BINS:
-            return {"config": config({}), "counts": _counts(border)}
+            return {"config": config({}), "counts": cell_counts(border)}
         if not study.grows_trees:
             return sections
         tree_sections = {name: section for name, section in sections.items() if name != "arrays"}
         if wanted.kind == TRAIN:
-            tree_sections[EXTRA] = _node_sums(border, whole_tree=False)
+            tree_sections[EXTRA] = node_sums(border, whole_tree=False)
         return tree_sections
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
@@ -152,8 +145,8 @@ class Trees(Part):
         levels = border.study.exchanges_of_round
         if "arrays" in sections:
             return (once - section_bytes(sections["arrays"])) * levels
-        level = 8 * _node_sums(border, whole_tree=False).entries
-        of_all_nodes = 8 * _node_sums(border, whole_tree=True).entries
+        level = 8 * node_sums(border, whole_tree=False).entries
+        of_all_nodes = 8 * node_sums(border, whole_tree=True).entries
         # Masks bring shares, and names of lists, with each level.
         beside = sum(section.most for name, section in sections.items() if name not in _ONCE) - level
         return once - level - beside + of_all_nodes + levels * (beside + _BESIDE)
@@ -171,7 +164,7 @@ def _codes(border: Border) -> int:
     return int(border.study.model.build("model").max_bins)
 
 
-def _counts(border: Border) -> ArraySection:
+def cell_counts(border: Border) -> ArraySection:
     """Return the section of rows by cell."""
     small = (np.dtype(np.uint16),)
     counts = {}
@@ -193,7 +186,7 @@ def _level(border: Border) -> dict[str, Section]:
     return {"settings": Plain(fields=places), EXTRA: ArraySection(arrays=level_arrays)}
 
 
-def _node_sums(border: Border, *, whole_tree: bool) -> ArraySection:
+def node_sums(border: Border, *, whole_tree: bool) -> ArraySection:
     """Return the section of the sums of one level, or of all nodes of a round that are asked for.
 
     They are of gradients and Hessians, and of rows where these are counted, by node and code.

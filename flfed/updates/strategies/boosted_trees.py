@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -16,14 +16,15 @@ from pydantic import Field
 from flfed.refusals import Refusal
 from flfed.study.plan import Plan
 from flfed.summaries.summary import arrays_sha256
-from flfed.trees.cut_points import cuts_sha256, widths_of
+from flfed.trees.cut_points import widths_of
 from flfed.trees.forest import UNIT, GrowingRound, Tree, TreeSettings, depth_of, round_of, tree_arrays, with_round
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
 from flfed.updates.aggregation.losses import ENTRIES
 from flfed.updates.aggregation.rounds import why_unsummed
 from flfed.updates.aggregation.summer import Unsummed
+from flfed.updates.arrays import Arrays
 from flfed.updates.messages.in_memory import immutable
-from flfed.updates.messages.train import LAST, MARKS, SUMS, TREE, Replies, TrainReply, TrainRequest
+from flfed.updates.messages.train import LAST, MARKS, NO_ENCODER, SUMS, TREE, Replies, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, mean_loss, to_arrays, to_record
 from flfed.words import usage_error
 
@@ -108,11 +109,14 @@ class BoostedTrees(FedAvg):
         now.incoming = to_arrays(arrays)
         # A tree that is grown again is another question than the one before; a secure sum has only one.
         self.attempt = max(1, self.attempt) if now.earlier and self.run.sums is None else 0
-        self.growing = self._begun()
+        if self.run.sums is not None:
+            # Grown again, a tree begins with the total that it began with.
+            now.total = self.run.sums.total = now.total or self.run.sums.total
+        self.begin_growing()
         return self._messages(server_round, self.cohort(server_round), score=True)
 
-    def _begun(self) -> GrowingRound:
-        """Return the trees of a round before their first split."""
+    def begin_growing(self) -> None:
+        """Begin the trees of a round, before their first split."""
         incoming = self.round.incoming
         settings = TreeSettings(
             depth=depth_of(incoming["value"].shape[2]),
@@ -121,7 +125,28 @@ class BoostedTrees(FedAvg):
             min_child_weight=self.min_child_weight,
             least_rows=self.min_rows,
         )
-        return GrowingRound(widths_of(incoming), settings, incoming["value"].shape[1])
+        self.growing = GrowingRound(widths_of(incoming), settings, incoming["value"].shape[1])
+
+    def level(self, server_round: int) -> dict[str, Any]:
+        """Return what a site needs for the sums of the next level, by the names of a request's fields."""
+        incoming = self.round.incoming
+        nodes = incoming["value"].shape[2]
+        node_marks = np.zeros((len(self.growing.requested_nodes), nodes))
+        for own, wanted in zip(node_marks, self.growing.requested_nodes, strict=True):
+            own[wanted] = 1.0
+        tree = tree_arrays(self.growing.trees, nodes)
+        last = round_of(incoming, server_round - 2) if server_round > 1 else np.zeros_like(tree)
+        return {
+            "arrays": immutable(incoming),
+            "extra": immutable({LAST: last, TREE: tree, MARKS: node_marks}),
+            "trees_sha256": arrays_sha256(incoming),
+        }
+
+    def grown_forest(self, server_round: int) -> Arrays:
+        """Return the arrays with the trees of a round, once they are grown."""
+        incoming = self.round.incoming
+        stacked = tree_arrays(self.growing.trees, incoming["value"].shape[2])
+        return with_round(incoming, server_round - 1, stacked)
 
     def _messages(
         self, server_round: int, sites: Iterable[str], *, level: int = 0, score: bool = False
@@ -130,25 +155,11 @@ class BoostedTrees(FedAvg):
         run = self.run
         now = self.round
         now.asked = {site: run.participants[site].node_id for site in sites}
-        nodes = now.incoming["value"].shape[2]
-        node_marks = np.zeros((len(self.growing.requested_nodes), nodes))
-        for own, wanted in zip(node_marks, self.growing.requested_nodes, strict=True):
-            own[wanted] = 1.0
-        tree = tree_arrays(self.growing.trees, nodes)
-        last = round_of(now.incoming, server_round - 2) if server_round > 1 else np.zeros_like(tree)
-        cuts = cuts_sha256(now.incoming) if run.sums is not None else ""
-        request = TrainRequest(
-            arrays=immutable(now.incoming),
-            encoder=run.encoder,
-            round=server_round,
-            rounds=run.rounds,
-            score=score,
-            settings={"level": float(level), "attempt": float(self.attempt)},
-            extra=immutable({LAST: last, TREE: tree, MARKS: node_marks}),
-            trees_sha256=arrays_sha256(now.incoming),
-            cuts_sha256=cuts,
-        )
-        return now.messages(request, run)
+        plain: dict[str, Any] = {"round": server_round, "rounds": run.rounds, "score": score}
+        plain["settings"] = {"level": float(level), "attempt": float(self.attempt)}
+        if run.sums is not None and run.sums.verified:
+            return now.messages(TrainRequest(arrays={}, encoder=NO_ENCODER, total=run.sums.total, **plain), run)
+        return now.messages(TrainRequest(encoder=run.encoder, **plain, **self.level(server_round)), run)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -171,9 +182,9 @@ class BoostedTrees(FedAvg):
         if trees is None:
             return None, None
         self._select(server_round, good)
-        stacked = tree_arrays(trees, now.incoming["value"].shape[2])
-        whole = with_round(now.incoming, server_round - 1, stacked)
-        return to_record(whole), mean_loss(good, {site: reply.num_examples for site, reply in good.items()})
+        return to_record(self.grown_forest(server_round)), mean_loss(
+            good, {site: reply.num_examples for site, reply in good.items()}
+        )
 
     def _grown_again(self, roots: Replies) -> Grown:
         """Return the round's trees, grown again without a site that is lost, and the sites' faults."""
@@ -209,7 +220,7 @@ class BoostedTrees(FedAvg):
     def _grown(self, roots: Replies) -> Grown:
         """Return the round's trees of some sites, or None and whom of them was lost."""
         now = self.round
-        self.growing = self._begun()
+        self.begin_growing()
         replies = dict(roots)
         level = 0
         while True:
@@ -232,7 +243,7 @@ class BoostedTrees(FedAvg):
         if secure is None:
             return np.asarray(sum(replies[site].extra[SUMS] for site in sorted(replies)))
         now = self.round
-        shape = self._shape()
+        shape = self.shape_of_level()
         _, total = secure.add({site: reply.masked for site, reply in replies.items()})
         numbers, beside = np.split(total, [math.prod(shape)])
         if not level:
@@ -243,7 +254,8 @@ class BoostedTrees(FedAvg):
             raise Unsummed(defect, final=True)
         return sums
 
-    def _shape(self) -> tuple[int, int, int]:
+    def shape_of_level(self) -> tuple[int, int, int]:
+        """Return the shape of the next level's sums: nodes, cells, and gradients, Hessians and perhaps rows."""
         cells = int(widths_of(self.round.incoming).sum())
         sums = 3 if self.min_rows else 2
         return sum(map(len, self.growing.requested_nodes)), cells, sums
@@ -254,7 +266,7 @@ class BoostedTrees(FedAvg):
     def _judge(self, replies: Replies, level: int) -> GuardResult:
         """Sort replies into those whose sums can be, and the others."""
         rows = self.run.rows_high()
-        shape = self._shape()
+        shape = self.shape_of_level()
         if self.run.sums is not None:
             # Beside the sums of the roots stand losses.
             beside = 0 if level else ENTRIES

@@ -16,17 +16,19 @@ from flwr.serverapp.strategy import Result
 from pydantic import Field
 
 from flfed.callbacks import Clock
+from flfed.errors import UsageError
 from flfed.seeds import generator
-from flfed.study.kinds import exchange_number
 from flfed.study.plan import Plan
 from flfed.study.settings import check_ranges
 from flfed.updates.aggregation.guard import GuardResult, guard, guard_scores, weighted_mean
+from flfed.updates.aggregation.losses import MeanLosses
 from flfed.updates.aggregation.rounds import Round, RunContext, Send, rarely_collected, why_unsummed
 from flfed.updates.aggregation.selection import Selection, check_selection
+from flfed.updates.aggregation.summer import Unsummed
 from flfed.updates.arrays import Arrays, Shapes, entries_of, is_encrypted, shapes_of
 from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays, client_terms
 from flfed.updates.messages.in_memory import array_record, immutable
-from flfed.updates.messages.train import EVALUATE, TRAIN, Offset, Replies, TrainReply, TrainRequest
+from flfed.updates.messages.train import EVALUATE, NO_ENCODER, TRAIN, Offset, Replies, TrainReply, TrainRequest
 from flfed.words import render, usage_error
 
 MOMENT = "moment-"
@@ -279,6 +281,20 @@ class FedAvg(FlowerFedAvg):
             return None, None
         return to_record(combined), loss
 
+    def combine_summed(self, server_round: int, mean: Arrays, losses: MeanLosses | None) -> Arrays:
+        """Return the next model of a round's mean update, as sites make it; raises UsageError where there is none."""
+        self.round.losses = losses
+        combined, _ = combine_all(self, {}, mean)
+        self._select(server_round, {})
+        if defect := combined_defect(combined, self.round.incoming):
+            raise UsageError(f"strategy {type(self).__name__} returned {defect}")
+        return to_arrays(to_record(combined))
+
+    def score_summed(self, server_round: int, losses: MeanLosses | None) -> None:
+        """Take note of the mean losses of a model that was scored without training, as sites do."""
+        self.round.losses = losses
+        self._select(server_round, {})
+
     def _guard(self, replies: dict[str, TrainReply]) -> GuardResult:
         """Sort a round's updates, with bounds in medians of the cohort's norms."""
         run = self.run
@@ -309,9 +325,12 @@ class FedAvg(FlowerFedAvg):
         offset_sites = run.offset_sites()
         good = now.receive(replies, lambda readable: guard_scores(readable, run.rows_high(), run.outputs))
         if run.sums is not None:
-            number = exchange_number(server_round, 0, run.sums.exchanges)
-            why, now.losses = run.sums.evaluate(number, good, now.incoming)
-            self.stopped = f"round {server_round}: {why}" if why else ""
+            try:
+                why, now.losses = run.sums.evaluate(server_round, good, now.incoming)
+                self.stopped = f"round {server_round}: {why}" if why else ""
+            except Unsummed as error:
+                now.lack_sum(error)
+                self.stopped = why_unsummed(server_round, error.why, now.result.refused)
         self.offsets = {s: reply.offset for s, reply in good.items() if reply.offset is not None and s in offset_sites}
         self._select(server_round, good)
         return None
@@ -381,9 +400,19 @@ def _selected(strategy: FedAvg, result: Result, config: ConfigRecord, grid: Grid
     """Return the result of a run with the selected model, once the last one is scored, which no round has done yet."""
     last = strategy.rounds_done + 1
     now = strategy.round = Round(began=strategy.clock())
-    messages = list(strategy.configure_evaluate(last, result.arrays, config, grid))
-    replies = now.exchange(grid.send_and_receive, messages, strategy.deadline, strategy.clock)
-    strategy.aggregate_evaluate(last, replies)
+    asks: list[tuple[Send, float]] = [(grid.send_and_receive, strategy.deadline)]
+    sums = strategy.run.sums
+    # Sites make the compared model of this sum, too.
+    if sums is not None and sums.verified:
+        asks.append((waiting(grid), strategy.wait))
+    for ask, timeout in asks:
+        messages = list(strategy.configure_evaluate(last, result.arrays, config, grid))
+        # A run that goes on has its losses: sites that have compared since would not answer.
+        if sums is not None and sums.is_evaluated(last):
+            messages = []
+        strategy.aggregate_evaluate(last, now.exchange(ask, messages, timeout, strategy.clock))
+        if now.unsummed is None:
+            break
     strategy._observe(last, result.arrays)
     if strategy.stopped:
         return _taken_back(strategy, result)
@@ -423,6 +452,17 @@ def messages_of(strategy: FedAvg, kind: str, server_round: int, arrays: ArrayRec
     now.kind = kind
     now.incoming = to_arrays(arrays)
     now.asked = {site: run.participants[site].node_id for site in sites}
+    if run.sums is not None and run.sums.verified:
+        whole = TrainRequest(
+            arrays={},
+            encoder=NO_ENCODER,
+            round=server_round,
+            rounds=run.rounds,
+            fit=kind == TRAIN,
+            score=run.scored,
+            total=run.sums.total,
+        )
+        return now.messages(whole, run)
     settings = {name: float(value) for name, value in strategy.client_settings().items()}
     extra = strategy.client_arrays() if kind == TRAIN else {}
     offsets = run.offset_sites() if kind == EVALUATE else ()

@@ -33,10 +33,9 @@ class SecureAggregation(SitePart):
         return cls() if study.aggregation.sums_updates else None
 
     def before(self, step: TrainingStep) -> None:
-        """Decrypt the model; raises NotTakingPart where it is none of the run."""
-        opened = step.own.opened(step.request, step.session.study)
-        step.request = replace(step.request, arrays=opened)
-        step.model = opened
+        """Decrypt or make the model; raises NotTakingPart where it is none of the run."""
+        step.request = step.own.completed(step.request, step.session)
+        step.model = step.request.arrays
 
     def reply(self, step: SiteStep, reply: PartReply) -> Leaving:
         """Return the reply under masks.
@@ -79,11 +78,11 @@ def _with_figures(step: SiteStep, reply: CompareReply, sums: SiteSums) -> Compar
     session = step.session
     request = step.original_request
     reply = replace(reply, summary=None)
-    if not session.study.compare.is_summed or not isinstance(request, CompareRequest):
+    if not session.study.compare.is_summed or not isinstance(request, CompareRequest) or step.encoder is None:
         return reply
     step.own.under(session)
     try:
-        masked = sums.masked_figures(request, reply, FigureLayout.of(session.task, request.encoder))
+        masked = sums.masked_figures(request, reply, FigureLayout.of(session.task, step.encoder))
     except NotTakingPart as error:
         # The figures do not leave, but the site's own people have them all the same.
         LOG.warning(render("gate.log.unsummed", why=error))

@@ -17,6 +17,7 @@ from flfed.rows.session import SiteSession, Trained
 from flfed.rows.site_trees import Grown
 from flfed.rows.training.requests import ComputeRequest, Term
 from flfed.study.study import Study
+from flfed.summaries.summary import Encoder
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.compare import CompareReply, CompareRequest
 from flfed.updates.messages.summarise import SummariseReply, SummariseRequest
@@ -40,11 +41,14 @@ class SiteStep:
     session : SiteSession
     own : SiteRun
         The site's state of the run.
+    encoder : Encoder or None
+        Of the model that is compared.
     """
 
     original_request: TrainRequest | SummariseRequest | CompareRequest
     session: SiteSession
     own: SiteRun
+    encoder: Encoder | None = None
 
 
 @dataclass(kw_only=True, eq=False)

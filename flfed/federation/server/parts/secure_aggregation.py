@@ -32,10 +32,11 @@ from flfed.refusals import Refusal
 from flfed.rows.statistics.statistic import Statistic, of_entries
 from flfed.summaries.summary import Summary
 from flfed.updates.aggregation.rounds import Participants, RunContext, load_cohort
-from flfed.updates.aggregation.summer import Summer, Unsummed, fits
+from flfed.updates.aggregation.summer import Summer, Unsummed
 from flfed.updates.arrays import Arrays, entries_of, is_encrypted, unflattened
 from flfed.updates.masks.figure_sums import FigureLayout
-from flfed.updates.messages.compare import CompareReplies
+from flfed.updates.messages.compare import CompareReplies, CompareRequest
+from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.summarise import (
     BINS,
     STATISTIC,
@@ -47,10 +48,11 @@ from flfed.updates.messages.summarise import (
     SummariseReply,
     SummariseRequest,
 )
+from flfed.updates.messages.train import NO_ENCODER
 from flfed.words import render
 
-BEFORE = "sums-before"
-"""Key in a checkpoint: the last model whose loss was right, and facts of the sums."""
+BEFORE, TOTAL = "sums-before", "sums-total"
+"""Keys in a checkpoint: the last model whose loss was right, and facts of the sums; the last total."""
 ENCRYPTED = "the server has the run's models as ciphertexts only"
 
 
@@ -70,7 +72,7 @@ class SecureAggregation(ServerPart):
         Why others did not enrol.
     """
 
-    state_names: ClassVar[tuple[str, ...]] = (BEFORE,)
+    state_names: ClassVar[tuple[str, ...]] = (BEFORE, TOTAL)
     sums: Summer | None = field(default=None, init=False)
     refused: Mapping[str, Refusal] = field(default_factory=dict, init=False)
 
@@ -128,8 +130,11 @@ class SecureAggregation(ServerPart):
         return self.sums is not None
 
     def state(self) -> Mapping[str, Arrays]:
-        """Return the last model whose loss was right."""
-        return {} if self.sums is None else {BEFORE: self.sums.check.before}
+        """Return the last model whose loss was right, and the last total."""
+        if self.sums is None:
+            return {}
+        total = {} if self.sums.total is None else self.sums.total.arrays()
+        return {BEFORE: self.sums.check.before, TOTAL: total}
 
     def facts(self) -> Mapping[str, Any]:
         """Return the facts of the rounds' sums."""
@@ -149,6 +154,14 @@ class SecureAggregation(ServerPart):
         before = facts.get(BEFORE)
         if self.sums is not None and before:
             self.sums.restore(before, state.get(BEFORE, {}))
+            total = state.get(TOTAL)
+            self.sums.total = Masked(**total) if total else None
+
+    def compare_request(self, model: FinalModel, request: CompareRequest) -> CompareRequest:
+        """Return a request with the last total, of which sites make the model."""
+        if self.sums is None or not self.sums.verified:
+            return request
+        return replace(request, arrays={}, encoder=NO_ENCODER, total=self.sums.total)
 
     def received(self, model: FinalModel, replies: CompareReplies) -> CompareReplies:
         """Add up figures of a study that records their sum alone.
@@ -159,9 +172,8 @@ class SecureAggregation(ServerPart):
         if self.sums is None or not run.study.compare.is_summed:
             return replies
         layout = FigureLayout.of(run.layout.task, model.outcome.encoder)
-        vectors = {
-            site: reply.masked for site, reply in replies.items() if fits(reply.masked, updates=0, sums=layout.entries)
-        }
+        fits = self.sums.fits
+        vectors = {site: reply.masked for site, reply in replies.items() if fits(reply.masked, sums=layout.entries)}
         try:
             _, total = self.sums.add(vectors)
         except Unsummed as error:
@@ -206,7 +218,8 @@ class SecureSiteSums(SiteSums):
         """
         # Whole numbers as they are: no ring divides them.
         sizes = [math.prod(shape) for shape in shapes.values()]
-        totals = self._sum(BINS, participants, BinsRequest(), BinsReply, sum(sizes))
+        request = BinsRequest(total=self.sums.total if self.sums.verified else None)
+        totals = self._sum(BINS, participants, request, BinsReply, sum(sizes))
         parts = np.split(totals, np.cumsum(sizes)[:-1])
         return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
@@ -219,6 +232,10 @@ class SecureSiteSums(SiteSums):
         """
         schema = self.run.schema
         entries = sum(math.prod(shape) for shape, _ in statistic.shapes(schema).values())
+        if self.sums.verified:
+            request = replace(request, point={}, total=self.sums.total)
+            # Of a visit that a site refuses there is no total, which the next one shows.
+            self.sums.total = None
         totals = self._sum(STATISTIC, participants, request, StatisticReply, entries, needed)
         whole = of_entries(statistic, self.sums.decode_counts(totals), schema)
         return StatisticSums(parts=[whole], sites=self.sums.cohort, summed=True)
@@ -233,7 +250,7 @@ class SecureSiteSums(SiteSums):
         """
 
         def defect(site: str, reply: Any) -> Refusal | None:
-            return None if fits(reply.masked, updates=0, sums=entries) else Refusal("vector-unfit")
+            return None if self.sums.fits(reply.masked, sums=entries) else Refusal("vector-unfit")
 
         answers = self.run.ask(kind, request, participants, reply.from_record)
         check_numbers(answers.faults, needed)
@@ -249,7 +266,7 @@ class SecureSiteSums(SiteSums):
         try:
             return self.sums.add({site: one.masked for site, one in replies.items()})[1]
         except Unsummed as error:
-            has_visits = isinstance(request, StatisticRequest) and bool(request.point)
+            has_visits = isinstance(request, StatisticRequest) and self.run.study.visits > 1
             raise self._error(kind, error.why, answers.faults, has_visits=has_visits) from None
 
     def _error(self, kind: str, why: Refusal, faults: Mapping[str, Refusal], *, has_visits: bool) -> FlfedError:
