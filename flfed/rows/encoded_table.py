@@ -314,26 +314,6 @@ class EncodedTable:
         """Part of the rows that a round's model is scored on."""
         return "validation" if self.validation_rows else "training"
 
-    def scored_rows(self, encoder: Encoder) -> list[Encoded]:
-        """Return all encoded rows by part: those to train on, validation rows if there are some, and the holdout."""
-        fitted, scored = self.round_rows(encoder)
-        parts = [fitted, self.holdout_rows(encoder)]
-        if self.validation_rows:
-            parts.insert(1, scored)
-        return parts
-
-    @cached_property
-    def scored_persons(self) -> np.ndarray:
-        """Whose each of these rows is, each its own where the schema names no group; int [rows]."""
-        training = self.table.training
-        holdout = self.table.holdout("score-check")
-        if not self.schema.group:
-            return np.arange(int((~self._apart).sum()) + self.validation_rows + len(holdout))
-        column = self.schema.group
-        fitted = pd.concat(list(self.table.blocks_to_fit()))[column][~self._apart]
-        parts = [fitted, training[column][self._validation], holdout[column]]
-        return pd.factorize(pd.concat(parts, ignore_index=True))[0]
-
     def target(self, table: pd.DataFrame) -> np.ndarray:
         """Return class codes, or the target in its unit."""
         columns = self._find_columns(table)

@@ -78,14 +78,6 @@ class Trained:
     lr: float = 0.0
     own: Arrays = field(default_factory=dict)
 
-    def without_figures(self) -> Trained:
-        """Return the round without loss and metrics.
-
-        How many rows there are crosses anyway.
-        """
-        scores = None if self.scores is None else self.scores.bare()
-        return replace(self, loss=None, scores=scores)
-
 
 class ClaimOnce(Protocol):
     """Returns whether figures may leave that one run alone has of these rows, and claims them for it where asked to."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flfed.rows.comparison.single_rows import holds_models, outputs_refusal
 from flfed.rows.features.encode import Encoded, plain_inputs
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.boosted_trees import SiteTrees, cell_counts, fine_codes
@@ -112,12 +111,9 @@ def grown(session: SiteSession, encoder: Encoder, level: Level, *, counted: bool
     trained = len(trees.y)
     if not level.score:
         return Grown(sums, trained, None, None)
-    validated = scored is not fitted
     own = replace(scored, x=trees.scores["scored"])
-    kind = "validation" if validated else "training"
+    kind = "validation" if scored is not fitted else "training"
     scores = yield from session.measured(kind, {}, encoder, own, SCORED)
-    if _tell_single_rows(session, trees, validated=validated):
-        return Grown(sums, trained, None, scores.bare())
     return Grown(sums, trained, loss_of_rows(session.task, trees.scores["fitted"], fitted.y), scores)
 
 
@@ -128,17 +124,7 @@ def _trees(session: SiteSession, encoder: Encoder, fitted: Encoded, scored: Enco
     if trees is not None and trees.y is fitted.y:
         return trees
     parts = {"fitted": fitted.x, "scored": scored.x}
-    if holds_models(session):
-        parts["holdout"] = session.holdout_rows(encoder).x
     return SiteTrees(parts, fitted.y, session.task)
-
-
-def _tell_single_rows(session: SiteSession, trees: SiteTrees, *, validated: bool) -> bool:
-    """Return whether figures of the trees before the round would reveal single rows."""
-    if not holds_models(session) or not trees.grown:
-        return False
-    parts = ("fitted", "scored", "holdout") if validated else ("fitted", "holdout")
-    return outputs_refusal(session, [trees.scores[part] for part in parts]) is not None
 
 
 def cells_of_rows(session: SiteSession, least: int) -> Arrays:

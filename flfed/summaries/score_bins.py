@@ -123,10 +123,6 @@ class RowScores:
     histogram: np.ndarray | None = None
     loss: float | None = None
 
-    def bare(self) -> RowScores:
-        """Return how many rows there are, without any figure."""
-        return RowScores(rows=self.rows, num_examples=self.num_examples, metrics={})
-
 
 def auc_bound(negative: np.ndarray, positive: np.ndarray) -> float:
     """Return the largest error of a binned AUC.

@@ -187,7 +187,8 @@ FIRST = 80
 def test_thresholds_a_row_apart_read_outcomes_until_the_count_ends_them(gated, small_study: str, most: int, read: int):
     site = institution(gated, small_study.replace('name = "logistic"', 'name = "mlp"\nhidden = [3]'), most)
     encoder = TrainRequest.from_record(site.trained(round=6, evaluate=True).content).encoder
-    training, holdout = SiteSession(site.site, site.study).scored_rows(encoder)[:2]
+    session = SiteSession(site.site, site.study)
+    training, holdout = session.round_rows(encoder)[0], session.holdout_rows(encoder)
     x, way = np.concatenate([training.x, holdout.x]), np.random.default_rng(3).normal(size=training.x.shape[1])
     order = np.argsort(x @ way)
     # What the coordinator wants to know: is a person among the test rows, and with which outcome?

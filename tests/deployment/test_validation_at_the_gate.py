@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from flwr.app import Message
 
-from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.evaluation.scoring import three_digits
@@ -131,21 +130,6 @@ def test_the_same_model_gives_the_same_bits_in_a_study_with_another_seed(institu
     arrays, encoder = slopes(site, 1.0), encoder_of(site)
     first, second = (figures(ask(site, arrays, encoder, seed=seed)) for seed in (7, 8))
     assert first == second
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_a_model_that_answers_one_for_one_row_gets_no_figure_whether_the_row_is_there_or_not(institution, there: bool):
-    site = institution()
-    encoder = encoder_of(site)
-    largest = np.sort(site.site.source.table["x1"].to_numpy())[-2:]
-    # Between the two largest values, or above both of them.
-    threshold = largest.mean() if there else largest[1] + 1
-    steep = 1e6 * encoder.scale[0]
-    made = slopes(site, steep, -1e6 * (threshold - encoder.center[0]))
-    reply = CompareReply.from_record(ask(site, made, encoder).content)
-    assert reply.arms == ()
-    assert reply.note == str(Refusal("model-single-rows"))
-    assert figures(ask(site, slopes(site, 1.0), encoder))
 
 
 def test_figures_of_five_models_leave_and_those_of_the_sixth_do_not(institution):

@@ -12,9 +12,8 @@ from typing import Any
 from flfed import registry
 from flfed.federation.client.outbound_figures import count_rows
 from flfed.federation.client.site_run import SiteRun
-from flfed.refusals import Refusal, decline, refuse
+from flfed.refusals import Refusal, decline
 from flfed.rows.comparison.attack_runner import Finding, Promised, attack
-from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
@@ -65,7 +64,6 @@ def attacked(request: AuditRequest, session: SiteSession, own: SiteRun) -> Gener
         if compared is None:
             decline("not-compared")
         model, encoder = compared.arrays, compared.encoder
-    refuse((yield from model_refusal(session, model, encoder, lambda: own.start(session, encoder))))
     promised = promised_to_rows(session.study)
     results = yield from attack(session, model, encoder, (request.attack,), seed=session.seed, promised=promised)
     # These counts show the coordinator whether the rows are those of the run.

@@ -9,7 +9,7 @@ import flfed
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
 from flfed.federation.client.masked import SiteSums
-from flfed.federation.client.outbound_figures import count_rows, redact_comparison
+from flfed.federation.client.outbound_figures import redact_comparison
 from flfed.federation.client.protection import rows_band
 from flfed.federation.client.released.model_answers import count_scores
 from flfed.federation.client.site_parts import leave_alone
@@ -20,7 +20,6 @@ from flfed.federation.client.trees import Trees, count_cells
 from flfed.federation.client.vertical import Vertical, align, compare_joined, exchange
 from flfed.refusals import CROSSING, NotSpent, NotTakingPart, Refusal, decline, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
-from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.data.site import redraws
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
@@ -130,12 +129,8 @@ def judge(request: CompareRequest, session: SiteSession, own: SiteRun) -> Replyi
     arrays, encoder = whole.arrays, whole.encoder
     # A model that is only validated is compared with no earlier one, and none is let through as a beginning.
     start = own.start(session, encoder) if session.study.train else None
-    refused = yield from model_refusal(session, arrays, encoder, lambda: start)
-    if refused is None:
-        comparison = yield from compare(session, arrays, encoder, request.deviation, request.bins, start=start)
-        reply = redact_comparison(session, comparison)
-    else:
-        reply = CompareReply(**count_rows(session), arms=(), differences=(), note=str(refused))
+    comparison = yield from compare(session, arrays, encoder, request.deviation, request.bins, start=start)
+    reply = redact_comparison(session, comparison)
     return (yield from leave_alone(request, session, own, reply, encoder))
 
 

@@ -19,13 +19,11 @@ from flfed.federation.client.protection import draws_once
 from flfed.federation.client.site_parts import leave, site_parts
 from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import NotSpent, Refusal, decline
-from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints.site_state import ReplyCache, digest_of
 from flfed.updates.messages.train import Offset, TrainReply, TrainRequest
-from flfed.words import render
 
 LOG = logging.getLogger("flfed.site")
 
@@ -81,19 +79,13 @@ class Training(RunKind):
             correction=step.correction,
             own=step.own_gradients,
         )
-        # No figure leaves of a model that was made to reveal single rows.
-        encoder = request.encoder
-        refused = yield from model_refusal(session, step.model, encoder, lambda: own.start(session, encoder))
-        if refused is not None:
-            LOG.warning(render("gate.log.figureless", round=request.round, why=refused))
-            step.done = step.trained.without_figures()
         step.delta = step.trained.delta
         for part in reversed(parts):
             yield from part.after(step)
         # Before the reply leaves: a repeated round starts from the same state.
         if request.fit and step.state:
             own.state.keep(request.round, step.state)
-        reply = yield from _reply(step, may_leave=refused is None)
+        reply = yield from _reply(step)
         return (yield from leave_round(step, reply))
 
 
@@ -121,11 +113,11 @@ def leave_round(step: TrainingStep, reply: TrainReply) -> Round:
     return left
 
 
-def _reply(step: TrainingStep, *, may_leave: bool) -> Round:
+def _reply(step: TrainingStep) -> Round:
     """Return the reply of a round of training."""
     request = step.request
     offset = None
-    if request.offset and may_leave:
+    if request.offset:
         estimate = yield from step.session.offset(request.arrays, request.encoder)
         if estimate is not None:
             offset = Offset(value=estimate[0], error=estimate[1])

@@ -392,11 +392,6 @@ class SiteTrees:
         self.sha256 = ""
         self.scores: Arrays = {}
 
-    @property
-    def grown(self) -> bool:
-        """Whether a leaf has another value than 0."""
-        return bool(self.arrays["value"].any())
-
     def take(self, arrays: Arrays) -> None:
         """Take a whole forest, and score all rows by it."""
         trees = forest_of(arrays)

@@ -474,7 +474,7 @@ def _else(words: str) -> str:
 @cache
 def _notes() -> re.Pattern[str]:
     slots = SLOTS | {"share": r"0\.\d{1,6}|\de-\d{2}"}
-    notes = any_of((*sentences("figures", "notes").values(), str(Refusal("model-single-rows"))), slots)
+    notes = any_of(tuple(sentences("figures", "notes").values()), slots)
     withheld = rf"withheld by the site's policy: {_withheld()}(?:; {_withheld()})*"
     # A note has the rows left out, what the others are a sample of, why figures are withheld, or several of these.
     return re.compile(rf"(?:{notes})(?:; {notes}){{0,2}}(?:; {withheld})?|{withheld}")
