@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from flfed.study.study import Study
+from flfed.summaries.summary import Layout
+from flfed.trees.cut_points import cell_shapes
+from flfed.trees.forest import depth_of
 from flfed.updates.arrays import CIPHERTEXT, Shapes
 from flfed.updates.codec import Codec
 from flfed.updates.messages.fields import LARGEST
@@ -340,3 +344,29 @@ def section_bytes(section: Section) -> int:
         return section.most
     largest = {name: np.empty(array.shape, array.dtype) for name, array in section.arrays.items()}
     return count_array_bytes(largest)
+
+
+def cell_counts(study: Study, layout: Layout) -> ArraySection:
+    """Return the section of rows by cell, of which trees' cut points are chosen."""
+    small = (np.dtype(np.uint16),)
+    counts = {}
+    for name, shape in cell_shapes(layout, int(study.strategy.settings.get("min-rows", 0))).items():
+        counts[name] = ArrayField(shape=shape, dtype=np.dtype(np.uint32), dtypes=small)
+    return ArraySection(arrays=counts)
+
+
+def node_sums(study: Study, layout: Layout, model: Shapes, *, whole_tree: bool) -> ArraySection:
+    """Return the section of the sums of one level of trees, or of all nodes of a round that are asked for.
+
+    They are of gradients and Hessians, and of rows where these are counted, by node and code.
+    """
+    (_, outputs, nodes), _ = model["value"]
+    depth = depth_of(nodes)
+    # Of each split the smaller child: 1, 1, 2, 4, ... nodes, together as many as the last level but one has.
+    node_count = 2 ** (depth - 1) if whole_tree else max(1, 2 ** (depth - 2))
+    of_number = int(study.model.build("model").max_bins) + 1
+    cells = sum(of_number if column.kind == "number" else len(column.cells) for column in layout.features)
+    kinds = 3 if study.strategy.settings.get("min-rows", 0) else 2
+    most = (outputs * node_count, cells, kinds)
+    sums = ArrayField(shape=most, dtype=np.dtype(np.int64), others=(((0, 0, kinds), most),))
+    return ArraySection(arrays={"sums": sums})

@@ -43,8 +43,10 @@ from flfed.signatures import gate_fingerprint, signing_public
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
 from flfed.updates.aggregation.losses import ENTRIES as LOSSES
-from flfed.updates.masks.pairs import RunKey, SignedKey
-from flfed.updates.masks.verify import TAG_ENTRIES
+from flfed.updates.checkpoints.made import request_sha256
+from flfed.updates.masks import pairs
+from flfed.updates.masks.pairs import TAG_ENTRIES, Exchange, RunKey, SignedKey
+from flfed.updates.masks.verify import LOW_BITS, compute_tag
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest, Masked, SharedKey
@@ -303,6 +305,7 @@ class LyingServer:
             self.contexts[name] = context
         self.names = names
         self.shared: SharedKey | None = None
+        self.shown: dict[str, bytes] = {}
         self.totals: dict[int, Masked] = {}
 
     def ask(self, site: str, kind: str, request: Any) -> Message:
@@ -327,7 +330,25 @@ class LyingServer:
         names = sorted(sites or self.names)
         found = {name: self.signed(name) for name in names if name not in (shown or {})} | dict(shown or {})
         request = KeysRequest(cohort=",".join(names), most_rows=most_rows, signed=tuple(found[name] for name in names))
+        self.shown = found
         return self.give(dict.fromkeys(names, request))
+
+    def crafted(self, colluder: Impostor, most_rows: int = 99) -> Masked:
+        """Return zeros as the total of the sums over rows, with the tag that a site of the server's makes for them."""
+        about: dict[str, Any] = {"study_sha256": self.study.sha256(), "run": self.run, "repeat": 0}
+        keys = [key for one in self.shown.values() if isinstance(key := SignedKey.read(one, **about), SignedKey)]
+        secrets = pairs.pair_secrets(colluder.name, colluder.key, keys, most_rows)
+        first, *others = sorted(self.shown)
+        assert isinstance(secrets, dict) and self.shared is not None
+        sealed = self.shared.keys[others.index(colluder.name)]
+        run_key = pairs.unseal(pairs.RUN_KEY, sealed, secrets[first], sender=first, receiver=colluder.name)
+        assert isinstance(run_key, bytes)
+        whole = self.no_total(0)
+        whole.sums[0] = len(self.shown)
+        exchange = Exchange(SUMMARISE, 0, request_sha256(SUMMARISE, None))
+        tag = compute_tag(run_key, exchange, sorted(self.shown), whole.vector, whole.sums[:-TAG_ENTRIES])
+        whole.sums[-TAG_ENTRIES:] = [tag % 2**LOW_BITS, tag >> LOW_BITS]
+        return whole
 
     def give(self, requests: Mapping[str, KeysRequest]) -> dict[str, Message]:
         """Give sites their keys messages: first the one that makes the run's shared key, which the others get."""

@@ -19,7 +19,6 @@ from flfed.deployment.site_state.cohorts import CohortLines
 from flfed.federation.client import masked as site_sums
 from flfed.federation.client.masked import SiteSums
 from flfed.federation.client.site_run import SiteRun
-from flfed.federation.client.verified_model import Made
 from flfed.paths import home
 from flfed.records.ledger_line import Line
 from flfed.refusals import Refusal
@@ -28,10 +27,10 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.aggregation.summer import Summer, Unsummed
+from flfed.updates.checkpoints.made import Made
 from flfed.updates.checkpoints.site_state import ReplyCache, StateFiles
 from flfed.updates.masks import pairs, verify
-from flfed.updates.masks.pairs import Exchange, SignedKey
-from flfed.updates.masks.verify import TAG_ENTRIES
+from flfed.updates.masks.pairs import TAG_ENTRIES, Exchange, SignedKey
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.secure_sum import KEYS, KeysRequest, Masked
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
@@ -375,10 +374,7 @@ def test_without_pins_a_cohort_of_the_servers_own_keys_reads_a_sites_update(four
     monkeypatch.setattr(site_sums, "check_cohort", lambda *given, **named: None)
     assert said(server.keys(shown=shown)[FIRST]) == ""
     # Each of the server's own sites has the key of the tags.
-    monkeypatch.setattr(verify, "compute_tag", lambda *given: 0)
-    whole = server.no_total(0)
-    whole.sums[0] = len(FOUR)
-    request = server.request(total=whole)
+    request = server.request(total=server.crafted(impostors[LAST]))
     assert unmasked(server, impostors, masked(server.ask(FIRST, TRAIN, request)), request) == 1
 
 

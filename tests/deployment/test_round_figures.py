@@ -1,5 +1,6 @@
 """Figures of rounds under secure sums: an institution keeps them, and the server decides by the sum of the losses."""
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,21 +17,17 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import three_digits
-from flfed.rows.session import SiteSession
 from flfed.study.study import Study
-from flfed.updates.aggregation.losses import LARGEST, loss_ring
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE
-from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply
 from tests.approval_text import details
 from tests.boosting import trees_study
-from tests.deployment.summing import Consortium, Coordinator, LyingServer, SummingGrid, said
+from tests.deployment.summing import Consortium, Coordinator, SummingGrid
 from tests.deployment.test_secure_sums_killed import in_round
-from tests.deployment.test_secure_sums_lies import lying
+from tests.deployment.test_secure_sums_lies import say_loss
 
 SUMS = {"secure-aggregation": "on", "plan.validation": 0.3}
-STEEP = 2e3
-"""Of the models of a lying coordinator: whose rows are beyond the threshold has a probability of 1."""
 Make = Callable[..., Consortium]
 
 
@@ -147,65 +144,17 @@ def test_a_run_that_is_resumed_chooses_the_same_model(consortium: Make):
     assert entry.arrays_sha256 == undisturbed.arrays_sha256
 
 
-def infinite_loss(reply: TrainReply) -> TrainReply:
-    """Return a reply whose loss of the model that came is at the bound, as one that is no number is."""
-    assert reply.masked is not None
-    sums = reply.masked.sums.copy()
-    sums[-1:] += np.uint64(LARGEST * loss_ring(4).scale)  # of an array, which wraps without a warning
-    return replace(reply, masked=replace(reply.masked, sums=sums))
-
-
-SPOILT = {
-    "loss": (TRAIN, 2, infinite_loss), "last loss": (EVALUATE, 1, infinite_loss),
-}  # fmt: skip
-"""What the last site sends of whose kind, and in which of its replies."""
-
-
-@pytest.mark.parametrize("what", ["loss", "last loss"])
-def test_a_model_that_one_site_spoils_is_known_by_the_sums_loss(consortium: Make, what: str):
+@pytest.mark.parametrize("number", [2, 4])
+def test_a_model_that_one_site_spoils_is_known_by_the_sums_loss(
+    consortium: Make, number: int, monkeypatch: pytest.MonkeyPatch
+):
+    """The last of four answers is about the model after the last round."""
     found = consortium(4, strategy__rounds=3)
-    kind, number, change = SPOILT[what]
-    entry = Coordinator(found).run(lie=lying([number], change, kind))
+    say_loss(monkeypatch, number, math.inf)
+    entry = Coordinator(found).run()
     assert entry.status == "stopped" and "the mean loss of the model is not finite" in entry.reason
     # The result is the model before the spoilt one.
-    assert checkpoints.final(entry.run).round == {"loss": 0, "last loss": 2}[what]
-
-
-class Chooser(LyingServer):
-    """A coordinator that gives sites their keys, and trains them from models of its own choice."""
-
-    def __init__(self, found: Consortium) -> None:
-        super().__init__(found)
-        assert not any(map(said, self.keys().values()))
-        self.arrays, self.encoder = self.model().values()
-
-    def threshold(self, site: str, number: int, direction: np.ndarray, at: float) -> TrainReply:
-        """Return the reply to a round whose model calls all rows beyond a threshold."""
-        chosen = dict(self.arrays)
-        for name, value in chosen.items():
-            steep = STEEP * direction if value.size > 1 else np.array([-STEEP * at])
-            chosen[name] = steep.reshape(value.shape).astype(value.dtype)
-        request = TrainRequest(arrays=chosen, encoder=self.encoder, round=number, rounds=self.study.rounds)
-        reply = self.ask(site, TRAIN, request)
-        assert not reply.has_error(), reply.error.reason
-        return TrainReply.from_record(reply.content)
-
-
-# On the code before, all outcomes were read without any output named, of exact figures.
-@pytest.mark.parametrize("outputs", [(), ("training-figures",)])
-def test_a_coordinator_that_chooses_thresholds_reads_no_outcome_of_rows_whose_inputs_it_knows(consortium, outputs):
-    asked = {"strategy__rounds": 60, "plan__validation": 0.0, "compare__primary": "brier_score_loss"}
-    found = consortium(rows=60, outputs=outputs, **asked)
-    coordinator, victim = Chooser(found), "site-01"
-    rows = SiteSession(found.sites[victim], found.study).round_rows(coordinator.encoder)[0]
-    inputs = np.asarray(rows.x, np.float64)
-    direction = np.random.default_rng(5).normal(size=inputs.shape[1])
-    order = np.argsort(-(inputs @ direction))
-    places = (inputs @ direction)[order]
-    # Each threshold has one row more beyond it than the one before.
-    thresholds = np.concatenate([[places[0] + 1], (places[:-1] + places[1:]) / 2])
-    replies = [coordinator.threshold(victim, n, direction, at) for n, at in enumerate(thresholds, 1)]
-    assert not any(has_figures(reply) for reply in replies)
+    assert checkpoints.final(entry.run).round == number - 2
 
 
 @pytest.mark.proof

@@ -81,22 +81,17 @@ def unmasked(reply: TrainReply) -> TrainReply:
     return replace(reply, masked=replace(reply.masked, vector=reply.masked.vector + other))
 
 
-@pytest.fixture
-def worse(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """A function that has the last site say, in its answer of that number, that the model's loss is a thousand more."""
+def say_loss(patch: pytest.MonkeyPatch, number: int, loss: float) -> None:
+    """Have the last site say, in its answer of that number, that the model that came has this loss."""
+    answers = count(1)
+    honest = SiteSums._losses
 
-    def lie(number: int) -> None:
-        answers = count(1)
-        honest = SiteSums._losses
+    def losses(sums: SiteSums, own: Losses, rng: np.random.Generator) -> np.ndarray:
+        if sums.keys.site == "site-04" and next(answers) == number:
+            own = {**own, "scores": replace(own["scores"], loss=loss)}
+        return honest(sums, own, rng)
 
-        def losses(sums: SiteSums, own: Losses, rng: np.random.Generator) -> np.ndarray:
-            if sums.keys.site == "site-04" and next(answers) == number:
-                own = {**own, "scores": replace(own["scores"], loss=own["scores"].loss + 1e3)}
-            return honest(sums, own, rng)
-
-        monkeypatch.setattr(SiteSums, "_losses", losses)
-
-    return lie
+    patch.setattr(SiteSums, "_losses", losses)
 
 
 def model(run: RunEntry) -> dict[str, np.ndarray]:
@@ -131,22 +126,22 @@ def test_a_sum_that_does_not_count_or_is_too_large_ends_the_run_with_the_last_go
 
 
 def test_the_last_models_loss_is_held_to_the_rule_too(
-    consortium: Callable[..., Consortium], worse: Callable[[int], None]
+    consortium: Callable[..., Consortium], monkeypatch: pytest.MonkeyPatch
 ):
     good = after(consortium, ROUNDS - 1)
     found = consortium()
-    worse(ROUNDS + 1)
+    say_loss(monkeypatch, ROUNDS + 1, 1e3)
     run = Coordinator(found).run()
     assert run.status == "stopped" and f"round {ROUNDS + 1}: the mean loss" in run.reason
     assert all((value == good[name]).all() for name, value in model(run).items())
 
 
 def test_a_loss_that_is_many_times_the_one_before_ends_the_run(
-    consortium: Callable[..., Consortium], worse: Callable[[int], None]
+    consortium: Callable[..., Consortium], monkeypatch: pytest.MonkeyPatch
 ):
     good = after(consortium, 0)
     found = consortium()
-    worse(2)
+    say_loss(monkeypatch, 2, 1e3)
     run = Coordinator(found).run()
     # The model of the first round is spoilt, and so the one that it was made from is the result.
     assert (run.status, run.rounds) == ("stopped", 1) and "round 2: the mean loss" in run.reason

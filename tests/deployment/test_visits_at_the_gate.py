@@ -22,7 +22,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.listed.glm import Glm
 from flfed.rows.statistics.of_study import statistic_of as of_study
-from flfed.updates.masks.verify import TAG_ENTRIES
+from flfed.updates.masks.pairs import TAG_ENTRIES
 from flfed.updates.messages.kinds import STATISTIC
 from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest

@@ -24,7 +24,7 @@ from flfed.rows.statistics.newton import fit_shapes
 from flfed.rows.statistics.noised_counts import shapes_of_cells
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.statistic import VisitedStatistic
-from flfed.rows.study_model import model_shapes, study_layout
+from flfed.rows.study_model import first_sha256, model_shapes, study_layout
 from flfed.rows.training.functional import outputs_of
 from flfed.rows.warm_start import model_sha256
 from flfed.study.study import Study
@@ -118,6 +118,10 @@ class StudyMessages:
     def model(self) -> Shapes:
         """Names, shapes and types of the model's arrays."""
         return model_shapes(self.study, self.schema)
+
+    def first_sha256(self, repeat: int) -> str:
+        """Return what tells the first model of a repeat from others."""
+        return first_sha256(self.study, self.schema, repeat)
 
     @cached_property
     def layout(self) -> Layout:

@@ -27,7 +27,6 @@ from flfed.records.ledger import LockedLedger
 from flfed.records.ledger_line import ERROR, REFUSED, STANDS_FOR, WITHHELD, run_of_new
 from flfed.refusals import CONTROL, NO_LEDGER, Refusal
 from flfed.rows.data.site import Site
-from flfed.rows.study_model import first_sha256
 from flfed.updates.messages.compare import IMPORTANCE
 from flfed.updates.messages.fields import content_sha256
 from flfed.updates.messages.in_memory import count_bytes
@@ -336,7 +335,7 @@ def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMess
     choices = {**run_limits.choices_of(message), **run_limits.trained_from(message, messages.study)}
     if kind == TRAIN and not messages.study.grows_trees:
         is_first = line["round"] == 1
-        first = first_sha256(messages.study, messages.schema, int(facts.get("repeat", 0))) if is_first else ""
+        first = messages.first_sha256(int(facts.get("repeat", 0))) if is_first else ""
         choices[MODEL] = first or run_limits.model_of(message) or None
     line |= {name.replace("-", "_"): value for name, value in choices.items() if value is not None}
     return line

@@ -24,8 +24,7 @@ from flfed.refusals import Refusal
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages.fields import content_sha256, ndarrays
-from flfed.updates.messages.kinds import ALIGN, AUDIT, COMPARE, PARTIAL, SCORES, STATISTIC
-from flfed.updates.messages.secure_sum import TOTAL
+from flfed.updates.messages.kinds import ALIGN, AUDIT, COMPARE, PARTIAL, SCORES, STATISTIC, TOTAL
 from flfed.updates.messages.summarise import POINT
 from flfed.updates.messages.train import (
     EVALUATE,

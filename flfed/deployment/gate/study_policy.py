@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from flfed.callbacks import Today, today_utc
 from flfed.deployment.site_state import approval as decided
 from flfed.deployment.site_state.approval import Approval, has_start
-from flfed.deployment.site_state.cohorts import cohort_facts
+from flfed.deployment.site_state.cohorts import COHORT_SHA256, cohort_facts
 from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.trusted_files import open_folder, other_coordinator, own_fingerprint, signing_key
 from flfed.errors import FlfedError, TableError, UsageError
@@ -33,7 +33,6 @@ from flfed.rows.snapshots import snapshot
 from flfed.study.kinds import LEAST_PARTIES
 from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study
-from flfed.updates.masks.pairs import pins_hash
 from flfed.updates.messages.kinds import asks
 
 if TYPE_CHECKING:
@@ -297,13 +296,14 @@ class StudyAdmission:
         approval = self.check_decision(study.text)
         if approval is None or not (approval.sums or study.is_vertical):
             return None
+        cohort = cohort_facts(approval.pins, changed=False)[COHORT_SHA256]
         return SumApproval(
             pinned=approval.pins,
             changed=approval.changed_sites or ledger.has_changed(study.dataset.name),
             allows_change=approval.changed_sites,
             key=signing_key(self._folder),
             has_keys=ledger.has_keys,
-            trained_elsewhere=partial(ledger.trained_elsewhere, study.dataset.name, pins_hash(approval.pins)),
+            trained_elsewhere=partial(ledger.trained_elsewhere, study.dataset.name, cohort),
         )
 
     def standing(self, approval: Approval) -> Refusal | None:

@@ -10,14 +10,13 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flfed.federation.client.verified_model import Made
 from flfed.refusals import NotTakingPart, Refusal, decline, or_refuse, refuse
 from flfed.rows.training.private_noise import NoiseSource, SeededNoise, SystemNoise
 from flfed.rows.training.requests import PackRequest
@@ -25,8 +24,8 @@ from flfed.seeds import generator, noise_key
 from flfed.signatures import canonical
 from flfed.study.kinds import exchange_number, round_and_level
 from flfed.study.study import Study
-from flfed.summaries.summary import arrays_sha256
-from flfed.updates.aggregation.losses import Losses, draw_number, encode_losses
+from flfed.updates.aggregation.losses import LossCheck, Losses, draw_number, encode_losses
+from flfed.updates.aggregation.summer import Summer
 from flfed.updates.arrays import (
     CIPHERTEXT,
     Arrays,
@@ -37,6 +36,7 @@ from flfed.updates.arrays import (
     with_prefix,
     without_prefix,
 )
+from flfed.updates.checkpoints.made import Made, SumRequest, request_sha256
 from flfed.updates.checkpoints.site_state import ANSWERED, OF_RUN, RunState
 from flfed.updates.masks.ckks import RoundTags, SecretContext, decrypt_model, encrypt_model, open_context, seal_context
 from flfed.updates.masks.figure_sums import FigureLayout
@@ -59,11 +59,10 @@ from flfed.updates.masks.pairs import (
 from flfed.updates.masks.ring import LARGEST_ENTRY, Ring, ring_of_counts, rings
 from flfed.updates.masks.verify import open_total, tag_vector
 from flfed.updates.mechanism import largest_entry, noise_of_site
-from flfed.updates.messages.compare import CompareReply, CompareRequest
-from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, STATISTIC, SUMMARISE, TRAIN
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.secure_sum import KeysReply, KeysRequest, Masked, SharedKey
-from flfed.updates.messages.summarise import BinsRequest, StatisticRequest
-from flfed.updates.messages.train import SUMS, Same, TrainReply, TrainRequest, sha256_of
+from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE, BinsRequest, StatisticRequest
+from flfed.updates.messages.train import EVALUATE, SUMS, TRAIN, TrainReply, TrainRequest
 
 KEY, SIGNED, COHORT, SECRETS, SHARED, ENDED = (
     f"{OF_RUN}{name}" for name in ("key", "signed", "cohort", "secrets", "ckks", "ended")
@@ -72,8 +71,6 @@ KEY, SIGNED, COHORT, SECRETS, SHARED, ENDED = (
 _PEER = "peer/"
 REHEARSAL = b"flfed rehearsal"
 """Source of all pair secrets where one process rehearses for all sites: there is no secret."""
-SumRequest = TrainRequest | CompareRequest | StatisticRequest | BinsRequest | None
-"""A request whose answers are added up; None where the study has all of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -542,11 +539,13 @@ class SiteSums:
             return exchange
         return made.exchange
 
-    def open_total(self, exchange: Exchange, total: Masked) -> tuple[np.ndarray, np.ndarray]:
+    def open_total(self, exchange: Exchange, total: Masked | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the sums of all sites' numbers of 32 and of 64 bits; raises NotTakingPart where a total is not theirs.
 
         A site that was shown a false total answers nothing more in the run, so that each false one is one try.
         """
+        if total is None:
+            decline("total-missing")
         opened = open_total(self.keys.run_key(), exchange, self.keys.cohort().sites, total.vector, total.sums)
         if isinstance(opened, Refusal):
             self.keys.destroy_shared()
@@ -570,6 +569,18 @@ class SiteSums:
         """Return the names in the state by step, of one kind of request."""
         start = f"{prefix}{kind}-"
         return {int(name.removeprefix(start)): name for name in self.keys.state.names() if name.startswith(start)}
+
+    @property
+    def summer(self) -> Summer:
+        """A reader of totals: it has no history, as the coordinator checks norms and losses."""
+        cohort = self.keys.cohort()
+        study = self.keys.study
+        return Summer(
+            cohort=cohort.sites,
+            largest_entry=largest_entry(study, len(cohort.sites)),
+            most_rows=cohort.most_rows,
+            check=LossCheck(scored="validation" if study.plan.validation else "training"),
+        )
 
     def is_answered(self, exchange: Exchange) -> bool:
         """Return whether this very request was answered."""
@@ -681,44 +692,3 @@ class SiteCiphers(SiteSums):
     def _last_answered(self) -> int:
         """Return the last round that the site has trained in, 0 before the first."""
         return max(self._steps(TRAIN), default=0)
-
-
-_MADE_HERE = ("arrays", "encoder", "extra", "by_hash", "total")
-"""Fields of a request with a total that do not cross, and the total."""
-
-
-def request_sha256(kind: str, request: SumRequest) -> str:
-    """Return the hash of the whole request that a reply answers.
-
-    Whoever is sent another request has other masks: no sum with the others' comes of it.
-
-    Source: Pasquini et al. 2022, "Eluding secure aggregation in federated learning via model inconsistency".
-    """
-    meaning: dict[str, Any] = {"kind": kind}
-    if isinstance(request, TrainRequest | CompareRequest) and request.total is not None:
-        crossing = {one.name: getattr(request, one.name) for one in fields(request) if one.name not in _MADE_HERE}
-        meaning |= crossing | {"total": arrays_sha256(request.total.arrays())}
-        if isinstance(request, TrainRequest):
-            meaning["settings"] = sorted(request.settings.items())
-    elif isinstance(request, TrainRequest | CompareRequest):
-        plain = {one.name: getattr(request, one.name) for one in fields(request)}
-        # By hash or whole, an encoder is the same one; and so are trees, whose hash is another field.
-        del plain["by_hash"], plain["total"]
-        meaning |= plain | {"arrays": _arrays_sha256(Same(request.arrays)), "encoder": sha256_of(request.encoder)}
-        if isinstance(request, TrainRequest):
-            meaning |= {"extra": arrays_sha256(request.extra), "settings": sorted(request.settings.items())}
-            if request.trees_sha256:
-                del meaning["arrays"]
-    elif isinstance(request, StatisticRequest):
-        meaning |= {"round": request.round, "point": arrays_sha256(request.point)}
-    if isinstance(request, StatisticRequest | BinsRequest) and request.total is not None:
-        meaning |= {"total": arrays_sha256(request.total.arrays())}
-    # NaN is no JSON.
-    texts = {name: value.hex() if isinstance(value, float) else value for name, value in meaning.items()}
-    return hashlib.sha256(canonical(texts)).hexdigest()
-
-
-# In one process all sites are sent the very same arrays.
-@lru_cache(maxsize=8)
-def _arrays_sha256(same: Same) -> str:
-    return arrays_sha256(same.arrays)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from flfed.federation.client.parts.codec import Codec
-from flfed.federation.client.parts.covering_noise import CoveringNoise
 from flfed.federation.client.parts.own_part import OwnPart
 from flfed.federation.client.parts.secure_aggregation import SecureAggregation
 from flfed.federation.client.parts.step import Leaving, PartReply, SitePart, SiteStep
 from flfed.federation.client.parts.strategy_rule import StrategyRule
+from flfed.federation.client.parts.update import Codec, CoveringNoise
 from flfed.federation.client.site_run import SiteRun, study_of
 from flfed.rows.session import SiteSession
 from flfed.summaries.summary import Encoder

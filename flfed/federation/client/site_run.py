@@ -13,8 +13,7 @@ from flwr.app import Context
 
 from flfed import registry
 from flfed.federation.client.masked import Approving, RunKeys, SiteCiphers, SiteSums
-from flfed.federation.client.verified_model import Request, completed
-from flfed.refusals import decline
+from flfed.federation.client.verified_steps import Request, completed
 from flfed.rows.data import datasets
 from flfed.rows.own_parts import OwnArrays
 from flfed.rows.session import SiteSession
@@ -148,13 +147,6 @@ class SiteRun:
         )
         return SiteCiphers(keys) if study.aggregation.is_encrypted else SiteSums(keys)
 
-    def secure_sums(self, study: Study) -> SiteSums:
-        """Return the site's half of a run's sums; raises NotTakingPart where it has none."""
-        sums = self.sums(study)
-        if sums is None:
-            decline("sums-unknown")
-        return sums
-
     def before(self, round: int, session: SiteSession) -> Arrays:
         """Return the arrays that the site stored in its last round before this one."""
         self.under(session)
@@ -189,7 +181,7 @@ class SiteRun:
         # One process that rehearses has all models already.
         if sums.keys.approval is None or not study.makes_models_at_sites:
             return request
-        return completed(request, session, self)
+        return completed(request, session, sums, lambda encoder: self.start(session, encoder))
 
     def last_model(self, request: CompareRequest, session: SiteSession, own: Arrays) -> CompareRequest:
         """Return a comparison's request with its model.

@@ -14,7 +14,6 @@ from flfed.updates.aggregation.summer import CipherSummer, Summer
 from flfed.updates.masks.ckks import PublicContext, range_refusal
 from flfed.updates.masks.pairs import LEAST_SITES
 from flfed.updates.masks.ring import LARGEST_ENTRY
-from flfed.updates.masks.verify import TAG_ENTRIES
 from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
 from flfed.words import flfed_error, render, usage_error
@@ -118,7 +117,7 @@ def _summer(run: RunSetting, participants: Participants) -> Summer:
             cohort=cohort,
             largest_entry=LARGEST_ENTRY,
             most_rows=most_rows,
-            tags=TAG_ENTRIES if run.each_round else 0,
+            tagged=run.each_round,
             entries=sum(value.size for value in run.first_arrays().values()),
             context=PublicContext.new(),
         )
@@ -127,7 +126,7 @@ def _summer(run: RunSetting, participants: Participants) -> Summer:
         largest_entry=largest_entry(study, len(cohort)),
         most_rows=most_rows,
         check=LossCheck(scored="validation" if study.plan.validation else "training"),
-        tags=TAG_ENTRIES if run.each_round else 0,
+        tagged=run.each_round,
         verified=run.each_round and study.makes_models_at_sites,
     )
 

@@ -5,11 +5,10 @@ No other code there names one.
 
 from __future__ import annotations
 
-from flfed.federation.server.parts.codec import Codec
 from flfed.federation.server.parts.covering_noise import CoveringNoise
-from flfed.federation.server.parts.own_part import OwnIntercepts, OwnPart
 from flfed.federation.server.parts.secure_aggregation import SecureAggregation
 from flfed.federation.server.parts.server_part import ServerPart
+from flfed.federation.server.parts.site_arrays import Codec, OwnIntercepts, OwnPart
 from flfed.federation.server.parts.trees import Trees
 from flfed.federation.server.run_setting import RunSetting
 

@@ -29,7 +29,6 @@ from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages.enrol import EnrolReply
 from flfed.updates.messages.fields import reason_of, receive
 from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, read
-from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.train import LOST, TRAIN, Replies, Scores, TrainReply, TrainRequest
 
 
@@ -241,6 +240,17 @@ class RunContext:
         deltas = {site: reply.delta for site, reply in good.items()}
         return self.mechanism.merged(deltas, plan=self.plan, rounds=self.rounds, asked=len(now.asked), normals=normals)
 
+    def evaluated(self, now: Round, number: int, good: Replies) -> str:
+        """Take note of the mean losses of a model that was scored without training; return why the run stops, or ""."""
+        if self.sums is None:
+            return ""
+        try:
+            why, now.losses = self.sums.evaluate(number, good, now.incoming)
+        except Unsummed as error:
+            now.lack_sum(error)
+            return why_unsummed(number, error.why, now.result.refused)
+        return f"round {number}: {why}" if why else ""
+
     def normals(self, round: int) -> Normals:
         """Return the server's noise source for a round."""
         # Institutions draw noise of their system's own, which nobody can draw again.
@@ -291,8 +301,6 @@ class Round:
         Of the last attempt.
     timeout : float, seconds
         That it had.
-    total : Masked or None
-        With which a round of several sums begins.
     """
 
     kind: str = TRAIN
@@ -309,7 +317,6 @@ class Round:
     bytes_out: dict[str, int] = field(default_factory=dict)
     bytes_in: dict[str, int] = field(default_factory=dict)
     ends_run: bool = False
-    total: Masked | None = None
     send: Send = field(init=False)
     timeout: float = field(init=False)
     _requests: dict[str, TrainRequest] = field(default_factory=dict)

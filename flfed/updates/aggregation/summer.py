@@ -16,6 +16,7 @@ from flfed.updates.aggregation.losses import ENTRIES, LossCheck, MeanLosses, dec
 from flfed.updates.arrays import CIPHERTEXT, Arrays, unflattened
 from flfed.updates.masks import ckks
 from flfed.updates.masks.ckks import PublicContext, vector_entries
+from flfed.updates.masks.pairs import TAG_ENTRIES
 from flfed.updates.masks.ring import ring_of_counts, rings
 from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.train import Replies, TrainReply
@@ -50,8 +51,8 @@ class Summer:
         Of the last sum that was not zero; 0 where there was none.
     check : LossCheck
         The known losses of the run's models.
-    tags : int
-        Entries of a tag behind the numbers of 64 bits; 0 where one process rehearses.
+    tagged : bool
+        Whether a tag stands behind the numbers of 64 bits: not where one process rehearses.
     verified : bool
         Whether sites make the models themselves, of totals whose tags they check.
     total : Masked or None
@@ -63,9 +64,13 @@ class Summer:
     most_rows: int = 1
     norm: float = 0.0
     check: LossCheck = field(default_factory=LossCheck)
-    tags: int = 0
+    tagged: bool = False
     verified: bool = False
     total: Masked | None = None
+
+    @property
+    def _tags(self) -> int:
+        return TAG_ENTRIES if self.tagged else 0
 
     def guard(self, replies: Replies, rows_high: Mapping[str, int], *, updates: int, sums: int = 1) -> GuardResult:
         """Sort masked replies into accepted and refused; sites check the numbers under the masks.
@@ -88,7 +93,7 @@ class Summer:
         """Return whether a masked answer has so many numbers of 32 and of 64 bits, counts before and a tag behind."""
         if masked is None:
             return False
-        shapes = ((updates + (updates > 0),), (sums + (sums > 0) + self.tags,))
+        shapes = ((updates + (updates > 0),), (sums + (sums > 0) + self._tags,))
         have_types = masked.vector.dtype == np.uint32 and masked.sums.dtype == np.uint64
         return have_types and (masked.vector.shape, masked.sums.shape) == shapes
 
@@ -111,7 +116,7 @@ class Summer:
         if any(int(total[0]) != len(self.cohort) for total in totals if total.size):
             raise Unsummed(Refusal("sum-miscounted", sites=len(self.cohort)), final=True)
         self.total = Masked(vector=totals[0], sums=totals[1])
-        return totals[0][1:], totals[1][1 : totals[1].size - self.tags]
+        return totals[0][1:], totals[1][1 : totals[1].size - self._tags]
 
     def mean(self, good: Replies, incoming: Arrays) -> tuple[Arrays, MeanLosses | None]:
         """Return the weighted mean of all sites' updates, and their mean losses.
@@ -189,8 +194,9 @@ class Summer:
         """Return what a checkpoint keeps besides the model before."""
         return {"norm": self.norm, **self.check.facts()}
 
-    def restore(self, facts: Mapping[str, Any], before: Arrays) -> None:
+    def restore(self, facts: Mapping[str, Any], before: Arrays, total: Arrays) -> None:
         """Go on from a checkpoint."""
+        self.total = Masked(**total) if total else None
         self.norm = float(facts["norm"])
         self.check.restore(facts, before)
 

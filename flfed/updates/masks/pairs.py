@@ -51,6 +51,8 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 SEALED_BYTES = NONCE_BYTES + 16
 """By which a sealed content is longer: a nonce before it, and a tag behind."""
+TAG_ENTRIES = 2
+"""Entries of a tag (`verify`): its lowest 31 bits and the other 30, so that the sum of neither wraps modulo 2^64."""
 LONGEST = 1024
 """Bytes of a packed signed key; found are about 300."""
 SIGNATURE = re.compile(r"[0-9a-f]{128}")

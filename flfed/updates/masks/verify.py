@@ -36,13 +36,11 @@ from collections.abc import Collection
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.updates.masks.pairs import Exchange, exchange_key, key_stream
+from flfed.updates.masks.pairs import TAG_ENTRIES, Exchange, exchange_key, key_stream
 from flfed.updates.masks.ring import LARGEST_TOTAL
 
 MODULUS = 2**61 - 1
 """A prime, of which all bits are one: a random word `& MODULUS` is a factor modulo it."""
-TAG_ENTRIES = 2
-"""Entries of a tag: its lowest 31 bits and the other 30, so that the sum over sites of neither wraps modulo 2^64."""
 LOW_BITS = 31
 LIMB_BITS = 16
 CHUNK = 2**14

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from flfed.updates.arrays import Arrays
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import MalformedMessage, MetricName, recorded_note
 from flfed.updates.messages.in_memory import array_record, config_record, record_of
-from flfed.updates.messages.secure_sum import TOTAL, Masked
+from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.train import (
     NO_ENCODER,
     hashed_sections,
@@ -206,7 +206,7 @@ class CompareRequest:
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareRequest:
         """Read the message's content."""
-        request = fields.made(cls, read_total(record) if TOTAL in record else read_hashed(cls, record))
+        request = fields.made(cls, read_total(record) if kinds.TOTAL in record else read_hashed(cls, record))
         if not 1 <= request.sites <= MOST_SITES or request.trained not in TRAINED:
             raise fields.MalformedMessage(Refusal("sites-unfit", message="CompareRequest"))
         if request.offset_deviation < 0 or math.isinf(request.offset_deviation):
@@ -216,6 +216,10 @@ class CompareRequest:
         if not all(map(math.isnan, about)) and not (all(map(math.isfinite, about)) and about[1] >= LEAST_SPREAD):
             raise fields.MalformedMessage(Refusal("odds-unfit", message="CompareRequest"))
         return request
+
+    def of_total(self, total: Masked | None) -> CompareRequest:
+        """Return the request with a total in place of the model, which sites make of it."""
+        return replace(self, arrays={}, encoder=NO_ENCODER, total=total)
 
     @property
     def deviation(self) -> float | None:

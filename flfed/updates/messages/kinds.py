@@ -29,6 +29,8 @@ KINDS = (
 """Kinds of messages that a site answers."""
 BRINGING = (TRAIN, EVALUATE, COMPARE)
 """Kinds of requests that bring a model and its encoder, or name the encoder by its hash."""
+TOTAL = "total"
+"""Section of a request with the total of the step before."""
 
 
 def asks(study: Study, kind: str) -> bool:

@@ -19,8 +19,7 @@ from flfed.updates.messages.in_memory import array_record, kebab_record
 
 KEYS = kinds.KEYS
 SECTION = "masked"
-TOTAL = "total"
-"""Sections of a site's masked numbers, and of their total in the next request."""
+"""Section of a site's masked numbers."""
 SIGNED = "signed"
 ENCRYPTED = "encrypted"
 SHARED = "shared-key"

@@ -12,7 +12,7 @@ from flfed.summaries.summary import Encoder, Summary
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.in_memory import array_record, record_of
-from flfed.updates.messages.secure_sum import TOTAL, Masked
+from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.train import read_request, request_sections, small
 
 SUMMARISE = kinds.SUMMARISE
@@ -122,14 +122,14 @@ class BinsRequest:
         """Return the message's content."""
         records: dict[str, Any] = {}
         if self.total is not None:
-            self.total.into(records, TOTAL)
+            self.total.into(records, kinds.TOTAL)
         return fields.message_record(records)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> Self:
         """Read the message's content."""
         fields.config_of(record)
-        return cls(total=Masked.out_of(record, TOTAL))
+        return cls(total=Masked.out_of(record, kinds.TOTAL))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -191,7 +191,7 @@ class StatisticRequest:
         if not self.point:
             records: dict[str, Any] = {}
             if self.total is not None:
-                self.total.into(records, TOTAL)
+                self.total.into(records, kinds.TOTAL)
             return fields.message_record(records, round=self.round)
         return fields.message_record({POINT: array_record(self.point)}, round=self.round)
 
@@ -201,7 +201,7 @@ class StatisticRequest:
         config = fields.config_of(record)
         if POINT not in record:
             plain = {name: value for name, value in config.items() if name == "round"}
-            return fields.made(cls, {**plain, "total": Masked.out_of(record, TOTAL)})
+            return fields.made(cls, {**plain, "total": Masked.out_of(record, kinds.TOTAL)})
         return fields.made(cls, {"round": config.get("round"), "point": fields.ndarrays(record, POINT)})
 
 

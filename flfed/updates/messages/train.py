@@ -30,8 +30,8 @@ from flfed.updates.messages.in_memory import (
     metric_record,
     record_of,
 )
-from flfed.updates.messages.kinds import PROTOCOL
-from flfed.updates.messages.secure_sum import ENCRYPTED, TOTAL, Masked, read_encrypted
+from flfed.updates.messages.kinds import PROTOCOL, TOTAL
+from flfed.updates.messages.secure_sum import ENCRYPTED, Masked, read_encrypted
 
 TRAIN = kinds.TRAIN
 EVALUATE = kinds.EVALUATE

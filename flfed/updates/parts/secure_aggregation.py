@@ -18,9 +18,19 @@ from flfed.updates.masks.ckks import (
     vector_entries,
 )
 from flfed.updates.masks.figure_sums import FigureLayout
-from flfed.updates.masks.pairs import KEY_BYTES, LONGEST, SEALED_BYTES
-from flfed.updates.masks.verify import TAG_ENTRIES
-from flfed.updates.messages.kinds import AUDIT, BINS, COMPARE, ENROL, EVALUATE, SCORES, STATISTIC, SUMMARISE, TRAIN
+from flfed.updates.masks.pairs import KEY_BYTES, LONGEST, SEALED_BYTES, TAG_ENTRIES
+from flfed.updates.messages.kinds import (
+    AUDIT,
+    BINS,
+    COMPARE,
+    ENROL,
+    EVALUATE,
+    SCORES,
+    STATISTIC,
+    SUMMARISE,
+    TOTAL,
+    TRAIN,
+)
 from flfed.updates.messages.secure_sum import (
     ENCRYPTED,
     KEYS,
@@ -28,7 +38,6 @@ from flfed.updates.messages.secure_sum import (
     SECTION,
     SHARED,
     SIGNED,
-    TOTAL,
     KeysReply,
     Masked,
     SharedKey,
@@ -46,7 +55,6 @@ from flfed.updates.parts.part import (
     Text,
     Wanted,
 )
-from flfed.updates.parts.trees import cell_counts, node_sums
 from flfed.updates.sections import (
     HASH,
     ArrayField,
@@ -57,8 +65,10 @@ from flfed.updates.sections import (
     Section,
     Sections,
     byte_string,
+    cell_counts,
     config,
     list_of,
+    node_sums,
     text,
     whole,
     with_fields,
@@ -200,8 +210,8 @@ def _totals(border: Border) -> dict[str, list[tuple[int, int]]]:
         return {STATISTIC: [(0, entries_of(border.statistic))]}
     rows, losses = (0, entries_of(border.sums)), (0, LOSSES)
     if border.study.grows_trees:
-        cells = (0, cell_counts(border).entries)
-        level = (0, node_sums(border, whole_tree=False).entries + LOSSES)
+        cells = (0, cell_counts(border.study, border.layout).entries)
+        level = (0, node_sums(border.study, border.layout, border.model, whole_tree=False).entries + LOSSES)
         return {BINS: [rows], TRAIN: [cells, level], EVALUATE: [level], COMPARE: [level, losses]}
     update = (entries_of(border.model), 1 + LOSSES)
     return {TRAIN: [rows, update], EVALUATE: [update], COMPARE: [update, losses]}

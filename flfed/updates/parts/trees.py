@@ -6,14 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from flfed.study.tables import TREES
-from flfed.trees.cut_points import cell_shapes
 from flfed.trees.forest import NODES, depth_of
 from flfed.updates.messages.kinds import BINS, TRAIN
 from flfed.updates.messages.summarise import BinsReply
-from flfed.updates.messages.train import EXTRA, LAST, MARKS, MOST_ATTEMPTS, SUMS, TREE, TREES_SHA256
+from flfed.updates.messages.train import EXTRA, LAST, MARKS, MOST_ATTEMPTS, TREE, TREES_SHA256
 from flfed.updates.parts.part import (
     Border,
     Exchanges,
@@ -34,7 +31,9 @@ from flfed.updates.sections import (
     Section,
     Sections,
     arrays,
+    cell_counts,
     config,
+    node_sums,
     section_bytes,
     text,
     whole_float,
@@ -104,12 +103,12 @@ class Trees(Part):
         """Return counts for cut points, and sums of one level in place of an update."""
         study = border.study
         if wanted.kind == BINS:
-            return {"config": config({}), "counts": cell_counts(border)}
+            return {"config": config({}), "counts": cell_counts(border.study, border.layout)}
         if not study.grows_trees:
             return sections
         tree_sections = {name: section for name, section in sections.items() if name != "arrays"}
         if wanted.kind == TRAIN:
-            tree_sections[EXTRA] = node_sums(border, whole_tree=False)
+            tree_sections[EXTRA] = node_sums(border.study, border.layout, border.model, whole_tree=False)
         return tree_sections
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
@@ -145,8 +144,8 @@ class Trees(Part):
         levels = border.study.exchanges_of_round
         if "arrays" in sections:
             return (once - section_bytes(sections["arrays"])) * levels
-        level = 8 * node_sums(border, whole_tree=False).entries
-        of_all_nodes = 8 * node_sums(border, whole_tree=True).entries
+        level = 8 * node_sums(border.study, border.layout, border.model, whole_tree=False).entries
+        of_all_nodes = 8 * node_sums(border.study, border.layout, border.model, whole_tree=True).entries
         # Masks bring shares, and names of lists, with each level.
         beside = sum(section.most for name, section in sections.items() if name not in _ONCE) - level
         return once - level - beside + of_all_nodes + levels * (beside + _BESIDE)
@@ -154,23 +153,6 @@ class Trees(Part):
 
 _ONCE = ("config", "metrics", "scores", "scores-metrics", "scores-variances", "scores-histogram")
 """Sections of a reply that stand in the first one of a round only."""
-
-
-def _least(border: Border) -> int:
-    return int(border.study.strategy.settings.get("min-rows", 0))
-
-
-def _codes(border: Border) -> int:
-    return int(border.study.model.build("model").max_bins)
-
-
-def cell_counts(border: Border) -> ArraySection:
-    """Return the section of rows by cell."""
-    small = (np.dtype(np.uint16),)
-    counts = {}
-    for name, shape in cell_shapes(border.layout, _least(border)).items():
-        counts[name] = ArrayField(shape=shape, dtype=np.dtype(np.uint32), dtypes=small)
-    return ArraySection(arrays=counts)
 
 
 def _level(border: Border) -> dict[str, Section]:
@@ -184,23 +166,3 @@ def _level(border: Border) -> dict[str, Section]:
     places = {"level": whole_float(depth_of(nodes) - 1), "attempt": whole_float(attempts)}
     level_arrays = {LAST: trees, TREE: trees, MARKS: ArrayField(shape=(outputs, nodes))}
     return {"settings": Plain(fields=places), EXTRA: ArraySection(arrays=level_arrays)}
-
-
-def node_sums(border: Border, *, whole_tree: bool) -> ArraySection:
-    """Return the section of the sums of one level, or of all nodes of a round that are asked for.
-
-    They are of gradients and Hessians, and of rows where these are counted, by node and code.
-    """
-    (_, outputs, nodes), _ = border.model["value"]
-    depth = depth_of(nodes)
-    # Of each split the smaller child: 1, 1, 2, 4, ... nodes, together as many as the last level but one has.
-    node_count = 2 ** (depth - 1) if whole_tree else max(1, 2 ** (depth - 2))
-    of_number = _codes(border) + 1
-    cells = 0
-    for column in border.layout.features:
-        codes = of_number if column.kind == "number" else len(column.cells)
-        cells += codes
-    kinds = 3 if _least(border) else 2
-    most = (outputs * node_count, cells, kinds)
-    sums = ArrayField(shape=most, dtype=np.dtype(np.int64), others=(((0, 0, kinds), most),))
-    return ArraySection(arrays={SUMS: sums})

@@ -15,14 +15,13 @@ from pydantic import Field
 
 from flfed.refusals import Refusal
 from flfed.study.plan import Plan
-from flfed.summaries.summary import arrays_sha256
+from flfed.summaries.summary import Arrays, arrays_sha256
 from flfed.trees.cut_points import widths_of
 from flfed.trees.forest import UNIT, GrowingRound, Tree, TreeSettings, depth_of, round_of, tree_arrays, with_round
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
 from flfed.updates.aggregation.losses import ENTRIES
 from flfed.updates.aggregation.rounds import why_unsummed
 from flfed.updates.aggregation.summer import Unsummed
-from flfed.updates.arrays import Arrays
 from flfed.updates.messages.in_memory import immutable
 from flfed.updates.messages.train import LAST, MARKS, NO_ENCODER, SUMS, TREE, Replies, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, mean_loss, to_arrays, to_record
@@ -85,6 +84,7 @@ class BoostedTrees(FedAvg):
     parts: ClassVar[bool] = False
     growing: GrowingRound = field(init=False)
     attempt: int = field(default=0, init=False)
+    begun_with: tuple[int, Any] = field(default=(0, None), init=False)
 
     def __post_init__(self) -> None:
         """Refuse settings out of their range, and weights."""
@@ -111,7 +111,9 @@ class BoostedTrees(FedAvg):
         self.attempt = max(1, self.attempt) if now.earlier and self.run.sums is None else 0
         if self.run.sums is not None:
             # Grown again, a tree begins with the total that it began with.
-            now.total = self.run.sums.total = now.total or self.run.sums.total
+            if self.begun_with[0] != server_round:
+                self.begun_with = (server_round, self.run.sums.total)
+            self.run.sums.total = self.begun_with[1]
         self.begin_growing()
         return self._messages(server_round, self.cohort(server_round), score=True)
 
@@ -181,7 +183,7 @@ class BoostedTrees(FedAvg):
         now.note(faults)
         if trees is None:
             return None, None
-        self._select(server_round, good)
+        self.see_scores(server_round, good)
         return to_record(self.grown_forest(server_round)), mean_loss(
             good, {site: reply.num_examples for site, reply in good.items()}
         )

@@ -16,15 +16,12 @@ from flwr.serverapp.strategy import Result
 from pydantic import Field
 
 from flfed.callbacks import Clock
-from flfed.errors import UsageError
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.settings import check_ranges
 from flfed.updates.aggregation.guard import GuardResult, guard, guard_scores, weighted_mean
-from flfed.updates.aggregation.losses import MeanLosses
 from flfed.updates.aggregation.rounds import Round, RunContext, Send, rarely_collected, why_unsummed
 from flfed.updates.aggregation.selection import Selection, check_selection
-from flfed.updates.aggregation.summer import Unsummed
 from flfed.updates.arrays import Arrays, Shapes, entries_of, is_encrypted, shapes_of
 from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays, client_terms
 from flfed.updates.messages.in_memory import array_record, immutable
@@ -273,27 +270,13 @@ class FedAvg(FlowerFedAvg):
             return None, None
         combined, loss = combine_all(self, good, merged)
         # Once a round, however often it was asked: patience counts rounds.
-        self._select(server_round, good)
+        self.see_scores(server_round, good)
         # No site is at fault for what the strategy makes of good updates, and asking again would give the same.
         if defect := combined_defect(combined, now.incoming):
             self.stopped = f"round {server_round}: strategy {type(self).__name__} returned {defect}"
             now.result = GuardResult(accepted={})
             return None, None
         return to_record(combined), loss
-
-    def combine_summed(self, server_round: int, mean: Arrays, losses: MeanLosses | None) -> Arrays:
-        """Return the next model of a round's mean update, as sites make it; raises UsageError where there is none."""
-        self.round.losses = losses
-        combined, _ = combine_all(self, {}, mean)
-        self._select(server_round, {})
-        if defect := combined_defect(combined, self.round.incoming):
-            raise UsageError(f"strategy {type(self).__name__} returned {defect}")
-        return to_arrays(to_record(combined))
-
-    def score_summed(self, server_round: int, losses: MeanLosses | None) -> None:
-        """Take note of the mean losses of a model that was scored without training, as sites do."""
-        self.round.losses = losses
-        self._select(server_round, {})
 
     def _guard(self, replies: dict[str, TrainReply]) -> GuardResult:
         """Sort a round's updates, with bounds in medians of the cohort's norms."""
@@ -325,17 +308,12 @@ class FedAvg(FlowerFedAvg):
         offset_sites = run.offset_sites()
         good = now.receive(replies, lambda readable: guard_scores(readable, run.rows_high(), run.outputs))
         if run.sums is not None:
-            try:
-                why, now.losses = run.sums.evaluate(server_round, good, now.incoming)
-                self.stopped = f"round {server_round}: {why}" if why else ""
-            except Unsummed as error:
-                now.lack_sum(error)
-                self.stopped = why_unsummed(server_round, error.why, now.result.refused)
+            self.stopped = run.evaluated(now, server_round, good)
         self.offsets = {s: reply.offset for s, reply in good.items() if reply.offset is not None and s in offset_sites}
-        self._select(server_round, good)
+        self.see_scores(server_round, good)
         return None
 
-    def _select(self, server_round: int, good: Replies) -> None:
+    def see_scores(self, server_round: int, good: Replies) -> None:
         """Show the selection the incoming model's scores, where rows are kept for them."""
         scores = {site: reply.scores for site, reply in good.items()}
         now = self.round

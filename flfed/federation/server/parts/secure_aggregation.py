@@ -36,7 +36,6 @@ from flfed.updates.aggregation.summer import Summer, Unsummed
 from flfed.updates.arrays import Arrays, entries_of, is_encrypted, unflattened
 from flfed.updates.masks.figure_sums import FigureLayout
 from flfed.updates.messages.compare import CompareReplies, CompareRequest
-from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.summarise import (
     BINS,
     STATISTIC,
@@ -48,7 +47,6 @@ from flfed.updates.messages.summarise import (
     SummariseReply,
     SummariseRequest,
 )
-from flfed.updates.messages.train import NO_ENCODER
 from flfed.words import render
 
 BEFORE, TOTAL = "sums-before", "sums-total"
@@ -153,15 +151,13 @@ class SecureAggregation(ServerPart):
         """Restore a checkpoint's facts of the sums."""
         before = facts.get(BEFORE)
         if self.sums is not None and before:
-            self.sums.restore(before, state.get(BEFORE, {}))
-            total = state.get(TOTAL)
-            self.sums.total = Masked(**total) if total else None
+            self.sums.restore(before, state.get(BEFORE, {}), state.get(TOTAL, {}))
 
     def compare_request(self, model: FinalModel, request: CompareRequest) -> CompareRequest:
         """Return a request with the last total, of which sites make the model."""
         if self.sums is None or not self.sums.verified:
             return request
-        return replace(request, arrays={}, encoder=NO_ENCODER, total=self.sums.total)
+        return request.of_total(self.sums.total)
 
     def received(self, model: FinalModel, replies: CompareReplies) -> CompareReplies:
         """Add up figures of a study that records their sum alone.

@@ -1,13 +1,14 @@
-"""Codec at a site, which packs the outbound update."""
+"""An update on its way out: nothing uncharged beside it where noise covers everything, and its codec."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
 from flfed.federation.client.parts.step import SitePart, TrainingStep, Work
+from flfed.federation.client.released.noised_answer import trained_units
 from flfed.federation.client.site_run import model_shapes_of
 from flfed.rows.training.requests import PackRequest
 from flfed.study.study import Study
@@ -52,3 +53,23 @@ class Codec(SitePart):
         if codec.feedback and codec.defect(step.delta, self.shapes) is None:
             sent = codec.decode(step.delta, self.shapes)
             step.state |= {name: value - sent[name] for name, value in whole.items()}
+
+
+@dataclass(frozen=True)
+class CoveringNoise(SitePart):
+    """The privacy budget of a study that charges every release."""
+
+    @classmethod
+    def of_study(cls, study: Study) -> Self | None:
+        """Return the part, None where only updates are charged, or nothing."""
+        return cls() if study.covers_model else None
+
+    def before(self, step: TrainingStep) -> None:
+        """Request no score, and divide by the noised number of rows.
+
+        Raises NotSpent.
+        """
+        session = step.session
+        if session.protection is not None:
+            session.protection = replace(session.protection, units=trained_units(session))
+        step.request = replace(step.request, score=False)

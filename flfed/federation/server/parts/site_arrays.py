@@ -1,7 +1,8 @@
 """Arrays that stay at the sites.
 
 They are a site's own part of the model, its own model, or a strategy's state there. The difference of the sites' own
-intercepts is estimated over the sites, and each adjusts its own by it.
+intercepts is estimated over the sites, and each adjusts its own by it. A codec packs updates, and a site
+may keep the rest.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
 
+import numpy as np
+
 from flfed.federation.client.site_run import extra_shapes_of
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.run_setting import RunSetting
 from flfed.records.statistics.intervals import variance_between
 from flfed.rows.training.functional import outputs_of
 from flfed.updates.aggregation.rounds import RunContext
+from flfed.updates.codec import Codec as ArrayCodec
+from flfed.updates.codec import codec_of
 from flfed.updates.extra import own_facts
 from flfed.updates.messages.compare import CompareRequest
+from flfed.updates.messages.in_memory import count_array_bytes
 from flfed.updates.messages.train import Offset
 from flfed.words import render
 
@@ -110,3 +116,31 @@ def offset_deviation(offsets: Mapping[str, Offset]) -> float | None:
     values = [*map(float, chain.from_iterable(offset.value for offset in of_sites))]
     errors = [*map(float, chain.from_iterable(offset.error for offset in of_sites))]
     return math.sqrt(variance_between(values, errors, mean=0.0) / share)
+
+
+class Codec(ServerPart):
+    """Packing of a study's updates in transit."""
+
+    @classmethod
+    def is_in_study(cls, run: RunSetting) -> bool:
+        """Return whether updates are packed."""
+        return codec_of(run.study) is not None
+
+    def note(self) -> None:
+        """Record the codec, and the bytes that it saves of an update's message."""
+        codec, arrays = self._codec(), self.run.first_arrays()
+        # A packed array's size does not depend on its values.
+        packed = codec.encode(arrays, np.random.default_rng(0))
+        saved = count_array_bytes(arrays) - count_array_bytes(packed)
+        self.run.recorder.summary("codec", {"name": self.run.study.codec.name, "saved": saved})
+
+    def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
+        """Add the codec to the strategy's facts."""
+        return replace(context, codec=self._codec())
+
+    def lost_at_sites(self) -> str:
+        """Return the loss of error feedback, where the codec has any."""
+        return render("run.notes.feedback") if self._codec().feedback else ""
+
+    def _codec(self) -> ArrayCodec:
+        return codec_of(self.run.study) or ArrayCodec()
