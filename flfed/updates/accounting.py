@@ -536,24 +536,6 @@ def gaussian_releases(shares: Sequence[float], target: float, delta: float) -> t
     return tuple(Release(_in_thousandths(whole / math.sqrt(share)), 1.0, 1) for share in shares)
 
 
-def divided(release: Release, answers: int) -> Release:
-    """Return the release of several answers that spend what one would.
-
-    Parameters
-    ----------
-    release : Release
-        Of one Gaussian query.
-    answers : int, >= 1
-        Each has the root of so many times the noise.
-
-    Examples
-    --------
-    >>> divided(Release(2.0, 1.0, 1), 4)
-    Release(noise=4.0, sampling=1.0, steps=4)
-    """
-    return Release(_in_thousandths(release.noise * math.sqrt(answers)), release.sampling, answers * release.steps)
-
-
 @lru_cache(maxsize=256)
 def training_releases(
     shares: TrainingShares, target: float, delta: float, *, sampling: float, steps: int

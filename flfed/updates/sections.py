@@ -287,11 +287,6 @@ def some_bytes(most: int) -> ArrayField:
     return ArrayField(shape=(most,), dtype=np.dtype(np.uint8), others=(((1,), (most,)),))
 
 
-def rows_of_bytes(least: int, most: int, columns: int) -> ArrayField:
-    """Return an array of bytes with a row, of so many bytes, for each of several sites."""
-    return ArrayField(shape=(most, columns), dtype=np.dtype(np.uint8), others=(((least, columns), (most, columns)),))
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encrypted:
     """A section of a model that stands encrypted.

@@ -599,10 +599,6 @@ class SiteSums:
             round, _ = round_and_level(exchange.step, self._exchanges)
             decline("masks-used", round=round)
 
-    def opened(self, request: TrainRequest | CompareRequest, model: Shapes) -> Arrays:
-        """Return the model of a request."""
-        return request.arrays
-
 
 def _request_of(exchange: Exchange) -> Arrays:
     return {"request": byte_array(bytes.fromhex(exchange.request_sha256))}

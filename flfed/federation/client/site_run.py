@@ -175,7 +175,7 @@ class SiteRun:
         sums = self.sums(study)
         if sums is None:
             return request
-        if study.aggregation.is_encrypted:
+        if isinstance(sums, SiteCiphers):
             crossed = cast(TrainRequest | CompareRequest, request)
             return cast(Request, replace(crossed, arrays=sums.opened(crossed, model_shapes_of(study.text))))
         # One process that rehearses has all models already.

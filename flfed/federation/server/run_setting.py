@@ -24,11 +24,11 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.study_model import first_model, study_layout
 from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, Encoder, Layout, schema_encoder
-from flfed.updates.aggregation.rounds import Participants
+from flfed.updates.aggregation.rounds import Participants, Send
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import receive
 from flfed.updates.messages.in_memory import count_bytes, own_copy
-from flfed.updates.strategies.fedavg import FedAvg
+from flfed.updates.strategies.fedavg import FedAvg, waiting
 from flfed.words import render
 
 Reply = TypeVar("Reply")
@@ -134,10 +134,11 @@ class RunSetting:
         wait : bool
             Whether to wait for sites that are not there.
         """
-        timeout, send = self.deadline, self.grid.send_and_receive
+        timeout = self.deadline
+        send: Send = self.grid.send_and_receive
         if wait:
             timeout = float(self.study.strategy.settings.get("wait", FedAvg.wait))
-            send = getattr(self.grid, "send_and_wait", send)
+            send = waiting(self.grid)
         answers = ask(self.grid, kind, request, nodes_of(participants), read, timeout=timeout, send=send)
         self.recorder.crossed(kind, answers.to_node, answers.to_server)
         return answers

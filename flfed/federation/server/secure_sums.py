@@ -51,9 +51,9 @@ def exchange_keys(
     study = run.study
     deployed = run.each_round
     plain = sorted(site for site, one in participants.items() if not one.signed_key)
-    if study.aggregation.is_optional and (not deployed or len(plain) == len(participants)):
-        return None
     if not study.aggregation.sums_updates:
+        return None
+    if study.aggregation.is_optional and (not deployed or len(plain) == len(participants)):
         return None
     if deployed and plain:
         raise usage_error("run.sums.plain", sites=", ".join(plain))
@@ -69,7 +69,7 @@ def exchange_keys(
     _give_keys(run, request, {site: one for site, one in participants.items() if site in back}, refused)
     noise = noise_of_site(study, sites)
     if noise:
-        run.recorder.note(render("run.notes.noise", clip=noise.clip, deviation=noise.deviation, least=sites))
+        run.recorder.note(render("run.notes.noise", clip=noise.clip, deviation=noise.deviation, sites=sites))
     kind = KINDS[study.aggregation.is_encrypted, deployed]
     run.recorder.writer.summary("secure-sums", {"kind": kind, "sites": sites})
     return _summer(run, participants)

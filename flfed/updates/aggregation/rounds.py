@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from typing import Protocol
 
@@ -72,25 +72,13 @@ Participants = Mapping[str, Participant]
 
 
 def keep_cohort(run: str, participants: Participants) -> None:
-    """Write down who enrolled at a run's start.
-
-    Raises FlfedError where it cannot be written.
-    """
-    sites: dict[str, dict[str, object]] = {}
-    for site, one in participants.items():
-        signed = one.signed_key.hex()
-        sites[site] = {"node": one.node_id, "rows-high": one.rows_high, "version": one.version, "signed-key": signed}
-        if one.width != 1:
-            sites[site]["width"] = one.width
-    write_cohort(run, sites)
+    """Write down who enrolled at a run's start; raises FlfedError."""
+    write_cohort(run, {site: asdict(one) | {"signed_key": one.signed_key.hex()} for site, one in participants.items()})
 
 
 def load_cohort(run: str) -> dict[str, Participant]:
-    """Return who enrolled at a run's start.
-
-    Empty where the run has no keys yet. Raises as `read_cohort` does.
-    """
-    return {site: Participant(**facts) for site, facts in read_cohort(run).items()}
+    """Return who enrolled at a run's start; nothing where the run has no keys yet. Raises as `read_cohort` does."""
+    return read_cohort(run, lambda facts: Participant(**{**facts, "signed_key": bytes.fromhex(facts["signed_key"])}))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -44,6 +44,8 @@ UNWRITTEN = {
     "cohort": "the sites of a run under secure aggregation cannot be written to {path} ({error}): free some disk space",
 }
 """What is said where a file of a run cannot be written."""
+
+Site = TypeVar("Site")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -399,37 +401,20 @@ def forget(run: str) -> None:
 
 
 def write_cohort(run: str, sites: Mapping[str, Mapping[str, object]]) -> None:
-    """Write down who enrolled at a run's start, before they have keys.
-
-    Raises FlfedError where it cannot be written.
-    """
+    """Write down who enrolled at a run's start, before they have keys; raises FlfedError."""
     write_whole(folder_of(run) / COHORT, json.dumps(sites).encode(), "cohort")
 
 
-def read_cohort(run: str) -> dict[str, dict[str, Any]]:
-    """Return the facts of who enrolled at a run's start, by site.
+def read_cohort(run: str, read: Callable[[Any], Site]) -> dict[str, Site]:
+    """Return who enrolled at a run's start, by site in name order; nothing where the run has no keys yet.
 
-    None where the run has no keys yet.
-
-    Raises
-    ------
-    FlfedError
-        If the file is damaged: another cohort would have other masks.
+    Raises FlfedError if the file is damaged: another cohort would have other masks.
     """
     path = folder_of(run) / COHORT
-    cohort = {}
     try:
-        for site, one in sorted(json.loads(path.read_bytes()).items()):
-            cohort[site] = {
-                "node_id": int(one["node"]),
-                "rows_high": int(one["rows-high"]),
-                "version": str(one["version"]),
-                "signed_key": bytes.fromhex(one["signed-key"]),
-                "width": float(one.get("width", 1.0)),
-            }
+        return {site: read(facts) for site, facts in sorted(json.loads(path.read_bytes()).items())}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         why = "the sites of the run cannot be summed without it; begin anew"
         raise FlfedError(f"{path} is damaged: {why}") from None
-    return cohort
