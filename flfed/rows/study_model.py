@@ -86,8 +86,12 @@ def model_shapes(study: Study, schema: Schema) -> dict[str, tuple[tuple[int, ...
 
 
 def first_sha256(study: Study, schema: Schema, repeat: int = 0) -> str:
-    """Return what tells a run's first model from others: the hash of the approved start, or of the drawn arrays."""
-    return study.start_sha256 or arrays_sha256(first_model(study, schema, repeat))
+    """Return what tells a run's first model from others: the hash of the approved start, or of the drawn arrays.
+
+    Drawn arrays are the same ones in each precision.
+    """
+    drawn = first_model(study, schema, repeat)
+    return study.start_sha256 or arrays_sha256({name: value.astype(np.float32) for name, value in drawn.items()})
 
 
 def first_model(study: Study, schema: Schema, repeat: int = 0) -> Arrays:

@@ -1,4 +1,4 @@
-"""Real runs with int8 both ways and with top-k: ledgers and record agree, and sites keep nothing of a run."""
+"""Real runs with int8 and with top-k: ledgers and record agree, and sites keep nothing of a run."""
 
 import json
 import subprocess
@@ -19,10 +19,7 @@ CODECS = {"int8": 'name = "int8"', "top-k": 'name = "top-k"\nshare = 0.4'}
 def test_with_codecs_a_ledgers_bytes_are_those_of_the_coordinators_record_and_sites_keep_nothing(consortium: Any):
     machine = consortium.coordinator
     chosen = [word for name in THREE for word in ("--site", name)]
-    texts = {
-        name: consortium.study(("[compare]", f'[codec]\n{table}\ndownload = "int8"\n[compare]'))
-        for name, table in CODECS.items()
-    }
+    texts = {name: consortium.study(("[compare]", f"[codec]\n{table}\n[compare]")) for name, table in CODECS.items()}
     for name in THREE:
         for study in texts.values():
             consortium.approve(name, study, THREE)

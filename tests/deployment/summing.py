@@ -51,7 +51,7 @@ from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest, Masked, SharedKey
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
-from flfed.updates.messages.train import NO_ENCODER, TRAIN, TrainRequest
+from flfed.updates.messages.train import EVALUATE, NO_ENCODER, TRAIN, TrainRequest
 
 TODAY = datetime.date(2026, 11, 20)
 Fault = Callable[[str, str], bool | str]
@@ -307,6 +307,7 @@ class LyingServer:
         self.shared: SharedKey | None = None
         self.shown: dict[str, bytes] = {}
         self.totals: dict[int, Masked] = {}
+        self.scored: Masked | None = None
 
     def ask(self, site: str, kind: str, request: Any) -> Message:
         """Return a gate's reply."""
@@ -324,20 +325,25 @@ class LyingServer:
         return enrolled.signed_key
 
     def keys(
-        self, sites: Sequence[str] = (), most_rows: int = 99, shown: Mapping[str, bytes] | None = None
+        self, sites: Sequence[str] = (), most_rows: int = 0, shown: Mapping[str, bytes] | None = None
     ) -> dict[str, Message]:
         """Give the honest of some sites the keys of them all; `shown` stand in place of what gates sign."""
         names = sorted(sites or self.names)
         found = {name: self.signed(name) for name in names if name not in (shown or {})} | dict(shown or {})
-        request = KeysRequest(cohort=",".join(names), most_rows=most_rows, signed=tuple(found[name] for name in names))
+        most = most_rows or max([key.rows_high for key in self.read(found)], default=1)
+        request = KeysRequest(cohort=",".join(names), most_rows=most, signed=tuple(found[name] for name in names))
         self.shown = found
         return self.give(dict.fromkeys(names, request))
 
-    def crafted(self, colluder: Impostor, most_rows: int = 99) -> Masked:
-        """Return zeros as the total of the sums over rows, with the tag that a site of the server's makes for them."""
+    def read(self, shown: Mapping[str, bytes]) -> list[SignedKey]:
+        """Return those of some signed keys that can be read."""
         about: dict[str, Any] = {"study_sha256": self.study.sha256(), "run": self.run, "repeat": 0}
-        keys = [key for one in self.shown.values() if isinstance(key := SignedKey.read(one, **about), SignedKey)]
-        secrets = pairs.pair_secrets(colluder.name, colluder.key, keys, most_rows)
+        return [key for one in shown.values() if isinstance(key := SignedKey.read(one, **about), SignedKey)]
+
+    def crafted(self, colluder: Impostor) -> Masked:
+        """Return zeros as the total of the sums over rows, with the tag that a site of the server's makes for them."""
+        keys = self.read(self.shown)
+        secrets = pairs.pair_secrets(colluder.name, colluder.key, keys, max(key.rows_high for key in keys))
         first, *others = sorted(self.shown)
         assert isinstance(secrets, dict) and self.shared is not None
         sealed = self.shared.keys[others.index(colluder.name)]
@@ -391,7 +397,7 @@ class LyingServer:
 
     def request(self, round: int = 1, **changes: Any) -> TrainRequest:
         """Return a request of a round."""
-        given: dict[str, Any] = {"round": round, "rounds": self.study.rounds, "settings": {}, "score": False}
+        given: dict[str, Any] = {"round": round, "rounds": self.study.rounds, "settings": {}, "score": True}
         return TrainRequest(**{**given, **self.crossing(round - 1), **changes})
 
     def crossing(self, rounds: int = 0) -> dict[str, Any]:
@@ -400,9 +406,20 @@ class LyingServer:
             return {"arrays": {}, "encoder": NO_ENCODER, "total": self.last_total(rounds)}
         return self.model()
 
-    def comparison(self, rounds: int = 1, **changes: Any) -> CompareRequest:
-        """Return a request to compare the model after so many rounds."""
-        return CompareRequest(**{**self.crossing(rounds), **changes})
+    def evaluation(self) -> TrainRequest:
+        """Return a request to score the last model."""
+        rounds = self.study.rounds
+        return TrainRequest(round=rounds + 1, rounds=rounds, fit=False, **self.crossing(rounds))
+
+    def comparison(self, *, scored: bool = False) -> CompareRequest:
+        """Return a request to compare the model after one round, or the last one once all sites have scored it."""
+        if not (scored and self.study.makes_models_at_sites):
+            return CompareRequest(**self.crossing(1))
+        if self.scored is None:
+            self.scored = Masked(vector=np.zeros(0, np.uint32), sums=np.zeros(1 + LOSSES + TAG_ENTRIES, np.uint64))
+            with suppress(AssertionError):
+                self.scored = self.total(EVALUATE, self.evaluation())
+        return CompareRequest(arrays={}, encoder=NO_ENCODER, total=self.scored)
 
     def train(self, site: str, round: int = 1, **changes: Any) -> Message:
         """Ask a site to train."""

@@ -79,7 +79,7 @@ CASES = {
     "secure aggregation": Case(
         {"secure-aggregation": "on"},
         (SUMS, "a masked model update", "The coordinator sees the sum over all 4 sites, or none. No noise is added.",
-         "crafted models reveal rows of all sites together; all other sites, colluding, isolate this site's update",
+         "a coordinator and a site together craft models that reveal rows of all sites; all others isolate this one's",
          SCORED),
         SUMMED,
     ),

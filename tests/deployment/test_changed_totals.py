@@ -17,7 +17,7 @@ from tests.boosting import trees_study
 from tests.deployment.summing import Consortium, Coordinator
 from tests.deployment.test_visits_at_the_gate import institutions
 
-UNVERIFIED = "what came as the last total is not the sum of one answer of each site"
+UNVERIFIED = "what came as the last sum is not that of one answer of each site"
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from tests.deployment.summing import Consortium, CoordinatorKilled, SummingGrid,
 from tests.updates.masks.lying_sums import Liar
 
 ROUNDS = 3
-SAID = str(Refusal("sum-unverified"))
+SAID = str(Refusal("total-unverified"))
 
 
 class LyingGrid(SummingGrid):

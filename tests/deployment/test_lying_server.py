@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from flfed.deployment.gate import outbound
+from flfed.deployment.gate import gate, outbound
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
@@ -39,6 +39,7 @@ from tests.boosting import trees_study
 from tests.deployment import conftest
 from tests.deployment.summing import (
     Consortium,
+    Coordinator,
     Impostor,
     LyingServer,
     SummingGrid,
@@ -103,7 +104,9 @@ def with_keys(found: Consortium) -> LyingServer:
 
 def test_a_site_that_was_asked_something_else_leaves_no_sum(four: Make, monkeypatch: Patch):
     found = four()
-    answers = trained(with_keys(found), score=True)
+    # The gates themselves let a study's requests alone in.
+    monkeypatch.setattr(gate, "message_defect", lambda content, sections: None)
+    answers = trained(with_keys(found), score=False)
     with pytest.raises(Unsummed, match="does not count its 4 sites"):
         total(answers)
     # Nothing is left of the vector's ring, either: its numbers are over all of it.
@@ -111,31 +114,19 @@ def test_a_site_that_was_asked_something_else_leaves_no_sum(four: Make, monkeypa
     assert np.abs(sums.astype(float)).max() > 2.0**27
     # Where masks are not bound to the request, there is a sum.
     without_request(monkeypatch)
-    total(trained(with_keys(four_again(found)), score=True))
+    total(trained(with_keys(four_again(found)), score=False))
 
 
 def without_request(patch: Patch) -> None:
     patch.setattr(site_sums, "request_sha256", lambda kind, request: "0" * 64)
 
 
-def test_a_site_that_was_told_other_most_rows_has_no_key_with_the_others(four: Make, monkeypatch: Patch):
-    """Told a tenth of the most rows, one site would outweigh all others."""
-
-    def told(found: Consortium) -> LyingServer:
-        server = LyingServer(found)
-        keys = tuple(server.signed(site) for site in FOUR)
-        request = KeysRequest(cohort=",".join(FOUR), most_rows=990, signed=keys)
-        replies = server.give({**dict.fromkeys(FOUR, request), FIRST: replace(request, most_rows=99)})
-        server.said = {site: said(reply) for site, reply in replies.items()}
-        return server
-
-    found = four()
-    unread = str(Refusal("key-unsealed", site=FIRST))
-    assert told(found).said == {FIRST: ""} | dict.fromkeys(FOUR[1:], unread)
-    monkeypatch.setattr(pairs, "keys_hash", lambda keys, most_rows: "0" * 64)
-    server = told(four_again(found))
-    assert set(server.said.values()) == {""}
-    total({site: masked(server.ask(site, SUMMARISE, SummariseRequest())) for site in FOUR})
+def test_nobody_chooses_by_which_rows_updates_are_weighed(four: Make):
+    """Of many more rows than sites have each update would weigh next to nothing, and rounding would take its place."""
+    server = LyingServer(four())
+    for most in (98, 990, 10**12):
+        assert {said(reply) for reply in server.keys(most_rows=most).values()} == {str(Refusal("cohort-unfit"))}
+    assert {said(reply) for reply in server.keys().values()} == {""}
 
 
 def test_honest_requests_give_the_sum_of_all_sites_and_of_no_other_number_of_them(four: Make):
@@ -243,6 +234,38 @@ def same_for_all_totals(real: Any) -> Any:
         return str(real(kind, replace(request, total=nothing) if getattr(request, "total", None) else request))
 
     return hashed
+
+
+def test_a_coordinator_chooses_neither_what_is_scored_nor_when_rounds_end(four: Make):
+    server = with_keys(four())
+    assert "'score' that does not fit" in said(server.train(FIRST, score=False))
+    # Only the last model is scored alone, and nothing else is compared.
+    early = replace(server.evaluation(), round=2, **server.crossing(1))
+    assert "'round' that does not fit" in said(server.ask(FIRST, EVALUATE, early))
+    assert said(server.ask(FIRST, COMPARE, server.comparison())) == str(Refusal("rounds-over"))
+    unscored = replace(server.comparison(), total=server.last_total(3))
+    assert said(server.ask(FIRST, COMPARE, unscored)) == str(Refusal("rounds-over"))
+    for chosen in ({"offset_deviation": 1.0}, {"odds_centre": 1.0, "odds_spread": 1.0}):
+        asked = replace(server.comparison(scored=True), **chosen)
+        assert "not fit the study" in said(server.ask(FIRST, COMPARE, asked))
+    assert said(server.ask(FIRST, COMPARE, server.comparison(scored=True))) == ""
+
+
+def test_where_the_losses_end_a_run_no_site_goes_on(four: Make):
+    stops = {"plan.validation": 0.3, "plan.lr": 5.0, "strategy.select": "best", "strategy.patience": 1}
+    found = four(**stops, **{"strategy.rounds": 9})
+    entry = Coordinator(found).run()
+    assert entry.status == "completed" and 1 <= entry.rounds < 9
+    server = LyingServer(found, "20261120-000009-aaaa")
+    server.keys()
+    for site in FOUR:
+        assert said(server.train(site, entry.rounds + 1)) == str(Refusal("rounds-over"))
+
+
+def test_steps_that_the_coordinator_takes_the_sites_take_too(four: Make):
+    found = four(**{"strategy.rounds": 8, "plan.lr": 7.0})
+    entry = Coordinator(found).run()
+    assert entry.status == "completed", entry.reason
 
 
 def test_rounds_follow_each_other(four: Make):
@@ -388,9 +411,9 @@ def test_a_run_has_one_cohort_with_one_key_of_each_site(four: Make):
         return {said(one) for one in replies.values()}
 
     assert keys() == {""} == keys()
-    # A second key of the server's own site, signed by its gate; other most rows.
+    # A second key of the server's own site, signed by its gate.
     other = {str(Refusal("cohort-other"))}
-    assert keys(Impostor("x-00", own.signing)) == other == keys(most_rows=990)
+    assert keys(Impostor("x-00", own.signing)) == other
     # The site's key stays as it was signed, and its private half is gone.
     kept = {path.stem for path in (home() / "sites" / FIRST / "runs" / server.run).iterdir()}
     assert site_sums.SIGNED in kept and site_sums.KEY not in kept and server.signed(FIRST) == server.signed(FIRST)
@@ -476,7 +499,7 @@ def figures_without_one(found: Consortium) -> set[str]:
     second = found.approved(found.study.replace(OTHER), ABC)
     server = LyingServer(second, "20261120-000002-aaaa")
     server.keys()
-    return {said(server.ask(site, COMPARE, server.comparison())) for site in ABC}
+    return {said(server.ask(site, COMPARE, server.comparison(scored=True))) for site in ABC}
 
 
 OTHER_BEFORE = str(Refusal("cohort-other-before", dataset="small", sites=", ".join(FOUR)))
@@ -577,7 +600,8 @@ def test_a_round_is_masked_once_and_for_one_request(four: Make, monkeypatch: Pat
     np.testing.assert_array_equal(masked(server.train(FIRST)).vector, first.vector)
     found.restart(FIRST)
     np.testing.assert_array_equal(masked(server.train(FIRST)).vector, first.vector)
-    request = server.request(score=True)
+    monkeypatch.setattr(gate, "message_defect", lambda content, sections: None)
+    request = server.request(score=False)
     assert "another model in round 1" in refused(lambda: server.ask(FIRST, TRAIN, request))
     # Three walls: without the ledger's, the site's own records of its masks, and of what it made of the last total.
     monkeypatch.setattr(RunLimits, "refusal", lambda *_: None)
@@ -596,7 +620,7 @@ def test_a_run_that_ended_here_is_never_answered_again(four: Make, end: str, mon
         server.keys()
         masked(server.train(FIRST))
         if end == "compared":
-            assert said(server.ask(FIRST, COMPARE, server.comparison())) == ""
+            assert said(server.ask(FIRST, COMPARE, server.comparison(scored=True))) == ""
         else:
             shutil.rmtree(home() / "sites" / FIRST / "runs" / server.run)
         found.restart(FIRST)
@@ -697,11 +721,11 @@ def test_a_round_that_was_not_approved_is_not_answered(four: Make):
 def test_a_second_model_is_neither_evaluated_nor_compared(four: Make, kind: str):
     server = with_keys(four())
 
-    def ask(**changes: Any) -> str:
-        evaluation = TrainRequest(round=4, rounds=3, fit=False, score=False, **server.crossing(3) | changes)
-        return said(server.ask(FIRST, kind, evaluation if kind == EVALUATE else server.comparison(3, **changes)))
+    def ask(change: Callable[[Masked], Masked] = lambda whole: whole) -> str:
+        asked = server.evaluation() if kind == EVALUATE else server.comparison(scored=True)
+        return said(server.ask(FIRST, kind, replace(asked, total=change(asked.total))))
 
     word = kind.rpartition(".")[2]
     assert ask() == ""
-    assert ask(total=changed(server.last_total(3), at=2)) == f"it was asked to {word} another model in this run"
+    assert ask(partial(changed, at=2)) == f"it was asked to {word} another model in this run"
     assert ask() == ""

@@ -194,7 +194,7 @@ def test_what_is_no_sum_of_one_part_of_each_site_is_no_model():
         "cut": sent[0][:-1],
     }  # fmt: skip
     for name, lie in lies.items():
-        assert getattr(decrypt_model(tags, lie, MODEL), "code", "opened") == "sum-unverified", name
+        assert getattr(decrypt_model(tags, lie, MODEL), "code", "opened") == "total-unverified", name
     # The same is opened under the round's own tags, and by what is within its error.
     assert decrypt_model(other, lies["of another round"], MODEL)["b"] == pytest.approx(2.0, abs=1e-6)
     assert decrypt_model(tags, liar.shifted(liar.add(sent), 3, 1e-9), MODEL)["b"] == pytest.approx(2.0, abs=1e-6)

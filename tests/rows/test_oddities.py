@@ -41,14 +41,14 @@ def test_a_zero_that_many_rows_have_is_a_value_and_one_that_some_have_may_be_a_c
     assert far_from_all(pd.Series([*amounts, *[999] * 40])) == 40
 
 
-def test_a_range_whose_bins_all_rows_share_is_noted():
+def test_a_range_of_which_a_column_fills_a_thousandth_is_noted():
     ages = pd.DataFrame({"age": np.arange(20.0, 80.0)}).assign(
         sex="female", smokes=0.0, stage=np.arange(60) % 4, y="no"
     )
     for column, noted in (
-        (Column(kind="number", range=(0, 120)), False), (Column(kind="number", range=(0, 10_000)), True),
-        (Column(kind="number", range=(0, 10_000), transform="log1p"), False),
+        (Column(kind="number", range=(0, 120)), False), (Column(kind="number", range=(0, 100_000)), True),
+        (Column(kind="number", range=(0, 100_000), transform="log1p"), False),
     ):  # fmt: skip
         schema = SCHEMA.model_copy(update={"columns": {**SCHEMA.columns, "age": column}})
         found = [note.text for note in oddities(ages, ages, schema, {}) if note.column == "age"]
-        assert any("the schema's range, 0 to 10000" in text for text in found) == noted
+        assert any("the schema's range, 0 to 100000" in text for text in found) == noted

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from flwr.app import Context, Message
 
 from flfed.deployment.site_state.cohorts import CohortLines
@@ -108,7 +109,7 @@ def model_of(message: Message) -> str:
     content = message.content
     if message.metadata.message_type != TRAIN or "arrays" not in content or TREES_SHA256 in content["config"]:
         return ""
-    return arrays_sha256(ndarrays(content, "arrays"))
+    return arrays_sha256({name: value.astype(np.float32) for name, value in ndarrays(content, "arrays").items()})
 
 
 def trained_from(message: Message, study: Study) -> dict[str, str]:

@@ -296,7 +296,7 @@ class StudyAdmission:
         approval = self.check_decision(study.text)
         if approval is None or not (approval.sums or study.is_vertical):
             return None
-        cohort = cohort_facts(approval.pins, changed=False)[COHORT_SHA256]
+        cohort = cohort_facts(approval.pins, changed=False).get(COHORT_SHA256, "")
         return SumApproval(
             pinned=approval.pins,
             changed=approval.changed_sites or ledger.has_changed(study.dataset.name),

@@ -95,16 +95,16 @@ def enrol(request: EnrolRequest, open_session: Callable[[], SiteSession], own: S
         resplit=redraws(session.study, session.site),
         epsilon_budget=budget,
         epsilon_spent=spent,
-        signed_key=b"" if sums is None else _signed_key(sums, session),
+        signed_key=b"" if sums is None else _signed_key(sums, session, high),
         width=session.width,
         minimum_cohort=policy.minimum_cohort or 0,
     )
     yield  # a handler is a generator, also one without requests
 
 
-def _signed_key(sums: SiteSums, session: SiteSession) -> bytes:
+def _signed_key(sums: SiteSums, session: SiteSession, rows_high: int) -> bytes:
     single_cells = session.site.policy.allows("single-cells-in-sums")
-    return sums.keys.signed(single_cells=single_cells, width=session.width)
+    return sums.keys.signed(single_cells=single_cells, width=session.width, rows_high=rows_high)
 
 
 def _refusal(site: str, reason: Refusal) -> EnrolReply:

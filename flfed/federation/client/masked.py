@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -139,7 +140,7 @@ class RunKeys:
     state: RunState
     approval: SumApproval | None
 
-    def signed(self, *, single_cells: bool = False, width: float = 1.0) -> bytes:
+    def signed(self, *, single_cells: bool = False, width: float = 1.0, rows_high: int = 1) -> bytes:
         """Return the site's key of the run as its gate signed it, the same each time; b"" in a rehearsal."""
         if self.approval is None:
             return b""
@@ -156,6 +157,7 @@ class RunKeys:
             changed=self.approval.changed,
             single_cells=single_cells,
             width=float(width),
+            rows_high=rows_high,
         )
         packed = unsigned.sign(self.approval.key).pack()
         self.state.write(KEY, {"private": byte_array(key.private)})
@@ -191,6 +193,9 @@ class RunKeys:
         sites = tuple(request.cohort.split(","))
         keys = [] if self.approval is None else self.read_signed(request.signed)
         if self.approval is not None and sites != tuple(sorted(key.site for key in keys)):
+            decline("cohort-unfit")
+        # Of other rows than the sites signed, updates would weigh next to nothing, and rounding would take their place.
+        if self.approval is not None and request.most_rows != max(key.rows_high for key in keys):
             decline("cohort-unfit")
         message = keys_hash(keys, request.most_rows)
         if self.approval is None:
@@ -334,10 +339,11 @@ class RunKeys:
         return context
 
     def destroy_shared(self) -> None:
-        """Destroy the run's key of homomorphic encryption: the site answers nothing more in the run."""
-        if self.state.read(SHARED) is not None:
-            self.state.remove(SHARED)
+        """Destroy the run's keys: the site answers nothing more in the run."""
         self.state.write(ENDED, {"ended": np.ones(1, np.uint8)})
+        for name in (SHARED, SECRETS):
+            if self.state.read(name) is not None:
+                self.state.remove(name)
 
 
 def _cohort_of(stored: Arrays) -> Cohort:
@@ -354,7 +360,7 @@ def _context_of(data: bytes) -> SecretContext | Refusal:
 def check_lasting(state: RunState) -> None:
     """Raise NotTakingPart where a false sum of ciphertexts ended the run here."""
     if state.read(ENDED) is not None:
-        decline("sum-unverified")
+        decline("total-unverified")
 
 
 def answered(kind: str, number: int) -> str:
@@ -572,13 +578,14 @@ class SiteSums:
 
     @property
     def summer(self) -> Summer:
-        """A reader of totals: it has no history, as the coordinator checks norms and losses."""
+        """A reader of totals: the coordinator has checked norms and losses, by those of the rounds before."""
         cohort = self.keys.cohort()
         study = self.keys.study
         return Summer(
             cohort=cohort.sites,
             largest_entry=largest_entry(study, len(cohort.sites)),
             most_rows=cohort.most_rows,
+            norm=math.inf,
             check=LossCheck(scored="validation" if study.plan.validation else "training"),
         )
 
@@ -636,7 +643,7 @@ class SiteCiphers(SiteSums):
         first = isinstance(request, TrainRequest) and request.fit and request.round == 1
         if first and not is_encrypted(request.arrays):
             return request.arrays
-        arrays: Arrays | Refusal = Refusal("sum-unverified")
+        arrays: Arrays | Refusal = Refusal("total-unverified")
         binding = self._binding(request)
         if binding and is_encrypted(request.arrays):
             arrays = decrypt_model(self._tags(binding), request.arrays[CIPHERTEXT], model)

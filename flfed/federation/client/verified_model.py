@@ -60,7 +60,20 @@ class ModelMaker(Maker):
         before = following - self.session.study.grows_trees
         if isinstance(request, TrainRequest) and not before <= request.round <= following:
             decline("round-left-out", round=request.round)
-        return self._first(request.total) if last is None else self._next(request, last)
+        # Compared is a model whose losses are known.
+        if not isinstance(request, TrainRequest) and last is not None and last.exchange.kind == TRAIN:
+            decline("rounds-over")
+        made = self._first(request.total) if last is None else self._next(request, last)
+        if isinstance(request, TrainRequest) and request.round == made.round + 1:
+            self._check_goes_on(request, made)
+        return made
+
+    def _check_goes_on(self, request: TrainRequest, made: Made) -> None:
+        """Refuse a round once the losses have ended the run, and the last evaluation before; raises NotTakingPart."""
+        strategy = self.strategy(made)
+        over = made.round >= self.session.study.most_rounds or strategy.selection.ends(request.round, strategy.patience)
+        if over == request.fit:
+            decline("rounds-over")
 
     def completed(self, request: Any, made: Made) -> Any:
         """Return a request with the model and the strategy's numbers that belong to it.

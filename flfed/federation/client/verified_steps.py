@@ -17,7 +17,7 @@ from flfed.rows.statistics.statistic import Visit, VisitedStatistic, of_entries
 from flfed.trees.cut_points import cell_shapes, chosen_cuts
 from flfed.updates.checkpoints.made import Made
 from flfed.updates.messages.compare import CompareRequest
-from flfed.updates.messages.summarise import BINS, BinsRequest, StatisticRequest
+from flfed.updates.messages.summarise import BINS, STATISTIC, BinsRequest, StatisticRequest
 from flfed.updates.messages.train import TRAIN, TrainRequest
 from flfed.updates.strategies.boosted_trees import BoostedTrees
 
@@ -35,6 +35,9 @@ class TreesMaker(ModelMaker):
         level = int(request.settings["level"]) if isinstance(request, TrainRequest) and request.fit else 0
         if isinstance(request, BinsRequest):
             return super().made(request, None)
+        # The trees before a round are scored with its first level.
+        if isinstance(request, TrainRequest) and request.fit and request.score != (level == 0):
+            decline("round-left-out", round=request.round)
         if isinstance(request, TrainRequest) and last is not None and last.exchange.kind == TRAIN:
             if request.fit and request.round == last.round + 1 and level <= len(last.levels):
                 return replace(last, levels=last.levels[:level])
@@ -154,7 +157,9 @@ def completed(request: Request, session: SiteSession, sums: SiteSums, start: Sta
     exchange = sums.exchange(request)
     made = Made.read(sums.keys.state)
     if made is None or not made.is_for(exchange):
-        if not sums.is_answered(exchange):
+        # A coordinator that was killed asks for levels and visits again.
+        again = exchange.kind == STATISTIC or (exchange.kind == TRAIN and session.study.grows_trees)
+        if not (again and sums.is_answered(exchange)):
             sums.check_unused(exchange)
         made = replace(maker.made(request, made), exchange=exchange).with_hash()
         made.write(sums.keys.state)

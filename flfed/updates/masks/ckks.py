@@ -537,11 +537,11 @@ def open_sum(tags: RoundTags, ciphertext: np.ndarray, entries: int) -> np.ndarra
     chunks = unpacked(ciphertext, length)
     numbers = chunks if isinstance(chunks, Refusal) else tags.context.decrypt(chunks, length)
     if isinstance(numbers, Refusal):
-        return Refusal("sum-unverified")
+        return Refusal("total-unverified")
     values, last = np.split(numbers, [HEAD + entries])
     if tags.fit(values, last):
         return values
-    return Refusal("sum-unverified")
+    return Refusal("total-unverified")
 
 
 def decrypt_model(tags: RoundTags, ciphertext: np.ndarray, model: Shapes) -> Arrays | Refusal:

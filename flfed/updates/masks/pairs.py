@@ -84,7 +84,8 @@ class SignedKey:
 
     `changed` says that the dataset had sums with other sites before, and that people approved the change at this site;
     `single_cells` that its rows may be counted by prediction in a sum; `width` is the share of the model's hidden units
-    that the site trains, by which all of them make the same first model.
+    that the site trains, by which all of them make the same first model; `rows_high` is the upper end of its band of
+    rows: by the widest one updates are weighed, and nobody else may choose it.
 
     Reveals: nothing about rows.
     """
@@ -98,6 +99,7 @@ class SignedKey:
     changed: bool
     single_cells: bool = False
     width: float = 1.0
+    rows_high: int = 1
     signature: str = ""
 
     def signed_facts(self) -> dict[str, Any]:
@@ -113,7 +115,7 @@ class SignedKey:
 
     def pack(self) -> bytes:
         """Return what crosses: all that its readers do not have themselves."""
-        facts = [self.changed, self.single_cells, self.width]
+        facts = [self.changed, self.single_cells, self.width, self.rows_high]
         return canonical([self.site, self.public_key, self.signing_key, *facts, self.signature])
 
     @classmethod
@@ -123,7 +125,7 @@ class SignedKey:
         Whose gate it was is for `check_cohort` to say.
         """
         try:
-            site, public_key, signing_key, changed, single_cells, width, signature = parse_json(
+            site, public_key, signing_key, changed, single_cells, width, rows_high, signature = parse_json(
                 packed, "signed key", longest=LONGEST
             )
         except (UsageError, ValueError, TypeError):
@@ -141,9 +143,11 @@ class SignedKey:
             changed=changed,
             single_cells=single_cells,
             width=width,
+            rows_high=rows_high,
             signature=signature,
         )
-        facts_fit = type(changed) is type(single_cells) is bool and type(width) is float and 0 < width <= 1
+        flags_fit = type(changed) is type(single_cells) is bool
+        facts_fit = flags_fit and type(width) is float and 0 < width <= 1 and type(rows_high) is int and rows_high > 0
         # One form only: it is hashed as it is packed.
         if not facts_fit or key.pack() != packed:
             return Refusal("run-key-unreadable")

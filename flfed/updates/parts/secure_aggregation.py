@@ -67,6 +67,7 @@ from flfed.updates.sections import (
     byte_string,
     cell_counts,
     config,
+    equal,
     list_of,
     node_sums,
     text,
@@ -186,6 +187,9 @@ def _with_total(border: Border, kind: str, sections: Sections) -> Sections:
     if totals is None or not isinstance(plain, Plain) or not border.study.makes_models_at_sites:
         return sections
     crossing = {name: one for name, one in plain.fields.items() if name not in _MADE_AT_SITES}
+    # Whoever chooses which models are scored chooses the best one; of a tree its first level is (`verified_steps`).
+    if "score" in crossing and not (border.study.grows_trees and kind == TRAIN):
+        crossing["score"] = equal(True)
     vectors = tuple(updates + (updates > 0) for updates, _ in totals)
     sums = tuple(1 + others + TAG_ENTRIES for _, others in totals)
     total = {
@@ -200,7 +204,9 @@ def _with_total(border: Border, kind: str, sections: Sections) -> Sections:
     return {**made, "settings": sections["settings"]} if border.study.grows_trees and kind == TRAIN else made
 
 
-_MADE_AT_SITES = (ENCODER_SHA256, TREES_SHA256, "lr-scale", "offset")
+_MADE_AT_SITES = (
+    ENCODER_SHA256, TREES_SHA256, "lr-scale", "offset", "offset-deviation", "odds-centre", "odds-spread"
+)  # fmt: skip
 """Plain values of a request that sites know themselves where they make the model."""
 
 

@@ -134,14 +134,15 @@ def test_each_byte_of_a_signed_key_counts():
 def test_a_signed_key_has_one_form_only():
     packed = signed_key("lake").pack()
     values = json.loads(packed)
-    site, public, signing, changed, cells, width, signature = values
+    site, public, signing, changed, cells, width, rows, signature = values
     lies = [
-        b"", b"[]", b"{}", b"null", b"7", b"\xff", b"[" * 300, canonical([*values, 1]), canonical(values[:6]),
+        b"", b"[]", b"{}", b"null", b"7", b"\xff", b"[" * 300, canonical([*values, 1]), canonical(values[:7]),
         canonical([site.upper(), *values[1:]]), canonical([site, public.upper(), *values[2:]]),
-        canonical([*values[:6], signature.upper()]), canonical([*values[:6], f"{signature[:64]} {signature[64:]}"]),
+        canonical([*values[:7], signature.upper()]), canonical([*values[:7], f"{signature[:64]} {signature[64:]}"]),
         canonical([*values[:3], 0, *values[4:]]), canonical([*values[:4], None, *values[5:]]),
-        *(canonical([*values[:5], other, signature]) for other in (1, 0.0, 1.5, -0.5, True, "1.0", None)),
-        canonical([values, *values[1:]]), canonical([7, public, signing, changed, cells, width, signature]),
+        *(canonical([*values[:5], other, rows, signature]) for other in (1, 0.0, 1.5, -0.5, True, "1.0", None)),
+        *(canonical([*values[:6], other, signature]) for other in (0, -1, 1.0, True, "1", None)),
+        canonical([values, *values[1:]]), canonical([7, public, signing, changed, cells, width, rows, signature]),
         json.dumps(values).encode(), packed + b" ", packed + b" " * 2000,
         canonical(dict.fromkeys("abcdef", 0)), b'"abcdef"',
     ]  # fmt: skip
