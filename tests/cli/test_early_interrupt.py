@@ -21,12 +21,14 @@ main()
 
 
 AT_THE_ENCODER = """
-import os, signal, sys
+import os, signal, sys, threading
 def press(frame, event, _):
     if event == "call" and frame.f_code.co_name == "fit_encoder":
         sys.setprofile(None)
         os.kill(os.getpid(), signal.SIGINT)
 sys.setprofile(press)
+# Repeats side by side have a thread each.
+threading.setprofile(press)
 from flfed.cli import main
 main()
 """
@@ -69,7 +71,7 @@ def test_ctrl_c_while_sites_are_asked_before_the_first_round_says_how_to_go_on(w
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     with RunReader.open() as reader:
         (run,) = reader.runs()
-    said = f"flfed: interrupted from the keyboard; all results so far are stored: flfed study resume {run.run}\n"
+    said = f"flfed: interrupted from the keyboard; all results so far are stored: flfed study resume {run.series}\n"
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(first_line(words)) and done.stderr.endswith(said)
     assert (run.status, run.reason, run.rounds) == ("stopped", "interrupted from the keyboard", 0)
