@@ -38,17 +38,17 @@ def _all_bytes(value: object) -> tuple[bytes, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class SharedKey:
-    """A run's key of homomorphic encryption on its way from the site that made it.
+    """A run's shared key on its way from the site that made it: of tags, or of homomorphic encryption.
 
     Attributes
     ----------
     sealed : bytes
-        The key, sealed under a key of its own.
-    keys : tuple of bytes, 48
-        That key, sealed to each other site in name order, or to the one that the message goes to.
+        The key of homomorphic encryption, sealed under a key of its own; else empty.
+    keys : tuple of bytes, 60
+        The key of tags, or that key, sealed to each other site in name order, or to the one that the message goes to.
 
-    Reveals: nothing about rows, and nothing to a reader other than these sites. Whoever has the key reads each site's
-    update.
+    Reveals: nothing about rows, and nothing to a reader other than these sites. Whoever has the key of tags has sites
+    take any sum. Whoever has the key of homomorphic encryption reads each site's update.
     """
 
     sealed: bytes
@@ -81,7 +81,7 @@ class KeysRequest:
     most_rows : int
         Upper end of the widest band of rows that a site declared.
     shared : SharedKey or None
-        Under homomorphic encryption, for sites other than the one that made the key.
+        For sites other than the one that made the key.
 
     Reveals: nothing about rows; it goes to the sites. Each learns who else takes part.
     """
@@ -117,7 +117,7 @@ class KeysReply:
     sha256 : str
         Hash of the message with the keys that it accepted.
     shared : SharedKey or None
-        Of the site that made the run's key of homomorphic encryption.
+        Of the site that made the run's shared key, the first by name.
 
     Reveals: nothing about rows.
     """
