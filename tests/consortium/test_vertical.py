@@ -131,7 +131,7 @@ class Parties(Consortium):
         for name in PARTIES:
             (path,) = (self.sites[name].home / "sites" / name).rglob("signing.key")
             key = signing_key_of(path.read_bytes())
-            approval = SumApproval(pinned={}, changed=False, key=key, has_keys=lambda run: False)
+            approval = SumApproval(pinned={}, changed=False, allows_change=False, key=key, has_keys=lambda run: False)
             secrets[name] = approval.lasting_secret()
         assert len(set(secrets.values())) == 2
         return secrets
