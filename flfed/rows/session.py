@@ -29,7 +29,7 @@ from flfed.rows.own_parts import (
     widened,
 )
 from flfed.rows.statistics.boosted_trees import SiteTrees
-from flfed.rows.study_model import frozen_arrays, study_layout, study_schema, study_trainable
+from flfed.rows.study_model import first_model, frozen_arrays, study_layout, study_schema, study_trainable
 from flfed.rows.training.private_noise import Protection
 from flfed.rows.training.requests import (
     Asking,
@@ -121,6 +121,7 @@ class SiteSession(EncodedTable):
         draws: Draws | None = None,
         protection: Protection | None = None,
     ) -> None:
+        self.repeat = repeat
         seed = study.seed + repeat
         schema = study_schema(study)
         if table is None:
@@ -286,6 +287,10 @@ class SiteSession(EncodedTable):
             histogram=figures.histogram,
         )
         return figures.of(measured, lambda outputs: self.predictions(outputs, encoder))
+
+    def drawn_model(self) -> Arrays:
+        """Return the random initial arrays of the study's model for the session's repeat."""
+        return first_model(self.study, self.schema, self.repeat)
 
     def trainable(self) -> Trainable:
         """Return the settings for training on this site alone."""

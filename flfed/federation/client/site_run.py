@@ -17,7 +17,7 @@ from flfed.federation.client.verified_steps import Request, completed
 from flfed.rows.data import datasets
 from flfed.rows.own_parts import OwnArrays
 from flfed.rows.session import SiteSession
-from flfed.rows.study_model import first_model, model_shapes
+from flfed.rows.study_model import model_shapes
 from flfed.rows.warm_start import FindSource, no_source, rewritten
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, arrays_sha256
@@ -129,7 +129,7 @@ class SiteRun:
         source = self.source(study) if study.warm_start else None
         if source is None:
             return None
-        return rewritten(source, drawn_model(session), session.layout, encoder)
+        return rewritten(source, session.drawn_model(), session.layout, encoder)
 
     def sums(self, study: Study) -> SiteSums | None:
         """Return the site's half of a study's secure sums, or None.
@@ -219,11 +219,6 @@ class SiteRun:
         if self.approving is not None:
             model = SiteModel(study=study.text, of=of, arrays=arrays, encoder=encoder, own=own or {})
             model.write(self.site, self.run, self.repeat)
-
-
-def drawn_model(session: SiteSession) -> Arrays:
-    """Return the random initial arrays of a study's model for a session's repeat."""
-    return first_model(session.study, session.schema, session.seed - session.study.seed)
 
 
 def compared_model(request: CompareRequest, session: SiteSession, own: SiteRun) -> CompareRequest:

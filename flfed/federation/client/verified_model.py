@@ -13,7 +13,7 @@ from flfed.federation.client.masked import SiteSums
 from flfed.refusals import decline
 from flfed.rows.own_parts import nested_start
 from flfed.rows.session import SiteSession
-from flfed.rows.study_model import first_model, first_sha256
+from flfed.rows.study_model import first_sha256
 from flfed.summaries.summary import Encoder, Summary, fit_encoder
 from flfed.updates.aggregation.rounds import Round, RunContext
 from flfed.updates.arrays import Arrays, unflattened
@@ -113,19 +113,15 @@ class ModelMaker(Maker):
     def first_sha256(self) -> str:
         """What tells the first model from others; "" of trees, which all begin with none."""
         study = self.session.study
-        return "" if study.grows_trees else first_sha256(study, self.session.schema, self.session.seed - study.seed)
+        return "" if study.grows_trees else first_sha256(study, self.session.schema, self.session.repeat)
 
     def first_model(self, encoder: Encoder) -> Arrays:
         """Return the approved model that the run begins from, or one of drawn numbers."""
         start = self.start(encoder)
         if start is not None:
             return start
-        return nested_start(self.session.study.model.build("model"), self.drawn(), self.sums.keys.cohort().widths)
-
-    def drawn(self) -> Arrays:
-        """Return the model that the study's seed draws for this repeat."""
-        study = self.session.study
-        return first_model(study, self.session.schema, self.session.seed - study.seed)
+        session = self.session
+        return nested_start(session.study.model.build("model"), session.drawn_model(), self.sums.keys.cohort().widths)
 
     def _next(self, request: Any, last: Made) -> Made:
         updates, totals = self.sums.open_total(last.exchange, request.total)

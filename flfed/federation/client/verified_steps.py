@@ -59,7 +59,7 @@ class TreesMaker(ModelMaker):
 
     def first_model(self, encoder: Any) -> dict[str, np.ndarray]:
         """Return no tree, without cut points."""
-        return self.drawn()
+        return self.session.drawn_model()
 
     def growing(self, made: Made) -> BoostedTrees:
         """Return the strategy with the trees of a round as far as they are grown."""

@@ -269,8 +269,7 @@ class PartyRun(ABC):
     def session_over(self, table: SiteTable) -> SiteSession:
         """Return a session of the study over other rows of the party."""
         session = self.session
-        repeat = session.seed - session.study.seed
-        return SiteSession(session.site, session.study, repeat, table=table, draws=session.draws)
+        return SiteSession(session.site, session.study, session.repeat, table=table, draws=session.draws)
 
     def keep_part(self, weights: Weights) -> None:
         """Store the party's part of the model: for its people, and where one process has all parties for the run."""

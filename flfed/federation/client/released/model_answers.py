@@ -21,7 +21,7 @@ from flfed.federation.client.released.noised_answer import (
     releases_of,
     trained_units,
 )
-from flfed.federation.client.site_run import SiteRun, drawn_model
+from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import decline
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.noised_counts import pair_numbers, pair_query, persons_of, training_cells, weights_of
@@ -119,7 +119,7 @@ def _own_model(session: SiteSession, encoder: Encoder, release: Release) -> Gene
         return (yield from _trained_alone(session, encoder, release))
     path = answer_path(charge, session, f"{OWN}-{encoder.sha256()}")
     model_file = AnswerFile(path, training_cells(session, by_person=session.study.by_person))
-    shapes = shapes_of(drawn_model(session))
+    shapes = shapes_of(session.drawn_model())
     # Of two requests at once the second gets the model that the first one paid for.
     with model_file.locked(".training.lock"):
         before = model_file.read(entries_of(shapes))
@@ -139,7 +139,7 @@ def _trained_alone(session: SiteSession, encoder: Encoder, release: Release) -> 
     protection = session.protection
     if protection is None:
         raise ValueError(f"study {session.study.name!r} protects nothing")
-    arrays = drawn_model(session)
+    arrays = session.drawn_model()
     steps = replace(protection.steps, noise=release.noise)
     units = trained_units(session)
     rows = session.training(encoder)

@@ -220,7 +220,7 @@ def _facts(session: SiteSession, run: str, parts: Parts) -> dict[str, Any]:
     """Return the facts of each line of a run's releases."""
     study = session.study
     facts: dict[str, Any] = {"study": study.name, "study-sha256": study.sha256(), "dataset": study.dataset.name}
-    facts |= {ASKS: asks_sha256(study.text), "run": run, "repeat": session.seed - study.seed}
+    facts |= {ASKS: asks_sha256(study.text), "run": run, "repeat": session.repeat}
     if parts.origin is not None:
         facts |= named(parts.origin, parts.key)
     return facts
