@@ -311,7 +311,7 @@ def test_the_words_of_ciphertexts_say_who_can_read_an_update(small_sites, small_
         "One site that colludes with the coordinator can read the updates of every site",
         f"Pinned: site-02 ({PINS['site-02']})",
         "If it sends models of its choice to be scored, it learns their figures.",
-        "Whoever has the key reads each site's update",
+        "Whoever has the key of homomorphic encryption reads each site's update",
     ):
         assert said in found
     masked = ("number of rows of each site", "from such a sum", "in which a site drops out", "rounds, masked")

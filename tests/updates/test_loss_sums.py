@@ -34,9 +34,10 @@ def test_of_a_part_that_a_site_lacks_the_sum_shows_nothing_of_the_others():
     ring = loss_ring(3)
     sent = np.stack([ring.decode(encode_losses({}, sites=3, most_rows=100, rng=rng)) for _ in range(500)])
     weights, losses = sent[:, ::2].ravel(), sent[:, 1::2].ravel()
-    # A weight is never one that three sites could have, and a loss any that one can have.
-    assert 4 <= weights.min() < 30 and abs(weights.mean() / LARGEST - 0.5) < 0.03 and weights.max() <= LARGEST
-    assert abs(losses.mean() / LARGEST) < 0.06 and (losses.max() - losses.min()) / LARGEST == pytest.approx(2, abs=0.02)
+    # A weight is never one that three sites could have, and a loss any that one can have. They are drawn from the
+    # machine's own generator: the bounds are those of a uniform draw by six standard errors and more.
+    assert 4 <= weights.min() < 250 and abs(weights.mean() / LARGEST - 0.5) < 0.06 and weights.max() <= LARGEST
+    assert abs(losses.mean() / LARGEST) < 0.12 and (losses.max() - losses.min()) / LARGEST == pytest.approx(2, abs=0.05)
 
 
 @pytest.mark.parametrize("loss", [math.inf, math.nan, -math.inf, 1e300, 2 * LARGEST])
