@@ -151,7 +151,7 @@ def _request_answers(defaults: Answers, facts: DatasetFacts | None) -> Answers:
         question = render(f"choose.questions.{name}")
         why = render(f"choose.why.{name}")
         _say(render("choose.dialogue.question", number=number, count=len(questions), question=question, why=why))
-        # Without noise nothing stops a coordinator that lies.
+        # Against a coordinator that lies noise is the safer answer.
         if name == "noise" and answers["noise"] == "none" and not Answers(**answers).trusts_coordinator:
             answers["noise"] = "updates"
         choices = list_choices()[name]

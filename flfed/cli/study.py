@@ -342,5 +342,4 @@ def sums_in_words(study: Study) -> list[str]:
     rounds = [render("check.study.rounds")]
     if study.adjusts_intercept():
         rounds.append(render("check.study.offsets"))
-    losses = "none" if study.aggregation.is_encrypted else "summed"
-    return [sentence, " ".join([*rounds, render(f"check.losses.{losses}")])]
+    return [sentence, " ".join([*rounds, render("check.study.losses")])]

@@ -17,7 +17,6 @@ from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import plain
 from flfed.study.study_text import differing_values
-from flfed.updates.arrays import is_encrypted
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.words import render
 
@@ -140,8 +139,6 @@ def _arrays_apart(a: Sequence[RunEntry], b: Sequence[RunEntry]) -> tuple[float |
             first, second = (checkpoints.final(run.run).arrays for run in (one, other))
         except FlfedError as error:
             return None, str(error)
-        if is_encrypted(first) or is_encrypted(second):
-            return None, render("experiments.compare.encrypted")
         # Models of other shapes have no entry-wise difference.
         if _shapes(first) != _shapes(second):
             return None, render("experiments.compare.shapes")

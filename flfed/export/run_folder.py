@@ -29,7 +29,7 @@ from flfed.signatures import Signer, fingerprint_of, signing_public
 from flfed.spreadsheet import csv_text
 from flfed.study.study import Study, has_parties
 from flfed.summaries.summary import arrays_sha256
-from flfed.updates.arrays import is_encrypted, shapes_of
+from flfed.updates.arrays import shapes_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import OF_SITE
 from flfed.updates.checkpoints.site_state import read_part, site_model
@@ -277,8 +277,6 @@ def _why_at_sites(run: str, text: str) -> str:
     if not (checkpoints.folder_of(run) / f"{checkpoints.FINAL}.safetensors").is_file():
         return ""
     arrays = checkpoints.final(run).arrays
-    if is_encrypted(arrays):
-        return render("export.absent.encrypted", run=run)
     name = tables.get("strategy", {}).get("name", "fedavg")
     # Without the package of a strategy, its own parts are unknown.
     is_registered = name in registry.names("strategy")

@@ -56,8 +56,8 @@ class Answers(Settings, where="[answers]", frozen=True):
     rows : int, >= 1
         Rows of the smallest one. Example: `rows = 1000`.
     outcome : {"binary", "multi-class", "regression"}
-    visible : {"updates", "sums", "nothing"}
-        What the coordinator may see of one site: its updates, sums over several sites, or neither updates nor model.
+    visible : {"updates", "sums"}
+        What the coordinator may see: each site's updates, or sums over several sites alone.
     trusted : {"everybody", "coordinator", "partners", "nobody"}
         Who keeps to the protocol.
     noise : {"none", "updates", "everything"}
@@ -67,7 +67,7 @@ class Answers(Settings, where="[answers]", frozen=True):
     sites: Annotated[int, Field(ge=LEAST["sites"])] = 4
     rows: Annotated[int, Field(ge=LEAST["rows"])] = 1_000
     outcome: Outcome = "binary"
-    visible: Literal["updates", "sums", "nothing"] = "sums"
+    visible: Literal["updates", "sums"] = "sums"
     trusted: Literal["everybody", "coordinator", "partners", "nobody"] = "everybody"
     noise: Literal["none", "updates", "everything"] = "none"
 
@@ -87,9 +87,9 @@ class Answers(Settings, where="[answers]", frozen=True):
         return self.visible != "updates"
 
     @property
-    def hides_model(self) -> bool:
-        """Whether the coordinator may not see the model either."""
-        return self.visible == "nothing"
+    def sums_updates(self) -> bool:
+        """Whether updates leave in secure sums alone: where they are to be hidden, and of trees."""
+        return self.hides_updates or self.grows_trees
 
     @property
     def has_noise(self) -> bool:
@@ -119,8 +119,7 @@ class Answers(Settings, where="[answers]", frozen=True):
     @property
     def grows_trees(self) -> bool:
         """Whether trees are proposed: many rows, and secure sums that hide each site's own."""
-        sums = self.sites >= LEAST_SUMMED and not self.hides_model
-        return self.has_many_rows and sums and not self.has_noise and not self.trims
+        return self.has_many_rows and self.sites >= LEAST_SUMMED and not self.has_noise and not self.trims
 
 
 def list_choices() -> dict[str, tuple[str, ...]]:
@@ -129,7 +128,7 @@ def list_choices() -> dict[str, tuple[str, ...]]:
     Examples
     --------
     >>> list_choices()["visible"], list_choices()["sites"]
-    (('updates', 'sums', 'nothing'), ())
+    (('updates', 'sums'), ())
     """
     hints = get_type_hints(Answers)
     return {name: get_args(hints[name]) for name in QUESTIONS}
@@ -204,12 +203,13 @@ def _path(name: str) -> str:
 
 EXCLUSIONS: Mapping[str, Callable[[Answers], bool]] = {
     "two-sites": lambda answers: answers.hides_updates and answers.sites < LEAST_SUMMED,
-    "partner-has-key": lambda answers: answers.hides_model and not answers.trusts_partners,
     "few-rows": lambda answers: answers.has_noise and answers.rows < LEAST_NOISED,
     "few-test-rows": lambda answers: answers.protects_all and answers.rows < LEAST_PROTECTED,
     "everything-summed": lambda answers: answers.protects_all and answers.hides_updates,
     "everything-outcome": lambda answers: answers.protects_all and answers.outcome != "binary",
-    "coordinator-lies": lambda answers: not (answers.trusts_coordinator or answers.has_noise or answers.hides_model),
+    "coordinator-lies": lambda answers: (
+        not (answers.trusts_coordinator or answers.has_noise or (answers.sums_updates and answers.trusts_partners))
+    ),
 }
 """Answers that no study serves, by the key of the reason; the first that holds is given."""
 
@@ -363,15 +363,11 @@ def _choose_strategy(answers: Answers, settings: _Settings) -> None:
     if answers.has_noise and not answers.hides_updates:
         settings.set("strategy.flag-norm", 100.0, "strategy-norm")
         settings.set("strategy.refuse-norm", 100.0, "strategy-norm")
-    if answers.hides_model:
-        settings.set("strategy.quorum", 1.0, "strategy-quorum-all")
 
 
 def _choose_sums(answers: Answers, settings: _Settings) -> None:
-    """Choose what the coordinator reads: updates, sums under masks, or ciphertexts."""
-    if answers.hides_model:
-        settings.set("privacy.secure-aggregation", "ckks", "privacy-ckks")
-    elif answers.grows_trees:
+    """Choose what the coordinator reads: updates, or sums under masks."""
+    if answers.grows_trees:
         settings.set("privacy.secure-aggregation", "on", "privacy-sums-trees")
     elif answers.hides_updates and answers.trusts_partners:
         settings.set("privacy.secure-aggregation", "on", "privacy-sums")

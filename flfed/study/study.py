@@ -90,9 +90,9 @@ class Study(StudyKind, Crossing, metaclass=_FromKeywords):
         The tables of the file; `analysis` is that of a statistic "summary", in place of `statistic`, else None.
     secure_aggregation : {"off", "auto", "on", "ckks"}
         Whether the coordinator gets sums of the sites' updates only, and no update of one site: "auto" where three
-        institutions or more take part. "ckks" (extra `flfed[he]`) sums ciphertexts. The coordinator has no model
-        either, but a single site that works with it can read all updates, and a round needs all sites. It stands in the
-        table `[privacy]`. Example: `secure-aggregation = "auto"`.
+        institutions or more take part. "ckks" (extra `flfed[he]`) sums ciphertexts, which sites open in turn, but a
+        single site that works with the coordinator can read all updates. It stands in the table `[privacy]`.
+        Example: `secure-aggregation = "auto"`.
     warm_start : str
         Run, or exported folder, whose model this one begins with: columns go by name, rewritten for this study's
         encoder. It stands in the table `[model]`. Example: `warm-start = "20261120-abcd"`.
@@ -200,7 +200,7 @@ class Study(StudyKind, Crossing, metaclass=_FromKeywords):
     def makes_models_at_sites(self) -> bool:
         """Whether institutions make models, or the numbers of visits, of sums over all of them: none crosses."""
         steps = self.visits > 1 if self.is_statistic else self.most_rounds > 0
-        return steps and self.aggregation.is_masked and not self.is_vertical
+        return steps and self.aggregation.sums_updates and not self.is_vertical
 
     @property
     def covers_model(self) -> bool:
@@ -434,7 +434,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
     start.check()
     sums.check(parts)
     is_covered = parts["privacy"].get("covers") == "study"
-    if made["compare"].is_summed and (is_covered or not MODES[sums.secure_aggregation].sums_rows):
+    if made["compare"].is_summed and (is_covered or not MODES[sums.secure_aggregation].masks_updates):
         raise usage_error("study.compare.sum")
     listed: dict[str, Any] = {name: _listed(kind, parts[name]) for name, kind in KINDS.items()}
     made["compare"].check_privacy(listed["privacy"].name)

@@ -565,7 +565,7 @@ class SecureAggregationMode:
     sums_updates : bool
         Whether the server may get sums of updates in place of the sites' own.
     is_encrypted : bool
-        Whether models cross as ciphertexts, which only sites can open; else it is masks that cancel in a sum.
+        Whether updates cross as ciphertexts, whose sum a site opens; else under masks that cancel in it.
     is_optional : bool
         Whether institutions decide by their approvals; one process adds nothing up then.
     adds_statistics : bool
@@ -583,19 +583,9 @@ class SecureAggregationMode:
         return self.sums_updates and not self.is_optional
 
     @property
-    def is_masked(self) -> bool:
-        """Whether it is masks that hide updates, where anything does."""
-        return self.sums_updates and not self.is_encrypted
-
-    @property
-    def noise_at_sites(self) -> bool:
-        """Whether every update is masked, so that sites may add noise before the sum."""
-        return self.sums_rows
-
-    @property
-    def sums_rows(self) -> bool:
-        """Whether sums over a site's rows, too, leave in sums over the sites only."""
-        return self.is_masked and self.is_required
+    def masks_updates(self) -> bool:
+        """Whether every update leaves under masks, so that sites may add noise before the sum."""
+        return self.is_required and not self.is_encrypted
 
 
 MODES = {

@@ -35,12 +35,7 @@ Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 CIPHERTEXT = "ciphertext"
-"""Name of the one array of a model that stands encrypted."""
-
-
-def is_encrypted(arrays: Mapping[str, object]) -> bool:
-    """Return whether arrays are ciphertexts of a model, and not the model."""
-    return set(arrays) == {CIPHERTEXT}
+"""Name of the one array of ciphertexts."""
 
 
 def byte_array(content: bytes) -> np.ndarray:

@@ -289,7 +289,7 @@ def some_bytes(most: int) -> ArrayField:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encrypted:
-    """A section of a model that stands encrypted.
+    """A section of ciphertexts.
 
     Attributes
     ----------
@@ -297,20 +297,16 @@ class Encrypted:
         Of the vector that is encrypted.
     longest : int
         Bytes of its ciphertexts, at most.
-    plain : ArraySection, optional
-        What it may be in place of ciphertexts: the first model of a run follows from the study.
     """
 
     entries: int
     longest: int
-    plain: ArraySection | None
     needed: bool = True
 
     @property
     def most(self) -> int:
         """Most bytes that it may have."""
-        encrypted = len(CIPHERTEXT) + HEAD + self.longest
-        return encrypted if self.plain is None else max(encrypted, self.plain.most)
+        return len(CIPHERTEXT) + HEAD + self.longest
 
 
 Section = Plain | Columns | ArraySection | Encrypted

@@ -30,7 +30,7 @@ def test_six_questions_at_a_terminal_write_a_study_that_check_takes(flfed):
     words = " ".join(said.split())
     assert [f"{number} of 6. " in said for number in range(1, 7)] == [True] * 6
     assert all(f"  {name} [" in said for name in QUESTIONS)
-    assert "A coordinator that lies, or a partner that helps it" in words  # why it is asked
+    assert "A coordinator that lies reads rows out of single updates" in words  # why it is asked
     assert "Written: my.toml" in said
     study = Study.load("my.toml")
     assert (study.secure_aggregation, study.model.name) == ("on", "logistic")
@@ -108,7 +108,7 @@ def test_answers_without_a_study_are_one_sentence_and_exit_code_1(flfed, folder:
     ({"rows": 0}, "rows=0 must be >= 1"),
     ({"rows": 1.5}, "rows=1.5 must be a whole number"),
     ({"site": 3}, "key 'site' is not known; did you mean 'sites'?"),
-    ({"visible": "all"}, "visible='all' must be one of 'updates', 'sums', 'nothing'"),
+    ({"visible": "all"}, "visible='all' must be one of 'updates', 'sums'"),
     ({"trusted": True}, "trusted=True must be one of"),
 ])  # fmt: skip
 def test_wrong_answers_are_refused_in_a_sentence(flfed, answers: dict, says: str):

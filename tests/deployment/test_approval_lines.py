@@ -85,7 +85,8 @@ CASES = {
     ),
     "ckks": Case(
         {"secure-aggregation": "ckks"},
-        (SUMS, "an encrypted model update", "The coordinator sees no update and no model. No noise is added.",
+        (SUMS, "an encrypted model update", "in its turn, the opened sum of a round",
+         "The coordinator sees the sum over all 4 sites, or none. No noise is added.",
          "one colluding site reads every site's updates, since all 4 sites hold one key", SCORED),
         SUMMED,
     ),

@@ -306,14 +306,14 @@ def test_the_words_of_ciphertexts_say_who_can_read_an_update(small_sites, small_
     found = words(site, asked, pinned("site-02", "site-03"))
     for said in (
         "updates leave under homomorphic encryption (CKKS)",
-        "has no key. It learns no update, no sum and no model",
+        "one site, each in its turn, opens the sum of one part from each of the 3 sites, this one included",
         "All 3 sites share one key, this one included, and this site makes it",
         "One site that colludes with the coordinator can read the updates of every site",
         f"Pinned: site-02 ({PINS['site-02']})",
-        "If it sends models of its choice to be scored, it learns their figures.",
-        "Whoever has the key of homomorphic encryption reads each site's update",
+        "A coordinator and a site together can read each site's update, and craft models.",
+        "under homomorphic encryption reads each site's update",
     ):
         assert said in found
-    masked = ("number of rows of each site", "from such a sum", "in which a site drops out", "rounds, masked")
+    masked = ("number of rows of each site", "subtracts its own update", "in which a site drops out", "rounds, masked")
     for other in masked:
         assert other not in found

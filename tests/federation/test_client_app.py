@@ -30,7 +30,7 @@ from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
 from flfed.updates.messages.compare import AUDIT, COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
-from flfed.updates.messages.secure_sum import KEYS
+from flfed.updates.messages.secure_sum import KEYS, OPEN
 from flfed.updates.messages.summarise import BINS, SCORES, STATISTIC, SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 from flfed.updates.messages.vertical import ALIGN, PARTIAL
@@ -301,7 +301,7 @@ def test_a_repeat_draws_another_holdout_only_where_the_policy_allows(small_sites
 
 def test_there_is_a_handler_for_every_kind_of_message():
     assert sorted({ENROL, KEYS, *HANDLERS}) == sorted(
-        [ENROL, SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, KEYS, SCORES, COMPARE, AUDIT] + [ALIGN, PARTIAL]
+        [ENROL, SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, KEYS, OPEN, SCORES, COMPARE, AUDIT] + [ALIGN, PARTIAL]
     )
 
 

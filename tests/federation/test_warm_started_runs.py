@@ -138,9 +138,6 @@ def test_what_is_no_source_is_refused_with_a_sentence(earlier: Result, sites: An
         assert expected in str(refused.value), why
     with pytest.raises(UsageError, match="needs start-sha256"):
         required_hash(begun(earlier))
-    encrypted = run(Study.parse(small_study).replace({**MLP, **GOING_WITH["CKKS"]}), sites=sites)
-    with pytest.raises(UsageError, match="the coordinator has no model of it"):
-        run(begun(encrypted, **{"privacy.secure-aggregation": "off"}), sites=sites)
     headless = run(Study.parse(small_study).replace({**MLP, "strategy.name": "fedper"}), sites=sites)
     with pytest.raises(UsageError, match="each site has its own bias-1, weight-1: there is no whole"):
         run(begun(headless, **{"strategy.name": "fedavg"}), sites=sites)

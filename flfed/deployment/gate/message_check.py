@@ -231,9 +231,7 @@ def _ciphertexts_defect(section: Encrypted, array_record: ArrayRecord, record: R
     Only the key's settings could show whether one is valid.
     """
     if set(array_record) != {CIPHERTEXT}:
-        if section.plain is None:
-            return Refusal("ciphertexts-unfit")
-        return _arrays_defect(section.plain, array_record, record, name)
+        return Refusal("ciphertexts-unfit")
     wrong = _size_defect(array_record, {CIPHERTEXT: section.most})
     if wrong:
         return wrong

@@ -116,8 +116,8 @@ def trained_from(message: Message, study: Study) -> dict[str, str]:
     """Return the model's entry for the line of a round; it is empty for other messages."""
     if message.metadata.message_type != TRAIN:
         return {}
-    # An encrypted or hashed model has other bytes than at its comparison, and one that the site makes has none.
-    as_it_is = not study.aggregation.is_encrypted and not study.grows_trees and TOTAL not in message.content
+    # A hashed model has other bytes than at its comparison, and one that the site makes has none.
+    as_it_is = not study.grows_trees and TOTAL not in message.content
     return {TRAINED_FROM: model_sha256(message) if as_it_is else ""}
 
 

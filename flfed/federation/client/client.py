@@ -16,7 +16,7 @@ from flwr.clientapp import ClientApp
 
 from flfed.errors import TableError
 from flfed.federation.client.handlers import HANDLERS, ROUNDS, Reply, Replying, enrol, run_kind, take_keys
-from flfed.federation.client.masked import Approving, check_lasting
+from flfed.federation.client.masked import Approving
 from flfed.federation.client.protection import LocalProtection, checks_history, rows_refusal, willing_site
 from flfed.federation.client.redaction import redact, redacted, table_error
 from flfed.federation.client.released.model_answers import is_last
@@ -144,7 +144,6 @@ class SiteClient:
         site = str(context.node_config["site"])
         reply_cache = open_reply_cache(site, context.run_config.get("run"))
         own = self._run_of(context, run_state(site, context))
-        check_lasting(own.state)
         message = _whole(message, own.state)
         kind = message.metadata.message_type
         keeps = kind in ROUNDS and run_kind(study_of(str(context.run_config["study"]))).keeps_replies

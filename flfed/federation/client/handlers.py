@@ -13,7 +13,7 @@ from flfed.federation.client.outbound_figures import redact_comparison
 from flfed.federation.client.protection import rows_band
 from flfed.federation.client.released.model_answers import count_scores
 from flfed.federation.client.site_parts import leave_alone
-from flfed.federation.client.site_run import SiteRun, compared_model
+from flfed.federation.client.site_run import SiteRun, compared_model, model_shapes_of
 from flfed.federation.client.statistic import account_of, count_statistic
 from flfed.federation.client.training import Round, RunKind, StatisticKind, Training, Validation
 from flfed.federation.client.trees import Trees, count_cells
@@ -24,9 +24,10 @@ from flfed.rows.data.site import redraws
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
+from flfed.updates.arrays import entries_of
 from flfed.updates.messages.compare import AUDIT, COMPARE, AuditReply, AuditRequest, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import EnrolReply, EnrolRequest
-from flfed.updates.messages.secure_sum import KeysReply, KeysRequest
+from flfed.updates.messages.secure_sum import OPEN, KeysReply, KeysRequest, OpenReply, OpenRequest
 from flfed.updates.messages.summarise import (
     BINS,
     SCORES,
@@ -45,7 +46,7 @@ from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainReque
 from flfed.updates.messages.vertical import ALIGN, PARTIAL, AlignReply, AlignRequest, PartialReply, PartialRequest
 
 Sums = SummariseReply | BinsReply | StatisticReply | ScoresReply
-Reply = EnrolReply | Sums | TrainReply | KeysReply | AlignReply | PartialReply | CompareReply | AuditReply
+Reply = EnrolReply | Sums | TrainReply | KeysReply | OpenReply | AlignReply | PartialReply | CompareReply | AuditReply
 Replying = Generator[ComputeRequest, Any, Reply]
 Handler = Callable[[Any, SiteSession, SiteRun], Replying]
 ROUNDS = (TRAIN, EVALUATE)
@@ -144,6 +145,15 @@ def take_keys(request: KeysRequest, study: Study, own: SiteRun) -> KeysReply:
         return sums.keys.take(request)
 
 
+def open_round(request: OpenRequest, session: SiteSession, own: SiteRun) -> Replying:
+    """Return the sum of a round under homomorphic encryption, opened and rounded."""
+    sums = own.sums(session.study)
+    if sums is None:
+        decline("sums-unknown")
+    return OpenReply(total=sums.open_round(request, entries_of(model_shapes_of(session.study.text))))
+    yield  # a handler is a generator, also one without requests
+
+
 HANDLERS: dict[str, tuple[type[Any], Handler]] = {
     SUMMARISE: (SummariseRequest, summarise),
     BINS: (BinsRequest, count_cells),
@@ -152,6 +162,7 @@ HANDLERS: dict[str, tuple[type[Any], Handler]] = {
     ALIGN: (AlignRequest, align),
     PARTIAL: (PartialRequest, exchange),
     **dict.fromkeys(ROUNDS, (TrainRequest, train)),
+    OPEN: (OpenRequest, open_round),
     COMPARE: (CompareRequest, judge),
     AUDIT: (AuditRequest, attacked),
 }

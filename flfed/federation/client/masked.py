@@ -27,19 +27,10 @@ from flfed.study.kinds import exchange_number, round_and_level
 from flfed.study.study import Study
 from flfed.updates.aggregation.losses import LossCheck, Losses, draw_number, encode_losses
 from flfed.updates.aggregation.summer import Summer
-from flfed.updates.arrays import (
-    CIPHERTEXT,
-    Arrays,
-    Shapes,
-    byte_array,
-    flattened,
-    is_encrypted,
-    with_prefix,
-    without_prefix,
-)
+from flfed.updates.arrays import CIPHERTEXT, Arrays, byte_array, flattened, with_prefix, without_prefix
 from flfed.updates.checkpoints.made import Made, SumRequest, request_sha256
 from flfed.updates.checkpoints.site_state import ANSWERED, OF_RUN, RunState
-from flfed.updates.masks.ckks import RoundTags, SecretContext, decrypt_model, encrypt_model, open_context, seal_context
+from flfed.updates.masks.ckks import RoundTags, SecretContext, encrypt_update, open_context, open_mean, seal_context
 from flfed.updates.masks.figure_sums import FigureLayout
 from flfed.updates.masks.pairs import (
     KEY_BYTES,
@@ -52,6 +43,7 @@ from flfed.updates.masks.pairs import (
     keys_hash,
     mask,
     new_key,
+    opener_of,
     pair_secrets,
     pins_hash,
     seal,
@@ -61,14 +53,14 @@ from flfed.updates.masks.ring import LARGEST_ENTRY, Ring, ring_of_counts, rings
 from flfed.updates.masks.verify import open_total, tag_vector
 from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
-from flfed.updates.messages.secure_sum import KeysReply, KeysRequest, Masked, SharedKey
+from flfed.updates.messages.secure_sum import KeysReply, KeysRequest, Masked, OpenRequest, SharedKey
 from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE, BinsRequest, StatisticRequest
 from flfed.updates.messages.train import EVALUATE, SUMS, TRAIN, TrainReply, TrainRequest
 
-KEY, SIGNED, COHORT, SECRETS, SHARED, ENDED = (
-    f"{OF_RUN}{name}" for name in ("key", "signed", "cohort", "secrets", "ckks", "ended")
+KEY, SIGNED, COHORT, SECRETS, SHARED, OPENED, ENDED = (
+    f"{OF_RUN}{name}" for name in ("key", "signed", "cohort", "secrets", "shared", "opened", "ended")
 )
-"""Names in a site's state of a run, which a false sum of ciphertexts ends."""
+"""Names in a site's state of a run, which a false total ends."""
 _PEER = "peer/"
 REHEARSAL = b"flfed rehearsal"
 """Source of all pair secrets where one process rehearses for all sites: there is no secret."""
@@ -266,17 +258,16 @@ class RunKeys:
     def _stored(self, name: str) -> Arrays:
         stored = self.state.read(name)
         if stored is None:
-            decline("sums-key-lost")
+            decline("sums-key-lost" if self.state.read(ENDED) is None else "total-unverified")
         return stored
 
     def _share(self, shared_key: SharedKey | None, sites: tuple[str, ...], message: str) -> SharedKey | None:
-        """Make the run's shared key at the first site, or take it at another.
+        """Make the run's shared keys at the first site, or take them at another.
 
-        It is made and taken once: a repeated request gets the same bytes.
+        They are made and taken once: a repeated request gets the same bytes.
         """
-        if self.study.aggregation.is_encrypted:
-            return self._share_context(shared_key, sites, message)
-        if self.approval is None:
+        is_encrypted = self.study.aggregation.is_encrypted
+        if self.approval is None and not is_encrypted:
             return None
         stored = self.state.read(SHARED)
         first = sites[0]
@@ -284,11 +275,17 @@ class RunKeys:
             if stored is None:
                 key = new_key()
                 sealed = seal(RUN_KEY, key, self.secrets(), sender=first)
-                packed = b"".join(sealed[site] for site in sites if site != first)
-                stored = {"key": byte_array(key), "keys": byte_array(packed)}
+                context = SecretContext.new().to_bytes() if is_encrypted else b""
+                parts = {
+                    "key": key,
+                    "keys": b"".join(sealed[site] for site in sites if site != first),
+                    "context": context,
+                    "sealed": seal_context(key, context, message) if is_encrypted else b"",
+                }
+                stored = {name: byte_array(part) for name, part in parts.items()}
                 self.state.write(SHARED, stored)
             each = stored["keys"].reshape(len(sites) - 1, -1)
-            return SharedKey(sealed=b"", keys=tuple(one.tobytes() for one in each))
+            return SharedKey(sealed=stored["sealed"].tobytes(), keys=tuple(one.tobytes() for one in each))
         if stored is None:
             if shared_key is None or len(shared_key.keys) != 1:
                 decline("key-unsealed", site=first)
@@ -296,45 +293,16 @@ class RunKeys:
             key = or_refuse(unseal(RUN_KEY, shared_key.keys[0], secret, sender=first, receiver=self.site))
             if len(key) != KEY_BYTES:
                 decline("key-unsealed", site=first)
-            self.state.write(SHARED, {"key": byte_array(key)})
+            context = or_refuse(open_context(key, shared_key.sealed, message)).to_bytes() if is_encrypted else b""
+            self.state.write(SHARED, {"key": byte_array(key), "context": byte_array(context)})
         return None
 
     def run_key(self) -> bytes:
         """Return the key of the run's tags, which its sites have alone; raises NotTakingPart where it is missing."""
-        stored = self._stored(SHARED)
-        if "key" in stored:
-            return stored["key"].tobytes()
-        return hmac.digest(stored["context"].tobytes(), b"flfed tags of sums", "sha256")
-
-    def _share_context(self, shared_key: SharedKey | None, sites: tuple[str, ...], message: str) -> SharedKey | None:
-        """Make or take the run's key of homomorphic encryption, as `_share` does."""
-        check_lasting(self.state)
-        stored = self.state.read(SHARED)
-        first = sites[0]
-        secret_by_peer = self.secrets()
-        if self.site == first:
-            if stored is None:
-                context = SecretContext.new().to_bytes()
-                made = seal_context(self.site, context, pair_secrets=secret_by_peer, message=message)
-                packed = [made.keys[site] for site in sites if site != first]
-                parts = {"context": context, "sealed": made.sealed, "keys": b"".join(packed)}
-                stored = {name: byte_array(part) for name, part in parts.items()}
-                self.state.write(SHARED, stored)
-            each = stored["keys"].reshape(len(sites) - 1, -1)
-            return SharedKey(sealed=stored["sealed"].tobytes(), keys=tuple(one.tobytes() for one in each))
-        if stored is None:
-            if shared_key is None or len(shared_key.keys) != 1:
-                decline("ckks-key-unfit")
-            ways: dict[str, Any] = {"message": message, "sender": first, "receiver": self.site}
-            opened = or_refuse(
-                open_context(shared_key.sealed, shared_key.keys[0], pair_secret=secret_by_peer[first], **ways)
-            )
-            self.state.write(SHARED, {"context": byte_array(opened.to_bytes())})
-        return None
+        return self._stored(SHARED)["key"].tobytes()
 
     def secret_context(self) -> SecretContext:
         """Return the run's key of homomorphic encryption; raises NotTakingPart where it is missing."""
-        check_lasting(self.state)
         context: SecretContext = or_refuse(_context_of(self._stored(SHARED)["context"].tobytes()))
         return context
 
@@ -357,12 +325,6 @@ def _context_of(data: bytes) -> SecretContext | Refusal:
     return SecretContext.of_bytes(data)
 
 
-def check_lasting(state: RunState) -> None:
-    """Raise NotTakingPart where a false sum of ciphertexts ended the run here."""
-    if state.read(ENDED) is not None:
-        decline("total-unverified")
-
-
 def answered(kind: str, number: int) -> str:
     """Return the name of an answered request in a site's state."""
     return f"{ANSWERED}{kind}-{number:06d}"
@@ -377,15 +339,16 @@ class SiteSums:
 
     keys: RunKeys
 
-    def masked(self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays) -> Masking:
+    def masked(self, request: TrainRequest, reply: TrainReply, losses: Losses) -> Masking:
         """Return the reply of a round with its update, or the sums of a tree's level, under masks.
 
-        `losses` are added up beside it, and `model` is the start of the training.
+        `losses` are added up beside it. Under homomorphic encryption the update stands as ciphertexts, and its weight
+        and losses are masked.
 
         Raises
         ------
         NotTakingPart
-            If an entry is too large for the ring, or the site has no keys of the run.
+            If an entry is too large for a sum, or the site has no keys of the run.
         """
         exchange = self.exchange(request)
         if self.keys.study.grows_trees:
@@ -403,12 +366,76 @@ class SiteSums:
             entries = noise.clipped(entries)
         updates, sums = self.rings()
         rng = self.rng(exchange)
-        vector = or_refuse((yield PackRequest(updates.pack, weight * entries, rng=rng)))
+        if self.keys.study.aggregation.is_encrypted:
+            vector = np.empty(0, np.uint32)
+            reply = replace(reply, encrypted=self._encrypt(exchange, weight * entries))
+        else:
+            vector = or_refuse((yield PackRequest(updates.pack, weight * entries, rng=rng)))
         if noise is not None:
             vector = noise.added(vector, updates, self.keys.chance(exchange.step).normal)
         weights = or_refuse(sums.encode(np.array([weight]), rng))
         beside = np.concatenate([weights, self._losses(losses, rng)])
         return replace(reply, delta={}, masked=self._mask(exchange, vector, beside))
+
+    def _encrypt(self, exchange: Exchange, values: np.ndarray) -> np.ndarray:
+        # In one process no reply is stored, so the use is recorded here.
+        if self.keys.approval is None:
+            self.keys.state.write(answered(exchange.kind, exchange.step), _request_of(exchange))
+        part: np.ndarray = or_refuse(
+            encrypt_update(self._round_tags(exchange), self.keys.site, values, largest=LARGEST_ENTRY)
+        )
+        return part
+
+    def _round_tags(self, exchange: Exchange) -> RoundTags:
+        return RoundTags(self.keys.secret_context(), self.bound(exchange), self.keys.cohort().sites)
+
+    def open_round(self, request: OpenRequest, entries: int) -> Masked:
+        """Return the total of the last round that the site answered, with its update opened and rounded.
+
+        It is as sums under masks give it, with a tag of the run key where sites make the models: so the other sites
+        take it, and the coordinator reads the mean.
+
+        Raises
+        ------
+        NotTakingPart
+            If it is another round, opened for another request already, or no sum of one part of each site.
+        """
+        state = self.keys.state
+        stored = state.read(answered(TRAIN, request.round))
+        opener = opener_of(self.keys.cohort().sites, request.round)
+        if stored is None or request.round < max(self._steps(TRAIN)) or self.keys.site != opener:
+            decline("round-left-out", round=request.round)
+        asked = Exchange(TRAIN, request.round, stored["request"].tobytes().hex())
+        exchange = self.bound(asked)
+        if self.keys.approval is not None and exchange == asked:
+            decline("round-left-out", round=request.round)
+        sha256 = byte_array(bytes.fromhex(request.sha256()))
+        with state.answering():
+            earlier = state.read(OPENED)
+            if earlier is not None and int(earlier["round"][0]) == request.round:
+                if not np.array_equal(earlier["request"], sha256):
+                    decline("masks-used", round=request.round)
+                return Masked(vector=earlier["vector"], sums=earlier["sums"])
+            total = self._opened(exchange, request, entries)
+            state.write(OPENED, {"round": np.array([request.round]), "request": sha256, **total.arrays()})
+        return total
+
+    def _opened(self, exchange: Exchange, request: OpenRequest, entries: int) -> Masked:
+        sites = self.keys.cohort().sites
+        beside = request.total.sums[1:]
+        if self.keys.approval is not None:
+            beside = self.open_total(exchange, request.total)[1]
+        updates, sums = self.rings()
+        weight = float(sums.decode(beside[:1])[0])
+        mean = open_mean(self._round_tags(exchange), request.encrypted[CIPHERTEXT], entries, weight)
+        if isinstance(mean, Refusal):
+            self.keys.destroy_shared()
+            raise NotTakingPart(mean)
+        vector = updates.encode_total(weight * mean)
+        if self.keys.approval is None:
+            return Masked(vector=_counted(vector, len(sites)), sums=_counted(beside, len(sites)))
+        vector, tagged = tag_vector(self.keys.run_key(), exchange, sites, vector, beside)
+        return Masked(vector=vector, sums=tagged)
 
     def _masked_level(self, exchange: Exchange, request: TrainRequest, reply: TrainReply, losses: Losses) -> TrainReply:
         # Modulo 2^64 a sum of whole numbers with signs is that of the same bits without.
@@ -532,7 +559,7 @@ class SiteSums:
         if self.keys.approval is None:
             return Masked(vector=_counted(vector), sums=_counted(sums))
         exchange = self.bound(exchange)
-        vector, sums = tag_vector(self.keys.run_key(), exchange, self.keys.site, vector, sums)
+        vector, sums = tag_vector(self.keys.run_key(), exchange, [self.keys.site], vector, sums)
         masks = mask(self.keys.site, self.keys.secrets(), exchange, vector.size, sums.size)
         np.add(vector, masks[0], out=vector)
         np.add(sums, masks[1], out=sums)
@@ -615,83 +642,6 @@ Masking = Generator[PackRequest, Any, TrainReply]
 """A reply under masks; rounding is requested on the way."""
 
 
-def _counted(numbers: np.ndarray) -> np.ndarray:
-    """Return a new array of numbers behind a 1, which counts the sites of a sum; of none, none."""
-    return np.concatenate([np.ones(1, numbers.dtype), numbers]) if numbers.size else numbers.copy()
-
-
-@dataclass(frozen=True, eq=False)
-class SiteCiphers(SiteSums):
-    """A site's half of the sums of one run under homomorphic encryption.
-
-    A site opens the sum of the round that it answered last, where it has the tags of one part of each site. Anything
-    else in place of the model ends its part of the run.
-    """
-
-    def opened(self, request: TrainRequest | CompareRequest, model: Shapes) -> Arrays:
-        """Return the decrypted model of a request.
-
-        It is the first one of the run, which follows from the study and crosses in the clear, or the sum of a round.
-
-        Raises
-        ------
-        NotTakingPart
-            If it is another one. The site then has no key of the run any more.
-        """
-        # Where the site has lost its state of the run, no attack is assumed.
-        self.keys.secret_context()
-        first = isinstance(request, TrainRequest) and request.fit and request.round == 1
-        if first and not is_encrypted(request.arrays):
-            return request.arrays
-        arrays: Arrays | Refusal = Refusal("total-unverified")
-        binding = self._binding(request)
-        if binding and is_encrypted(request.arrays):
-            arrays = decrypt_model(self._tags(binding), request.arrays[CIPHERTEXT], model)
-        if isinstance(arrays, Refusal):
-            self.keys.destroy_shared()
-            raise NotTakingPart(arrays)
-        return arrays
-
-    def masked(self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays) -> Masking:
-        """Return a reply with the site's part of the next model, encrypted; `model` is the opened earlier one."""
-        exchange = self.exchange(request)
-        self.check_unused(exchange)
-        strategy = self.keys.study.strategy.build("strategy")
-        weight = strategy.relative_weight(reply, float(self.keys.cohort().most_rows))
-        # The weighted mean of these is FedAvg's next model: the earlier model, and its share of the mean update.
-        rate = strategy.server_lr
-        following = {name: value.astype(np.float64) + rate * reply.delta[name] for name, value in model.items()}
-        tags = self._tags(exchange.request_sha256)
-        ciphertext = or_refuse(encrypt_model(tags, self.keys.site, following, weight, largest=LARGEST_ENTRY))
-        # In one process no reply is stored, so the use is recorded here.
-        if self.keys.approval is None:
-            self.keys.state.write(answered(exchange.kind, exchange.step), _request_of(exchange))
-        return replace(reply, delta={}, encrypted=ciphertext)
-        yield  # a generator, like the other half, which requests rounding
-
-    def masked_losses(self, request: TrainRequest, losses: Losses) -> Masked | None:
-        """Return None: only the sites open a sum."""
-        return None
-
-    def check_unused(self, exchange: Exchange) -> None:
-        """Refuse a second part for a round, and one for an earlier round; raises NotTakingPart."""
-        # Whoever can multiply gets from two parts under the same tags their difference.
-        super().check_unused(exchange)
-        late = exchange.kind == TRAIN and exchange.step < self._last_answered()
-        if self.keys.approval is not None and late:
-            decline("masks-used", round=exchange.step)
-
-    def _tags(self, binding: str) -> RoundTags:
-        return RoundTags(self.keys.secret_context(), binding, self.keys.cohort().sites)
-
-    def _binding(self, request: TrainRequest | CompareRequest) -> str:
-        """Return the hash of the request whose sum a model must be, "" where the request can bring none."""
-        number = self._last_answered()
-        if isinstance(request, TrainRequest) and request.fit:
-            number = request.round - 1
-        stored = self.keys.state.read(answered(TRAIN, number))
-        return "" if stored is None else stored["request"].tobytes().hex()
-
-    def _last_answered(self) -> int:
-        """Return the last round that the site has trained in, 0 before the first."""
-        return max(self._steps(TRAIN), default=0)
+def _counted(numbers: np.ndarray, sites: int = 1) -> np.ndarray:
+    """Return a new array of numbers behind the number of their sites; of none, none."""
+    return np.concatenate([np.full(1, sites, numbers.dtype), numbers]) if numbers.size else numbers.copy()

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from typing import cast
 
 from flwr.app import Context
 
 from flfed import registry
-from flfed.federation.client.masked import Approving, RunKeys, SiteCiphers, SiteSums
+from flfed.federation.client.masked import Approving, RunKeys, SiteSums
 from flfed.federation.client.verified_steps import Request, completed
 from flfed.rows.data import datasets
 from flfed.rows.own_parts import OwnArrays
@@ -25,7 +24,6 @@ from flfed.updates.arrays import Arrays, Shapes, arrays_defect
 from flfed.updates.checkpoints.site_state import RunState, SiteModel, site_model
 from flfed.updates.extra import ExtraShapes, extra_shapes, own_arrays
 from flfed.updates.messages.compare import CompareRequest
-from flfed.updates.messages.train import TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg
 
 
@@ -145,7 +143,7 @@ class SiteRun:
         keys = RunKeys(
             site=self.site, study=study, run=self.run, repeat=self.repeat, state=self.state, approval=approval
         )
-        return SiteCiphers(keys) if study.aggregation.is_encrypted else SiteSums(keys)
+        return SiteSums(keys)
 
     def before(self, round: int, session: SiteSession) -> Arrays:
         """Return the arrays that the site stored in its last round before this one."""
@@ -164,7 +162,7 @@ class SiteRun:
         return {} if stored_model is None or arrays_defect(stored_model.own, shapes.own) else stored_model.own
 
     def completed(self, request: Request, session: SiteSession) -> Request:
-        """Return a request with its model: as it came, decrypted, or made here of the total that came.
+        """Return a request with its model: as it came, or made here of the total that came.
 
         Raises
         ------
@@ -175,9 +173,6 @@ class SiteRun:
         sums = self.sums(study)
         if sums is None:
             return request
-        if isinstance(sums, SiteCiphers):
-            crossed = cast(TrainRequest | CompareRequest, request)
-            return cast(Request, replace(crossed, arrays=sums.opened(crossed, model_shapes_of(study.text))))
         # One process that rehearses has all models already.
         if sums.keys.approval is None or not study.makes_models_at_sites:
             return request
@@ -191,7 +186,7 @@ class SiteRun:
         the stored model.
         """
         study = session.study
-        if not (study.aggregation.is_encrypted or own or request.total):
+        if not (own or request.total):
             return request
         of = arrays_sha256(request.total.arrays() if request.total else request.arrays)
         stored_model = site_model(self.site, self.run, self.repeat)

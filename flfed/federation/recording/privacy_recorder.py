@@ -100,7 +100,7 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
         facts["steps"] = study.plan.steps * study.rounds
     if promise is not None:
         facts |= {key: getattr(promise, key) for key in KEYS} | {EXCLUDES_ENCODER: excludes_encoder(study)}
-        facts[TRUSTS] = not study.aggregation.noise_at_sites if promise.unit == "site" else None
+        facts[TRUSTS] = not study.aggregation.masks_updates if promise.unit == "site" else None
     remarks = {"warnings": [*mechanism.warnings(study, sites)], "uncharged": [*mechanism.uncharged(study)]}
     return {"mechanism": study.privacy.name, **facts, **charged_answers(study, mechanism), **remarks}
 
@@ -362,7 +362,7 @@ class PrivacyRecord:
         Without a new model a round reveals nothing of a site, except under secure sums, where an untrusted server may
         have the sum. A site without budget left did not train.
         """
-        if record.fit and (trained or not self._charges.of_sites or self._study.aggregation.noise_at_sites):
+        if record.fit and (trained or not self._charges.of_sites or self._study.aggregation.masks_updates):
             spent_out = {site for site, reason in record.refused.items() if reason.code in BUDGET}
             self._charges.add([site for site in record.sampled_sites if site not in spent_out])
         self._going_on = ()

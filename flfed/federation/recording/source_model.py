@@ -20,7 +20,7 @@ from flfed.rows.study_model import first_model, study_layout
 from flfed.rows.warm_start import Source, fitting_columns, read_source, rewritten
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256
-from flfed.updates.arrays import Arrays, is_encrypted, shapes_of
+from flfed.updates.arrays import Arrays, shapes_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.extra import extra_shapes
@@ -209,8 +209,6 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
         final = checkpoints.final(run.run)
     except FlfedError as error:
         raise UsageError(f"{where}: {error}") from None
-    if is_encrypted(final.arrays):
-        raise UsageError(f"{where} was run under secure-aggregation='ckks': the coordinator has no model of it")
     study = Study.parse(series.study_text)
     if site_arrays := extra_shapes(study, shapes_of(final.arrays)).own_part:
         why = f"where each site has its own {', '.join(site_arrays)}: there is no whole model to begin with"

@@ -101,22 +101,13 @@ class Comparison:
         recorder.progress("compare", 1, 1)
 
     @property
-    def _unreadable(self) -> str:
-        """Why the server cannot compute with the final model.
-
-        The text is empty where it can.
-        """
-        reasons = (part.unreadable(self.outcome.arrays) for part in self.parts)
-        return next(filter(None, reasons), "")
-
-    @property
     def _has_whole_model(self) -> bool:
         """Whether all sites predict with the arrays at the server."""
         return all(part.has_whole_model() for part in self.parts)
 
     def _coefficients(self) -> None:
         """Record a linear model's coefficients, which every site has received."""
-        if self._unreadable or not self._has_whole_model:
+        if not self._has_whole_model:
             return
         model = self.run.study.model.build("model")
         layers: Any = getattr(model, "layers", ())  # which a linear model of another package may lack
@@ -198,12 +189,9 @@ class Comparison:
         tables = self.model.tables
         if tables is None or self.run.study.compare.is_summed:
             return None
-        refused = self._unreadable
         # Without a site's holdout the comparison would be another one; and a failure there is one here.
-        if not refused and len(replies) < len(self.participants):
-            refused = "not every site could be compared"
-        if refused:
-            self.run.recorder.note(Refusal("no-pooled-reference", why=refused))
+        if len(replies) < len(self.participants):
+            self.run.recorder.note(Refusal("no-pooled-reference", why="not every site could be compared"))
             return None
         self.run.recorder.progress("pooled reference", 0, 1)
         reference = tables.reference(list(self.participants), self.outcome.arrays, self.outcome.encoder, deviation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run_setting import RunSetting, ask, nodes_of
@@ -15,7 +16,7 @@ from flfed.updates.masks.ckks import PublicContext, range_refusal
 from flfed.updates.masks.pairs import LEAST_SITES
 from flfed.updates.masks.ring import LARGEST_ENTRY
 from flfed.updates.mechanism import largest_entry, noise_of_site
-from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
+from flfed.updates.messages.secure_sum import KEYS, OPEN, KeysReply, KeysRequest, OpenReply, OpenRequest
 from flfed.words import flfed_error, render, usage_error
 
 KINDS = {
@@ -97,7 +98,7 @@ def rehearse_keys(run: RunSetting, participants: Participants) -> Summer | None:
     answers = ask(run.grid, KEYS, request, nodes_of(participants), KeysReply.from_record, timeout=run.deadline)
     if answers.faults:
         raise FlfedError("; ".join(f"{site}: {why}" for site, why in answers.faults.items()))
-    return _summer(run, participants)
+    return _summer(run, participants, is_recorded=False)
 
 
 def _keys_request(participants: Participants) -> KeysRequest:
@@ -107,28 +108,31 @@ def _keys_request(participants: Participants) -> KeysRequest:
     return KeysRequest(cohort=",".join(sites), most_rows=most_rows, signed=signed)
 
 
-def _summer(run: RunSetting, participants: Participants) -> Summer:
-    """Return the server's half for a cohort."""
+def _summer(run: RunSetting, participants: Participants, *, is_recorded: bool = True) -> Summer:
+    """Return the server's half for a cohort; what a rehearsal asks for is not recorded."""
     study = run.study
     cohort = tuple(sorted(participants))
-    most_rows = max(one.rows_high for one in participants.values())
-    if study.aggregation.is_encrypted:
-        return CipherSummer(
-            cohort=cohort,
-            largest_entry=LARGEST_ENTRY,
-            most_rows=most_rows,
-            tagged=run.each_round,
-            entries=sum(value.size for value in run.first_arrays().values()),
-            context=PublicContext.new(),
-        )
-    return Summer(
-        cohort=cohort,
-        largest_entry=largest_entry(study, len(cohort)),
-        most_rows=most_rows,
-        check=LossCheck(scored="validation" if study.plan.validation else "training"),
-        tagged=run.each_round,
-        verified=run.each_round and study.makes_models_at_sites,
-    )
+    facts: dict[str, Any] = {
+        "cohort": cohort,
+        "largest_entry": largest_entry(study, len(cohort)),
+        "most_rows": max(one.rows_high for one in participants.values()),
+        "check": LossCheck(scored="validation" if study.plan.validation else "training"),
+        "tagged": run.each_round,
+        "verified": run.each_round and study.makes_models_at_sites,
+    }
+    if not study.aggregation.is_encrypted:
+        return Summer(**facts)
+
+    def ask_opener(site: str, request: OpenRequest) -> OpenReply | Refusal:
+        opener = {site: participants[site]}
+        if is_recorded:
+            answers = run.ask(OPEN, request, opener, OpenReply.from_record, wait=True)
+        else:
+            answers = ask(run.grid, OPEN, request, nodes_of(opener), OpenReply.from_record, timeout=run.deadline)
+        return answers.replies.get(site) or answers.faults[site]
+
+    entries = sum(value.size for value in run.first_arrays().values())
+    return CipherSummer(**facts, entries=entries, context=PublicContext.new(), ask_opener=ask_opener)
 
 
 def _give_keys(run: RunSetting, request: KeysRequest, back: Participants, refused: Mapping[str, Refusal]) -> None:

@@ -353,7 +353,7 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     refused = refused or policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
     refused = refused or policy.share_refusal(study) or _trees_refusal(study, policy) or _keep_refusal(study, site)
     if study.is_statistic and study.analysis is None:
-        refused = refused or policy.statistic_refusal(summed=study.aggregation.sums_rows)
+        refused = refused or policy.statistic_refusal(summed=study.aggregation.is_required)
     return refused or _width_refusal(study, policy.width)
 
 
@@ -378,7 +378,7 @@ def _trees_refusal(study: Study, policy: Policy) -> Refusal | None:
     if not study.grows_trees:
         return None
     least = int(study.strategy.settings.get("min-rows", 0))
-    return policy.trees_refusal(summed=study.aggregation.sums_rows, least=least)
+    return policy.trees_refusal(summed=study.aggregation.is_required, least=least)
 
 
 def start_refusal(study: Study) -> Refusal | None:

@@ -217,7 +217,7 @@ class RunContext:
         """
         if self.sums is not None:
             try:
-                mean, now.losses = self.sums.mean(good, now.incoming)
+                mean, now.losses = self.sums.mean(good, now.incoming, now.number)
                 return mean
             except Unsummed as error:
                 now.lack_sum(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +16,9 @@ from flfed.updates.aggregation.losses import ENTRIES, LossCheck, MeanLosses, dec
 from flfed.updates.arrays import CIPHERTEXT, Arrays, unflattened
 from flfed.updates.masks import ckks
 from flfed.updates.masks.ckks import PublicContext, vector_entries
-from flfed.updates.masks.pairs import TAG_ENTRIES
+from flfed.updates.masks.pairs import TAG_ENTRIES, opener_of
 from flfed.updates.masks.ring import ring_of_counts, rings
-from flfed.updates.messages.secure_sum import Masked
+from flfed.updates.messages.secure_sum import Masked, OpenReply, OpenRequest
 from flfed.updates.messages.train import Replies, TrainReply
 
 GROWTH = 10.0
@@ -105,6 +105,11 @@ class Summer:
         Unsummed
             If a site's vector is missing, or masks stayed on: then a site was sent another request, or other keys.
         """
+        self.total = self._added(vectors)
+        return self.total.vector[1:], self.total.sums[1 : self.total.sums.size - self._tags]
+
+    def _added(self, vectors: Mapping[str, Masked | None]) -> Masked:
+        """Return the total of all sites' numbers, with counts and tag; raises Unsummed."""
         there = {site: vectors[site] for site in self.cohort if vectors.get(site) is not None}
         if missing := sorted(set(self.cohort) - there.keys()):
             raise Unsummed(Refusal("sum-incomplete", sites=", ".join(missing[:SITES_NAMED])))
@@ -115,10 +120,9 @@ class Summer:
         ]
         if any(int(total[0]) != len(self.cohort) for total in totals if total.size):
             raise Unsummed(Refusal("sum-miscounted", sites=len(self.cohort)), final=True)
-        self.total = Masked(vector=totals[0], sums=totals[1])
-        return totals[0][1:], totals[1][1 : totals[1].size - self._tags]
+        return Masked(vector=totals[0], sums=totals[1])
 
-    def mean(self, good: Replies, incoming: Arrays) -> tuple[Arrays, MeanLosses | None]:
+    def mean(self, good: Replies, incoming: Arrays, round: int) -> tuple[Arrays, MeanLosses | None]:
         """Return the weighted mean of all sites' updates, and their mean losses.
 
         Parameters
@@ -127,6 +131,7 @@ class Summer:
             That the guard accepted.
         incoming : dict of name to array
             The model that the sites were sent.
+        round : int
 
         Raises
         ------
@@ -205,7 +210,7 @@ class Summer:
 class CipherSummer(Summer):
     """The server's half of the sums of one run under homomorphic encryption.
 
-    The sites open the sum of one part of each of them, and no other.
+    It adds up ciphertexts of the updates; a site opens their sum, and returns the total as masks would give it.
 
     Attributes
     ----------
@@ -213,26 +218,43 @@ class CipherSummer(Summer):
         Of the model.
     context : PublicContext
         Which adds, and opens nothing.
+    ask_opener : callable (site, request) → OpenReply or Refusal
+        It waits for a site that is away.
     """
 
     entries: int
     context: PublicContext
+    ask_opener: Callable[[str, OpenRequest], OpenReply | Refusal]
 
     def _defect(self, reply: TrainReply, updates: int, sums: int) -> Refusal | None:
+        if not updates:
+            return super()._defect(reply, updates, sums)
         if reply.encrypted is None:
             return Refusal("ciphertext-unfit")
         entries = vector_entries(self.entries)
         chunks = ckks.unpacked(reply.encrypted, entries)
-        return chunks if isinstance(chunks, Refusal) else self.context.defect(chunks, entries)
+        wrong = chunks if isinstance(chunks, Refusal) else self.context.defect(chunks, entries)
+        return wrong or super()._defect(reply, 0, sums)
 
-    def mean(self, good: Replies, incoming: Arrays) -> tuple[Arrays, MeanLosses | None]:
-        """Return the next model, as the ciphertexts of a sum that the sites can open."""
-        if missing := sorted(set(self.cohort) - good.keys()):
-            raise Unsummed(Refusal("sum-incomplete", sites=", ".join(missing[:SITES_NAMED])))
+    def mean(self, good: Replies, incoming: Arrays, round: int) -> tuple[Arrays, MeanLosses | None]:
+        """Return what `Summer.mean` does, once a site has opened the sum of the updates."""
+        beside = self._added({site: reply.masked for site, reply in good.items()})
         entries = vector_entries(self.entries)
-        sent = [good[site].encrypted for site in sorted(good)]
-        parts = [ckks.unpacked(one, entries) for one in sent if one is not None]
-        total = self.context.add([part for part in parts if not isinstance(part, Refusal)], entries)
-        if isinstance(total, Refusal):
-            raise Unsummed(total)
-        return {CIPHERTEXT: ckks.packed(total)}, None
+        parts = [ckks.unpacked(reply.encrypted, entries) for reply in good.values() if reply.encrypted is not None]
+        ciphertexts = self.context.add([part for part in parts if not isinstance(part, Refusal)], entries)
+        if isinstance(ciphertexts, Refusal):
+            raise Unsummed(ciphertexts)
+        opener = opener_of(self.cohort, round)
+        request = OpenRequest(round=round, encrypted={CIPHERTEXT: ckks.packed(ciphertexts)}, total=beside)
+        opened = self.ask_opener(opener, request)
+        if isinstance(opened, Refusal):
+            raise Unsummed(Refusal("sum-unopened", site=opener, why=opened), final=opened.code == "total-unverified")
+        total = opened.total
+        # What it opens is the updates alone: weights and losses stay as they were added.
+        sums = total.sums.size - self._tags
+        if not self.fits(total, updates=self.entries, sums=ENTRIES + 1) or not (
+            int(total.vector[0]) == len(self.cohort) and np.array_equal(total.sums[:sums], beside.sums[:sums])
+        ):
+            raise Unsummed(Refusal("sum-miscounted", sites=len(self.cohort)), final=True)
+        self.total = total
+        return self.decode_mean(total.vector[1:], total.sums[1:sums], incoming)

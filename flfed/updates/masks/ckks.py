@@ -16,8 +16,8 @@ error is an equation of the key.
 Source: Cheon et al. 2017, "Homomorphic encryption for arithmetic of approximate numbers", for the scheme; Li and
 Micciancio 2021, "On the security of homomorphic encryption on approximate numbers", for what must stay secret.
 
-Each site encrypts the model that it would make alone, times its weight, behind the weight. The sum of these holds the
-weighted mean: who opens it needs neither the model before nor another site. A tag stands behind for each few entries:
+Each site encrypts its update times its weight. In each round another site opens the sum, and tells the mean, rounded
+(`open_mean`). A tag stands behind for each few entries:
 
 ```
  tag of site i = α₁ x₁ + … + α₄ x₄ + βᵢ          α: secret, of the round       βᵢ: secret, of the round and of the site
@@ -33,10 +33,9 @@ Source: Agrawal and Boneh 2009, "Homomorphic MACs: MAC-based integrity for netwo
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -49,7 +48,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from flfed.errors import require_extra
 from flfed.refusals import Refusal
 from flfed.signatures import canonical
-from flfed.updates.arrays import Arrays, Shapes, byte_array, entries_of, flattened, unflattened
+from flfed.updates.arrays import byte_array
 from flfed.updates.masks import pairs
 
 DEGREE = 4096
@@ -251,53 +250,25 @@ class PublicContext:
         return tuple(one.serialize() for one in total)
 
 
-@dataclass(frozen=True)
-class SealedContext:
-    """A run's secret key as it crosses: sealed under a key of its own, and that key for each other site.
+def seal_context(run_key: bytes, context: bytes, message: str) -> bytes:
+    """Return a run's secret key as only sites can read it, under the run key, which is used for one of them.
 
-    Attributes
-    ----------
-    sealed : bytes
-    keys : mapping of site to bytes, 48
-
-    Reveals: nothing to who is none of these sites. Who has the secret key reads each site's update.
+    `message` is the hash of the message with the keys of the sites.
     """
-
-    sealed: bytes = field(repr=False)
-    keys: Mapping[str, bytes] = field(repr=False)
+    return _sealing_cipher(run_key).encrypt(bytes(12), context, message.encode())
 
 
-def seal_context(site: str, context: bytes, *, pair_secrets: Mapping[str, bytes], message: str) -> SealedContext:
-    """Return a run's secret key for the other sites, that nobody else can read.
-
-    Parameters
-    ----------
-    site : str
-        Which made it.
-    context : bytes
-        As `SecretContext.to_bytes` writes it.
-    pair_secrets : mapping of site to bytes, 32
-        Of this site with each other one.
-    message : str
-        Hash of the message with the run's keys.
-    """
-    key = pairs.new_key()
-    sealed = ChaCha20Poly1305(key).encrypt(bytes(12), context, message.encode())
-    return SealedContext(sealed, pairs.seal(_name_of(message, sealed), key, pair_secrets, sender=site))
-
-
-def open_context(
-    sealed: bytes, key: bytes, *, pair_secret: bytes, message: str, sender: str, receiver: str
-) -> SecretContext | Refusal:
-    """Return the secret key that a site sealed to another one, or that it is none; parameters as of `seal_context`."""
-    own = pairs.unseal(_name_of(message, sealed), key, pair_secret, sender=sender, receiver=receiver)
-    if isinstance(own, Refusal) or len(own) != pairs.KEY_BYTES:
-        return Refusal("ckks-key-unfit")
+def open_context(run_key: bytes, sealed: bytes, message: str) -> SecretContext | Refusal:
+    """Return the secret key that `seal_context` sealed, or that it is none."""
     try:
-        context = ChaCha20Poly1305(own).decrypt(bytes(12), sealed, message.encode())
+        context = _sealing_cipher(run_key).decrypt(bytes(12), sealed, message.encode())
     except InvalidTag:
         return Refusal("ckks-key-unfit")
     return SecretContext.of_bytes(context)
+
+
+def _sealing_cipher(run_key: bytes) -> ChaCha20Poly1305:
+    return ChaCha20Poly1305(HKDFExpand(SHA256(), pairs.KEY_BYTES, b"flfed ckks context").derive(run_key))
 
 
 def chunks_of(entries: int) -> int:
@@ -349,11 +320,6 @@ def unpacked(array: np.ndarray, entries: int) -> tuple[bytes, ...] | Refusal:
     return unfit
 
 
-def _name_of(message: str, sealed: bytes) -> str:
-    """Return the name under which the key of a sealed context is sealed itself."""
-    return f"ckks {message} {hashlib.sha256(sealed).hexdigest()}"
-
-
 def _vectors(context: Any, chunks: Sequence[bytes], count: int) -> list[Any] | Refusal:
     """Return a vector's ciphertexts, or that it is none or has another number of them."""
     tenseal = _tenseal()
@@ -398,8 +364,6 @@ def _tenseal() -> Any:
     return tenseal
 
 
-HEAD = 1
-"""Entries before the model's: its weight."""
 GROUP = 4
 """Entries of a tag: with one for each, a parameter would take 60 bytes in place of 38."""
 SMALLEST_FACTOR = 1 / 16
@@ -411,8 +375,8 @@ LEAST_WEIGHT = 1e-2
 """Weight of a sum, at least: an error of 6.5e-10 that is divided by less would show through `STEP`. An honest sum has
 the site with the most rows in it, whose weight is 0.1 or more."""
 STEP = 2.0**-20
-"""Whole multiples of it are what an opened model has. A sum's exact digits are an equation of the key. The rounding
-hides the error of the ciphertext before any figure is made of the model."""
+"""Whole multiples of it are what an opened mean has. A sum's exact digits are an equation of the key. The rounding
+hides the error of the ciphertext before any figure is made of the mean."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -423,14 +387,14 @@ class RoundTags:
     ----------
     context : SecretContext
         Of the run.
-    binding : str
-        Hash of all that was asked in the round, which is the same at all its sites.
+    exchange : Exchange
+        Of the round, with the hash of all that was asked, which is the same at all its sites.
     sites : tuple of str
         All sites of the run.
     """
 
     context: SecretContext
-    binding: str
+    exchange: pairs.Exchange
     sites: tuple[str, ...]
 
     def of_part(self, site: str, values: np.ndarray) -> np.ndarray:
@@ -464,7 +428,7 @@ class RoundTags:
 
     def _drawn(self, owner: str, count: int) -> np.ndarray:
         """Return numbers from 0 to 1 that look random without the key."""
-        key = HKDFExpand(SHA256(), pairs.KEY_BYTES, canonical(["flfed ckks tag", self.binding, owner]))
+        key = HKDFExpand(SHA256(), pairs.KEY_BYTES, canonical(["flfed ckks tag", *self.exchange.to_list(), owner]))
         stream = pairs.key_stream(key.derive(self.context.tag_key))
         numbers = np.frombuffer(stream.update(bytes(8 * count)), "<u8")
         return (numbers >> np.uint64(11)) * 2.0**-53
@@ -476,46 +440,40 @@ def groups_of(entries: int) -> int:
 
 
 def vector_entries(model: int) -> int:
-    """Return the entries of the vector of a model of so many, with its weight and its tags.
+    """Return the entries of the vector of a model of so many, with its tags.
 
     Examples
     --------
-    >>> vector_entries(199_999) == MOST_ENTRIES
+    >>> vector_entries(200_000) == MOST_ENTRIES
     True
     """
-    return HEAD + model + groups_of(HEAD + model)
+    return model + groups_of(model)
 
 
-def encrypt_model(tags: RoundTags, site: str, model: Arrays, weight: float, *, largest: float) -> np.ndarray | Refusal:
-    """Return one site's part of the next model as ciphertexts, or why there are none.
+def encrypt_update(tags: RoundTags, site: str, values: np.ndarray, *, largest: float) -> np.ndarray | Refusal:
+    """Return one site's part of a sum as ciphertexts, or why there are none.
 
     Parameters
     ----------
     tags : RoundTags
     site : str
-    model : dict of name to array
-        That would come of this site alone.
-    weight : float in [0, 1]
+    values : float64 array [entries]
+        Its update times its weight.
     largest : float
-        Largest absolute entry of the model times its weight.
+        Largest absolute entry of them.
 
     Returns
     -------
     uint8 array [bytes], as `packed` writes it; or Refusal
     """
-    values = np.concatenate([[weight], weight * flattened(model)])
     sites = len(tags.sites)
-    # The weight is at most one.
-    bound = max(largest, 1.0)
-    if refusal := range_refusal(sites, bound):
+    if refusal := range_refusal(sites, largest):
         return refusal
-    if not (np.abs(values[HEAD:]) <= largest).all():
+    if not (np.abs(values) <= largest).all():
         return Refusal("entry-too-large", limit=f"{largest:g}")
     vector = np.concatenate([values, tags.of_part(site, values)])
-    chunks = tags.context.encrypt(vector, sites=sites, largest=(LARGEST_SUM / sites + bound) / 2)
-    if isinstance(chunks, Refusal):
-        return chunks
-    return packed(chunks)
+    chunks = tags.context.encrypt(vector, sites=sites, largest=(LARGEST_SUM / sites + largest) / 2)
+    return chunks if isinstance(chunks, Refusal) else packed(chunks)
 
 
 def open_sum(tags: RoundTags, ciphertext: np.ndarray, entries: int) -> np.ndarray | Refusal:
@@ -530,32 +488,33 @@ def open_sum(tags: RoundTags, ciphertext: np.ndarray, entries: int) -> np.ndarra
 
     Returns
     -------
-    float64 array [1 + entries], the weight first; or Refusal
+    float64 array [entries], or Refusal
         With all its digits: no figure of it may leave.
     """
     length = vector_entries(entries)
     chunks = unpacked(ciphertext, length)
     numbers = chunks if isinstance(chunks, Refusal) else tags.context.decrypt(chunks, length)
-    if isinstance(numbers, Refusal):
+    if isinstance(numbers, Refusal) or not tags.fit(*np.split(numbers, [entries])):
         return Refusal("total-unverified")
-    values, last = np.split(numbers, [HEAD + entries])
-    if tags.fit(values, last):
-        return values
-    return Refusal("total-unverified")
+    return numbers[:entries]
 
 
-def decrypt_model(tags: RoundTags, ciphertext: np.ndarray, model: Shapes) -> Arrays | Refusal:
-    """Return the model that the sum of a round stands for, in multiples of `STEP`, or why it stands for none.
+def open_mean(tags: RoundTags, ciphertext: np.ndarray, entries: int, weight: float) -> np.ndarray | Refusal:
+    """Return the mean of a round's updates in multiples of `STEP`, or why there is none.
 
     Parameters
     ----------
     tags : RoundTags
     ciphertext : uint8 array [bytes]
-    model : mapping of name to (shape, dtype)
+    entries : int
+        Of the model.
+    weight : float
+        Of all sites.
     """
-    total = open_sum(tags, ciphertext, entries_of(model))
+    if not weight >= LEAST_WEIGHT:
+        return Refusal("sum-unfit", least=len(tags.sites))
+    total = open_sum(tags, ciphertext, entries)
     if isinstance(total, Refusal):
         return total
-    if total[0] < LEAST_WEIGHT:
-        return Refusal("sum-unfit", least=len(tags.sites))
-    return unflattened(np.round(total[HEAD:] / total[0] / STEP) * STEP, model)
+    mean: np.ndarray = np.round(total / weight / STEP) * STEP
+    return mean

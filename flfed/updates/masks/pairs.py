@@ -227,6 +227,11 @@ def shared_secrets(site: str, own: RunKey, publics: Mapping[str, str], message: 
     return secret_by_peer
 
 
+def opener_of(sites: Sequence[str], round: int) -> str:
+    """Return the site that opens a round's sum under homomorphic encryption: each in its turn."""
+    return sites[round % len(sites)]
+
+
 @dataclass(frozen=True)
 class Exchange:
     """One question of a run with its answers, of which each site has at most one.

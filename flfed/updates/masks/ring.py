@@ -26,7 +26,7 @@ LARGEST_TOTAL = {32: 2**31 - 1, 64: 2**60 - 1}
 totals beyond 2^60 - 1 that differ by a multiple of it they would be the same."""
 
 LARGEST_ENTRY = 8.0
-"""Largest absolute entry of a site's update in a sum, under "ckks" of its model; `SiteNoise` has one of its own."""
+"""Largest absolute entry of a site's update in a sum; `SiteNoise` has one of its own."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,11 @@ class Ring:
         for vector in others:
             total += vector
         return total
+
+    def encode_total(self, values: np.ndarray) -> np.ndarray:
+        """Return a float64 array [entries] of a sum as numbers of the ring, each the nearest one."""
+        most = LARGEST_TOTAL[self.bits]
+        return np.clip(np.rint(values * self.scale), -most, most).astype(np.int64).astype(self.dtype)
 
     def decode(self, total: np.ndarray) -> np.ndarray:
         """Return the float64 array [entries] that a sum stands for.

@@ -50,17 +50,19 @@ Vector = tuple[np.ndarray, np.ndarray]
 """Numbers of the ring of 32 bits as uint32 array, and of the ring of 64 bits as uint64 array."""
 
 
-def tag_vector(run_key: bytes, exchange: Exchange, site: str, updates: np.ndarray, sums: np.ndarray) -> Vector:
-    """Return a site's numbers as they are masked: each part behind a 1 that counts the sites, and the tag at the end.
+def tag_vector(
+    run_key: bytes, exchange: Exchange, sites: Collection[str], updates: np.ndarray, sums: np.ndarray
+) -> Vector:
+    """Return the numbers of a site, or of a sum: each part behind the number of sites, and the tag at the end.
 
     Of no updates the part stays empty; the other has a count and the tag in any case. Raises ValueError for numbers of
     other types, which would not wrap under a mask.
     """
     if (updates.dtype, sums.dtype) != (np.dtype(np.uint32), np.dtype(np.uint64)):
         raise ValueError("updates are tagged as uint32, and sums as uint64")
-    counted = np.concatenate([np.ones(min(updates.size, 1), np.uint32), updates])
-    counted_sums = np.concatenate([np.ones(1, np.uint64), sums])
-    tag = compute_tag(run_key, exchange, [site], counted, counted_sums)
+    counted = np.concatenate([np.full(min(updates.size, 1), len(sites), np.uint32), updates])
+    counted_sums = np.concatenate([np.full(1, len(sites), np.uint64), sums])
+    tag = compute_tag(run_key, exchange, sites, counted, counted_sums)
     parts = np.array([tag % 2**LOW_BITS, tag >> LOW_BITS], np.uint64)
     return counted, np.concatenate([counted_sums, parts])
 

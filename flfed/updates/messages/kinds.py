@@ -21,10 +21,12 @@ AUDIT = "query.audit"
 SEAL = "query.seal"
 SEALED = "query.sealed"
 KEYS = "query.keys"
+OPEN = "query.open"
 ALIGN = "query.align"
 PARTIAL = "query.partial"
 KINDS = (
-    ENROL, SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, SCORES, KEYS, ALIGN, PARTIAL, COMPARE, AUDIT, SEAL, SEALED,
+    ENROL, SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, SCORES, KEYS, OPEN, ALIGN, PARTIAL, COMPARE, AUDIT, SEAL,
+    SEALED,
 )  # fmt: skip
 """Kinds of messages that a site answers."""
 BRINGING = (TRAIN, EVALUATE, COMPARE)
@@ -57,4 +59,6 @@ def asks(study: Study, kind: str) -> bool:
         return kind in (ALIGN, PARTIAL, COMPARE)
     if study.is_statistic:
         return kind in (KEYS, STATISTIC)
+    if kind == OPEN:
+        return study.aggregation.is_encrypted
     return kind not in (STATISTIC, SCORES, ALIGN, PARTIAL)

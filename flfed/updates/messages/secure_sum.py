@@ -12,12 +12,14 @@ import numpy as np
 from flwr.app import RecordDict
 
 from flfed.refusals import Refusal
+from flfed.summaries.summary import arrays_sha256
 from flfed.updates.arrays import CIPHERTEXT, Arrays
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.in_memory import array_record, kebab_record
 
 KEYS = kinds.KEYS
+OPEN = kinds.OPEN
 SECTION = "masked"
 """Section of a site's masked numbers."""
 SIGNED = "signed"
@@ -38,17 +40,17 @@ def _all_bytes(value: object) -> tuple[bytes, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class SharedKey:
-    """A run's shared key on its way from the site that made it: of tags, or of homomorphic encryption.
+    """A run's shared keys on their way from the site that made them: of tags, and of homomorphic encryption.
 
     Attributes
     ----------
     sealed : bytes
-        The key of homomorphic encryption, sealed under a key of its own; else empty.
+        The key of homomorphic encryption, sealed under the key of tags; else empty.
     keys : tuple of bytes, 60
-        The key of tags, or that key, sealed to each other site in name order, or to the one that the message goes to.
+        The key of tags, sealed to each other site in name order, or to the one that the message goes to.
 
     Reveals: nothing about rows, and nothing to a reader other than these sites. Whoever has the key of tags has sites
-    take any sum. Whoever has the key of homomorphic encryption reads each site's update.
+    take any sum, and under homomorphic encryption reads each site's update.
     """
 
     sealed: bytes
@@ -146,7 +148,8 @@ class Masked:
     Attributes
     ----------
     vector : uint32 array [1 + parameters], or [0]
-        One, and the weighted update, in the ring of 32 bits; nothing where sums over rows or figures are masked.
+        One, and the weighted update, in the ring of 32 bits; nothing where sums over rows or figures are masked, or the
+        update is a ciphertext.
     sums : uint64 array [2], or [1 + numbers]
         One, and the weight, in the ring of 64 bits; or one, and the sums over rows or figures, or those of trees. At
         institutions four numbers follow in a round: a weight and a weighted loss of training, and of scores. Last come
@@ -177,6 +180,78 @@ class Masked:
         if set(arrays) != {"vector", "sums"}:
             raise MalformedMessage(Refusal("masked-unfit", section=section, fields="vector, sums"))
         return cls(**arrays)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpenRequest:
+    """The sum of a round as ciphertexts, for the one site that opens it.
+
+    Attributes
+    ----------
+    round : int
+        Of the sum.
+    encrypted : mapping of one name to uint8 array [bytes]
+        The sum of all sites' updates, each times its weight.
+    total : Masked
+        Of weights and losses.
+
+    Reveals: nothing about rows; it goes to a site that has the key.
+    """
+
+    round: int
+    encrypted: Arrays
+    total: Masked
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        records: dict[str, Any] = {ENCRYPTED: array_record(self.encrypted)}
+        self.total.into(records, kinds.TOTAL)
+        return fields.message_record(records, round=self.round)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> OpenRequest:
+        """Read the message's content."""
+        encrypted = fields.ndarrays(record, ENCRYPTED)
+        return fields.made(cls, {**fields.config_of(record), "encrypted": encrypted, "total": _total_of(record)})
+
+    def sha256(self) -> str:
+        """Return the hash of what is asked."""
+        return arrays_sha256({**self.total.arrays(), **self.encrypted})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpenReply:
+    """The sum of a round, opened and rounded.
+
+    Attributes
+    ----------
+    total : Masked
+        Counts, updates, weights and losses as a sum under masks has them, with a tag.
+
+    Reveals: the mean update of all sites, to whole multiples of 2^-20, and their weight and losses: no more than a sum
+    under masks.
+    """
+
+    total: Masked
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        records: dict[str, Any] = {}
+        self.total.into(records, kinds.TOTAL)
+        return fields.message_record(records)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> OpenReply:
+        """Read the message's content."""
+        return fields.made(cls, {**fields.config_of(record), "total": _total_of(record)})
+
+
+def _total_of(record: RecordDict) -> Masked:
+    """Read a message's total, or raise MalformedMessage."""
+    total = Masked.out_of(record, kinds.TOTAL)
+    if total is None:
+        raise MalformedMessage(Refusal("section-missing", section=kinds.TOTAL))
+    return total
 
 
 def read_encrypted(record: RecordDict) -> np.ndarray | None:

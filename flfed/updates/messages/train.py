@@ -202,7 +202,8 @@ class TrainReply:
     masked : Masked or None
         The update in place of `delta`, which is empty then, where the study has secure sums.
     encrypted : uint8 array or None
-        In place of `delta` under homomorphic encryption: ciphertexts of the site's part of the next model.
+        In place of `delta` under homomorphic encryption: ciphertexts of the weighted update. Weight and losses are
+        masked.
     extra : dict of name to array
         What the strategy sends back beside the update, of names and shapes that follow from the study.
 

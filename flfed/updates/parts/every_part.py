@@ -6,7 +6,7 @@ from flfed.updates.parts.codec import PackedArrays
 from flfed.updates.parts.mechanism import CoveringNoise, NoiseOnRows, PrivacyMechanism
 from flfed.updates.parts.part import Part
 from flfed.updates.parts.run_kinds import Audit, FrozenLayers, PartOfUnits, Statistic, Training, Validation
-from flfed.updates.parts.secure_aggregation import EncryptedModels, SecureAggregation
+from flfed.updates.parts.secure_aggregation import HomomorphicEncryption, SecureAggregation
 from flfed.updates.parts.strategy import ArraysBesideModel, Strategy
 from flfed.updates.parts.trees import Trees
 from flfed.updates.parts.vertical import Vertical
@@ -22,7 +22,7 @@ PARTS: tuple[Part, ...] = (
     PrivacyMechanism(),
     PackedArrays(),
     SecureAggregation(),
-    EncryptedModels(),
+    HomomorphicEncryption(),
     ArraysBesideModel(),
     NoiseOnRows(),
     CoveringNoise(),
@@ -40,7 +40,7 @@ BORDER: tuple[Part, ...] = (
     ArraysBesideModel(),
     Trees(),
     SecureAggregation(),
-    EncryptedModels(),
+    HomomorphicEncryption(),
     CoveringNoise(),
 )
 """In the order in which they change a message, the innermost first: the last one has the last word on an output."""

@@ -92,11 +92,6 @@ class StudyFacts:
         return needs_updates(self.strategy)
 
     @property
-    def averages(self) -> bool:
-        """Whether the next model is the mean of the sites' models."""
-        return type(self.strategy).combine is FedAvg.combine
-
-    @property
     def words(self) -> Mapping[str, object]:
         """What stands in sentences."""
         partition = self.study.dataset.partition

@@ -25,7 +25,7 @@ from flfed.updates.messages.kinds import (
     COMPARE,
     ENROL,
     EVALUATE,
-    SCORES,
+    OPEN,
     STATISTIC,
     SUMMARISE,
     TOTAL,
@@ -40,6 +40,7 @@ from flfed.updates.messages.secure_sum import (
     SIGNED,
     KeysReply,
     Masked,
+    OpenReply,
     SharedKey,
 )
 from flfed.updates.messages.train import ENCODER_SHA256, EXTRA, TREES_SHA256
@@ -76,8 +77,6 @@ from flfed.updates.sections import (
 )
 
 _LONGEST_NAME = 101
-_ENCRYPTED = {TRAIN, EVALUATE, SCORES, COMPARE}
-"""Kinds of requests whose model may stand encrypted."""
 _SUMMED = {SUMMARISE: "summary", STATISTIC: "sums", BINS: "counts"}
 """Sections of sums over rows, by the kinds of messages that have them."""
 
@@ -151,10 +150,10 @@ class SecureAggregation(Part):
             return (*without, Release(Place.BEFORE_ROUNDS, Text("statistic-keys", {"reveals": KeysReply})))
         releases = [Release(Place.BEFORE_ROUNDS, Text("keys", {"reveals": KeysReply}), KEYS)]
         for release in without:
-            if release.place == Place.ROUND and border.study.aggregation.is_masked:
+            if release.place == Place.ROUND:
                 releases.append(_masked_release(release))
             elif release.place == Place.FIGURES:
-                releases += _withhold_figures(border, release)
+                releases += _withhold_figures(release)
             else:
                 releases.append(release)
         # Keys stand after the sums before the rounds.
@@ -172,12 +171,11 @@ def _masked_release(update: Release) -> Release:
     return Release(Place.ROUND, Text(f"{update.text.key}-masked", masked), TRAIN)
 
 
-def _withhold_figures(border: Border, figures: Release) -> list[Release]:
+def _withhold_figures(figures: Release) -> list[Release]:
     """Return what stands in the place of a round's figures, once."""
     if figures.text.key != "round-figures":
         return []
-    key = "losses-in-sum" if border.study.aggregation.is_masked else "losses-stay"
-    return [Release(Place.FIGURES, Text("rounds-stay", {"instead": Text(key)}), figures.kind)]
+    return [Release(Place.FIGURES, Text("rounds-stay", {"instead": Text("losses-in-sum")}), figures.kind)]
 
 
 def _with_total(border: Border, kind: str, sections: Sections) -> Sections:
@@ -246,9 +244,7 @@ def _with_masks(border: Border, wanted: Wanted, sections: Sections) -> Sections:
     if kind == COMPARE and border.sums_figures:
         entries = FigureLayout(border.task).entries
         return {**sections, **_masked(sums=1 + entries, needed=False)}
-    if border.study.aggregation.is_masked:
-        return _with_masked_update(border, kind, sections)
-    return sections
+    return _with_masked_update(border, kind, sections)
 
 
 def _with_masked_update(border: Border, kind: str, sections: Sections) -> Sections:
@@ -296,16 +292,14 @@ def _vector(length: int, dtype: type[np.unsignedinteger[Any]], *, shorter: bool)
     return ArrayField(shape=(length,), dtype=np.dtype(dtype), others=others)
 
 
-class EncryptedModels(Part):
-    """Models that stand encrypted at the server."""
+class HomomorphicEncryption(Part):
+    """Updates that leave encrypted, and sums that the sites open in turn."""
 
     title = "[privacy] secure-aggregation = 'ckks'"
     exclusions = (
-        Exclusion("ckks-strategy", "strategies beyond averaging", lambda facts: not facts.averages),
-        Exclusion("ckks-losses", "choices by losses", lambda facts: bool(facts.study.loss_choices)),
         Exclusion(
             "ckks-entries",
-            "more than 199,999 parameters",
+            "more than 200,000 parameters",
             lambda facts: vector_entries(entries_of(facts.shapes)) > MOST_ENTRIES,
         ),
     )
@@ -313,12 +307,12 @@ class EncryptedModels(Part):
     def is_in_study(self, facts: StudyFacts) -> bool:
         """Return whether a study asks for it.
 
-        Trees have no model that could be encrypted.
+        Trees have no updates that could be encrypted.
         """
         return facts.study.aggregation.is_encrypted and facts.study.strategy.name != TREES
 
     def check(self, facts: StudyFacts) -> None:
-        """Refuse what a server cannot do with encrypted models.
+        """Refuse what cannot be encrypted.
 
         Raises
         ------
@@ -331,33 +325,44 @@ class EncryptedModels(Part):
         super().check(facts)
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
-        """Return a request whose model may stand encrypted."""
-        if not _encrypts(border):
+        """Return what the request to open a sum may hold."""
+        if not _encrypts(border) or kind != OPEN:
             return sections
-        plain = sections.get("arrays")
-        if kind not in _ENCRYPTED or not isinstance(plain, ArraySection):
-            return sections
-        return {**sections, "arrays": _encrypted(border, plain)}
+        beside = _masked(sums=2 + LOSSES)[SECTION]
+        rounds = whole(1, border.study.most_rounds)
+        return {"config": config({"round": rounds}), ENCRYPTED: _encrypted(border), TOTAL: beside}
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
-        """Return an update as ciphertexts."""
+        """Return an update as ciphertexts beside its masked weight and losses, and an opened sum."""
         if not _encrypts(border):
             return sections
+        if wanted.kind == OPEN:
+            total = _masked(vector=1 + entries_of(border.model), sums=2 + LOSSES)[SECTION]
+            return {"config": sections["config"], TOTAL: total}
         if wanted.kind != TRAIN:
             return sections
-        left = {name: section for name, section in sections.items() if name != "arrays"}
-        return {**left, ENCRYPTED: _encrypted(border)}
+        return {**sections, **_masked(sums=2 + LOSSES), ENCRYPTED: _encrypted(border)}
+
+    def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
+        """Add the rounds whose sums a site opens: its share of them, rounded up."""
+        if not _encrypts(border):
+            return without
+        turns = -(-border.study.most_rounds // border.pinned)
+        return replace(without, once=(*without.once, *[OPEN] * turns))
 
     def releases(self, border: Border, without: Releases) -> Releases:
-        """Replace an update by ciphertexts."""
-        if not _encrypts(border) or not border.pinned:
+        """Replace an update by ciphertexts, and add the opened sums."""
+        if not _encrypts(border):
             return without
         releases: list[Release] = []
         for release in without:
             if release.place == Place.ROUND:
                 releases.append(Release(Place.BEFORE_ROUNDS, Text("shared-key", {"reveals": SharedKey})))
                 release = Release(Place.ROUND, Text("update-encrypted", release.text.facts), TRAIN)
-            releases.append(release)
+                releases.append(release)
+                releases.append(Release(Place.ROUND, Text("opened", {"reveals": OpenReply}), OPEN))
+            else:
+                releases.append(release)
         return tuple(releases)
 
     def guarantee(self, border: Border, without: str) -> str:
@@ -366,16 +371,16 @@ class EncryptedModels(Part):
 
 
 def _encrypts(border: Border) -> bool:
-    return border.study.aggregation.is_encrypted
+    return border.study.aggregation.is_encrypted and bool(border.pinned)
 
 
-def _encrypted(border: Border, plain: ArraySection | None = None) -> Encrypted:
+def _encrypted(border: Border) -> Encrypted:
     entries = vector_entries(entries_of(border.model))
-    return Encrypted(entries=entries, longest=most_bytes(entries), plain=plain)
+    return Encrypted(entries=entries, longest=most_bytes(entries))
 
 
 def _shared_key(border: Border, receivers: int) -> Plain:
-    """Return the section of a run's shared key, sealed to so many sites; under "ckks" with a key of its own."""
+    """Return the section of a run's shared keys: that of tags sealed to so many sites, and under "ckks" one more."""
     sealed = byte_string(KEY_BYTES + SEALED_BYTES, KEY_BYTES + SEALED_BYTES)
     fields = {"sealed": byte_string(CONTEXT_BYTES if _encrypts(border) else 0), "keys": list_of(sealed, receivers)}
     return Plain(fields=fields, needed=False)

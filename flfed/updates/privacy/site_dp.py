@@ -152,7 +152,7 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
 
         It is worth less with few sites.
         """
-        if study.aggregation.noise_at_sites:
+        if study.aggregation.masks_updates:
             warnings = [self._collusion(study.rounds, sites)]
         else:
             warnings = [render("mechanisms.warnings.trusted")]
@@ -168,7 +168,7 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         The mean alone has noise.
         """
         outputs = uncharged_outputs(study)
-        if study.aggregation.noise_at_sites:
+        if study.aggregation.masks_updates:
             return (render("mechanisms.uncharged.masked"), *outputs)
         return (render("mechanisms.uncharged.trusted"), render("mechanisms.uncharged.guarded"), *outputs)
 

@@ -22,7 +22,7 @@ from flfed.study.settings import check_ranges
 from flfed.updates.aggregation.guard import GuardResult, guard, guard_scores, weighted_mean
 from flfed.updates.aggregation.rounds import Round, RunContext, Send, rarely_collected, why_unsummed
 from flfed.updates.aggregation.selection import Selection, check_selection
-from flfed.updates.arrays import Arrays, Shapes, entries_of, is_encrypted, shapes_of
+from flfed.updates.arrays import Arrays, Shapes, entries_of, shapes_of
 from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays, client_terms
 from flfed.updates.messages.in_memory import array_record, immutable
 from flfed.updates.messages.train import EVALUATE, NO_ENCODER, TRAIN, Offset, Replies, TrainReply, TrainRequest
@@ -461,9 +461,6 @@ def messages_of(strategy: FedAvg, kind: str, server_round: int, arrays: ArrayRec
 def _check_terms(strategy: FedAvg) -> None:
     """Refuse gradients of other names or shapes than the model's: sites would broadcast them; raises UsageError."""
     incoming = strategy.round.incoming
-    # Only the sites can open a model that stands encrypted.
-    if is_encrypted(incoming):
-        return
     arrays = SiteArrays(received=strategy.client_arrays())
     terms, constant = client_terms(type(strategy), strategy.client_settings(), arrays)
     gradients = [{**incoming, **constant}] if constant else []
@@ -486,9 +483,6 @@ def combine_all(strategy: FedAvg, good: Replies, merged: Arrays | None) -> tuple
     loss = mean_loss(good, weights)
     if merged is None:
         deltas = {site: reply.delta for site, reply in good.items()}
-    elif is_encrypted(merged):
-        # The sites' own parts have made the next model, which only they can open.
-        return merged, loss
     else:
         # One update stands for all of them, so that it has all the weight.
         deltas = {"": merged}
@@ -506,9 +500,6 @@ def combined_defect(combined: object, incoming: Arrays) -> str:
     incoming : dict of name to array
         Of the model before.
     """
-    # What stands encrypted was made of the sites' parts, and has another form than the first model.
-    if isinstance(combined, Mapping) and is_encrypted(combined):
-        return ""
     if not isinstance(combined, Mapping) or combined.keys() != incoming.keys():
         return render("study.strategies.names", names=", ".join(incoming))
     for name, value in incoming.items():

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from flfed.study.plan import Plan
-from flfed.updates.arrays import Shapes, is_encrypted
+from flfed.updates.arrays import Shapes
 from flfed.updates.extra import ExtraShapes
 from flfed.updates.strategies.fedavg import FedAvg
 from flfed.words import usage_error
@@ -48,9 +48,6 @@ class FedPer(FedAvg):
         UsageError
             If which layer is the last one does not follow from the names of the model's arrays.
         """
-        # Of ciphertexts the coordinator knows no layer; sites open them first.
-        if is_encrypted(model):
-            return ExtraShapes()
         return ExtraShapes(own_part={name: model[name] for name in _last_layer(model)})
 
 

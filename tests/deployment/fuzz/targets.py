@@ -32,6 +32,7 @@ CLASSES: Mapping[str, tuple[Any, Any]] = {
     kinds.SEAL: (enrol.SealRequest, enrol.SealReply),
     kinds.SEALED: (enrol.SealedRequest, enrol.SealedReply),
     kinds.KEYS: (secure_sum.KeysRequest, secure_sum.KeysReply),
+    kinds.OPEN: (secure_sum.OpenRequest, secure_sum.OpenReply),
 }
 """Classes of each kind's request and reply."""
 UNLISTED = ("query.rows", "query", "train.all", "evaluate.more", "query.compare_all", "query.__class__")

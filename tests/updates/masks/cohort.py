@@ -81,7 +81,7 @@ class Play:
     key: bytes = bytes(range(32))
 
     def tagged(self, exchange: Exchange = EXCHANGE) -> dict[str, Vector]:
-        return {site: tag_vector(self.key, exchange, site, *own) for site, own in self.numbers.items()}
+        return {site: tag_vector(self.key, exchange, [site], *own) for site, own in self.numbers.items()}
 
     def masked(self, exchange: Exchange = EXCHANGE) -> dict[str, Vector]:
         secrets, vectors = secrets_of(list(self.numbers)), {}

@@ -338,7 +338,7 @@ def test_a_masked_total_is_taken_and_what_a_coordinator_changes_below_the_masks_
 def test_numbers_of_other_types_are_wrong_use():
     for updates, sums in ((np.zeros(2), np.zeros(2, np.uint64)), (np.zeros(2, np.uint32), np.zeros(2, np.int64))):
         with pytest.raises(ValueError, match="are tagged as"):
-            tag_vector(KEY, EXCHANGE, "hill", updates, sums)
+            tag_vector(KEY, EXCHANGE, ["hill"], updates, sums)
 
 
 @pytest.mark.parametrize("bits", [32, 64])

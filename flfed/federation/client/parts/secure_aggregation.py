@@ -1,6 +1,6 @@
 """Secure aggregation at a site.
 
-A model that came as a sum of ciphertexts is decrypted, and replies leave masked.
+The model is made of the total that came, and replies leave masked.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SecureAggregation(SitePart):
         return cls() if study.aggregation.sums_updates else None
 
     def before(self, step: TrainingStep) -> None:
-        """Decrypt or make the model; raises NotTakingPart where it is none of the run."""
+        """Make the model; raises NotTakingPart where it is none of the run."""
         step.request = step.own.completed(step.request, step.session)
         step.model = step.request.arrays
 
@@ -66,7 +66,7 @@ class SecureAggregation(SitePart):
         reply = replace(reply, loss=None, scores=None, offset=None)
         if request.fit:
             losses = losses_of(done.rows, done.loss, done.scores, session)
-            return (yield from sums.masked(step.original_request, reply, losses, model=request.arrays))
+            return (yield from sums.masked(step.original_request, reply, losses))
         # A model that is only scored has no update beside the losses.
         losses = losses_of(done.rows, None, done.scores, session)
         step.own.under(session)

@@ -33,7 +33,7 @@ from flfed.rows.statistics.statistic import Statistic, of_entries
 from flfed.summaries.summary import Summary
 from flfed.updates.aggregation.rounds import Participants, RunContext, load_cohort
 from flfed.updates.aggregation.summer import Summer, Unsummed
-from flfed.updates.arrays import Arrays, entries_of, is_encrypted, unflattened
+from flfed.updates.arrays import Arrays, entries_of, unflattened
 from flfed.updates.masks.figure_sums import FigureLayout
 from flfed.updates.messages.compare import CompareReplies, CompareRequest
 from flfed.updates.messages.summarise import (
@@ -51,7 +51,6 @@ from flfed.words import render
 
 BEFORE, TOTAL = "sums-before", "sums-total"
 """Keys in a checkpoint: the last model whose loss was right, and facts of the sums; the last total."""
-ENCRYPTED = "the server has the run's models as ciphertexts only"
 
 
 Request = SummariseRequest | BinsRequest | StatisticRequest
@@ -183,10 +182,6 @@ class SecureAggregation(ServerPart):
     def masks_rows(self) -> bool:
         """Whether sums over rows leave under masks."""
         return self.sums is not None
-
-    def unreadable(self, arrays: Arrays) -> str:
-        """Return a reason where the model is encrypted."""
-        return ENCRYPTED if is_encrypted(arrays) else ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -179,13 +179,6 @@ class ServerPart(ABC):
         """Whether sums over rows leave sites under masks."""
         return False
 
-    def unreadable(self, arrays: Arrays) -> str:
-        """Return why the server cannot compute with a model.
-
-        The text is empty where it can.
-        """
-        return ""
-
     def has_whole_model(self) -> bool:
         """Return whether the sites predict with the arrays at the server alone."""
         return True
