@@ -43,9 +43,12 @@ from flfed.signatures import gate_fingerprint, signing_public
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
 from flfed.updates.aggregation.losses import ENTRIES as LOSSES
-from flfed.updates.checkpoints.made import request_sha256
+from flfed.updates.arrays import Arrays, flattened, unflattened
+from flfed.updates.checkpoints.made import Made, request_sha256
+from flfed.updates.checkpoints.site_state import ReplyCache, StateFiles
 from flfed.updates.masks import pairs
 from flfed.updates.masks.pairs import TAG_ENTRIES, Exchange, RunKey, SignedKey
+from flfed.updates.masks.ring import LARGEST_ENTRY, rings
 from flfed.updates.masks.verify import LOW_BITS, compute_tag
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
@@ -54,6 +57,8 @@ from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, NO_ENCODER, TRAIN, TrainRequest
 
 TODAY = datetime.date(2026, 11, 20)
+SUMS_OVER_ROWS = Exchange(SUMMARISE, 0, request_sha256(SUMMARISE, None))
+"""The exchange of a run's first sums."""
 Fault = Callable[[str, str], bool | str]
 """Tells, of a site and a kind of message, what happens: nothing (False), or the site is not there (True); its process
 is killed before it answers ("killed"), once its reply is kept and did not leave ("kept"), or once it left ("left"); or
@@ -95,7 +100,7 @@ class Consortium:
         facts = snapshot.read_facts(self.sites[name], self.folders[name].frozen)
         given = {
             "by": "Dr Kim", "co_sites": sorted(self.pins), "rows_sha256": facts.sha256 if facts else "",
-            "schema_sha256": datasets.load("small").schema.sha256(),
+            "schema_sha256": datasets.load(self.study.dataset.name).schema.sha256(),
             "sums": sums, "pins": self.pins if sums else {},
         }  # fmt: skip
         approval.approve(self.folders[name], self.study, **{**given, **changes})
@@ -296,7 +301,7 @@ class LyingServer:
 
     def __init__(self, consortium: Consortium, run: str = "20261120-000001-aaaa", sites: Sequence[str] = ()) -> None:
         self.consortium, self.study, self.run = consortium, consortium.study, run
-        self.schema = datasets.load("small").schema
+        self.schema = datasets.load(self.study.dataset.name).schema
         names = sorted(sites or consortium.pins)
         self.contexts: dict[str, Context] = {}
         for name in consortium.sites:
@@ -340,8 +345,8 @@ class LyingServer:
         about: dict[str, Any] = {"study_sha256": self.study.sha256(), "run": self.run, "repeat": 0}
         return [key for one in shown.values() if isinstance(key := SignedKey.read(one, **about), SignedKey)]
 
-    def crafted(self, colluder: Impostor) -> Masked:
-        """Return zeros as the total of the sums over rows, with the tag that a site of the server's makes for them."""
+    def secrets_of(self, colluder: Impostor) -> tuple[dict[str, bytes], bytes]:
+        """Return what a site of the server's shares with each other site, and the key of the run's tags."""
         keys = self.read(self.shown)
         secrets = pairs.pair_secrets(colluder.name, colluder.key, keys, max(key.rows_high for key in keys))
         first, *others = sorted(self.shown)
@@ -349,9 +354,14 @@ class LyingServer:
         sealed = self.shared.keys[others.index(colluder.name)]
         run_key = pairs.unseal(pairs.RUN_KEY, sealed, secrets[first], sender=first, receiver=colluder.name)
         assert isinstance(run_key, bytes)
-        whole = self.no_total(0)
-        whole.sums[0] = len(self.shown)
-        exchange = Exchange(SUMMARISE, 0, request_sha256(SUMMARISE, None))
+        return secrets, run_key
+
+    def crafted(self, colluder: Impostor, total: Masked | None = None, exchange: Exchange = SUMS_OVER_ROWS) -> Masked:
+        """Return a total, zeros of the sums over rows by default, with the tag that a site of the server's makes."""
+        whole = total or self.no_total(0)
+        for part in (whole.vector, whole.sums):
+            part[:1] = len(self.shown)
+        run_key = self.secrets_of(colluder)[1]
         tag = compute_tag(run_key, exchange, sorted(self.shown), whole.vector, whole.sums[:-TAG_ENTRIES])
         whole.sums[-TAG_ENTRIES:] = [tag % 2**LOW_BITS, tag >> LOW_BITS]
         return whole
@@ -445,3 +455,53 @@ def masked(reply: Message) -> Masked:
     found = Masked.out_of(reply.content)
     assert found is not None, sorted(reply.content)
     return found
+
+
+def untagged(server: LyingServer, round: int, way: np.ndarray) -> Masked:
+    """Return a total of a round of which a gate would make the model that lies such a way from its own."""
+    updates, weights = rings(len(server.names), LARGEST_ENTRY)
+    whole = server.no_total(round)
+    whole.vector[:] = [len(server.names), *updates.encode_total(way)]
+    whole.sums[:2] = [len(server.names), *weights.encode_total(np.ones(1))]
+    return whole
+
+
+class Colluding(LyingServer):
+    """A server with a site of its own at the gates of three hospitals: it has the key of the tags."""
+
+    def __init__(self, found: Consortium, colluder: Impostor) -> None:
+        super().__init__(found)
+        self.colluder = colluder
+        replies = self.keys(shown={colluder.name: colluder.signed(self.study, self.run)})
+        assert {said(reply) for reply in replies.values()} == {""}
+        self.model = first_model(self.study, self.schema)
+        answers = [self.ask(site, SUMMARISE, SummariseRequest()) for site in found.sites]
+        self.next = self.crafted(colluder, self.without_own(answers, SUMS_OVER_ROWS))
+
+    def without_own(self, answers: Sequence[Message], exchange: Exchange) -> Masked:
+        """Return the sum over the hospitals: of all answers, with the masks of the server's own site."""
+        whole = added([masked(one) for one in answers])
+        secrets = self.secrets_of(self.colluder)[0]
+        masks = pairs.mask(self.colluder.name, secrets, exchange, whole.vector.size, whole.sums.size)
+        return Masked(vector=whole.vector + masks[0], sums=whole.sums + masks[1])
+
+    def summed(self, round: int) -> Arrays:
+        """Have the gates train from the server's model, and return the sum of their updates."""
+        answers = [self.train(site, round, total=self.next) for site in self.consortium.sites]
+        # What the masks are bound to follows from what the server knows; it stands in a gate's state, too.
+        made = Made.read(StateFiles(ReplyCache(self.names[0], self.run)))
+        assert made is not None and made.round == round - 1
+        np.testing.assert_allclose(flattened(made.model), flattened(self.model), atol=1e-12)
+        self.exchange = made.exchange
+        return self.decoded(self.without_own(answers, made.exchange))
+
+    def decoded(self, total: Masked) -> Arrays:
+        shapes = {name: (value.shape, np.dtype(np.float64)) for name, value in self.model.items()}
+        return unflattened(rings(len(self.names), LARGEST_ENTRY)[0].decode(total.vector[1:]), shapes)
+
+    def show(self, round: int, chosen: Arrays) -> None:
+        """Forge the total of a round, of which each gate makes the chosen model."""
+        total = untagged(self, round, flattened(chosen) - flattened(self.model))
+        way = self.decoded(total)
+        self.model = {name: self.model[name] + way[name] for name in way}
+        self.next = self.crafted(self.colluder, total, self.exchange)
