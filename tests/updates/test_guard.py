@@ -100,7 +100,7 @@ def conducted(
         else:
             participants, kept = conductor.begin()
             encoder = kept.encoder
-            strategy, arrays = conductor.rounds(participants, encoder, kept)
+            strategy, arrays = conductor.rounds(participants, kept)
             status, rounds = strategy.stopped or "completed", strategy.rounds_done
             writer.flush()
     with RunReader.open() as reader:

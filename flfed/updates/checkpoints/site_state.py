@@ -4,10 +4,9 @@ With its replies on its disk an institution answers a round once, and sends that
 It stands in files beside the replies, elsewhere in Flower's `Context.state`, since a site's next message may reach
 another process. In a run in one process it is in the checkpoints.
 
-A site keeps the last model of a run where the coordinator lacks all or a part of it. The coordinator does where it has
-ciphertexts only, and where a part of the model is the site's own. A site writes it down when it compares the run's
-models, and then deletes the key and its state of the run. From there on nobody opens the coordinator's ciphertexts, and
-a repeated comparison is answered from here.
+A site keeps the last model of a run where no message brought all of it: under secure sums it made the model itself,
+and a part may be its own. It writes the model down when it compares the run's models, and then deletes its keys and its
+state of the run: a repeated comparison is answered from here.
 """
 
 from __future__ import annotations
@@ -485,7 +484,7 @@ class SiteModel:
     study : str
         The study's text.
     of : str
-        Hash of what came: of the ciphertexts that it was opened from, where it was encrypted.
+        Hash of what came: of the model, or of the last total.
     arrays : dict of name to array
         Of the shared model.
     encoder : Encoder

@@ -36,18 +36,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from flfed.errors import require_extra
 from flfed.refusals import Refusal
-from flfed.signatures import canonical
 from flfed.updates.arrays import byte_array
 from flfed.updates.masks import pairs
 
@@ -141,11 +139,6 @@ class SecretContext:
         It leaves a site only as `seal_context` seals it.
         """
         return _serialized(self.context, secret=True)
-
-    @cached_property
-    def tag_key(self) -> bytes:
-        """The key of 32 bytes of the run's tags, which follows from the secret key."""
-        return HKDF(SHA256(), pairs.KEY_BYTES, None, b"flfed ckks tags").derive(self.to_bytes())
 
     def encrypt(self, values: np.ndarray, *, sites: int, largest: float) -> tuple[bytes, ...] | Refusal:
         """Return one site's entries as ciphertexts, or why there are none.
@@ -375,8 +368,9 @@ LEAST_WEIGHT = 1e-2
 """Weight of a sum, at least: an error of 6.5e-10 that is divided by less would show through `STEP`. An honest sum has
 the site with the most rows in it, whose weight is 0.1 or more."""
 STEP = 2.0**-20
-"""Whole multiples of it are what an opened mean has. A sum's exact digits are an equation of the key. The rounding
-hides the error of the ciphertext before any figure is made of the mean."""
+"""Whole multiples of it are what an opened mean has, each of the two next to it by a chance that the sites know: so
+small updates are right in the mean. A sum's exact digits are an equation of the key; the rounding hides the error of
+the ciphertext before any figure is made of the mean."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -387,6 +381,8 @@ class RoundTags:
     ----------
     context : SecretContext
         Of the run.
+    run_key : bytes, 32
+        Which its sites have.
     exchange : Exchange
         Of the round, with the hash of all that was asked, which is the same at all its sites.
     sites : tuple of str
@@ -394,6 +390,7 @@ class RoundTags:
     """
 
     context: SecretContext
+    run_key: bytes
     exchange: pairs.Exchange
     sites: tuple[str, ...]
 
@@ -413,7 +410,7 @@ class RoundTags:
     def _weighed(self, values: np.ndarray) -> np.ndarray:
         """Return the sum of each group's entries times their factors, of either sign."""
         groups = groups_of(values.size)
-        drawn = self._drawn("", 2 * groups * GROUP).reshape(2, groups, GROUP)
+        drawn = self.drawn("ckks factors", 2 * groups * GROUP).reshape(2, groups, GROUP)
         factors = SMALLEST_FACTOR + (LARGEST_FACTOR - SMALLEST_FACTOR) * drawn[0]
         padded = np.zeros((groups, GROUP))
         padded.flat[: values.size] = values
@@ -424,12 +421,11 @@ class RoundTags:
 
         Over all sites at most half of `LARGEST_SUM`.
         """
-        return (self._drawn(site, groups) - 0.5) * (LARGEST_SUM / len(self.sites))
+        return (self.drawn("ckks tags", groups, site) - 0.5) * (LARGEST_SUM / len(self.sites))
 
-    def _drawn(self, owner: str, count: int) -> np.ndarray:
+    def drawn(self, purpose: str, count: int, *about: str) -> np.ndarray:
         """Return numbers from 0 to 1 that look random without the key."""
-        key = HKDFExpand(SHA256(), pairs.KEY_BYTES, canonical(["flfed ckks tag", *self.exchange.to_list(), owner]))
-        stream = pairs.key_stream(key.derive(self.context.tag_key))
+        stream = pairs.key_stream(pairs.exchange_key(self.run_key, purpose, self.exchange, *about))
         numbers = np.frombuffer(stream.update(bytes(8 * count)), "<u8")
         return (numbers >> np.uint64(11)) * 2.0**-53
 
@@ -467,8 +463,6 @@ def encrypt_update(tags: RoundTags, site: str, values: np.ndarray, *, largest: f
     uint8 array [bytes], as `packed` writes it; or Refusal
     """
     sites = len(tags.sites)
-    if refusal := range_refusal(sites, largest):
-        return refusal
     if not (np.abs(values) <= largest).all():
         return Refusal("entry-too-large", limit=f"{largest:g}")
     vector = np.concatenate([values, tags.of_part(site, values)])
@@ -516,5 +510,5 @@ def open_mean(tags: RoundTags, ciphertext: np.ndarray, entries: int, weight: flo
     total = open_sum(tags, ciphertext, entries)
     if isinstance(total, Refusal):
         return total
-    mean: np.ndarray = np.round(total / weight / STEP) * STEP
+    mean: np.ndarray = np.floor(total / weight / STEP + tags.drawn("ckks rounding", entries)) * STEP
     return mean

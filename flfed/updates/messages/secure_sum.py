@@ -226,7 +226,7 @@ class OpenReply:
     Attributes
     ----------
     total : Masked
-        Counts, updates, weights and losses as a sum under masks has them, with a tag.
+        Counts, updates, weights and losses as a sum under masks has them, with a tag: no masks are on it.
 
     Reveals: the mean update of all sites, to whole multiples of 2^-20, and their weight and losses: no more than a sum
     under masks.

@@ -93,7 +93,7 @@ def test_an_entry_takes_at_most_32_bytes(secret: SecretContext, entries: int):
 
 
 def test_a_parameter_takes_at_most_40_bytes_with_its_tag(secret: SecretContext):
-    tags, entries = RoundTags(secret, pairs.Exchange("train", 1, MESSAGE), ("ada", "bee", "cat")), 100_000
+    tags, entries = RoundTags(secret, RUN_KEY, pairs.Exchange("train", 1, MESSAGE), ("ada", "bee", "cat")), 100_000
     part = encrypt_update(tags, "bee", updates(entries, 1)[0], largest=8.0)
     assert 37 < part.size / entries <= 40 and part.size <= ckks.most_bytes(vector_entries(entries))
 
