@@ -98,10 +98,10 @@ class Timed(FederatedRun):
     encoder: Encoder
     strategy: FedAvg
 
-    def enrol(self, *given: Any) -> Any:
+    def enrol_cohort(self) -> Any:
         """Time opening the tables."""
         with self.stages.on("enrol"):
-            return super().enrol(*given)
+            return super().enrol_cohort()
 
     def summarise(self, *given: Any, **named: Any) -> Any:
         """Time the sums for the encoder."""
@@ -113,11 +113,11 @@ class Timed(FederatedRun):
         with self.stages.on("rounds"):
             return super().write_start(*given)
 
-    def rounds(self, participants: Any, encoder: Encoder, *given: Any) -> Any:
+    def rounds(self, participants: Any, common: Any) -> Any:
         """Time the rounds, the comparison, and before them the encoding of rows."""
-        self.encode(encoder)
+        self.encode(common.encoder)
         with self.stages.on("rounds"):
-            self.strategy, arrays = super().rounds(participants, encoder, *given)
+            self.strategy, arrays = super().rounds(participants, common)
         return self.strategy, arrays
 
     def encode(self, encoder: Encoder) -> None:

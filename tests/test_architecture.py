@@ -136,8 +136,6 @@ def test_folders_are_small():
 
 PARTS = {
     "flfed/updates/parts": ("flfed/updates/parts/every_part.py", {"part", "every_part"}),
-    "flfed/federation/client/parts": ("flfed/federation/client/site_parts.py", {"step"}),
-    "flfed/federation/server/parts": ("flfed/federation/server/server_parts.py", {"server_part"}),
 }
 """Folders of a study's parts, with the one file that lists them and what they have in common."""
 

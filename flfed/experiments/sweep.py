@@ -280,7 +280,7 @@ def _run_of(series: str, point: Study, sites: Sequence[Site], store: RunStore, p
             # Enrolment, first sums, rounds and the last evaluation, but no comparison.
             conductor = FederatedRun(grid, point, recorder)
             participants, checkpoint = conductor.begin()
-            strategy, arrays = conductor.rounds(participants, checkpoint.encoder, checkpoint)
+            strategy, arrays = conductor.rounds(participants, checkpoint)
     finally:
         checkpoints.forget(writer.run)  # a point is not resumed: the sweep runs again
     status = "stopped" if strategy.stopped else "completed"

@@ -87,8 +87,8 @@ def test_an_analysis_and_a_compared_model_are_charged_once_and_told_alike(charge
 
 KILLED = """
 import os, signal
-from flfed.federation.server.parts import covering_noise
-asked = covering_noise._request_counts
+from flfed.federation.server import noised_evaluation
+asked = noised_evaluation._request_counts
 
 def dying(run, participants, request, shape):
     found = asked(run, participants, request, shape)
@@ -96,7 +96,7 @@ def dying(run, participants, request, shape):
         os.kill(os.getpid(), signal.SIGKILL)
     return found
 
-covering_noise._request_counts = dying
+noised_evaluation._request_counts = dying
 """
 """A coordinator that is killed between the counts of scores and the pairs."""
 

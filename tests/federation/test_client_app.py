@@ -14,8 +14,7 @@ import pandas as pd
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from flfed.federation.client.client import SiteClient
-from flfed.federation.client.handlers import HANDLERS
+from flfed.federation.client.client import HANDLERS, SiteClient
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.data.site import Policy, Site

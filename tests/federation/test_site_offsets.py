@@ -19,9 +19,9 @@ from flfed.federation.recording import pooled_figures
 from flfed.federation.recording.pooled_figures import SCORE_BINS
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server import comparison
-from flfed.federation.server.parts.site_arrays import SITE_OFFSETS, offset_deviation
 from flfed.federation.server.run import resume
 from flfed.federation.server.server import FederatedRun
+from flfed.federation.server.site_arrays import SITE_OFFSETS, offset_deviation
 from flfed.records.reports.narrative import comparison_rows, unadjusted_in_words
 from flfed.records.reports.report import arms_shown
 from flfed.records.store.reader import RunReader

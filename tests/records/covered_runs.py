@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flfed.federation.server.parts.covering_noise import AUC_ALONE, LOST, PAIRED, UNTOLD
+from flfed.federation.server.noised_evaluation import AUC_ALONE, LOST, PAIRED, UNTOLD
 from flfed.records.reports.report import report
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, SentRow, SiteRow
 from flfed.records.store.reader import RunReader

@@ -1,7 +1,6 @@
 """Kinds of runs at a site, and training of a round.
 
-A round passes the parts of its study, and is answered once: a repeated request gets the stored
-reply, or a refusal.
+A round is answered once: a repeated request gets the stored reply, or a refusal.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from typing import Any, ClassVar
 from flwr.app import RecordDict
 
 from flfed.federation.client.outbound_figures import choose_rounding, scores_of, training_stays
-from flfed.federation.client.parts.step import TrainingStep
 from flfed.federation.client.protection import draws_once
-from flfed.federation.client.site_parts import leave, site_parts
 from flfed.federation.client.site_run import SiteRun
+from flfed.federation.client.summed_replies import mask_round
+from flfed.federation.client.training_step import TrainingStep
 from flfed.refusals import NotSpent, Refusal, decline
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
@@ -62,13 +61,12 @@ class Training(RunKind):
 
     def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
         """Score the incoming model, train from it, or both."""
-        step = TrainingStep(original_request=request, request=request, session=session, own=own)
-        parts = site_parts(session.study.text)
-        for part in parts:
-            part.before(step)
+        whole = own.completed(request, session)
+        step = TrainingStep(original_request=request, request=whole, session=session, own=own)
+        step.begin()
         request = step.request
         step.done = yield from session.train(
-            step.model,
+            request.arrays,
             request.encoder,
             round=request.round,
             rounds=request.rounds,
@@ -79,14 +77,12 @@ class Training(RunKind):
             correction=step.correction,
             own=step.own_gradients,
         )
-        step.delta = step.trained.delta
-        for part in reversed(parts):
-            yield from part.after(step)
+        yield from step.end()
         # Before the reply leaves: a repeated round starts from the same state.
         if request.fit and step.state:
             own.state.keep(request.round, step.state)
         reply = yield from _reply(step)
-        return (yield from leave_round(step, reply))
+        return (yield from mask_round(step, reply))
 
 
 class Validation(RunKind):
@@ -103,14 +99,6 @@ class StatisticKind(RunKind):
     def count_rows(self, session: SiteSession) -> int:
         """Return how many rows there are, held-out ones too."""
         return session.table.training_rows + len(session.table.holdout("statistic"))
-
-
-def leave_round(step: TrainingStep, reply: TrainReply) -> Round:
-    """Return the outbound reply of a round, through all parts of its study."""
-    left = yield from leave(step, reply)
-    if not isinstance(left, TrainReply):
-        raise TypeError("parts make a reply to training of one")
-    return left
 
 
 def _reply(step: TrainingStep) -> Round:

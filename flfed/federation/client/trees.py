@@ -9,9 +9,10 @@ from collections.abc import Generator
 from typing import Any
 
 from flfed.federation.client.masked import SiteSums
-from flfed.federation.client.parts.step import TrainingStep
 from flfed.federation.client.site_run import SiteRun
-from flfed.federation.client.training import Round, Training, leave_round, reply_with_figures
+from flfed.federation.client.summed_replies import mask_round
+from flfed.federation.client.training import Round, Training, reply_with_figures
+from flfed.federation.client.training_step import TrainingStep
 from flfed.refusals import decline
 from flfed.rows.session import SiteSession
 from flfed.rows.site_trees import Level, cells_of_rows, grown
@@ -92,7 +93,7 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
     step = TrainingStep(original_request=original_request, request=request, session=session, own=own)
     step.done = done
     reply = reply_with_figures(step, delta={}, steps=1, extra={SUMS: done.sums})
-    return (yield from leave_round(step, reply))
+    return (yield from mask_round(step, reply))
 
 
 def least_rows(session: SiteSession) -> int:

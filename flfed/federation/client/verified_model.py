@@ -16,7 +16,7 @@ from flfed.rows.session import SiteSession
 from flfed.rows.study_model import first_sha256
 from flfed.summaries.summary import Encoder, Summary, fit_encoder
 from flfed.updates.aggregation.rounds import Round, RunContext
-from flfed.updates.arrays import Arrays, unflattened
+from flfed.updates.arrays import Arrays, entries_of, shapes_of, unflattened
 from flfed.updates.checkpoints.made import Made
 from flfed.updates.messages.kinds import SUMMARISE, TRAIN
 from flfed.updates.messages.train import TrainRequest
@@ -128,6 +128,9 @@ class ModelMaker(Maker):
         strategy = self.strategy(last)
         if last.exchange.kind != TRAIN:
             return self.scored(last, totals)
+        # Under homomorphic encryption weights and losses have a total of their own, which only an opener takes.
+        if updates.size != entries_of(shapes_of(last.model)):
+            decline("total-unverified")
         mean, strategy.round.losses = self.sums.summer.decode_mean(updates, totals, last.model)
         model, _ = combine_all(strategy, {}, mean)
         strategy.see_scores(last.round + 1, {})

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flfed.errors import FlfedError
 from flfed.federation.recording.pooled_figures import SCORE_BINS, importances, score_bins
 from flfed.federation.recording.run_record import Outcome, recorded_training
-from flfed.federation.server.parts.server_part import FinalModel, ServerPart
+from flfed.federation.server.rounds import rehearse_rounds
 from flfed.federation.server.run_setting import Answers, RunSetting
+from flfed.federation.server.secure_sums import add_figures
+from flfed.federation.server.site_arrays import SITE_OFFSETS, has_whole_model, offset_deviation
+from flfed.federation.server.trees import record_gains
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.refusals import Refusal
 from flfed.rows.comparison.pooled import Reference
@@ -22,7 +25,6 @@ from flfed.summaries.score_bins import ScoreBins
 from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.guard import comparison_defect, summary_defect
 from flfed.updates.aggregation.rounds import EncoderDelivery, Participants
-from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE, TRAINED_UNKNOWN, CompareReplies, CompareReply, CompareRequest
 from flfed.updates.messages.train import Scores
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 
 FAR = 0.1
 """Standard deviations by which a column's centre may move before the record names it."""
-Rehearse = Callable[[Participants, Encoder], tuple[FedAvg, Arrays]]
-"""Runs the rounds once more, with another encoder."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -45,41 +45,36 @@ class Comparison:
     Attributes
     ----------
     run : RunSetting
-    parts : sequence of ServerPart
-    model : FinalModel
+    participants : mapping of site to Participant
+    outcome : Outcome
+        With the final model.
+    strategy : FedAvg
+        After its last round.
+    tables : PooledReference or None
+        Of an engine that has every site's table.
+    once : callable (name, facts) → facts
+        Returns facts as the sites may have received them, as `CheckpointWriter.once` does.
     scores : mapping of site to Scores
         Of the last round.
-    rehearse : callable (participants, encoder) → (strategy, arrays)
-        Runs the rounds once more, with another encoder.
     """
 
     run: RunSetting
-    parts: Sequence[ServerPart]
-    model: FinalModel
+    participants: Participants
+    outcome: Outcome
+    strategy: FedAvg
+    tables: PooledReference | None
+    once: Callable[[str, dict[str, Any]], dict[str, Any]]
     scores: Mapping[str, Scores]
-    rehearse: Rehearse
-
-    @property
-    def participants(self) -> Participants:
-        """Requested sites."""
-        return self.model.participants
-
-    @property
-    def outcome(self) -> Outcome:
-        """Outcome of the rounds, with the final model."""
-        return self.model.outcome
 
     def conduct(self, start: str) -> None:
         """Compare the models and record it.
 
         Figures that need all tables are added. `start` is the start file's hash.
         """
-        request = CompareRequest(arrays=self.outcome.arrays, encoder=self.outcome.encoder)
-        for part in self.parts:
-            request = part.compare_request(self.model, request)
+        request = self._request()
         recorder = self.run.recorder
         estimate = score_bins(self.scores)
-        bins = ScoreBins(**self.model.once(SCORE_BINS, asdict(estimate)))
+        bins = ScoreBins(**self.once(SCORE_BINS, asdict(estimate)))
         recorder.progress("compare", 0, 1)
         replies = self._replies(request, bins)
         if not replies and not self.run.study.compare.is_summed:
@@ -90,8 +85,8 @@ class Comparison:
         if training is not None:
             recorder.summary("training", training)
         self._coefficients()
-        for part in self.parts:
-            part.record(self.model, replies)
+        if self.run.layout.plain:
+            record_gains(self.run, self.outcome, self.strategy.round.incoming, self.tables, list(replies))
         importance_summary = importances(replies, requested_columns(self.run))
         if importance_summary is not None:
             loss = "half the squared error" if self.run.layout.task == "regression" else "log loss"
@@ -100,14 +95,24 @@ class Comparison:
         self._table_one(start, replies)
         recorder.progress("compare", 1, 1)
 
-    @property
-    def _has_whole_model(self) -> bool:
-        """Whether all sites predict with the arrays at the server."""
-        return all(part.has_whole_model() for part in self.parts)
+    def _request(self) -> CompareRequest:
+        """Return the request to compare: with the model, or the last total of which sites make it themselves."""
+        request = CompareRequest(arrays=self.outcome.arrays, encoder=self.outcome.encoder)
+        sums = self.run.sums
+        if sums is not None and sums.verified:
+            request = request.of_total(sums.total)
+        if not self.run.study.adjusts_intercept():
+            return request
+        offsets = self.strategy.offsets
+        facts = self.once(SITE_OFFSETS, {"sites": len(offsets), "deviation": offset_deviation(offsets)})
+        self.run.recorder.summary(SITE_OFFSETS, facts)
+        # NaN stands for an unknown one: each site adjusts as without it.
+        deviation = math.nan if facts["deviation"] is None else facts["deviation"]
+        return replace(request, offset_deviation=deviation)
 
     def _coefficients(self) -> None:
         """Record a linear model's coefficients, which every site has received."""
-        if not self._has_whole_model:
+        if not has_whole_model(self.run):
             return
         model = self.run.study.model.build("model")
         layers: Any = getattr(model, "layers", ())  # which a linear model of another package may lack
@@ -126,18 +131,18 @@ class Comparison:
         recorder = self.run.recorder
         # Verdicts depend on the number of participants whose figures are looked at.
         sites = 1 if self.run.study.compare.is_summed else len(self.participants)
-        looked_at = self.model.once("looked-at", {"sites": sites})
+        looked_at = self.once("looked-at", {"sites": sites})
         recorder.summary("looked-at", looked_at)
         request = replace(request, sites=int(looked_at["sites"]), trained=self._trained())
         if bins.centre is not None and bins.spread is not None:
             request = replace(request, odds_centre=bins.centre, odds_spread=bins.spread)
-        answers = self._ask(request, self.model.strategy.run.delivery)
+        answers = self._ask(request, self.strategy.run.delivery)
         faults = {site: Refusal("no-comparison", why=reason) for site, reason in answers.faults.items()}
         self.run.recorder.events("fault", faults)
-        replies: CompareReplies = answers.replies
-        for part in self.parts:
-            replies = part.received(self.model, replies)
-        return self._usable(replies)
+        if self.run.sums is not None and self.run.study.compare.is_summed:
+            add_figures(self.run, self.run.sums, answers.replies, self.outcome.encoder)
+            return {}
+        return self._usable(answers.replies)
 
     def _trained(self) -> str:
         """Return whether the model was trained enough, for the sites.
@@ -186,7 +191,7 @@ class Comparison:
 
     def _reference(self, replies: CompareReplies, deviation: float | None) -> Reference | None:
         """Return the pooled reference, or None."""
-        tables = self.model.tables
+        tables = self.tables
         if tables is None or self.run.study.compare.is_summed:
             return None
         # Without a site's holdout the comparison would be another one; and a failure there is one here.
@@ -204,13 +209,15 @@ class Comparison:
         used = self.outcome.encoder
         if exact.sha256() == used.sha256() or self.run.study.encode.scaler != "global":
             return
-        if self.run.study.privacy.name != "none" or not self._has_whole_model:
+        if self.run.study.privacy.name != "none" or not has_whole_model(self.run):
             return  # its rounds would be spent, or sites' own parts made, once more
         columns = encoder_moved(self.run.layout, used, exact)
         far = sorted((name for name, by in columns.items() if by > FAR), key=lambda name: -columns[name])
         self.run.recorder.progress("rounds with exact sums", 0, 1)
-        _, other = self.rehearse(self.participants, exact)
+        strategy, other = rehearse_rounds(self.run, self.participants, exact)
         self.run.recorder.progress("rounds with exact sums", 1, 1)
+        if strategy.stopped:
+            return
         moved = tables.primary_moved(list(self.participants), self.outcome.arrays, used, other, exact)
         self.run.recorder.writer.summary("disclosure", {"columns-moved": columns, "primary-moved": moved})
         figure = f"by {number(moved, signed=True)}" if math.isfinite(moved) else "(not defined there)"
@@ -221,7 +228,7 @@ class Comparison:
 
     def _table_one(self, start: str, replies: CompareReplies) -> None:
         """Record Table 1 from the training and holdout sums."""
-        if any(part.masks_rows for part in self.parts):
+        if self.run.sums is not None:
             self.run.recorder.note(Refusal("no-table-1", why=Refusal("sums-masked")))
             return
         try:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import flfed
 from flfed.federation.recording.source_model import UNCOVERED, record_source, source_of
-from flfed.federation.server.parts.server_part import ServerPart
 from flfed.federation.server.run_setting import LEAST_SITES, Answers, RunSetting, ask_enrolment, nodes_of
+from flfed.federation.server.secure_sums import check_enrolled
+from flfed.federation.server.site_arrays import note_site_arrays
 from flfed.refusals import NO_ANSWER, Refusal, path_of
 from flfed.summaries.stability import training_groups
 from flfed.summaries.summary import (
@@ -68,17 +69,15 @@ class Absent:
 
 def enrol(
     run: RunSetting,
-    parts: Sequence[ServerPart],
     check: Callable[[Mapping[str, int]], None],
     earlier: Sequence[str] = (),
     cohort: Collection[str] = (),
-) -> dict[str, Participant]:
-    """Enrol the sites and return the participants in name order.
+) -> tuple[dict[str, Participant], Mapping[str, Refusal]]:
+    """Enrol the sites; return the participants in name order, and why the gates of others refused a new run.
 
     Parameters
     ----------
     run : RunSetting
-    parts : sequence of ServerPart
     check : callable (nodes by site)
         Receives the participants; an error of it ends the run.
     earlier : sequence of str
@@ -98,8 +97,7 @@ def enrol(
     run.privacy.enrolled({site: replies[site] for site in participants})
     absent = _absent(run, answers, replies)
     if not earlier:
-        for part in parts:
-            part.check_enrolled(participants, absent.refused)
+        check_enrolled(run, participants, absent.refused)
     reasons = absent.reasons
     gone = [site for site in earlier if site not in participants]
     run.recorder.events("fault", {site: absence(reasons.get(site, ""), stays=bool(cohort)) for site in gone})
@@ -111,7 +109,7 @@ def enrol(
     if not cohort:
         _check_enough(run, [replies[site] for site in participants], absent)
     check(nodes_of(participants))
-    return participants
+    return participants, {} if earlier else absent.refused
 
 
 def _record_crossed(run: RunSetting, answers: Answers[EnrolReply], nodes: Mapping[str, int]) -> None:
@@ -238,7 +236,8 @@ def record_beginnings(run: RunSetting, participants: Participants, merged: Summa
 
     Columns that may reveal the outcome are recorded, too.
 
-    Notes state which sites train a part of the model, how rows are scaled, and which earlier model comes first.
+    Notes state which sites train a part of the model, how rows are scaled, which earlier model comes first, and which
+    arrays stay at sites or are packed.
     """
     run.recorder.leaks(leak_warnings(run.layout, merged), untested(run.layout, merged))
     sums = {"sha256": arrays_sha256(merged.arrays()), "rounded": sums_sha256(merged)}
@@ -256,6 +255,7 @@ def record_beginnings(run: RunSetting, participants: Participants, merged: Summa
         record_source(run.recorder, source, run.study, run.layout, run.repeat)
         if run.study.privacy.name != "none":
             run.recorder.note(UNCOVERED)
+    note_site_arrays(run)
 
 
 def fitted_encoder(run: RunSetting, merged: Summary) -> Encoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -11,15 +11,18 @@ from typing import Any
 from flfed.callbacks import RoundCallback, RunObserver
 from flfed.federation.recording.pooled_figures import overall_figures
 from flfed.federation.recording.source_model import start_arrays
-from flfed.federation.server.parts.server_part import ServerPart
-from flfed.federation.server.row_sums import SiteSums
 from flfed.federation.server.run_setting import RunSetting
+from flfed.federation.server.secure_sums import rehearse_keys
+from flfed.federation.server.site_arrays import note_lost_arrays
+from flfed.federation.server.trees import begin_forest
+from flfed.rows.training.functional import outputs_of
 from flfed.seeds import noise_key
 from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.rounds import Observer, Participants, RoundRecord, RunContext, ignore
+from flfed.updates.aggregation.summer import BEFORE, TOTAL, Summer
 from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.checkpoints.checkpoint import OF_SITE, Checkpoint
+from flfed.updates.codec import codec_of
 from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 from flfed.words import render
@@ -27,18 +30,16 @@ from flfed.words import render
 
 def conduct_rounds(
     run: RunSetting,
-    parts: Sequence[ServerPart],
     writer: CheckpointWriter,
     participants: Participants,
-    common: Checkpoint,
-    after: Checkpoint | None,
+    common: checkpoints.Checkpoint,
+    after: checkpoints.Checkpoint | None,
 ) -> tuple[FedAvg, Arrays]:
     """Run and record the rounds, and return the strategy and the final arrays.
 
     Parameters
     ----------
     run : RunSetting
-    parts : sequence of ServerPart
     writer : CheckpointWriter
     participants : mapping of site to Participant
     common : Checkpoint
@@ -48,89 +49,77 @@ def conduct_rounds(
     """
     strategy: FedAvg = run.study.strategy.build("strategy")
     observer = partial(writer.observe, strategy=strategy, common=common)
-    _assign(run, parts, strategy, participants, common.encoder, observer)
+    _assign(run, strategy, participants, common.encoder, run.sums, observer)
     if after is None:
-        first = first_arrays(run, parts, common.encoder, participants)
+        first = first_arrays(run, common.encoder, participants)
     else:
         first = after.arrays
-        _restore(run, parts, strategy, after)
+        _restore(run, strategy, after)
     with run.privacy.during(participants):
         if after is None:
             writer.begin(first, strategy, common)
         return strategy, _train(run, strategy, first)
 
 
-def rehearse_rounds(
-    run: RunSetting, parts: Sequence[ServerPart], participants: Participants, encoder: Encoder
-) -> tuple[FedAvg, Arrays]:
+def rehearse_rounds(run: RunSetting, participants: Participants, encoder: Encoder) -> tuple[FedAvg, Arrays]:
     """Run the rounds once more with another encoder, without a record."""
     strategy: FedAvg = run.study.strategy.build("strategy")
-    _assign(run, parts, strategy, participants, encoder, None)
-    return strategy, _train(run, strategy, first_arrays(run, parts, encoder, participants))
+    _assign(run, strategy, participants, encoder, rehearse_keys(run, participants))
+    return strategy, _train(run, strategy, first_arrays(run, encoder, participants))
 
 
-def site_sums(run: RunSetting, parts: Sequence[ServerPart]) -> SiteSums:
-    """Return the sums over the sites' rows, as the server receives them."""
-    sums = SiteSums(run)
-    for part in parts:
-        sums = part.row_sums(sums)
-    return sums
-
-
-def first_arrays(run: RunSetting, parts: Sequence[ServerPart], encoder: Encoder, participants: Participants) -> Arrays:
-    """Return the arrays of a run's first round.
+def first_arrays(run: RunSetting, encoder: Encoder, participants: Participants) -> Arrays:
+    """Return the arrays of a run's first round: cut points and no tree, an earlier model, or drawn numbers.
 
     Raises FlfedError where there are none.
     """
-    for part in parts:
-        arrays = part.first_arrays(participants, site_sums(run, parts))
-        if arrays is not None:
-            return arrays
+    if run.layout.plain:
+        return begin_forest(run, participants)
     widths = [one.width for one in participants.values()]
     return start_arrays(run.study, run.schema, encoder, run.repeat, widths, series=run.recorder.series)
 
 
 def _assign(
     run: RunSetting,
-    parts: Sequence[ServerPart],
     strategy: FedAvg,
     participants: Participants,
     encoder: Encoder,
-    observer: Observer | None,
+    sums: Summer | None,
+    observer: Observer = ignore,
 ) -> None:
-    """Set the strategy's facts of the run.
-
-    Without an observer the rounds are a rehearsal.
-    """
-    context = RunContext(
-        participants=participants,
-        encoder=encoder,
-        plan=run.study.plan,
-        rounds=run.study.rounds,
-        seed=run.study.seed + run.repeat,
-        observer=observer or ignore,
-        mechanism=run.privacy.mechanism,
-        chance=run.privacy.chance,
-        study=noise_key(run.study.text),
-    )
-    for part in parts:
-        context = part.context(context, is_recorded=observer is not None)
+    """Set the strategy's facts of the run."""
+    study = run.study
+    outputs = outputs_of(run.schema.task, len(run.schema.classes)) if study.adjusts_intercept() else 0
     strategy.clock = run.clock
-    strategy.assign(context)
+    strategy.assign(
+        RunContext(
+            participants=participants,
+            encoder=encoder,
+            plan=study.plan,
+            rounds=study.rounds,
+            seed=study.seed + run.repeat,
+            observer=observer,
+            mechanism=run.privacy.mechanism,
+            chance=run.privacy.chance,
+            study=noise_key(study.text),
+            codec=codec_of(study),
+            outputs=outputs,
+            sums=sums,
+            scored=not study.covers_model,
+        )
+    )
 
 
-def _restore(run: RunSetting, parts: Sequence[ServerPart], strategy: FedAvg, after: Checkpoint) -> None:
-    """Restore strategy, parts and sites as at a checkpoint, and note losses."""
-    of_parts: set[str] = set()
-    for part in parts:
-        part.restore(after.facts, after.state)
-        of_parts.update(part.state_names)
+def _restore(run: RunSetting, strategy: FedAvg, after: checkpoints.Checkpoint) -> None:
+    """Restore strategy, sums and sites as at a checkpoint, and note losses."""
+    if run.sums is not None:
+        run.sums.restore(after.facts, after.state)
     of_strategy = {}
     of_sites = {}
     for name, arrays in after.state.items():
-        if name.startswith(OF_SITE):
-            of_sites[name.removeprefix(OF_SITE)] = arrays
-        elif name not in of_parts:
+        if name.startswith(checkpoints.OF_SITE):
+            of_sites[name.removeprefix(checkpoints.OF_SITE)] = arrays
+        elif name not in (BEFORE, TOTAL):
             of_strategy[name] = arrays
     strategy.restore(after.round, of_strategy, after.facts["strategy"])
     # In one process the state is in the checkpoint; institutions have it on their own disks.
@@ -138,9 +127,7 @@ def _restore(run: RunSetting, parts: Sequence[ServerPart], strategy: FedAvg, aft
     if restore is not None:
         restore(after.round, of_sites)
     elif not getattr(run.grid, "sites_keep_state", False):
-        lost = [sentence for part in parts if (sentence := part.lost_at_sites())]
-        for sentence in lost[:1]:
-            run.recorder.note(sentence)
+        note_lost_arrays(run)
 
 
 def _train(run: RunSetting, strategy: FedAvg, first: Arrays) -> Arrays:
@@ -163,7 +150,6 @@ class CheckpointWriter:
     Attributes
     ----------
     run : RunSetting
-    parts : sequence of ServerPart
     observer : callable (stage, round)
     callback : callable (figures) or None
         Receives the figures of each round.
@@ -178,11 +164,10 @@ class CheckpointWriter:
     """
 
     run: RunSetting
-    parts: Sequence[ServerPart]
     observer: RunObserver
     callback: RoundCallback | None
     began: float
-    last: Checkpoint | None
+    last: checkpoints.Checkpoint | None
     scores: Mapping[str, Scores] = field(default_factory=dict)
     ended: str = ""
     _pending: RoundRecord | None = None
@@ -197,7 +182,7 @@ class CheckpointWriter:
         """Return the seconds that the run has taken."""
         return self.run.clock() - self.began
 
-    def observe(self, record: RoundRecord, strategy: FedAvg, common: Checkpoint) -> bool:
+    def observe(self, record: RoundRecord, strategy: FedAvg, common: checkpoints.Checkpoint) -> bool:
         """Write a round, after its checkpoint where one is due.
 
         `common` is shared by all checkpoints of the run. Return whether the run ends after this round.
@@ -233,15 +218,12 @@ class CheckpointWriter:
         """Store the facts of the last evaluation about the last model."""
         if record.fit or self.last is None:
             return
-        facts: dict[str, Any] = {}
-        state: dict[str, Arrays] = {}
-        for part in self.parts:
-            if of_last_model := part.facts_of_last_model():
-                facts |= of_last_model
-                state |= part.state()
-        if not facts:
+        sums = self.run.sums
+        # After the comparison the sites open no sum of these losses again.
+        if sums is None or sums.check.evaluated is None:
             return
-        self.last = replace(self.last, facts={**self.last.facts, **facts}, state={**self.last.state, **state})
+        facts, state = {**self.last.facts, **sums.facts()}, {**self.last.state, **sums.state()}
+        self.last = replace(self.last, facts=facts, state=state)
         checkpoints.write(self.run.name, self.last)
 
     def _figures(self, record: RoundRecord) -> dict[str, Any]:
@@ -255,15 +237,16 @@ class CheckpointWriter:
             "sites": {site: dict(scores.metrics) for site, scores in record.scores.items()},
         }
 
-    def begin(self, arrays: Arrays, strategy: FedAvg, common: Checkpoint) -> None:
+    def begin(self, arrays: Arrays, strategy: FedAvg, common: checkpoints.Checkpoint) -> None:
         """Write a checkpoint before the first round.
 
-        It has the first model `arrays`, and is written where a part needs it.
+        It has the first model `arrays`, and is written where masks are bound to its encoder: a second fit might give
+        another.
         """
-        if self.run.each_round and any(part.binds_encoder for part in self.parts):
+        if self.run.each_round and self.run.sums is not None:
             self._write(0, arrays, strategy, common)
 
-    def _write(self, round: int, arrays: Arrays, strategy: FedAvg, common: Checkpoint) -> None:
+    def _write(self, round: int, arrays: Arrays, strategy: FedAvg, common: checkpoints.Checkpoint) -> None:
         """Write the checkpoint of a round."""
         state, of_strategy = strategy.state()
         state = dict(state)
@@ -271,15 +254,15 @@ class CheckpointWriter:
         site_states = getattr(self.run.grid, "site_states", None)
         if site_states is not None:
             for site, own in site_states(round).items():
-                state[f"{OF_SITE}{site}"] = own
+                state[f"{checkpoints.OF_SITE}{site}"] = own
         facts: dict[str, Any] = {
             "strategy": of_strategy,
             "seconds": self.seconds(),
             "privacy": self.run.privacy.facts(),
         }
-        for part in self.parts:
-            state |= part.state()
-            facts |= part.facts()
+        if self.run.sums is not None:
+            state |= self.run.sums.state()
+            facts |= self.run.sums.facts()
         self.last = replace(common, round=round, arrays=arrays, state=state, facts=facts)
         checkpoints.write(self.run.name, self.last)
         if self.run.privacy.mechanism is not None:

@@ -1,27 +1,41 @@
-"""Sums over rows, received site by site.
+"""Sums over rows, received site by site, or as one sum over all of them under masks.
 
-They are counts by cell for the cut points of trees, and sums of a statistic.
+They make the encoder; counts by cell make the cut points of trees; a study may have sums of a statistic alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from flfed.errors import FlfedError
+from flfed.errors import FlfedError, RunStopped
 from flfed.federation.server.run_setting import RunSetting
 from flfed.refusals import Refusal
 from flfed.rows.statistics.newton import VARIANCES, fit_shapes
-from flfed.rows.statistics.statistic import Shapes, Statistic
+from flfed.rows.statistics.statistic import Shapes, Statistic, of_entries
 from flfed.summaries.summary import Summary
-from flfed.trees.cut_points import cell_shapes, chosen_cuts
 from flfed.updates.aggregation.rounds import Participants
-from flfed.updates.arrays import Arrays
-from flfed.updates.messages.summarise import BINS, STATISTIC, BinsReply, BinsRequest, StatisticReply, StatisticRequest
-from flfed.words import flfed_error
+from flfed.updates.aggregation.summer import Summer, Unsummed
+from flfed.updates.arrays import Arrays, entries_of, unflattened
+from flfed.updates.messages.summarise import (
+    BINS,
+    STATISTIC,
+    SUMMARISE,
+    BinsReply,
+    BinsRequest,
+    StatisticReply,
+    StatisticRequest,
+    SummariseReply,
+    SummariseRequest,
+)
+from flfed.words import flfed_error, render
 
+Request = SummariseRequest | BinsRequest | StatisticRequest
+AnyReply = type[SummariseReply] | type[BinsReply] | type[StatisticReply]
 CellShapes = Mapping[str, tuple[int, int]]
 """Shape of each column's counts by cell and outcome."""
 
@@ -141,6 +155,98 @@ class SiteSums:
         return StatisticSums(parts=list(sums.values()), sites=tuple(sums), by_site=sums, fits=fits)
 
 
+@dataclass(frozen=True, eq=False)
+class SecureSiteSums(SiteSums):
+    """Sums over rows; the server receives only the sum of all sites.
+
+    Attributes
+    ----------
+    sums : Summer
+        Of the run.
+    """
+
+    sums: Summer
+
+    def summary(self, participants: Participants) -> Summary | None:
+        """Return the sums over all training rows; raises FlfedError if there is no such sum."""
+        shapes = {name: (shape, np.dtype(np.float64)) for name, shape in self.run.layout.shapes().items()}
+        totals = self._sum(SUMMARISE, participants, SummariseRequest(), SummariseReply, entries_of(shapes))
+        return Summary(**unflattened(self.sums.decode_counts(totals), shapes))
+
+    def cells(self, participants: Participants, shapes: CellShapes) -> Arrays:
+        """Return the rows by cell and outcome of all sites.
+
+        Raises FlfedError without such a sum.
+        """
+        # Whole numbers as they are: no ring divides them.
+        sizes = [math.prod(shape) for shape in shapes.values()]
+        request = BinsRequest(total=self.sums.total if self.sums.verified else None)
+        totals = self._sum(BINS, participants, request, BinsReply, sum(sizes))
+        parts = np.split(totals, np.cumsum(sizes)[:-1])
+        return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+    def statistic(
+        self, participants: Participants, statistic: Statistic, request: StatisticRequest, needed: int = 0
+    ) -> StatisticSums:
+        """Return the sums of a statistic over all sites.
+
+        Raises FlfedError without such a sum.
+        """
+        schema = self.run.schema
+        entries = sum(math.prod(shape) for shape, _ in statistic.shapes(schema).values())
+        if self.sums.verified:
+            request = replace(request, point={}, total=self.sums.total)
+            # Of a visit that a site refuses there is no total, which the next one shows.
+            self.sums.total = None
+        totals = self._sum(STATISTIC, participants, request, StatisticReply, entries, needed)
+        whole = of_entries(statistic, self.sums.decode_counts(totals), schema)
+        return StatisticSums(parts=[whole], sites=self.sums.cohort, summed=True)
+
+    def _sum(
+        self, kind: str, participants: Participants, request: Request, reply: AnyReply, entries: int, needed: int = 0
+    ) -> np.ndarray:
+        """Return the sum of all sites' replies to one request.
+
+        Raises FlfedError without a sum, and RunStopped where a statistic has visits: a resumed run begins with the
+        first one.
+        """
+
+        def defect(site: str, reply: Any) -> Refusal | None:
+            return None if self.sums.fits(reply.masked, sums=entries) else Refusal("vector-unfit")
+
+        answers = self.run.ask(kind, request, participants, reply.from_record)
+        check_numbers(answers.faults, needed)
+        answers = self.run.check_replies(answers, defect)
+        replies: dict[str, Any] = dict(answers.replies)
+        missing = {site: one for site, one in participants.items() if site not in replies}
+        # Who gave no answer is asked once more, and waited for.
+        if missing and not has_refused_numbers(answers.faults):
+            late = self.run.ask(kind, request, missing, reply.from_record, wait=True)
+            check_numbers(late.faults, needed)
+            answers = self.run.check_replies(late, defect)
+            replies |= answers.replies
+        try:
+            return self.sums.add({site: one.masked for site, one in replies.items()})[1]
+        except Unsummed as error:
+            has_visits = isinstance(request, StatisticRequest) and self.run.study.visits > 1
+            raise self._error(kind, error.why, answers.faults, has_visits=has_visits) from None
+
+    def _error(self, kind: str, why: Refusal, faults: Mapping[str, Refusal], *, has_visits: bool) -> FlfedError:
+        """Return the error of a run without a sum."""
+        rows = "rows" if kind == STATISTIC else "training rows"
+        if has_refused_numbers(faults):
+            # In a resumed run the numbers are the same, and so is a site's refusal of them.
+            reasons = "; ".join(f"{site}: {fault}" for site, fault in sorted(faults.items()))
+            return FlfedError(render("run.sums.none", rows=rows, why=reasons))
+        error = FlfedError(render("run.sums.none", rows=rows, why=why))
+        return RunStopped(str(error)) if has_visits else error
+
+
+def row_sums(run: RunSetting) -> SiteSums:
+    """Return the sums over the sites' rows, as the server receives them."""
+    return SiteSums(run) if run.sums is None else SecureSiteSums(run, run.sums)
+
+
 def statistic_replies(
     run: RunSetting,
     participants: Participants,
@@ -164,18 +270,6 @@ def statistic_replies(
     if not needed:
         run.check_answers(answers)
     return dict(answers.replies)
-
-
-def begun_forest(run: RunSetting, participants: Participants, sums: SiteSums) -> Arrays:
-    """Return the first arrays of trees.
-
-    They are no tree, and the cut points of the counts over all sites. A site without counts has no part in the cut
-    points; its rows are trained on all the same.
-    """
-    model = run.study.model.build("model")
-    least = int(run.study.strategy.settings.get("min-rows", 0))
-    counts = sums.cells(participants, cell_shapes(run.layout, least))
-    return {**run.first_arrays(), **chosen_cuts(run.layout, counts, model.max_bins, least)}
 
 
 def cells_defect(reply: BinsReply, rows_high: int, shapes: CellShapes) -> Refusal | None:

@@ -25,6 +25,7 @@ from flfed.rows.study_model import first_model, study_layout
 from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, Encoder, Layout, schema_encoder
 from flfed.updates.aggregation.rounds import Participants, Send
+from flfed.updates.aggregation.summer import Summer
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import receive
 from flfed.updates.messages.in_memory import count_bytes, own_copy
@@ -72,6 +73,8 @@ class RunSetting:
     resumed : bool
         Whether the run continues from a checkpoint.
     privacy : PrivacyRecord
+    sums : Summer or None
+        Secure sums, once the sites have each other's keys; None where updates cross in the clear.
     """
 
     grid: Grid
@@ -83,6 +86,7 @@ class RunSetting:
     each_round: bool = False
     resumed: bool = field(default=False, init=False)
     privacy: PrivacyRecord = field(init=False)
+    sums: Summer | None = field(default=None, init=False)
 
     @cached_property
     def schema(self) -> Schema:

@@ -9,13 +9,15 @@ from typing import Any
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run_setting import RunSetting, ask, nodes_of
 from flfed.refusals import Refusal
+from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.losses import LossCheck
 from flfed.updates.aggregation.rounds import Participants, keep_cohort
-from flfed.updates.aggregation.summer import CipherSummer, Summer
+from flfed.updates.aggregation.summer import CipherSummer, Summer, Unsummed
 from flfed.updates.masks.ckks import PublicContext, range_refusal
+from flfed.updates.masks.figure_sums import FigureLayout
 from flfed.updates.masks.pairs import LEAST_SITES
-from flfed.updates.masks.ring import LARGEST_ENTRY
 from flfed.updates.mechanism import largest_entry, noise_of_site
+from flfed.updates.messages.compare import CompareReplies
 from flfed.updates.messages.secure_sum import KEYS, OPEN, KeysReply, KeysRequest, OpenReply, OpenRequest
 from flfed.words import flfed_error, render, usage_error
 
@@ -61,7 +63,7 @@ def exchange_keys(
     sites = len(participants)
     if sites < LEAST_SITES:
         raise usage_error("run.sums.few", least=LEAST_SITES, sites=sites)
-    if study.aggregation.is_encrypted and (wraps := range_refusal(sites, LARGEST_ENTRY)):
+    if study.aggregation.is_encrypted and (wraps := range_refusal(sites, largest_entry(study, sites))):
         raise UsageError(f"[privacy] secure-aggregation: {wraps}")
     # A site that has the keys of a cohort takes no others in this run: the cohort stays the same at each resumption.
     if deployed:
@@ -139,8 +141,9 @@ def _give_keys(run: RunSetting, request: KeysRequest, back: Participants, refuse
     """Send sites the keys of the cohort, with the shared key that the first site made."""
     requests = dict.fromkeys(back, request)
     replies = dict[str, KeysReply]()
-    # The first site makes the run's shared key, which the others get sealed; later they have it.
-    if (run.each_round or run.study.aggregation.is_encrypted) and not run.resumed:
+    # The first site makes the run's shared keys, which the others get sealed; institutions have them later.
+    have_keys = run.each_round and run.resumed
+    if not have_keys and (run.each_round or run.study.aggregation.is_encrypted):
         first, *others = request.cohort.split(",")
         replies = _exchange_keys(run, {first: request}, back, refused)
         shared = replies[first].shared
@@ -167,3 +170,16 @@ def _exchange_keys(
         whys = "; ".join(f"{site}: {why}" for site, why in {**refused, **answers.faults}.items())
         raise FlfedError(render("run.sums.unkeyed", why=whys))
     return dict(answers.replies)
+
+
+def add_figures(run: RunSetting, sums: Summer, replies: CompareReplies, encoder: Encoder) -> None:
+    """Record the sum of the sites' figures of the model with this encoder, or why there is none."""
+    layout = FigureLayout.of(run.layout.task, encoder)
+    vectors = {site: reply.masked for site, reply in replies.items() if sums.fits(reply.masked, sums=layout.entries)}
+    try:
+        _, total = sums.add(vectors)
+    except Unsummed as error:
+        run.recorder.note(Refusal("figures-unsummed", why=error.why))
+        return
+    sites = len(sums.cohort)
+    run.recorder.summary("summed-figures", layout.decode(total, layout.ring(sites, sums.most_rows), sites))

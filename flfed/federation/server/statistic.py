@@ -11,8 +11,7 @@ import numpy as np
 from flfed.errors import RunStopped
 from flfed.federation.client.statistic import protection_of
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.server.rounds import site_sums
-from flfed.federation.server.row_sums import NumbersRefused, StatisticSums
+from flfed.federation.server.row_sums import NumbersRefused, StatisticSums, row_sums
 from flfed.federation.server.run_setting import RunSetting
 from flfed.federation.server.server import FederatedRun
 from flfed.records.objects import write
@@ -41,7 +40,7 @@ def conduct_statistic(run: FederatedRun) -> Outcome:
             statistic, sums, visits = _visit(run, participants, statistic)
             several = {"visits": visits}
         else:
-            sums = site_sums(run, run.parts).statistic(participants, statistic, StatisticRequest())
+            sums = row_sums(run).statistic(participants, statistic, StatisticRequest())
         run.privacy.answered(sums.sites)
         if run.study.analysis is not None:
             # The noised count is all that the server knows of a site's rows.
@@ -98,7 +97,7 @@ def _visit(
         request = StatisticRequest(round=len(visits), point=point)
         listed = {site: participants[site] for site in sites or participants}
         try:
-            sums = site_sums(run, run.parts).statistic(listed, now, request, len(sites))
+            sums = row_sums(run).statistic(listed, now, request, len(sites))
         except NumbersRefused:
             visits.append(Visit(point, {}))
         else:

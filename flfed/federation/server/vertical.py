@@ -17,7 +17,6 @@ from flfed.study.kinds import MOST_PARTIES
 from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.aggregation.rounds import Participants, RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.checkpoints.checkpoint import OF_SITE, Checkpoint
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.vertical import (
     ALIGN,
@@ -179,9 +178,11 @@ def _write_parts(run: FederatedRun, outcome: Outcome) -> None:
     site_parts = getattr(run.grid, "site_parts", None)
     if site_parts is None:
         return
-    state = {f"{OF_SITE}{site}": arrays for site, arrays in site_parts().items()}
+    state = {f"{checkpoints.OF_SITE}{site}": arrays for site, arrays in site_parts().items()}
     facts = {"schema": run.schema.model_dump(mode="json", by_alias=True, exclude_none=True)}
-    final = Checkpoint(round=outcome.best_round, arrays={}, encoder=outcome.encoder, facts=facts, state=state)
+    final = checkpoints.Checkpoint(
+        round=outcome.best_round, arrays={}, encoder=outcome.encoder, facts=facts, state=state
+    )
     checkpoints.write(run.name, final, final=True)
 
 

@@ -24,6 +24,8 @@ from flfed.updates.messages.train import Replies, TrainReply
 GROWTH = 10.0
 """Times the last sum's norm that a sum may have, and the part of the largest possible that the first may have."""
 SITES_NAMED = 3
+BEFORE, TOTAL = "sums-before", "sums-total"
+"""Names of a run's sums in a checkpoint."""
 
 
 class Unsummed(FlfedError):
@@ -195,15 +197,22 @@ class Summer:
             raise Unsummed(Refusal("sum-norm", norm=f"{norm:.3g}", limit=f"{limit:.3g}"), final=True)
         self.norm = norm or self.norm
 
-    def facts(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps besides the model before."""
-        return {"norm": self.norm, **self.check.facts()}
+    def state(self) -> dict[str, Arrays]:
+        """Return the arrays of a checkpoint: the last model whose loss was right, and the last total."""
+        return {BEFORE: self.check.before, TOTAL: {} if self.total is None else self.total.arrays()}
 
-    def restore(self, facts: Mapping[str, Any], before: Arrays, total: Arrays) -> None:
+    def facts(self) -> dict[str, Any]:
+        """Return the facts of a checkpoint."""
+        return {BEFORE: {"norm": self.norm, **self.check.facts()}}
+
+    def restore(self, facts: Mapping[str, Any], state: Mapping[str, Arrays]) -> None:
         """Go on from a checkpoint."""
+        if BEFORE not in facts:
+            return
+        total = state.get(TOTAL, {})
         self.total = Masked(**total) if total else None
-        self.norm = float(facts["norm"])
-        self.check.restore(facts, before)
+        self.norm = float(facts[BEFORE]["norm"])
+        self.check.restore(facts[BEFORE], state.get(BEFORE, {}))
 
 
 @dataclass(kw_only=True, eq=False)

@@ -1,7 +1,4 @@
-"""Noise that covers everything that a site releases.
-
-Encoder and figures are made of noised counts.
-"""
+"""Encoder and figures of a run whose ε covers everything that a site releases: both are made of noised counts."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from flfed.federation.client.released.noised_answer import cells_of, releases_of
-from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.row_sums import statistic_replies, sums_defect
 from flfed.federation.server.run_setting import RunSetting
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
@@ -36,7 +32,7 @@ from flfed.summaries.noised_scores import (
 )
 from flfed.summaries.private_scaling import NoisedCells, noised_rows, private_encoder
 from flfed.summaries.summary import Arrays, Encoder
-from flfed.updates.aggregation.rounds import Participant, Participants, RunContext
+from flfed.updates.aggregation.rounds import Participant, Participants
 from flfed.updates.messages.summarise import SCORES as SCORES_KIND
 from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
 
@@ -47,55 +43,34 @@ AUC_ALONE = "under noise models are compared by their AUC alone"
 SUMMARY = "noised-scores"
 
 
-class CoveringNoise(ServerPart):
-    """A privacy budget to which every release is charged."""
+def begin_noised(run: RunSetting, participants: Participants) -> tuple[dict[str, Participant], Encoder]:
+    """Return the sites with noised counts of training rows, and the encoder that these make.
 
-    @classmethod
-    def is_in_study(cls, run: RunSetting) -> bool:
-        """Return whether every release is charged."""
-        return run.study.covers_model
-
-    def begin(self, participants: Participants) -> tuple[dict[str, Participant], Encoder]:
-        """Return the sites with noised counts, and the encoder.
-
-        The counts are of training rows, and make the encoder.
-
-        Raises
-        ------
-        FlfedError
-            If too few sites did.
-        """
-        run = self.run
-        replies = statistic_replies(run, participants, shapes_of_cells(run.layout))
-        cells = {site: cells_of(run.study, run.layout, reply.sums) for site, reply in replies.items()}
-        rows = {site: noised_rows(run.layout, own)[0] for site, own in cells.items()}
-        run.privacy.counted(rows)
-        run.recorder.writer.sites(SiteRow(site, rows=max(0, round(count))) for site, count in rows.items())
-        merged = NoisedCells.merged([cells[site] for site in sorted(cells)])
-        encoder = run.schema_encoder()
-        if run.study.encode.scaler == "private":
-            encoder = private_encoder(run.layout, merged)
-        return {site: participants[site] for site in replies}, encoder
-
-    def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
-        """Request no exact score of a round's model."""
-        return replace(context, scored=False)
-
-    def compare(self, model: FinalModel) -> bool:
-        """Score the model by noised counts, in place of a comparison."""
-        scored_under_noise(self.run, model)
-        return True
+    Raises
+    ------
+    FlfedError
+        If too few sites did.
+    """
+    replies = statistic_replies(run, participants, shapes_of_cells(run.layout))
+    cells = {site: cells_of(run.study, run.layout, reply.sums) for site, reply in replies.items()}
+    rows = {site: noised_rows(run.layout, own)[0] for site, own in cells.items()}
+    run.privacy.counted(rows)
+    run.recorder.writer.sites(SiteRow(site, rows=max(0, round(count))) for site, count in rows.items())
+    merged = NoisedCells.merged([cells[site] for site in sorted(cells)])
+    encoder = run.schema_encoder()
+    if run.study.encode.scaler == "private":
+        encoder = private_encoder(run.layout, merged)
+    return {site: participants[site] for site in replies}, encoder
 
 
-def scored_under_noise(run: RunSetting, model: FinalModel) -> None:
+def score_noised(run: RunSetting, participants: Participants, arrays: Arrays, encoder: Encoder) -> None:
     """Record the figures of the final model under noise.
 
     They are made of noised counts of holdout rows by class and score. First by cell without classes, to choose the
     bins, then by class and bin.
     """
     releases = releases_of(run.study)
-    participants = model.participants
-    request = ScoresRequest(arrays=model.outcome.arrays, encoder=model.outcome.encoder)
+    request = ScoresRequest(arrays=arrays, encoder=encoder)
     first_noise = releases[FIRST].noise
     noise = releases[SCORES].noise
     first = _request_counts(run, participants, request, (GRID.bins,))
