@@ -205,6 +205,20 @@ def test_a_site_that_is_away_after_the_first_visit_stops_the_run(secure: Consort
     assert ended.status == "completed", ended.reason
 
 
+def test_a_killed_run_that_goes_on_without_one_of_its_sites_is_stopped_until_it_is_back(secure: Consortium):
+    whole = Coordinator(secure).run()
+    coordinator = Coordinator(secure)
+    begun = coordinator.run(absent=lambda site, asked: "crash" if (site, asked) == ("site-03", STATISTIC) else False)
+    with pytest.raises(RunStopped, match="site-03 did not enrol, and the run needs all its sites"):
+        coordinator.run(begun.run, absent=lambda site, asked: site == "site-03")
+    with RunReader.open() as reader:
+        (stopped,) = reader.runs_of(begun.run)
+    assert stopped.status == "stopped"
+    ended = coordinator.run(begun.run)
+    assert ended.status == "completed", ended.reason
+    assert statistic_of(ended.run) == statistic_of(whole.run)
+
+
 def test_in_the_clear_too_a_site_that_is_away_stops_the_run(clear: Consortium):
     requests = 0
 

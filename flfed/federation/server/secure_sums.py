@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.federation.server.run_setting import RunSetting, ask, nodes_of
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
@@ -49,7 +49,8 @@ def exchange_keys(
     Raises
     ------
     UsageError, FlfedError
-        If there are too few sites for sums, some approved plain updates, or a site refuses the keys.
+        If there are too few sites for sums, some approved plain updates, or a site refuses the keys; RunStopped if one
+        that had enrolled before a restart is away.
     """
     study = run.study
     deployed = run.each_round
@@ -145,6 +146,8 @@ def _give_keys(run: RunSetting, request: KeysRequest, back: Participants, refuse
     have_keys = run.each_round and run.resumed
     if not have_keys and (run.each_round or run.study.aggregation.is_encrypted):
         first, *others = request.cohort.split(",")
+        if away := sorted({first, *others} - back.keys()):
+            raise RunStopped(render("run.sums.absent", sites=", ".join(away)))
         replies = _exchange_keys(run, {first: request}, back, refused)
         shared = replies[first].shared
         if shared is None or len(shared.keys) != len(others):
@@ -161,8 +164,6 @@ def _exchange_keys(
     run: RunSetting, requests: Mapping[str, KeysRequest], back: Participants, refused: Mapping[str, Refusal]
 ) -> dict[str, KeysReply]:
     """Return the replies of sites that have each other's keys; at the start of a run each of them must."""
-    if away := sorted(requests.keys() - back.keys()):
-        raise FlfedError(render("run.sums.absent", sites=", ".join(away)))
     receivers = {site: one for site, one in back.items() if site in requests}
     answers = run.ask(KEYS, requests, receivers, KeysReply.from_record)
     run.recorder.events("fault", answers.faults)
