@@ -1,5 +1,6 @@
 """Studies under one epsilon at three real institutions: servers, TLS, a ledger each, a coordinator that is killed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -33,13 +34,13 @@ delta = 1e-5
 POLICY = 'format = 1\ndisclosure = "institution"\nepsilon = {budget}\n'
 
 
-def serve_with_budget(consortium: Any, budget: float) -> None:
-    """Serve institutions of 3,000 rows that have approved an analysis and a study within a budget."""
+def serve_with_budget(consortium: Any, budget: float, studies: Sequence[str] = (ANALYSIS, COVERED)) -> None:
+    """Serve institutions of 3,000 rows that have approved studies within a budget."""
     for number, name in enumerate(THREE):
         folder = consortium.root / "packages" / "sites" / name
         table(3000, number).to_csv(folder / "rows.csv", index=False)
         (folder / "policy.toml").write_text(POLICY.format(budget=budget))
-        for study in (ANALYSIS, COVERED):
+        for study in studies:
             consortium.approve(name, study, THREE)
         consortium.sites[name].serve(f"site serve {name}")
     consortium.online(3)

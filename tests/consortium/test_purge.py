@@ -9,11 +9,16 @@ import pytest
 from tests.consortium.test_one_epsilon import ANALYSIS, serve_with_budget, spent
 from tests.consortium.test_packed_bytes import THREE
 from tests.consortium.test_secure_sums import command, words
-from tests.federation.test_compared_privately import COMPARED as COVERED
 
 pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
 
 PIECE = 64
+OWN_PART = (
+    ("epochs = 1", "steps = 4"), ('name = "fedavg"', 'name = "fedper"'),
+    ('name = "logistic"', 'name = "mlp"\nhidden = [8]'),
+    ("[compare]", '[privacy]\nname = "record-dp"\nepsilon = 3.0\ndelta = 1e-5\n[compare]'),
+)  # fmt: skip
+"""A model of which each site has a part of its own: so each keeps the whole."""
 
 
 def pieces(path: Path) -> list[bytes]:
@@ -33,9 +38,10 @@ def present(home: Path, wanted: list[bytes]) -> int:
 
 
 def test_no_piece_of_a_purged_run_is_left_and_its_noised_answer_is_sent_again_uncharged(consortium: Any):
-    serve_with_budget(consortium, 20)
+    study = consortium.study(*OWN_PART)
+    serve_with_budget(consortium, 20, (ANALYSIS, study))
     analysis, _ = command(consortium, words(consortium, ANALYSIS, THREE))
-    ran, said = command(consortium, words(consortium, COVERED, THREE))
+    ran, said = command(consortium, words(consortium, study, THREE))
     assert ran["status"] == "completed", said
 
     alpha = consortium.sites["alpha"]
@@ -45,6 +51,7 @@ def test_no_piece_of_a_purged_run_is_left_and_its_noised_answer_is_sent_again_un
     of_run = list(chain.from_iterable(map(pieces, arrays)))
     of_rows = pieces(consortium.rows("alpha"))
     # The model is there, and a snapshot.
+    assert len(arrays) == 1 and of_run
     assert present(alpha.home, of_run + of_rows) == len(of_run + of_rows) > 100
 
     # Without --yes the command only lists; another run keeps its files.
