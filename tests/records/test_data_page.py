@@ -300,6 +300,12 @@ def test_a_gap_is_that_of_its_own_line_be_another_of_the_same_name():
     ]
 
 
+def test_under_secure_aggregation_the_page_says_that_no_sites_own_sums_are_recorded(store, heart: str):
+    store.added_to(heart).summary("secure-sums", {"kind": "masked", "sites": 4})
+    said = words(page(heart))
+    assert "ended without one" not in said and "no site's own are recorded" in said
+
+
 def test_a_run_that_goes_on_and_one_that_failed_say_when_there_will_be_figures(store):
     series = store.begin_series(study="s", study_sha256="", study_text="")
     going = store.begin_run(series, engine="", path="", seed=1, rounds_planned=9, primary="log_loss", task="binary")

@@ -22,11 +22,12 @@ UNCHARTED: dict[str, tuple[str, ...]] = {
     "overview": ("covers", "unfinished"),
     "sites": ("statistic", "covers", "unfinished"),
     "curves": ("statistic", "covers", "unfinished"),
-    "rounds": ("statistic",),
-    "data": ("statistic", "covers", "unfinished"),
+    "rounds": ("statistic", "covers"),
+    "data": ("statistic", "covers", "unfinished", "secure"),
 }
 """Pages that begin with no chart, and the kinds of run: Privacy has what is protected first, a study without a model or
-without an end has few charts, and the test rows of `covers` are lost in its noise."""
+without an end has few charts, the test rows of `covers` are lost in its noise, which no figure of a round has, and of
+`secure` no site's own sums over rows are recorded."""
 KINDS = (
     "demo", "protected", "secure", "trees", "births", "statistic", "covers", "shared", "frames", "unfinished",
     "hospitals",

@@ -442,6 +442,8 @@ def no_sums_in_words(report: Report, events: Sequence[EventEntry]) -> str:
     run = run_of(report)
     if run.is_of_parties:
         return "Each party keeps its columns to itself: no sums over them are recorded."
+    if report["privacy"]["secure-sums"]["kind"] != "off":
+        return "Under secure aggregation sums over rows are of all sites together: no site's own are recorded."
     if run.status == "running":
         when = "before the first round and after the last one; the table comes with the comparison."
         return f"The sites send their sums {when}"
