@@ -115,5 +115,8 @@ def test_the_page_has_the_figure_of_its_numbers():
     least = least_gain(500, 100, Design(auc=0.75, sites=5, repeats=10))
     assert f"a gain in AUC of {number(least.value, 3)} or more" in words(page)
     assert "with 30 % of the rows for tests" in page.caption[-1].value
+    (chart,) = page.get("vega_lite_chart")
+    last = least_gain(50_000, 10_000, Design(auc=0.75, sites=5, repeats=10))
+    assert f"its test rows show: {number(last.value, 3)} with 50,000 rows" in str(chart.proto)
     page.number_input[0].set_value(30).run()
     assert not page.exception and "can show no gain in AUC" in words(page)

@@ -34,8 +34,8 @@ def show() -> None:
     st.markdown(f"**{escape(answer)}**")
     lines = least_gain_lines(share, design)
     drawn = chart_of_gains(lines, measured_gains())
-    title = render("pages.prospect.title")
-    sections.figure(st, title, drawn, lines, key="prospect", says=render("pages.prospect.says"))
+    says = render("pages.prospect.says", rows=lines[-1]["Rows"], gain=number(lines[-1]["least gain shown"], 3))
+    sections.figure(st, render("pages.prospect.title"), drawn, lines, key="prospect", says=says)
     st.caption(escape(render("pages.prospect.legend", share=100 * HOLDOUT_SHARE)))
 
 
