@@ -43,7 +43,8 @@ def test_three_institutions_grow_trees_in_secure_sums_also_after_a_kill_between_
     for policy in policies:
         policy.write_text('format = 1\ndisclosure = "institution"\noutputs = ["single-cells-in-sums"]\n')
     for name in THREE:
-        consortium.approve(name, study, THREE, sums=True, pins=pins)
+        # Their sums left each site alone before.
+        consortium.approve(name, study, THREE, sums=True, pins=pins, changed_sites=True)
         consortium.sites[name].serve(f"site serve {name}")
     consortium.online(3)
     ran, said = command(consortium, words(consortium, study, THREE))
