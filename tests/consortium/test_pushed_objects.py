@@ -18,6 +18,7 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from flfed.deployment.coordinator import admission
+from flfed.deployment.coordinator.superlink import PLACE_SECONDS
 from flfed.deployment.flower.control import Control, Heartbeat, ServerTask, acquired
 from flfed.deployment.flower.grid import DeployedGrid
 from flfed.deployment.flower.link import Link, certificate_file
@@ -218,21 +219,36 @@ def status(connection: ssl.SSLSocket) -> int:
     return 0
 
 
-def test_a_member_that_holds_its_places_is_in_no_other_members_way(serving: Serving):
+def hold_places(serving: Serving) -> tuple[float, float]:
+    """Let a member hold its places; return the seconds of others' requests meanwhile, and of its own third object.
+
+    Whoever waited for one of these places would be refused: none becomes free before the third is answered.
+    """
     reply = serving.declare(serving.beta, 1000)
     with ExitStack() as stack:
         held = [stack.enter_context(begun(serving.alpha)) for _ in range(2)]
-        third = stack.enter_context(begun(serving.alpha))
         began = time.monotonic()
+        third = stack.enter_context(begun(serving.alpha))
+        there = time.monotonic()
         assert all(reply.is_stored(name) for name in reply.objects)
         serving.beta.beat()
         serving.alpha.beat()
-        seconds = time.monotonic() - began
+        others = time.monotonic() - there
         assert status(third) == 503
+        waited = time.monotonic() - began
         for connection in held:
             send_chunk(connection, bytes(5000))
         assert [status(connection) for connection in held] == [400, 400]
-    assert seconds < 5 and 5 < time.monotonic() - began < 15
+    return others, waited
+
+
+def test_a_member_that_holds_its_places_is_in_no_other_members_way(serving: Serving):
+    for _ in range(3):  # again where it was slow: other programs may have the machine meanwhile
+        others, waited = hold_places(serving)
+        assert waited >= PLACE_SECONDS
+        if others < 5 and waited < 15:
+            break
+    assert others < 5 and waited < 15  # a node gives up after 15 s
 
 
 def test_who_goes_on_after_a_refusal_is_cut_off(serving: Serving):
