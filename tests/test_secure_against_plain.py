@@ -10,6 +10,7 @@ import pytest
 
 from flfed import Study, run
 from flfed.refusals import Refusal
+from flfed.rows.data.datasets import Dataset
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.updates.arrays import Arrays
@@ -42,7 +43,7 @@ def max_difference(a: Arrays, b: Arrays) -> float:
     ],
 )  # fmt: skip
 def test_the_model_of_a_shipped_study_is_that_of_plain_sums(
-    name: str, changes: dict[str, Any], asked: str, most: float
+    name: str, changes: dict[str, Any], asked: str, most: float, heart: Dataset, taiwan: Dataset
 ):
     study = Study.load(name).replace(changes)
     assert max_difference(arrays_of(study, asked), arrays_of(study, "off")) <= most

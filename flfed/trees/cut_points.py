@@ -5,6 +5,8 @@ The fine bins follow from the schema's range alone, so that counts in them can b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from flfed.summaries.summary import Arrays, ColumnLayout, Layout
@@ -152,6 +154,13 @@ def cell_shapes(layout: Layout, least: int) -> dict[str, tuple[int, int]]:
     """Return the shape of each column's counts."""
     classes = len(layout.target.cells) - 1 if least and layout.task != "regression" else 1
     return {column.name: (cells_of(column), classes) for column in counted_columns(layout, least)}
+
+
+def split_cells(totals: np.ndarray, shapes: Mapping[str, tuple[int, int]]) -> Arrays:
+    """Return the counts of each column of these shapes, which stand in one array one after the other."""
+    ends = np.cumsum([cells * classes for cells, classes in shapes.values()])
+    parts = np.split(totals, ends[:-1])
+    return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
 def empty_cuts(layout: Layout, most: int) -> Arrays:

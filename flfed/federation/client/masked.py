@@ -25,7 +25,7 @@ from flfed.seeds import generator, noise_key
 from flfed.signatures import canonical
 from flfed.study.kinds import exchange_number, round_and_level
 from flfed.study.study import Study
-from flfed.updates.aggregation.losses import LossCheck, Losses, draw_number, encode_losses
+from flfed.updates.aggregation.losses import Losses, draw_number, encode_losses
 from flfed.updates.aggregation.summer import Summer
 from flfed.updates.arrays import CIPHERTEXT, Arrays, byte_array, flattened, with_prefix, without_prefix
 from flfed.updates.checkpoints.made import Made, SumRequest, request_sha256
@@ -615,14 +615,7 @@ class SiteSums:
     def summer(self) -> Summer:
         """A reader of totals: the coordinator has checked norms and losses, by those of the rounds before."""
         cohort = self.keys.cohort()
-        study = self.keys.study
-        return Summer(
-            cohort=cohort.sites,
-            largest_entry=largest_entry(study, len(cohort.sites)),
-            most_rows=cohort.most_rows,
-            norm=math.inf,
-            check=LossCheck(scored="validation" if study.plan.validation else "training"),
-        )
+        return Summer.of_study(self.keys.study, cohort.sites, cohort.most_rows, norm=math.inf)
 
     def is_answered(self, exchange: Exchange) -> bool:
         """Return whether this very request was answered."""

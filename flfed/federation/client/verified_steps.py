@@ -14,7 +14,7 @@ from flfed.refusals import decline
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.statistic import Visit, VisitedStatistic, of_entries
-from flfed.trees.cut_points import cell_shapes, chosen_cuts
+from flfed.trees.cut_points import cell_shapes, chosen_cuts, split_cells
 from flfed.updates.checkpoints.made import Made
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.summarise import BINS, STATISTIC, BinsRequest, StatisticRequest
@@ -90,9 +90,7 @@ class TreesMaker(ModelMaker):
         """Return the cut points of rows by cell of all sites."""
         study = self.session.study
         least = int(study.strategy.settings.get("min-rows", 0))
-        shapes = cell_shapes(self.session.layout, least)
-        parts = np.split(totals, np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1])
-        counts = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+        counts = split_cells(totals, cell_shapes(self.session.layout, least))
         return chosen_cuts(self.session.layout, counts, study.model.build("model").max_bins, least)
 
 

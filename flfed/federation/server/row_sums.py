@@ -18,6 +18,7 @@ from flfed.refusals import Refusal
 from flfed.rows.statistics.newton import VARIANCES, fit_shapes
 from flfed.rows.statistics.statistic import Shapes, Statistic, of_entries
 from flfed.summaries.summary import Summary
+from flfed.trees.cut_points import split_cells
 from flfed.updates.aggregation.rounds import Participants
 from flfed.updates.aggregation.summer import Summer, Unsummed
 from flfed.updates.arrays import Arrays, entries_of, unflattened
@@ -179,11 +180,9 @@ class SecureSiteSums(SiteSums):
         Raises FlfedError without such a sum.
         """
         # Whole numbers as they are: no ring divides them.
-        sizes = [math.prod(shape) for shape in shapes.values()]
         request = BinsRequest(total=self.sums.total if self.sums.verified else None)
-        totals = self._sum(BINS, participants, request, BinsReply, sum(sizes))
-        parts = np.split(totals, np.cumsum(sizes)[:-1])
-        return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+        totals = self._sum(BINS, participants, request, BinsReply, sum(map(math.prod, shapes.values())))
+        return split_cells(totals, shapes)
 
     def statistic(
         self, participants: Participants, statistic: Statistic, request: StatisticRequest, needed: int = 0

@@ -10,7 +10,6 @@ from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.federation.server.run_setting import RunSetting, ask, nodes_of
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
-from flfed.updates.aggregation.losses import LossCheck
 from flfed.updates.aggregation.rounds import Participants, keep_cohort
 from flfed.updates.aggregation.summer import CipherSummer, Summer, Unsummed
 from flfed.updates.masks.ckks import PublicContext, range_refusal
@@ -115,16 +114,13 @@ def _summer(run: RunSetting, participants: Participants, *, is_recorded: bool = 
     """Return the server's half for a cohort; what a rehearsal asks for is not recorded."""
     study = run.study
     cohort = tuple(sorted(participants))
+    most_rows = max(one.rows_high for one in participants.values())
     facts: dict[str, Any] = {
-        "cohort": cohort,
-        "largest_entry": largest_entry(study, len(cohort)),
-        "most_rows": max(one.rows_high for one in participants.values()),
-        "check": LossCheck(scored="validation" if study.plan.validation else "training"),
         "tagged": run.each_round,
         "verified": run.each_round and study.makes_models_at_sites,
     }
     if not study.aggregation.is_encrypted:
-        return Summer(**facts)
+        return Summer.of_study(study, cohort, most_rows, **facts)
 
     def ask_opener(site: str, request: OpenRequest) -> OpenReply | Refusal:
         opener = {site: participants[site]}
@@ -135,7 +131,8 @@ def _summer(run: RunSetting, participants: Participants, *, is_recorded: bool = 
         return answers.replies.get(site) or answers.faults[site]
 
     entries = sum(value.size for value in run.first_arrays().values())
-    return CipherSummer(**facts, entries=entries, context=PublicContext.new(), ask_opener=ask_opener)
+    facts |= {"entries": entries, "context": PublicContext.new(), "ask_opener": ask_opener}
+    return CipherSummer.of_study(study, cohort, most_rows, **facts)
 
 
 def _give_keys(run: RunSetting, request: KeysRequest, back: Participants, refused: Mapping[str, Refusal]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from flfed.errors import FlfedError
 from flfed.refusals import Refusal
+from flfed.study.study import Study
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
 from flfed.updates.aggregation.losses import ENTRIES, LossCheck, MeanLosses, decode_losses
 from flfed.updates.arrays import CIPHERTEXT, Arrays, unflattened
@@ -18,6 +19,7 @@ from flfed.updates.masks import ckks
 from flfed.updates.masks.ckks import PublicContext, vector_entries
 from flfed.updates.masks.pairs import TAG_ENTRIES, opener_of
 from flfed.updates.masks.ring import ring_of_counts, rings
+from flfed.updates.mechanism import largest_entry
 from flfed.updates.messages.secure_sum import Masked, OpenReply, OpenRequest
 from flfed.updates.messages.train import Replies, TrainReply
 
@@ -69,6 +71,17 @@ class Summer:
     tagged: bool = False
     verified: bool = False
     total: Masked | None = None
+
+    @classmethod
+    def of_study(cls, study: Study, cohort: tuple[str, ...], most_rows: int, **more: Any) -> Self:
+        """Return that of a study; `more` are further attributes."""
+        return cls(
+            cohort=cohort,
+            largest_entry=largest_entry(study, len(cohort)),
+            most_rows=most_rows,
+            check=LossCheck(scored="validation" if study.plan.validation else "training"),
+            **more,
+        )
 
     @property
     def _tags(self) -> int:
