@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_to_proto
 
-from flfed.federation.client.parts.update import FAR
+from flfed.federation.client.training_step import FAR
 from flfed.registry import kebab_keys
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import encode, input_names
