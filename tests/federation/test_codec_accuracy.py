@@ -19,7 +19,7 @@ SPLITS = 10
 MLP: Changes = {"model.name": "mlp", "model.hidden": [16]}
 INT8: Changes = {"codec.name": "int8"}
 CODECS: dict[str, tuple[Changes, float]] = {
-    "int8": (INT8, 0.002), "top-k": ({"codec.name": "top-k", "share": 0.1}, 0.005),
+    "int8": (INT8, 0.002), "top-k": ({"codec.name": "top-k", "codec.share": 0.1}, 0.005),
 }  # fmt: skip
 """What each may move the mean AUC by."""
 
@@ -69,5 +69,5 @@ def test_a_site_that_forgets_what_it_left_out_moves_the_auc_of_a_study_with_many
     study = Study.load("preterm-birth")
     plain = aucs(study, {})
     with registry.lending("codec", [Forgetful]):
-        unfed = aucs(study, {"codec.name": "forgetful", "share": 0.1}) - plain
+        unfed = aucs(study, {"codec.name": "forgetful", "codec.share": 0.1}) - plain
     assert unfed.mean() < -0.03
