@@ -334,7 +334,7 @@ def test_the_words_say_what_every_reply_reveals(small_sites: Callable[..., list[
 
 @pytest.mark.parametrize(("changes", "told"), [
     ({}, "updates of crafted models let it compute this site's rows and outcomes"),
-    ({"secure-aggregation": "on"}, "reveal rows of all their sites together"),
+    ({"secure-aggregation": "on"}, "reveal rows of all sites together"),
     ({"privacy.name": "record-dp", "privacy.epsilon": 3.0}, "no more than the study's epsilon allows"),
 ])  # fmt: skip
 def test_the_words_say_what_a_coordinator_learns_that_makes_its_own_models(small_sites, small_study, changes, told):
