@@ -75,9 +75,6 @@ SUMS = [
     KeysRequest(cohort="a,b,c", most_rows=999, shared=SharedKey(sealed=b"sealed", keys=(b"one",))),
     KeysReply(sha256="ab" * 32), KeysReply(sha256="ab" * 32, shared=SharedKey(sealed=b"sealed", keys=(b"1", b"2"))),
     TrainReply(delta={}, num_examples=12.0, loss=0.3, steps=4, masked=MASKED),
-    TrainReply(delta={}, num_examples=12.0, steps=4, masked=MASKED, encrypted=np.arange(9, dtype=np.uint8)),
-    OpenRequest(round=3, encrypted={"ciphertext": np.arange(9, dtype=np.uint8)}, total=MASKED),
-    OpenReply(total=MASKED),
 ]  # fmt: skip
 EXTRA = {"variate": RNG.normal(size=(3, 2))}
 EXTRAS = [
@@ -115,7 +112,12 @@ PARTIES = [
     vertical.PartialRequest(round=2, exchange=vertical.PRODUCTS, sealed=PARCELS),
     vertical.PartialReply(sealed=PARCELS),
 ]
-EVERY = [*EXAMPLES, *SUMS, *EXTRAS, *STATISTICS, *PARTIES, *TOTALS]
+OPENING = [
+    TrainReply(delta={}, num_examples=12.0, steps=4, masked=MASKED, encrypted=np.arange(9, dtype=np.uint8)),
+    OpenRequest(round=3, encrypted={"ciphertext": np.arange(9, dtype=np.uint8)}, total=MASKED),
+    OpenReply(total=MASKED),
+]
+EVERY = [*EXAMPLES, *SUMS, *EXTRAS, *STATISTICS, *PARTIES, *TOTALS, *OPENING]
 PLAIN_KEYS = {
     TrainRequest: {"protocol", "round", "rounds", "lr-scale", "fit", "score", "encoder-sha256"},
     CompareRequest: {"protocol", "sites", "trained", "encoder-sha256"},
