@@ -20,7 +20,7 @@ from flfed.federation.server.run import resume, run
 from flfed.records.store import database
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunWriter
-from flfed.rows.training import answer as answers
+from flfed.rows.comparison import pooled
 from flfed.study.study import Study as StudyText
 from tests.test_tasks import until
 
@@ -118,14 +118,15 @@ def test_a_callback_in_the_driver_ends_a_repeat(home, wine):
 )
 def test_own_and_pooled_models_of_other_processes_are_the_same(home, taiwan, tmp_path, monkeypatch, name: str, model):
     processes = tmp_path / "processes"
-    train = answers._train_models
+    model_of = pooled.local_model
 
-    def noted(requests: Any, answer: Any) -> Any:
+    def noted(*arguments: Any) -> Any:
         with processes.open("a") as lines:
-            lines.write(f"{os.getpid()}\n" * len(requests))
-        return train(requests, answer)
+            lines.write(f"{os.getpid()}\n")
+        return model_of(*arguments)
 
-    monkeypatch.setattr(answers, "_train_models", noted)
+    # A study of trees trains its models one by one, and the others in stacks: what both call is the model's handler.
+    monkeypatch.setattr(pooled, "local_model", noted)
     study = Study.load(name).replace({"rounds": 2, "compare.resamples": 200, **model})
     alone = run(study)
     both = [str(os.getpid())] * 2  # the best pooled model, and that of the study's kind
