@@ -382,7 +382,7 @@ def gains(name: str, splits: int, base: Mapping[str, Any], strategy: Mapping[str
 
 @pytest.mark.proof
 @pytest.mark.usefixtures("heart", "taiwan")
-@pytest.mark.parametrize(("name", "splits"), [("heart-disease", 10), ("preterm-birth", 10), ("taiwan-credit", 3)])
+@pytest.mark.parametrize(("name", "splits"), [("heart-disease", 10), ("preterm-birth", 10), ("taiwan-credit", 10)])
 def test_own_models_that_are_pulled_are_no_worse_than_the_shared_one(name: str, splits: int):
     found = gains(name, splits, {}, {"strategy.name": "ditto"})
     print(name, {arm: (each.mean().round(4), each.std(ddof=1).round(4)) for arm, each in found.items()})
@@ -390,7 +390,7 @@ def test_own_models_that_are_pulled_are_no_worse_than_the_shared_one(name: str, 
     assert (found["all"] == 0).all()
     if name == "taiwan-credit":  # where the pull is needed: trained alone a bank of 328 rows is lost
         alone = gains(name, splits, {}, {"strategy.name": "ditto", "strategy.lam": 0.0})
-        assert alone["personalised"].mean() < -0.02  # found -0.031
+        assert alone["personalised"].mean() < -0.02  # found -0.038, and between splits -0.071 to +0.009
 
 
 @pytest.mark.proof
