@@ -37,7 +37,7 @@ def set_up(typed: Typed, machine: Machine, site: str) -> tuple[Dialogue, str]:
     words = ("--kit", f"{site}.kit.zip", "--study", "study.toml", "--with", others)
     dialogue = typed.begin(machine, "site", "setup", *words, "--output", str(machine.home))
     shown = dialogue.wait_for("Type approve, refuse or later")
-    assert "Purpose: Predict delivery" in shown and "To stop: flfed site withdraw preterm-birth" in shown
+    assert 'Purpose: "Predict delivery' in shown and "To stop: flfed site withdraw preterm-birth" in shown
     dialogue.type("approve")
     shown = dialogue.wait_for("Step 5 of 5")
     match = SPOKEN.search(shown)
