@@ -120,6 +120,7 @@ def figures(content: Content) -> Markup:
     earlier_lines = {*_verdict(content), *_warnings(content), *_words(content)}
     earlier_lines |= {line["In this run"] for line in basis}
     below = [line for line in narrative.comparison_rows(report)[2] if line not in earlier_lines]
+    notes += site_answer.started_at(report, metric, order)
     notes += site_answer.together(report, metric)
     notes += site_answer.left_out(content.shown.sites)
     title = f"{sentence_case(axis_title(metric))}, on test rows that no model was trained on."

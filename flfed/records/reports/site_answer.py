@@ -106,6 +106,12 @@ def _describe_test_rows(of_site: Report, metric: str, repeats: int) -> list[str]
     return [render("report.site.holdout", **facts), *_few(of_site)]
 
 
+def started_at(report: Report, metric: str, sites: Sequence[str]) -> list[str]:
+    """Return the figures of the run's starting model at each site that has them."""
+    of_sites = run_of(report).sites
+    return [f"{site}: {line}" for site in sites for line in _began_with(of_sites[site], metric)]
+
+
 def _began_with(of_site: Report, metric: str) -> list[str]:
     """Return the figures of the run's starting model, as it is and adapted to the site's rows."""
     values = [figure_of(of_site.get(arm), metric).value for arm in STARTED]
