@@ -54,7 +54,8 @@ def told(flfed) -> Callable[[], tuple[list[str], dict]]:
 
     def run() -> tuple[list[str], dict]:
         code, ran, err = flfed("study", "run", "loan-default", "--set", "rounds=10", "--set", "compare.resamples=200")
-        assert (code, err) == (0, "")
+        # A stage that stands still on a loaded machine has a line of progress, with seconds.
+        assert (code, [line for line in err.splitlines() if not line.endswith((" s", " left"))]) == (0, [])
         code, shown, _ = flfed("run", "show", "latest")
         assert code == 0
         code, out, _ = flfed("run", "show", "latest", "--json")
