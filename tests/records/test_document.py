@@ -84,7 +84,7 @@ def check_figures(found: Node, record: dict[str, Any]) -> int:
                     told = [word for word in numbers_in(line[title]) if word]
                     assert told == figures_of(site[arm].get(metric, {})), (metric, line["Site"], arm)
                     compared += len(told)
-            rows = [number(site[key], 0) if site[key] is not None else "n/a" for key in ("holdout-rows", "rows")]
+            rows = [f"{site[key]:,.0f}" if site[key] is not None else "n/a" for key in ("holdout-rows", "rows")]
             assert line["Test / all rows"] == " / ".join(rows)
             assert line["Verdict"] == describe_verdict(site_verdict(site, metric)[0], metric)
             best = best_arm(site, metric)
