@@ -146,7 +146,7 @@ def check_forest(found: Node, record: dict[str, Any]) -> int:
         # A phone has no columns: their figures stand in one line under the site's name.
         assert numbers_in(below[row]) == numbers_in(f"{rows} {columns['site model'][row]} {columns['shared'][row]}")
         assert numbers_in(below[row]) or below[row] == columns["verdict"][row]
-        assert rows.split(" (")[0] == ("" if site["holdout-rows"] is None else str(site["holdout-rows"]))
+        assert rows.split(" (")[0] == ("" if site["holdout-rows"] is None else f"{site['holdout-rows']:,}")
         assert columns["verdict"][row] == describe_verdict(site_verdict(site, metric)[0], metric)
         if best is not None and best[1].low is not None:
             deciding = best[1].deciding
