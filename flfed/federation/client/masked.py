@@ -195,10 +195,6 @@ class RunKeys:
         before = self.read_cohort()
         if before is not None and self.approval is not None and before.sha256 != message:
             decline("cohort-other")
-        if self.approval is None:
-            # One process rehearses a run again with another encoder.
-            for name in [name for name in self.state.names() if name.startswith(ANSWERED) or name == OPENED]:
-                self.state.remove(name)
         if before is None or self.approval is None:
             self._begin(Cohort(sites=sites, most_rows=request.most_rows, sha256=message, about=self._about), keys)
         # Every secret follows from it; after a crash it may still be here.
@@ -211,6 +207,9 @@ class RunKeys:
         if approval is None:
             secret = hashlib.sha256(REHEARSAL + bytes.fromhex(cohort.sha256)).digest()
             secret_by_peer = {site: secret for site in cohort.sites if site != self.site}
+            # One process rehearses a run again with another encoder.
+            for name in [name for name in self.state.names() if name.startswith(ANSWERED) or name == OPENED]:
+                self.state.remove(name)
         else:
             # After the comparison, or where its state is lost, the site has no second key in a run.
             if approval.has_keys(self.run):
