@@ -20,6 +20,9 @@ from typing import IO
 
 STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 """What sets a colour or moves the cursor."""
+_TIME = r"\d+ (s|min \d+ s|h \d+ min)"
+PROGRESS = re.compile(rf"[^:,]+(, [^:,]+)*(: \d+ of \d+)?, {_TIME}(, about {_TIME} left)?")
+"""A line that says how far a run is, where a machine is slow."""
 COMMANDS = """
 import gc, json, os, sys
 import flfed.federation.server.run, flfed.rows.models.linear, sklearn.linear_model
