@@ -189,9 +189,13 @@ def test_a_killed_dialogue_goes_on_where_it_was(clinic: Path, talk: Callable[...
     again = talk("site", "map", "clinic")
     again.wait_for("for slope?")
     assert "for cp?" not in again.shown
-    # At the prompt: before it the terminal shows the key, and the dialogue may not see it.
     again.wait_for("open.\r\n>")
     again.type("\x03")
+    # A signal that comes just before Python's read begins is seen with the next key alone.
+    with suppress(AssertionError):
+        again.wait_for("continues with them", seconds=10)
+    if "continues with them" not in again.shown:
+        again.type("\x03")
     again.wait_for("continues with them")
     assert again.process.wait(60) != 0
     code, lines = in_terminal("site", "map", "clinic", columns=120, typed=SLOPE + "y\n")
