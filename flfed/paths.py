@@ -344,6 +344,9 @@ class SiteFolder:
     ledger = Below("gate", "ledger.jsonl")
     """Ledger of outbound messages, one line each, with the hash of the line before."""
 
+    state = Below("gate", "state.db")
+    """What the site answered and has spent, and where its ledger ends."""
+
     receipts = Below("gate", "receipts.jsonl")
     """The coordinator's signatures of the ledger's head."""
 

@@ -145,10 +145,14 @@ class LockedLedger:
         facts = {"by": by, "why": why, "torn-bytes": len(raw), "torn-sha256": hashlib.sha256(raw).hexdigest()}
         return self._add(last, REPAIRED, facts, start=b"" if torn.endswith(b"\n") else b"\n")
 
-    def _add(self, last: Line | None, kind: str, facts: dict[str, Any], start: bytes = b"") -> Line:
+    def next_line(self, last: Line | None, kind: str, facts: dict[str, Any]) -> Line:
+        """Return the line that follows a line, or the file's last one; it is not written."""
+        last = last or next(self.backwards(), None)
         at = self._time_after(last, kind)
-        line = new_line(_number(last) + 1, _hash(last), at, kind, facts, format=FORMAT if self.ordered else 1)
-        text = start + line.raw + b"\n"
+        return new_line(_number(last) + 1, _hash(last), at, kind, facts, format=FORMAT if self.ordered else 1)
+
+    def write(self, text: bytes) -> None:
+        """Bring whole lines to the disk, all or none of them."""
         try:
             while text:
                 text = text[os.write(self.file, text) :]
@@ -158,6 +162,15 @@ class LockedLedger:
             with suppress(OSError):
                 os.ftruncate(self.file, self.size)
             raise LedgerError(f"{self.name}: cannot be written ({error.strerror}), so nothing may leave") from None
+
+    def grown(self, more: int) -> LockedLedger:
+        """Return the ledger with so many more bytes."""
+        return replace(self, size=self.size + more)
+
+    def _add(self, last: Line | None, kind: str, facts: dict[str, Any], start: bytes = b"") -> Line:
+        at = self._time_after(last, kind)
+        line = new_line(_number(last) + 1, _hash(last), at, kind, facts, format=FORMAT if self.ordered else 1)
+        self.write(start + line.raw + b"\n")
         return line
 
     def _time_after(self, last: Line | None, kind: str) -> str:
