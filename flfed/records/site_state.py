@@ -15,15 +15,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flfed.paths import give
-from flfed.records.ledger import Ledger, LedgerError, LockedLedger
+from flfed.paths import SiteFolder, give
+from flfed.records.ledger import Ledger, LedgerError, LockedLedger, ledger_of
 from flfed.records.ledger_line import Line
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS ledger_end (id INTEGER PRIMARY KEY CHECK (id = 0), n INTEGER, hash TEXT, size INTEGER,
     raw BLOB);
+CREATE TABLE IF NOT EXISTS runs (run TEXT, repeat INTEGER, study TEXT, dataset TEXT, counts INTEGER,
+    PRIMARY KEY (run, repeat));
+CREATE TABLE IF NOT EXISTS steps (run TEXT, repeat INTEGER, phase INTEGER, round INTEGER, attempt INTEGER,
+    level INTEGER, kind TEXT, request TEXT NOT NULL, model TEXT NOT NULL, reply BLOB, error TEXT NOT NULL,
+    at TEXT NOT NULL, PRIMARY KEY (run, repeat, phase, round, attempt, level, kind));
+CREATE TABLE IF NOT EXISTS allowed (dataset TEXT, runs REAL, by TEXT, at TEXT);
+CREATE TABLE IF NOT EXISTS days (day TEXT PRIMARY KEY, bytes INTEGER NOT NULL, errors INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS cohorts (dataset TEXT, cohort TEXT, sites TEXT, n INTEGER, PRIMARY KEY (dataset, cohort));
+CREATE TABLE IF NOT EXISTS trained (dataset TEXT, model TEXT, cohort TEXT, PRIMARY KEY (dataset, model, cohort));
+CREATE TABLE IF NOT EXISTS keyed (run TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS restarts (at TEXT, by TEXT, why TEXT, epsilon REAL);
 """
-"""The end of the ledger: number and hash of its last line, the size of the file, and the bytes of the last lines."""
+"""`ledger_end` has number and hash of the ledger's last line, the size of the file, and the bytes of the last lines;
+`runs` each run and repeat that had a reply of rows, and whether it counts; `steps` the journal
+(`flfed.federation.client.journal`); `allowed` runs that were added for a dataset; `days` what left on a day; `cohorts`
+with which sites a dataset's sums were added up, `trained` from which models, `keyed` in which runs keys were taken."""
 
 
 @dataclass
@@ -121,3 +135,8 @@ class SiteState:
             raise LedgerError(f"{ledger.name}: lines are missing at its end, so nothing may leave; see: {ledger.see}")
         ledger.write(missing)
         return ledger.grown(len(missing))
+
+
+def state_of(folder: SiteFolder) -> SiteState:
+    """Return the state of a site; its folder must be there."""
+    return SiteState(folder.state, ledger_of(folder))

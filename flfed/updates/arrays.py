@@ -179,7 +179,11 @@ def read_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     OSError, SafetensorError, ValueError
         If it cannot be read.
     """
-    content = path.read_bytes()
+    return read_content(path.read_bytes())
+
+
+def read_content(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return arrays and metadata of a file's bytes, as `read_file`."""
     # The file begins with 8 bytes of length, then a JSON header.
     length = int.from_bytes(content[:8], "little")
     arrays: dict[str, np.ndarray] = load(content)

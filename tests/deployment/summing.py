@@ -29,6 +29,7 @@ from flfed.federation.server.server import FederatedRun
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.records.ledger_line import Line
+from flfed.records.site_state import state_of
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter
@@ -45,7 +46,7 @@ from flfed.summaries.summary import fit_encoder, merge
 from flfed.updates.aggregation.losses import ENTRIES as LOSSES
 from flfed.updates.arrays import Arrays, flattened, unflattened
 from flfed.updates.checkpoints.made import Made, request_sha256
-from flfed.updates.checkpoints.site_state import ReplyCache, StateFiles
+from flfed.updates.checkpoints.site_state import StateFiles
 from flfed.updates.masks import pairs
 from flfed.updates.masks.pairs import TAG_ENTRIES, Exchange, RunKey, SignedKey
 from flfed.updates.masks.ring import LARGEST_ENTRY, rings
@@ -436,6 +437,12 @@ class LyingServer:
         return self.ask(site, TRAIN, self.request(round, **changes))
 
 
+def forget_step(folder: SiteFolder, round: int) -> None:
+    """Leave a site as if it had been killed after it computed a round and before it answered."""
+    with state_of(folder).transaction() as step:
+        step.tables.execute("DELETE FROM steps WHERE round = ?", (round,))
+
+
 def said(reply: Message) -> str:
     """Return why a gate did not answer, "" where it did."""
     return (reply.error.reason or "") if reply.has_error() else ""
@@ -489,7 +496,7 @@ class Colluding(LyingServer):
         """Have the gates train from the server's model, and return the sum of their updates."""
         answers = [self.train(site, round, total=self.next) for site in self.consortium.sites]
         # What the masks are bound to follows from what the server knows; it stands in a gate's state, too.
-        made = Made.read(StateFiles(ReplyCache(self.names[0], self.run)))
+        made = Made.read(StateFiles(self.names[0], self.run))
         assert made is not None and made.round == round - 1
         np.testing.assert_allclose(flattened(made.model), flattened(self.model), atol=1e-12)
         self.exchange = made.exchange

@@ -14,13 +14,12 @@ from flfed.deployment.gate import gate, outbound
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.gate.run_limits import RunLimits, SumLedger
-from flfed.deployment.site_state.cohorts import CohortLines
+from flfed.deployment.gate.study_policy import StudyAdmission
+from flfed.deployment.site_state.cohorts import SumRecord
 from flfed.federation.client import masked as site_sums
 from flfed.federation.client.masked import SiteSums
 from flfed.federation.client.site_run import SiteRun
 from flfed.paths import home
-from flfed.records.ledger_line import Line
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
@@ -28,7 +27,7 @@ from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.aggregation.summer import Summer, Unsummed
 from flfed.updates.checkpoints.made import Made
-from flfed.updates.checkpoints.site_state import ReplyCache, StateFiles
+from flfed.updates.checkpoints.site_state import StateFiles
 from flfed.updates.masks import pairs, verify
 from flfed.updates.masks.pairs import TAG_ENTRIES, Exchange, SignedKey
 from flfed.updates.messages.compare import COMPARE
@@ -376,7 +375,7 @@ def unmasked(server: LyingServer, impostors: Mapping[str, Impostor], vector: Mas
     keys = [server.signed(FIRST), *(one.signed(server.study, server.run) for one in impostors.values())]
     about = {"study_sha256": server.study.sha256(), "run": server.run, "repeat": 0}
     read = [key for one in keys if isinstance(key := SignedKey.read(one, **about), SignedKey)]
-    made = Made.read(StateFiles(ReplyCache(FIRST, server.run)))
+    made = Made.read(StateFiles(FIRST, server.run))
     assert made is not None and made.exchange.request_sha256 == site_sums.request_sha256(TRAIN, request)
     exchange = made.exchange
     count = vector.vector.copy()
@@ -466,16 +465,13 @@ def run_of(found: Consortium, run: str, sites: list[str] | None = None) -> set[s
 
 def by_study(patch: Patch) -> None:
     """Keep cohorts by study in place of by dataset."""
-    add, over = CohortLines.add, outbound.Leaving._over
+    facts_of = StudyAdmission.facts
 
-    def added(own: CohortLines, line: Line) -> None:
-        add(own, replace(line, facts={**line.facts, "dataset": line.text("study-sha256")}))
+    def facts(own: StudyAdmission, config: Any) -> dict[str, Any]:
+        facts = facts_of(own, config)
+        return {**facts, "dataset": facts["study_sha256"]}
 
-    def checked(own: outbound.Leaving, locked: Any, message: Message, facts: Any) -> Refusal | None:
-        return over(own, locked, message, {**facts, "dataset": facts["study_sha256"]})
-
-    patch.setattr(CohortLines, "add", added)
-    patch.setattr(outbound.Leaving, "_over", checked)
+    patch.setattr(StudyAdmission, "facts", facts)
 
 
 def three_alone_then_four_in_a_sum(found: Consortium) -> set[str]:
@@ -602,14 +598,11 @@ def test_a_round_is_masked_once_and_for_one_request(four: Make, monkeypatch: Pat
     np.testing.assert_array_equal(masked(server.train(FIRST)).vector, first.vector)
     monkeypatch.setattr(gate, "message_defect", lambda content, sections: None)
     request = server.request(score=False)
-    assert "another model in round 1" in refused(lambda: server.ask(FIRST, TRAIN, request))
-    # Three walls: without the ledger's, the site's own records of its masks, and of what it made of the last total.
-    monkeypatch.setattr(RunLimits, "refusal", lambda *_: None)
-    assert said(server.ask(FIRST, TRAIN, request)) == str(Refusal("masks-used", round=1))
-    monkeypatch.setattr(SiteSums, "check_unused", lambda sums, exchange: None)
+    answered = str(Refusal("step-answered", round=1))
+    assert said(server.ask(FIRST, TRAIN, request)) == answered
+    # Two walls: without the journal, what the site made of the last total.
+    monkeypatch.setattr(outbound, "find_answer", lambda tables, asked: None)
     assert said(server.ask(FIRST, TRAIN, request)) == str(Refusal("round-left-out", round=1))
-    monkeypatch.setattr(Made, "read", classmethod(lambda made, state: None))
-    assert masked(server.ask(FIRST, TRAIN, request)) is not None
 
 
 @pytest.mark.parametrize("end", ["compared", "state lost"])
@@ -624,11 +617,17 @@ def test_a_run_that_ended_here_is_never_answered_again(four: Make, end: str, mon
         else:
             shutil.rmtree(home() / "sites" / FIRST / "runs" / server.run)
         found.restart(FIRST)
-        return [said(server.keys()[FIRST]), said(server.train(FIRST)), said(server.train(FIRST, round=2))]
+        return [
+            said(server.keys()[FIRST]),
+            said(server.train(FIRST, total=server.no_total(1))),
+            said(server.train(FIRST, round=2)),
+        ]
 
-    assert play("20261120-000001-aaaa") == [str(Refusal("sums-key-lost"))] * 3
-    # What the ledger says of keys that were taken is what refuses a second one.
-    monkeypatch.setattr(SumLedger, "has_keys", lambda own, run: False)
+    passed = [str(Refusal("step-answered", round=1)), str(Refusal("step-passed", round=2))]
+    lost = [passed[0], str(Refusal("sums-key-lost"))]
+    assert play("20261120-000001-aaaa") == [str(Refusal("sums-key-lost")), *(passed if end == "compared" else lost)]
+    # What the site's state says of keys that were taken is what refuses a second one.
+    monkeypatch.setattr(SumRecord, "has_keys", lambda own, run: False)
     shutil.rmtree(home() / "sites")
     assert play("20261120-000002-aaaa")[0] == ""
 
@@ -645,9 +644,10 @@ def test_sums_over_rows_are_masked_once_whatever_was_asked_since(four: Make, mon
         found.restart(FIRST)
         return server.ask(FIRST, SUMMARISE, SummariseRequest())
 
-    assert said(play(four())) == str(Refusal("masks-used", round=0))
+    assert said(play(four())) == str(Refusal("step-answered", round=0))
     # Two vectors under one mask give their difference.
-    monkeypatch.setattr(SiteSums, "check_unused", lambda sums, exchange: None)
+    monkeypatch.setattr(outbound, "find_answer", lambda tables, asked: None)
+    monkeypatch.setattr(outbound, "note_answer", lambda *_: None)
     shutil.rmtree(home() / "sites")
     assert masked(play(four())) is not None
 
@@ -725,7 +725,6 @@ def test_a_second_model_is_neither_evaluated_nor_compared(four: Make, kind: str)
         asked = server.evaluation() if kind == EVALUATE else server.comparison(scored=True)
         return said(server.ask(FIRST, kind, replace(asked, total=change(asked.total))))
 
-    word = kind.rpartition(".")[2]
     assert ask() == ""
-    assert ask(partial(changed, at=2)) == f"it was asked to {word} another model in this run"
+    assert ask(partial(changed, at=2)) == str(Refusal("step-answered", round=0))
     assert ask() == ""

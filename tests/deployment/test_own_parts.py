@@ -13,7 +13,7 @@ from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint
-from flfed.updates.checkpoints.site_state import RunState, SiteModel, StateFiles, open_reply_cache, path_of, site_model
+from flfed.updates.checkpoints.site_state import RunState, SiteModel, StateFiles, path_of, site_model
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.train import EVALUATE, TRAIN
 from tests.approval_text import details
@@ -50,7 +50,7 @@ def test_three_gates_end_where_one_process_does_also_after_a_crash(small_sites, 
     for name, value in checkpoint.final(here.run).arrays.items():
         np.testing.assert_allclose(wanted[name], value, rtol=0, atol=1e-12)
     assert figures(here.run) == pytest.approx(told, abs=1e-12)
-    assert not any(open_reply_cache(site, whole.run).folder.exists() for site in SITES)  # the rounds are forgotten
+    assert not any(StateFiles(site, whole.run).folder.exists() for site in SITES)  # the rounds are forgotten
     for fault, kind, number in (
         ("crash", TRAIN, 8),
         ("killed", TRAIN, 8),

@@ -1,11 +1,12 @@
 """A flood of refused messages: the ledger counts them all, stays small, and is as it was written."""
 
+import datetime
 from typing import Any
 
 import pytest
 
 from flfed.deployment.gate import outbound
-from flfed.deployment.gate.outbound import FULL, Thinning
+from flfed.deployment.gate.outbound import FULL
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 
 MEGABYTE = 1_000_000
@@ -39,15 +40,14 @@ def test_after_a_thousand_a_day_a_line_stands_for_twice_as_many_as_the_last(
     assert site.lines()[-1].kind == "summarise"
 
 
-def test_a_new_day_begins_with_a_line_each():
-    found = Thinning("2026-11-28", records=FULL + 3)
-    found.add(5)
-    assert not found.is_due
-    found.begin("2026-11-29", 0)
-    found.add(5)
-    assert found.is_due and (found.pending, found.pending_bytes) == (2, 10)  # the one before is not lost
-    found.written()
-    assert not found.pending and (found.day, found.records) == ("2026-11-29", 1)
+def test_a_new_day_begins_with_a_line_each(gated: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(outbound, "FULL", 2)
+    site = gated()
+    flood(site, 5)
+    assert counts(site) == [1, 1, 2]
+    site.gate._leaving._today = lambda: site.today + datetime.timedelta(days=1)
+    flood(site, 1)
+    assert counts(site) == [1, 1, 2, 2]  # the one before is not lost
 
 
 @pytest.mark.proof

@@ -5,6 +5,7 @@ Each test has both gates pass their first look at the ledger before either answe
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from threading import Barrier
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
+from flfed.deployment.gate import gate as gate_module
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.gate.outbound import Leaving
 from flfed.refusals import Refusal
@@ -43,6 +45,12 @@ class TwoGates:
             return found
 
         monkeypatch.setattr(Leaving, "used_up", waiting)
+        # Without the lock of a run both look before either answers: the transaction alone tells them apart.
+        lock = gate_module.locked
+        monkeypatch.setattr(
+            gate_module, "locked",
+            lambda folder, name, **given: nullcontext() if name.startswith("run-") else lock(folder, name, **given),
+        )  # fmt: skip
 
     def ask(self, gate: int, asked: Ask) -> str:
         """Ask one gate, and return what it says to that; an empty text where it answers."""
@@ -99,23 +107,20 @@ def test_each_round_is_trained_from_one_model(two: Callable[..., TwoGates]):
     found = two()
     for round in range(1, ROUNDS + 1):
         asked = tuple((model(found.site, TRAIN, round, by), {}) for by in (0.0, 0.5))
-        why = Refusal("other-model-in-round", question="train from", round=round)
-        one_answered(found, asked, why, "train")  # type: ignore[arg-type]
-    trained = {(line.facts["round"], line.facts["asked-sha256"]) for line in found.site.lines() if line.kind == "train"}
-    assert len(trained) == ROUNDS
+        one_answered(found, asked, Refusal("step-answered", round=round), "train")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("kind", "word"), [(EVALUATE, "evaluate"), (COMPARE, "compare")])
 def test_a_run_has_one_model_evaluated_and_one_compared(two: Callable[..., TwoGates], kind: str, word: str):
     found = two()
     asked = tuple((model(found.site, kind, 0, by), {}) for by in (0.0, 0.5))
-    one_answered(found, asked, Refusal("other-model", question=word), word)  # type: ignore[arg-type]
+    one_answered(found, asked, Refusal("step-answered", round=ROUNDS + 1 if kind == EVALUATE else 0), word)  # type: ignore[arg-type]
 
 
 def test_a_run_is_compared_in_one_set_of_bins(two: Callable[..., TwoGates]):
     found = two()
     asked = tuple((model(found.site, COMPARE, 0, odds_centre=centre, odds_spread=0.5), {}) for centre in (-1.0, -0.75))
-    one_answered(found, asked, Refusal("other-bins"), "compare")  # type: ignore[arg-type]
+    one_answered(found, asked, Refusal("step-answered", round=0), "compare")  # type: ignore[arg-type]
 
 
 def test_the_last_run_of_a_study_is_one(two: Callable[..., TwoGates]):

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from flwr.app import Message
 
@@ -21,8 +20,6 @@ from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.kinds import EVALUATE, SUMMARISE, TRAIN
 from flfed.updates.messages.summarise import SummariseRequest
-from tests.conftest import small_table
-from tests.deployment.test_compared_anew import freeze, have_figures
 
 ROWS = 240
 BROUGHT = '[model]\nname = "logistic"\nwarm-start = "a-model"\nstart-sha256 = "{sha256}"\ntrain = false\n'
@@ -132,41 +129,7 @@ def test_the_same_model_gives_the_same_bits_in_a_study_with_another_seed(institu
     assert first == second
 
 
-def test_figures_of_five_models_leave_and_those_of_the_sixth_do_not(institution):
-    site = institution(compared_runs=5)
-    encoder = encoder_of(site)
-    answered = [bool(figures(ask(site, slopes(site, by), encoder))) for by in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)]
-    assert answered == [True] * 5 + [False]
-    # A model that had figures has them again.
-    assert figures(ask(site, slopes(site, 0.5), encoder, seed=9))
-
-
 def test_a_site_with_a_privacy_budget_refuses_a_study_that_no_noise_protects(institution):
-    site = institution(compared_runs=1, epsilon=5.0)
+    site = institution(epsilon=5.0)
     answer = ask(site, slopes(site, 0.5), encoder_of(site))
     assert "has a budget of it" in answer.error.reason
-
-
-def test_the_same_arrays_over_other_columns_are_another_model(institution):
-    site = institution(compared_runs=1)
-    text = site.small_study
-    features = 'name = "small"\nfeatures = ["{column}", "flag"]\n[model]'
-    answered: list[bool] = []
-    for column in ("x1", "x2"):
-        site.small_study = text.replace('name = "small"\n[model]', features.format(column=column))
-        if not answered:
-            site.study = Study.parse(site.small_study)
-            arrays, encoder = slopes(site, 0.5), encoder_of(site)
-        answered.append(bool(figures(ask(site, arrays, encoder))))
-    assert answered == [True, False]
-
-
-def test_people_who_were_never_held_out_are_not_new_to_a_validation(institution):
-    site = institution(compared_runs=2)
-    assert have_figures(site, (1, 2, 3), "first") == [True, True, False]
-    encoder, text = encoder_of(site), site.small_study
-    # A quarter of the people are others, and most of the rest were in no test rows.
-    before = site.site.source.table
-    freeze(site, pd.concat([small_table(60, seed=99), before.iloc[60:]], ignore_index=True))
-    site.small_study = text
-    assert figures(ask(site, slopes(site, 1.5), encoder)) == []

@@ -9,19 +9,13 @@ import pytest
 from flwr.app import Message
 
 from flfed.errors import FlfedError, RunStopped, UsageError
-from flfed.federation.client.client import SiteClient
 from flfed.federation.server.run import resume, run
 from flfed.paths import home
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.site import Policy
-from flfed.rows.data.sources import Frame
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.checkpoints.site_state import ReplyCache
-from flfed.updates.messages.enrol import ENROL, EnrolRequest
-from flfed.updates.messages.in_memory import count_bytes
-from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
-from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
+from flfed.updates.messages.train import TRAIN
 
 Record = Callable[[str], dict[str, Any]]
 STRATEGIES = {
@@ -345,35 +339,3 @@ def test_a_disk_that_is_full_fails_the_run_and_it_goes_on_once_there_is_room(sma
         assert (reader.runs_of(ended)[0].status, reader.runs_of(ended)[0].rounds) == ("failed", 2)
     (checkpoints.folder_of(ended) / "round-000003.safetensors").rmdir()
     assert resume(ended, sites=sites).report["arrays-sha256"] == whole.report["arrays-sha256"]
-
-
-def test_a_site_answers_a_round_once_and_sends_that_again_from_its_disk(small_sites, small_study, ask):
-    text, site = Study.parse(small_study).text, small_sites(2)[0]
-
-    def train(table_of: Any, round: int, run_id: str = "r-1", text: str = text, repeat: int = 0) -> TrainReply:
-        side = SiteClient(lambda name, study: table_of)
-        ask(side, site.name, ENROL, EnrolRequest(dataset="small", schema_sha256=""), text)
-        sums = SummariseReply.from_record(ask(side, site.name, SUMMARISE, SummariseRequest(), text).content)
-        del sums
-        request = TrainRequest(arrays=start, encoder=encoder, round=round, rounds=5)
-        return TrainReply.from_record(ask(side, site.name, TRAIN, request, text, repeat, run=run_id).content)
-
-    side = SiteClient(lambda name, study: site)
-    ask(side, site.name, ENROL, EnrolRequest(dataset="small", schema_sha256=""), text)
-    place = next(iter(side.sessions.values()))
-    encoder, start = place.own_encoder(), {"weight": np.zeros((5, 1)), "bias": np.zeros(1)}
-    first = train(site, 1)
-    changed = site.source.table.assign(x1=lambda t: t["x1"] / 2)
-    other = replace(site, source=Frame(changed))
-    assert train(other, 1).delta["weight"].tobytes() == first.delta["weight"].tobytes()
-    assert train(other, 1, run_id="r-2").delta["weight"].tobytes() != first.delta["weight"].tobytes()
-    assert train(other, 2).delta["weight"].tobytes() != first.delta["weight"].tobytes()
-    # A server may give another study, or another repeat, the same id; a policy may have become stricter.
-    faster = Study.parse(text).replace({"plan.lr": 1.0}).text
-    assert train(site, 1, text=faster).delta["weight"].tobytes() != first.delta["weight"].tobytes()
-    assert train(site, 1, repeat=1).delta["weight"].tobytes() != first.delta["weight"].tobytes()
-    train(site, 1)
-    assert first.scores is not None and first.scores.histogram is not None
-    closed = train(replace(site, policy=Policy()), 1)
-    assert closed.scores is not None and closed.scores.histogram is None
-    assert count_bytes(first.to_record()) > 0 and ReplyCache(site.name, "r-1").folder.is_dir()

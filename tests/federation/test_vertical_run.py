@@ -31,7 +31,7 @@ from flfed.records.reports.round_totals import participation
 from flfed.records.store.reader import RunReader
 from flfed.rows.party import QUARTER, PartyRows, Steps, quarters, residuals
 from flfed.study.study import Study
-from flfed.updates.checkpoints.site_state import ReplyCache, StateFiles
+from flfed.updates.checkpoints.site_state import StateFiles
 from flfed.updates.messages.vertical import PartialRequest
 
 COLUMNS = {
@@ -406,7 +406,7 @@ def test_parties_that_cannot_train_are_refused_before_the_rounds(scene, change: 
 
 
 def test_of_two_equal_requests_at_once_one_is_computed(scene, monkeypatch: pytest.MonkeyPatch):
-    state = StateFiles(ReplyCache("bank", "20260101-000000-0000"))
+    state = StateFiles("bank", "20260101-000000-0000")
     computed = []
 
     class Slow(vertical.PartyRun):

@@ -6,9 +6,11 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Context, RecordDict
 from safetensors.numpy import save
 
 from flfed.errors import FlfedError
@@ -17,8 +19,19 @@ from flfed.summaries.summary import Encoder, Summary, arrays_sha256
 from flfed.updates.aggregation.selection import Selection
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.updates.checkpoints.site_state import RUNS, ReplyCache, StorageError, forget_stopped, open_reply_cache
-from flfed.updates.messages.train import Scores, TrainReply, TrainRequest
+from flfed.updates.checkpoints.site_state import (
+    RUNS,
+    NodeState,
+    StateFiles,
+    StorageError,
+    forget_stopped,
+    record_bytes,
+    record_of_bytes,
+    run_state,
+)  # fmt: skip
+from flfed.updates.messages.fields import content_sha256
+from flfed.updates.messages.secure_sum import KeysReply, SharedKey
+from flfed.updates.messages.train import Scores, TrainReply
 
 FIELDS = Summary.__dataclass_fields__
 
@@ -188,51 +201,25 @@ def test_a_selection_goes_on_where_it_was():
     assert math.isinf(fresh.best_loss) and fresh.best_arrays is None
 
 
-def asked(round: int = 1, value: float = 1.0) -> TrainRequest:
-    names = ("center", "scale", "frequency", "spread", "class_weight")
-    encoder = Encoder(**{name: np.zeros(2) for name in names})
-    return TrainRequest(arrays={"w": np.array([value])}, encoder=encoder, round=round, rounds=9, settings={"mu": 0.1})
-
-
 REPLY = TrainReply(
     delta={"w": np.array([0.1, np.nan], dtype=np.float32)}, num_examples=30, loss=1 / 3, steps=4,
     scores=Scores(rows="training", num_examples=30, metrics={"loss": 0.1 + 0.2}, histogram=np.ones((2, 256))),
 )  # fmt: skip
 
 
-def test_a_kept_reply_is_sent_again_to_the_byte_and_only_to_the_very_same_request():
-    kept = ReplyCache("a-site", "r1")
-    kept.keep(asked(), REPLY.to_record(), under="")
-    again = kept.reply_to(asked(), under="")
-    assert again is not None
+def test_the_content_of_a_reply_is_the_same_to_the_byte_once_it_is_read_again():
+    record = REPLY.to_record()
+    again = record_of_bytes(record_bytes(record))
+    assert content_sha256(again) == content_sha256(record)
     read = TrainReply.from_record(again)
     assert read.delta["w"].tobytes() == REPLY.delta["w"].tobytes() and read.delta["w"].dtype == np.float32
     assert (read.loss, read.num_examples, read.steps) == (1 / 3, 30, 4)
-    assert read.scores is not None and read.scores.metrics == {"loss": 0.30000000000000004}
-    assert read.scores.histogram is not None and read.scores.histogram.sum() == 512
-    assert kept.reply_to(asked(value=2.0), under="") is None and kept.reply_to(asked(round=2), under="") is None
-    assert kept.reply_to(asked(), under="another policy") is None
-    assert ReplyCache("a-site", "r2").reply_to(asked(), under="") is None
+    keys = KeysReply(sha256="ab", shared=SharedKey(sealed=b"", keys=(b"\x00\xff", b"k"))).to_record()
+    assert content_sha256(record_of_bytes(record_bytes(keys))) == content_sha256(keys)
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def test_replies_of_two_rounds_stay_readable_for_the_site_alone_and_a_damaged_one_counts_as_none():
-    kept = ReplyCache("a-site", "r1")
-    for round in (1, 2, 3):
-        kept.keep(asked(round), REPLY.to_record(), under="")
-    files = sorted(kept.folder.iterdir())
-    assert names(kept.folder) == ["round-000002.safetensors", "round-000003.safetensors"]
-    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
-    whole = files[1].read_bytes()
-    for damaged in (whole[:-1], whole.replace(b'\\"steps\\": 4', b'\\"steps\\": 5')):
-        assert damaged != whole
-        files[1].write_bytes(damaged)
-        assert kept.reply_to(asked(3), under="") is None and kept.reply_to(asked(2), under="") is not None
-    kept.forget()
-    assert not kept.folder.exists()
 
 
 def test_a_run_that_nobody_resumed_in_thirty_days_is_forgotten(tmp_path):
@@ -244,24 +231,21 @@ def test_a_run_that_nobody_resumed_in_thirty_days_is_forgotten(tmp_path):
     assert names(tmp_path) == ["new"]
 
 
-def test_a_server_that_names_ever_other_rounds_and_runs_does_not_fill_a_sites_disk():
-    kept = ReplyCache("a-site", "r1")
-    for round in (10**15, 7, 900, 2, -3):
-        kept.keep(asked(round), REPLY.to_record(), under="")
-        assert kept.reply_to(asked(round), under="") is not None and len(names(kept.folder)) <= 2
+def test_a_server_that_names_ever_other_runs_does_not_fill_a_sites_disk():
+    kept = StateFiles("a-site", "r1")
+    kept.write("encoder", {"w": np.ones(1)})
     for number in range(RUNS + 5):
-        other = ReplyCache("a-site", f"other-{number}")
-        other.keep(asked(), REPLY.to_record(), under="")
-        assert other.reply_to(asked(), under="") is not None
+        StateFiles("a-site", f"other-{number}").write("encoder", {"w": np.ones(1)})
     assert len(names(kept.folder.parent)) == RUNS and not kept.folder.exists()
 
 
 def test_a_site_that_cannot_write_says_so_without_a_path(home: Path):
     (home / "sites").write_text("a file where a folder should be")
-    with pytest.raises(StorageError, match=r"^it cannot keep its reply on its own disk \([A-Za-z ]+\)$"):
-        ReplyCache("a-site", "r1").keep(asked(), REPLY.to_record(), under="")
+    with pytest.raises(StorageError, match=r"^it cannot keep its state of the run on its own disk \([A-Za-z ]+\)$"):
+        StateFiles("a-site", "r1").write("encoder", {"w": np.ones(1)})
 
 
 @pytest.mark.parametrize("run", ["../x", "a/b", "", ".", "a b", 3, None])
-def test_a_run_whose_name_is_no_plain_word_gets_no_folder_at_a_site(run: object):
-    assert open_reply_cache("a-site", run) is None
+def test_a_run_whose_name_is_no_plain_word_gets_no_folder_at_a_site(run: Any):
+    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={"run": run})
+    assert isinstance(run_state("a-site", context), NodeState)

@@ -103,7 +103,6 @@ def test_every_code_is_made_somewhere_with_all_of_its_facts():
     # Made by a code that is a name there: of the defects of a field, of what was chosen, and of what is not told.
     named = {"fields-missing", "fields-unfit", "error-untold"}
     named |= {"sites-added", "no-co-site"}
-    named |= {"other-deviation", "other-bins", "other-sites", "other-edges", "other-cuts"}
     named |= {code for code in TEMPLATES if code.endswith("-untold") and code != "error-untold"}
     # A repeat is named where its faults are told, before texts of any kind.
     assert set(TEMPLATES) - made - named == {"in-repeat"}

@@ -28,8 +28,6 @@ BY = typer.Option("", "--by", help="Who decides, as it is written down.", show_d
 SITE = typer.Option("", "--site", help="The site's name.", show_default="the one that has joined here")
 LONGEST_NAME = 100
 DECISIONS = ("approve", "refuse", "later")
-MOST_ADDED = 1000
-"""Models that one approval adds to those that may be compared."""
 
 
 def approve_study(
@@ -48,14 +46,6 @@ def approve_study(
     ),
     start: Path | None = typer.Option(
         None, "--start", metavar="FOLDER", help="The exported model that the study begins from, where it has one."
-    ),
-    compared: int = typer.Option(
-        0,
-        "--compared",
-        metavar="N",
-        min=0,
-        max=MOST_ADDED,
-        help="Release figures over test rows of the dataset for N more models.",
     ),
     allow_unmatched: bool = ALLOW_UNMATCHED,
     by: str = BY,
@@ -77,16 +67,12 @@ def approve_study(
 
     A study that begins from an earlier model (warm-start) needs a copy of it: --start FOLDER, as flfed run export
     wrote it. Its hash must be the study's start-sha256. The site stores it, so once is enough.
-
-    A policy limits for how many models an institution releases figures over the test rows of a dataset
-    (compared-runs), over all studies and coordinators. --compared N adds N; the ledger has who added them.
     """
     from flfed.deployment.site_state.approval import refuse as write_refusal
     from flfed.study.study import Study
 
-    for option, is_set in (("--yes", yes), ("--compared", compared)):
-        if refuse and is_set:
-            raise UsageError(f"{option} and --refuse exclude each other")
+    if refuse and yes:
+        raise UsageError("--yes and --refuse exclude each other")
     own, folder = _opened(site)
     loaded_study = Study.load(study)
     # A refusal needs no check.
@@ -94,17 +80,13 @@ def approve_study(
         output.show(_decided(folder, write_refusal(folder, loaded_study, by=_who(by))), as_json)
         return
     _check_answering(folder)
-    from flfed.deployment.operator.run_budget import check_counted
     from flfed.deployment.operator.secure_sums import agreed, named_sites
     from flfed.deployment.site_state.approval import keep_start, read_start_folder
-    from flfed.deployment.site_state.comparisons import add_comparisons
 
     sites = named_sites(folder, loaded_study, co_sites)
     others = _others(sites, own)
     # Nobody should approve what the gate would refuse anyway.
     check_answering(loaded_study, own, others)
-    if compared:
-        check_counted(own, loaded_study)
     source = read_start_folder(folder, loaded_study, start)
     agreement = agreed(folder, loaded_study, sites, changed_sites=changed_sites)
     # The model is made for the description, which needs torch.
@@ -114,12 +96,10 @@ def approve_study(
     proposal = Proposal.of(loaded_study, own, others, coordinator_of(folder), agreement)
     _check_rows(folder, proposal)
     facts = count_single_outcomes(folder, proposal, read_site_facts(folder, proposal))
-    decision = _decision(_text(proposal, facts, compared=compared, every=every), yes, as_json)
+    decision = _decision(_text(proposal, facts, every=every), yes, as_json)
     if decision == "approve":
         if source is not None:
             keep_start(folder, loaded_study, source)
-        if compared:
-            add_comparisons(folder, loaded_study, compared, by=_who(by))
         decided = _approved(folder, proposal, _who(by), allow_unmatched)
     elif decision == "refuse":
         decided = write_refusal(folder, loaded_study, by=_who(by))
@@ -138,15 +118,37 @@ def _others(sites: dict[str, str], site: Site) -> tuple[str, ...]:
     return others
 
 
-def _text(proposal: Proposal, facts: SiteFacts, *, compared: int, every: bool) -> list[str]:
+def _text(proposal: Proposal, facts: SiteFacts, *, every: bool) -> list[str]:
     """Return the text that a person reads before deciding, a paragraph each; `every` detail, or the ten lines."""
     from flfed.deployment.operator.approval_summary import summarise
     from flfed.deployment.operator.study_description import describe_details, describe_site_facts
 
     lines = summarise(proposal, facts)
     if every:
-        lines += describe_details(proposal) + describe_site_facts(proposal, facts, compared)
+        lines += describe_details(proposal) + describe_site_facts(proposal, facts)
     return lines
+
+
+@output.with_json
+def allow_runs(
+    dataset: str = typer.Argument(..., help="The dataset's name."),
+    runs: int = typer.Option(..., "--runs", metavar="N", min=1, max=1000, help="How many more runs."),
+    site: str = SITE,
+    by: str = BY,
+) -> output.Shown:
+    """Let N more runs of a dataset have replies of its rows.
+
+    A policy limits how many runs of a dataset have replies that depend on rows (runs), over all studies and
+    coordinators; each repeat is one. The ledger has who added some.
+    """
+    from flfed.deployment.site_state import runs as site_runs
+
+    own, folder = _opened(site)
+    if dataset not in own.datasets:
+        raise UsageError(f"{own.name} has no dataset {dataset!r}, but {', '.join(own.datasets)}")
+    counted = site_runs.allow_runs(folder, own.policy, dataset, runs, by=_who(by))
+    yield {"site": folder.site, "dataset": dataset, "added": runs, "remaining": counted.left, "most": counted.most}
+    yield counted.sentence()
 
 
 @output.with_json
@@ -231,13 +233,11 @@ def _row(decided: dict[str, Any]) -> list[str]:
 
 
 def _print_frozen(status: dict[str, Any]) -> None:
-    """Print the snapshots, the number of comparisons that remain, and the rows withheld."""
+    """Print the snapshots, the number of runs that remain, and the rows withheld."""
     rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in status["snapshots"]]
     _table(["dataset", "rows", "taken at", "SHA-256"], rows, "Snapshots", "no snapshot yet")
-    for one in status["comparisons"]:
-        reveals = render("budget.comparisons.reveals")
-        facts = {"dataset": one["dataset"], "left": one["remaining"], "most": one["most"]}
-        typer.echo(render("budget.comparisons.left", **facts, reveals=reveals))
+    for one in status["runs"]:
+        typer.echo(render("budget.runs.left", dataset=one["dataset"], left=one["remaining"], most=one["most"]))
     for one in status["snapshots"]:
         if gone := one["excluded"]:
             typer.echo(render("site_app.status.excluded", dataset=one["dataset"], **gone))

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[tuple[str, Callable[..., None], str], ...]] = {
     "Rarely": (
         ("pause", approve.pause_site, "cleveland"),
         ("withdraw", approve.withdraw_study, "heart-disease --site cleveland"),
+        ("allow", approve.allow_runs, "heart-disease --runs 5 --site cleveland"),
         ("refresh", rows.refresh_rows, "cleveland"),
         ("ledger", ledger.show_ledger, "cleveland --verify"),
         ("budget", models.show_budget, "cleveland --dataset heart-disease"),

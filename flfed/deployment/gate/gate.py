@@ -5,6 +5,7 @@ It decides whether a message is answered at all, and with which rows. No row is 
 
 from __future__ import annotations
 
+import zlib
 from collections import OrderedDict, deque
 from functools import partial
 
@@ -16,6 +17,7 @@ from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.outbound import Leaving, answer_seal, error_reply
 from flfed.deployment.gate.study_policy import STUDIES, Refused, StudyAdmission, reject, sha256_of
 from flfed.deployment.site_state.approval import load_start
+from flfed.deployment.site_state.cohorts import SumRecord
 from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
@@ -23,13 +25,24 @@ from flfed.federation.client.protection import LocalProtection
 from flfed.files import locked
 from flfed.paths import ANSWERING, SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
+from flfed.records.site_state import SiteState
 from flfed.refusals import Refusal, decline, refusal_of
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
-from flfed.updates.checkpoints.site_state import encoder_refusal, forget_stopped, run_state, whole_message
+from flfed.updates.checkpoints.site_state import (
+    StateFiles,
+    encoder_refusal,
+    forget_stopped,
+    keep_encoder,
+    run_state,
+    whole_message,
+)
 from flfed.updates.messages.compare import CompareReply
-from flfed.updates.messages.kinds import AUDIT, COMPARE, KINDS
+from flfed.updates.messages.kinds import AUDIT, COMPARE, EVALUATE, KINDS, TRAIN
+
+LOCKS = 8
+"""Files of locks by a run's name, of which each run has one."""
 
 
 #   message ──► kind ──► site's name ──► present policy ──► study ──► sections ──► limits ──► client app
@@ -73,11 +86,11 @@ class Gate:
         self._studies = StudyAdmission(folder, site, today=today)
         self._ledger = ledger or ledger_of(folder)
         self._continuity = Continuity(folder, self._ledger)
-        self._leaving = Leaving(site, self._continuity, today)
+        self._state = SiteState(folder.state, self._ledger)
+        self._leaving = Leaving(site, self._state, self._continuity, today)
         self._own: deque[Refusal] = deque(maxlen=64)
         self._sides: OrderedDict[tuple[str, str, int], SiteClient] = OrderedDict()
-        # It takes the present `Leaving`: another policy brings another one.
-        self._approving = lambda study: self._studies.sum_approval(study, self._leaving.sum_ledger)
+        self._approving = lambda study: self._studies.sum_approval(study, SumRecord(self._state))
 
     @property
     def site(self) -> Site:
@@ -97,12 +110,28 @@ class Gate:
     def _answer(self, message: Message, context: Context) -> Message:
         # Checks and hashes see the message as if its encoder had crossed whole.
         message = whole_message(message, run_state(self.folder.site, context))
-        # Nothing is computed for a message that is refused.
-        if reason := self.refusal(message, context):
-            return self.leaving(message, error_reply(reason, message), context)
-        # Requests for the ledger need no study's rows, so the client app is not opened for them.
-        answers = answer_seal if message.metadata.message_type in SEALERS else self._side(context).app()
-        return self.leaving(message, answers(message, context), context)
+        # Of two requests of a run at once, in whichever processes, the second one waits.
+        lock = f"run-{zlib.crc32(str(context.run_config.get('run')).encode()) % LOCKS}.lock"
+        with locked(self.folder.gate, lock):
+            # Nothing is computed for a message that is refused.
+            if reason := self.refusal(message, context):
+                return self.leaving(message, error_reply(reason, message), context)
+            if earlier := self._leaving.earlier(message, self._studies.facts(context.run_config)):
+                return self.leaving(message, earlier, context)
+            # Requests for the ledger need no study's rows, so the client app is not opened for them.
+            answers = answer_seal if message.metadata.message_type in SEALERS else self._side(context).app()
+            reply = self.leaving(message, answers(message, context), context)
+            if not reply.has_error():
+                self._end_step(message, context)
+            return reply
+
+    def _end_step(self, message: Message, context: Context) -> None:
+        """Keep the encoder of a round that was answered; a run's keys and arrays go with its comparison."""
+        state = run_state(self.folder.site, context)
+        if message.metadata.message_type in (TRAIN, EVALUATE):
+            keep_encoder(message, state)
+        elif message.metadata.message_type == COMPARE and isinstance(state, StateFiles):
+            state.forget()
 
     def refusal(self, message: Message, context: Context) -> Refusal | None:
         """Return why a message is refused.
@@ -140,7 +169,8 @@ class Gate:
         facts = self._studies.facts(context.run_config)
         if reply.has_error():
             own_refusal = next((refusal for refusal in self._own if refusal == reply.error.reason), None)
-            return self._leaving.error(message, reply, facts, own=own_refusal)
+            messages = self._studies.messages(facts["study_sha256"])
+            return self._leaving.error(message, reply, facts, own=own_refusal, messages=messages)
         text = str(context.run_config.get("study", ""))
         messages = self._studies.messages(sha256_of(text))
         try:
@@ -216,7 +246,7 @@ class Gate:
         if changed:
             # Rows are opened again: the open ones are under the earlier policy.
             self._sides.clear()
-            self._leaving = Leaving(self.site, self._continuity, self._today)
+            self._leaving = Leaving(self.site, self._state, self._continuity, self._today)
 
     def _check(self, message: Message, context: Context) -> None:
         """Refuse a message at its first defect.
@@ -240,5 +270,5 @@ class Gate:
             reject("message-unfit", kind=kind, defect=defect)
         if other := messages.brought_refusal(kind, message.content):
             raise Refused(other)
-        if over := self._leaving.used_up(message, context, self._studies.facts(context.run_config)):
+        if over := self._leaving.used_up(message, context, self._studies.facts(context.run_config), messages.study):
             raise Refused(over)

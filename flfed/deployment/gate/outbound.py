@@ -7,89 +7,44 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
-from itertools import takewhile
+import sqlite3
+from collections.abc import Mapping
 from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 
 from flfed.callbacks import Today
-from flfed.deployment.gate import run_limits
 from flfed.deployment.gate.message_check import LONGEST, may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.site_state.cohorts import CHANGED, COHORT_SHA256, MODEL, is_over_rows
-from flfed.deployment.site_state.comparisons import Comparisons, Facts
+from flfed.deployment.gate.run_limits import asked_of, attempts_refusal, note_answer, run_refusal
 from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
 from flfed.errors import FlfedError
+from flfed.federation.client.journal import Answer, find_answer
+from flfed.federation.client.outbound_figures import rounded_comparison
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.redaction import SITE_ERROR, redact
-from flfed.records.ledger import LockedLedger
-from flfed.records.ledger_line import ERROR, REFUSED, STANDS_FOR, WITHHELD, run_of_new
+from flfed.records.ledger_line import ERROR, REFUSED, STANDS_FOR, WITHHELD
+from flfed.records.site_state import SiteState, Step
 from flfed.refusals import CONTROL, NO_LEDGER, Refusal
 from flfed.rows.data.site import Site
-from flfed.updates.messages.compare import IMPORTANCE
+from flfed.study.study import Study
+from flfed.updates.checkpoints.site_state import record_bytes, record_of_bytes
+from flfed.updates.messages.compare import IMPORTANCE, CompareReply
 from flfed.updates.messages.fields import content_sha256
 from flfed.updates.messages.in_memory import count_bytes
-from flfed.updates.messages.kinds import AUDIT, COMPARE, ENROL, SCORES, STATISTIC, TRAIN
+from flfed.updates.messages.kinds import COMPARE, ENROL, SCORES, STATISTIC, TRAIN
 from flfed.updates.messages.secure_sum import SECTION as MASKED
 from flfed.updates.messages.train import OFFSET
 from flfed.words import render
 
+Facts = Mapping[str, Any]
 LOG = logging.getLogger("flfed.site")
-ERRORS = (REFUSED, ERROR, WITHHELD)
 CHARGED = {TRAIN: "arrays", STATISTIC: "sums", SCORES: "scores"}
 """Section of a reply that a study's mechanism may charge, by kind; under secure sums it is the masked one."""
+OF_ROWS = frozenset({"row-outweighs", "row-outweighs-first", "error"})
+"""Codes of errors that depend on rows: they are answers to a step."""
 FULL = 1000
 """Records of refusals of a day that stand for one each; after them each stands for twice as many as the one before."""
-
-
-@dataclass
-class Thinning:
-    """Count of a day's refusals, and of its records.
-
-    Attributes
-    ----------
-    day : str
-        ISO date; the count begins anew with each.
-    records : int
-        How many were written on this day.
-    pending, pending_bytes : int
-        Refusals without a record so far, and their bytes.
-    """
-
-    day: str = ""
-    records: int = 0
-    pending: int = 0
-    pending_bytes: int = 0
-
-    def begin(self, day: str, records: int) -> None:
-        """Begin a day with the records that it has already; refusals of the day before stay pending."""
-        self.day = day
-        self.records = records
-
-    def add(self, size: int) -> None:
-        """Count one refusal with its bytes."""
-        self.pending += 1
-        self.pending_bytes += size
-
-    @property
-    def is_due(self) -> bool:
-        """Whether a record is due for the pending refusals.
-
-        Examples
-        --------
-        >>> thinning = Thinning("2026-11-28", records=FULL)
-        >>> thinning.add(10)
-        >>> thinning.is_due
-        False
-        """
-        return self.pending >= 1 << max(self.records - FULL + 1, 0)
-
-    def written(self) -> None:
-        """Note that a record of all pending refusals was written."""
-        self.records += 1
-        self.pending = 0
-        self.pending_bytes = 0
 
 
 class Leaving:
@@ -98,22 +53,19 @@ class Leaving:
     Parameters
     ----------
     site : Site
+    state : SiteState
     continuity : Continuity
         Of the ledger. It shows a lost ledger: then nothing is written to the file in its place.
     """
 
-    def __init__(self, site: Site, continuity: Continuity, today: Today) -> None:
+    def __init__(self, site: Site, state: SiteState, continuity: Continuity, today: Today) -> None:
         self._site = site
-        self._ledger = ledger = continuity.ledger
+        self._state = state
         self._today = today
         self._continuity = continuity
-        self._errors = Thinning()
-        self._counted: dict[tuple[str, int, str], int] = {}  # of a day, up to a line by its number and hash
-        self._limits = run_limits.RunLimits(site.policy.runs, site.policy.alignments)
-        self.sum_ledger = run_limits.SumLedger(ledger, self._limits)
-        self._comparisons = Comparisons(continuity.folder, site.policy, ledger, self._limits.compared)
+        self._unwritten = (0, 0)  # refusals without a record so far, and their bytes
 
-    def used_up(self, message: Message, context: Context, facts: Facts) -> Refusal | None:
+    def used_up(self, message: Message, context: Context, facts: Facts, study: Study) -> Refusal | None:
         """Return why a message gets no reply, or None.
 
         Reasons are the state of the ledger, the bytes of the day, and earlier replies to the message's run.
@@ -126,18 +78,35 @@ class Leaving:
             It names the run's sites.
         facts : mapping
             The ledger's facts about the study and the run.
+        study : Study
         """
-        if anew := run_limits.attempts_refusal(message, context):
+        if anew := attempts_refusal(message, context):
             return anew
         try:
             if lost := self._continuity.refusal():
                 return lost
-            with self._ledger.lock() as locked_ledger:
-                over = self._too_much(locked_ledger, 1) or self._over(locked_ledger, message, facts)
-                return over or self._comparisons.over(locked_ledger, message, facts, AUDIT)
+            asked = asked_of(message, self._site.policy, facts)
+            with self._state.transaction() as step:
+                over = self._too_much(step.tables, 1)
+                over = over or run_refusal(step.tables, self._site.policy, study, message, asked, facts)
+                found = find_answer(step.tables, asked) if asked is not None else None
+                return over or (found if isinstance(found, Refusal) else None)
         except FlfedError as error:
             LOG.error("%s", error)
             return NO_LEDGER
+
+    def earlier(self, message: Message, facts: Facts) -> Message | None:
+        """Return the reply that left for this very request before; None where there is none."""
+        asked = asked_of(message, self._site.policy, facts)
+        if asked is None:
+            return None
+        with self._state.transaction() as step:
+            found = find_answer(step.tables, asked)
+        if not isinstance(found, Answer):
+            return None
+        if found.content is None:
+            return error_reply(found.error, message)
+        return Message(record_of_bytes(found.content), reply_to=message)
 
     def reply(self, message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> Message:
         """Return a reply that fits, else an error reply.
@@ -163,43 +132,39 @@ class Leaving:
             defect = self._enrol_defect(reply.content)
         if defect:
             return self.withhold(message, Refusal("reply-unfit", kind=kind, defect=defect), facts)
-        came = reply
-        study_facts = facts
-        reply, facts = self._comparisons.leaving(message, reply, facts)
-        facts = {**facts, **run_limits.exchange_of(message)}
+        reply = self._rounded(message, reply)
         line = _line_of(message, reply, facts, messages)
-        size = line["bytes"]
+        asked = asked_of(message, self._site.policy, facts)
         try:
             if lost := self._continuity.refusal():
                 return error_reply(lost, message)
-            # All limits and the line are one step under the lock. Since the first check another process of the site may
-            # have answered this run, from another model, or used the last bytes.
-            with self._ledger.lock() as locked_ledger:
-                over = self._too_much(locked_ledger, size) or self._over(locked_ledger, message, facts)
-                late = self._comparisons.over(locked_ledger, message, facts, COMPARE)
-                if not over and not late:
-                    locked_ledger.append(kind=kind.rpartition(".")[2], **line)
-                    return reply
+            # All limits, the answer and its line are one step: another process of the site may have answered this run
+            # since the first check, or used the last bytes.
+            with self._state.transaction() as step:
+                found = find_answer(step.tables, asked) if asked is not None else None
+                content = record_bytes(reply.content)
+                over = found if isinstance(found, Refusal) else None
+                if isinstance(found, Answer) and found.content != content and asked is not None:
+                    over = Refusal("step-answered", round=asked.place.round)
+                over = over or self._too_much(step.tables, line["bytes"])
+                over = over or run_refusal(step.tables, self._site.policy, messages.study, message, asked, facts)
+                if not over:
+                    written = step.append(kind=kind.rpartition(".")[2], **line)
+                    _add_to_day(step.tables, self._today().isoformat(), size=line["bytes"])
+                    if found is None:
+                        at = "" if written is None else written.at
+                        note_answer(step.tables, message, asked, Answer(content), facts, messages, at)
         except FlfedError as error:
             LOG.error("%s", error)
             return error_reply(NO_LEDGER, message)
-        if over:
-            return self.withhold(message, over, facts)
-        # Another process took the last comparison meanwhile: this one leaves without its figures.
-        return self.reply(message, came, study_facts, messages)
+        return self.withhold(message, over, facts) if over else reply
 
-    def _over(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
-        """Return why the locked ledger allows the message's run no answer, or None."""
-        if is_over_rows(message.metadata.message_type, facts):
-            cohorts = self._limits.cohorts(locked_ledger)
-            cohort = str(facts.get(COHORT_SHA256, ""))
-            if other := cohorts.refusal(str(facts["dataset"]), cohort, changed=CHANGED in facts):
-                return other
-            model = run_limits.model_of(message)
-            if model and cohorts.trained_elsewhere(str(facts["dataset"]), model, cohort):
-                return Refusal("start-trained-before")
-        asks, rows = str(facts["asks_sha256"]), str(facts["rows_sha256"])
-        return self._limits.refusal(locked_ledger, message, run_of_new(facts), asks, rows)
+    def _rounded(self, message: Message, reply: Message) -> Message:
+        """Return an institution's comparison with three digits a figure, and any other reply as it is."""
+        if message.metadata.message_type != COMPARE or self._site.policy.is_open:
+            return reply
+        comparison = rounded_comparison(CompareReply.from_record(reply.content))
+        return Message(comparison.to_record(), reply_to=message)
 
     def withhold(self, message: Message, reason: Refusal, facts: Facts) -> Message:
         """Return an error reply in place of a withheld reply.
@@ -208,7 +173,9 @@ class Leaving:
         """
         return self._record_error(WITHHELD, message, reason, facts)
 
-    def error(self, message: Message, reply: Message, facts: Facts, *, own: Refusal | None) -> Message:
+    def error(
+        self, message: Message, reply: Message, facts: Facts, *, own: Refusal | None, messages: StudyMessages | None
+    ) -> Message:
         """Return an error reply whose text may leave.
 
         Parameters
@@ -219,6 +186,8 @@ class Leaving:
         facts : mapping
         own : Refusal or None
             The gate's own sentence; any other text is checked as a whole before it leaves.
+        messages : StudyMessages or None
+            Of the study, where it was let in.
         """
         if own is not None:
             return self._record_error(REFUSED, message, own, facts)
@@ -227,13 +196,13 @@ class Leaving:
         reason = may_leave(text, self._site)
         if reason is None:
             LOG.error(render("gate.log.withheld", length=len(text)))
-        if message.metadata.message_type == STATISTIC and (chosen := run_limits.request_sha256(message)):
-            # A visit that a site refuses is a visit all the same.
-            facts = {**facts, "asked_sha256": chosen}
-        return self._record_error(ERROR, message, reason or Refusal("error-untold"), facts)
+        reason = reason or Refusal("error-untold")
+        return self._record_error(ERROR, message, reason, facts, messages if reason.code in OF_ROWS else None)
 
-    def _record_error(self, kind: str, message: Message, reason: Refusal, facts: Facts) -> Message:
-        """Write an error into the ledger and return it.
+    def _record_error(
+        self, kind: str, message: Message, reason: Refusal, facts: Facts, messages: StudyMessages | None = None
+    ) -> Message:
+        """Write an error into the ledger and return it; with `messages`, as the answer to its step.
 
         It is short, so the byte limit of the day does not apply. In a flood of errors a line stands for several.
         """
@@ -244,30 +213,37 @@ class Leaving:
         try:
             lost = self._continuity.refusal()
             if lost:
-                text = lost  # and no line: it would be the first of a ledger that no person restarted
-            elif "asked_sha256" in facts:
-                self._ledger.append(kind=kind, **line)  # a visit counts one by one
-            else:
-                self._append_thinned(kind, line)
+                return error_reply(
+                    lost, message
+                )  # and no line: it would be the first of a ledger that no person restarted
+            with self._state.transaction() as step:
+                if messages is None:
+                    self._append_thinned(step, kind, line)
+                else:
+                    asked = asked_of(message, self._site.policy, facts)
+                    written = step.append(kind=kind, **line)
+                    if asked is not None and find_answer(step.tables, asked) is None:
+                        at = "" if written is None else written.at
+                        note_answer(step.tables, message, asked, Answer(None, text), facts, messages, at)
         except FlfedError as error:
             LOG.error("%s", error)
             text = NO_LEDGER
         return error_reply(text, message)
 
-    def _append_thinned(self, kind: str, line: dict[str, Any]) -> None:
+    def _append_thinned(self, step: Step, kind: str, line: dict[str, Any]) -> None:
         """Append an error's line, or let a later line stand for it too."""
         day = self._today().isoformat()
-        with self._ledger.lock() as locked_ledger:
-            if self._errors.day != day:
-                of_day = takewhile(lambda one: one.at[:10] >= day, locked_ledger.backwards())
-                self._errors.begin(day, sum(one.kind in ERRORS for one in of_day))
-            self._errors.add(line["bytes"])
-            if not self._errors.is_due:
-                return
-            if self._errors.pending > 1:
-                line |= {STANDS_FOR: self._errors.pending, "bytes": self._errors.pending_bytes}
-            locked_ledger.append(kind=kind, **line)
-            self._errors.written()
+        number, size = self._unwritten
+        number, size = number + 1, size + line["bytes"]
+        (errors,) = step.tables.execute("SELECT coalesce(max(errors), 0) FROM days WHERE day = ?", (day,)).fetchone()
+        self._unwritten = (number, size)
+        if number < 1 << max(errors - FULL + 1, 0):
+            return
+        if number > 1:
+            line |= {STANDS_FOR: number, "bytes": size}
+        step.append(kind=kind, **line)
+        _add_to_day(step.tables, day, errors=1)
+        self._unwritten = (0, 0)
 
     def _enrol_defect(self, record: RecordDict) -> Refusal | None:
         config = record["config"]
@@ -278,37 +254,18 @@ class Leaving:
             return Refusal("accepted-with-reason")
         return None if accepted or may_leave(str(reason), self._site) else Refusal("reason-unknown")
 
-    def _used(self, locked_ledger: LockedLedger) -> int:
-        """Return how many bytes left today.
-
-        A line of a later day, after a clock was set back, counts too.
-
-        Only lines since the last count are read, by whichever process they were written. Where the counted lines are
-        gone from the ledger, all lines of the day are read.
-        """
-        day = self._today().isoformat()
-        used = 0
-        newest = None
-        for line in locked_ledger.backwards():
-            newest = newest or line
-            if (day, line.n, line.hash) in self._counted:
-                used += self._counted[day, line.n, line.hash]
-                break
-            if line.at[:10] < day:
-                break
-            size = line.facts.get("bytes", 0)
-            # Errors are short and always leave: they do not count. Neither do lines carried over, which left before.
-            counts = line.kind not in ERRORS and line.first_at[:10] >= day
-            if isinstance(size, int) and counts:
-                used += size
-        if newest is not None:
-            self._counted = {(day, newest.n, newest.hash): used}
-        return used
-
-    def _too_much(self, locked_ledger: LockedLedger, more: int) -> Refusal | None:
-        used = self._used(locked_ledger)
+    def _too_much(self, tables: sqlite3.Connection, more: int) -> Refusal | None:
+        # Days that a clock was ahead of count as well.
+        of_days = "SELECT coalesce(sum(bytes), 0) FROM days WHERE day >= ?"
+        (used,) = tables.execute(of_days, (self._today().isoformat(),)).fetchone()
         most = self._site.policy.daily_bytes
         return Refusal("too-many-bytes", most=most, used=used) if used + more > most else None
+
+
+def _add_to_day(tables: sqlite3.Connection, day: str, *, size: int = 0, errors: int = 0) -> None:
+    """Count what leaves on a day."""
+    tables.execute("INSERT OR IGNORE INTO days VALUES (?, 0, 0)", (day,))
+    tables.execute("UPDATE days SET bytes = bytes + ?, errors = errors + ? WHERE day = ?", (size, errors, day))
 
 
 def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> dict[str, Any]:
@@ -325,19 +282,10 @@ def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMess
         update = MASKED if MASKED in reply.content else CHARGED[kind]
         paid = reply.content if messages.study.is_covered else {update: reply.content[update]}
         line["charged_bytes"] = count_bytes(paid)
-    # The line names the coordinator's choice, so that a later request with another model is recognised.
-    if chosen := run_limits.request_sha256(message):
-        line["asked_sha256"] = chosen
     if OFFSET in reply.content:
         line["offset"] = True
     if IMPORTANCE in reply.content:
         line["importances"] = True
-    choices = {**run_limits.choices_of(message), **run_limits.trained_from(message, messages.study)}
-    if kind == TRAIN and not messages.study.grows_trees:
-        is_first = line["round"] == 1
-        first = messages.first_sha256(int(facts.get("repeat", 0))) if is_first else ""
-        choices[MODEL] = first or run_limits.model_of(message) or None
-    line |= {name.replace("-", "_"): value for name, value in choices.items() if value is not None}
     return line
 
 

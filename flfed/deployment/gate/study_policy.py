@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from flfed.callbacks import Today, today_utc
 from flfed.deployment.site_state import approval as decided
 from flfed.deployment.site_state.approval import Approval, has_start
-from flfed.deployment.site_state.cohorts import COHORT_SHA256, cohort_facts
+from flfed.deployment.site_state.cohorts import COHORT_SHA256, SumRecord, cohort_facts
 from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.trusted_files import open_folder, other_coordinator, own_fingerprint, signing_key
 from flfed.errors import FlfedError, TableError, UsageError
@@ -31,13 +31,11 @@ from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.snapshots import snapshot
 from flfed.study.kinds import LEAST_PARTIES
-from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study
 from flfed.updates.messages.kinds import asks
 
 if TYPE_CHECKING:
     from flfed.deployment.gate.message_schema import StudyMessages
-    from flfed.deployment.gate.run_limits import SumLedger
     from flfed.federation.client.masked import SumApproval
 
 LOG = logging.getLogger("flfed.gate")
@@ -228,14 +226,14 @@ class StudyAdmission:
         sha256 = sha256_of(text)
         repeat = config.get("repeat", 0)
         run = str(config.get("run", ""))[:100]
-        facts: dict[str, Any] = {"study": "", "dataset": "", "study_sha256": sha256, "asks_sha256": "", "run": run}
+        facts: dict[str, Any] = {"study": "", "dataset": "", "study_sha256": sha256, "run": run}
         facts |= {"repeat": None, "rows_sha256": self.rows_in_line(sha256)}
         if type(repeat) is int and 0 <= repeat < REPEATS:
             facts["repeat"] = repeat
         messages = self.messages(sha256)
         if messages is not None:
             study = messages.study
-            facts |= {"study": study.name, "dataset": study.dataset.name, "asks_sha256": asks_sha256(text)}
+            facts |= {"study": study.name, "dataset": study.dataset.name}
             facts |= messages.cohort
             if not study.train:
                 facts["start_sha256"] = study.start_sha256
@@ -286,7 +284,7 @@ class StudyAdmission:
             return messages
         return self._messages(study, cohort)
 
-    def sum_approval(self, study: Study, ledger: SumLedger) -> SumApproval | None:
+    def sum_approval(self, study: Study, record: SumRecord) -> SumApproval | None:
         """Return the approval of a study's secure sums, or of its parties' keys, or None.
 
         It is None where its updates may cross in the clear. Raises `Refused` where the study may not be answered.
@@ -299,11 +297,11 @@ class StudyAdmission:
         cohort = cohort_facts(approval.pins, changed=False).get(COHORT_SHA256, "")
         return SumApproval(
             pinned=approval.pins,
-            changed=approval.changed_sites or ledger.has_changed(study.dataset.name),
+            changed=approval.changed_sites or record.has_changed(study.dataset.name),
             allows_change=approval.changed_sites,
             key=signing_key(self._folder),
-            has_keys=ledger.has_keys,
-            trained_elsewhere=partial(ledger.trained_elsewhere, study.dataset.name, cohort),
+            has_keys=record.has_keys,
+            trained_elsewhere=partial(record.trained_elsewhere, study.dataset.name, cohort),
         )
 
     def standing(self, approval: Approval) -> Refusal | None:

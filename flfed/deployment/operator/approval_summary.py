@@ -223,13 +223,9 @@ def _describe_amount(proposal: Proposal, facts: SiteFacts) -> str:
     """Return how much may be released: bytes, runs, models and privacy budget."""
     a_run, a_day = proposal.messages.run_bytes(), proposal.site.policy.daily_bytes
     sizes = {"a_run": size_in_bytes(a_run), "a_day": size_in_bytes(a_day)}
-    line = [render("approval.line.amount", **vars(facts.runs), **sizes)]
+    line = [render("approval.line.amount", left=facts.runs.left, most=facts.runs.most, **sizes)]
     if a_run > a_day:
         line.append(render("approval.line.amount-stops"))
-    if facts.runs.had_loss:
-        line.append(render("approval.risk.lost-ledger"))
-    if facts.compared is not None:
-        line.append(render("approval.line.compared", left=facts.compared.left))
     return " ".join([*line, *facts.budget])
 
 

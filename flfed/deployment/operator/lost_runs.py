@@ -83,7 +83,7 @@ class LostRuns:
                 charge = PrivacyAccount(ledger, dataset, policy, origin=origin).least_refused(SMALL_NOISE)
                 # This charge is for the past, which no budget refuses.
                 account = PrivacyAccount(ledger, dataset, policy.model_copy(update={"epsilon": None}), origin=origin)
-                facts: dict[str, Any] = {"study": "", "study_sha256": "", "asks_sha256": "", "run": self._next_run()}
+                facts: dict[str, Any] = {"study": "", "study_sha256": "", "run": self._next_run()}
                 facts |= {"repeat": 0, "round": 0, "rows_sha256": "", "unit": "person", "delta": policy.delta}
                 account.reserve(charge, **facts, given_encoder=False)
 

@@ -8,10 +8,10 @@ from functools import cached_property
 
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.operator.guarantee import Guarantee, describe_knowledge, guarantee_of
-from flfed.deployment.operator.run_budget import RunsLeft, counted_comparisons, describe_study_budget, runs_left
+from flfed.deployment.operator.run_budget import describe_study_budget
 from flfed.deployment.operator.secure_sums import Agreement, has_sums, sums_cohort
 from flfed.deployment.site_state.approval import Approval, approvals
-from flfed.deployment.site_state.comparisons import Compared
+from flfed.deployment.site_state.runs import Runs, read_runs
 from flfed.paths import SiteFolder
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
@@ -117,9 +117,7 @@ class SiteFacts:
     ----------
     rows : Frozen or None
         The snapshot; None where there is none yet.
-    runs : RunsLeft
-    compared : Compared or None
-        Models whose figures were released; None where the site counts none.
+    runs : Runs
     budget : tuple of str
         Sentences on what a run would spend.
     earlier : Approval or None
@@ -131,8 +129,7 @@ class SiteFacts:
     """
 
     rows: snapshot.Frozen | None
-    runs: RunsLeft
-    compared: Compared | None
+    runs: Runs
     budget: tuple[str, ...]
     earlier: Approval | None
     approved: tuple[Approval, ...]
@@ -152,8 +149,7 @@ def read_site_facts(folder: SiteFolder, proposal: Proposal) -> SiteFacts:
     same_name = [one for one in decided if one.study == study.name]
     return SiteFacts(
         rows=snapshot.read_facts(proposal.serving, folder.frozen),
-        runs=runs_left(folder, proposal.site, study),
-        compared=counted_comparisons(folder, proposal.site, study),
+        runs=read_runs(folder, proposal.site.policy, study.dataset.name),
         budget=tuple(describe_study_budget(folder, proposal.site, study)),
         earlier=same_name[0] if same_name else None,
         approved=tuple(one for one in decided if one.dataset == study.dataset.name),

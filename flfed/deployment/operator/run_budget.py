@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from flfed.deployment.gate.run_limits import RunLimits
 from flfed.deployment.operator.budget import Account, Accounts, describe_shared
-from flfed.deployment.site_state.approval import approvals
-from flfed.deployment.site_state.comparisons import Compared, compared_models
-from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.protection import LocalProtection, charge_of, excludes_encoder, run_charges
 from flfed.federation.client.released.accounts import BOTH, Side, holdout_hash, names_now
@@ -21,10 +17,9 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
-from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study
 from flfed.updates.accounting import Release
-from flfed.updates.messages.kinds import COMPARE, STATISTIC, asks
+from flfed.updates.messages.kinds import STATISTIC
 from flfed.words import render
 
 
@@ -55,96 +50,6 @@ def describe_study_budget(folder: SiteFolder, site: Site, study: Study) -> list[
     if free:
         sentences.append(render("budget.run.reused"))
     return sentences
-
-
-@dataclass(frozen=True)
-class RunsLeft:
-    """Runs that are left of all studies with one request.
-
-    Attributes
-    ----------
-    left, most : int
-    same : tuple of str
-        Other studies with that request that are approved here, with the start of their hash.
-    had_loss : bool
-        Whether an earlier ledger was lost.
-    """
-
-    left: int
-    most: int
-    same: tuple[str, ...]
-    had_loss: bool
-
-    def paragraph(self) -> str:
-        """Return the paragraph on runs."""
-        lost = render("budget.run.lost") if self.had_loss else ""
-        counts = {"left": self.left, "most": self.most, "lost": lost}
-        if self.same:
-            return render("budget.run.runs-together", studies=", ".join(self.same), **counts)
-        return render("budget.run.runs", **counts)
-
-
-def runs_left(folder: SiteFolder, site: Site, study: Study) -> RunsLeft:
-    """Return how many runs are left of all studies with the same request, and which of them are approved here."""
-    most = site.policy.runs
-    request_hash = asks_sha256(study.text)
-    ledger = ledger_of(folder)
-    with ledger.reading() as ledger_file:
-        had = (
-            0
-            if ledger_file is None
-            else len(RunLimits(most, site.policy.alignments).runs(ledger_file, study.sha256(), request_hash))
-        )
-    same = []
-    for one in approvals(folder):
-        is_other = one.decision == "approved" and one.study_sha256 != study.sha256()
-        if is_other and _request_hash(one.text) == request_hash:
-            same.append(f"{one.study} ({one.study_sha256[:12]})")
-    return RunsLeft(max(most - had, 0), most, tuple(same), bool(ledger.loss_before()))
-
-
-def check_counted(site: Site, study: Study) -> None:
-    """Raise where a site counts no comparisons of a study, so that a person can add none."""
-    if site.policy.is_open:
-        raise UsageError(f"--compared adds nothing: the policy of {site.name} is 'open', which counts no comparisons")
-    if not asks(study, COMPARE):
-        raise UsageError(f"--compared adds nothing: study {study.name!r} compares no models")
-
-
-def counted_comparisons(folder: SiteFolder, site: Site, study: Study) -> Compared | None:
-    """Return the models of a study's dataset whose figures were released; None where the site counts none."""
-    if site.policy.is_open or not site.has_outcome or not asks(study, COMPARE):
-        return None
-    return compared_models(folder, site.policy, study.dataset.name)
-
-
-def describe_comparisons(limit: Compared | None, site: Site, dataset: str, added: int = 0) -> list[str]:
-    """Return how many comparisons of a dataset are left, and what they may reveal; nothing where none is counted.
-
-    Parameters
-    ----------
-    limit : Compared or None
-        Of `counted_comparisons`.
-    site : Site
-    dataset : str
-    added : int
-        How many this approval adds.
-    """
-    if limit is None:
-        return []
-    adds = render("budget.run.added", added=added) if added else ""
-    anew = ""
-    if not limit.left:
-        anew = f" {render('budget.comparisons.anew')}"
-    facts = {"dataset": dataset, "left": limit.left, "most": limit.most, "added": adds}
-    return [render("budget.run.comparisons", anew=anew, reveals=render("budget.comparisons.reveals"), **facts)]
-
-
-def _request_hash(text: str) -> str:
-    try:
-        return asks_sha256(text)
-    except FlfedError:  # a text that this version cannot read is not answered either
-        return ""
 
 
 def _answered(folder: SiteFolder, serving: Site, study: Study, ledger: Ledger) -> tuple[str, ...]:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from flfed.deployment.cards import is_list, pins_of_cards
-from flfed.deployment.site_state.cohorts import COHORT_SHA256, CohortLines, cohort_facts
+from flfed.deployment.site_state.cohorts import COHORT_SHA256, cohort_facts, cohort_refusal
 from flfed.deployment.site_state.trusted_files import own_fingerprint
 from flfed.errors import UsageError
 from flfed.paths import NAME, SiteFolder
-from flfed.records.ledger import ledger_of
+from flfed.records.site_state import state_of
 from flfed.signatures import read_gate_fingerprint
 from flfed.study.kinds import LEAST_PARTIES
 from flfed.study.study import Study
@@ -139,10 +139,12 @@ def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], *, change
     if sums:
         pins = _pinned(folder, others, own, LEAST_SITES)
     facts = cohort_facts(pins, changed=changed_sites) if sums else {}
-    cohorts = CohortLines.of_ledger(ledger_of(folder))
     dataset = study.dataset.name
     if asks(study, TRAIN) or study.is_statistic:
-        if why := cohorts.refusal(dataset, str(facts.get(COHORT_SHA256, "")), changed=changed_sites):
+        with state_of(folder).transaction() as step:
+            cohort = str(facts.get(COHORT_SHA256, ""))
+            why = cohort_refusal(step.tables, dataset, cohort, changed=changed_sites)
+        if why:
             raise usage_error("operator.with.other-cohort", why=why, site=folder.site)
     return Agreement(sums, pins, changed_sites)
 

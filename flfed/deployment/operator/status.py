@@ -15,10 +15,10 @@ from flfed.deployment.gate.study_policy import StudyAdmission
 from flfed.deployment.operator.join import joined
 from flfed.deployment.operator.outbound_proxy import read_proxy
 from flfed.deployment.site_state import approval
-from flfed.deployment.site_state.comparisons import comparisons_left
 from flfed.deployment.site_state.freeze import describe_frozen
 from flfed.deployment.site_state.ledger_copy import copy_of
 from flfed.deployment.site_state.ledger_loss import ahead, loss, lost_refusal
+from flfed.deployment.site_state.runs import read_runs
 from flfed.deployment.site_state.trusted_files import gate_work, open_folder, own_fingerprint, read_terms
 from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
@@ -41,7 +41,7 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
     Returns
     -------
     status : dict with site, joined, proxy, paused, gate, clock, gate-key, ledger-copy, policy, snapshots, \
-comparisons, studies, last, problems
+runs, studies, last, problems
         `joined` says with whom, or is an empty text; `proxy` is the outbound proxy's URL without its password, or an
         empty text; `gate` is what the gate has not done, such as to answer a request, and for how many seconds;
         `clock` says that this machine's is off, or is an empty text; `gate-key` is the fingerprint of its gate, empty
@@ -69,7 +69,7 @@ comparisons, studies, last, problems
         "ledger-copy": None,
         "policy": policy.model_dump(mode="json", by_alias=True) | {"least-cohort": policy.least_cohort()},
         "snapshots": [],
-        "comparisons": [],
+        "runs": [],
         "studies": [],
         "last": [],
     }
@@ -91,7 +91,8 @@ comparisons, studies, last, problems
             facts["snapshots"] += describe_frozen(folder, site.serving(dataset))
     with _noted(problems):
         if not lost:
-            facts["comparisons"] = comparisons_left(folder, policy, site.datasets)
+            for runs in (read_runs(folder, policy, dataset) for dataset in site.datasets):
+                facts["runs"].append({"dataset": runs.dataset, "remaining": runs.left, "most": runs.most})
     with _noted(problems):
         # What the gate asks is asked, so that the status cannot differ from what it does.
         admission = StudyAdmission(folder, site)

@@ -14,7 +14,6 @@ from typing import get_args
 from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.operator.columns_read import describe_columns, describe_source
 from flfed.deployment.operator.proposal import Proposal, SiteFacts
-from flfed.deployment.operator.run_budget import describe_comparisons
 from flfed.deployment.operator.secure_sums import describe_parties, describe_sums, has_sums
 from flfed.deployment.site_state.cohorts import cohort_facts
 from flfed.errors import FlfedError
@@ -58,17 +57,14 @@ def describe_details(proposal: Proposal) -> list[str]:
     ]
 
 
-def describe_site_facts(proposal: Proposal, facts: SiteFacts, added: int = 0) -> list[str]:
+def describe_site_facts(proposal: Proposal, facts: SiteFacts) -> list[str]:
     """Return what the site's folder holds about a proposal, a paragraph each, for the site's own eyes.
 
     Parameters
     ----------
     proposal : Proposal
     facts : SiteFacts
-    added : int
-        Comparisons that the approval adds.
     """
-    dataset = proposal.study.dataset.name
     if facts.rows is None:
         rows = render("approval.study.no-rows")
     else:
@@ -81,8 +77,8 @@ def describe_site_facts(proposal: Proposal, facts: SiteFacts, added: int = 0) ->
         paragraphs.append(render("approval.study.single-outcomes", outcomes=outcomes, rows=training_rows))
     if facts.budget:
         paragraphs.append(" ".join(facts.budget))
-    paragraphs.append(facts.runs.paragraph())
-    return paragraphs + describe_comparisons(facts.compared, proposal.site, dataset, added)
+    paragraphs.append(facts.runs.sentence())
+    return paragraphs
 
 
 def least_participants(proposal: Proposal) -> int:

@@ -24,7 +24,6 @@ from flfed.records.ledger_line import (
     REPAIRED,
     RESTARTED,
     START,
-    STAYED,
     Line,
     Total,
     bytes_of,
@@ -121,9 +120,6 @@ class Left:
         self.bytes += bytes_of(line)
         self.sums.setdefault((day, study, line.kind), Total()).add(line)
         run, reason = (str(line.facts.get(key) or "") for key in ("run", "reason"))
-        if line.kind == _COMPARED:
-            note = self.suppressed_runs.add if STAYED in line.facts else self.suppressed_runs.discard
-            note(run)
         seen = LineSeen(line.n, line.at, line.kind, study, run, round_of(line), bytes_of(line), reason)
         self._note_decision(seen, str(line.facts.get("study-sha256") or ""))
         # Each line counts under any day, any study, both, and its own.

@@ -30,7 +30,7 @@ from flfed.records.ledger import CUT, Inspection, Ledger, Receipt, ledger_of
 from flfed.records.ledger_line import Line, read_line
 from flfed.refusals import Refusal
 from flfed.signatures import HASH, coordinator_signed
-from flfed.updates.messages.kinds import COMPARE, SEAL, SEALED
+from flfed.updates.messages.kinds import SEAL, SEALED
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
@@ -200,16 +200,11 @@ def seal(message: Message, site: str) -> SealReply:
 
 def sealed(message: Message, site: str) -> SealedReply:
     """Store the coordinator's receipt."""
-    from flfed.updates.checkpoints.site_state import ANSWERED, StateFiles, open_reply_cache
     from flfed.updates.messages.enrol import SealedReply, SealedRequest
 
     request = SealedRequest.from_record(message.content)
     receipt = Receipt(site=site, run=request.run, n=request.n, head=request.head)
     keep_receipt(SiteFolder(site), receipt, request.signature)
-    # A run that stopped is sealed, too, and may be resumed: it is over where its comparison left in a sum.
-    cache = open_reply_cache(site, request.run)
-    if cache is not None and any(name.startswith(f"{ANSWERED}{COMPARE}") for name in StateFiles(cache).names()):
-        cache.forget()
     return SealedReply()
 
 
@@ -457,7 +452,7 @@ def _comes_over(folder: SiteFolder, line: Line) -> bool:
     if line.kind == RELEASED:
         rows_sha256 = str(line.facts.get("rows-sha256"))
         return bool(HASH.fullmatch(rows_sha256)) and any((folder.gate / RELEASED).glob(f"*/{rows_sha256}"))
-    of_run = line.kind in (SPENT, ledger_line.ADDED) or bool(line.facts.get("run"))
+    of_run = line.kind == SPENT or bool(line.facts.get("run"))
     return of_run and line.kind not in (ledger_line.REFUSED, ledger_line.ERROR, ledger_line.WITHHELD)
 
 

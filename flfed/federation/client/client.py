@@ -18,7 +18,7 @@ from flfed.federation.client.masked import Approving, SiteSums
 from flfed.federation.client.outbound_figures import redact_comparison
 from flfed.federation.client.protection import LocalProtection, checks_history, rows_band, rows_refusal, willing_site
 from flfed.federation.client.redaction import redact, redacted, table_error
-from flfed.federation.client.released.model_answers import count_scores, is_last
+from flfed.federation.client.released.model_answers import count_scores
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.site_run import SiteRun, compared_model, model_shapes_of, run_of, study_of
 from flfed.federation.client.statistic import account_of, count_statistic
@@ -30,7 +30,6 @@ from flfed.federation.client.training import (
     StatisticKind,
     Training,
     Validation,
-    load_or_train,
 )
 from flfed.federation.client.trees import Trees, count_cells
 from flfed.federation.client.vertical import Vertical, align, compare_joined, exchange
@@ -46,10 +45,8 @@ from flfed.study.study import Study
 from flfed.updates.arrays import entries_of, flattened
 from flfed.updates.checkpoints.site_state import (
     NodeState,
-    ReplyCache,
     RunState,
     keep_encoder,
-    open_reply_cache,
     run_state,
     whole_message,
 )
@@ -135,7 +132,6 @@ class SiteClient:
         self.sessions: dict[tuple[str, str, int], SiteSession] = {}
         self._runs: dict[tuple[str, str, int], str] = {}
         self._releases = Releases(self._protect.ledger_of)
-        self._over: set[ReplyCache] = set()
         self._last_updates = LastUpdates()
         self._draws_of = cache(lambda seed: Draws(seed, FIT))
 
@@ -176,27 +172,8 @@ class SiteClient:
         return run_client_by(handler, self._compute or compute_one_by_one)
 
     def _answer(self, message: Message, context: Context) -> Message:
-        site = str(context.node_config["site"])
-        reply_cache = open_reply_cache(site, context.run_config.get("run"))
-        own = self._run_of(context, run_state(site, context))
-        message = _whole(message, own.state)
-        kind = message.metadata.message_type
-        keeps = kind in ROUNDS and run_kind(study_of(str(context.run_config["study"]))).keeps_replies
-        if reply_cache is not None and reply_cache not in self._over and keeps:
-            # The site's policy comes first, also before a stored reply.
-            session = self.session(context, kind)
-            request_type, train = HANDLERS[kind]
-            request = read(request_type, message.content)
-            # The reply is the earlier one, where the same request came before.
-            record = load_or_train(request, session, own, reply_cache, lambda: self._run(train(request, session, own)))
-            keep_encoder(message, own.state)
-            return Message(record, reply_to=message)
-        reply = self._run(self._handled(message, context, own))
-        # A site whose figures are in a sum keeps its reply: a run that goes on asks for it again.
-        compared = isinstance(reply, CompareReply) and reply.is_final
-        if reply_cache is not None and (compared or is_last(reply)):
-            self._over.add(reply_cache)  # requests after the comparison are for reference only
-            reply_cache.forget()
+        own = self._run_of(context, run_state(str(context.node_config["site"]), context))
+        reply = self._run(self._handled(_whole(message, own.state), context, own))
         return Message(reply.to_record(), reply_to=message)
 
     def _handled(self, message: Message, context: Context, own: SiteRun) -> Replying:
@@ -381,9 +358,7 @@ def take_keys(request: KeysRequest, study: Study, own: SiteRun) -> KeysReply:
     sums = own.sums(study)
     if sums is None:
         decline("sums-unknown")
-    # Of two processes of the site with other keys, the second one finds those of the first.
-    with own.state.answering():
-        return sums.keys.take(request)
+    return sums.keys.take(request)
 
 
 def open_round(request: OpenRequest, session: SiteSession, own: SiteRun) -> Replying:

@@ -23,13 +23,13 @@ from flfed.rows.training.private_noise import NoiseSource, SeededNoise, SystemNo
 from flfed.rows.training.requests import PackRequest
 from flfed.seeds import generator, noise_key
 from flfed.signatures import canonical
-from flfed.study.kinds import exchange_number, round_and_level
+from flfed.study.kinds import exchange_number
 from flfed.study.study import Study
 from flfed.updates.aggregation.losses import Losses, draw_number, encode_losses
 from flfed.updates.aggregation.summer import Summer
 from flfed.updates.arrays import CIPHERTEXT, Arrays, byte_array, flattened, with_prefix, without_prefix
 from flfed.updates.checkpoints.made import Made, SumRequest, request_sha256
-from flfed.updates.checkpoints.site_state import ANSWERED, OF_RUN, RunState
+from flfed.updates.checkpoints.site_state import ASKED, OF_RUN, RunState
 from flfed.updates.masks.ckks import RoundTags, SecretContext, encrypt_update, open_context, open_mean, seal_context
 from flfed.updates.masks.figure_sums import FigureLayout
 from flfed.updates.masks.pairs import (
@@ -57,8 +57,8 @@ from flfed.updates.messages.secure_sum import KeysReply, KeysRequest, Masked, Op
 from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE, BinsRequest, StatisticRequest
 from flfed.updates.messages.train import EVALUATE, SUMS, TRAIN, TrainReply, TrainRequest
 
-KEY, SIGNED, COHORT, SECRETS, SHARED, OPENED, ENDED = (
-    f"{OF_RUN}{name}" for name in ("key", "signed", "cohort", "secrets", "shared", "opened", "ended")
+KEY, SIGNED, COHORT, SECRETS, SHARED, ENDED = (
+    f"{OF_RUN}{name}" for name in ("key", "signed", "cohort", "secrets", "shared", "ended")
 )
 """Names in a site's state of a run, which a false total ends."""
 _PEER = "peer/"
@@ -208,8 +208,8 @@ class RunKeys:
             secret = hashlib.sha256(REHEARSAL + bytes.fromhex(cohort.sha256)).digest()
             secret_by_peer = {site: secret for site in cohort.sites if site != self.site}
             # One process rehearses a run again with another encoder.
-            for name in [name for name in self.state.names() if name.startswith(ANSWERED) or name == OPENED]:
-                self.state.remove(name)
+            if self.state.read(ASKED) is not None:
+                self.state.remove(ASKED)
         else:
             # After the comparison, or where its state is lost, the site has no second key in a run.
             if approval.has_keys(self.run):
@@ -330,11 +330,6 @@ def _context_of(data: bytes) -> SecretContext | Refusal:
     return SecretContext.of_bytes(data)
 
 
-def answered(kind: str, number: int) -> str:
-    """Return the name of an answered request in a site's state."""
-    return f"{ANSWERED}{kind}-{number:06d}"
-
-
 @dataclass(frozen=True, eq=False)
 class SiteSums:
     """A site's half of the secure sums of one run.
@@ -359,7 +354,6 @@ class SiteSums:
         if self.keys.study.grows_trees:
             return self._masked_level(exchange, request, reply, losses)
         cohort = self.keys.cohort()
-        self.check_unused(exchange)
         least = len(cohort.sites)
         strategy = self.keys.study.strategy.build("strategy")
         weight = strategy.relative_weight(reply, float(cohort.most_rows))
@@ -383,9 +377,8 @@ class SiteSums:
         return replace(reply, delta={}, masked=self._mask(exchange, vector, beside))
 
     def _encrypt(self, exchange: Exchange, values: np.ndarray) -> np.ndarray:
-        # In one process no reply is stored, so the use is recorded here.
-        if self.keys.approval is None:
-            self.keys.state.write(answered(exchange.kind, exchange.step), _request_of(exchange))
+        asked = {"round": np.array([exchange.step]), "request": byte_array(bytes.fromhex(exchange.request_sha256))}
+        self.keys.state.write(ASKED, asked)
         part: np.ndarray = or_refuse(
             encrypt_update(self._round_tags(exchange), self.keys.site, values, largest=LARGEST_ENTRY)
         )
@@ -407,25 +400,16 @@ class SiteSums:
         NotTakingPart
             If it is another round, opened for another request already, or no sum of one part of each site.
         """
-        state = self.keys.state
-        place = {"round": np.array([request.round]), "request": byte_array(bytes.fromhex(request.sha256()))}
-        with state.answering():
-            earlier = state.read(OPENED)
-            if earlier is not None and all(np.array_equal(earlier[name], value) for name, value in place.items()):
-                return Masked(vector=earlier["vector"], sums=earlier["sums"])
-            stored = state.read(answered(TRAIN, request.round))
-            is_over = earlier is not None and int(earlier["round"][0]) >= request.round
-            is_turn = self.keys.site == opener_of(self.keys.cohort().sites, request.round)
-            if stored is None or is_over or not is_turn or request.round < max(self._steps(TRAIN)):
-                decline("sum-not-opened", round=request.round)
-            asked = Exchange(TRAIN, request.round, stored["request"].tobytes().hex())
-            exchange = self.bound(asked)
-            # The site has made another model since.
-            if self.keys.approval is not None and exchange == asked:
-                decline("sum-not-opened", round=request.round)
-            total = self._opened(exchange, request, entries)
-            state.write(OPENED, place | total.arrays())
-        return total
+        stored = self.keys.state.read(ASKED)
+        is_turn = self.keys.site == opener_of(self.keys.cohort().sites, request.round)
+        if stored is None or not is_turn or request.round != int(stored["round"][0]):
+            decline("sum-not-opened", round=request.round)
+        asked = Exchange(TRAIN, request.round, stored["request"].tobytes().hex())
+        exchange = self.bound(asked)
+        # The site has made another model since.
+        if self.keys.approval is not None and exchange == asked:
+            decline("sum-not-opened", round=request.round)
+        return self._opened(exchange, request, entries)
 
     def _opened(self, exchange: Exchange, request: OpenRequest, entries: int) -> Masked:
         sites = self.keys.cohort().sites
@@ -449,14 +433,14 @@ class SiteSums:
         numbers = reply.extra[SUMS].ravel().view(np.uint64)
         if not request.settings["level"]:
             numbers = np.concatenate([numbers, self._losses(losses, self.rng(exchange))])
-        return replace(reply, extra={}, masked=self.once(exchange, lambda: numbers))
+        return replace(reply, extra={}, masked=self._masked(exchange, numbers))
 
     def masked_counts(self, numbers: np.ndarray, kind: str, request: StatisticRequest | None = None) -> Masked:
         """Return sums over rows under masks, to which a row adds 1 at most; the same for each request."""
         exchange = self.exchange(request, kind)
         cohort = self.keys.cohort()
         ring = ring_of_counts(len(cohort.sites), cohort.most_rows)
-        masked = self.once(exchange, lambda: ring.encode(numbers, self.rng(exchange)))
+        masked = self._masked(exchange, ring.encode(numbers, self.rng(exchange)))
         if kind == STATISTIC and self.keys.study.visits <= 1:
             self._end()
         return masked
@@ -469,7 +453,7 @@ class SiteSums:
     def masked_cells(self, request: BinsRequest, counts: Arrays) -> Masked:
         """Return rows by cell under masks, the same for each request."""
         numbers = np.concatenate([values.ravel() for values in counts.values()])
-        return self.once(self.exchange(request), lambda: numbers.astype(np.uint64))
+        return self._masked(self.exchange(request), numbers.astype(np.uint64))
 
     def masked_losses(self, request: TrainRequest, losses: Losses) -> Masked | None:
         """Return the losses of a model that is only scored, under masks; None where there are none.
@@ -479,7 +463,7 @@ class SiteSums:
         if self.keys.read_cohort() is None:
             return None
         exchange = self.exchange(request)
-        return self.once(exchange, lambda: self._losses(losses, self.rng(exchange)))
+        return self._masked(exchange, self._losses(losses, self.rng(exchange)))
 
     def masked_figures(self, request: CompareRequest, reply: CompareReply, layout: FigureLayout) -> Masked:
         """Return the figures of a comparison under masks; raises NotTakingPart where one of them is missing.
@@ -489,7 +473,7 @@ class SiteSums:
         exchange = self.exchange(request)
         cohort = self.keys.cohort()
         ring = layout.ring(len(cohort.sites), cohort.most_rows)
-        masked = self.once(exchange, lambda: layout.encode(reply, ring, self.rng(exchange), counts=cohort.single_cells))
+        masked = self._masked(exchange, layout.encode(reply, ring, self.rng(exchange), counts=cohort.single_cells))
         self._end()
         return masked
 
@@ -506,30 +490,9 @@ class SiteSums:
         )
         return numbers
 
-    def once(self, exchange: Exchange, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
-        """Return numbers of 64 bits under masks: the stored ones where the same request came before.
-
-        Raises
-        ------
-        NotTakingPart
-            If the step was answered to another request, or over other rows or another policy.
-        """
-        if self.keys.approval is None:
-            return self._mask(exchange, np.empty(0, np.uint32), or_refuse(numbers()))
-        state = self.keys.state
-        name = f"masked-{exchange.kind}-{exchange.step:06d}"
-        # Of two processes with the request the second one waits for the first one's vector.
-        with state.answering():
-            stored = state.read(name)
-            if stored is None or stored["request"].tobytes().hex() != exchange.request_sha256:
-                self.check_unused(exchange)
-                made = self._mask(exchange, np.empty(0, np.uint32), or_refuse(numbers()))
-                stored = {"vector": made.vector, "sums": made.sums, **_request_of(exchange)}
-                state.write(name, stored)
-                for old in self._before(exchange, "masked-"):
-                    state.remove(old)
-            self.note(exchange)
-        return Masked(vector=stored["vector"], sums=stored["sums"])
+    def _masked(self, exchange: Exchange, numbers: np.ndarray | Refusal) -> Masked:
+        """Return numbers of 64 bits under masks; raises NotTakingPart in place of a refusal."""
+        return self._mask(exchange, np.empty(0, np.uint32), or_refuse(numbers))
 
     def exchange(self, request: SumRequest, kind: str = SUMMARISE) -> Exchange:
         """Return the place of a request among those of the run; `kind` is that of one without content."""
@@ -592,50 +555,11 @@ class SiteSums:
             raise NotTakingPart(opened)
         return opened
 
-    def note(self, exchange: Exchange) -> None:
-        """Record that a step is answered, before its reply leaves; raises StorageError."""
-        state = self.keys.state
-        if self.keys.approval is not None and state.read(answered(exchange.kind, exchange.step)) is None:
-            state.write(answered(exchange.kind, exchange.step), _request_of(exchange))
-            for old in self._before(exchange, ANSWERED):
-                state.remove(old)
-
-    def _before(self, exchange: Exchange, prefix: str) -> list[str]:
-        """Return the names of steps of a kind that nobody asks for again: those before the round before."""
-        kept = max(self._exchanges + 1, self.keys.study.visits)
-        return [name for step, name in self._steps(exchange.kind, prefix).items() if step <= exchange.step - kept]
-
-    def _steps(self, kind: str, prefix: str = ANSWERED) -> dict[int, str]:
-        """Return the names in the state by step, of one kind of request."""
-        start = f"{prefix}{kind}-"
-        return {int(name.removeprefix(start)): name for name in self.keys.state.names() if name.startswith(start)}
-
     @property
     def summer(self) -> Summer:
         """A reader of totals: the coordinator has checked norms and losses, by those of the rounds before."""
         cohort = self.keys.cohort()
         return Summer.of_study(self.keys.study, cohort.sites, cohort.most_rows, norm=math.inf)
-
-    def is_answered(self, exchange: Exchange) -> bool:
-        """Return whether this very request was answered."""
-        stored = self.keys.state.read(answered(exchange.kind, exchange.step))
-        return stored is not None and stored["request"].tobytes().hex() == exchange.request_sha256
-
-    def check_unused(self, exchange: Exchange) -> None:
-        """Refuse a second answer to a step, and one to a step whose record is gone; raises NotTakingPart.
-
-        Two vectors under one mask reveal their difference.
-        """
-        if self.keys.approval is None:
-            return
-        steps = self._steps(exchange.kind)
-        if steps and (exchange.step in steps or exchange.step < min(steps)):
-            round, _ = round_and_level(exchange.step, self._exchanges)
-            decline("masks-used", round=round)
-
-
-def _request_of(exchange: Exchange) -> Arrays:
-    return {"request": byte_array(bytes.fromhex(exchange.request_sha256))}
 
 
 Masking = Generator[PackRequest, Any, TrainReply]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from flfed.refusals import Refusal
 from flfed.rows.comparison.compare import SiteComparison
 from flfed.rows.evaluation.calibration import Calibration
 from flfed.rows.evaluation.intervals import Estimate
@@ -150,31 +148,6 @@ def rounded_comparison(reply: CompareReply) -> CompareReply:
     differences = _round_each(reply.differences, three_digits)
     calibration = _round_each(reply.calibration, three_digits)
     return replace(reply, arms=arms, differences=differences, calibration=calibration)
-
-
-def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
-    """Return a comparison without a figure of its model, with the reason for each."""
-    method = f"withheld: {why}"
-    columns = [*(one.column for one in reply.importance), *(one.column for one in reply.withheld)]
-    return replace(
-        reply,
-        arms=_without_numbers(reply.arms, method),
-        differences=_without_numbers(reply.differences, method),
-        histogram=None,
-        note=f"withheld by the site's policy: {why}" if reply.arms else reply.note,
-        own_family=None,
-        points=tuple(replace(one, tp=-1, fp=-1, fn=-1, tn=-1, method=method) for one in reply.points),
-        groups=_without_numbers(reply.groups, method),
-        importance=(),
-        withheld=tuple(WithheldColumn(column=column, method=method) for column in columns),
-        calibration=_without_numbers(reply.calibration, method),
-        masked=None,
-    )
-
-
-def _without_numbers(figures: Sequence[Rounded], method: str) -> tuple[Rounded, ...]:
-    """Return figures without a number, with the reason as their method."""
-    return tuple(replace(one, method=method) for one in _round_each(figures, lambda _: math.nan))
 
 
 def _round_each(figures: Sequence[Rounded], rounding: Rounding) -> tuple[Rounded, ...]:

@@ -23,7 +23,6 @@ from flfed.rows.data.site import Site, SiteTable, dataset_refusal, study_refusal
 from flfed.rows.statistics.of_study import unconfirmed_columns
 from flfed.rows.training.private_noise import NoiseSource, Protection, SeededNoise, SystemNoise, no_spending
 from flfed.seeds import noise_key
-from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, delta_defect, epsilon
 from flfed.updates.mechanism import acting_mechanism, planned
@@ -345,7 +344,6 @@ class RoundCharge:
         return {
             "study": self.study.name,
             "study_sha256": self.study.sha256(),
-            "asks_sha256": asks_sha256(self.study.text),
             "run": self.run,
             "repeat": self.repeat,
             "round": round,

@@ -1,16 +1,11 @@
-"""Kinds of runs at a site, and training of a round.
-
-A round is answered once: a repeated request gets the stored reply, or a refusal.
-"""
+"""Kinds of runs at a site, and training of a round."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import replace
-from typing import Any, ClassVar
-
-from flwr.app import RecordDict
+from typing import Any
 
 from flfed.federation.client.outbound_figures import choose_rounding, scores_of, training_stays
 from flfed.federation.client.protection import draws_once
@@ -21,8 +16,8 @@ from flfed.refusals import NotSpent, Refusal, decline
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.updates.arrays import Arrays
-from flfed.updates.checkpoints.site_state import ReplyCache, digest_of
-from flfed.updates.messages.train import Offset, TrainReply, TrainRequest
+from flfed.updates.checkpoints.made import request_sha256
+from flfed.updates.messages.train import TRAIN, Offset, TrainReply, TrainRequest
 
 LOG = logging.getLogger("flfed.site")
 
@@ -32,15 +27,7 @@ Round = Generator[ComputeRequest, Any, TrainReply]
 
 
 class RunKind:
-    """A kind of run at a site.
-
-    Attributes
-    ----------
-    keeps_replies : bool
-        Whether the reply to a round is stored, and sent again: its noise, or mask, must not be drawn twice.
-    """
-
-    keeps_replies: ClassVar[bool] = False
+    """A kind of run at a site."""
 
     def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
         """Return the site's reply to a round.
@@ -56,8 +43,6 @@ class RunKind:
 
 class Training(RunKind):
     """A run that trains a model."""
-
-    keeps_replies = True
 
     def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
         """Score the incoming model, train from it, or both."""
@@ -134,46 +119,6 @@ def reply_with_figures(step: TrainingStep, *, delta: Arrays, steps: int, extra: 
     return TrainReply(delta=delta, num_examples=float(done.rows), loss=loss, steps=steps, scores=scores, extra=extra)
 
 
-def load_or_train(
-    request: TrainRequest,
-    session: SiteSession,
-    own: SiteRun,
-    reply_cache: ReplyCache,
-    trained: Callable[[], TrainReply],
-) -> RecordDict:
-    """Return the stored reply to a request, else a new one.
-
-    A new one is stored on the site's disk. Of two processes with the request at once, the second one waits for the
-    first one's reply.
-
-    Raises
-    ------
-    NotSpent
-        If the round was answered to another request, and its noise cannot be drawn again.
-    """
-    if not request.fit:
-        return trained().to_record()
-    with reply_cache.answering():
-        under = own.under(session)
-        sums = own.sums(session.study)
-        earlier = reply_cache.reply_to(request, under=under)
-        if earlier is not None:
-            if sums is not None:
-                sums.note(sums.exchange(request))
-            return earlier
-        # Answered, to another request or under another policy.
-        if draws_once(session.protection) and reply_cache.has_reply(request.round):
-            raise NotSpent(Refusal("round-drawn", round=request.round))
-        if sums is not None:
-            sums.check_unused(sums.exchange(request))
-        record = trained().to_record()
-        reply_cache.keep(request, record, under=under)
-        # Written once the reply is stored: from here on no other vector leaves under its masks.
-        if sums is not None:
-            sums.note(sums.exchange(request))
-        return record
-
-
 class LastUpdates:
     """Last updates of the sites of one process.
 
@@ -198,7 +143,7 @@ class LastUpdates:
         if not (request.fit and draws_once(session.protection)):
             return (yield from training)
         place = (own.site, own.run, own.repeat)
-        digest = digest_of(request, under=own.under(session))
+        digest = request_sha256(TRAIN, request) + own.under(session)
         round, earlier_digest, last = self._of_run.get(place, (0, "", None))
         if round == request.round:
             if earlier_digest != digest:

@@ -28,8 +28,6 @@ class Trees(Training):
     Sums of gradients of a level stand in place of an update, and have no noise.
     """
 
-    keeps_replies = False
-
     def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
         """Return the sums of a level, or the scores of trees.
 

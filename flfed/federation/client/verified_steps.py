@@ -17,7 +17,7 @@ from flfed.rows.statistics.statistic import Visit, VisitedStatistic, of_entries
 from flfed.trees.cut_points import cell_shapes, chosen_cuts, split_cells
 from flfed.updates.checkpoints.made import Made
 from flfed.updates.messages.compare import CompareRequest
-from flfed.updates.messages.summarise import BINS, STATISTIC, BinsRequest, StatisticRequest
+from flfed.updates.messages.summarise import BINS, BinsRequest, StatisticRequest
 from flfed.updates.messages.train import TRAIN, TrainRequest
 from flfed.updates.strategies.boosted_trees import BoostedTrees
 
@@ -28,19 +28,13 @@ class TreesMaker(ModelMaker):
     """Trees, which grow of the sums of their levels."""
 
     def made(self, request: BinsRequest | TrainRequest | CompareRequest, last: Made | None) -> Made:
-        """Return the encoder, the cut points, the trees with one level more, or the whole ones.
-
-        A coordinator that was killed asks for the levels of its last tree again.
-        """
+        """Return the encoder, the cut points, the trees with one level more, or the whole ones."""
         level = int(request.settings["level"]) if isinstance(request, TrainRequest) and request.fit else 0
         if isinstance(request, BinsRequest):
             return super().made(request, None)
         # The trees before a round are scored with its first level.
         if isinstance(request, TrainRequest) and request.fit and request.score != (level == 0):
             decline("round-left-out", round=request.round)
-        if isinstance(request, TrainRequest) and last is not None and last.exchange.kind == TRAIN:
-            if request.fit and request.round == last.round + 1 and level <= len(last.levels):
-                return replace(last, levels=last.levels[:level])
         made = super().made(request, last)
         is_next = not isinstance(request, TrainRequest) or request.round == made.round + 1
         if level != len(made.levels) or not is_next:
@@ -106,11 +100,6 @@ class VisitMaker(Maker):
         statistic = statistic_of(self.session.study)
         if not isinstance(statistic, VisitedStatistic):
             raise TypeError("a statistic of one visit has no numbers")
-        if last is not None and request.round <= last.round:
-            # A coordinator that was killed begins with the first visit.
-            number = request.round
-            points = [*(point for point, _ in last.visits), last.model]
-            return replace(last, model=points[number], visits=last.visits[:number], round=number)
         if last is None:
             made = Made(exchange=self.sums.exchange(request), model=statistic.first(schema))
         else:
@@ -155,10 +144,6 @@ def completed(request: Request, session: SiteSession, sums: SiteSums, start: Sta
     exchange = sums.exchange(request)
     made = Made.read(sums.keys.state)
     if made is None or not made.is_for(exchange):
-        # A coordinator that was killed asks for levels and visits again.
-        again = exchange.kind == STATISTIC or (exchange.kind == TRAIN and session.study.grows_trees)
-        if not (again and sums.is_answered(exchange)):
-            sums.check_unused(exchange)
         made = replace(maker.made(request, made), exchange=exchange).with_hash()
         made.write(sums.keys.state)
     return cast(Request, maker.completed(request, made))

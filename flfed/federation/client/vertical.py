@@ -563,10 +563,9 @@ def align(request: AlignRequest, session: SiteSession, own: SiteRun) -> Aligning
     expected = (ANNOUNCE, BLIND, MATCH) if session.site.has_outcome else (ANNOUNCE, ANSWER)
     if request.exchange not in expected:
         decline("exchange-unfit")
-    with own.state.answering():
-        if request.exchange == ANNOUNCE:
-            return AlignReply(parties=(party.party(),))
-        return AlignReply(sealed=party.exchange("query.align", request))
+    if request.exchange == ANNOUNCE:
+        return AlignReply(parties=(party.party(),))
+    return AlignReply(sealed=party.exchange("query.align", request))
     yield  # a handler is a generator, also one without requests
 
 
@@ -577,8 +576,7 @@ def exchange(request: PartialRequest, session: SiteSession, own: SiteRun) -> Exc
     last = session.study.rounds + 1
     if request.exchange not in expected or not 1 <= request.round <= last:
         decline("exchange-unfit")
-    with own.state.answering():
-        return PartialReply(sealed=party.exchange("query.partial", request))
+    return PartialReply(sealed=party.exchange("query.partial", request))
     yield  # a handler is a generator, also one without requests
 
 

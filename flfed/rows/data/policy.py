@@ -78,14 +78,9 @@ class Policy(Strict):
     rounds : int
         Most rounds that a study may have. Example: `rounds = 100`.
     runs : int, >= 1
-        Most runs of one study, by its exact text, that get updates, or figures of a model: evaluation,
-        comparison, audit. Each repeat is a run, under whatever name. By the site's ledger: a run that
-        got a reply continues. Each is evaluated and compared with one model. Example: `runs = 3`.
-    compared_runs : int, >= 1
-        Most models of a dataset whose figures over test rows are released under `institution`: of all coordinators,
-        studies and runs together, each repeat one. The same model counts once, and the count of a snapshot starts
-        again where at least half of the people in its test rows are new. `flfed site approve --compared N` adds some;
-        the site's own app has the figures of every run. Example: `compared-runs = 5`.
+        Most runs of a dataset that have replies of its rows, over all studies and coordinators: each repeat is one,
+        from its first such reply on. Runs with noise on all that they release do not count. Of each run figures over
+        test rows are released for one model. `flfed site allow DATASET --runs N` adds some. Example: `runs = 3`.
     daily_bytes : int
         Most bytes of replies that are sent in a day (UTC), all studies together. Example: `daily-bytes = 5000000`.
     identifiers : int
@@ -134,7 +129,6 @@ class Policy(Strict):
     co_sites: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")], ...] = ()
     rounds: int = Field(default=1000, ge=1)
     runs: int = Field(default=10, ge=1)
-    compared_runs: int = Field(default=10, ge=1)
     daily_bytes: int = Field(default=20_000_000, ge=1)
     identifiers: int = Field(default=100_000, ge=1)
     alignments: int = Field(default=2, ge=1)

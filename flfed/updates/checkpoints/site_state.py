@@ -1,7 +1,6 @@
-"""A site's state of a run: its last replies, the encoder in force, and arrays of its own from round to round.
+"""A site's state of a run: its keys, the encoder in force, and arrays of its own from round to round.
 
-With its replies on its disk an institution answers a round once, and sends that reply again. The rest is in no message.
-It stands in files beside the replies, elsewhere in Flower's `Context.state`, since a site's next message may reach
+At an institution it stands in files, elsewhere in Flower's `Context.state`, since a site's next message may reach
 another process. In a run in one process it is in the checkpoints.
 
 A site keeps the last model of a run where no message brought all of it: under secure sums it made the model itself,
@@ -12,14 +11,13 @@ state of the run: a repeated comparison is answered from here.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,149 +27,42 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from safetensors import SafetensorError
 
 from flfed.errors import FlfedError
-from flfed.files import locked
 from flfed.paths import RUN, SiteFolder, private_folder, replace_whole
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder, arrays_sha256
-from flfed.updates.arrays import Arrays, byte_array, facts_sha256, file_content, read_file, with_prefix, without_prefix
+from flfed.updates.arrays import (
+    Arrays,
+    byte_array,
+    facts_sha256,
+    file_content,
+    read_content,
+    read_file,
+    with_prefix,
+    without_prefix,
+)
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.in_memory import array_record
 from flfed.updates.messages.kinds import BRINGING
-from flfed.updates.messages.train import ENCODER_MISSING, TrainRequest, lacks_encoder, named_encoder, with_encoder
+from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder, named_encoder, with_encoder
 
-LARGEST_REPLY_CACHE = 2
-"""Rounds whose replies stay."""
 RUNS = 32
-"""Runs of a site whose replies stay, for a run that never compares would keep them for ever: the latest ones."""
+"""Runs of a site whose state stays, for a run that never compares would keep it for ever: the latest ones."""
 GONE = ".gone"
 """Ending of the folder of a run that is being removed."""
 STOPPED_SECONDS = 30 * 86_400
-"""Seconds that a stopped run's keys and replies stay: after that it cannot be resumed."""
+"""Seconds that a stopped run's keys and arrays stay: after that it cannot be resumed."""
 _KINDS: dict[str, Any] = {"config": ConfigRecord, "metrics": MetricRecord}
 
 
 class StorageError(FlfedError):
-    """Error for a reply that the site cannot keep.
+    """Error for state that the site cannot keep.
 
     Its text is a fixed sentence of ours, so that it may cross.
     """
 
 
-@dataclass(frozen=True)
-class ReplyCache:
-    """Replies of one site in one run.
-
-    They are of the last two rounds, as files that only the site can read.
-
-    Parameters
-    ----------
-    site, run : str
-        Names; the run's as the server gave it, so it is taken only if it is a plain word.
-    """
-
-    site: str
-    run: str
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the replies."""
-        return SiteFolder(self.site).states / self.run
-
-    def reply_to(self, request: TrainRequest, *, under: str) -> RecordDict | None:
-        """Return the earlier reply to this very request.
-
-        It is None where there is none; a damaged file counts as none.
-
-        Parameters
-        ----------
-        request : TrainRequest
-        under : str
-            What else a reply depends on: the study, the repeat and the site's policy, as one text. A
-            reply under a wider policy, or of another study that a server gives the same run, is not sent.
-        """
-        try:
-            arrays, metadata = read_file(self.folder / _reply_name(request.round))
-        except (OSError, SafetensorError, ValueError):
-            return None
-        # Another request for the same round, or one under another policy, is answered anew.
-        if metadata.get("request") != digest_of(request, under=under):
-            return None
-        if metadata.get("sha256") != facts_sha256(arrays, metadata.get("plain", "")):
-            return None
-        return _record(arrays, json.loads(metadata["plain"]))
-
-    def has_reply(self, round: int) -> bool:
-        """Return whether there is a reply to any request of a round."""
-        return (self.folder / _reply_name(round)).exists()
-
-    @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Lock the replies while one is looked up or computed: of two requests at once the second one waits.
-
-        Raises
-        ------
-        StorageError
-            If the folder cannot be made.
-        """
-        try:
-            self.make_folder()
-        except OSError as error:
-            raise StorageError(Refusal("reply-not-kept", error=error.strerror)) from None
-        with locked(self.folder):
-            yield
-
-    def keep(self, request: TrainRequest, reply: RecordDict, *, under: str) -> None:
-        """Keep the reply to a request, whole or not at all.
-
-        Replies before the last two rounds are removed.
-
-        Raises
-        ------
-        StorageError
-            If it cannot be written, such as on a full disk.
-        """
-        arrays: Arrays = {}
-        for section in reply.array_records:
-            arrays |= with_prefix(f"{section}/", ndarrays(reply, section))
-        config = {name: dict(part) for name, part in reply.config_records.items()}
-        metrics = {name: dict(part) for name, part in reply.metric_records.items()}
-        plain = json.dumps({"config": config, "metrics": metrics})
-        metadata = {"request": digest_of(request, under=under), "plain": plain, "sha256": facts_sha256(arrays, plain)}
-        folder = self.folder
-        try:
-            self.make_folder()
-            replace_whole(folder / _reply_name(request.round), file_content(arrays, metadata))
-            # By distance: a server may name any round, and each must not leave a file for ever.
-            rounds = [int(path.stem.removeprefix("round-")) for path in folder.glob("round-*.safetensors")]
-            rounds.sort(key=lambda round: abs(round - request.round))
-            for round in rounds[LARGEST_REPLY_CACHE:]:
-                (folder / _reply_name(round)).unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(Refusal("reply-not-kept", error=error.strerror)) from None
-
-    def make_folder(self) -> None:
-        """Make the run's folder, and remove those of the earliest runs.
-
-        Raises OSError.
-        """
-        folder = self.folder
-        if folder.is_dir():
-            return
-        private_folder(folder.parent)
-        private_folder(folder)
-        forget_stopped(folder.parent)
-        # A run that never compares would keep its replies for ever, so the oldest runs go.
-        others = _last_written(path for path in folder.parent.iterdir() if path != folder)
-        for other in others[RUNS - 1 :]:
-            _remove(other)
-
-    def forget(self) -> None:
-        """Remove the replies of a finished run, and its state."""
-        _remove(self.folder)
-
-
 def forget_stopped(states: Path) -> None:
-    """Remove the keys and replies of a site's runs that nobody resumed in 30 days."""
+    """Remove the keys and arrays of a site's runs that nobody resumed in 30 days."""
     for folder in states.glob("*"):
         with suppress(OSError):  # another process of this site may have removed it
             if time.time() - folder.stat().st_mtime > STOPPED_SECONDS or folder.suffix == GONE:
@@ -179,7 +70,7 @@ def forget_stopped(states: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a run's folder, at once: keys without the record of what was answered would mask a second vector."""
+    """Remove a run's folder, at once."""
     gone = folder if folder.suffix == GONE else folder.with_name(f"{folder.name}-{time.time_ns()}{GONE}")
     with suppress(OSError):
         folder.rename(gone)
@@ -195,49 +86,41 @@ def _last_written(folders: Iterable[Path]) -> list[Path]:
     return sorted(times, key=lambda folder: times[folder], reverse=True)
 
 
-def open_reply_cache(site: str, run: object) -> ReplyCache | None:
-    """Return a site's reply cache for a run.
-
-    It is None where the run has no name fit for a folder.
-    """
-    plain = isinstance(run, str) and RUN.fullmatch(run)
-    return ReplyCache(site, str(run)) if plain else None
-
-
-def _reply_name(round: int) -> str:
-    return f"round-{round:06d}.safetensors"
-
-
-def digest_of(request: TrainRequest, *, under: str) -> str:
-    """Return the hash of what a reply depends on.
-
-    The site's own rows are not in it.
-    """
-    plain = (
-        hashlib.sha256(under.encode()).hexdigest(),
-        request.round,
-        request.rounds,
-        request.lr_scale,
-        request.fit,
-        request.score,
-        sorted(request.settings.items()),
+def record_bytes(record: RecordDict) -> bytes:
+    """Return a message's content as bytes, arrays and plain values."""
+    arrays: Arrays = {}
+    for section in record.array_records:
+        arrays |= with_prefix(f"{section}/", ndarrays(record, section))
+    config = {name: dict(part) for name, part in record.config_records.items()}
+    metrics = {name: dict(part) for name, part in record.metric_records.items()}
+    plain = {"config": config, "metrics": metrics, "empty": [name for name in record.array_records if not record[name]]}
+    arrays = dict(sorted(arrays.items()))  # in one order, so that equal contents are equal bytes
+    return b"".join(
+        bytes(part) for part in file_content(arrays, {"plain": json.dumps(plain, default=_as_hex, sort_keys=True)})
     )
-    encoder = with_prefix("encoder/", request.encoder.arrays())
-    arrays = arrays_sha256({**request.arrays, **encoder, **with_prefix("extra/", request.extra)})
-    return f"{arrays}/{json.dumps(plain)}"
 
 
-def _record(arrays: Arrays, plain: dict[str, dict[str, dict[str, object]]]) -> RecordDict:
+def record_of_bytes(content: bytes) -> RecordDict:
     """Return a message's content as it was."""
+    arrays, metadata = read_content(content)
+    plain = json.loads(metadata["plain"], object_hook=_of_hex)
     # Arrays are kept under "section/name", and sorted back into sections.
-    sections: dict[str, Arrays] = {}
+    sections: dict[str, Arrays] = {name: {} for name in plain["empty"]}
     for key, value in arrays.items():
         section, _, name = key.partition("/")
         sections.setdefault(section, {})[name] = np.array(value)
     records: dict[str, Any] = {section: array_record(section_arrays) for section, section_arrays in sections.items()}
-    for kind, parts in plain.items():
-        records |= {name: _KINDS[kind](part) for name, part in parts.items()}
+    for kind, part_class in _KINDS.items():
+        records |= {name: part_class(part) for name, part in plain[kind].items()}
     return RecordDict(records)
+
+
+def _as_hex(value: bytes) -> dict[str, str]:
+    return {"hex": value.hex()}
+
+
+def _of_hex(value: dict[str, Any]) -> Any:
+    return bytes.fromhex(value["hex"]) if set(value) == {"hex"} else value
 
 
 LOG = logging.getLogger("flfed.site")
@@ -249,8 +132,8 @@ PART = "vertical-part"
 """Name of a site's part of a model whose columns stand at several sites."""
 OF_RUN = "sums-"
 """Before the names of what the site has for the run itself, whatever its rows are: keys of secure sums."""
-ANSWERED = f"{OF_RUN}answered-"
-"""Before kind and number of a step that was answered under masks, with the hash of its request."""
+ASKED = f"{OF_RUN}asked"
+"""Name of the round that was encrypted last, with the hash of its request."""
 
 
 class RunState(ABC):
@@ -280,10 +163,6 @@ class RunState(ABC):
     @abstractmethod
     def names(self) -> Iterable[str]:
         """Return the names of the stored entries."""
-
-    def answering(self) -> AbstractContextManager[None]:
-        """Lock the state while a reply is computed: of two requests at once the second one waits."""
-        return nullcontext()
 
     def encoder(self, sha256: str) -> Arrays | None:
         """Return the encoder of a hash, None where another one or none is here."""
@@ -328,19 +207,31 @@ class RunState(ABC):
 
 
 class StateFiles(RunState):
-    """State in files beside an institution's replies, which go with them after the comparison.
+    """State of an institution in files that only the site can read, which go after the comparison.
 
     Parameters
     ----------
-    store : ReplyCache
+    site, run : str
     """
 
-    def __init__(self, store: ReplyCache) -> None:
-        self._store = store
+    def __init__(self, site: str, run: str) -> None:
+        self.folder = SiteFolder(site).states / run
 
-    def answering(self) -> AbstractContextManager[None]:
-        """Lock the folder; raises StorageError."""
-        return self._store.answering()
+    def _make_folder(self) -> None:
+        """Make the run's folder, and remove those of the earliest runs; raises OSError."""
+        folder = self.folder
+        if folder.is_dir():
+            return
+        private_folder(folder.parent)
+        private_folder(folder)
+        forget_stopped(folder.parent)
+        others = _last_written(path for path in folder.parent.iterdir() if path != folder)
+        for other in others[RUNS - 1 :]:
+            _remove(other)
+
+    def forget(self) -> None:
+        """Remove the state of a finished run."""
+        _remove(self.folder)
 
     def read(self, name: str) -> Arrays | None:
         """Return a file's arrays; a damaged file counts as none."""
@@ -358,7 +249,7 @@ class StateFiles(RunState):
         """Write a file that only its owner may read."""
         content = file_content(arrays, {"sha256": self._sha256(name, arrays)})
         try:
-            self._store.make_folder()
+            self._make_folder()
             replace_whole(self._path(name), content)
         except OSError as error:
             raise StorageError(Refusal("state-not-kept", error=error.strerror)) from None
@@ -377,11 +268,11 @@ class StateFiles(RunState):
         self._path(name).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
-        return self._store.folder / f"{name}.safetensors"
+        return self.folder / f"{name}.safetensors"
 
     def names(self) -> Iterable[str]:
         """Return the names of the files."""
-        return [path.stem for path in self._store.folder.glob("*.safetensors")]
+        return [path.stem for path in self.folder.glob("*.safetensors")]
 
 
 class NodeState(RunState):
@@ -415,8 +306,9 @@ class NodeState(RunState):
 
 def run_state(site: str, context: Context) -> RunState:
     """Return a site's state of the run that a message belongs to."""
-    store = open_reply_cache(site, context.run_config.get("run"))
-    return NodeState(context.state) if store is None else StateFiles(store)
+    run = context.run_config.get("run")
+    is_plain = isinstance(run, str) and RUN.fullmatch(run)
+    return StateFiles(site, str(run)) if is_plain else NodeState(context.state)
 
 
 def whole_message(message: Message, state: RunState) -> Message:

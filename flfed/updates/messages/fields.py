@@ -33,7 +33,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from flfed import registry
 from flfed.errors import FlfedError
-from flfed.refusals import CONTROL, LONGEST, OF_SITES, SLOTS, Refusal, any_of, plain, recorded, refusal_of
+from flfed.refusals import CONTROL, LONGEST, SLOTS, Refusal, any_of, plain, recorded, refusal_of
 from flfed.summaries.score_bins import BINS
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.arrays import Arrays
@@ -492,4 +492,4 @@ def _words() -> re.Pattern[str]:
 
 
 def _withheld() -> str:
-    return f"(?:{any_of((*sentences('figures', 'withheld').values(), OF_SITES['too-many-compared']), SLOTS)})"
+    return f"(?:{any_of(sentences('figures', 'withheld').values(), SLOTS)})"

@@ -139,10 +139,8 @@ def policy_in_words(facts: Facts) -> list[str]:
     """
     if facts["disclosure"] == "open":
         disclosure = render("site_app.policy.open")
-        compared = render("site_app.policy.unlimited")
     else:
         disclosure = render("site_app.policy.institution", least=facts["cell-minimum"])
-        compared = render("site_app.policy.limited", models=facts["compared-runs"])
     budget = render("site_app.policy.unbounded")
     if facts["epsilon"] is not None:
         epsilon = format_as_written(facts["epsilon"])
@@ -152,7 +150,6 @@ def policy_in_words(facts: Facts) -> list[str]:
         render("site_app.policy.cohort", sites=facts["least-cohort"]),
         render(f"site_app.policy.share-{facts['share']}"),
         render("site_app.policy.unapproved" if facts["approval"] == "none" else "site_app.policy.approval"),
-        compared,
         render("site_app.policy.limits", runs=facts["runs"], bytes=size_in_words(facts["daily-bytes"])),
         budget,
         render("site_app.policy.audits" if facts["audits"] else "site_app.policy.unaudited"),

@@ -33,7 +33,7 @@ from flfed.federation.client.released.accounts import (
 from flfed.federation.client.released.sets import RELEASED, RowSets
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, LockedLedger
-from flfed.records.ledger_line import ASKS, Line, Run, run_of
+from flfed.records.ledger_line import Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.row_keys import find_rows, row_keys
@@ -41,7 +41,6 @@ from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots.differencing import RowSet, SourceSet, apart_by_few, too_close
 from flfed.rows.snapshots.withholding import TESTED, Chosen
-from flfed.study.request_hash import asks_sha256
 from flfed.words import render
 
 LOG = logging.getLogger("flfed.site")
@@ -220,7 +219,7 @@ def _facts(session: SiteSession, run: str, parts: Parts) -> dict[str, Any]:
     """Return the facts of each line of a run's releases."""
     study = session.study
     facts: dict[str, Any] = {"study": study.name, "study-sha256": study.sha256(), "dataset": study.dataset.name}
-    facts |= {ASKS: asks_sha256(study.text), "run": run, "repeat": session.repeat}
+    facts |= {"run": run, "repeat": session.repeat}
     if parts.origin is not None:
         facts |= named(parts.origin, parts.key)
     return facts
