@@ -40,19 +40,6 @@ def test_both_stay_where_the_auc_stays(gated, compared, small_study: str):
     assert {one.method for one in reply.calibration} == {auc.method}
 
 
-def test_both_stay_after_as_many_models_as_the_policy_names(gated, compared, small_study: str):
-    policy = Policy(compared_runs=1)
-    site = gated(small_study.replace(*CALIBRATION), policy=policy, rows=1200)
-    assert all(math.isfinite(one.value) for one in reply_of(site, compared).calibration)
-    site.run_config["repeat"] = 0
-    site.study = site.study.replace({"seed": 77})
-    site.approve(site.study)
-    site.run_config["study"] = site.study.text
-    later = reply_of(site, compared, "20261120-two")
-    assert all(math.isnan(one.value) for one in later.calibration)
-    assert all(one.method.startswith("withheld") for one in later.calibration)
-
-
 @pytest.mark.parametrize("asked", [True, False])
 def test_the_section_crosses_only_where_the_study_asks(gated, compared, small_study: str, asked: bool):
     text = small_study

@@ -13,11 +13,11 @@ from flfed.cli.commands import app
 from flfed.deployment.operator.secure_sums import Agreement, agreed, has_sums, read_sites
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.approval import Approval
-from flfed.deployment.site_state.cohorts import cohort_facts
+from flfed.deployment.site_state.cohorts import cohort_facts, note_cohort
 from flfed.deployment.site_state.trusted_files import make_signing_key, own_fingerprint
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder
-from flfed.records.ledger import ledger_of
+from flfed.records.site_state import state_of
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
 from flfed.signatures import gate_fingerprint, signing_public
@@ -210,16 +210,11 @@ def test_the_words_of_a_plain_study_are_as_they_were_and_auto_says_why_there_are
     assert "adds no noise and uses no secure aggregation" in two
 
 
-def left(folder: SiteFolder, asked: Study, kind: str = "train", dataset: str = "small") -> None:
-    facts = {"study": asked.name, "study-sha256": asked.sha256(), "dataset": dataset, "run": "r", "bytes": 1}
-    ledger_of(folder).append(kind=kind, **facts)
-
-
 BEFORE: dict[str, dict[str, Any]] = {
     "sums over the same sites": {"sums": ("site-02", "site-03")}, "nothing": {},
     "sums over more sites": {"sums": ("site-02", "site-03", "site-04"), "why": "were over other sites before"},
     "alone": {"sums": (), "why": "left this site alone before"},
-    "figures alone": {"sums": (), "kind": "compare"}, "another dataset": {"sums": (), "dataset": "other"},
+    "another dataset": {"sums": (), "dataset": "other"},
 }  # fmt: skip
 
 
@@ -229,8 +224,8 @@ def test_other_sites_than_a_dataset_had_before_need_a_word_of_their_own(small_st
     if "sums" in case:
         pins = {"site-01": own, **pinned(*case["sums"])}
         cohort = cohort_facts(pins, changed=False) if case["sums"] else {}
-        facts = {"dataset": case.get("dataset", "small"), "run": "r", "bytes": 1, **cohort}
-        ledger_of(SITE).append(kind=case.get("kind", "train"), **facts)
+        with state_of(SITE).transaction() as step:
+            note_cohort(step.tables, {"dataset": case.get("dataset", "small"), **cohort}, "")
     asked, sites = study(small_study, "on"), pinned("site-02", "site-03")
     if "why" in case:
         with pytest.raises(UsageError, match=case["why"]):

@@ -1,29 +1,22 @@
 """What `flfed site join` says of a kit that was made to break out, and how the day's bytes are counted on."""
 
-import datetime
 import io
 import json
 import os
 import stat
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as some
 
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.kits import invite
-from flfed.deployment.gate.outbound import Leaving
-from flfed.deployment.site_state.ledger_loss import Continuity, coordinator_key
+from flfed.deployment.site_state.ledger_loss import coordinator_key
 from flfed.errors import UsageError
-from flfed.paths import CoordinatorFolder, SiteFolder
-from flfed.records.ledger import Ledger, LockedLedger
-from flfed.refusals import Refusal
-from flfed.rows.data.policy import Policy
+from flfed.paths import CoordinatorFolder
 
 Members = dict[str, bytes]
 
@@ -96,108 +89,6 @@ def test_a_honest_kit_of_the_same_make_is_taken(flfed, home, tmp_path, members):
     code, _, err = flfed("site", "join", tmp_path / "kit.zip", "--output", tmp_path)
     assert (code, err) == (0, "")
     assert (home / "sites/cleveland/network/node.key").stat().st_mode & 0o777 == 0o600
-
-
-class Counting(LockedLedger):
-    """A ledger under its lock that counts the lines that are read."""
-
-    read: list[int] = []
-
-    def backwards(self) -> Iterator[Any]:
-        for line in super().backwards():
-            self.read.append(line.n)
-            yield line
-
-
-class Day:
-    """The ledger of one day, and what counts its bytes."""
-
-    def __init__(self, path: Path, small: Any) -> None:
-        self.now = datetime.datetime(2026, 11, 20, 12, tzinfo=datetime.UTC)
-        self.ledger, self.small = Ledger(path, clock=lambda: self.now), small
-        self.leaving = self.fresh()
-        self.bytes: list[tuple[datetime.date, int]] = []
-
-    def fresh(self) -> Leaving:
-        return Leaving(self.small, Continuity(SiteFolder(self.small.name), self.ledger), lambda: self.now.date())
-
-    def append(self, size: int) -> None:
-        """Add a line as another process does, such as an operator's repair."""
-        Ledger(self.ledger.path, clock=lambda: self.now).append(kind="train", bytes=size)
-        self.bytes.append((self.now.date(), size))
-
-    def used(self, leaving: Leaving) -> int:
-        with self.ledger.lock() as held:
-            Counting.read.clear()
-            return leaving._used(Counting(**vars(held)))
-
-    def expected(self) -> int:
-        return sum(size for day, size in self.bytes if day >= self.now.date())
-
-
-@settings(max_examples=25)
-@given(some.lists(some.sampled_from(["line", "count", "next day", "other"]), max_size=25), some.data())
-def test_bytes_that_are_counted_on_are_those_of_the_whole_day(small_day, steps, data):
-    day, other = small_day(), None
-    for step in steps:
-        if step == "line":
-            day.append(data.draw(some.integers(0, 1000)))
-        elif step == "next day":
-            day.now += datetime.timedelta(days=1)
-        elif step == "other":
-            other = other or day.fresh()
-            assert day.used(other) == day.expected()
-        else:
-            assert day.used(day.leaving) == day.expected() == day.used(day.fresh())
-
-
-@pytest.fixture(scope="module")
-def small_day(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Day]:
-    class Small:
-        """Of a site only its policy counts here."""
-
-        name = "small"
-        policy = Policy()
-
-    return lambda: Day(tmp_path_factory.mktemp("day") / "ledger.jsonl", Small())
-
-
-def test_a_message_reads_only_the_lines_since_the_one_before(small_day: Callable[[], Day]):
-    day = small_day()
-    for size in range(200):
-        day.append(size)
-    assert day.used(day.leaving) == sum(range(200)) and len(Counting.read) == 200
-    day.append(7)
-    assert day.used(day.leaving) == sum(range(200)) + 7
-    assert Counting.read == [201, 200]
-    # A ledger that was written anew is counted anew.
-    text = day.ledger.path.read_text().splitlines(keepends=True)
-    day.ledger.path.write_text("".join(text[:150]))
-    assert day.used(day.leaving) == sum(range(150))
-    assert len(Counting.read) == 150
-
-
-def test_a_policy_lets_so_many_runs_of_a_study_have_answers(gated: Callable[..., Any]):
-    site = gated(policy=Policy(disclosure="open", resplit=True, runs=2))
-    said = "its policy lets 2 runs of a study have answers, and 2 had them"
-
-    def asked(run: str, round: int = 1) -> str:
-        return site.refusal(site.trained(round=round), run=run) or ""
-
-    assert [asked("one"), asked("two"), asked("three")] == ["", "", ""]
-    for run in ("one", "two"):
-        assert not site.answer(site.trained(), run=run).has_error()
-    assert [asked("one", 2), asked("two", 2), asked("three")] == ["", "", said]
-    # By the ledger, not by this process's memory; another study has runs of its own.
-    site.open()
-    assert asked("three") == said
-    other = site.study.replace({"plan.lr": 0.07}).text
-    site.approve(type(site.study).parse(other))
-    assert asked("three", 1) == said
-    assert not site.answer(site.trained(), run="three", study=other).has_error()
-    site.policy(runs=3)
-    assert asked("four") == ""
-    assert asked("three") == Refusal("ledger-other-study")
 
 
 def terms(folder: Any, text: bytes = b"") -> Path:

@@ -13,7 +13,7 @@ from flwr.app import Context, Message
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.site_state.cohorts import CHANGED, COHORT_SHA256, cohort_refusal, is_over_rows, note_cohort
 from flfed.deployment.site_state.runs import count_runs
-from flfed.federation.client.journal import Answer, Asked, add_answer, models_of, place_of
+from flfed.federation.client.journal import Answer, Asked, add_answer, forget_replies, models_of, place_of
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.study.study import Study
@@ -120,7 +120,8 @@ def note_answer(
         return
     add_answer(tables, asked, answer, at)
     run = (asked.run, asked.repeat, facts["study_sha256"], facts["dataset"], not messages.study.is_covered)
-    tables.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?)", run)
+    if tables.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?)", run).rowcount:
+        forget_replies(tables, at)
 
 
 def _start_of(message: Message) -> str:

@@ -18,6 +18,7 @@ from flfed.files import locked
 from flfed.paths import ANSWERING, PART, RUN, SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.records.ledger_line import REFUSED
+from flfed.records.site_state import SiteState
 from flfed.words import flfed_error, usage_error
 
 STAYS = ("ledger", "hashes", "answers")
@@ -68,6 +69,10 @@ def erase(folder: SiteFolder, target: str) -> Purge:
     with locked(folder.gate, ANSWERING):
         purge = plan_purge(folder, target)
         purge.remove()
+        if folder.state.exists():
+            # That a step was answered stays, so that none is answered twice.
+            with SiteState(folder.state).transaction() as step:  # also where the ledger is lost
+                step.tables.executemany("UPDATE steps SET reply = NULL WHERE run = ?", [(run,) for run in purge.runs])
     return purge
 
 

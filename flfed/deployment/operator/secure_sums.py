@@ -140,7 +140,7 @@ def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], *, change
         pins = _pinned(folder, others, own, LEAST_SITES)
     facts = cohort_facts(pins, changed=changed_sites) if sums else {}
     dataset = study.dataset.name
-    if asks(study, TRAIN) or study.is_statistic:
+    if folder.state.exists() and (asks(study, TRAIN) or study.is_statistic):
         with state_of(folder).transaction() as step:
             cohort = str(facts.get(COHORT_SHA256, ""))
             why = cohort_refusal(step.tables, dataset, cohort, changed=changed_sites)

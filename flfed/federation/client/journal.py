@@ -9,8 +9,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from flfed.callbacks import stamp
 from flfed.refusals import Refusal
 from flfed.updates.messages import kinds
 
@@ -21,6 +23,7 @@ PHASES = {
 """Place of each kind of message in a run; enrolment and keys may be asked at any time."""
 OPENING = 1_000_000
 """Attempt of the opening of a round, which follows its training."""
+KEPT_DAYS = 30
 KEPT_ROUNDS = 2
 """Rounds whose replies stay: a coordinator that was killed asks for no earlier one."""
 
@@ -116,6 +119,7 @@ def models_of(tables: sqlite3.Connection, run: str, repeat: int, *of_kinds: str)
     return {model for (model,) in tables.execute(query, (run, repeat, *of_kinds))}
 
 
-def forget_replies(tables: sqlite3.Connection, before: str) -> None:
-    """Remove the bytes of replies before a time: such a run cannot be resumed, and no step is answered again."""
-    tables.execute("UPDATE steps SET reply = NULL WHERE at < ?", (before,))
+def forget_replies(tables: sqlite3.Connection, at: str) -> None:
+    """Remove the bytes of replies of 30 days before a time: such a run cannot be resumed, nor answered anew."""
+    before = datetime.fromisoformat(at) - timedelta(days=KEPT_DAYS)
+    tables.execute("UPDATE steps SET reply = NULL WHERE at < ?", (stamp(before),))
