@@ -100,8 +100,12 @@ class Leaving:
         asked = asked_of(message, self._site.policy, facts)
         if asked is None:
             return None
-        with self._state.transaction() as step:
-            found = find_answer(step.tables, asked)
+        try:
+            with self._state.transaction() as step:
+                found = find_answer(step.tables, asked)
+        except FlfedError as error:
+            LOG.error("%s", error)
+            return error_reply(NO_LEDGER, message)
         if not isinstance(found, Answer):
             return None
         if found.content is None:
