@@ -86,38 +86,21 @@ def test_approving_shows_the_words_freezes_the_rows_and_writes_who_and_when(run:
     ]  # fmt: skip
 
 
-def test_comparisons_are_shown_added_and_counted_by_the_ledger(run: Run, monkeypatch: pytest.MonkeyPatch):
-    closed = replace(sites.load("cleveland"), policy=Policy(compared_runs=4))
+def test_runs_are_shown_and_added_on_the_ledger(run: Run, monkeypatch: pytest.MonkeyPatch):
+    closed = replace(sites.load("cleveland"), policy=Policy(runs=4))
     monkeypatch.setattr(sites, "load", lambda name: closed)
-    asked = ("approve", "heart-disease", "--site", "cleveland", *WITH, "--by", "Dr Kim", "--all", "--yes")
-    said = run(*asked, "--compared", "3")
-    assert "figures over test rows of 'heart-disease' may be released for 4 more models, of 4." in said.output
-    assert "All coordinators, studies and runs count together." in said.output
-    assert "This approval adds 3 (--compared)." in said.output
+    said = run("approve", "heart-disease", "--site", "cleveland", *WITH, "--by", "Dr Kim", "--all", "--yes")
+    assert "Runs: 4 of 4 runs of 'heart-disease' are left; all studies and coordinators count together" in said.output
+    added = run("allow", "heart-disease", "--runs", "3", "--site", "cleveland", "--by", "Dr Kim")
+    assert "7 of 7 runs of 'heart-disease' are left" in added.output
     (line,) = ledger_of(SiteFolder("cleveland")).lines()
-    assert (line.kind, line.facts["number"], line.facts["by"]) == ("compared-added", 3, "Dr Kim")
+    assert (line.kind, line.facts["runs"], line.facts["by"]) == ("allowed", 3, "Dr Kim")
     status = json.loads(run("status", "cleveland", "--json").stdout)
-    assert {"dataset": "heart-disease", "remaining": 7, "most": 7} in status["comparisons"]
-    assert (
-        "Comparisons of 'heart-disease': figures over test rows may be released for 7 more models, of 7."
-        in run("status", "cleveland").output
-    )
-    both = run("approve", "heart-disease", "--site", "cleveland", "--compared", "3", "--refuse", raises=UsageError)
-    assert str(both.exception) == "--compared and --refuse exclude each other"
-
-
-def test_what_cannot_be_added_to_comparisons_is_said(run: Run, monkeypatch: pytest.MonkeyPatch):
-    asked = ("approve", "heart-disease", "--site", "cleveland", *WITH, "--yes", "--compared")
-    said = run(*asked, "2", raises=UsageError)
-    assert str(said.exception) == (
-        "--compared adds nothing: the policy of cleveland is 'open', which counts no comparisons"
-    )
-    closed = replace(sites.load("cleveland"), policy=Policy())
-    monkeypatch.setattr(sites, "load", lambda name: closed)
-    for number in ("-1", "1001"):
-        assert f"{number} is not in the range 0<=x<=1000" in run(*asked, number, raises=SystemExit).output
-    run(*asked, "0")
-    assert not SiteFolder("cleveland").ledger.exists()
+    assert {"dataset": "heart-disease", "remaining": 7, "most": 7} in status["runs"]
+    other = run("allow", "no-such", "--runs", "3", "--site", "cleveland", raises=UsageError)
+    assert "cleveland has no dataset 'no-such'" in str(other.exception)
+    both = run("approve", "heart-disease", "--site", "cleveland", "--yes", "--refuse", raises=UsageError)
+    assert str(both.exception) == "--yes and --refuse exclude each other"
 
 
 def test_nothing_is_approved_where_nothing_would_be_answered(run: Run):

@@ -199,7 +199,7 @@ def _restart(folder: SiteFolder, why: str) -> output.Shown:
     yield render("commands.ledger.carried", lines=counted(outcome.carried, "line"))
     if outcome.line.follows_loss:
         yield render("commands.ledger.approvals")
-        yield render("commands.ledger.comparisons")
+        yield render("commands.ledger.runs")
         yield render("commands.ledger.cohorts")
         yield render("commands.ledger.charged")
     for path in aside:

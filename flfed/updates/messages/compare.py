@@ -273,8 +273,8 @@ class CompareReply:
     Reveals: the exact number of holdout rows, and averages over them with intervals. Under disclosure "institution", an
     average has at least the cell minimum of rows of each class behind it. No smaller count follows from it. Averages
     have three digits where a gate stands before an "institution", or where record-level differential privacy protects
-    rows there. Behind a gate they leave for as many models of a dataset as the site's policy says (`compared-runs`).
-    Sums over
+    rows there. Behind a gate a run has them for one model, and a dataset for as many runs as the site's policy says
+    (`runs`). Sums over
     holdout rows leave under the rules of SummariseReply; training and holdout rows are disjoint, so that neither
     narrows the other. A validation scores all rows, so that it has no such sums. Where the site's policy names it, the
     reply counts holdout rows by class and predicted probability. There are 256 bins about a centre that the coordinator

@@ -87,9 +87,6 @@ def chosen(opened: Opened, results: Sequence[Result]) -> None:
     names = {result.run: f"{result.study}, {moment(result.at)} ({result.run})" for result in results}
     run = choice.selectbox("Run", list(names), format_func=names.__getitem__, key="result-run", width=460)
     result = next(one for one in results if one.run == run)
-    suppressed_here = run in reads.left(opened.name, opened.mark).suppressed_runs
-    if suppressed_here:
-        st.info(render("site_app.results.suppressed"))
     metrics = metrics_of(result)
     # A policy may suppress all figures, which is no error.
     if not metrics:
@@ -99,7 +96,7 @@ def chosen(opened: Opened, results: Sequence[Result]) -> None:
         st.info(why)
         return
     metric = choice.radio("Figure", metrics, format_func=verdict.metric_name, horizontal=True, key=f"metric-{run}")
-    contained(against_our_own, result, str(metric), suppressed_here=suppressed_here)
+    contained(against_our_own, result, str(metric))
 
 
 def in_a_line(result: Result) -> dict[str, Any]:
@@ -112,7 +109,7 @@ def in_a_line(result: Result) -> dict[str, Any]:
     return where | {"Training rows": result.rows, "Test rows": result.holdout_rows, "Verdict": conclusion}
 
 
-def against_our_own(result: Result, metric: str, *, suppressed_here: bool = False) -> None:
+def against_our_own(result: Result, metric: str) -> None:
     """Show the verdict, its figures with intervals, and their basis.
 
     The record has no verdict where figures were `suppressed_here`.
@@ -135,15 +132,15 @@ def against_our_own(result: Result, metric: str, *, suppressed_here: bool = Fals
     drawn = interval_chart(there, metric)
     figure(st, render("site_app.results.chart", metric=name), drawn, lines, key="own-result", says=says)
     arms = {line["arm"] for line in there}
-    rests_on(result, metric, arms, suppressed_here=suppressed_here)
+    rests_on(result, metric, arms)
     table(differences_of(result, metric, arms))
 
 
-def rests_on(result: Result, metric: str, arms: Set[str], *, suppressed_here: bool) -> None:
+def rests_on(result: Result, metric: str, arms: Set[str]) -> None:
     """Show the basis of the figures of these models, and why some are missing."""
     facts = {"rows": result.holdout_rows, "better": verdict.better_of(metric), "metric": verdict.metric_name(metric)}
     sentences = [render("site_app.results.basis", **facts)]
-    if result.sites is None and not suppressed_here:
+    if result.sites is None:
         sentences.append(render("site_app.results.alone"))
     st.caption(" ".join(sentences))
     # A figure that is left out needs its reason.
