@@ -109,7 +109,7 @@ class Leaving:
         self._continuity = continuity
         self._errors = Thinning()
         self._counted: dict[tuple[str, int, str], int] = {}  # of a day, up to a line by its number and hash
-        self._limits = run_limits.RunLimits(site.policy.runs, site.policy.alignments)
+        self._limits = run_limits.RunLimits(site.policy.runs)
         self.sum_ledger = run_limits.SumLedger(ledger, self._limits)
         self._comparisons = Comparisons(continuity.folder, site.policy, ledger, self._limits.compared)
 
@@ -198,8 +198,7 @@ class Leaving:
             model = run_limits.model_of(message)
             if model and cohorts.trained_elsewhere(str(facts["dataset"]), model, cohort):
                 return Refusal("start-trained-before")
-        asks, rows = str(facts["asks_sha256"]), str(facts["rows_sha256"])
-        return self._limits.refusal(locked_ledger, message, run_of_new(facts), asks, rows)
+        return self._limits.refusal(locked_ledger, message, run_of_new(facts), str(facts["asks_sha256"]))
 
     def withhold(self, message: Message, reason: Refusal, facts: Facts) -> Message:
         """Return an error reply in place of a withheld reply.

@@ -153,9 +153,8 @@ class RunLimits:
     intercepts as well, and its counts by prediction on the bins. Of these a run has one, too.
     """
 
-    def __init__(self, most: int, alignments: int) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
-        self._alignments = alignments
         self._seen = (0, "")
         self._forget()
 
@@ -169,7 +168,6 @@ class RunLimits:
         self._compared = ComparedLines()
         self._trained_from: dict[Run, set[str]] = defaultdict(set)
         self._ended = set[str]()
-        self._aligned: dict[str, set[Run]] = defaultdict(set)
 
     def compared(self, locked_ledger: LockedLedger) -> ComparedLines:
         """Return the ledger's lines about compared models."""
@@ -189,9 +187,7 @@ class RunLimits:
         self._read(locked_ledger)
         return self._runs[asks] | self._runs[study]
 
-    def refusal(
-        self, locked_ledger: LockedLedger, message: Message, run: Run, asks: str, rows: str = ""
-    ) -> Refusal | None:
+    def refusal(self, locked_ledger: LockedLedger, message: Message, run: Run, asks: str) -> Refusal | None:
         """Return why a run may not have an answer, or None.
 
         Parameters
@@ -203,8 +199,6 @@ class RunLimits:
             The requesting run.
         asks : str
             Hash of its study's requests.
-        rows : str
-            Hash of the snapshot.
         """
         study, name, _ = run
         runs = self.runs(locked_ledger, study, asks)
@@ -216,8 +210,6 @@ class RunLimits:
         if run not in runs and len(runs) >= self._most:
             return Refusal("too-many-runs", most=self._most, had=len(runs))
         kind = message.metadata.message_type
-        if refused := self._aligned_too_often(kind, run, rows):
-            return refused
         request_hash = request_sha256(message)
         # An attack needs a model that the site compared in this run: other models could be made to read rows.
         if kind == AUDIT:
@@ -234,13 +226,6 @@ class RunLimits:
         if not self._request_hashes[run, kind, place] - {request_hash}:
             return self._other_model(kind, run, request_hash)
         return _refuse_other(kind, place[0])
-
-    def _aligned_too_often(self, kind: str, run: Run, rows: str) -> Refusal | None:
-        """Return why a run may not align a snapshot's rows, or None; it has the snapshot's hash."""
-        runs = self._aligned[rows]
-        if kind != ALIGN or run in runs or len(runs) < self._alignments:
-            return None
-        return Refusal("too-many-alignments", most=self._alignments, had=len(runs))
 
     def _other_choice(self, message: Message, run: Run) -> Refusal | None:
         """Return why a run may not have other bins or numbers, or None."""
@@ -293,7 +278,6 @@ class RunLimits:
         if kind or line.kind == SPENT or answered:
             self._runs[line.text(ledger_line.ASKS)].add(run)
         if kind:
-            self._aligned[line.text("rows-sha256") if kind == ALIGN else ""].add(run)
             self._request_hashes[run, kind, _place(kind, line.facts)].add(line.text(COMPARED_HASH))
         self._add_choices(line, run, kind)
 

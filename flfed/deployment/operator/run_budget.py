@@ -90,11 +90,7 @@ def runs_left(folder: SiteFolder, site: Site, study: Study) -> RunsLeft:
     request_hash = asks_sha256(study.text)
     ledger = ledger_of(folder)
     with ledger.reading() as ledger_file:
-        had = (
-            0
-            if ledger_file is None
-            else len(RunLimits(most, site.policy.alignments).runs(ledger_file, study.sha256(), request_hash))
-        )
+        had = 0 if ledger_file is None else len(RunLimits(most).runs(ledger_file, study.sha256(), request_hash))
     same = []
     for one in approvals(folder):
         is_other = one.decision == "approved" and one.study_sha256 != study.sha256()
