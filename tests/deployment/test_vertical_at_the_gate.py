@@ -463,8 +463,13 @@ def test_a_withdrawn_approval_ends_the_run_in_its_middle(parties):
     assert between.why("shop", PARTIAL, between.request(place)).startswith("the study was withdrawn here")
 
 
-def test_before_an_approval_stands_what_each_party_gives_and_nothing_of_a_shared_model(parties):
-    gates = parties()
+@pytest.mark.parametrize(
+    ("changes", "protection"), [({}, "No noise is added."), (LABELS, "noise on sums over outcomes (")]
+)
+def test_before_an_approval_stands_what_each_party_gives_and_nothing_of_a_shared_model(
+    parties, changes: dict[str, Any], protection: str
+):
+    gates = parties(changes=changes)
     for (name, site), other in zip(gates.sites.items(), ("shop", "bank"), strict=True):
         agreement = Agreement(pins=gates.pins)
         lines = ten_lines(gates.study, site, [other], agreement=agreement)
@@ -473,6 +478,7 @@ def test_before_an_approval_stands_what_each_party_gives_and_nothing_of_a_shared
             "blinded identifiers, sealed to the other parties",
             "numbers by row, or sums that depend on outcomes, sealed to another party",
             "A run needs at least 2 sites.",
+            protection,
             "Worst case: a party that does not keep to the protocol reads this site's columns, or its outcomes.",
             f"Other parties: {other} ({gates.pins[other]}).",
             "person (id: rows of the parties are matched by it; it leaves blinded, sealed to another party)",

@@ -489,7 +489,7 @@ def _conditions(privacy: PrivacyReport) -> list[str]:
         lines.append(describe_encoder_condition(unit))
     if privacy.noise_from == "seed":
         lines.append(render("privacy.promise.simulated"))
-    elif unit != "site" and not privacy.one_answer:
+    elif unit not in ("site", "outcome") and not privacy.one_answer:
         lines.append(DRAWN_ONCE)
     if privacy.repeats > 1:
         epsilon = epsilon_in_words(privacy.epsilon_of_repeats)
