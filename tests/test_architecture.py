@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SQL = {"sqlalchemy", "sqlite3", "psycopg", "psycopg2"}
 MEETING = {"flfed.federation", "flfed.experiments", "flfed.export", "flfed.deployment", "flfed.notebook"}
 OURS = {"flfed.rows", "flfed.updates", "flfed.records", "flfed.cli", "flfed.testing"} | MEETING
+PARTIES = {f"flfed.vertical.{name}" for name in ("party", "label_party", "column_party", "steps")}
+"""Files that know a party's table, in the one folder that has both sides of a run."""
 TABLES = {"pandas", "sklearn", "pyarrow"}
 SHARED = ("flfed", "flfed/study", "flfed/summaries", "flfed/trees")
 FLOWER = {"flwr", "flfed.flower_names"}
@@ -23,9 +25,16 @@ DOOR = "flfed/flower_names.py"
 """The one file of those that all share that knows Flower; it loads nothing of it (`test_flower_names`)."""
 
 FORBIDDEN: dict[str, set[str]] = {
-    "flfed/rows": FLOWER | {"streamlit"} | OURS - {"flfed.rows"},
-    "flfed/updates": {"streamlit"} | OURS - {"flfed.updates"} | TABLES | SQL,
-    "flfed/records": FLOWER | {"torch"} | OURS - {"flfed.records"},
+    "flfed/rows": FLOWER | {"streamlit", "flfed.vertical"} | OURS - {"flfed.rows"},
+    "flfed/updates": {"streamlit", "flfed.vertical.coordinator"} | PARTIES | OURS - {"flfed.updates"} | TABLES | SQL,
+    # What crosses there, and who passes it on, knows no table; a party knows no coordinator, and none Flower.
+    "flfed/vertical": FLOWER | {"streamlit", "flfed.records", "flfed.cli", "flfed.testing"} | MEETING | SQL,
+    **{
+        f"flfed/vertical/{name}.py": {"flfed.rows"} | PARTIES | TABLES
+        for name in ("alignment", "residuals", "coordinator")
+    },
+    **{f"{name.replace('.', '/')}.py": {"flfed.vertical.coordinator"} for name in sorted(PARTIES)},
+    "flfed/records": FLOWER | {"torch", "flfed.vertical"} | OURS - {"flfed.records"},
     # The kit checks rows and updates alike, so it imports both; nothing that runs leans on it.
     "flfed/testing": {"streamlit", "flfed.records", "flfed.cli"} | MEETING | SQL,
     **{
@@ -33,7 +42,7 @@ FORBIDDEN: dict[str, set[str]] = {
         for name in ("federation", "experiments", "export", "deployment", "notebook")
     },
     "flfed/cli": {"flfed.testing"},
-    **{name: OURS | FLOWER | {"torch", "streamlit", "typer"} | TABLES | SQL for name in SHARED},
+    **{name: OURS | FLOWER | {"torch", "streamlit", "typer", "flfed.vertical"} | TABLES | SQL for name in SHARED},
     "sites": FLOWER | {"torch", "streamlit"} | OURS,
     "app.py": FLOWER | {"torch", "flfed.rows", "flfed.updates"} | MEETING,
 }
@@ -87,7 +96,7 @@ def test_no_file_imports_what_its_folder_must_not_know(place: str):
 
 
 RANKS = {
-    "rows": 1, "updates": 1, "records": 1, "federation": 2, "testing": 2, "experiments": 3, "export": 3,
+    "rows": 1, "updates": 1, "records": 1, "vertical": 1, "federation": 2, "testing": 2, "experiments": 3, "export": 3,
     "notebook": 4, "deployment": 4, "cli": 5,
 }  # fmt: skip
 """Folders from what all share (0, also the files of the root) to the commands: no import goes from lower to higher."""

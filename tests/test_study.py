@@ -144,7 +144,7 @@ def test_a_table_that_is_none_is_refused(table: str):
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    (with_line("privacy", "epsilon = 3.0"), "[privacy]: epsilon needs name; known: re"),
+    (with_line("privacy", "epsilon = 3.0"), "[privacy]: epsilon needs name; known: label-dp, re"),
     (with_line("privacy", "covrs = 'study'"), "Or covrs is misspelt"),
     (TEXT.replace('"off"', '"yes"'), "[privacy]: secure-aggregation='yes' must be one of 'off', 'auto', 'on'"),
     (
@@ -230,7 +230,7 @@ def test_a_key_set_to_none_is_left_out():
     ({"plan.lrr": 4}, "[plan]: key 'lrr' is not known; did you mean 'lr'?"),
     ({"lr": "high"}, "[plan]: lr='high' must be a number"), ({"name": "other"}, None),
     ({"strategy.name": "fedvag"}, "[strategy]: name='fedvag' is not known"),
-    ({"privacy.epsilon": 1}, "[privacy]: epsilon needs name; known: re"),
+    ({"privacy.epsilon": 1}, "[privacy]: epsilon needs name; known: label-dp, re"),
 ])  # fmt: skip
 def test_a_replacement_that_fits_nothing_is_refused(changes: dict[str, object], said: str | None):
     study = Study.parse(TEXT)

@@ -19,8 +19,8 @@ from flfed.export.model_folder import SharedModel
 from flfed.export.predict import mapped_rows, read_site, read_table
 from flfed.rows.data.findings.oddities import written_as
 from flfed.rows.features.encode import input_names
-from flfed.rows.party import bounded_inputs, predictions
 from flfed.spreadsheet import csv_text
+from flfed.vertical.steps import bounded_inputs, predictions
 from flfed.words import render, usage_error
 
 SCORES = ("identifier", "score", "party", "run")

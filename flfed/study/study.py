@@ -567,7 +567,7 @@ UNUSED: Table = {"model": {"name": "mlp"}, "strategy": {"name": "fedavg"}}
 """Stand in for model and strategy where a study has none: nothing is trained by them."""
 STATISTIC = "statistic"
 """The table that stands in place of a model."""
-WITHOUT_IMPORT = {"none": False, "record-dp": True, "site-dp": False}
+WITHOUT_IMPORT = {"none": False, "label-dp": False, "record-dp": True, "site-dp": False}
 """Whether mechanisms protect rows whose modules, with numpy, are not loaded for that; all others are asked."""
 
 

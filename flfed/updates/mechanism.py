@@ -111,8 +111,9 @@ class Promise:
     Attributes
     ----------
     mechanism : str
-    unit : {"row", "person", "site"}
-        Who is hidden in the results: neighbours are tables, or federations, with and without one.
+    unit : {"row", "person", "site", "outcome"}
+        Who is hidden in the results: neighbours are tables, or federations, with and without one, or tables in which
+        one person has another outcome.
     epsilon : float
         Of the whole run as it is planned, by the accountant; not the requested one.
     delta : float
@@ -124,7 +125,7 @@ class Promise:
     """
 
     mechanism: str
-    unit: Literal["row", "person", "site"]
+    unit: Literal["row", "person", "site", "outcome"]
     epsilon: float
     delta: float
     noise: float
@@ -171,11 +172,12 @@ class Mechanism:
     refuses_by_norm = True
     """Whether the guard may set a site aside because of the others' norms: not where it would break the promise."""
     protects_rows = False
-    """Whether noise protects rows while they are trained on: of a mechanism that has its own `private_steps`."""
+    """Whether noise protects rows while they are trained on: unless it says so itself, where it has `private_steps`."""
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
-        cls.protects_rows = cls.private_steps is not Mechanism.private_steps
+        if "protects_rows" not in vars(cls):
+            cls.protects_rows = cls.private_steps is not Mechanism.private_steps
 
     def check(self, study: Study) -> None:
         """Refuse a study whose promise could not be kept.

@@ -15,10 +15,8 @@ import pandas as pd
 import pytest
 
 from flfed.export.model_folder import SharedModel
-from flfed.federation.client import vertical
-from flfed.federation.client.masked import SumApproval
-from flfed.signatures import signing_key_of
 from flfed.study.study import Study
+from flfed.vertical import column_party, label_party
 from tests.consortium.conftest import Consortium
 from tests.consortium.memory import Numbers, _memory_of, with_descendants
 from tests.consortium.test_breaks import in_mid_round, pids
@@ -33,7 +31,8 @@ PARTIES = ("alpha", "beta")
 COLUMNS = {"alpha": ("a1", "a2"), "beta": ("b1", "b2", "b3", "b4", "b5")}
 PEOPLE = 5000
 RECORDING = Path(__file__).with_name("recording.py")
-POLICY = 'format = 1\ndisclosure = "institution"\noutputs = ["row-aligned"]\ndaily-bytes = 500000000\nalignments = 9\n'
+POLICY = 'format = 1\ndisclosure = "institution"\noutputs = ["row-aligned"]\ndaily-bytes = 500000000\n'
+POLICY += 'exact-sums = ["beta"]\n'
 PACKAGE = """
 from flfed import Csv, Holdout, Site
 site = Site(
@@ -44,30 +43,30 @@ site = Site(
 HELD = """
 import os, time
 from pathlib import Path
-from flfed.federation.server import vertical
-there, exchange = Path(os.environ["HELD"]), vertical._Parcels.exchange
+from flfed.vertical.coordinator import Parcels
+there, exchange = Path(os.environ["HELD"]), Parcels.exchange
 
-def holding(self, round, number, sites):
-    exchange(self, round, number, sites)
+def holding(self, round, number):
+    exchange(self, round, number)
     if (round, number) == (4, 2):
         (there / "held").touch()
         while not (there / "over").exists():
             time.sleep(0.05)
 
-vertical._Parcels.exchange = holding
+Parcels.exchange = holding
 """
 """A coordinator that waits while it has the products of the fourth round."""
 KILLED = """
 import os, signal
-from flfed.federation.server import vertical
-exchange = vertical._Parcels.exchange
+from flfed.vertical.coordinator import Parcels
+exchange = Parcels.exchange
 
-def dying(self, round, number, sites):
-    exchange(self, round, number, sites)
+def dying(self, round, number):
+    exchange(self, round, number)
     if (round, number) == {place}:
         os.kill(os.getpid(), signal.SIGKILL)
 
-vertical._Parcels.exchange = dying
+Parcels.exchange = dying
 """
 """A coordinator that is killed once it has the replies of an exchange."""
 
@@ -115,26 +114,11 @@ class Parties(Consortium):
         return folders
 
     def here(self, text: str) -> dict[str, Path]:
-        """Return the folder of each party's part of the same study in one process, with the secrets of the gates."""
-        secrets = self.lasting_secrets()
-        with pytest.MonkeyPatch.context() as patch:
-            # Other secrets would be other offsets.
-            patch.setattr(vertical.PartyRun, "lasting_secret", property(lambda own: secrets[own.own.site]))
-            ran = self.coordinator.json(f"study run {self.file(text)} --site alpha --site beta --one-by-one")
+        """Return the folder of each party's part of the same study in one process."""
+        ran = self.coordinator.json(f"study run {self.file(text)} --site alpha --site beta --one-by-one")
         folder = self.root / f"here-{ran['run']}"
         self.coordinator.run(f"run export {ran['run']} --output {folder}")
         return {path.name: path for path in folder.rglob("*") if path.name in PARTIES}
-
-    def lasting_secrets(self) -> dict[str, bytes]:
-        """Return the secret of each gate, from which offsets follow."""
-        secrets = {}
-        for name in PARTIES:
-            (path,) = (self.sites[name].home / "sites" / name).rglob("signing.key")
-            key = signing_key_of(path.read_bytes())
-            approval = SumApproval(pinned={}, changed=False, allows_change=False, key=key, has_keys=lambda run: False)
-            secrets[name] = approval.lasting_secret()
-        assert len(set(secrets.values())) == 2
-        return secrets
 
     def answers(self, run: str) -> dict[tuple[str, str, int, int], set[str]]:
         """Return the hashes of all replies to each exchange of a run, of both ledgers."""
@@ -292,9 +276,9 @@ def test_nothing_of_a_row_is_in_a_message_a_log_or_at_the_coordinator(
 ):
     text = parties.approved(3)
     scores, residuals = list[np.ndarray](), list[np.ndarray]()
-    quarters, residual = vertical.quarters, vertical.residuals
-    monkeypatch.setattr(vertical, "quarters", lambda value: scores.append(value) or quarters(value))
-    monkeypatch.setattr(vertical, "residuals", lambda *of: residuals.append(residual(*of)) or residuals[-1])
+    quarters, residual = column_party.quarters, label_party.residuals
+    monkeypatch.setattr(column_party, "quarters", lambda value: scores.append(value) or quarters(value))
+    monkeypatch.setattr(label_party, "residuals", lambda *of: residuals.append(residual(*of)) or residuals[-1])
     parties.here(text)
     names = [name for columns in COLUMNS.values() for name in columns]
     canaries = Canaries(parties.people[10:4990], parties.table[names][100:104].to_numpy().ravel(), scores, residuals[1])

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
+from flfed.deployment.gate.study_policy import study_policy_refusal
 from flfed.deployment.operator.secure_sums import Agreement, agreed
 from flfed.deployment.site_state import approval
 from flfed.errors import UsageError
@@ -45,8 +47,9 @@ from flfed.updates.messages.vertical import (
     PartialRequest,
     Party,
 )
-from flfed.updates.vertical import residuals
-from flfed.updates.vertical.alignment import BYTES
+from flfed.vertical import residuals
+from flfed.vertical.alignment import BYTES
+from flfed.vertical.label_party import LabelParty
 from tests.approval_text import details, ten_lines
 from tests.deployment.summing import Consortium, Impostor, SummingGrid
 
@@ -92,7 +95,8 @@ rounds = 2
 [compare]
 resamples = 200
 """
-ALIGNED = Policy(disclosure="institution", outputs=("row-aligned",))
+ALIGNED = Policy(disclosure="institution", outputs=("row-aligned",), exact_sums=("shop",))
+LABELS = {"privacy.name": "label-dp", "privacy.label-epsilon": 3.0}
 Sealed = Mapping[str, np.ndarray]
 
 
@@ -187,7 +191,7 @@ def parties(small_sites: Any, tmp_path: Any) -> Callable[..., Gates]:
     table = table.assign(person=[f"p{number}" for number in range(PEOPLE)])
     table = table.assign(y=np.where(rng.random(PEOPLE) < 1 / (1 + np.exp(-table.a1 - table.b1)), "yes", "no"))
 
-    def make(overlap: int = PEOPLE, **policies: Policy) -> Gates:
+    def make(overlap: int = PEOPLE, *, changes: Mapping[str, Any] = MappingProxyType({}), **policies: Policy) -> Gates:
         sites = []
         for name, columns in COLUMNS.items():
             kept = ["person", *columns, *(["y"] if name == "bank" else [])]
@@ -202,7 +206,7 @@ def parties(small_sites: Any, tmp_path: Any) -> Callable[..., Gates]:
                     policy=policies.get(name, ALIGNED),
                 )
             )  # fmt: skip
-        return Gates(sites, Study.parse(STUDY))
+        return Gates(sites, Study.parse(STUDY).replace(changes))
 
     return make
 
@@ -228,6 +232,51 @@ def test_a_comparison_under_another_runs_name_is_refused(parties):
     said = between.why("bank", COMPARE, compare_request("20261120-000002-aaaa"))
     assert said == "the message does not fit the exchanges before it"
     assert between.why("shop", COMPARE, compare_request(RUN_NAME)).startswith("the site has columns without an outcome")
+
+
+def test_two_runs_of_one_study_have_other_noise_and_are_charged_twice(parties, monkeypatch: pytest.MonkeyPatch):
+    drawn: list[np.ndarray] = []
+    draw = LabelParty._noise
+    monkeypatch.setattr(LabelParty, "_noise", lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    gates = parties(changes=LABELS, bank=ALIGNED.model_copy(update={"epsilon": 8.0, "exact_sums": ()}))
+    for number in (1, 2):
+        between = Between(gates, f"20261120-00000{number}-aaaa")
+        between.finished()
+        # The charge of the whole run is in the ledger before the first number with noise is drawn.
+        kinds = [line.kind for line in gates.lines("bank") if line.text("run") == between.run]
+        assert kinds.count("spent") == 1 and kinds.index("spent") < kinds.index("partial")
+    spent = [line.facts for line in gates.lines("bank") if line.kind == "spent"]
+    assert [(line["unit"], line["steps"], line["noise"]) for line in spent] == [("outcome", 2, spent[0]["noise"])] * 2
+    assert not [line for line in gates.lines("shop") if line.kind == "spent"]
+    assert len(drawn) == 8 and len({one.tobytes() for one in drawn}) == 8
+    assert np.concatenate(drawn).std() == pytest.approx(spent[0]["noise"] * 3.0 * np.sqrt(2), rel=0.4)
+
+
+def test_a_request_again_draws_no_other_noise_and_costs_nothing(parties):
+    between = Between(parties(changes=LABELS))
+    place = between.until(PARTIAL, 1, SUMS)
+    request = between.request(place)
+    first = between.ask("bank", PARTIAL, request)
+    between.gates.restart("bank")
+    again = between.ask("bank", PARTIAL, request)
+    sealed = {PartialReply.from_record(one.content).sealed["shop"].tobytes() for one in (first, again)}
+    assert len(sealed) == 1
+    assert [line.kind for line in between.gates.lines("bank")].count("spent") == 1
+
+
+@pytest.mark.parametrize(("named", "changes", "is_refused"), [
+    (("shop",), {}, False), ((), {}, True), (("third",), {}, True), ((), LABELS, False),
+])  # fmt: skip
+def test_exact_sums_for_a_partner_that_the_policy_does_not_name_are_refused_before_an_approval(
+    parties, named: tuple[str, ...], changes: dict[str, Any], is_refused: bool
+):
+    gates = parties(changes=changes, bank=ALIGNED.model_copy(update={"exact_sums": named}))
+    refused = study_policy_refusal(gates.study, gates.sites["bank"])
+    assert bool(refused) == is_refused
+    assert not refused or str(refused).startswith("the study adds no noise to sums over outcomes")
+    assert study_policy_refusal(gates.study, gates.sites["shop"]) is None
+    if is_refused:
+        assert Between(gates).why("bank", ALIGN, AlignRequest(exchange=ANNOUNCE)) == refused
 
 
 def test_no_gate_answers_whose_policy_aligns_no_rows(parties):
@@ -329,13 +378,13 @@ def test_messages_of_other_studies_are_refused(parties, kind: str):
         assert between.why(site, kind, SummariseRequest())
 
 
-def test_more_alignments_than_the_policy_allows_are_refused(parties):
-    gates = parties(shop=ALIGNED.model_copy(update={"alignments": 2, "runs": 9}))
+def test_an_alignment_is_one_of_the_runs_that_the_policy_allows(parties):
+    gates = parties(shop=ALIGNED.model_copy(update={"runs": 2}))
     for number in (1, 2):
         Between(gates, f"20261120-00000{number}-aaaa").until(ALIGN, 0, MATCH)
     between = Between(gates, "20261120-000003-aaaa")
     said = between.why("shop", ALIGN, AlignRequest(exchange=ANNOUNCE))
-    assert said == "2 runs aligned these rows before, and its policy allows 2"
+    assert said == "its policy lets 2 runs of a study have answers, and 2 had them"
 
 
 @pytest.mark.parametrize("overlap", [0, 99])
@@ -414,8 +463,13 @@ def test_a_withdrawn_approval_ends_the_run_in_its_middle(parties):
     assert between.why("shop", PARTIAL, between.request(place)).startswith("the study was withdrawn here")
 
 
-def test_before_an_approval_stands_what_each_party_gives_and_nothing_of_a_shared_model(parties):
-    gates = parties()
+@pytest.mark.parametrize(
+    ("changes", "protection"), [({}, "No noise is added."), (LABELS, "noise on sums over outcomes (")]
+)
+def test_before_an_approval_stands_what_each_party_gives_and_nothing_of_a_shared_model(
+    parties, changes: dict[str, Any], protection: str
+):
+    gates = parties(changes=changes)
     for (name, site), other in zip(gates.sites.items(), ("shop", "bank"), strict=True):
         agreement = Agreement(pins=gates.pins)
         lines = ten_lines(gates.study, site, [other], agreement=agreement)
@@ -424,6 +478,7 @@ def test_before_an_approval_stands_what_each_party_gives_and_nothing_of_a_shared
             "blinded identifiers, sealed to the other parties",
             "numbers by row, or sums that depend on outcomes, sealed to another party",
             "A run needs at least 2 sites.",
+            protection,
             "Worst case: a party that does not keep to the protocol reads this site's columns, or its outcomes.",
             f"Other parties: {other} ({gates.pins[other]}).",
             "person (id: rows of the parties are matched by it; it leaves blinded, sealed to another party)",
@@ -452,8 +507,7 @@ def test_ciphertexts_of_another_level_or_form_are_no_failure_of_a_gate():
     (whole,) = key.encrypt(np.linspace(-1, 1, 50))
     evaluator = api.Evaluator(residuals._context())
     for change in (evaluator.mod_switch_to_next_inplace, evaluator.transform_from_ntt_inplace):
-        ciphertext = api.Ciphertext()
-        residuals._load(whole, lambda file, into=ciphertext: into.load(residuals._context(), file))
+        ciphertext = residuals._loaded(api.Ciphertext(), whole)
         change(ciphertext)
         spoilt = residuals._saved(ciphertext)
         assert residuals.multiply([spoilt], np.ones((50, 1)), key.public()) == Refusal("ciphertext-unfit")

@@ -69,6 +69,9 @@ def guarantee_of(study: Study, without_noise: str, pinned: int) -> Guarantee:
     charge = charge_of(study)
     # Against a server with which a third of the sites collude; None where sites add no noise.
     colluding = mechanism.colluding(study.rounds, pinned, max(1, pinned // 3)) if pinned else None
+    if promise is not None and study.is_vertical:
+        of_labels = {"epsilon": shown_epsilon(promise.epsilon), "delta": promise.delta, "norm": promise.clip}
+        return Guarantee("vertical-labels", of_labels)
     # A mechanism that charges nothing to the account adds no noise: its text must not sound as if it did.
     if promise is None or (charge is None and colluding is None):
         return Guarantee("no-noise", sums, (render(f"approval.privacy.{without_noise}", **sums),))

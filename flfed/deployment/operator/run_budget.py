@@ -26,7 +26,7 @@ from flfed.words import render
 def describe_study_budget(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     """Return what a run of a study would spend of the privacy of a site's rows; nothing where it spends none."""
     charge = charge_of(study)
-    if charge is None:
+    if charge is None or not site.has_outcome:
         return []
     ledger = ledger_of(folder)
     serving = site.serving(study.dataset.name)
@@ -34,7 +34,7 @@ def describe_study_budget(folder: SiteFolder, site: Site, study: Study) -> list[
     if STATISTIC in free:
         return [render("budget.run.answered")]
     charges = [charged for name, charged in run_charges(study, serving).items() if name not in free]
-    if not study.is_covered:
+    if not (study.is_covered or study.is_vertical):
         charges = []
     sentences = describe_run_budget(
         site,

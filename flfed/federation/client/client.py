@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import logging
 from collections.abc import Callable, Generator
 from functools import cache, partial
@@ -25,6 +26,7 @@ from flfed.federation.client.statistic import account_of, count_statistic
 from flfed.federation.client.summed_replies import mask_figures
 from flfed.federation.client.training import (
     LastUpdates,
+    PartyKind,
     Round,
     RunKind,
     StatisticKind,
@@ -32,7 +34,6 @@ from flfed.federation.client.training import (
     Validation,
 )
 from flfed.federation.client.trees import Trees, count_cells
-from flfed.federation.client.vertical import Vertical, align, compare_joined, exchange
 from flfed.refusals import CROSSING, NotSpent, NotTakingPart, Refusal, decline, of_table, refusal_of, refuse
 from flfed.rows.comparison.compare import compare
 from flfed.rows.comparison.incumbent import refuse_without_score
@@ -70,7 +71,9 @@ from flfed.updates.messages.summarise import (
     SummariseRequest,
 )
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
-from flfed.updates.messages.vertical import ALIGN, PARTIAL, AlignReply, AlignRequest, PartialReply, PartialRequest
+from flfed.updates.messages.vertical import ALIGN, PARTIAL, RUN, AlignReply, AlignRequest, PartialReply, PartialRequest
+from flfed.vertical.column_party import ColumnParty
+from flfed.vertical.label_party import LabelParty
 
 LOG = logging.getLogger("flfed.site")
 
@@ -273,7 +276,7 @@ def run_kind(study: Study) -> RunKind:
     if not study.train:
         return Validation()
     if study.is_vertical:
-        return Vertical()
+        return PartyKind()
     return Trees() if study.grows_trees else Training()
 
 
@@ -343,7 +346,9 @@ def train(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
 def judge(request: CompareRequest, session: SiteSession, own: SiteRun) -> Replying:
     """Compare all arms on the site's holdout."""
     if session.study.is_vertical:
-        return (yield from compare_joined(request, session, own))
+        over_common = _joined_model(request, session, own)
+        comparison = yield from compare(over_common, {}, request.encoder, bins=request.bins)
+        return redact_comparison(over_common, comparison)
     whole = compared_model(request, session, own)
     arrays, encoder = whole.arrays, whole.encoder
     # A model that is only validated is compared with no earlier one, and none is let through as a beginning.
@@ -351,6 +356,39 @@ def judge(request: CompareRequest, session: SiteSession, own: SiteRun) -> Replyi
     comparison = yield from compare(session, arrays, encoder, request.deviation, request.bins, start=start)
     reply = redact_comparison(session, comparison)
     return mask_figures(request, session, own, reply, encoder)
+
+
+def party_of(session: SiteSession, own: SiteRun) -> LabelParty | ColumnParty:
+    """Return a site's half of a run over different columns of the same people."""
+    own.under(session)
+    kind = LabelParty if session.site.has_outcome else ColumnParty
+    return kind(
+        session=session, site=own.site, run=own.run, repeat=own.repeat, state=own.state,
+        keys=own.party_keys(session.study), keep_model=own.keep_model,
+    )  # fmt: skip
+
+
+def align(request: AlignRequest, session: SiteSession, own: SiteRun) -> Replying:
+    """Return a party's half of an exchange of the alignment."""
+    return party_of(session, own).align(request)
+    yield  # a handler is a generator, also one without requests
+
+
+def exchange(request: PartialRequest, session: SiteSession, own: SiteRun) -> Replying:
+    """Return a party's half of an exchange of a round."""
+    return party_of(session, own).train(request)
+    yield  # a handler is a generator, also one without requests
+
+
+def _joined_model(request: CompareRequest, session: SiteSession, own: SiteRun) -> SiteSession:
+    """Return the label party's session over its rows in common, with the joined model's predictions."""
+    party = party_of(session, own)
+    if not isinstance(party, LabelParty):
+        decline("columns-only")
+    # The hash names the run's model: under another name two models would count as one.
+    if request.arrays[RUN].tobytes() != hashlib.sha256(own.run.encode()).digest():
+        decline("exchange-unfit")
+    return party.compared()
 
 
 def take_keys(request: KeysRequest, study: Study, own: SiteRun) -> KeysReply:

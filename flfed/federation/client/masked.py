@@ -7,7 +7,6 @@ stands in the site's state of the run, and survives the process.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -23,7 +22,7 @@ from flfed.rows.training.private_noise import NoiseSource, SeededNoise, SystemNo
 from flfed.rows.training.requests import PackRequest
 from flfed.seeds import generator, noise_key
 from flfed.signatures import canonical
-from flfed.study.kinds import exchange_number
+from flfed.study.kinds import LEAST_PARTIES, exchange_number
 from flfed.study.study import Study
 from flfed.updates.aggregation.losses import Losses, draw_number, encode_losses
 from flfed.updates.aggregation.summer import Summer
@@ -92,10 +91,6 @@ class SumApproval:
     key: Ed25519PrivateKey = field(repr=False)
     has_keys: Callable[[str], bool]
     trained_elsewhere: Callable[[str], bool] = lambda model: False
-
-    def lasting_secret(self) -> bytes:
-        """Return a secret of the gate that is the same in all runs."""
-        return hmac.digest(self.key.private_bytes_raw(), b"flfed offsets", "sha256")
 
 
 Approving = Callable[[Study], SumApproval | None]
@@ -174,6 +169,27 @@ class RunKeys:
             decline("cohort-other")
         return keys
 
+    def announced(self) -> bytes:
+        """Return the public key as other parties take it: signed at an institution, bare where one process has all."""
+        if signed := self.signed():
+            return signed
+        if self.state.read(KEY) is None:
+            self.state.write(KEY, {"private": byte_array(RunKey.new().private)})
+        return self.private().public
+
+    def private(self) -> RunKey:
+        """Return the site's own key of the run; raises NotTakingPart where it is lost."""
+        return RunKey.of_private(self._stored(KEY)["private"].tobytes())
+
+    def publics(self, keys: Mapping[str, bytes]) -> dict[str, str]:
+        """Return the public key of each party; raises NotTakingPart unless they are those that the approval pins."""
+        if self.approval is None:
+            return {site: key.hex() for site, key in keys.items()}
+        signed = self.read_signed([*keys.values()], least=LEAST_PARTIES)
+        if {key.site: key.pack() for key in signed} != dict(keys):
+            decline("parties-unfit")
+        return {key.site: key.public_key for key in signed}
+
     def take(self, request: KeysRequest) -> KeysReply:
         """Take the keys of the run's cohort.
 
@@ -214,8 +230,7 @@ class RunKeys:
             # After the comparison, or where its state is lost, the site has no second key in a run.
             if approval.has_keys(self.run):
                 decline("sums-key-lost")
-            own = RunKey.of_private(self._stored(KEY)["private"].tobytes())
-            secret_by_peer = or_refuse(pair_secrets(self.site, own, keys, cohort.most_rows))
+            secret_by_peer = or_refuse(pair_secrets(self.site, self.private(), keys, cohort.most_rows))
             single_cells = all(key.single_cells for key in keys)
             widths = tuple(key.width for key in keys)
             cohort = replace(cohort, pins=pins_hash(approval.pinned), single_cells=single_cells, widths=widths)

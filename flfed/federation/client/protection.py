@@ -90,7 +90,8 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
     charged = mechanism.charged(study.plan, study.rounds)
     if noise:
         charge_of(study)
-    if charged is None:
+    # Label privacy protects no columns: a party without the outcome is charged nothing, and promised nothing.
+    if charged is None or not site.has_outcome:
         return policy.privacy_refusal(mechanism=study.privacy.name, delta=None)
     if site.source.keep is not None:
         return Refusal("keep-private")
@@ -203,11 +204,8 @@ def rows_band(study: Study, rows: int) -> tuple[int, int]:
 
 
 def excludes_encoder(study: Study) -> bool:
-    """Return whether a row moves the study's encoder.
-
-    The study's ε does not cover that.
-    """
-    return study.encode.scaler not in ("schema", "private")
+    """Return whether what the study's ε protects moves the encoder, which it does not cover; no outcome does."""
+    return study.encode.scaler not in ("schema", "private") and not study.is_vertical
 
 
 def protection_of(
@@ -369,7 +367,7 @@ class RoundCharge:
             If that exceeds the budget, or the ledger cannot be read.
         """
         releases = [(BOTH, self.charge.release)]
-        whole = self.study.is_covered
+        whole = self.study.is_covered or self.study.is_vertical
         rule = holdout_hash(self.site)
         if whole:
             charges = run_charges(self.study, self.site)
@@ -386,6 +384,15 @@ class RoundCharge:
         if budget is None:
             budget = math.nan
         return budget, spent
+
+
+class RunCharge(RoundCharge):
+    """Charge of a whole run at once, to the account of a party with the outcome: label privacy."""
+
+    def __call__(self, round: int) -> None:
+        """Charge all rounds of the run before the first number with noise is drawn; raises as a round does."""
+        release = replace(self.charge.release, steps=self.charge.release.steps * self.study.rounds)
+        self.spending.reserve(release, side=BOTH, **self._line(round))
 
 
 def round_charge(protection: Protection | None) -> RoundCharge | None:
@@ -443,13 +450,14 @@ class LocalProtection:
 
         Research sites, which a study cuts out of a table, spend within the run only: nothing of it is on the disk.
         """
-        charge = charge_of(study)
+        charge = charge_of(study) if site.has_outcome else None
         # Research sites have no ledger: their spending ends with the run.
         if charge is None or study.dataset.partition is not None:
             return protection_of(study, chance=self._chance)
         # Where the guarantee covers every release, nobody may draw the noise again: in one process, too.
         chance = SystemNoise if study.is_covered else self._chance
-        reserving = RoundCharge(
+        kind = RunCharge if study.is_vertical else RoundCharge
+        reserving = kind(
             self._account(site, study.dataset.name), charge, study, run, site, self._rows, repeat,
             same_noise=chance is SeededNoise,
         )  # fmt: skip

@@ -11,8 +11,9 @@ from functools import cache, lru_cache
 from flwr.app import Context
 
 from flfed import registry
-from flfed.federation.client.masked import Approving, RunKeys, SiteSums
+from flfed.federation.client.masked import Approving, RunKeys, SiteSums, SumApproval
 from flfed.federation.client.verified_steps import Request, completed
+from flfed.refusals import decline
 from flfed.rows.data import datasets
 from flfed.rows.own_parts import OwnArrays
 from flfed.rows.session import SiteSession
@@ -140,10 +141,19 @@ class SiteRun:
         # Institutions decide at the approval; one process rehearses where the study says so.
         if approval is None and (self.approving is not None or study.aggregation.is_optional):
             return None
-        keys = RunKeys(
+        return SiteSums(self._keys(study, approval))
+
+    def party_keys(self, study: Study) -> RunKeys:
+        """Return the site's keys of a run with parties that have different columns."""
+        approval = None if self.approving is None else self.approving(study)
+        if approval is None and self.approving is not None:
+            decline("sums-not-approved")
+        return self._keys(study, approval)
+
+    def _keys(self, study: Study, approval: SumApproval | None) -> RunKeys:
+        return RunKeys(
             site=self.site, study=study, run=self.run, repeat=self.repeat, state=self.state, approval=approval
         )
-        return SiteSums(keys)
 
     def before(self, round: int, session: SiteSession) -> Arrays:
         """Return the arrays that the site stored in its last round before this one."""

@@ -78,6 +78,14 @@ class Validation(RunKind):
         return session.table.holdout_rows
 
 
+class PartyKind(RunKind):
+    """A run over different columns of the same people."""
+
+    def count_rows(self, session: SiteSession) -> int:
+        """Return how many people the table has."""
+        return session.table.training_rows + session.table.holdout_rows
+
+
 class StatisticKind(RunKind):
     """A run with one request for sums over all rows, and no training."""
 

@@ -216,7 +216,9 @@ class SiteCharges:
         promise = self.promise
         plan = self._study.plan
         rounds = self._study.rounds
-        rounds_by_site = {site: self._rounds[site] for site in self._ledgers.keys() | self._rounds.keys()}
+        # Of parties with different columns the one with the outcome is charged.
+        sites = self._rounds.keys() if self._study.is_vertical else self._ledgers.keys() | self._rounds.keys()
+        rounds_by_site = {site: self._rounds[site] for site in sites}
         kinds = set(rounds_by_site.values())
         # A tight bound takes long, so it is computed once, at the end.
         quick = not final or len(kinds) > FEW_KINDS
@@ -367,10 +369,12 @@ class PrivacyRecord:
             self._charges.add([site for site in record.sampled_sites if site not in spent_out])
         self._going_on = ()
 
-    def answered(self, sites: Collection[str]) -> None:
-        """Count the one reply of each site to a study without rounds."""
+    def answered(self, sites: Collection[str], rounds: int = 1) -> None:
+        """Count the one reply of each site to a study without rounds, or all rounds of a run that is charged whole."""
         if self.mechanism is not None:
-            self._charges.add(sites)
+            self._going_on = ()
+            for _ in range(rounds):
+                self._charges.add(sites)
 
     def goes_on(self, record: RoundRecord, *, trained: bool) -> None:
         """Record the sites of the next round, after a round's checkpoint and before its model is sent.

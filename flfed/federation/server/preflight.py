@@ -19,7 +19,7 @@ from flfed.study.study import Study
 from flfed.updates.mechanism import acting_mechanism
 from flfed.updates.parts.every_part import PARTS
 from flfed.updates.parts.part import StudyFacts, check_each
-from flfed.updates.vertical.alignment import require_vertical
+from flfed.vertical.alignment import require_vertical
 from flfed.words import usage_error
 
 

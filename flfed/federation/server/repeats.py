@@ -21,10 +21,10 @@ from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime,
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin, code_sha256
 from flfed.federation.recording.source_model import source_of
+from flfed.federation.server.party_run import conduct_vertical
 from flfed.federation.server.server import FederatedRun
 from flfed.federation.server.statistic import conduct_statistic
 from flfed.federation.server.validation import conduct_validation
-from flfed.federation.server.vertical import conduct_vertical
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import DriverStore, ForwardedStore, RunStore, RunWriter

@@ -312,6 +312,7 @@ def standing(privacy: promises.PrivateFacts, audit: Audit, *, attackable: bool =
     unknown. `attackable` is whether the run has a model.
     """
     private = promises.private_of(privacy)
+    attackable = attackable and not private.parties
     # An attack that beat the promise goes before all else, even where the record has no promise.
     beyond = [line for line in audit if line.verdict == BEYOND]
     if beyond:

@@ -453,8 +453,11 @@ def promise_in_words(privacy: PrivateFacts) -> list[str]:
     sums = sums_in_words(private)
     if private.mechanism is None:
         return [render("privacy.promise.unknown", reason=private.reason)]
-    if private.parties:
+    if private.parties and private.epsilon is None:
         return [render("privacy.promise.vertical")]
+    if private.parties:
+        promised = render("privacy.promise.labels", bound=bound_in_words(private), steps=private.steps)
+        return [promised, *_conditions(private)]
     if private.mechanism == "none" and private.trained:
         return [render("privacy.promise.none"), *sums]
     # A statistic has no updates, and no model that could be attacked.
@@ -486,7 +489,7 @@ def _conditions(privacy: PrivacyReport) -> list[str]:
         lines.append(describe_encoder_condition(unit))
     if privacy.noise_from == "seed":
         lines.append(render("privacy.promise.simulated"))
-    elif unit != "site" and not privacy.one_answer:
+    elif unit not in ("site", "outcome") and not privacy.one_answer:
         lines.append(DRAWN_ONCE)
     if privacy.repeats > 1:
         epsilon = epsilon_in_words(privacy.epsilon_of_repeats)

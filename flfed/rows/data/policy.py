@@ -5,7 +5,7 @@ The permissions of a site are in `policy.toml` beside its `__init__.py`, and no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -20,6 +20,7 @@ from flfed.words import render
 if TYPE_CHECKING:
     from flfed.study.study import Study
 
+SiteName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Output = Literal["score-histogram", "complete-rows", "training-figures", "single-cells-in-sums", "row-aligned"]
 _LISTS = {"strategy": "strategies", "model": "models", "codec": "codecs", "mechanism": "mechanisms"}
 """The policy's list of allowed names, by kind."""
@@ -85,10 +86,11 @@ class Policy(Strict):
         Most bytes of replies that are sent in a day (UTC), all studies together. Example: `daily-bytes = 5000000`.
     identifiers : int
         Most people in the table of another party that rows are aligned with. Example: `identifiers = 50_000`.
-    alignments : int
-        Most runs that align one snapshot of a dataset. Example: `alignments = 3`.
     overlap : int, >= 100
         Fewest rows in common with the other parties. Example: `overlap = 500`.
+    exact_sums : tuple of str
+        Sites that get sums over outcomes without noise, from which they can compute single outcomes. A study of other
+        parties needs label privacy. Example: `exact-sums = ["payment-service"]`.
     width : float in (0, 1]
         Share of a network's hidden units that the site trains in a round, for a machine that cannot train them all:
         the first of each hidden layer, rounded down. With its rows, it counts as leaving the others unchanged. A model
@@ -126,13 +128,13 @@ class Policy(Strict):
     queries: int = Field(default=100, ge=1)
     audits: bool = True
     minimum_cohort: int | None = Field(default=None, ge=2)
-    co_sites: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")], ...] = ()
+    co_sites: tuple[SiteName, ...] = ()
     rounds: int = Field(default=1000, ge=1)
     runs: int = Field(default=10, ge=1)
     daily_bytes: int = Field(default=20_000_000, ge=1)
     identifiers: int = Field(default=100_000, ge=1)
-    alignments: int = Field(default=2, ge=1)
     overlap: int = Field(default=100, ge=100)
+    exact_sums: tuple[SiteName, ...] = ()
     width: float = Field(default=1.0, gt=0, le=1, strict=True)
     approval: Literal["person", "none"] = "person"
 
@@ -253,6 +255,16 @@ class Policy(Strict):
     def share_refusal(self, study: Study) -> Refusal | None:
         """Return the refusal of a study that records figures of single sites, or None."""
         return Refusal("share-named") if self.share == "sum" and not study.compare.is_summed else None
+
+    def parties_refusal(self, study: Study, others: Collection[str]) -> Refusal | None:
+        """Return the refusal of a study in which this site has the outcome and others its columns, or None.
+
+        Without noise the sums that they get must be for sites that the policy names.
+        """
+        if not self.allows("row-aligned"):
+            return Refusal("row-aligned")
+        are_named = bool(others) and {*others} <= {*self.exact_sums}
+        return None if self.is_open or study.privacy.name != "none" or are_named else Refusal("exact-sums")
 
     def statistic_refusal(self, *, summed: bool) -> Refusal | None:
         """Return the refusal of a statistic's exact sums, or None.

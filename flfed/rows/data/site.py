@@ -361,6 +361,8 @@ def _vertical_refusal(study: Study, site: Site) -> Refusal | None:
     """Return the refusal of a study over rows or columns that a site does not have, or does not align; else None."""
     if not study.is_vertical:
         return None if site.has_outcome else Refusal("columns-only")
+    if site.has_outcome:
+        return site.policy.parties_refusal(study, {*(study.dataset.sites or ())} - {site.name})
     return None if site.policy.allows("row-aligned") else Refusal("row-aligned")
 
 

@@ -27,6 +27,10 @@ ANNOUNCE, BLIND, ANSWER, MATCH = range(4)
 """Exchanges of an alignment."""
 SCORE, RESIDUALS, PRODUCTS, SUMS = range(4)
 """Exchanges of a round."""
+LABEL_PARTY = {ALIGN: (BLIND, MATCH), PARTIAL: (RESIDUALS, SUMS)}
+"""Exchanges, by kind, that the party with the outcome answers."""
+COLUMN_PARTY = {ALIGN: (ANSWER,), PARTIAL: (SCORE, PRODUCTS)}
+"""Those that each other party answers; all announce themselves."""
 EXCHANGES = 4
 """Of an alignment and of a round."""
 
@@ -70,18 +74,25 @@ class _Sealed:
 
     sealed: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def _record(self, sections: Mapping[str, Any] | None = None, **plain: Any) -> RecordDict:
-        records = dict(sections or {})
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        values = fields.fields_of(self)
+        records = fields.rows_records(self, PARTIES) if PARTIES in values else {}
         if self.sealed:
             records[SEALED] = array_record(self.sealed)
+        plain = {name: values[name] for name in ("round", "exchange") if name in values}
         return fields.message_record(records, **plain)
 
-    @staticmethod
-    def _parcels(record: RecordDict) -> Mapping[str, np.ndarray]:
-        parcels = fields.arrays_if_there(record, SEALED)
-        if any(parcel.dtype != np.uint8 or parcel.ndim != 1 for parcel in parcels.values()):
+    @classmethod
+    def from_record(cls, record: RecordDict) -> Self:
+        """Read the message's content."""
+        sealed = fields.arrays_if_there(record, SEALED)
+        if any(parcel.dtype != np.uint8 or parcel.ndim != 1 for parcel in sealed.values()):
             raise MalformedMessage(Refusal("masked-unfit", section=SEALED, fields="bytes"))
-        return parcels
+        values: dict[str, Any] = {**fields.config_of(record), SEALED: sealed}
+        if PARTIES in cls.__dataclass_fields__:
+            values[PARTIES] = fields.read_rows(record, PARTIES, Party)
+        return fields.made(cls, values)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,16 +115,6 @@ class AlignRequest(_Sealed):
     exchange: int
     parties: tuple[Party, ...] = ()
 
-    def to_record(self) -> RecordDict:
-        """Return the message's content."""
-        return self._record(fields.rows_records(self, PARTIES), exchange=self.exchange)
-
-    @classmethod
-    def from_record(cls, record: RecordDict) -> Self:
-        """Read the message's content."""
-        exchange = fields.whole(fields.config_of(record), "exchange")
-        return cls(exchange=exchange, parties=fields.read_rows(record, PARTIES, Party), sealed=cls._parcels(record))
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AlignReply(_Sealed):
@@ -132,16 +133,6 @@ class AlignReply(_Sealed):
     """
 
     parties: tuple[Party, ...] = ()
-
-    def to_record(self) -> RecordDict:
-        """Return the message's content."""
-        return self._record(fields.rows_records(self, PARTIES))
-
-    @classmethod
-    def from_record(cls, record: RecordDict) -> Self:
-        """Read the message's content."""
-        fields.config_of(record)
-        return cls(parties=fields.read_rows(record, PARTIES, Party), sealed=cls._parcels(record))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,17 +154,6 @@ class PartialRequest(_Sealed):
     round: int
     exchange: int
 
-    def to_record(self) -> RecordDict:
-        """Return the message's content."""
-        return self._record(round=self.round, exchange=self.exchange)
-
-    @classmethod
-    def from_record(cls, record: RecordDict) -> Self:
-        """Read the message's content."""
-        config = fields.config_of(record)
-        number = fields.whole(config, "round")
-        return cls(round=number, exchange=fields.whole(config, "exchange"), sealed=cls._parcels(record))
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PartialReply(_Sealed):
@@ -186,17 +166,7 @@ class PartialReply(_Sealed):
 
     Reveals: to the coordinator nothing about rows but how many are in common. A column party sends the label party its
     partial scores of all rows in common, in quarters. From them a label party that knows some people can learn about
-    the columns of others. Digests under the column party's secret show it which of these columns changed since another
-    run over the same rows. The label party sends each column party the sums of its columns times the residuals, which
-    depend on the outcomes. What they show is measured in `docs/vertical.md`.
+    the columns of others. The label party sends each column party the sums of its columns times the residuals, which
+    depend on the outcomes: with noise where the study has label privacy, else exact. `docs/vertical.md` says what exact
+    sums show.
     """
-
-    def to_record(self) -> RecordDict:
-        """Return the message's content."""
-        return self._record()
-
-    @classmethod
-    def from_record(cls, record: RecordDict) -> Self:
-        """Read the message's content."""
-        fields.config_of(record)
-        return cls(sealed=cls._parcels(record))

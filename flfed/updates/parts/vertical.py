@@ -37,13 +37,19 @@ from flfed.updates.sections import (
     text,
     whole,
 )
-from flfed.updates.vertical import alignment, residuals
+from flfed.vertical import alignment, residuals
 
 MODELS = ("logistic", "linear")
+NOISE = ("none", "label-dp")
 BESIDE = 1024
 """Bytes of a sealed parcel beside its content, at most."""
 STATEMENT = 4096
 """Bytes of a party's key, at most."""
+
+
+def _protects_numbers(facts: StudyFacts) -> bool:
+    """Return whether a study has label privacy of an outcome that is no class, whose residuals have no bound."""
+    return facts.task == "regression" and facts.study.privacy.name != "none"
 
 
 class Vertical(Part):
@@ -53,11 +59,13 @@ class Vertical(Part):
     # Keys of a study that have no place where parties have different columns come first.
     exclusions = (
         *left_out(
-            "vertical-without", "[privacy]: name", "[privacy]: secure-aggregation", "[codec]", "[dataset]: partition",
+            "vertical-without", "[privacy]: secure-aggregation", "[codec]", "[dataset]: partition",
             "[split]", "[model]: warm-start", "[model]: frozen-layers", "[encode]: scaler", "[encode]: rows",
             "[compare]: incumbent", "[compare]: pooled", "[compare]: importance",
             "[compare]: false-positive-rates",
         ),
+        Exclusion("vertical-noise", "another [privacy]: name", lambda facts: facts.study.privacy.name not in NOISE),
+        Exclusion("vertical-labels", "[privacy]: label-epsilon of a number", _protects_numbers),
         Exclusion("vertical-model", "another model", lambda facts: facts.study.model.name not in MODELS),
         Exclusion("vertical-task", "several classes", lambda facts: facts.task == "multi-class"),
     )  # fmt: skip

@@ -35,6 +35,8 @@ class Vertical(FedAvg):
     Partial scores leave a party in quarters. With all digits, and the public rule of the steps, a label party that
     knows a few people reads the columns of all others.
 
+    The sums that column parties get depend on outcomes: `[privacy] name = "label-dp"` adds noise to them.
+
     It is for parties who keep to the protocol. A label party that chooses residuals reads columns; a column party that
     returns chosen sums reads outcomes.
 

@@ -64,9 +64,8 @@ def in_short(facts: Facts, *, serves: bool) -> None:
         lines.append(render("site_app.status.active", active=len(active), studies=studies, names=names))
     else:
         lines.append(render("site_app.status.inactive", studies=studies))
-    for one in facts["comparisons"]:
-        counts = {"dataset": one["dataset"], "left": one["remaining"], "most": one["most"]}
-        lines.append(render("site_app.status.comparisons", **counts))
+    for one in facts["runs"]:
+        lines.append(render("site_app.status.runs", dataset=one["dataset"], left=one["remaining"], most=one["most"]))
     with st.container(border=True):
         st.markdown(bullets(map(escape, lines)))
 

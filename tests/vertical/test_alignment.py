@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flfed.refusals import Refusal
-from flfed.updates.vertical.alignment import BlindingKey, common_rows, shuffled
+from flfed.vertical.alignment import BlindingKey, common_rows, shuffled
 
 bindings = pytest.importorskip("nacl.bindings")
 

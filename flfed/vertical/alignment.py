@@ -64,46 +64,27 @@ class BlindingKey:
         return _rows(points)
 
     def blind_again(self, points: np.ndarray) -> np.ndarray | Refusal:
-        """Return another party's points times this key, or that one of them is no point of large order.
-
-        Parameters
-        ----------
-        points : uint8 array [identifiers, 32]
-        """
+        """Return another party's points, uint8 [identifiers, 32], times this key; a point of small order is refused."""
         multiply = _bindings().crypto_scalarmult_ed25519_noclamp
+        from nacl.exceptions import CryptoError
+
         try:
             return _rows([multiply(self.scalar, point.tobytes()) for point in points])
-        except _refused():
+        # The length is the caller's to check: these are errors of a point of small or mixed order.
+        except (CryptoError, ValueError):
             return Refusal("alignment-unfit")
 
 
 def common_rows(label: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places of equal points in both lists, in the order of the first.
-
-    Parameters
-    ----------
-    label, columns : uint8 array [identifiers, 32]
-        Under both keys; no point is in a list twice.
-
-    Returns
-    -------
-    int64 array [common], int64 array [common]
-    """
+    """Return the places of equal points in both lists, uint8 [identifiers, 32], in the order of the first."""
     places = {point.tobytes(): place for place, point in enumerate(columns)}
-    pairs = []
-    for place, point in enumerate(label):
-        other = places.get(point.tobytes())
-        if other is not None:
-            pairs.append((place, other))
-    both = np.array(pairs, dtype=np.int64).reshape(len(pairs), 2)
-    return both[:, 0], both[:, 1]
+    others = np.array([places.get(point.tobytes(), -1) for point in label], dtype=np.int64)
+    return np.flatnonzero(others >= 0), others[others >= 0]
 
 
 def shuffled(count: int) -> np.ndarray:
     """Return the places of a list in an order of the operating system's randomness; int64 array [count]."""
-    order = list(range(count))
-    secrets.SystemRandom().shuffle(order)
-    return np.array(order, dtype=np.int64)
+    return np.array(secrets.SystemRandom().sample(range(count), count), dtype=np.int64)
 
 
 def require_vertical() -> None:
@@ -122,11 +103,3 @@ def _bindings() -> Any:
     from nacl import bindings
 
     return bindings
-
-
-def _refused() -> tuple[type[Exception], ...]:
-    """Return the errors by which a point is refused."""
-    from nacl import exceptions
-
-    # The length is the caller's to check; `RuntimeError` is that of a point of small or mixed order.
-    return (exceptions.CryptoError, ValueError)

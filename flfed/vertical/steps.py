@@ -14,7 +14,7 @@ Lindsay 1988, "Monotonicity of quadratic-approximation algorithms", for the boun
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -51,6 +51,8 @@ class PartyRows:
         Places of the inputs that vary there, and differ from each other, in at least `LEAST_OTHERS` rows.
     training, holdout : float64 array [rows, inputs]
         Within ± `LARGEST_INPUT`; of the label party with a column of ones at the end.
+    norm : float or None
+        Largest norm of a row in sums, None for rows as they are.
     """
 
     layout: Layout
@@ -58,6 +60,7 @@ class PartyRows:
     inputs: np.ndarray
     training: np.ndarray
     holdout: np.ndarray
+    norm: float | None = None
 
     @classmethod
     def of(cls, layout: Layout, training: pd.DataFrame, holdout: pd.DataFrame, *, intercept: bool) -> PartyRows:
@@ -68,7 +71,15 @@ class PartyRows:
         parts = [x[:, inputs], bounded_inputs(holdout, layout, encoder)[:, inputs]]
         if intercept:
             parts = [np.column_stack([part, np.ones(len(part))]) for part in parts]
-        return cls(layout, encoder, inputs, *parts)
+        return cls(layout, encoder, inputs, parts[0], parts[1])
+
+    @cached_property
+    def summed(self) -> np.ndarray:
+        """The training rows as they count in sums: none is longer than the norm; float64 [rows, inputs]."""
+        if self.norm is None:
+            return self.training
+        norms = np.linalg.norm(self.training, axis=1, keepdims=True)
+        return np.asarray(self.training * (self.norm / np.maximum(norms, self.norm)))
 
     @property
     def has_intercept(self) -> bool:
@@ -180,11 +191,6 @@ def predictions(scores: np.ndarray, task: str, layout: Layout, encoder: Encoder)
     if task == "regression":
         return decode_target(scores, layout, encoder)
     return probabilities(task, scores[:, None])
-
-
-def own_layout(layout: Layout, columns: list[str]) -> Layout:
-    """Return a layout of some of its features."""
-    return replace(layout, features=tuple(one for one in layout.features if one.name in columns))
 
 
 def _usable_inputs(x: np.ndarray) -> np.ndarray:

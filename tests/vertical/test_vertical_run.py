@@ -1,13 +1,10 @@
 """Parties with different columns of the same people train one linear model."""
 
 import hashlib
-import secrets
-import time
+import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,17 +19,17 @@ from flfed.errors import FlfedError, UsageError
 from flfed.export.model_folder import SharedModel
 from flfed.export.party_model import PartyScores, joined_predictions, party_scores
 from flfed.export.run_folder import export
-from flfed.federation.client import vertical
 from flfed.federation.engines.inprocess import CohortGrid
 from flfed.federation.server.run import Result, run
 from flfed.records.reports.narrative import comparison_rows, verdict_in_words
 from flfed.records.reports.privacy_tables import mechanism_lines
 from flfed.records.reports.round_totals import participation
 from flfed.records.store.reader import RunReader
-from flfed.rows.party import QUARTER, PartyRows, Steps, quarters, residuals
 from flfed.study.study import Study
-from flfed.updates.checkpoints.site_state import StateFiles
-from flfed.updates.messages.vertical import PartialRequest
+from flfed.updates.accounting import gaussian_epsilon
+from flfed.vertical.column_party import ColumnParty
+from flfed.vertical.label_party import LabelParty
+from flfed.vertical.steps import QUARTER, PartyRows, Steps, quarters, residuals
 
 COLUMNS = {
     "bank": ("limit", "age", "region"),
@@ -72,6 +69,7 @@ rounds = {rounds}
 ridge = 0.05
 """
 PEOPLE = 420
+LABELS = {"privacy.name": "label-dp", "privacy.label-epsilon": 3.0, "privacy.row-norm": 2.0}
 
 
 def clients(task: str) -> pd.DataFrame:
@@ -142,7 +140,11 @@ def parts(result: Result, folder: Path) -> dict[str, SharedModel]:
 
 
 def unencrypted(
-    scene: Scene, models: dict[str, SharedModel], rounds: int, offsets: dict[str, np.ndarray]
+    scene: Scene,
+    models: dict[str, SharedModel],
+    rounds: int,
+    noise: dict[tuple[str, int], np.ndarray],
+    norm: float | None,
 ) -> dict[str, np.ndarray]:
     """Return each party's weights after the same steps in the clear, over the joined table."""
     sites = {name: scene.site(name) for name in scene.names}
@@ -157,6 +159,7 @@ def unencrypted(
         table = table.set_index("client", drop=False)
         sides = [table.loc[people[side]].reset_index(drop=True) for side in ("training", "holdout")]
         rows = PartyRows.of(models[name].layout, *sides, intercept=name == "bank")
+        rows = replace(rows, norm=norm)
         steps[name] = Steps(rows, len(sites), scene.task, strategy.ridge)
     encoder = steps["bank"].rows.encoder
     if scene.task == "binary":
@@ -171,40 +174,44 @@ def unencrypted(
             total += scores if name == "bank" else quarters(scores) * QUARTER
         residual = residuals(total, y, scene.task)
         for name, rule in steps.items():
-            sums = rule.rows.training.T @ residual + offsets.get(name, 0.0)
+            sums = rule.rows.summed.T @ residual + noise[name, round]
             weights[name] = rule.stepped(weights[name], sums, round)
     return {name: rule.rows.model(weights[name].now)["weight"] for name, rule in steps.items()}
 
 
-def drawn_offsets(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
-    """Return a dict that will have the offsets of each party that a run draws."""
-    drawn: dict[str, np.ndarray] = {}
-    offsets = vertical.LabelParty._offsets
+def drawn_noise(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, int], np.ndarray]:
+    """Return a dict that will have the noise of each party and round that a run draws."""
+    drawn: dict[tuple[str, int], np.ndarray] = {}
+    draw = LabelParty._noise
 
-    def drawing(self: Any, site: str, digests: bytes) -> np.ndarray:
-        used = offsets(self, site, digests)
-        assert (drawn.setdefault(site, used) == used).all(), "the same in all rounds"
-        return used
+    def drawing(self: Any, site: str, round: int, count: int) -> np.ndarray:
+        assert (site, round) not in drawn, "once"
+        drawn[site, round] = draw(self, site, round, count)
+        return drawn[site, round]
 
-    monkeypatch.setattr(vertical.LabelParty, "_offsets", drawing)
+    monkeypatch.setattr(LabelParty, "_noise", drawing)
     return drawn
 
 
 @pytest.mark.parametrize(
-    ("task", "names"),
-    [("binary", ("bank", "service")), ("regression", ("bank", "service")), ("binary", tuple(COLUMNS))],
+    ("task", "names", "changes"),
+    [
+        ("binary", ("bank", "service"), {}),
+        ("regression", ("bank", "service"), {}),
+        ("binary", tuple(COLUMNS), {}),
+        ("binary", ("bank", "service"), LABELS),
+    ],
 )
 def test_parts_are_those_of_the_same_steps_in_the_clear(
-    scene, task: str, names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scene, task: str, names: tuple[str, ...], changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    offsets = drawn_offsets(monkeypatch)
+    noise = drawn_noise(monkeypatch)
     here = scene(task, names)
-    result = run(here.study(), sites=here.sites())
+    result = run(here.study().replace(changes), sites=here.sites())
     models = parts(result, tmp_path / "exported")
     assert set(models) == set(names)
-    assert set(offsets) == {name for name in names if name != "bank"}
-    assert all(np.abs(one).max() > 0.1 for one in offsets.values())
-    plain = unencrypted(here, models, 10, offsets)
+    assert {one.any() for one in noise.values()} == {bool(changes)}
+    plain = unencrypted(here, models, 10, noise, changes.get("privacy.row-norm"))
     for name, model in models.items():
         assert {column.name for column in model.layout.features} == set(COLUMNS[name])
         np.testing.assert_allclose(model.arrays["weight"], plain[name], atol=1e-4)
@@ -215,45 +222,65 @@ def test_parts_are_those_of_the_same_steps_in_the_clear(
     assert result.report["arrays-sha256"] is None
 
 
-def test_a_run_over_the_same_rows_has_the_same_offsets_and_one_over_others_has_others(
-    scene, monkeypatch: pytest.MonkeyPatch
-):
+def spent_with(deviation: float, rounds: int, parties: int) -> float:
+    """Return the ε of sums with noise of a deviation, over rows of a norm of 2 at each party."""
+    return gaussian_epsilon(2.0 * math.sqrt(parties * rounds) / deviation, 1e-5)
+
+
+@pytest.mark.parametrize("names", [("bank", "service"), tuple(COLUMNS)])
+def test_noise_on_all_sums_of_a_run_is_that_of_the_label_epsilon(scene, names, monkeypatch: pytest.MonkeyPatch):
+    here = scene("binary", names)
+    noise = drawn_noise(monkeypatch)
+    result = run(here.study(rounds=25).replace(LABELS), sites=here.sites())
+    assert set(noise) == {(name, round) for name in names for round in range(1, 26)}
+    drawn = np.concatenate([*noise.values()])
+    # 250 draws or more: the deviation is known to a twentieth.
+    assert spent_with(drawn.std(), 25, len(names)) == pytest.approx(3.0, rel=0.15)
+    assert abs(drawn.mean()) < 4 * drawn.std() / math.sqrt(len(drawn))
+    # The wrong implementation: half of the noise.
+    assert spent_with(drawn.std() / 2, 25, len(names)) > 6
+    privacy = result.report["privacy"]
+    assert (privacy["unit"], privacy["mechanism"]) == ("outcome", "label-dp")
+    assert list(privacy["sites"]) == ["bank"]
+    assert privacy["sites"]["bank"]["epsilon"] == pytest.approx(3.0, abs=0.01)
+    for one in names:
+        for other in names:
+            assert one == other or abs(np.corrcoef(noise[one, 1][:4], noise[other, 1][:4])[0, 1]) < 1
+
+
+def test_two_runs_of_one_study_are_charged_twice_and_none_beyond_the_budget(scene):
     here = scene()
-    trained = here.site("bank").read().training["client"]
-    changes = {
-        "again": here.table,
-        "another outcome": here.table.assign(
-            default=here.table["default"].where(here.table["client"] != trained[0], "no"),
-        ),
-        "another cell of the bank": here.table.assign(
-            limit=here.table["limit"].where(here.table["client"] != trained[0], 1.5),
-        ),
-        "another cell of the service": here.table.assign(
-            fees=here.table["fees"].where(here.table["client"] != trained[0], 1.5)
-        ),
-    }
-    assert here.table["default"][here.table["client"] == trained[0]].item() == "yes"
-    drawn = {}
-    for name, table in {"first": here.table, **changes}.items():
-        with monkeypatch.context() as patch:
-            offsets = drawn_offsets(patch)
-            run(here.study(rounds=2), sites=[here.site(party, table=table) for party in here.names])
-        drawn[name] = offsets["service"]
-    # Without a column of either party: another width would be another draw.
-    kept = ["limit", "region", "paid", "late", "refunds", "fees", "cash"]
-    with monkeypatch.context() as patch:
-        offsets = drawn_offsets(patch)
-        run(
-            here.study(rounds=2).replace({"dataset.features": kept}),
-            sites=[here.site(name, table=here.table) for name in here.names],
-        )
-    drawn["fewer columns of the bank"] = offsets["service"]
-    assert (drawn["fewer columns of the bank"] == drawn["first"]).all()
-    assert (drawn["again"] == drawn["first"]).all()
-    assert (drawn["another outcome"] != drawn["first"]).all()
-    assert (drawn["another cell of the bank"] != drawn["first"]).all()
-    differs = drawn["another cell of the service"] != drawn["first"]
-    assert differs.any() and not differs.all()
+    policy = Policy(disclosure="institution", outputs=("row-aligned",), epsilon=5.0)
+    partner = Policy(disclosure="institution", outputs=("row-aligned",))
+    sites = [here.site("bank", policy=policy), here.site("service", policy=partner)]
+    study = here.study(rounds=2).replace(LABELS)
+    first = run(study, sites=sites).report["privacy"]["sites"]["bank"]
+    second = run(study, sites=sites).report["privacy"]["sites"]["bank"]
+    assert (first["spent-before"], second["spent-before"]) == (0, pytest.approx(3.0, abs=0.01))
+    # Two are ε = 4.5 together, and a third one would exceed 5.
+    with pytest.raises(FlfedError, match="privacy budget"):
+        run(study, sites=sites)
+
+
+def test_a_column_party_with_a_budget_takes_no_part_since_no_noise_protects_columns(scene):
+    here = scene()
+    policy = Policy(disclosure="institution", outputs=("row-aligned",), epsilon=5.0)
+    sites = [here.site("bank"), here.site("service", policy=policy)]
+    with pytest.raises(FlfedError, match="its policy allows studies with record-level differential privacy only"):
+        run(here.study(rounds=2).replace(LABELS), sites=sites)
+
+
+@pytest.mark.parametrize(("named", "runs"), [(("service",), True), (("agency",), False), ((), False)])
+def test_an_institution_answers_with_exact_sums_only_partners_that_its_policy_names(scene, named, runs: bool):
+    here = scene()
+    policy = Policy(disclosure="institution", outputs=("row-aligned",), exact_sums=named)
+    sites = [here.site("bank", policy=policy), here.site("service")]
+    assert run(here.study(rounds=1).replace(LABELS), sites=sites).status == "completed"
+    if runs:
+        assert run(here.study(rounds=1), sites=sites).status == "completed"
+        return
+    with pytest.raises(FlfedError, match="the study adds no noise to sums over outcomes"):
+        run(here.study(rounds=1), sites=sites)
 
 
 def test_the_joined_model_is_that_of_one_table(scene, tmp_path: Path):
@@ -342,13 +369,13 @@ def test_predictions_need_one_file_of_each_other_party_of_the_run(scene, tmp_pat
 def places_of(here: Scene, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the people in the order in which the column party has them of the label party."""
     found: list[list[str]] = []
-    keep = vertical.ColumnParty.keep_rows
+    keep = ColumnParty.keep_rows
 
     def kept(self: Any, training: np.ndarray, holdout: np.ndarray) -> None:
         found.append(self.table["client"].iloc[np.concatenate([training, holdout])].tolist())
         keep(self, training, holdout)
 
-    monkeypatch.setattr(vertical.ColumnParty, "keep_rows", kept)
+    monkeypatch.setattr(ColumnParty, "keep_rows", kept)
     run(here.study(rounds=1), sites=here.sites())
     return found[0]
 
@@ -403,30 +430,6 @@ def test_parties_that_cannot_train_are_refused_before_the_rounds(scene, change: 
     here.table = here.table.assign(**change)
     with pytest.raises(FlfedError, match=sentence):
         run(here.study(), sites=here.sites())
-
-
-def test_of_two_equal_requests_at_once_one_is_computed(scene, monkeypatch: pytest.MonkeyPatch):
-    state = StateFiles("bank", "20260101-000000-0000")
-    computed = []
-
-    class Slow(vertical.PartyRun):
-        def answer(self, place: Any, parcels: Any) -> Any:
-            time.sleep(0.2)
-            computed.append(place)
-            return {"service": secrets.token_bytes(16)}, {}
-
-        links = {"service": bytes(32)}
-        parties = {"service": None}
-
-    own = SimpleNamespace(state=state, site="bank")
-
-    def ask(_: int) -> bytes:
-        with state.answering():
-            return Slow(None, own).exchange("query.partial", PartialRequest(round=1, exchange=1))["service"].tobytes()
-
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(ask, range(2))
-    assert first == second and len(computed) == 1
 
 
 class Listening(CohortGrid):
@@ -511,12 +514,22 @@ def test_what_cannot_be_run_is_refused_in_a_sentence(scene, case: str):
         ({"model.name": "mlp"}, "trains 'logistic' or 'linear' alone"),
         ({"plan.lr": 0.3}, "lr cannot be combined with strategy vertical"),
         ({"compare.importance": 3}, "importance cannot be combined"),
+        ({"privacy.name": "site-dp"}, "goes with 'none' or 'label-dp' alone"),
     ],
 )
 def test_what_does_not_go_with_parties_is_refused(scene, change: dict[str, Any], sentence: str):
     here = scene()
     with pytest.raises(UsageError, match=sentence):
         run(here.study().replace(change), sites=here.sites())
+
+
+def test_label_privacy_needs_an_outcome_of_two_classes_and_parties(scene):
+    here = scene("regression")
+    with pytest.raises(UsageError, match="protects an outcome of two classes"):
+        run(here.study().replace(LABELS), sites=here.sites())
+    other = here.study().replace(LABELS).text.replace('"vertical"', '"fedavg"').replace("ridge = 0.05", "")
+    with pytest.raises(UsageError, match="goes with strategy vertical alone"):
+        run(Study.parse(other), sites=here.sites())
 
 
 def test_repeats_and_another_study_are_refused(scene, small_study: str):

@@ -3,8 +3,8 @@
 ```
  label party, which has the key                        column party
  r, encrypted, once for each column that fits ──────►  r · column, + an encrypted mask in every slot
- Σ of the slots + offset, rounded             ◄──────
-                                              ──────►  − Σ of its masks:  Xᵀ r + offset
+ Σ of the slots + noise, rounded              ◄──────
+                                              ──────►  − Σ of its masks:  Xᵀ r + noise
 ```
 
 The label party sees masked numbers alone, the column party ciphertexts and its own sums. Masks are complex: the
@@ -12,10 +12,9 @@ imaginary parts of a product hold the ciphertext's noise times each cell, and th
 encrypted under its public key: one in the clear changes one of a ciphertext's two polynomials, and the other, which is
 the label party's own times the columns, would confirm a guess of them.
 
-Sums are rounded, as a decryption with all its digits is an equation of the key. And they have an offset: a column party
-knows its columns, and that the first sums are these times the outcomes. Without it, integer programming found all
-outcomes of 404 people. The offset follows from a secret of the label party, its rows and the column, so that neither
-rounds nor runs average it out: the same question has the same answer, one about other rows another offset.
+Sums are rounded, as a decryption with all its digits is an equation of the key, and the last digits of a float would
+show how much of it is noise. A study without label privacy adds none: then a column party, which knows its columns, and
+that the first sums are these times the outcomes, can find all outcomes by integer programming.
 
 Source: Cheon et al. 2017, "Homomorphic encryption for arithmetic of approximate numbers"; Hardy et al. 2017, "Private
 federated learning on vertically partitioned data via entity resolution and additively homomorphic encryption", for
@@ -24,11 +23,10 @@ masked gradients of parties. Both parties must keep to the protocol.
 
 from __future__ import annotations
 
-import hmac
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.updates.vertical.alignment import require_vertical
+from flfed.vertical.alignment import require_vertical
 
 DEGREE = 8192
 PRIMES = (60, 49, 49, 60)
@@ -54,55 +52,6 @@ KEY_BYTES = 600_000
 """Largest length of a public key; found are 497 kB."""
 CIPHERTEXT_BYTES = 300_000
 """Largest length of one ciphertext; found are 249 kB."""
-DIGEST_BYTES = 32
-WIDTH = 0.4
-"""Width of an offset, in standard deviations of what chance gives a sum."""
-
-
-def column_digests(secret: bytes, x: np.ndarray) -> list[bytes]:
-    """Return a digest of each column, `DIGEST_BYTES` long, which shows who lacks the secret nothing of its cells.
-
-    Parameters
-    ----------
-    secret : bytes
-    x : float64 array [rows, columns]
-
-    Examples
-    --------
-    >>> x = np.arange(6.0).reshape(3, 2)
-    >>> first, again, other = (column_digests(secret, x)[0] for secret in (b"ours", b"ours", b"theirs"))
-    >>> first == again, first == other
-    (True, False)
-    """
-    # Rounded, as the last bits of an encoded cell may depend on the processor; + 0 makes -0 the 0 that it equals.
-    cells = np.ascontiguousarray(np.round(x, 9).T + 0.0, dtype="<f8")
-    return [hmac.digest(secret, column.tobytes(), "sha256") for column in cells]
-
-
-def draw_offsets(secret: bytes, digests: Sequence[bytes], outcome: np.ndarray) -> np.ndarray:
-    """Return the offset of each sum of a party; float64 array [columns].
-
-    Over a column of variance 1 the sum of outcomes has, by chance, a standard deviation of √rows times theirs. An
-    offset is drawn from an interval `WIDTH` times as wide. The width depends on nothing that studies choose: two widths
-    of one draw would give the sum without it, and several draws average it out.
-
-    Parameters
-    ----------
-    secret : bytes
-        Of the label party and its rows. A column that comes again gets the same offset under it.
-    digests : sequence of bytes
-        As `column_digests` returns them.
-    outcome : float64 array [rows]
-
-    Examples
-    --------
-    >>> draw_offsets(b"ours", [b"age", b"sex", b"age"], np.array([0.0, 1.0] * 200)).round(2).tolist()
-    [0.17, -0.58, 0.17]
-    """
-    drawn = [int.from_bytes(hmac.digest(secret, digest, "sha256")[:8], "big") for digest in digests]
-    width = WIDTH * np.sqrt(len(outcome)) * outcome.std()
-    offsets: np.ndarray = width * (np.array(drawn, dtype=np.float64) * 2.0**-64 - 0.5)
-    return offsets
 
 
 def ciphertexts_out(rows: int) -> int:
@@ -150,9 +99,7 @@ class ResidualKey:
         return _saved(public)
 
     def _key(self) -> Any:
-        key = _api().SecretKey()
-        _load(self.secret, partial(key.load, _context()))
-        return key
+        return _loaded(_api().SecretKey(), self.secret)
 
     def encrypt(self, residuals: np.ndarray) -> tuple[bytes, ...]:
         """Return residuals as ciphertexts, each repeated as often as there is room.
@@ -169,29 +116,16 @@ class ResidualKey:
             ciphertexts.append(_saved(encryptor.encrypt_symmetric(_plain(values))))
         return tuple(ciphertexts)
 
-    def open(self, products: Sequence[bytes], rows: int, offsets: np.ndarray) -> np.ndarray | Refusal:
-        """Return the masked sum of each column with its offset, in multiples of `STEP`, or that ciphertexts are none.
-
-        Parameters
-        ----------
-        products : sequence of bytes
-            As `multiply` returns them.
-        rows : int
-        offsets : float64 array [columns]
-
-        Returns
-        -------
-        float64 array [columns], or Refusal
-        """
-        columns = len(offsets)
+    def open(self, products: Sequence[bytes], rows: int, noise: np.ndarray) -> np.ndarray | Refusal:
+        """Return masked sums with their noise [columns], in multiples of `STEP`, or a refusal of the bytes."""
+        columns = len(noise)
         slots = self.decrypt(products, ciphertexts_back(rows, columns))
         if isinstance(slots, Refusal):
             return slots
         each = _columns_each(rows)
-        sums = slots.real.sum(axis=1)[:, None]
-        if each > 1:
-            sums = slots.real[:, : each * rows].reshape(len(slots), each, rows).sum(axis=2)
-        rounded: np.ndarray = np.round((sums.ravel()[:columns] + offsets) / STEP) * STEP
+        length = rows if each > 1 else SLOTS
+        sums = slots.real[:, : each * length].reshape(len(slots), each, length).sum(axis=2)
+        rounded: np.ndarray = np.round((sums.ravel()[:columns] + noise) / STEP) * STEP
         return rounded
 
     def decrypt(self, ciphertexts: Sequence[bytes], count: int) -> np.ndarray | Refusal:
@@ -246,10 +180,8 @@ def multiply(residuals: Sequence[bytes], x: np.ndarray, public: bytes) -> Masked
         return Refusal("ciphertext-unfit")
     api = _api()
     rows, columns = x.shape
-    key = api.PublicKey()
-    try:
-        _load(public, partial(key.load, _context()))
-    except (ValueError, RuntimeError):
+    key = _loaded(api.PublicKey(), public)
+    if key is None:
         return Refusal("ciphertext-unfit")
     encryptor = api.Encryptor(_context(), key)
     evaluator = api.Evaluator(_context())
@@ -334,19 +266,9 @@ def _plain(values: np.ndarray, like: Any = None) -> Any:
 
 def _ciphertexts(data: Sequence[bytes], count: int) -> list[Any] | Refusal:
     """Return ciphertexts of the settings here, or that they are none or another number of them."""
-    unfit = Refusal("ciphertext-unfit")
-    if len(data) != count:
-        return unfit
-    loaded = []
-    for one in data:
-        ciphertext = _api().Ciphertext()
-        try:
-            _load(one, partial(ciphertext.load, _context()))
-        except (ValueError, RuntimeError):
-            return unfit
-        if ciphertext.size() != 2:
-            return unfit
-        loaded.append(ciphertext)
+    loaded = [_loaded(_api().Ciphertext(), one) for one in data]
+    if len(data) != count or any(ciphertext is None or ciphertext.size() != 2 for ciphertext in loaded):
+        return Refusal("ciphertext-unfit")
     return loaded
 
 
@@ -358,11 +280,16 @@ def _saved(value: Any) -> bytes:
         return path.read_bytes()
 
 
-def _load(data: bytes, read: Callable[[str], None]) -> None:
+def _loaded(value: Any, data: bytes) -> Any | None:
+    """Return SEAL's object with the content of bytes, None where they are not of its kind."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "value"
         path.write_bytes(data)
-        read(str(path))
+        try:
+            value.load(_context(), str(path))
+        except (ValueError, RuntimeError):
+            return None
+    return value
 
 
 @cache

@@ -64,6 +64,20 @@ def test_payments_add_to_what_a_bank_knows_where_rows_are_of_the_same_client():
     assert wrong < 0.65
 
 
+@pytest.mark.proof
+@pytest.mark.studies
+@pytest.mark.usefixtures("taiwan_parties")
+def test_label_privacy_costs_a_bank_with_many_clients_hardly_anything():
+    study = Study.load("taiwan-credit-parties")
+    figures = {}
+    for name, changes in (("exact", {}), ("noised", {"privacy.name": "label-dp", "privacy.label-epsilon": 3.0})):
+        report = run(study.replace(changes)).report
+        figures[name] = report["sites"]["card-bank"]["global"][AUC]["value"]
+    print(figures)
+    assert figures["exact"] == pytest.approx(0.742, abs=0.001)
+    assert figures["noised"] >= 0.735
+
+
 PARTY = """
 from flfed import Csv, Holdout, Policy, Site
 
