@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from flfed.cli.site.approve import approve_study, pause_site, site_status, withdraw_study
+from flfed.cli.site.approve import allow_runs, approve_study, pause_site, site_status, withdraw_study
 from flfed.deployment.operator.study_description import reveals
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.freeze import freeze_first
@@ -43,6 +43,7 @@ Run = Callable[..., Result]
 def commands() -> typer.Typer:
     app = typer.Typer()
     app.command("approve")(approve_study)
+    app.command("allow")(allow_runs)
     app.command("withdraw")(withdraw_study)
     app.command("pause")(pause_site)
     app.command("status")(site_status)
@@ -126,7 +127,7 @@ def test_a_lost_ledger_is_told_by_status_and_approval(run: Run, monkeypatch: pyt
     lost = str(Refusal("ledger-lost", site="cleveland"))
     assert str(run(*asked, raises=UsageError).exception) == f"nothing is approved: {lost}"
     status = json.loads(run("status", "cleveland", "--json").stdout)
-    assert (status["problems"], status["comparisons"]) == ([lost], [])
+    assert (status["problems"], status["runs"]) == ([lost], [])
     assert [one["reason"] for one in status["studies"]] == [lost]
 
 

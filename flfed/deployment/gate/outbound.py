@@ -139,6 +139,8 @@ class Leaving:
         reply = self._rounded(message, reply)
         line = _line_of(message, reply, facts, messages)
         asked = asked_of(message, self._site.policy, facts)
+        if asked is not None:
+            line |= {"asked_sha256": asked.request, "level": asked.place.level}
         try:
             if lost := self._continuity.refusal():
                 return error_reply(lost, message)

@@ -76,7 +76,7 @@ def place_of(kind: str, config: Mapping[str, Any], settings: Mapping[str, Any]) 
         return None
     phase, round = PHASES[kind], int(config.get("round", 0))
     if kind in (kinds.ALIGN, kinds.PARTIAL):
-        return Place(phase, round, 0, int(config["exchange"]))
+        return Place(phase, round, 0, int(config.get("exchange", 0)))
     if kind == kinds.OPEN:
         return Place(phase, round, OPENING)
     if kind == kinds.TRAIN:
