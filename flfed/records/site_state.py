@@ -22,8 +22,13 @@ from flfed.records.ledger_line import Line
 TABLES = """
 CREATE TABLE IF NOT EXISTS ledger_end (id INTEGER PRIMARY KEY CHECK (id = 0), n INTEGER, hash TEXT, size INTEGER,
     raw BLOB);
+CREATE TABLE IF NOT EXISTS people (dataset TEXT, snapshot TEXT, holdout TEXT, side TEXT, kind TEXT, keys BLOB,
+    PRIMARY KEY (dataset, snapshot, holdout, side, kind));
+CREATE TABLE IF NOT EXISTS row_choices (dataset TEXT PRIMARY KEY, study TEXT, choice TEXT);
 """
-"""The end of the ledger: number and hash of its last line, the size of the file, and the bytes of the last lines."""
+"""The end of the ledger: number and hash of its last line, the size of the file, and the bytes of the last lines; the
+people of each snapshot that a run has used, by keyed hashes; and which rows studies of a dataset take, with the first
+study that took some."""
 
 
 @dataclass

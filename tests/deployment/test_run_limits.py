@@ -70,7 +70,7 @@ def test_a_coordinator_that_asks_for_many_models_gets_few_figures_and_spends_non
     ]
     answered = [reply for reply in replies if not reply.has_error()]
     assert (len(replies), len(answered)) == (30, 4)
-    assert [line.kind for line in site.lines() if line.kind not in ("released", "refused")] == [
+    assert [line.kind for line in site.lines() if line.kind not in ("snapshot", "refused")] == [
         "evaluate", "compare",
     ] * 2  # fmt: skip
 

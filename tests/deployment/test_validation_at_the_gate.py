@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from flwr.app import Message
 
@@ -21,8 +20,6 @@ from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.kinds import EVALUATE, SUMMARISE, TRAIN
 from flfed.updates.messages.summarise import SummariseRequest
-from tests.conftest import small_table
-from tests.deployment.test_compared_anew import freeze, have_figures
 
 ROWS = 240
 BROUGHT = '[model]\nname = "logistic"\nwarm-start = "a-model"\nstart-sha256 = "{sha256}"\ntrain = false\n'
@@ -93,8 +90,6 @@ def test_the_ledger_has_a_comparison_and_no_update(institution):
     kinds = [line.kind for line in site.lines()]
     assert "compare" in kinds
     assert {"train", "summarise", "evaluate"}.isdisjoint(kinds)
-    (released,) = [line for line in site.lines() if line.kind == "released"]
-    assert released.facts["chosen"]["part"] == "whole"
 
 
 @pytest.mark.parametrize("kind", [TRAIN, EVALUATE, SUMMARISE])
@@ -159,14 +154,3 @@ def test_the_same_arrays_over_other_columns_are_another_model(institution):
             arrays, encoder = slopes(site, 0.5), encoder_of(site)
         answered.append(bool(figures(ask(site, arrays, encoder))))
     assert answered == [True, False]
-
-
-def test_people_who_were_never_held_out_are_not_new_to_a_validation(institution):
-    site = institution(compared_runs=2)
-    assert have_figures(site, (1, 2, 3), "first") == [True, True, False]
-    encoder, text = encoder_of(site), site.small_study
-    # A quarter of the people are others, and most of the rest were in no test rows.
-    before = site.site.source.table
-    freeze(site, pd.concat([small_table(60, seed=99), before.iloc[60:]], ignore_index=True))
-    site.small_study = text
-    assert figures(ask(site, slopes(site, 1.5), encoder)) == []

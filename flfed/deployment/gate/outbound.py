@@ -111,7 +111,7 @@ class Leaving:
         self._counted: dict[tuple[str, int, str], int] = {}  # of a day, up to a line by its number and hash
         self._limits = run_limits.RunLimits(site.policy.runs, site.policy.alignments)
         self.sum_ledger = run_limits.SumLedger(ledger, self._limits)
-        self._comparisons = Comparisons(continuity.folder, site.policy, ledger, self._limits.compared)
+        self._comparisons = Comparisons(site.policy, ledger, self._limits.compared)
 
     def used_up(self, message: Message, context: Context, facts: Facts) -> Refusal | None:
         """Return why a message gets no reply, or None.

@@ -17,7 +17,6 @@ from flwr.app import Context, Message
 from flfed.deployment.site_state.cohorts import CohortLines
 from flfed.deployment.site_state.comparisons import ComparedLines
 from flfed.federation.client.released.accounts import EDGES, SPENT
-from flfed.federation.client.released.sets import RELEASED
 from flfed.records import ledger_line
 from flfed.records.ledger import Ledger, LockedLedger
 from flfed.records.ledger_line import COMPARED_HASH, Line, Run, run_of
@@ -287,10 +286,8 @@ class RunLimits:
         run = run_of(line.facts)
         if "study-sha256" in line.facts:
             self._studies[run[1]].add(run[0])
-        # A lost ledger may lack the line of an answer; the line before the answer shows that there was one. A run's
-        # charge counts whether or not its answer left: else runs without an answer would spend a whole budget.
-        answered = ledger_line.CARRIED in line.facts and line.kind == RELEASED
-        if kind or line.kind == SPENT or answered:
+        # A run's charge counts whether or not its answer left: else runs without an answer would spend a whole budget.
+        if kind or line.kind == SPENT:
             self._runs[line.text(ledger_line.ASKS)].add(run)
         if kind:
             self._aligned[line.text("rows-sha256") if kind == ALIGN else ""].add(run)

@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.errors import FlfedError
-from flfed.federation.client.released.sets import RELEASED, NewPeople, RowSets
 from flfed.paths import SiteFolder, give
 from flfed.records.ledger import Ledger, LockedLedger, ledger_of
-from flfed.records.ledger_line import ADDED, CARRIED, COMPARED_HASH, START_HASH, STAYED, Line, Run, run_of, run_of_new
+from flfed.records.ledger_line import ADDED, CARRIED, COMPARED_HASH, START_HASH, STAYED, Line
 from flfed.refusals import NO_LEDGER, Refusal
 from flfed.rows.data.policy import Policy
-from flfed.rows.snapshots.withholding import TESTED
 from flfed.study.study import Study
 from flfed.updates.messages.kinds import COMPARE
 from flfed.words import usage_error
@@ -63,37 +61,11 @@ class Compared:
         return Refusal("too-many-compared", most=self.most, had=len(self.models))
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A comparison whose figures left.
-
-    Attributes
-    ----------
-    n : int
-        Number of its line.
-    model : str
-        Hash of arrays and encoder; of a validated model with its columns, too.
-    rows : str
-        Hash of the snapshot; empty where the line has none.
-    run : Run
-    carried : bool
-        Whether the line came over from an earlier ledger.
-    """
-
-    n: int
-    model: str
-    rows: str
-    run: Run
-    carried: bool
-
-
 class ComparedLines:
-    """Lines of a ledger about compared models, and about the rows of each comparison."""
+    """Lines of a ledger about compared models."""
 
     def __init__(self) -> None:
-        self._comparisons: dict[str, list[Comparison]] = defaultdict(list)
-        self._holdouts: dict[tuple[str, Run], set[str]] = defaultdict(set)
-        self._whole: set[Run] = set()
+        self._models: dict[str, set[tuple[str, bool]]] = defaultdict(set)
         self._added: dict[tuple[str, bool], int] = defaultdict(int)
         self._after_loss = False
 
@@ -106,66 +78,19 @@ class ComparedLines:
         elif line.kind == ADDED:
             self._added[dataset, carried] += int(line.facts["number"])
         elif line.kind == _COMPARED and STAYED not in line.facts:
-            model, start, rows = (line.text(key) for key in (COMPARED_HASH, START_HASH, "rows-sha256"))
-            model += start
-            self._comparisons[dataset].append(Comparison(line.n, model, rows, run_of(line.facts), carried))
-        elif line.kind == RELEASED and _part(line) in TESTED:
-            self._holdouts[dataset, run_of(line.facts)].add(line.text("rows-sha256"))
-            if _part(line) == "whole":
-                self._whole.add(run_of(line.facts))
+            self._models[dataset].add((line.text(COMPARED_HASH) + line.text(START_HASH), carried))
 
     def of(self, dataset: str, policy: Policy) -> Compared:
         """Return the compared models of a dataset.
 
         After a loss the ledger does not show how many there were: the earlier allowance counts as used up.
         """
-        models = frozenset(one.model for one in self._comparisons[dataset])
+        models = frozenset(model for model, _ in self._models[dataset])
         if self._after_loss:
-            most = len({one.model for one in self._comparisons[dataset] if one.carried})
+            most = len({model for model, carried in self._models[dataset] if carried})
         else:
             most = policy.compared_runs + self._added[dataset, True]
         return Compared(models, most + self._added[dataset, False])
-
-    def counted(self, row_sets: RowSets, policy: Policy, run: Run, rows: str) -> Compared:
-        """Return the compared models that count for a run on a snapshot.
-
-        A model that was compared on another snapshot may not count. It does not where at least half of the people in
-        the run's test rows were in no test rows up to then. An unknown case counts: of a lost ledger, or of test rows
-        without a stored set. A model counts where it does by any run that compared it.
-
-        Parameters
-        ----------
-        row_sets : RowSets
-            Sets of the dataset.
-        policy : Policy
-        run : Run
-        rows : str
-            Hash of the snapshot.
-        """
-        dataset = row_sets.dataset
-        all_models = self.of(dataset, policy)
-        now = self._holdouts[dataset, run]
-        if self._after_loss or not rows or len(now) != 1:
-            return all_models
-        try:
-            new = NewPeople(row_sets, *now)
-        except FlfedError as error:
-            LOG.error("%s", error)
-            return all_models
-        counted = set()
-        for one in sorted(self._comparisons[dataset], key=lambda one: one.n):
-            half = new.are_half_without(self._holdouts[dataset, one.run])
-            # Of all people most were in no test rows, and are not new for that.
-            half = half and (run not in self._whole or one.run in self._whole)
-            if not (half and one.rows and one.rows != rows):
-                counted.add(one.model)
-        return Compared(frozenset(counted), all_models.most)
-
-
-def _part(line: Line) -> str:
-    """Return the part of the rows that a line of released rows is about."""
-    chosen = line.facts.get("chosen")
-    return str(chosen.get("part")) if isinstance(chosen, dict) else ""
 
 
 def compared_models(folder: SiteFolder, policy: Policy, dataset: str) -> Compared:
@@ -218,13 +143,11 @@ class Comparisons:
 
     Parameters
     ----------
-    folder : SiteFolder
     policy : Policy
     ledger : Ledger
     lines_of : callable (held ledger) → ComparedLines
     """
 
-    folder: SiteFolder
     policy: Policy
     ledger: Ledger
     lines_of: Callable[[LockedLedger], ComparedLines]
@@ -275,11 +198,9 @@ class Comparisons:
 
     def _refusal(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
         dataset = str(facts["dataset"])
-        lines = self.lines_of(locked_ledger)
-        if lines.of(dataset, self.policy).left:
+        compared = self.lines_of(locked_ledger).of(dataset, self.policy)
+        if compared.left:
             return None
-        row_sets = RowSets(self.folder, dataset, self.ledger)
-        counted = lines.counted(row_sets, self.policy, run_of_new(facts), str(facts["rows_sha256"]))
         from flfed.updates.messages.train import model_sha256
 
-        return counted.refusal(model_sha256(message) + str(facts.get("start_sha256", "")))
+        return compared.refusal(model_sha256(message) + str(facts.get("start_sha256", "")))

@@ -255,7 +255,6 @@ class PartyRun(ABC):
         inputs = max(party.columns for party in self.parties.values())
         if len(training) < ROWS_EACH * inputs:
             decline("overlap-columns", least=ROWS_EACH, columns=inputs)
-        refuse(self.session.row_refusal(self.over_common(training, holdout)))
         self.own.state.write(ROWS, {"training": training, "holdout": holdout})
         if not self.session.site.has_outcome and len(self.rows.inputs) < LEAST_INPUTS:
             self.own.state.remove(ROWS)
@@ -472,13 +471,10 @@ class LabelParty(PartyRun):
         """Return a session over the holdout rows in common, with the joined model's predictions."""
         session = self.session
         over_common = self.over_common(*self.places())
-        refuse(session.row_refusal(over_common))
         joint = predictions(self.stored(JOINED)["scores"].copy(), session.task, self.layout, self.rows.encoder)
         # The party's own model is fitted to all of its training rows: it has them without the others.
         table = over_common.table.with_training(session.table.training, joined=joint)
-        compared = self.session_over(table)
-        compared.leaves_once = session.leaves_once
-        return compared
+        return self.session_over(table)
 
 
 class ColumnParty(PartyRun):

@@ -63,8 +63,6 @@ class Policy(Strict):
     delta : float in (0, 0.1)
         Delta of the budget; under `institution` also the largest that a study may have.
         Example: `delta = 1e-6`.
-    queries : int, >= 1
-        Most runs with sums over one set of rows; each repeat and each study counts. Example: `queries = 20`.
     audits : bool
         Whether `flfed audit` may attack, with this site's rows, a model that it evaluated in a run. Its
         figures are released under the cell minimum, like those of the comparison, on every engine.
@@ -83,9 +81,8 @@ class Policy(Strict):
         got a reply continues. Each is evaluated and compared with one model. Example: `runs = 3`.
     compared_runs : int, >= 1
         Most models of a dataset whose figures over test rows are released under `institution`: of all coordinators,
-        studies and runs together, each repeat one. The same model counts once, and the count of a snapshot starts
-        again where at least half of the people in its test rows are new. `flfed site approve --compared N` adds some;
-        the site's own app has the figures of every run. Example: `compared-runs = 5`.
+        studies and runs together, each repeat one. The same model counts once. `flfed site approve --compared N`
+        adds some; the site's own app has the figures of every run. Example: `compared-runs = 5`.
     daily_bytes : int
         Most bytes of replies that are sent in a day (UTC), all studies together. Example: `daily-bytes = 5000000`.
     identifiers : int
@@ -111,8 +108,8 @@ class Policy(Strict):
     Examples
     --------
     >>> from flfed import Policy
-    >>> policy = Policy(queries=5, strategies=["fedavg"])
-    >>> policy.queries, policy.cell_minimum
+    >>> policy = Policy(runs=5, strategies=["fedavg"])
+    >>> policy.runs, policy.cell_minimum
     (5, 10)
     """
 
@@ -128,7 +125,6 @@ class Policy(Strict):
     mechanisms: tuple[str, ...] | None = None
     epsilon: float | None = Field(default=None, gt=0, strict=True)
     delta: float = Field(default=1e-5, gt=0, lt=0.1, strict=True)
-    queries: int = Field(default=100, ge=1)
     audits: bool = True
     minimum_cohort: int | None = Field(default=None, ge=2)
     co_sites: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")], ...] = ()
