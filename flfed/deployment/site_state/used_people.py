@@ -80,11 +80,12 @@ def use(folder: SiteFolder, study: Study, site: FrozenSite, ledger: Ledger) -> R
         return None
     with SiteState(folder.state, ledger).transaction() as step:
         used = _used(step.tables)
-        # The line that follows is under the same lock of the ledger: a key without one shows a lost ledger.
-        key = keep_rows_key(folder.gate, rows_key(folder.gate, make=not used))
+        key = rows_key(folder.gate, make=not used)
         refusal, people = _refusal(step.tables, study, site, used, key)
         if people is None:
             return refusal
+        # The line that follows is under the same lock of the ledger: a key without one shows a lost ledger.
+        keep_rows_key(folder.gate, key)
         choice = (site.dataset, study.name, row_choice(study, site.snapshot))
         step.tables.execute("INSERT OR IGNORE INTO row_choices VALUES (?, ?, ?)", choice)
         place = (site.dataset, site.snapshot.sha256, _holdout(site))
