@@ -89,7 +89,7 @@ def test_the_study_and_the_policy_of_the_page_are_read_as_it_says(tmp_path: Path
     assert table.analysis is not None and table.analysis.columns == tuple(analysis["statistic"]["columns"])
     assert check(table)["schema"]
     policy = Policy.model_validate(allowed)
-    assert (policy.epsilon, policy.delta, policy.queries, policy.cell_minimum) == (8.0, 1e-5, 20, 10)
+    assert (policy.epsilon, policy.delta, policy.cell_minimum) == (8.0, 1e-5, 10)
     assert policy.runs == allowed["runs"] == 5 < Policy().runs
     assert (policy.mechanisms, policy.disclosure, policy.audits) == (("record-dp",), "institution", True)
     assert "record-level differential privacy only" in Policy(epsilon=8.0).privacy_refusal(mechanism="none", delta=None)

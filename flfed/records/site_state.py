@@ -32,12 +32,17 @@ CREATE TABLE IF NOT EXISTS days (day TEXT PRIMARY KEY, bytes INTEGER NOT NULL, e
 CREATE TABLE IF NOT EXISTS cohorts (dataset TEXT, cohort TEXT, sites TEXT, n INTEGER, PRIMARY KEY (dataset, cohort));
 CREATE TABLE IF NOT EXISTS trained (dataset TEXT, model TEXT, cohort TEXT, PRIMARY KEY (dataset, model, cohort));
 CREATE TABLE IF NOT EXISTS keyed (run TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS people (dataset TEXT, snapshot TEXT, holdout TEXT, side TEXT, kind TEXT, keys BLOB,
+    PRIMARY KEY (dataset, snapshot, holdout, side, kind));
+CREATE TABLE IF NOT EXISTS row_choices (dataset TEXT PRIMARY KEY, study TEXT, choice TEXT);
 CREATE TABLE IF NOT EXISTS restarts (at TEXT, by TEXT, why TEXT, epsilon REAL);
 """
 """`ledger_end` has number and hash of the ledger's last line, the size of the file, and the bytes of the last lines;
 `runs` each run and repeat that had a reply of rows, and whether it counts; `steps` the journal
 (`flfed.federation.client.journal`); `allowed` runs that were added for a dataset; `days` what left on a day; `cohorts`
-with which sites a dataset's sums were added up, `trained` from which models, `keyed` in which runs keys were taken."""
+with which sites a dataset's sums were added up, `trained` from which models, `keyed` in which runs keys were taken;
+`people` those of each snapshot that a run has used, by keyed hashes; `row_choices` which rows studies of a dataset
+take, with the first study that took some; `restarts` when people began the ledger anew."""
 
 
 @dataclass

@@ -90,20 +90,6 @@ class EncodedTable:
         """How many classes the target has."""
         return len(self.schema.classes)
 
-    def parts(self) -> dict[str, pd.DataFrame]:
-        """Return the rows that sums are over, by part; validation rows are one where the plan keeps them apart."""
-        if not self.study.train:
-            return {"whole": self.table.holdout("row-set")}
-        tables = {"training": self.table.training, "holdout": self.table.holdout("row-set")}
-        if self.table.further is not None:
-            tables["further"] = self.table.further
-        if self.validation_rows:
-            tables |= {
-                "fitted": self.table.training[~self._validation],
-                "validation": self.table.training[self._validation],
-            }
-        return tables
-
     def summary(self) -> Summary:
         """Return the sums over training rows that may leave."""
         return self._leaving(self.table.training, self._find_columns(self.table.training))

@@ -5,10 +5,9 @@ Its open table, its encoded rows and what its handlers answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -79,19 +78,6 @@ class Trained:
     own: Arrays = field(default_factory=dict)
 
 
-class ClaimOnce(Protocol):
-    """Returns whether figures may leave that one run alone has of these rows, and claims them for it where asked to."""
-
-    def __call__(self, *, claim: bool) -> bool:
-        """Return whether they may."""
-        ...
-
-
-def never(*, claim: bool) -> bool:
-    """Return that they may not leave."""
-    return False
-
-
 class SiteSession(EncodedTable):
     """One site's side of one study.
 
@@ -128,9 +114,6 @@ class SiteSession(EncodedTable):
             table = study_table(study, site, repeat)
         super().__init__(site, study, table, study_layout(study, schema), schema, seed)
         self.protection = protection
-        # Who answers for the site says otherwise, once it has looked at what left before.
-        self.leaves_once: ClaimOnce = never
-        self.row_refusal: Callable[[SiteSession], Refusal | None] = lambda session: None
         self.own_arrays = OwnArrays()
         self.trees: SiteTrees | None = None
         self.draws = draws or Draws(seed, FIT)
@@ -144,26 +127,37 @@ class SiteSession(EncodedTable):
     def too_small(self) -> Refusal | None:
         """Return which part of the rows is too small to be counted for others, or None.
 
-        The exact number of rows of each part crosses, and an update from few rows gives them away. A statistic has no
-        parts, and a party with columns alone none before the rows in common are known.
+        The exact number of rows of each part crosses, and an update from few people gives them away. An analysis under
+        noise has no parts, and a party with columns alone none before the rows in common are known.
         """
-        if self.study.is_statistic or not self.site.has_outcome:
+        if not self.site.has_outcome or (self.study.is_statistic and (self.study.is_covered or self.policy.is_open)):
             return None
-        parts = {"training": self.table.training_rows - self.validation_rows, "holdout": self.table.holdout_rows}
-        if not self.study.train:
-            parts = {"scored": self.table.holdout_rows}
-        elif self.site.holds_nothing_out():
-            del parts["holdout"]
-        if self.study.plan.validation:
-            parts["validation"] = self.validation_rows
         least = self.policy.least_rows()
-        small = [part for part, rows in parts.items() if rows < least]
+        small = [part for part, people in self._people_by_part().items() if people < least]
         if not small:
             return None
         named = " and ".join(small)
         if least == 1:
             return Refusal("no-rows", parts=named)
-        return Refusal("too-few-rows", least=least, parts=named)
+        return Refusal("too-few-people" if self.schema.group else "too-few-rows", least=least, parts=named)
+
+    def _people_by_part(self) -> dict[str, int]:
+        """Return how many people each part of the rows is of; without a group each row is a person."""
+        table = self.table
+        rows = {"training": table.training_rows - self.validation_rows, "holdout": table.holdout_rows}
+        if self.study.is_statistic or not self.study.train:
+            rows = {"scored": table.training_rows + table.holdout_rows}
+        elif self.site.holds_nothing_out():
+            del rows["holdout"]
+        if self.study.plan.validation:
+            rows["validation"] = self.validation_rows
+        if not self.schema.group or self.policy.is_open:
+            return rows
+        training, holdout = (side[self.schema.group].to_numpy() for side in (table.training, table.holdout("people")))
+        groups = {"training": training, "holdout": holdout, "scored": np.concatenate([training, holdout])}
+        if self.study.plan.validation:
+            groups |= {"training": training[~self._validation], "validation": training[self._validation]}
+        return {part: len(set(groups[part])) for part in rows}
 
     @cached_property
     def is_judged(self) -> bool:

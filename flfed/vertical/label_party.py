@@ -137,11 +137,9 @@ class LabelParty(PartyRun):
         """Return a session over the holdout rows in common, with the joined model's predictions."""
         session = self.session
         over_common = self.over_common(*self.places())
-        refuse(session.row_refusal(over_common))
         joint = predictions(self.stored(JOINED)["scores"].copy(), session.task, self.layout, self.rows.encoder)
         # The party's own model is fitted to all of its training rows: it has them without the others.
         compared = self.session_over(over_common.table.with_training(session.table.training, joined=joint))
-        compared.leaves_once = session.leaves_once
         refuse(over_common.too_small())
         return compared
 

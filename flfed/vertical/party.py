@@ -193,7 +193,6 @@ class PartyRun(ABC):
         inputs = max(party.columns for party in self.parties.values())
         if len(training) < ROWS_EACH * inputs:
             decline("overlap-columns", least=ROWS_EACH, columns=inputs)
-        refuse(self.session.row_refusal(self.over_common(training, holdout)))
         self.state.write(ROWS, {"training": training, "holdout": holdout})
         if not self.session.site.has_outcome and len(self.rows.inputs) < LEAST_INPUTS:
             self.state.remove(ROWS)

@@ -216,7 +216,7 @@ def test_a_lost_ledger_is_no_whole_one_and_a_restart_needs_a_reason(ledger, fold
     folder.ledger.unlink()
     (folder.gate / "rows.key").write_bytes(bytes(32))
     code, out, error = ledger("cleveland", "--verify")
-    assert code == 1 and "it is lost or was cut, since there is a key of released rows" in error
+    assert code == 1 and "it is lost or was cut, since there is a key of people's hashes" in error
     assert "Every line is as it was written" not in out
     for option in ("--restart", "--repair"):
         code, _, error = ledger("cleveland", option, " ")

@@ -134,5 +134,5 @@ def test_without_one_the_coordinators_receipt_ends_all_replies(consortium: Any, 
     consortium.approve("alpha", study, THREE)
     had = len(alpha.lines())
     assert "privacy budget: " in refused(consortium, study)
-    assert not any(line["kind"] in ("train", "spent", "released") for line in alpha.lines()[had:])
+    assert not any(line["kind"] in ("train", "spent", "snapshot") for line in alpha.lines()[had:])
     assert verified(alpha)["problems"] == []

@@ -46,7 +46,7 @@ def held(consortium: Any, run: str, sites: Sequence[str] = THREE) -> dict[tuple[
     for name in sites:
         for line in consortium.sites[name].lines():
             # A release is no message: it names the rows whose sums leave. Seals cross between the runs too.
-            if line["run"] == run and line["kind"] not in ("released", "seal", "sealed", "spent"):
+            if line.get("run") == run and line["kind"] not in ("snapshot", "seal", "sealed", "spent"):
                 found[name, line["kind"]] = found.get((name, line["kind"]), 0) + line["bytes"]
     return found
 

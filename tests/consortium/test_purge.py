@@ -77,5 +77,5 @@ def test_no_piece_of_a_purged_run_is_left_and_its_noised_answer_is_sent_again_un
     assert not state.exists() and present(alpha.home, of_rows) == 0
     assert alpha.json("site ledger alpha --verify")["problems"] == []
     assert spent(consortium, "alpha") == before
-    assert (alpha.gate / "released").is_dir() or list((alpha.gate / "answers").iterdir())
+    assert (alpha.gate / "state.db").exists() or list((alpha.gate / "answers").iterdir())
     assert "no run and no study" in alpha.run("site purge alpha nothing --yes", code=2)

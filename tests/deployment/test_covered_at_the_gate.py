@@ -68,7 +68,7 @@ def test_a_run_at_gates_is_charged_by_side_and_told_before_its_approval(gated: C
         assert (kinds.count("spent"), kinds.count("train"), kinds.count("scores"), kinds.count("statistic")) == (
             7, 3, 2, 1,
         )  # fmt: skip
-        assert not {"summarise", "evaluate", "compare", "released"} & set(kinds)
+        assert not {"summarise", "evaluate", "compare", "snapshot"} & set(kinds)
         assert {line.facts.get("rows-sha256", "") for line in gated.lines(name)} == {""}
         left = [line for line in gated.lines(name) if line.kind in ("train", "scores", "statistic")]
         assert all(line.facts["charged-bytes"] == line.facts["bytes"] > 0 for line in left)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Barrier, Event
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from flfed.deployment.operator.budget import budget_as_json, describe_account
 from flfed.deployment.site_state.ledger_loss import loss, restart
 from flfed.federation.client import protection
 from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.federation.client.released import accounts, rows
+from flfed.federation.client.released import accounts
 from flfed.federation.client.released.accounts import SPENT as LINE
 from flfed.files import write_whole
 from flfed.records.ledger import Ledger, ledger_of
@@ -162,28 +162,6 @@ def test_two_processes_that_are_asked_for_one_round_at_once_draw_its_noise_once(
     with ThreadPoolExecutor(together.parties) as threads:
         found = list(threads.map(ask, [asking_again(asking) for _ in range(together.parties)]))
     assert len(set(found)) == 1
-    assert asking.trained() == [1]
-
-
-def test_a_site_whose_first_rows_are_still_hashed_elsewhere_has_not_lost_its_ledger(small_sites, monkeypatch):
-    asking = three(small_sites, PLAIN, epsilon=8.0)
-    other = asking_again(asking)
-    hashing, answered = Event(), Event()
-    parts_of = rows.parts_of
-
-    def paused(*args: Any) -> Any:
-        if not hashing.is_set():  # the first process stops between the key and the first line that needs it
-            hashing.set()
-            assert answered.wait(60)
-        return parts_of(*args)
-
-    monkeypatch.setattr(rows, "parts_of", paused)
-    with ThreadPoolExecutor(1) as threads:
-        first = threads.submit(asking.round, 1)
-        assert hashing.wait(60)
-        second = update(other.round(1))
-        answered.set()
-        assert update(first.result()) == second
     assert asking.trained() == [1]
 
 

@@ -16,14 +16,16 @@ from typer.testing import CliRunner, Result
 from flfed.cli.site.rows import refresh_rows, snapshot_rows
 from flfed.deployment.site_state.approval import Approval, approve, withdraw
 from flfed.deployment.site_state.freeze import Difference, describe_frozen, freeze_first, list_changed, refresh
+from flfed.deployment.site_state.used_people import use
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import SiteFolder
-from flfed.rows.data import datasets
+from flfed.records.ledger import ledger_of
 from flfed.rows.data.site import Mapped, Site
 from flfed.rows.data.sources import Frame
 from flfed.rows.snapshots.opt_outs import Exclusion
 from flfed.rows.snapshots.snapshot import Frozen, freeze, load
 from flfed.study.study import Study
+from tests.conftest import SMALL_STUDY
 
 FOLDER = "site-01"
 
@@ -319,7 +321,7 @@ def test_refresh_gives_a_program_the_difference(command, folder, tmp_path):
     found = json.loads(command("refresh", FOLDER, "--json").stdout)
     assert found == {
         "site": FOLDER, "dataset": "small", "added": "0", "removed": "20", "unchanged": "40", "voids": [],
-        "withheld": None, "drifted": False, "written": False, "rows-sha256": first.sha256, "unusable": "",
+        "withheld": None, "missing": [], "written": False, "rows-sha256": first.sha256, "unusable": "",
     }  # fmt: skip
     found = json.loads(command("refresh", FOLDER, "--json", "--yes").stdout)
     assert (found["written"], found["rows-sha256"] != first.sha256) == (True, True)
@@ -328,41 +330,29 @@ def test_refresh_gives_a_program_the_difference(command, folder, tmp_path):
     assert json.loads(command("refresh", FOLDER, "--json", "--yes").stdout)["written"] is False
 
 
-@pytest.mark.parametrize(
-    ("changed", "dropped", "drifted"),
-    [(60, 0, True), (60, 1, True), (31, 0, True), (29, 0, False), (0, 40, False), (60, 40, False)],
-)
-def test_rows_that_nearly_all_say_something_else_have_drifted(folder, site, changed: int, dropped: int, drifted: bool):
-    freeze_first(folder, site)
-    table = site.source.table.copy()
-    table.loc[: changed - 1, "x1"] += 1e-9
-    assert refresh(folder, with_table(site, table.iloc[dropped:])).drifted == drifted
-
-
-def test_where_the_schema_names_people_only_other_identifiers_are_a_drift(folder, site):
-    path = datasets.load("small").folder / "schema.toml"
-    path.write_text(path.read_text().replace('target = "y"', 'target = "y"\ngroup = "person"', 1))
-    freeze_first(folder, site)
-    table = site.source.table
-    later = refresh(folder, with_table(site, table.assign(x1=table["x1"] + 1e-9)))
-    assert (later.difference, later.drifted) == (Difference(60, 60, 0), False)
-    assert refresh(folder, with_table(site, table.assign(person=[f"N{row}" for row in range(60)]))).drifted
-
-
-def test_refresh_warns_of_a_drift_before_it_writes(command, folder, tmp_path):
-    command("snapshot", FOLDER)
-    first = load(sites_site(), folder.frozen).snapshot
+def test_refresh_says_how_many_people_are_missing_and_a_program_gets_the_sides(command, folder, tmp_path):
     path = tmp_path / "root" / "sites" / "site_01" / "table.csv"
-    table = pd.read_csv(path)
-    table.assign(x1=table["x1"] + 1e-6).to_csv(path, index=False)
-    said = command("refresh", FOLDER)
-    assert "Warning: nearly all rows have changed, while the number of people is about the same." in said.stderr
-    assert "cannot be compared with sums released before. Both together may show who joined or left" in said.stderr
-    assert load(sites_site(), folder.frozen).snapshot == first
-    assert json.loads(command("refresh", FOLDER, "--json").stdout)["drifted"] is True
-    assert load(sites_site(), folder.frozen).snapshot == first
-    assert "Warning: nearly all rows have changed" in command("refresh", FOLDER, "--yes").stderr
-    assert load(sites_site(), folder.frozen).snapshot != first
+    command("snapshot", FOLDER)
+    first = load(sites_site(), folder.frozen)
+    assert use(folder, Study.parse(SMALL_STUDY), first, ledger_of(folder)) is None
+    gone = first.read().training["person"].iloc[0]
+    table = pd.read_csv(path, dtype=str)
+    table[table["person"] != gone].to_csv(path, index=False)
+    said = command("refresh", FOLDER, "--yes")
+    assert said.stdout.splitlines()[-1] == (
+        "No new snapshot is written: so few people came or left that sums over both would reveal them. The one of "
+        "before is served on until as many more have come or left: 9 persons in the training rows, 9 persons in all "
+        "rows."
+    )
+    found = json.loads(command("refresh", FOLDER, "--json", "--yes").stdout)
+    assert (found["missing"], found["written"], found["rows-sha256"]) == (
+        ["training", "whole"], False, first.snapshot.sha256,
+    )  # fmt: skip
+    out(folder, f"person\n{gone}\n")
+    table.to_csv(path, index=False)
+    said = command("refresh", FOLDER, "--yes")
+    assert "Rows of 9 other people are withheld: earlier sums then do not show who opted out." in said.stdout
+    assert load(sites_site(), folder.frozen).snapshot.rows == 50
 
 
 def test_refresh_of_a_damaged_snapshot_says_why_and_replaces_it(command, folder):

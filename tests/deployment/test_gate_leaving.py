@@ -140,7 +140,7 @@ def test_the_other_replies_are_as_narrow(gated):
     ):
         left, _ = spoiled(site, change, kind)
         assert left.has_error() and expected in left.error.reason, (kind, expected)
-    assert [line.kind for line in site.lines() if line.kind != "released"] == ["withheld"] * 8
+    assert [line.kind for line in site.lines() if line.kind != "snapshot"] == ["withheld"] * 8
 
 
 def test_a_refusal_to_enrol_says_only_what_flfed_says(gated):

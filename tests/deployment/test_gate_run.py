@@ -43,7 +43,7 @@ def test_an_honest_run_passes_the_gate_whatever_the_study_asks(
     assert outcome.status == "completed"
     assert [reply.error.reason for reply in grid.replied if reply.has_error()] == []
     # That rows are released is written down by an institution, once, and is no message.
-    lines = [line for line in site.lines() if line.kind != "released"]
+    lines = [line for line in site.lines() if line.kind != "snapshot"]
     assert (len(site.lines()) > len(lines)) == (disclosure == "institution")
     assert [line.kind for line in lines][:3] == ["enrol", "summarise", "train"]
     assert [line.facts["bytes"] for line in lines] == [count_bytes(reply.content) for reply in grid.replied]

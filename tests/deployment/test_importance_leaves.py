@@ -81,28 +81,15 @@ def test_what_few_rows_make_stays_at_an_institution(gated, compared, small_study
     assert said == [(name, "withheld: fewer than 10 rows with one of its values") for name in ("flag", "colour")]
 
 
-def test_what_leaves_is_in_the_ledger_before_and_leaves_again_only_in_the_same_run(gated, compared, small_study):
+def test_what_leaves_is_in_the_ledger(gated, compared, small_study):
     site = gated(small_study.replace(*ASKED), policy=Policy(disclosure="institution"), rows=800)
     content = compared(site)
     assert message_defect(content, leaving_of(site)) is None
     given = CompareReply.from_record(content)
     assert [one.column for one in given.importance] == COLUMNS and given.withheld == ()
     assert all(one.increase == three_digits(one.increase) for one in given.importance)
-    lines = list(ledger_of(site.folder).lines())
-    (place,) = [place for place, line in enumerate(lines) if line.facts.get("once")]
-    (left,) = [place for place, line in enumerate(lines) if line.facts.get("sha256") == content_sha256(content)]
-    assert (lines[place].kind, lines[place].facts["run"]) == ("released", "20261120-abcd")
-    assert place < left and lines[left].facts["importances"] is True
-    assert not [line for line in lines[:left] if "importances" in line.facts]
-    # Asked again in the same run: the same figures. In another: none.
-    again = CompareReply.from_record(compared(site))
-    assert again.importance == given.importance
-    site.run_config["run"] = "20261121-abcd"
-    later = CompareReply.from_record(compared(site))
-    assert later.importance == ()
-    assert {one.method for one in later.withheld} == {
-        "withheld: importances or figures by group of these rows left in another run"
-    }
+    (line,) = [line for line in ledger_of(site.folder).lines() if "importances" in line.facts]
+    assert line.facts["sha256"] == content_sha256(content) and line.facts["importances"] is True
 
 
 @pytest.mark.parametrize("outputs", [(), ("score-histogram",)])
@@ -114,4 +101,4 @@ def test_beside_a_histogram_of_predictions_none_leaves(gated, compared, small_st
     if outputs:
         assert {one.method for one in reply.withheld} == {"withheld: the histogram of predictions leaves"}
         lines = [line.facts for line in ledger_of(site.folder).lines()]
-        assert not [line for line in lines if line.get("once") or "importances" in line]
+        assert not [line for line in lines if "importances" in line]

@@ -210,47 +210,6 @@ def test_after_a_restart_a_budget_counts_as_used_up(private: Any, budget: float 
     assert answered(site, "2026-d").startswith("privacy budget: ")
 
 
-def test_a_restart_counts_the_rows_of_approved_studies_as_released(gated: Any, small_study: str):
-    site = gated(policy=Policy(runs=4))
-    trust(site.folder, KEY)
-    ledger_of(site.folder).append(kind="enrol", bytes=1)
-    with pytest.raises(RefusedReceipt):
-        keep(site.folder, Receipt(site="site-01", run="2026-c", n=11, head="ab" * 32))
-    restart_ledger(site.folder, lambda: site.site, by="op", why="a disk")
-    released = [line for line in site.lines() if line.kind == "released"]
-    assert {line.facts["chosen"]["part"] for line in released} == {"training", "holdout"}
-    assert all(line.text("run").startswith("lost-") for line in released)
-    assert sum(line.facts.get("once") is True for line in released) == 1
-    # A table with one person less is too close to them, whatever is approved.
-    site.site.source.table.drop(index=site.site.source.table.index[3], inplace=True)
-    shutil.rmtree(site.folder.frozen)
-    site.freeze()
-    site.approve()
-    site.open()
-    assert answered(site) == Refusal("too-close", least=site.site.policy.cell_minimum)
-
-
-@pytest.mark.studies
-def test_sets_of_rows_come_back_with_the_ledger(gated: Any, small_study: str, tmp_path: Path):
-    """The first release since the backup wrote the key and the sets: without them nothing could leave."""
-    site = gated(small_study, policy=Policy(runs=4))
-    trust(site.folder, KEY)
-    ledger_of(site.folder).append(kind="enrol", bytes=1)
-    keep(site.folder, replace(head(site), run="r"))
-    before = site.folder.ledger.read_bytes()
-    copy = LedgerCopy(site.folder, tmp_path)
-    copy.begin()
-    site.gate._ledger._copy = copy.update
-    assert answered(site) == ""
-    assert (tmp_path / "site-01-rows.key").read_bytes() == (site.folder.gate / "rows.key").read_bytes()
-    shutil.rmtree(site.folder.gate / "released")
-    (site.folder.gate / "rows.key").unlink()
-    site.folder.ledger.write_bytes(before)
-    take_copy(site.folder, tmp_path, by="op")
-    site.open()
-    assert answered(site, "2026-b") == ""
-
-
 def test_a_line_of_the_copy_that_a_crash_tore_is_set_aside(copied: Any):
     lost = set_back(copied)
     there = copied.copy.path(copied.folder.ledger)
@@ -283,7 +242,6 @@ def test_a_copy_is_begun_once_and_then_must_be_there(copied: Any, tmp_path: Path
 
 
 def test_a_refused_command_leaves_no_empty_ledger_that_counts(private: Any, tmp_path: Path):
-    (private.folder.gate / "released").rename(tmp_path / "released")
     private.folder.ledger.unlink()
     private.folder.receipts.unlink(missing_ok=True)
     with pytest.raises(UsageError, match="cannot be read"):

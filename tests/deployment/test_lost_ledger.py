@@ -69,8 +69,8 @@ def test_what_can_be_read_of_a_damaged_ledger_is_carried_over(protected):
     assert said(site).startswith("its ledger cannot be written")
     found = restart(site.folder, by="op", why="a damaged line")
     assert spent(site) == pytest.approx(before, rel=1e-12) and before > 0.5
-    carried = [line for line in lines if line.n != last.n]
-    assert [line.kind for line in carried].count("spent") == 2 and found.carried == len(carried) == 2 + 4 + 1
+    carried = [line for line in lines if line.n != last.n and line.kind != "snapshot"]
+    assert [line.kind for line in carried].count("spent") == 2 and found.carried == len(carried) == 2 + 1
     came, ended = site.lines()[1 : 1 + len(carried)], site.lines()[1 + len(carried) :]
     assert [(line.kind, line.facts["carried-from"], line.facts["carried-at"]) for line in came] == [
         (line.kind, line.n, line.at) for line in carried

@@ -35,7 +35,7 @@ def test_two_of_three_institutions_do_not_train_and_the_reason_is_told(small_sit
     with pytest.raises(FlfedError, match="only 2 sites take part, and a policy of theirs needs at least 3.*site-01: "):
         conduct(made, grid)
     assert set(grid.kinds()) == {ENROL}
-    assert {line.kind for name in made.sites for line in made.lines(name)} <= {"enrol", "released"}
+    assert {line.kind for name in made.sites for line in made.lines(name)} <= {"enrol", "snapshot"}
 
 
 @pytest.mark.parametrize(("policies", "gone", "trains"), [

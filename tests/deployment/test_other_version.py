@@ -46,4 +46,4 @@ def test_a_gate_tells_its_version_and_is_asked_nothing_more_by_a_coordinator_of_
     monkeypatch.setattr("flfed.federation.server.enrolment.flfed", SimpleNamespace(__version__="9.0"))
     with pytest.raises(FlfedError, match=f"it has flfed {flfed.__version__}, and the coordinator has 9.0"):
         conducted_through(site)
-    assert [line.kind for line in site.lines() if line.kind != "released"] == ["enrol"]
+    assert [line.kind for line in site.lines() if line.kind != "snapshot"] == ["enrol"]

@@ -9,8 +9,6 @@ import pytest
 
 from flfed import Study, run
 from flfed.federation.recording.pooled_figures import importances
-from flfed.paths import SiteFolder
-from flfed.records.ledger import ledger_of
 from flfed.records.reports.report import report
 from flfed.records.statistics.importances import over_repeats
 from flfed.records.store.reader import RunReader
@@ -19,7 +17,7 @@ from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.messages.compare import ColumnImportance, CompareReply, WithheldColumn
 
 COLUMNS = ["x1", "x2", "flag", "colour"]
-LEFT = "withheld: importances or figures by group of these rows left in another run"
+LEFT = "withheld: the histogram of predictions leaves"
 
 
 @pytest.fixture
@@ -110,27 +108,9 @@ def whys(result) -> set[str]:
     return {of["why"] for columns in result.report["importances"]["sites"].values() for of in columns}
 
 
-def test_an_institution_gives_them_in_one_run_alone(small_sites, asking):
+def test_an_institution_gives_them_in_each_run(small_sites, asking):
     sites = small_sites(3, rows=600, policy=Policy())
-    first = run(Study.parse(asking), sites=sites)
-    assert whys(first) == {""}
-    lines = [line.facts for line in ledger_of(SiteFolder("site-01")).lines() if line.facts.get("once")]
-    assert [(line["run"], line["chosen"]["part"]) for line in lines] == [(first.report["run"], "holdout")]
-    assert whys(run(Study.parse(asking), sites=sites)) == {LEFT}
-    # Importances and figures by group are held to each other.
-    groups = asking.replace("importance = 3", 'subgroups = ["flag"]')
-    said = run(Study.parse(groups), sites=sites).report["subgroups"]["sites"]["site-01"]
-    assert {group["method"] for group in said} == {LEFT}
-    # Open rows are known anyway.
-    assert whys(run(Study.parse(asking), sites=small_sites(3, rows=600))) == {""}
-
-
-def test_of_repeats_over_the_same_rows_one_has_them(small_sites, asking):
-    result = run(Study.parse(asking), sites=small_sites(3, rows=600, policy=Policy()), repeats=2)
-    with RunReader.open() as reader:
-        names = [entry.run for entry in reader.runs_of(result.report["run"])]
-        found = [reader.summary(name, "importances")["sites"]["site-01"] for name in names]
-    assert [{column["why"] for column in columns} for columns in found] == [{""}, {LEFT}]
+    assert whys(run(Study.parse(asking), sites=sites)) == whys(run(Study.parse(asking), sites=sites)) == {""}
 
 
 def test_figures_that_cannot_be_are_a_fault():

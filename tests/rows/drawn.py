@@ -1,4 +1,4 @@
-"""What training draws and tunes, and how sets of rows differ, as tests look at it."""
+"""What training draws and tunes, as tests look at it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from flfed.rows.features.encode import Encoded
-from flfed.rows.snapshots.differencing import RowSet
 from flfed.rows.training.best_model import Rival, best_alone, trees_alone
 from flfed.rows.training.fit import epochs
 from flfed.rows.training.requests import Fitted, Predictor, RivalRequest, TreesRequest
@@ -36,12 +35,6 @@ def tuned_linear(rows: Encoded, task: str, classes: int, rng: np.random.Generato
     """Return scikit-learn's linear model at its best ridge penalty."""
     asked = search_of(rows, task, classes, rng)
     return asked.finished(search_alone(asked)) if isinstance(asked, Search) else asked
-
-
-def difference(a: RowSet, b: RowSet) -> tuple[int, int]:
-    """Count the persons in `a` only, then those in `b` only, by what their rows say."""
-    both = a.common(b)
-    return len(a) - both, len(b) - both
 
 
 def distance(a: Fitted, b: Fitted) -> float:

@@ -387,3 +387,10 @@ def test_validation_rows_are_others_for_each_seed_and_site():
     for apart in (repeat, other):
         # Drawn by themselves they differ in 2 · 0.3 · 0.7 of the rows.
         assert 0.36 < (first != apart).mean() < 0.48
+
+
+def test_a_slightly_larger_share_for_validation_is_another_draw_and_not_a_few_more_people():
+    keys = text_keys([f"person {number}" for number in range(2000)])
+    first, again, more = (for_validation(keys, Holdout(salt="a"), "site", 7, share) for share in (0.3, 0.3, 0.301))
+    assert (first == again).all() and abs(more.mean() - 0.301) < 0.05
+    assert min((first & ~more).sum(), (more & ~first).sum()) > 300

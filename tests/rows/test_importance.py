@@ -31,13 +31,7 @@ COLUMNS = ["x1", "x2", "flag", "colour"]
 VALUE, COMMONEST = (
     f"withheld: fewer than 10 rows with {what}" for what in ("one of its values", "other values than the commonest")
 )
-HISTOGRAM, ONCE = (
-    f"withheld: {why}"
-    for why in (
-        "the histogram of predictions leaves",
-        "importances or figures by group of these rows left in another run",
-    )
-)
+HISTOGRAM = "withheld: the histogram of predictions leaves"
 
 
 @pytest.fixture
@@ -52,12 +46,9 @@ def at_random(session: SiteSession, outputs: int = 1) -> dict[str, np.ndarray]:
     return {"weight": weight, "bias": rng.normal(size=outputs)}
 
 
-def given(
-    session: SiteSession, encoder: Encoder, *, person: np.ndarray | None = None, may: bool = True
-) -> dict[str, ColumnImportance]:
-    """The importances of a model at random, by column; `may` is whether no other run had any."""
+def given(session: SiteSession, encoder: Encoder, *, person: np.ndarray | None = None) -> dict[str, ColumnImportance]:
+    """The importances of a model at random, by column."""
     table = session.table.holdout("test")
-    session.leaves_once = lambda *, claim: may
     person = np.arange(len(table)) if person is None else person
     found = run_client(importances(session, table, person, at_random(session), encoder))
     assert [one.column for one in found] == COLUMNS
@@ -305,7 +296,6 @@ def test_what_holds_back_all_columns(small_sites, asking):
     assert set(methods(rare, asking).values()) == {f"{few} of a class"}
     counted = small_sites(1, rows=400, policy=Policy(outputs=("score-histogram",)))
     assert set(methods(counted, asking).values()) == {HISTOGRAM}
-    assert set(methods(sites, asking, may=False).values()) == {ONCE}
     assert set(methods(sites, asking).values()) == {""}
 
 
@@ -326,7 +316,6 @@ def test_a_histogram_that_no_site_makes_holds_nothing_back():
     study = Study.load("diabetes").replace({"compare.importance": 1})
     site = find_sites(study)[0]
     session = SiteSession(replace(site, policy=Policy(outputs=("score-histogram",))), study)
-    session.leaves_once = lambda *, claim: True
     encoder, table = fit_encoder(session.layout, session.exact_summary), session.table.holdout("test")
     found = run_client(importances(session, table, np.arange(len(table)), at_random(session), encoder))
     assert {one.method for one in found} == {""} and len(found) == 10

@@ -71,7 +71,6 @@ def test_category_is_ranked_by_its_place_in_the_schema(small_sites, small_study)
 def test_rows_of_few_people_without_a_score_are_not_given_away(small_sites, small_study):
     sites = small_sites(2, rows=400, policy=Policy())
     work = at_work(sites, naming(small_study))[0][0]
-    work.leaves_once = lambda *, claim: True
     table = work.table.holdout("test").assign(x2=0.0)
     y = work.target(table)
     table.loc[table.index[np.r_[np.flatnonzero(y == 0)[:15], np.flatnonzero(y == 1)[:15]]], "x2"] = np.nan
@@ -82,9 +81,6 @@ def test_rows_of_few_people_without_a_score_are_not_given_away(small_sites, smal
     for person in (one_person, alone):
         (figure, _) = compare_incumbent(work, table, y, score, person).estimates.values()
         methods.append(figure.method)
-    work.leaves_once = lambda *, claim: False
-    (figure, _) = compare_incumbent(work, table, y, score, alone).estimates.values()
-    assert "left in another run" in figure.method
     assert methods[0] == "withheld: fewer than 10 rows of a class"
     assert not methods[1].startswith("withheld")
 
@@ -110,7 +106,6 @@ def test_few_rows_without_a_score_are_not_given_away(small_sites, small_study, w
     sessions, encoder = at_work(sites, naming(small_study))
     work = sessions[0]
     weight = model_of(work, encoder)
-    work.leaves_once = lambda *, claim: True
     found = run_client(compare(work, weight, encoder))
     assert np.isnan(found.arms[AUC][ARM].value) == withheld
     assert found.arms[AUC][ARM].method.startswith("withheld") == withheld

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from flfed import Csv, Holdout, Parquet
 from flfed.rows.data import row_keys as keys_module
-from flfed.rows.data.row_keys import draw_fractions, find_rows, order_keys, row_keys, text_keys
+from flfed.rows.data.row_keys import draw_fractions, order_keys, row_keys, text_keys
 from tests.rows.test_canonical import DATES, PLAIN, rows_with, table_of
 
 WORDS = [*PLAIN, "\x00", "a\x00", "\ud800", "exactly 16 bytes", "seventeen  bytes!", "é" * 40, "x" * 3000]
@@ -117,18 +117,6 @@ def test_keys_hang_on_no_other_row_and_the_order_on_no_order_of_the_source(rows,
 def test_equal_rows_stay_in_their_order():
     keys = np.array([[7, 1], [3, 9], [7, 0], [3, 9]], dtype=np.uint64)
     assert order_keys(keys).tolist() == [1, 3, 2, 0]
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(0, 6), max_size=20), st.lists(st.integers(0, 6), max_size=12))
-def test_rows_are_found_in_a_whole_table_each_in_a_place_of_its_own(whole, part):
-    keys_of = text_keys(list("abcdefg"))
-    found = find_rows(keys_of[np.array(part, dtype=int)], keys_of[np.array(whole, dtype=int)])
-    places = {number: [at for at, one in enumerate(whole) if one == number] for number in range(7)}
-    if any(part.count(number) > len(places[number]) for number in range(7)):
-        assert found is None
-    else:
-        assert found is not None and found.tolist() == [places[number].pop(0) for number in part]
 
 
 def test_each_purpose_draws_for_itself():

@@ -33,8 +33,8 @@ from flfed.rows.data.table_check import check_site
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots.opt_outs import Excluded
+from flfed.rows.snapshots.people import sides_of
 from flfed.rows.snapshots.snapshot import freeze, load
-from flfed.rows.snapshots.withholding import Chosen
 from flfed.rows.study_model import first_model
 from flfed.rows.training.answer import run_client
 from flfed.rows.training.fit import gradient
@@ -416,12 +416,12 @@ def test_people_who_opted_out_are_in_no_sample(tmp_path: Path):
         freeze(site_of(replace(source, prepare=large_only), "customers"), tmp_path / "frozen", excluded)
 
 
-def test_released_parts_are_those_of_a_sample(tmp_path: Path):
+def test_people_are_compared_on_the_sides_of_a_sample():
     site = site_of(Frame(likely(3000), sample=0.2, keep=("fraud", "yes")))
-    table, rows = site.inspect()[0], site.read()
-    sizes = {part: len(Chosen(part).rows(site, table)) for part in ("training", "holdout", "further", "whole")}
-    expected = {"training": len(rows.training), "holdout": rows.holdout_rows, "further": len(rows.further)}
-    assert sizes == {**expected, "whole": len(rows.training) + rows.holdout_rows}
+    (table, _, schema), rows = site.inspect(), site.read()
+    sizes = {side: len(places) for side, places in sides_of(site, table, schema, ()).items()}
+    used = {"training": len(rows.training), "test": rows.holdout_rows, "further": len(rows.further)}
+    assert sizes == {**used, "neither": len(table) - sum(used.values())} and min(sizes.values()) > 0
 
 
 PRIVATE = '[privacy]\nname = "record-dp"\nepsilon = 3.0\ndelta = 1e-5\n'

@@ -287,12 +287,15 @@ def check_answering(study: Study, site: Site, others: tuple[str, ...]) -> None:
 def _check_rows(folder: SiteFolder, proposal: Proposal) -> None:
     """Refuse to approve what the site would refuse in a run by its rows. Raises UsageError."""
     from flfed.deployment.gate.study_policy import table_refusal
+    from flfed.deployment.site_state.used_people import use_refusal
     from flfed.rows.snapshots import snapshot
 
     site = proposal.serving
+    refused: str | None = None
     if snapshot.read_facts(site, folder.frozen) is not None:
-        site = snapshot.load(site, folder.frozen)
-    if refused := table_refusal(proposal.study, site):
+        frozen_site = site = snapshot.load(site, folder.frozen)
+        refused = use_refusal(folder, proposal.study, frozen_site)
+    if refused := refused or table_refusal(proposal.study, site):
         raise usage_error("commands.decision.unfit", site=site.name, reason=refused, dataset=site.dataset)
 
 

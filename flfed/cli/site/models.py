@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def list_models(
 
     Nothing leaves the site, and no identifier is written.
     """
-    from flfed.federation.client.released.sets import lineage, unlisted
+    from flfed.deployment.site_state.lineage import lineage, unlisted
     from flfed.rows.data import site_discovery as sites
     from flfed.rows.snapshots.opt_outs import ANY, Excluded
 
@@ -108,12 +109,12 @@ def list_models(
     site = sites.load(name)
     model_runs = lineage(site, wanted)
     others = unlisted(site)
-    runs = [one.as_object() for one in model_runs]
+    runs = list(map(asdict, model_runs))
     unnamed = [{"run": run, "study": study} for run, study in others.items()]
     yield {"site": name, "people": len(wanted.identifiers), "runs": runs, "unlisted": unnamed}
     lines = []
     for one in model_runs:
-        parts = ", ".join(f"{part}: {count}" for part, count in one.parts.items())
+        parts = ", ".join(f"{side}: {count}" for side, count in one.sides.items())
         lines.append([one.run, str(one.repeat), one.study, parts])
     output.as_table(["run", "repeat", "study", "people in its rows"], lines, render("commands.models.title", site=name))
     run_count = counted(len({one.run for one in model_runs}), "run")

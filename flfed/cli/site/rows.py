@@ -195,8 +195,8 @@ def refresh_rows(
 ) -> None:
     """Show how the site's rows differ from its snapshot, and write a new one after a question.
 
-    If nearly all rows differ while the number of people is about the same, a warning says that sums can no longer be
-    compared with earlier ones. With --json there is no question, and --yes is needed.
+    The rows of before are served on where fewer than the cell minimum of people came or left on a side of the holdout.
+    With --json there is no question, and --yes is needed.
     """
     from flfed.deployment.site_state.freeze import excluded_facts, refresh
 
@@ -226,7 +226,7 @@ def _refreshed(refresh: Refresh, frozen: Any) -> dict[str, object]:
         **{part: count_in_words(many) for part, many in vars(refresh.difference).items()},
         "voids": list(refresh.voids),
         "withheld": _resting(refresh.prepared.resting),
-        "drifted": refresh.drifted,
+        "missing": sorted(refresh.missing),
         "written": frozen is not None,
         "rows-sha256": now and now.sha256,
         "unusable": refresh.unusable,
@@ -238,26 +238,20 @@ def _say_difference(refresh: Refresh) -> None:
     # A snapshot that cannot be compared may still be replaced.
     if refresh.unusable:
         typer.echo(render("commands.snapshot.unusable", reason=refresh.unusable), err=True)
-    if not refresh.changes:
+    if not refresh.changes and not refresh.missing:
         typer.echo(render("commands.snapshot.unchanged", site=site.name, dataset=site.dataset))
         return
     lines = [[part, count_in_words(many)] for part, many in vars(refresh.difference).items()]
     title = render("commands.snapshot.difference", site=site.name, dataset=site.dataset)
     output.as_table(["rows", "count"], lines, title=title)
     _say_resting(_resting(refresh.prepared.resting))
-    _warn_of_drift(refresh)
+    if refresh.missing:
+        from flfed.deployment.site_state.freeze import missing_in_words
+
+        typer.echo(render("commands.snapshot.close", missing=missing_in_words(refresh.missing)))
+        return
     for study in refresh.voids:
         typer.echo(render("commands.snapshot.voids", study=study))
-
-
-def _warn_of_drift(refresh: Refresh) -> None:
-    """Warn, under `institution`, if sums over the rows cannot be compared with those released before."""
-    # Sums of an open site are not compared with earlier ones.
-    if not refresh.drifted or refresh.prepared.site.policy.is_open:
-        return
-    group = refresh.prepared.schema.group
-    changed = f"identifiers in column {group!r}" if group else "rows"
-    typer.echo(render("commands.snapshot.drift", changed=changed), err=True)
 
 
 def _say_excluded(gone: dict[str, Any] | None) -> None:

@@ -5,6 +5,7 @@ It decides whether a message is answered at all, and with which rows. No row is 
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections import OrderedDict, deque
 from functools import partial
@@ -19,14 +20,15 @@ from flfed.deployment.gate.study_policy import STUDIES, Refused, StudyAdmission,
 from flfed.deployment.site_state.approval import load_start
 from flfed.deployment.site_state.cohorts import SumRecord
 from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
-from flfed.errors import UsageError
+from flfed.deployment.site_state.used_people import use
+from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
 from flfed.files import locked
 from flfed.paths import ANSWERING, SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
 from flfed.records.site_state import SiteState
-from flfed.refusals import Refusal, decline, refusal_of
+from flfed.refusals import Refusal, decline, refusal_of, refuse
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
@@ -43,6 +45,8 @@ from flfed.updates.messages.kinds import AUDIT, COMPARE, EVALUATE, KINDS, TRAIN
 
 LOCKS = 8
 """Files of locks by a run's name, of which each run has one."""
+
+LOG = logging.getLogger("flfed.site")
 
 
 #   message ──► kind ──► site's name ──► present policy ──► study ──► sections ──► limits ──► client app
@@ -206,7 +210,7 @@ class Gate:
         UsageError
             If it is for another site, or the rows cannot be served.
         NotTakingPart
-            If the frozen rows are not those of the study's approval.
+            If the frozen rows are not those of the study's approval, or may not be used beside those used before.
         """
         if name != self.folder.site:
             raise UsageError(f"this gate is of site {self.folder.site!r}, not {name!r}")
@@ -214,6 +218,12 @@ class Gate:
         frozen_site = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
         if frozen_site.snapshot.sha256 != self._studies.rows_sha256(study.sha256()):
             decline("rows-changed")
+        try:
+            refusal = use(self.folder, study, frozen_site, self._ledger)
+        except FlfedError as error:
+            LOG.error("%s", error)
+            refusal = Refusal("use-unreadable")
+        refuse(refusal)
         return frozen_site.with_withheld() if study.is_covered else frozen_site
 
     def _side(self, context: Context) -> SiteClient:

@@ -20,6 +20,7 @@ from flfed.deployment.site_state.approval import Approval, has_start
 from flfed.deployment.site_state.cohorts import COHORT_SHA256, SumRecord, cohort_facts
 from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.trusted_files import open_folder, other_coordinator, own_fingerprint, signing_key
+from flfed.deployment.site_state.used_people import choice_refusal
 from flfed.errors import FlfedError, TableError, UsageError
 from flfed.federation.client.protection import privacy_refusal
 from flfed.parsers import parse_toml
@@ -429,6 +430,12 @@ class StudyAdmission:
             reject("schema-changed-after-freeze", dataset=study.dataset.name)
         if approval is not None and rows.sha256 != approval.rows_sha256:
             reject("rows-changed")
+        try:
+            other = choice_refusal(self._folder, study, self.site, rows)
+        except FlfedError:
+            reject("use-unreadable")
+        if other is not None:
+            raise Refused(other)
         self._rows[study.sha256()] = rows.sha256
 
     def _messages(self, study: Study, cohort: Mapping[str, Any]) -> StudyMessages:

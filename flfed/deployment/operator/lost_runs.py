@@ -1,7 +1,7 @@
 """Charges for the runs that a lost ledger may have had.
 
 A ledger that comes from a backup has forgotten what the site released since. So after a restart a privacy budget counts
-as used up, and the rows of approved studies as released.
+as used up.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from flfed.deployment.site_state.approval import Approval, approvals
 from flfed.deployment.site_state.ledger_loss import Restarted, restart
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.federation.client.protection import RoundCharge, charge_of, checks_history, run_charges
+from flfed.federation.client.protection import RoundCharge, charge_of, run_charges
 from flfed.federation.client.released.accounts import keep_rows_key, origin_of, rows_key
-from flfed.federation.client.released.rows import Releases
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.site import Site
-from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.snapshot import FrozenSite
 from flfed.study.study import Study
@@ -70,7 +68,7 @@ class LostRuns:
         Raises
         ------
         FlfedError
-            If a charge cannot be written, or rows that may have been released cannot be recorded.
+            If a charge cannot be written.
         """
         for approval in approvals(self._folder):
             if approval.decision != "refused" or any(before.startswith("approved") for before in approval.earlier):
@@ -101,8 +99,6 @@ class LostRuns:
                 run = RoundCharge(account, charge, study, self._next_run(), site, approval.rows_sha256)
                 for name, (side, release) in charges.items():
                     run.answer([release], answer=f"lost-{name}", request="", side=side)
-        if isinstance(site, FrozenSite) and checks_history(study, site):
-            Releases(lambda _: ledger).record(SiteSession(site, study), self._next_run())
 
     def _served(self, dataset: str) -> Site:
         """Return the site with its frozen rows, or without rows where they cannot be served."""

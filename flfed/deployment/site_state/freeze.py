@@ -7,25 +7,29 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flfed.deployment.site_state.approval import approvals
+from flfed.deployment.site_state.used_people import fit_to_used
 from flfed.errors import UsageError, count_in_words
-from flfed.federation.client.released.sets import RowSets
 from flfed.paths import SiteFolder
 from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.origin import is_changed
 from flfed.rows.data.site import Site
-from flfed.rows.snapshots.differencing import group_texts
 from flfed.rows.snapshots.opt_outs import ANY, Excluded, Exclusion
 from flfed.rows.snapshots.snapshot import Frozen, Prepared, load, read_facts
-from flfed.rows.snapshots.withholding import resting
-from flfed.words import usage_error
+from flfed.words import counted, usage_error
 
-DRIFTED = 0.5
-"""Where this share of the frozen rows changed at once, the table has drifted, and not its people."""
+SIDE_WORDS = {
+    "training": "the training rows",
+    "test": "the test rows",
+    "further": "the rows that are kept for their outcome",
+    "neither": "the rows of neither side",
+    "whole": "all rows",
+}
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,9 @@ class Refresh:
         Of the rows; where no snapshot can be served, every row counts as added.
     voids : tuple of str
         Names of the studies whose approval would become void.
-    drifted : bool
-        Whether nearly all people are others, and about as many. Then nobody can know who joined or left, and sums that
-        left before cannot be compared with new ones. People are identified by the schema's group, else by all values
-        of their rows.
+    missing : dict of str to int
+        How many people must still come or leave on a side until the rows may be served, since those of a snapshot that
+        was used are so close to them; empty where none are.
     """
 
     folder: SiteFolder
@@ -69,11 +72,13 @@ class Refresh:
     unusable: str
     difference: Difference
     voids: tuple[str, ...]
-    drifted: bool
+    missing: dict[str, int]
 
     @property
     def changes(self) -> bool:
         """Whether there is anything to write."""
+        if self.missing:
+            return False
         if self.before is None or self.before.sha256 != self.prepared.sha256():
             return True
         # The same rows are written again, too, where the opt-outs changed, or what an approval says of their making.
@@ -181,14 +186,23 @@ def freeze_first(folder: SiteFolder, site: Site, *, allow_unmatched: bool = Fals
     ------
     UsageError
         If they are frozen already: approvals are for these rows, so only `refresh` replaces them, and shows the
-        changes first.
+        changes first. If they are close to rows of another dataset that were used.
     """
     before = read_facts(site, folder.frozen)
     # A second freeze would void approvals silently; `refresh` shows first what it voids.
     if before is not None:
         raise usage_error("gate.files.frozen", site=site.name, dataset=site.dataset, at=before.at)
     folder.make()
-    return _prepared(folder, site, None, allow_unmatched).write(folder.frozen)
+    prepared, missing = _prepared(folder, site, None, allow_unmatched)
+    if missing:
+        lacks = missing_in_words(missing)
+        raise usage_error("gate.files.close", site=site.name, dataset=site.dataset, missing=lacks)
+    return prepared.write(folder.frozen)
+
+
+def missing_in_words(missing: Mapping[str, int]) -> str:
+    """Return how many people are missing on which side, for the site's own eyes."""
+    return ", ".join(f"{counted(many, 'person')} in {SIDE_WORDS[side]}" for side, many in missing.items())
 
 
 def refresh(folder: SiteFolder, site: Site, *, allow_unmatched: bool = False) -> Refresh:
@@ -203,52 +217,30 @@ def refresh(folder: SiteFolder, site: Site, *, allow_unmatched: bool = False) ->
     """
     before = None
     frozen = Counter[str]()
-    people = set[str]()
     unusable = ""
     # A snapshot that cannot be served is replaced as a whole: every row then counts as added.
     try:
         served = load(site, folder.frozen)
-        table, _, schema = served.inspect()
         before = served.snapshot
-        frozen = Counter(row_texts(table))
-        people = set(group_texts(table, schema) or ())
+        frozen = Counter(row_texts(served.inspect()[0]))
     except UsageError as error:
         if not (folder.frozen / site.dataset).is_dir():
             raise
         unusable = str(error)
-    prepared = _prepared(folder, site, before, allow_unmatched)
+    prepared, missing = _prepared(folder, site, before, allow_unmatched)
     # Rows are compared as a multiset of texts, since a table has no key that identifies them.
     rows = Counter(row_texts(prepared.table))
     unchanged = (rows & frozen).total()
     difference = Difference(rows.total() - unchanged, frozen.total() - unchanged, unchanged)
-    drifted = _drifted(prepared, difference, people)
-    return Refresh(folder, prepared, before, unusable, difference, _voided(folder, prepared), drifted)
+    return Refresh(folder, prepared, before, unusable, difference, _voided(folder, prepared), missing)
 
 
-def _drifted(prepared: Prepared, rows: Difference, people: set[str]) -> bool:
-    """Return whether nearly all people were replaced.
-
-    About as many must be there as before. Without a group in the schema, rows are counted in place of people.
-    """
-    came = rows.added
-    went = rows.removed
-    before = rows.removed + rows.unchanged
-    names = group_texts(prepared.table, prepared.schema)
-    # Where the schema names a group, people are compared, since one person may have many rows.
-    if names is not None:
-        now = set(names)
-        came = len(now - people)
-        went = len(people - now)
-        before = len(people)
-    return before > 0 and min(came, went) >= DRIFTED * before
-
-
-def _prepared(folder: SiteFolder, site: Site, before: Frozen | None, allow_unmatched: bool) -> Prepared:
-    """Return a site's present rows, without opt-outs and withheld rows.
+def _prepared(
+    folder: SiteFolder, site: Site, before: Frozen | None, allow_unmatched: bool
+) -> tuple[Prepared, dict[str, int]]:
+    """Return a site's present rows, without opt-outs and withheld rows, and how many people they lack on each side.
 
     What a person allowed for the same list holds while as many of it are in the table, and no more in another spelling.
-
-    Withheld rows are left out beside the opt-outs, so that released sums never differ by few people.
 
     Under `open` no row is withheld: everything is exact there, the departures too.
     """
@@ -260,12 +252,9 @@ def _prepared(folder: SiteFolder, site: Site, before: Frozen | None, allow_unmat
         excluded = replace(excluded, allowed=last)
     present_rows = Prepared.of(site, excluded)
     if site.policy.is_open:
-        return present_rows
-    # New sums can be compared only with sets whose sums left: without any, nothing is withheld.
-    released, key = RowSets(folder, site.dataset).released()
-    if released:
-        return present_rows.without(resting(site, present_rows.table, released, key, site.policy.cell_minimum))
-    return present_rows
+        return present_rows, {}
+    # The rows of before are not served again where the list has changed, or is gone.
+    return fit_to_used(folder, present_rows, withholds=excluded is not None or last is not None)
 
 
 def _voided(folder: SiteFolder, prepared: Prepared) -> tuple[str, ...]:

@@ -7,13 +7,12 @@ nothing leaves until a person takes the copy back.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from flfed.deployment.site_state.ledger_loss import end_runs, read_receipts, remove_states
-from flfed.federation.client.released.accounts import KEY, RELEASED_FOLDER
+from flfed.federation.client.released.accounts import KEY
 from flfed.files import locked, read_private, write_whole
 from flfed.paths import SiteFolder, make_for_owner
 from flfed.records.ledger import BLOCK, CUT, Ledger, LedgerError, ledger_of
@@ -25,7 +24,7 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class LedgerCopy:
-    """Copy of a site's ledger, its receipts and its sets of released rows, in a folder of another disk.
+    """Copy of a site's ledger, its receipts and its key of people's hashes, in a folder of another disk.
 
     A marker beside the ledger says that there is a copy. Where it then is absent, as on a disk that is not mounted, no
     new copy is begun in its place.
@@ -78,10 +77,9 @@ class LedgerCopy:
         LedgerError
             If a copy is absent, cannot be written, has more lines than its original, or other ones.
         """
-        # A set of rows is written before its line.
-        if self._follow_each(create) or create:
-            for original in _files_of_sets(self.site.gate):
-                _copy_absent(original, self.path(original))
+        # The key is written before the first line that depends on it.
+        if (self._follow_each(create) or create) and (key := self.site.gate / KEY).exists():
+            _copy_absent(key, self.path(key))
 
     def lacking(self) -> int:
         """Return how many bytes the copies lack; nothing is written.
@@ -143,11 +141,10 @@ class LedgerCopy:
             raise
         return size - done
 
-    def bring_sets(self) -> None:
-        """Copy the sets of released rows, and their key, to the site where they are absent."""
-        for copy in _files_of_sets(self.folder, f"{self.site.site}-"):
-            name = str(copy.relative_to(self.folder)).removeprefix(f"{self.site.site}-")
-            _copy_absent(copy, self.site.gate / name)
+    def bring_key(self) -> None:
+        """Copy the key of people's hashes to the site where it is absent."""
+        if (copy := self.path(self.site.gate / KEY)).exists():
+            _copy_absent(copy, self.site.gate / KEY)
 
     def _error(self, key: str, original: Path, **facts: object) -> LedgerError:
         copy = {"copy": self.path(original), "folder": self.folder, "site": self.site.site}
@@ -159,12 +156,6 @@ def copy_of(site: SiteFolder) -> LedgerCopy | None:
     if not os.path.lexists(site.ledger_copy):
         return None
     return LedgerCopy(site, Path(os.fsdecode(read_private(site.ledger_copy)).strip()))
-
-
-def _files_of_sets(folder: Path, before: str = "") -> Iterator[Path]:
-    """Yield the key of released rows and the files of their sets."""
-    yield from folder.glob(f"{before}{KEY}")
-    yield from (path for path in folder.glob(f"{before}{RELEASED_FOLDER}/*/*") if not path.name.startswith("."))
 
 
 def _copy_absent(original: Path, copy: Path) -> None:
@@ -215,7 +206,7 @@ def take_copy(site: SiteFolder, folder: Path, *, by: str) -> Taken:
         try:
             added = [_write_candidate(copy, *pair, by) for pair in zip(copy.originals, coming, strict=True)]
             _check(site, copy, any(added), *coming)
-            copy.bring_sets()
+            copy.bring_key()
             runs = end_runs(site, Ledger(coming[0]), by=by)
         except BaseException:
             for candidate in coming:

@@ -22,12 +22,12 @@ from flfed.callbacks import now_utc
 from flfed.deployment.site_state.trusted_files import read_terms
 from flfed.errors import FlfedError
 from flfed.federation.client.released.accounts import SPENT
-from flfed.federation.client.released.sets import RELEASED
 from flfed.files import locked
 from flfed.paths import SiteFolder
 from flfed.records import ledger_line
 from flfed.records.ledger import CUT, Inspection, Ledger, Receipt, ledger_of
 from flfed.records.ledger_line import Line, read_line
+from flfed.records.site_state import SiteState
 from flfed.refusals import Refusal
 from flfed.signatures import HASH, coordinator_signed
 from flfed.updates.messages.kinds import SEAL, SEALED
@@ -220,25 +220,34 @@ def loss(folder: SiteFolder, ledger: Ledger) -> str:
 
     The text is empty where there is none.
 
-    The evidence is beside the ledger: the coordinator's receipts of its heads, the sets of rows whose sums left, and
-    their key. A site that never had any of them has lost nothing.
+    The evidence is beside the ledger: the coordinator's receipts of its heads, the site's state, and the key of
+    people's hashes. A site that never had any of them has lost nothing.
 
     Raises
     ------
     LedgerError
         If the part of the ledger that is read was changed.
     """
-    # Three traces, the strongest first: a signed head, rows whose sums left, and the key that names them.
     for n, head in _decisive_receipts(folder):
         if ledger.hash_at(n) != head:
             return render("gate.ledger.short", n=n)
-    has_row_sets = any(HASH.fullmatch(path.name) for path in (folder.gate / "released").glob("*/*"))
-    if has_row_sets and not any(line.kind in (RELEASED, ledger_line.RESTARTED) for line in ledger.lines()):
-        return render("gate.ledger.lineless")
+    if _is_behind_state(folder, ledger):
+        return render("gate.ledger.behind")
     # Behind its lock: another process may have the key since a moment, and its first line only now.
     if (folder.gate / "rows.key").exists() and ledger.last() is None:
         return render("gate.ledger.absent")
     return ""
+
+
+def _is_behind_state(folder: SiteFolder, ledger: Ledger) -> bool:
+    """Return whether a ledger lacks the last line of the site's state, unless a crash came between the two."""
+    if not folder.state.exists():
+        return False
+    with SiteState(folder.state).transaction() as step:
+        end = step.tables.execute("SELECT n, hash, size - length(raw) FROM ledger_end").fetchone()
+    if end is None or ledger.hash_at(end[0]) == end[1]:
+        return False
+    return not folder.ledger.exists() or folder.ledger.stat().st_size != end[2]
 
 
 def _decisive_receipts(folder: SiteFolder) -> list[tuple[int, str]]:
@@ -350,7 +359,7 @@ def restart(
     The rest of the earlier one, and its receipts, are set aside.
 
     Intact lines of runs follow the new first line, each with its earlier number and time (`carried-from`,
-    `carried-at`): answered questions, cohorts, spent privacy, released rows. Where lines may be missing, each
+    `carried-at`): answered questions, cohorts, spent privacy. Where lines may be missing, each
     study needs a new approval, and masked sums need all pinned sites.
 
     Parameters
@@ -407,6 +416,9 @@ def restart(
                 os.link(path, to)
             # The ledger first: after a crash in between, the receipts do not fit, and the restart is repeated.
             os.replace(coming, folder.ledger)
+            if folder.state.exists():
+                with SiteState(folder.state).transaction() as step:
+                    step.tables.execute("DELETE FROM ledger_end")
             folder.receipts.unlink(missing_ok=True)
             # The copy is that of the earlier ledger: a new one begins.
             folder.ledger_copy.unlink(missing_ok=True)
@@ -446,12 +458,8 @@ def _carry(folder: SiteFolder, begun: Ledger) -> int:
 def _comes_over(folder: SiteFolder, line: Line) -> bool:
     """Return whether a line is carried over to a new ledger.
 
-    It records a release of a run, spent privacy, or added comparisons. A line about rows whose set is gone is left out:
-    no rows could be compared with it, and nothing would leave again.
+    It records a reply of a run, spent privacy, or added comparisons.
     """
-    if line.kind == RELEASED:
-        rows_sha256 = str(line.facts.get("rows-sha256"))
-        return bool(HASH.fullmatch(rows_sha256)) and any((folder.gate / RELEASED).glob(f"*/{rows_sha256}"))
     of_run = line.kind == SPENT or bool(line.facts.get("run"))
     return of_run and line.kind not in (ledger_line.REFUSED, ledger_line.ERROR, ledger_line.WITHHELD)
 

@@ -17,10 +17,9 @@ from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
 from flfed.federation.client.masked import Approving, SiteSums
 from flfed.federation.client.outbound_figures import redact_comparison
-from flfed.federation.client.protection import LocalProtection, checks_history, rows_band, rows_refusal, willing_site
+from flfed.federation.client.protection import LocalProtection, rows_band, rows_refusal, willing_site
 from flfed.federation.client.redaction import redact, redacted, table_error
 from flfed.federation.client.released.model_answers import count_scores
-from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.site_run import SiteRun, compared_model, model_shapes_of, run_of, study_of
 from flfed.federation.client.statistic import account_of, count_statistic
 from flfed.federation.client.summed_replies import mask_figures
@@ -38,7 +37,7 @@ from flfed.refusals import CROSSING, NotSpent, NotTakingPart, Refusal, decline, 
 from flfed.rows.comparison.compare import compare
 from flfed.rows.comparison.incumbent import refuse_without_score
 from flfed.rows.data.site import Site, redraws
-from flfed.rows.session import FIT, SiteSession, never
+from flfed.rows.session import FIT, SiteSession
 from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, run_client_by
 from flfed.rows.warm_start import FindSource, no_source
 from flfed.seeds import Draws
@@ -134,7 +133,6 @@ class SiteClient:
         self._protect = LocalProtection(rows=rows) if protect is None else protect
         self.sessions: dict[tuple[str, str, int], SiteSession] = {}
         self._runs: dict[tuple[str, str, int], str] = {}
-        self._releases = Releases(self._protect.ledger_of)
         self._last_updates = LastUpdates()
         self._draws_of = cache(lambda seed: Draws(seed, FIT))
 
@@ -223,15 +221,6 @@ class SiteClient:
             draws = self._draws_of(study.seed + key[2])
             opened = self.sessions[key] = _opened(self._find_site(name, study), study, key[2], draws)
         run = run_of(context)
-        opened.leaves_once = lambda *, claim: True
-        if checks_history(study, opened.site):
-            opened.row_refusal = partial(self._releases.refusal, run=run, leaves=kind != ENROL)
-            opened.leaves_once = never
-            # New rows are compared with released ones before any sum over them is computed. Of parties with different
-            # columns these are the rows in common, which are not known yet; no figures of them leave that leave once.
-            if not study.is_vertical:
-                refuse(opened.row_refusal(opened))
-                opened.leaves_once = partial(self._releases.leaves_once, opened, run)
         if self._runs.get(key) != run:  # each run spends under its own name
             opened.protection = self._protect(opened.site, study, key[2], run)
             self._runs[key] = run

@@ -124,16 +124,6 @@ def _sides_refusal(holdout: AnyHoldout, *, grouped: bool) -> Refusal | None:
     return None
 
 
-def checks_history(study: Study, site: Site) -> bool:
-    """Return whether a site's figures for a study are compared with earlier releases.
-
-    Exact figures of an open site leave anyway, and research sites keep no record. Charged figures are not compared: the
-    comparison reads exact rows.
-    """
-    exact = study.dataset.partition is None and not study.is_covered
-    return exact and not site.policy.is_open
-
-
 def compares_models(study: Study) -> bool:
     """Return whether own and pooled models are fitted; under noise for all outputs none is compared."""
     return not study.is_covered
@@ -141,8 +131,7 @@ def compares_models(study: Study) -> bool:
 
 def follows_history(study: Study, site: Site) -> bool:
     """Return whether what a site releases in one run of a study may depend on its earlier runs."""
-    charged = site.policy.enforces_budget and run_charges(study, site)
-    return bool(charged) or checks_history(study, site)
+    return bool(site.policy.enforces_budget and run_charges(study, site))
 
 
 def read_ahead(study: Study, sites: Sequence[Site]) -> None:

@@ -64,11 +64,10 @@ def importances(
         Of all sites.
 
     Guarantee: under disclosure "institution" nothing leaves of fewer than the cell minimum of rows, of as many persons,
-    of each class. Nothing leaves beside a histogram of predictions, nor of rows of which importances or
-    figures by group left in another run. A column leaves where each value that the schema names for it has as many rows
-    and persons. Of a number, as many must have other values than the commonest, so that permuting it moves many rows.
-    Rows without a value count for neither, so that it does not follow whether there are few or none. Figures have three
-    digits.
+    of each class. Nothing leaves beside a histogram of predictions. A column leaves where each value that the schema
+    names for it has as many rows and persons. Of a number, as many must have other values than the commonest, so that
+    permuting it moves many rows. Rows without a value count for neither, so that it does not follow whether there are
+    few or none. Figures have three digits.
 
     Source: Breiman 2001, "Random Forests", section 10; Fisher, Rudin and Dominici 2019, equation 3.
     """
@@ -125,11 +124,7 @@ def _reasons(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> d
     why = _of_all(session, table, person)
     rows = session.coded(table)
     least = policy.cell_minimum
-    stays = {column.name: why or _of_column(column, rows, person, least) for column in features}
-    # Written down only where some leave, before anything is computed.
-    if not all(stays.values()) and not session.leaves_once(claim=True):
-        return dict.fromkeys(stays, render("figures.withheld.once"))
-    return stays
+    return {column.name: why or _of_column(column, rows, person, least) for column in features}
 
 
 def _of_all(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> str:
@@ -146,9 +141,7 @@ def _of_all(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> st
         return render("figures.withheld.class", n=least) if of_each else render("figures.withheld.rows", n=least)
     if session.task == "binary" and policy.allows("score-histogram"):
         return render("figures.withheld.histogram")
-    if session.leaves_once(claim=False):
-        return ""
-    return render("figures.withheld.once")
+    return ""
 
 
 def _of_column(column: ColumnLayout, rows: ColumnArrays, person: np.ndarray, least: int) -> str:

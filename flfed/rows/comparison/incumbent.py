@@ -142,8 +142,7 @@ def compare_incumbent(
 def _reason(session: SiteSession, y: np.ndarray, has_score: np.ndarray, person: np.ndarray) -> str:
     """Return why there is no figure of the score in use, or "".
 
-    Figures over all rows and over those with a score would give away a few rows without one. Figures over other parts
-    of the rows would do so in another run: so those of a part leave in one run alone.
+    Figures over all rows and over those with a score would give away a few rows without one.
     """
     policy = session.policy
     if not has_score.any():
@@ -153,9 +152,7 @@ def _reason(session: SiteSession, y: np.ndarray, has_score: np.ndarray, person: 
             return f"withheld: {why}"
     if np.bincount(y[has_score], minlength=2).min() < LEAST_OF_A_CLASS:
         return render("figures.methods.few-scores", n=LEAST_OF_A_CLASS)
-    if policy.is_open or has_score.all() or session.leaves_once(claim=True):
-        return ""
-    return f"withheld: {render('figures.withheld.once')}"
+    return ""
 
 
 def _without_figures(reason: str) -> IncumbentFigures:

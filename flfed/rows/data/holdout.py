@@ -338,8 +338,11 @@ class SortedRows:
 
 
 def for_validation(keys: np.ndarray, holdout: AnyHoldout, site: str, seed: int, share: float) -> np.ndarray:
-    """Return a mask of the training rows for validation (selection and round curves), by their `side_keys` [rows]."""
-    salt = f"{getattr(holdout, 'salt', '')}/{seed}/{site}"  # the seed is no secret
+    """Return a mask of the training rows for validation (selection and round curves), by their `side_keys` [rows].
+
+    Each share is a draw of its own: those of a slightly larger one would else be the same people and a few more.
+    """
+    salt = f"{getattr(holdout, 'salt', '')}/{seed}/{site}/{share!r}"  # neither seed nor share is a secret
     return draw_fractions(keys, f"validation {salt}") < share
 
 

@@ -64,8 +64,6 @@ class Policy(Strict):
     delta : float in (0, 0.1)
         Delta of the budget; under `institution` also the largest that a study may have.
         Example: `delta = 1e-6`.
-    queries : int, >= 1
-        Most runs with sums over one set of rows; each repeat and each study counts. Example: `queries = 20`.
     audits : bool
         Whether `flfed audit` may attack, with this site's rows, a model that it evaluated in a run. Its
         figures are released under the cell minimum, like those of the comparison, on every engine.
@@ -108,8 +106,8 @@ class Policy(Strict):
     Examples
     --------
     >>> from flfed import Policy
-    >>> policy = Policy(queries=5, strategies=["fedavg"])
-    >>> policy.queries, policy.cell_minimum
+    >>> policy = Policy(runs=5, strategies=["fedavg"])
+    >>> policy.runs, policy.cell_minimum
     (5, 10)
     """
 
@@ -125,7 +123,6 @@ class Policy(Strict):
     mechanisms: tuple[str, ...] | None = None
     epsilon: float | None = Field(default=None, gt=0, strict=True)
     delta: float = Field(default=1e-5, gt=0, lt=0.1, strict=True)
-    queries: int = Field(default=100, ge=1)
     audits: bool = True
     minimum_cohort: int | None = Field(default=None, ge=2)
     co_sites: tuple[SiteName, ...] = ()

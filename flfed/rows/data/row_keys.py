@@ -134,27 +134,6 @@ def order_keys(keys: np.ndarray) -> np.ndarray:
     return np.lexsort((keys[:, 1], keys[:, 0]))
 
 
-def find_rows(keys: np.ndarray, whole: np.ndarray) -> np.ndarray | None:
-    """Return the places in a whole table of rows with these keys, int [rows]; None where a row is missing there.
-
-    Equal rows get their places one after the other.
-    """
-    both = np.concatenate([whole, keys])
-    order = order_keys(both)
-    # In each run of equal keys, rows of the whole table come first.
-    begins = np.append(True, (both[order][1:] != both[order][:-1]).any(axis=1))[: len(both)]
-    runs = np.cumsum(begins) - 1
-    starts = np.flatnonzero(begins)[runs]
-    there = np.bincount(runs, weights=order < len(whole)).astype(np.int64)[runs]
-    wanted = np.flatnonzero(order >= len(whole))
-    nth = wanted - starts[wanted] - there[wanted]
-    if (nth >= there[wanted]).any():
-        return None
-    places = np.empty(len(keys), dtype=np.int64)
-    places[order[wanted] - len(whole)] = order[starts[wanted] + nth]
-    return places
-
-
 def _pieces(rows: int) -> Iterator[slice]:
     for start in range(0, rows, PIECE):
         yield slice(start, min(start + PIECE, rows))

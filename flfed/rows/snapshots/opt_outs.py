@@ -63,9 +63,9 @@ ANY = Exclusion(0, 0, 0, more=10**9)
 
 @dataclass(frozen=True)
 class Resting:
-    """Counts of people and rows that are withheld against differencing.
+    """Counts of people and rows that are withheld.
 
-    They hide who opted out or is new. The counts are for the site's eyes only.
+    They hide who opted out. The counts are for the site's eyes only.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")

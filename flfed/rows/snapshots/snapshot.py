@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import inspect
 import json
 from collections.abc import Collection
 from contextlib import suppress
@@ -58,12 +59,11 @@ class Frozen:
     excluded : Exclusion or None
         Effect of the list of people who opted out; None where there is none.
     resting : Resting or None
-        Rows withheld against differencing, so that earlier and later releases do not reveal people
-        who opted out, or are new; None where there are none.
+        Rows withheld with those of people who opted out; None where there are none.
     file, file_sha256 : str
         The Parquet file beside it, and the hash of its bytes.
-    prepare : str
-        Name of the package's function that made the table; empty without.
+    prepare, prepare_sha256 : str
+        Name of the package's function that made the table, and the hash of its text; empty without.
     code_sha256 : str
         Of the package's Python files; empty where the site has no folder.
     code_at : str
@@ -88,6 +88,7 @@ class Frozen:
     file: str
     file_sha256: str
     prepare: str = ""
+    prepare_sha256: str = ""
     code_sha256: str = ""
     code_at: str = ""
     resting: Resting | None = None
@@ -134,7 +135,7 @@ class Prepared:
     source : SourceRows or None
         The rows as the source has them.
     withheld : DataFrame or None
-        The rows withheld against differencing.
+        The withheld rows.
     """
 
     site: Site
@@ -187,7 +188,10 @@ class Prepared:
     def _code(self, folder: Path, at: str) -> dict[str, str]:
         """Return the facts about the package's code."""
         function = self.site.source.prepare
-        code = {"prepare": function.__qualname__ if function else "", "code_sha256": code_sha256(self.site)}
+        code = {"prepare": "", "prepare_sha256": "", "code_sha256": code_sha256(self.site)}
+        if function:
+            text = inspect.getsource(function).encode()
+            code |= {"prepare": function.__qualname__, "prepare_sha256": _sha256(text)}
         with suppress(UsageError):  # a damaged snapshot is replaced
             before = read_facts(self.site, folder)
             if before is not None and before.code_sha256 == code["code_sha256"]:
@@ -297,7 +301,7 @@ class FrozenSite(Site):
     source_rows : SourceRows or None
         The same rows, in the same order, as the source had them.
     withheld : DataFrame or None
-        The rows withheld against differencing, so that exact sums do not differ by few people.
+        The withheld rows, so that exact sums do not differ by few people.
     """
 
     snapshot: Frozen

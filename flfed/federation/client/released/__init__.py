@@ -1,4 +1,1 @@
-"""A site's earlier releases.
-
-They are sets of rows, the sums over them, and their cost in privacy.
-"""
+"""A site's earlier releases: their cost in privacy, and answers that are kept."""

@@ -29,7 +29,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.origin import Origin, SourceRows, is_plain, rows_here
 from flfed.rows.data.site import Site
-from flfed.rows.snapshots.differencing import keyed
+from flfed.rows.snapshots.people import keyed
 from flfed.rows.snapshots.snapshot import Frozen, FrozenSite, read_facts
 from flfed.summaries.noised_scores import SCORES
 from flfed.updates.accounting import Release, composed, epsilon

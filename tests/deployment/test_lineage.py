@@ -8,8 +8,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from flfed.deployment.site_state.lineage import lineage, unlisted
 from flfed.errors import UsageError
-from flfed.federation.client.released.sets import lineage, unlisted
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
@@ -35,12 +35,10 @@ def test_a_site_names_the_runs_that_had_someones_rows_and_no_others(small_sites:
     site = gated.sites["site-01"]
     table = site.read()
     everybody = pd.concat([table.training, table.holdout("test")])
-    for part, rows in (("fitted", table.training), ("holdout", table.holdout("test"))):
-        name = str(rows["person"].iloc[3])
-        (found,) = lineage(site, people(name))
+    for side, rows in (("training", table.training), ("test", table.holdout("test"))):
+        (found,) = lineage(site, people(*rows["person"].iloc[3:5]))
         assert (found.run, found.repeat, found.study) == (ended.run, 0, gated.study.name)
-        assert (part in found.parts, found.parts.get(part, 1)) == (part in found.parts, 1)
-        assert ("holdout" in found.parts) == (part == "holdout")
+        assert found.sides == {side: 2}
     assert len(everybody) >= 100
     with pytest.raises(UsageError, match="of 1 identifier on the list of people, 0 are in column .person."):
         lineage(site, people("nobody-here"))
