@@ -11,6 +11,7 @@ import pytest
 from flfed.deployment.gate.message_check import may_leave
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.site_state.freeze import Refresh, excluded_of, freeze_first, refresh
+from flfed.deployment.site_state.runs import read_runs
 from flfed.deployment.site_state.used_people import use_refusal
 from flfed.errors import FlfedError, UsageError
 from flfed.records.site_state import SiteState
@@ -103,7 +104,7 @@ def clinic_of(gated: Callable[..., Any]) -> Callable[..., Clinic]:
         table: Callable[[pd.DataFrame, list[str], list[str]], pd.DataFrame] | None = None,
         said: str = "",
     ) -> Clinic:
-        policy = Policy(runs=100, compared_runs=100, outputs=("complete-rows",))
+        policy = Policy(runs=100, outputs=("complete-rows",))
         made = gated(text, policy=policy, rows=rows, approved=False)
         if group:
             path = datasets.load("small").folder / "schema.toml"
@@ -149,6 +150,15 @@ def test_newcomers_are_served_once_there_are_ten_on_each_side(clinic, training: 
     said = clinic.force(clinic.table)
     assert said == (CLOSE if missing else "")
     assert may_leave(CLOSE, clinic.site.site)
+
+
+def test_newcomers_add_runs_in_proportion(clinic):
+    before = read_runs(clinic.site.folder, clinic.site.site.policy, "small")
+    table = more(clinic.table, clinic.people(50, 50))
+    assert clinic.force(table) == ""
+    added = read_runs(clinic.site.folder, clinic.site.site.policy, "small").most - before.most
+    share = 100 / table["person"].nunique()
+    assert added == int(before.most * share) > 0
 
 
 def test_a_ward_that_was_missing_returns_whole_or_with_ten_others_less(clinic):
