@@ -1,7 +1,7 @@
 """What privacy costs: one study at four budgets, and what each run spent.
 
 Every patient is protected (record-level differential privacy): the smaller epsilon, the more noise in each step.
-Ranges and scales come from the schema, in which no row has a say. docs/privacy.md says what is promised, and what
+Ranges and scales come from the schema, in which no row has a say. docs/protection.md says what is promised, and what
 is not. Run it: python examples/privacy_budget.py
 """
 

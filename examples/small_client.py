@@ -6,7 +6,7 @@ and are averaged like any other site's (tests/test_small_client.py). It shows th
 are enough for a second implementation, of which this is the beginning:
 
 - tables of numbers without gaps, a target of two classes, a model "logistic", plain SGD
-- no gate, no ledger, no policy: a real site has all three, and a coordinator admits it by a key (docs/security.md)
+- no gate, no ledger, no policy: a real site has all three, and a coordinator admits it by a key (docs/threat-model.md)
 
 `client_app(site, version, schema, training, holdout)` returns a Flower ClientApp. Flower's own SuperNode runs it.
 """

@@ -7,7 +7,7 @@ that one.
 Values that Flower writes on the wire are constants here, and a test compares them with Flower's.
 
 Public, and imported where they are used: `flwr.app`, `flwr.clientapp`, `flwr.serverapp`, `flwr.simulation`.
-To check a new version of Flower: docs/security.md, *Flower's private names*.
+To check a new version of Flower: CONTRIBUTING.md, *A new version of Flower*.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ HEAD = """# The messages
 
 All that crosses between the coordinator and a site: {count} messages, in the order of a run. Each is one class in
 `flfed/updates/messages/`, and this page is made from these classes by `python -m tests.messages_page`; a test compares
-the two. What a study and a policy let out of a site is checked once more at its gate: [security.md](security.md).
+the two. What a study and a policy let out of a site is checked once more at its gate: [Protection](protection.md).
 
 | kind | coordinator → site | site → coordinator |
 |---|---|---|

@@ -98,8 +98,8 @@ TEST_FOLDERS = (
     "cli consortium damage deployment docs experiments export extension federation golden notebook records rows"
 )
 PAGES = """
-app boosted-trees damaged-tables extend glossary install join-as-a-site late-hospital limits messages methods own-tables
-performance predict privacy privacy-utility results run-a-consortium run-store secure-sums security studies
+app boosted-trees damaged-tables extend glossary install join-as-a-site late-hospital messages methods own-tables
+performance predict protection results run-a-consortium run-store studies threat-model
 what-articles-get-wrong case-studies/index reference/commands reference/exclusions reference/index reference/policy
 reference/python reference/schema reference/site reference/source reference/study
 validation

@@ -130,8 +130,8 @@ def with_code(text: str) -> str:
     --------
     >>> with_code("run_1: `flfed run list`")
     'run\\_1: `flfed run list`'
-    >>> with_code("see docs/limits.md")
-    'see [docs/limits.md](https://github.com/flfed/flfed/blob/main/docs/limits.md)'
+    >>> with_code("see docs/protection.md")
+    'see [docs/protection.md](https://github.com/flfed/flfed/blob/main/docs/protection.md)'
     """
     parts = CODE.split(BREAKS.sub(" ", text))
     plain = [DOCS.sub(rf"[\g<0>]({DOCS_ADDRESS}/\g<0>)", escape(part)) for part in parts]

@@ -68,7 +68,8 @@ def test_a_check_says_beforehand_what_the_run_will_promise(flfed, ran, tmp_path:
     assert f"How: noise multiplier {number(checked['noise'], 3)}, sampling 0.200, clip 1, 4 steps." in said
     assert "Note: plan.batch=16 is not used: [privacy] sampling states which rows take part in a step." in said
     assert (
-        f"Not covered: {len(checked['uncharged'])} items that the sites release" in said and "docs/privacy.md" in said
+        f"Not covered: {len(checked['uncharged'])} items that the sites release" in said
+        and "docs/protection.md" in said
     )
     plain = json.loads(flfed("study", "check", "preterm-birth", "--json")[1])["privacy"]
     assert (plain["mechanism"], plain["epsilon"], plain["notes"]) == ("none", None, [])

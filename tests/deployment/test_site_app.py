@@ -402,17 +402,6 @@ def test_no_cell_of_the_lines_is_a_formula_in_a_spreadsheet(ran: Any):
     assert [shown_lines[name][0] for name in ("Study", "Run", "Reason")] == ["'=1+1", "'@run", "'=cmd|' /C calc'!A0"]
 
 
-def test_what_the_pages_promise_stands_word_for_word_in_the_documents():
-    def plain(text: str) -> str:
-        return " ".join(text.replace("*", "").replace("`", "").split())
-
-    said = plain((Path(__file__).parents[2] / "docs" / "privacy.md").read_text())
-    quoted = [plain(render(f"site_app.budget.{key}")) for key in ("composed", "covered", "unprotected")]
-    sentences = [sentence.rstrip(".") for text in quoted for sentence in re.split(r"(?<=\.) ", text)]
-    assert len(sentences) == 6
-    assert [sentence for sentence in sentences if sentence not in said] == []
-
-
 def test_a_node_is_found_by_the_systems_list_of_sockets(home: Path, tmp_path: Path):
     import socket
 

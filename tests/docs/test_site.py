@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 FORMER = {
-    *(f"{name}.html" for name in ("app", "security", "run-store", "privacy", "messages", "architecture", "changelog")),
+    *(f"{name}.html" for name in ("app", "run-store", "messages", "architecture", "changelog")),
     "case-studies/index.html", "case-studies/heart-disease.html", "datasets/loan-default.html", "reference/python.html",
 }  # fmt: skip
 """Some addresses of pages as they were before Sphinx built them."""
@@ -111,7 +111,7 @@ def test_a_second_build_gives_the_same_bytes(site, tmp_path: Path):
 
 @pytest.mark.proof
 @pytest.mark.servers
-@pytest.mark.parametrize("link", ["limits.md#no-such-anchor", "no-such-page.md"])
+@pytest.mark.parametrize("link", ["protection.md#no-such-anchor", "no-such-page.md"])
 def test_a_link_that_leads_nowhere_ends_the_build(tmp_path: Path, link: str):
     ignored = shutil.ignore_patterns("__pycache__", "*.csv", "*.parquet")
     for name in ("docs", "datasets", "examples"):
@@ -120,11 +120,11 @@ def test_a_link_that_leads_nowhere_ends_the_build(tmp_path: Path, link: str):
         (tmp_path / name).symlink_to(ROOT / name)
     for path in ROOT.glob("*.md"):
         shutil.copy(path, tmp_path)
-    page = tmp_path / "docs" / "limits.md"
+    page = tmp_path / "docs" / "protection.md"
     page.write_text(f"{page.read_text(encoding='utf-8')}\n[lost]({link})\n", encoding="utf-8")
     done = build(tmp_path, tmp_path / "site")
     warnings = [line for line in done.stderr.splitlines() if "WARNING" in line]
-    assert (done.returncode, len(warnings)) == (1, 1) and "limits.md" in warnings[0]
+    assert (done.returncode, len(warnings)) == (1, 1) and "protection.md" in warnings[0]
 
 
 def faults_of(browser: Any, addresses: Sequence[str], scheme: str, width: int) -> list[str]:
@@ -219,7 +219,7 @@ def searched(browser: Any, built: Path, words: Mapping[str, str]) -> tuple[list[
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's chromium is not here")
 def test_the_search_finds_pages_from_files_as_over_http(site, browser):
     few = {
-        "glossary": "glossary.html", "secure aggregation": "secure-sums.html", "run store": "run-store.html",
+        "glossary": "glossary.html", "secure aggregation": "threat-model.html", "run store": "run-store.html",
         "HoldoutByTime": "reference/python/HoldoutByTime.html", "heart disease": "case-studies/heart-disease.html",
     }  # fmt: skip
     assert searched(browser, site[0], few) == ([], [])

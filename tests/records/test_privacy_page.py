@@ -226,9 +226,9 @@ def test_what_so_many_bytes_are_is_said_with_the_figures_of_the_record(shown: st
     # Updates: 2 repeats of 3 and 2 rounds, 40 kB of 80 kB.
     assert "About 50 % of the bytes are updates of training, one a round: 4 to 6 from a site, of about 4.00 kB" in said
     assert "summed over all messages of all 2 repeats." in said
-    link = "[docs/security.md](https://github.com/flfed/flfed/blob/main/docs/security.md)"
+    link = "[docs/protection.md](https://github.com/flfed/flfed/blob/main/docs/protection.md)"
     assert link in said and "messages.py" not in said
-    assert (ROOT / "docs/security.md").read_text().startswith("# Who may see what")
+    assert "## Which protection holds against whom" in (ROOT / "docs/protection.md").read_text()
     alone = words(privacy(run.run))
     assert "summed over all rounds." in alone and ": 2 to 3 from a site, of about 4.00 kB each" in alone
 

@@ -16,7 +16,7 @@ from flfed.rows.training.requests import FitRequest, run_client_by
 from flfed.study.plan import PrivateSteps
 
 MLP = {"model.name": "mlp", "model.hidden": [32]}
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "privacy.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "threat-model.md"
 NOISY = PrivateSteps(clip=1.0, noise=1.0, sampling=0.1)
 
 
@@ -82,7 +82,7 @@ def test_a_batch_of_32_hides_rows_and_one_of_2_does_not_hide_those_of_a_network(
 @pytest.mark.studies
 @pytest.mark.parametrize(("batch", "least", "most"), [(2, 0.58, 0.82), (8, 0.20, 0.26), (16, 0.0, 0.02)])
 def test_how_many_rows_of_a_small_batch_come_back_from_a_network(wide_site, batch: int, least: float, most: float):
-    # docs/privacy.md says these: the least and the most of six draws of 50 rows with their batches.
+    # docs/threat-model.md says these: the least and the most of six draws of 50 rows with their batches.
     assert f"{100 * least:.0f} to {100 * most:.0f} %" in PAGE.read_text(encoding="utf-8")
     attacked = [wide_site(MLP | {"batch": batch}, seed=seed) for seed in range(6)]
     shares = [inverted(one)["share-recovered-at-plan-batch"].value for one in attacked]

@@ -3,7 +3,7 @@
 httpx sends its requests through it and opens no connection by itself. A request to a server that is away is repeated.
 
 Private name of httpx 0.28 that this file uses: `HTTPTransport._pool`, replaced by a pool of httpcore with flfed's
-network backend (`docs/security.md`). All other names of httpcore here are public.
+network backend (`CONTRIBUTING.md`). All other names of httpcore here are public.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ PASSED_ON = frozenset(
     # With other kernels a gate would not compute the same bits as its operator's commands.
     + ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 )
-"""Variables that a process of a consortium gets, where the caller has them (docs/security.md)."""
+"""Variables that a process of a consortium gets, where the caller has them."""
 PREFIXES = ("FLFED_", "LC_")
 """Prefixes of further variables that it gets: flfed's own, where a site package finds its settings, too."""
 

@@ -63,7 +63,7 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
     probability 0, whatever ε is. Nothing is promised of the cosine.
 
     No size of a batch is a protection: logistic regression gives single rows away, a network also rows of small batches
-    (docs/privacy.md has figures).
+    (docs/threat-model.md has figures).
 
     Limits: real updates come from several steps, and this attack undoes one. An attacker who optimises inputs (Geiping
     et al. 2020) may do better on small batches, so that 0 recovered is no proof. The row is recovered in the model's
