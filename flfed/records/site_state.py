@@ -22,8 +22,15 @@ from flfed.records.ledger_line import Line
 TABLES = """
 CREATE TABLE IF NOT EXISTS ledger_end (id INTEGER PRIMARY KEY CHECK (id = 0), n INTEGER, hash TEXT, size INTEGER,
     raw BLOB);
+CREATE TABLE IF NOT EXISTS charges (study_sha256 TEXT, run TEXT, repeat INTEGER, at TEXT, facts TEXT,
+    UNIQUE (study_sha256, run, repeat));
+CREATE TABLE IF NOT EXISTS drawn (study_sha256 TEXT, run TEXT, repeat INTEGER, step TEXT, request TEXT, numbers BLOB,
+    UNIQUE (study_sha256, run, repeat, step));
+CREATE TABLE IF NOT EXISTS restarts (at TEXT, by TEXT, why TEXT, epsilon REAL);
 """
-"""The end of the ledger: number and hash of its last line, the size of the file, and the bytes of the last lines."""
+"""The end of the ledger: number and hash of its last line, size of the file, and bytes of the last lines. Of the
+privacy account: a row a charged run; one a step whose noise was drawn, with the numbers of an answer; and what counts
+as spent before a new ledger."""
 
 
 @dataclass

@@ -340,7 +340,6 @@ def _choose_noise(answers: Answers, settings: _Settings) -> None:
     if answers.protects_all:
         settings.explain(privacy_name="privacy-record-dp-covers")
         settings.set("privacy.covers", "study", "privacy-covers")
-        settings.set("privacy.comparison", "site-model", "privacy-comparison")
 
 
 def delta_of(rows: int) -> float:

@@ -208,11 +208,6 @@ class Study(StudyKind, Crossing, metaclass=_FromKeywords):
         return self.analysis is None and self.privacy.settings.get("covers") == "study"
 
     @property
-    def compares_privately(self) -> bool:
-        """Whether sites compare the model with their own under noise."""
-        return bool(self.privacy.settings.get("comparison", "none") != "none")
-
-    @property
     def by_person(self) -> bool:
         """Whether it protects persons, whose rows weigh one together."""
         return bool(self.privacy.settings.get("unit", "person") == "person")
@@ -675,6 +670,5 @@ def staying(study: Study) -> tuple[str, ...]:
     """
     if not study.covers_model:
         return ()
-    own = "pairs" if study.compares_privately else "own"
-    keys = ("rows", "rounds", "sums", own, "adjusted", "counts", "audit")
+    keys = ("rows", "rounds", "sums", "own", "adjusted", "counts", "audit")
     return tuple(render(f"mechanisms.staying.{key}") for key in keys)

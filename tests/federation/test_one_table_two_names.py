@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -12,24 +11,18 @@ import pandas as pd
 import pytest
 
 from flfed.deployment.gate.message_check import may_leave
-from flfed.deployment.operator.budget import budget_as_json, describe_account
-from flfed.deployment.operator.run_budget import describe_run_budget
 from flfed.deployment.site_state.freeze import freeze_first, refresh
 from flfed.federation.client.client import SiteClient
-from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.federation.client.released.accounts import BOTH, RowAccounts, origin_of
+from flfed.federation.client.released.accounts import RowAccounts
 from flfed.federation.client.released.sets import RowSets
-from flfed.federation.server.run import run
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
-from flfed.refusals import NO_LEDGER, NotSpent
 from flfed.rows.data.mapping import Field
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Mapped, Site
 from flfed.rows.data.sources import Csv, Frame, Sql
 from flfed.rows.snapshots import snapshot
-from flfed.study.study import Study
-from flfed.updates.accounting import Release, epsilon
+from flfed.updates.accounting import Release
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 
 UNTOLD = "sums left before over rows of dataset "
@@ -102,62 +95,6 @@ def without(site: Site, many: int) -> Site:
     return replace(site, source=Frame(site.source.table.drop(index=list(range(many)))))
 
 
-def account(site: Site, name: str, *, epsilon: float = 3.0, known: bool = True) -> PrivacyAccount:
-    origin = origin_of(site.serving(name)) if known else None
-    folder = SiteFolder(site.name)
-    return PrivacyAccount(ledger_of(folder), name, Policy(epsilon=epsilon), prepare=folder.make, origin=origin)
-
-
-def test_what_is_spent_under_one_name_is_spent_under_the_other(site):
-    own = account(site, "small")
-    own.reserve(ROUND, run="r1", round=1)
-    account(site, "slim").reserve(ROUND, run="r2", round=1)
-    both = epsilon([ROUND, ROUND], 1e-5)
-    assert [account(site, name).spent() for name in ("small", "slim")] == pytest.approx([both, both])
-    assert own.spent() == pytest.approx(both)  # also by who had read the ledger before
-    lines = list(ledger_of(SiteFolder(site.name)).lines())
-    assert len({line.facts["rows"] for line in lines}) == 1 and len(lines[0].facts["rows"]) == 64
-    assert [line.facts["dataset"] for line in lines] == ["small", "slim"]
-    with pytest.raises(NotSpent, match="privacy budget"):
-        for number in range(100):
-            account(site, "slim", epsilon=both * 1.2).reserve(ROUND, run="r2", round=number)
-    assert account(site, "small", epsilon=both * 1.2).refusal([(BOTH, ROUND)], "r3").startswith("privacy budget: ")
-
-
-def test_another_table_has_an_account_of_its_own_until_a_line_does_not_say_of_which_it_is(site):
-    other = Mapped(MAPPING, source=Frame(site.source.table.assign(x1=1.0, person="Q" + site.source.table["person"])))
-    apart = replace(site, also={"slim": other})
-    account(apart, "small").reserve(ROUND, run="r1", round=1)
-    assert account(apart, "slim").spent() == 0.0 < account(apart, "small").spent()
-    account(apart, "small", known=False).reserve(ROUND, run="r0", round=1)  # as an earlier version wrote it
-    assert account(apart, "slim").spent() == pytest.approx(epsilon([ROUND], 1e-5))
-    assert account(apart, "small").spent() == pytest.approx(epsilon([ROUND, ROUND], 1e-5))
-    # Of rows of which nobody knows where they come from everything counts.
-    assert account(apart, "slim", known=False).spent() == pytest.approx(epsilon([ROUND, ROUND], 1e-5))
-
-
-def test_a_table_that_changed_between_two_names_is_on_one_account_by_where_it_is(site, tmp_path):
-    file = tmp_path / "table.csv"
-    site.source.table.to_csv(file, index=False)
-    at = replace(site, source=Csv(str(file)))
-    account(at, "small").reserve(ROUND, run="r1", round=1)
-    site.source.table[5:].to_csv(file, index=False)
-    assert account(at, "slim").spent() == pytest.approx(epsilon([ROUND], 1e-5))
-    # A copy of it elsewhere is of the same content; a changed copy is not known by either.
-    for rows, expected in ((0, epsilon([ROUND], 1e-5)), (9, 0.0)):
-        copy = tmp_path / f"copy-{rows}.csv"
-        site.source.table[rows:].to_csv(copy, index=False)
-        assert account(replace(site, source=Csv(str(copy))), "slim").spent() == pytest.approx(expected)
-
-
-def test_a_key_that_is_gone_lets_nothing_be_spent(site):
-    account(site, "small").reserve(ROUND, run="r1", round=1)
-    (SiteFolder(site.name).gate / "rows.key").unlink()
-    for name in ("small", "slim"):
-        with pytest.raises(NotSpent, match=NO_LEDGER):
-            account(site, name).reserve(ROUND, run="r1", round=2)
-
-
 def test_datasets_that_share_rows_with_a_third_are_on_one_account():
     found = RowAccounts()
     for dataset, rows in (("a", {"1"}), ("b", {"2"}), ("c", {"3"}), ("b", {"3", "4"})):
@@ -219,8 +156,6 @@ def test_people_are_told_by_their_identifiers_in_another_file(site, answer, tmp_
 
     assert answer(served(0), "small", "r1") == ""
     assert answer(served(1), "slim", "r2").startswith(CLOSE)
-    account(served(0), "small").reserve(ROUND, run="r1", round=1)
-    assert account(served(0), "slim").spent() == pytest.approx(epsilon([ROUND], 1e-5))
 
 
 def test_runs_under_both_names_over_the_same_people_are_counted_together(site, answer, tmp_path):
@@ -245,30 +180,6 @@ def test_queries_for_other_columns_of_one_table_cannot_be_held_against_each_othe
     assert answer(served("person, x1, y", f"WHERE person <> '{one}'"), "slim", "r2") == UNKNOWN
     assert answer(served("*", f"WHERE person <> '{one}'"), "slim", "r3").startswith(CLOSE)
     assert answer(served("y, colour, flag, x2, x1, person"), "slim", "r4") == ""  # their order is no difference
-    account(served("*"), "small").reserve(ROUND, run="r1", round=1)
-    assert account(served("person, x1, y"), "slim").spent() == pytest.approx(epsilon([ROUND], 1e-5))
-
-
-def test_a_query_s_table_is_known_behind_brackets_and_names_and_else_every_line_counts(site, tmp_path, monkeypatch):
-    with sqlite3.connect(tmp_path / "table.db") as connection:
-        site.source.table.to_sql("visits", connection, index=False)
-    monkeypatch.setenv("FLFED_SITE_URL", f"sqlite:///{tmp_path / 'table.db'}")
-
-    def served(query: str) -> Site:
-        return replace(site, source=Sql("SELECT * FROM visits"), also={"slim": Mapped(MAPPING, source=Sql(query))})
-
-    made = ", ".join(f"('P{at}', {at}, '{'no' if at % 2 else 'yes'}')" for at in range(80))
-    plain = "SELECT person, x1, y FROM visits"
-    account(served(plain), "small").reserve(ROUND, run="r1", round=1)
-    spent = pytest.approx(epsilon([ROUND], 1e-5))
-    for query in (
-        "WITH visits AS (SELECT * FROM main.visits) SELECT person, x1, y FROM visits",
-        "SELECT person, x1, y FROM (visits)",
-        f"SELECT column1 AS person, column2 AS x1, column3 AS y FROM (VALUES {made})",
-    ):
-        assert account(served(query), "slim").spent() == spent
-    account(served(query), "slim").reserve(ROUND, run="r2", round=1)
-    assert account(served(plain), "small").spent() == pytest.approx(epsilon([ROUND, ROUND], 1e-5))
 
 
 def test_a_name_that_knows_no_people_bounds_nothing_of_those_of_a_name_that_does(site, answer, tmp_path):
@@ -276,11 +187,6 @@ def test_a_name_that_knows_no_people_bounds_nothing_of_those_of_a_name_that_does
     file = tmp_path / "table.csv"
     site.source.table.assign(person=[f"P{at // 4}" for at in range(200)]).to_csv(file, index=False)
     at = replace(site, source=Csv(str(file)))
-    account(at, "small").reserve(ROUND, run="r1", round=1)
-    assert account(at, "slim").spent() == account(at, "small").spent() == pytest.approx(epsilon([ROUND], 1e-5))
-    account(at, "slim").reserve(ROUND, run="r2", round=1)
-    assert math.isinf(account(at, "small").spent())
-    assert account(at, "slim").spent() == pytest.approx(epsilon([ROUND, ROUND], 1e-5))
     # Persons here, rows there: nobody can tell how two such sets differ.
     assert answer(at, "slim", "r1") == ""
     assert answer(at, "small", "r2") == UNKNOWN.replace("'small'", "'slim'")
@@ -361,50 +267,3 @@ def test_a_copy_under_other_names_of_columns_cannot_be_held_to_the_file(site, an
     served = replace(site, source=Csv(str(tmp_path / "rows.csv"), columns=names), also={"slim": second})
     assert answer(served, "small", "r1") == ""
     assert answer(served, "slim", "r2") == UNKNOWN
-
-
-@pytest.mark.parametrize("groups", [("slim",), ("small", "slim")])
-def test_a_selection_has_no_budget_of_its_own(selected, tmp_path, groups):
-    group_by(tmp_path, groups)
-    # What was counted by rows bounds nothing of people who may have several.
-    spent = pytest.approx(math.inf if groups == ("slim",) else epsilon([ROUND], 1e-5))
-    account(selected(None, None), "small").reserve(ROUND, run="r1", round=1)
-    for slim in (None, everyone, lower, upper):
-        for file in ("rows.csv", "copy.csv"):
-            assert account(selected(None, slim, file), "slim").spent() == spent
-    # A file that was refreshed is the table that it was.
-    with (tmp_path / "rows.csv").open("a") as file:
-        file.write("P-new,50.5,0.5,1,red,yes\n")
-    assert account(selected(None, all_but_one), "slim").spent() == spent
-
-
-def test_rows_that_a_function_makes_where_nobody_is_named_have_all_that_was_spent(selected):
-    account(selected(None, None), "small").reserve(ROUND, run="r1", round=1)
-    assert account(selected(None, lower), "slim").spent() >= epsilon([ROUND], 1e-5)
-
-
-def test_a_run_under_each_name_is_charged_to_one_budget(site, small_study: str, slim: str):
-    private = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n'
-    second = another(site)
-    sites = [replace(one, policy=Policy(epsilon=2.5)) for one in (site, second)]
-    texts = [text.replace("epochs = 1", "steps = 4") + private for text in (small_study, slim)]
-    reports = [run(Study.parse(text), sites=sites).report for text in texts]
-    assert [one["status"] for one in reports] == ["completed", "stopped"]
-    assert reports[1]["reason"].startswith("privacy budget: none left at site-01, site-02")
-    found = budget_as_json(sites[0], ledger_of(SiteFolder("site-01")))
-    assert [one["dataset"] for one in found["datasets"]] == ["small", "slim"]
-    first, other = found["datasets"]
-    assert first["account"] == other["account"] == ["slim", "small"]
-    assert first["spent"] == pytest.approx(other["spent"]) and 2.0 < first["spent"] <= 2.5
-    assert [entry["dataset"] for entry in other["runs"]] == ["small", "slim"]
-    one_account = " Its rows are those of 'small', so that both have one account."
-    words = describe_account(other, 1e-5, enforced=True)
-    assert words.startswith("slim: epsilon ") and words.endswith(one_account)
-    said = " ".join(describe_run_budget(sites[0], ledger_of(SiteFolder("site-01")), "slim", ROUND, 5))
-    assert said.startswith("Privacy budget: all studies together have spent epsilon ") and said.endswith(one_account)
-
-
-def another(site: Site) -> Site:
-    """Return a second site of the same two names, and other people."""
-    table = site.source.table.assign(x1=site.source.table["x1"] * 0.5, person="R" + site.source.table["person"])
-    return replace(site, name="site-02", source=Frame(table))

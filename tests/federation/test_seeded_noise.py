@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from flfed.federation.client.protection import protection_of
-from flfed.federation.client.released.model_answers import OWN, _own_model
 from flfed.federation.client.released.noised_answer import noised_cells, releases_of
 from flfed.federation.server.run import run
 from flfed.rows.data.site import Site
@@ -83,20 +82,6 @@ def test_updates_share_their_samples_and_none_of_their_noise(small_sites: Small)
     apart = update(study, 1.0), update(other, 1.0)
     np.testing.assert_array_equal(apart[0], update(study, 1.0))
     assert np.abs(apart[0] - apart[1]).min() > 1e-4
-
-
-def test_own_models_have_noise_of_the_study(small_sites: Small):
-    (site,) = small_sites(1, rows=400)
-    study = Study.parse(STUDY).replace({"privacy.comparison": "site-model"})
-
-    def own(of: Study) -> np.ndarray:
-        session = session_of(site, of)
-        found = run_client(_own_model(session, schema_encoder(session.layout), releases_of(of)[OWN]))
-        return np.concatenate([found[name].reshape(-1) for name in sorted(found)])
-
-    first, again, other = (own(one) for one in (study, study, study.replace({"purpose": OTHER})))
-    np.testing.assert_array_equal(first, again)
-    assert np.abs(first - other).max() > 1e-3
 
 
 def test_draws_of_samples_are_the_generators_own_and_those_of_noise_are_of_the_study():

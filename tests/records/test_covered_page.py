@@ -141,8 +141,8 @@ def test_rounds_data_and_privacy_say_why_something_is_not_there(found):
     private = page("p70_privacy", found["run"])
     assert "for everything that a site releases of its rows" in words(private)
     told = [line for line in cells(private) if "Charged for" in line]
-    assert told == charged_lines(found["privacy"]) and len(told) == 7
-    assert "the larger of two accounts" in words(private)
+    assert told == charged_lines(found["privacy"]) and len(told) == 5
+    assert "of all its planned steps and of all counts with noise" in words(private)
 
 
 @pytest.mark.studies

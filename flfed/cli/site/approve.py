@@ -57,6 +57,7 @@ def approve_study(
         max=MOST_ADDED,
         help="Release figures over test rows of the dataset for N more models.",
     ),
+    runs: int = typer.Option(1, "--runs", metavar="N", min=1, help="Show what N runs spend of the privacy budget."),
     allow_unmatched: bool = ALLOW_UNMATCHED,
     by: str = BY,
     every: bool = typer.Option(False, "--all", help="Show every detail after the ten lines."),
@@ -80,6 +81,9 @@ def approve_study(
 
     A policy limits for how many models an institution releases figures over the test rows of a dataset
     (compared-runs), over all studies and coordinators. --compared N adds N; the ledger has who added them.
+
+    A study with noise spends the privacy budget of the site. The text says what a run spends, each repeat one, and how
+    many such runs still fit; --runs N plans N of them.
     """
     from flfed.deployment.site_state.approval import refuse as write_refusal
     from flfed.study.study import Study
@@ -113,7 +117,7 @@ def approve_study(
 
     proposal = Proposal.of(loaded_study, own, others, coordinator_of(folder), agreement)
     _check_rows(folder, proposal)
-    facts = count_single_outcomes(folder, proposal, read_site_facts(folder, proposal))
+    facts = count_single_outcomes(folder, proposal, read_site_facts(folder, proposal, runs))
     decision = _decision(_text(proposal, facts, compared=compared, every=every), yes, as_json)
     if decision == "approve":
         if source is not None:

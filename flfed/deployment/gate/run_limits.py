@@ -16,7 +16,7 @@ from flwr.app import Context, Message
 
 from flfed.deployment.site_state.cohorts import CohortLines
 from flfed.deployment.site_state.comparisons import ComparedLines
-from flfed.federation.client.released.accounts import EDGES, SPENT
+from flfed.federation.client.account import SPENT
 from flfed.federation.client.released.sets import RELEASED
 from flfed.records import ledger_line
 from flfed.records.ledger import Ledger, LockedLedger
@@ -55,6 +55,8 @@ NUMBERS = {
     "sites": "other-sites",
 }
 """Numbers that the coordinator chooses for a comparison, and why a run has one of each."""
+EDGES = "edges-sha256"
+"""Key of a line for counts by class: the hash of their bins."""
 CHOSEN = NUMBERS | {EDGES: "other-edges"}
 """The same for all its choices, with the hash of counts' bins."""
 TRAINED_FROM = "trained-from-sha256"

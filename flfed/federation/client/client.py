@@ -131,7 +131,7 @@ class SiteClient:
         self._find_site = find_site
         self._today = today
         self._run_of = partial(SiteRun.of, approving=approval, rows=rows, source=source)
-        self._protect = LocalProtection(rows=rows) if protect is None else protect
+        self._protect = LocalProtection() if protect is None else protect
         self.sessions: dict[tuple[str, str, int], SiteSession] = {}
         self._runs: dict[tuple[str, str, int], str] = {}
         self._releases = Releases(self._protect.ledger_of)

@@ -12,20 +12,16 @@ import numpy as np
 from flfed.federation.client.released.noised_answer import cells_of, releases_of
 from flfed.federation.server.row_sums import statistic_replies, sums_defect
 from flfed.federation.server.run_setting import RunSetting
-from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
+from flfed.records.store.entries import ComparisonRow, SiteRow
 from flfed.refusals import Refusal
-from flfed.rows.statistics.noised_counts import pair_query, shapes_of_cells
+from flfed.rows.statistics.noised_counts import shapes_of_cells
 from flfed.summaries.analysis import record_interval
 from flfed.summaries.noised_scores import (
-    AUC,
     FIRST,
     GRID,
-    INCONCLUSIVE,
     METHOD,
     METRICS,
-    PAIRS,
     SCORES,
-    NoisedPairs,
     ScoreCounts,
     choose_edges,
     number_of_bins,
@@ -36,10 +32,7 @@ from flfed.updates.aggregation.rounds import Participant, Participants
 from flfed.updates.messages.summarise import SCORES as SCORES_KIND
 from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
 
-PAIRED = "noised pairs, own model under the same ε"
 LOST = "the test rows are lost in the noise"
-UNTOLD = "under this budget not even a difference of 0.1 would be seen"
-AUC_ALONE = "under noise models are compared by their AUC alone"
 SUMMARY = "noised-scores"
 
 
@@ -95,37 +88,8 @@ def score_noised(run: RunSetting, participants: Participants, arrays: Arrays, en
         )
 
     by_site = {site: counts([site]) for site in sorted(counted)}
-    receivers = {site: participants[site] for site in counted}
-    pairs = _pairs(run, receivers, replace(request, pairs=True), by_site)
     whole = counts(sorted(counted)) if counted else None
-    return _record(run, by_site, whole, "", pairs)
-
-
-def _pairs(
-    run: RunSetting,
-    participants: Participants,
-    request: ScoresRequest,
-    by_site: Mapping[str, ScoreCounts],
-) -> dict[str, NoisedPairs]:
-    """Return the pairs by which the model beats each site's own.
-
-    There are none where the study does not compare the two.
-    """
-    if not run.study.compares_privately:
-        return {}
-    deviation = pair_query(releases_of(run.study)[PAIRS].noise).deviation
-    pair_counts = _request_counts(run, participants, request, (2,))
-    return {
-        site: NoisedPairs(
-            pairs=float(numbers[0]),
-            squares=float(numbers[1]),
-            deviation=deviation,
-            others=float(by_site[site].counts[0].sum()),
-            events=float(by_site[site].counts[1].sum()),
-            count_deviation=by_site[site].deviation * math.sqrt(by_site[site].counts.shape[1]),
-        )
-        for site, numbers in pair_counts.items()
-    }
+    return _record(run, by_site, whole, "")
 
 
 def _request_counts(
@@ -146,17 +110,13 @@ def _record(
     by_site: Mapping[str, ScoreCounts],
     whole: ScoreCounts | None,
     reason: str,
-    pairs: Mapping[str, NoisedPairs] | None = None,
 ) -> None:
     """Record the figures of sites, and of all together."""
     rows: list[ComparisonRow] = []
     for site, own in by_site.items():
         rows += _rows(site, own, "")
     rows += _rows(None, whole, reason)
-    differences: list[DifferenceRow] = []
-    for site, site_pairs in (pairs or {}).items():
-        differences += _differences(site, site_pairs)
-    run.recorder.writer.comparison(rows, differences)
+    run.recorder.writer.comparison(rows, [])
     of_all = None if whole is None else _describe_counts(whole)
     facts: dict[str, Any] = {"requested-sites": len(by_site), "reason": reason, "all": of_all}
     sites = {site: _describe_counts(own) for site, own in by_site.items()}
@@ -175,20 +135,6 @@ def _rows(site: str | None, counts: ScoreCounts | None, reason: str) -> list[Com
         else:
             rows.append(ComparisonRow(site, "global", name, one.value, one.low, one.high, method=METHOD))
     return rows
-
-
-def _differences(site: str, pairs: NoisedPairs) -> list[DifferenceRow]:
-    """Return the difference of the shared model and the site's own.
-
-    Both are under the study's ε, and only their AUCs are compared.
-    """
-    gain = pairs.difference()
-    against = ("global", "local-only")
-    empty_rows = [DifferenceRow(site, *against, name, None, method=AUC_ALONE) for name in METRICS if name != AUC]
-    if gain is None or pairs.verdict() == INCONCLUSIVE:
-        return [DifferenceRow(site, *against, AUC, None, method=UNTOLD), *empty_rows]
-    p = math.erfc(abs(gain.value) / math.sqrt(2 * gain.variance))
-    return [DifferenceRow(site, *against, AUC, gain.value, gain.low, gain.high, p, PAIRED), *empty_rows]
 
 
 def _describe_counts(counts: ScoreCounts) -> Arrays | dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from flfed.federation.client.released.accounts import KEY, SPENT, rows_key
+from flfed.federation.client.account import SPENT
+from flfed.federation.client.released.accounts import KEY, rows_key
 from flfed.files import folder_locked, read_private, write_whole
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
