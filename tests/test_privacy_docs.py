@@ -82,7 +82,7 @@ def test_the_study_and_the_policy_of_the_page_are_read_as_it_says(tmp_path: Path
     assert (study.privacy.name, study.plan.steps, study.plan.lr) == ("record-dp", 10, 1.0)
     assert study.privacy.settings["epsilon"] == asked["privacy"]["epsilon"] == 3
     whole = Study.parse(kept + blocks(PRIVACY, "toml")[0].partition("[privacy]")[0] + blocks(PRIVACY, "toml")[1])
-    assert covered["privacy"]["covers"] == "study" and whole.encode.scaler == "private"
+    assert covered["privacy"]["covers"] == "study" and whole.encode.scaler == "schema"
     assert check(whole)["primary"] == "roc_auc_score"
     top = "".join(rest.partition("[dataset]")[:2]) + '\nname = "heart-disease"\n'
     table = Study.parse(top + blocks(PRIVACY, "toml")[2])

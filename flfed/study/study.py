@@ -595,7 +595,7 @@ def protects_rows(privacy: Table) -> bool:
 
 def protected_scaler(privacy: Table) -> str:
     """Return the scaler of a study that protects rows and names none: by any other one row moves the inputs of all."""
-    return "private" if privacy.get("covers") == "study" else "schema"
+    return "schema"
 
 
 def check_scaler(scaler: str, class_weight: str, privacy: Table, *, counts: bool) -> None:
@@ -610,8 +610,6 @@ def check_scaler(scaler: str, class_weight: str, privacy: Table, *, counts: bool
     """
     if counts and "covers" in privacy:
         raise usage_error("study.encode.analysis")
-    if scaler == "private" and privacy.get("covers") != "study":
-        raise usage_error("study.encode.private")
     if scaler == "schema" and class_weight == "balanced":
         raise usage_error("study.encode.balanced")
 

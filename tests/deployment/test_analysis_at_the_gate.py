@@ -17,7 +17,7 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.sources import Frame
-from flfed.rows.statistics.noised_counts import ANSWER
+from flfed.rows.statistics.noised_analysis import ANSWER
 from flfed.rows.study_model import first_model, study_layout
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.accounting import Release, epsilon

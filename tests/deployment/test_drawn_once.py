@@ -68,12 +68,12 @@ class Asking:
         return self.ask(TRAIN, request)
 
     def scores(self, **changes: Any) -> Message:
-        return self.ask(SCORES, ScoresRequest(arrays=self.arrays, encoder=self.encoder, **changes))
+        return self.ask(SCORES, ScoresRequest(arrays=self.arrays, encoder=self.encoder, **{"centre": 0.0, **changes}))
 
     def last(self) -> Message:
         """Ask for what a run asks last."""
         if self.study.covers_model:
-            return self.scores(edges=np.arange(0, 129, 8))
+            return self.scores()
         return self.ask(COMPARE, CompareRequest(arrays=self.arrays, encoder=self.encoder))
 
     def spent(self) -> list[Line]:
@@ -120,7 +120,7 @@ def test_rounds_that_are_asked_again_have_the_same_noise_or_none_also_after_a_re
     assert not asking.last().has_error()
     asking.gated.restart(SITE)
     assert all("was drawn before in this run" in refused(asking.round(round)) for round in (1, 2, 3))
-    drawn = ["cells", "1", "2", "3", "scores"] if asking.study.covers_model else ["1", "2", "3"]
+    drawn = ["counts", "1", "2", "3", "scores"] if asking.study.covers_model else ["1", "2", "3"]
     assert asking.drawn() == drawn and asking.epsilon() == spent <= 3.0 and len(asking.spent()) == 1
 
 
@@ -219,29 +219,19 @@ def test_a_reply_that_was_kept_and_did_not_leave_is_sent_after_a_restart(small_s
 
 def test_one_run_has_each_noised_answer_for_one_request(small_sites: Small):
     asking = three(small_sites, STUDY, epsilon=9.0)
-    requests: list[dict[str, Any]] = [{}, {"edges": np.arange(0, 129, 8)}]
-    counts = [ScoresReply.from_record(asking.scores(**asked).content).counts for asked in requests]
+    first = ScoresReply.from_record(asking.scores().content).counts
     asking.gated.restart(SITE)
-    said = refused(asking.scores(edges=np.arange(0, 129, 4)))
-    assert said == "it was asked to count rows in other bins of scores in this run"
-    for asked, before in zip(requests, counts, strict=True):
-        np.testing.assert_array_equal(ScoresReply.from_record(asking.scores(**asked).content).counts, before)
-    assert asking.drawn() == ["first", "scores"] and len(asking.spent()) == 1
-
-
-def test_the_site_itself_answers_one_request_where_no_gate_looks_at_the_bins(small_sites, monkeypatch):
-    asking = three(small_sites, STUDY, epsilon=8.0)
-    monkeypatch.setattr("flfed.deployment.gate.run_limits.choices_of", lambda message: {})
-    assert not asking.scores(edges=np.arange(0, 129, 8)).has_error()
-    said = refused(asking.scores(edges=np.arange(0, 129, 4)))
+    said = refused(asking.scores(centre=0.5))
     assert said == "it gave these noised numbers in this run for another request: they are not drawn again"
+    np.testing.assert_array_equal(ScoresReply.from_record(asking.scores().content).counts, first)
+    assert asking.drawn() == ["scores"] and len(asking.spent()) == 1
 
 
-@pytest.mark.parametrize("edges", [[0, 64, 32, 128], [0, 64, 64, 128], [1, 128], [0, 127], [0], []])
-def test_edges_that_do_not_rise_from_end_to_end_do_not_pass_the_gate(small_sites: Small, edges: list[int]):
+@pytest.mark.parametrize("centre", [-12.5, 1e9, float("nan")])
+def test_bins_beyond_what_a_base_rate_may_be_do_not_pass_the_gate(small_sites: Small, centre: float):
     asking = three(small_sites, STUDY, epsilon=8.0)
-    said = refused(asking.scores(edges=np.array(edges, dtype=np.int64)))
-    assert said.startswith("the query.scores message does not fit the study: its section 'edges' has ")
+    said = refused(asking.scores(centre=centre))
+    assert said.startswith("the query.scores message does not fit the study: its section 'config' has ")
     assert not asking.spent()
 
 

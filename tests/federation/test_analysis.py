@@ -20,7 +20,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
-from flfed.rows.statistics.noised_counts import ANSWER, NoisedAnalysis
+from flfed.rows.statistics.noised_analysis import ANSWER, NoisedAnalysis
 from flfed.study.analysis import Analysis
 from flfed.updates.accounting import Release, epsilon, noise_for
 from tests.small_runs import tables

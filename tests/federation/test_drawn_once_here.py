@@ -93,12 +93,10 @@ def test_the_systems_noise_is_drawn_once_in_one_process_and_on_ray(site, config,
     expected = [said or update for said, update in zip(again, first[:2], strict=True)]
     assert [process.round(round) for round in (1, 2, 3)] == [*expected, first[2]]
     assert process.round(3, shift=0.5) == drawn(3)
-    scored = process.ask(
-        SCORES, ScoresRequest(arrays=process.arrays, encoder=process.encoder, edges=np.arange(0, 129, 8))
-    )
+    scored = process.ask(SCORES, ScoresRequest(arrays=process.arrays, encoder=process.encoder, centre=0.0))
     assert not scored.has_error()
     process.restart()
-    assert process.round(1) == drawn(1) and process.drawn() == ["cells", "1", "2", "3", "scores"]
+    assert process.round(1) == drawn(1) and process.drawn() == ["counts", "1", "2", "3", "scores"]
     assert spent(site) <= 3.0 and len(lines(site.name)) == 1
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flfed.federation.client.protection import protection_of
-from flfed.federation.client.released.noised_answer import noised_cells, releases_of
+from flfed.federation.client.released.noised_answer import draw_once, noise_of
 from flfed.federation.server.run import run
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
@@ -34,7 +34,9 @@ def session_of(site: Site, study: Study) -> SiteSession:
 
 
 def cells(site: Site, study: Study) -> np.ndarray:
-    return np.concatenate([part.reshape(-1) for part in noised_cells(session_of(site, study)).values()])
+    """Return counts of scores of no row, with a study's noise."""
+    exact, query = {"scores": np.zeros((2, 16))}, {"scores": noise_of(study, "scores")}
+    return draw_once(session_of(site, study), "scores", exact, query)["scores"].reshape(-1)
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
@@ -45,7 +47,7 @@ def test_two_values_of_epsilon_do_not_give_the_exact_counts(small_sites: Small):
     (site,) = small_sites(1, rows=400)
     studies = [Study.parse(STUDY).replace({"privacy.epsilon": value}) for value in (1.0, 3.0)]
     exact = cells(site, Study.parse(STUDY).replace({"privacy.epsilon": 99.0}))
-    weak, strong = (releases_of(study)["histograms"].noise for study in studies)
+    weak, strong = (noise_of(study, "scores").noise for study in studies)
     noised = [cells(site, study) for study in studies]
     # The two would be exact + weak · z and exact + strong · z of the same z: this combination has no z in it.
     combined = (weak * noised[1] - strong * noised[0]) / (weak - strong)

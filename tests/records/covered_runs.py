@@ -12,7 +12,7 @@ from flfed.records.reports.report import report
 from flfed.records.store.entries import ComparisonRow, SentRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter
-from flfed.summaries.noised_scores import GRID, ScoreCounts, choose_edges, first_counts, score_counts
+from flfed.summaries.noised_scores import ScoreCounts, bounds_of, score_counts
 
 Found = dict[str, Any]
 AUC = "roc_auc_score"
@@ -43,51 +43,38 @@ delta = 1e-5
 sampling = 0.1
 clip = 4.0
 """
-ANSWERS = [
-    {"name": "histograms", "noise": 3.592},
-    {"name": "values", "noise": 6.221},
-    {"name": "first", "noise": 4.918},
-    {"name": "scores", "noise": 3.718},
-]
+ANSWERS = [{"name": "counts", "noise": 9.836}, {"name": "scores", "noise": 3.111}]
 SPENT = {"steps": 800, "epsilon": 2.9998, "delta": 1e-5, "budget": 4.0, "spent-before": 0.5}
 PRIVACY = {
-    "mechanism": "record-dp", "unit": "person", "epsilon": 2.9998, "delta": 1e-5, "noise": 4.64, "sampling": 0.1,
+    "mechanism": "record-dp", "unit": "person", "epsilon": 2.9998, "delta": 1e-5, "noise": 4.554, "sampling": 0.1,
     "clip": 4.0, "steps": 800, "excludes-encoder": False, "trusts-server": None, "covers": "study", "answers": ANSWERS,
     "warnings": [], "uncharged": ["What a site's budget is.", "How long a site takes."],
 }  # fmt: skip
 
 
-def scores_of(rows: Sequence[int], *, seed: int = 8, noises: tuple[float, float] = (3.111, 2.352)) -> list[ScoreCounts]:
+def scores_of(rows: Sequence[int], *, seed: int = 8, noise: float = 3.111) -> list[ScoreCounts]:
     """Noised counts of sites with so many test rows, those of all sites together last."""
-    rng, parts = np.random.default_rng(seed), []
+    rng, found = np.random.default_rng(seed), list[ScoreCounts]()
     for count in rows:
         odds = rng.normal(-1.5, 1.0, count)
         # The model is too extreme: the outcome's log-odds are 0.8 of its own.
         y = (rng.random(count) < 1 / (1 + np.exp(-0.8 * odds))).astype(np.int64)
-        parts.append((odds, y, np.ones(count)))
-    first = [first_counts(odds, w) + rng.normal(0, noises[0], GRID.bins) for odds, _, w in parts]
-    edges = choose_edges(np.sum(first, axis=0), noises[0] * len(rows) ** 0.5)
-    assert edges is not None
-    found = [
-        ScoreCounts(
-            counts=score_counts(odds, y, w, edges) + rng.normal(0, noises[1], (2, len(edges) - 1)),
-            deviation=noises[1], edges=edges, first=own, first_deviation=noises[0],
-        )
-        for (odds, y, w), own in zip(parts, first, strict=True)
-    ]  # fmt: skip
-    root = len(rows) ** 0.5
-    together = replace(
-        found[0], counts=np.sum([one.counts for one in found], axis=0), deviation=noises[1] * root,
-        first=np.sum(first, axis=0), first_deviation=noises[0] * root,
-    )  # fmt: skip
-    return [*found, together]
+        counts = score_counts(odds, y, np.ones(count), -1.5)
+        counts = counts + rng.normal(0, noise, counts.shape)
+        found.append(ScoreCounts(counts=counts, deviation=noise, centre=-1.5))
+    together = np.sum([one.counts for one in found], axis=0)
+    return [*found, ScoreCounts(counts=together, deviation=noise * len(rows) ** 0.5, centre=-1.5)]
 
 
 def told(counts: ScoreCounts) -> Found:
     """What a record has of counts."""
     slope = counts.calibration_slope()
     ends = None if slope is None else {"value": slope.value, "low": slope.low, "high": slope.high}
-    given = {"counts": counts.counts.tolist(), "edges": counts.edges.tolist(), "deviation": counts.deviation}
+    given = {
+        "counts": counts.counts.tolist(),
+        "edges": bounds_of(counts.centre).tolist(),
+        "deviation": counts.deviation,
+    }
     return json.loads(json.dumps(given | {"slope": ends}))
 
 

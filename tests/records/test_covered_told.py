@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 import re
 
 import numpy as np
@@ -134,20 +133,16 @@ def test_slope_and_its_words():
     assert slope_in_words(None) == ""
 
 
-def test_ends_of_bins_are_probabilities_of_the_public_grid(found):
+def test_ends_of_bins_are_probabilities(found):
     one = found["noised-scores"]["all"]
-    # Cells are even in asinh of the log-odds, 64 on either side of even odds, up to log-odds of 12.
-    odds = np.sinh((np.array(one["edges"]) - 64) / 64 * math.asinh(12.0))
-    expected = 1 / (1 + np.exp(-odds))
     lines = count_lines(read_object(NoisedCounts, one))
-    # The outermost bins have all that is beyond.
-    np.testing.assert_allclose([line["Predicted, from"] for line in lines[1:]], expected[1:-1], rtol=6e-3)
+    # Log-odds of 0.5 each about the base rate's, which is -1.5 here; the outermost bins have all that is beyond.
+    expected = 1 / (1 + np.exp(-(-1.5 + np.arange(-3.5, 4.0, 0.5))))
+    np.testing.assert_allclose([line["Predicted, from"] for line in lines[1:]], expected, rtol=6e-3)
     assert (lines[0]["Predicted, from"], lines[-1]["Predicted, to"]) == (0.0, 1.0)
     np.testing.assert_allclose([line["Without the outcome"] for line in lines], one["counts"][0], atol=0.06)
     np.testing.assert_allclose([line["With the outcome"] for line in lines], one["counts"][1], atol=0.06)
-    assert {line["Noise on a count, 95 % (±)"] for line in lines} == {round(NORMAL_95 * 2 * 2.352, 1)}
-    # The fault: cells taken as log-odds, or as shares of the grid.
-    assert abs(np.array(one["edges"][1:-1]) / 128 - expected[1:-1]).max() > 0.05
+    assert {line["Noise on a count, 95 % (±)"] for line in lines} == {round(NORMAL_95 * 2 * 3.111, 1)}
 
 
 # --- What was promised and charged
@@ -177,8 +172,8 @@ def test_the_promise_is_of_all_that_leaves(found):
 def test_a_run_says_the_noise_of_each_answer_and_of_training(found):
     lines = charged_lines(found["privacy"])
     by_what = {line["Charged for"]: line["Noise multiplier"] for line in lines}
-    assert by_what["training, 800 steps with sampling 0.100"] == "4.64"
-    assert by_what["counts by class and bin of scores"] == "3.72" and len(lines) == len(ANSWERS) + 1
+    assert by_what["training, 800 steps with sampling 0.100"] == "4.55"
+    assert by_what["counts by class and bin of scores"] == "3.11" and len(lines) == len(ANSWERS) + 1
     # A record that does not tell has no table.
     assert charged_lines(as_of_updates(found)["privacy"]) == []
 
@@ -192,7 +187,7 @@ def test_the_recorder_writes_the_noise_of_each_answer_and_all_together_spend_the
     # Half the noise on any of them would spend more.
     for halved in (steps, *answers):
         others = [one for one in (steps, *answers) if one is not halved]
-        assert epsilon([*others, Release(halved.noise / 2, halved.sampling, halved.steps)], 1e-5) > 3.1
+        assert epsilon([*others, Release(halved.noise / 2, halved.sampling, halved.steps)], 1e-5) > 3.09
     # Another study has none of these keys: its record stays as it was.
     other = facts_of(Study.parse(STUDY.replace('covers = "study"', "")), 4)
     assert not {"covers", "answers"} & other.keys()
@@ -202,7 +197,7 @@ def test_mechanisms_in_force_have_no_suppression_and_noise_on_all(found, url):
     with RunReader.open(url) as reader:
         sites = reader.sites(reader.runs()[0].run)
     lines = {line["Mechanism"]: line for line in mechanism_lines(found["privacy"], sites)}
-    assert lines["differential privacy"]["How"].startswith("in training noise multiplier 4.64")
+    assert lines["differential privacy"]["How"].startswith("in training noise multiplier 4.55")
     assert lines["suppression of small cells"]["Is"] == "not used"
     assert lines["secure aggregation"]["How"] == "the server sees each site's own updates and counts, with their noise"
 
@@ -238,8 +233,8 @@ def test_a_study_is_told_before_it_runs_what_it_would_charge(flfed, tmp_path, sm
     code, said, error = flfed("study", "check", file)
     assert code == 0, error
     assert "for everything that a site releases of its rows: counts with noise and all 800 steps of training" in said
-    assert "In training: noise multiplier 5.25" in said
-    assert re.search(r"counts by class and bin of scores +3\.7\d", said)
+    assert "In training: noise multiplier 4.55" in said
+    assert re.search(r"counts by class and bin of scores +3\.11", said)
     told = json.loads(flfed("study", "check", file, "--json")[1])["privacy"]
     assert told["answers"] == ANSWERS and told["covers"] == "study"
 

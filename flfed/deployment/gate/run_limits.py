@@ -55,10 +55,6 @@ NUMBERS = {
     "sites": "other-sites",
 }
 """Numbers that the coordinator chooses for a comparison, and why a run has one of each."""
-EDGES = "edges-sha256"
-"""Key of a line for counts by class: the hash of their bins."""
-CHOSEN = NUMBERS | {EDGES: "other-edges"}
-"""The same for all its choices, with the hash of counts' bins."""
 TRAINED_FROM = "trained-from-sha256"
 """Key of a line: hash of the model that a round was trained from, empty where the model crossed in another form."""
 _OF_LINE = {kind.rpartition(".")[2]: kind for kind in QUESTIONS}
@@ -92,7 +88,7 @@ def request_sha256(message: Message) -> str:
 
 
 def choices_of(message: Message) -> dict[str, Any]:
-    """Return the coordinator's choices in a request that fits, by the keys of `CHOSEN`.
+    """Return the coordinator's choices in a request that fits, by the keys of `NUMBERS`.
 
     A comparison has an entry for each number, None where the request lacks it.
     """
@@ -100,9 +96,6 @@ def choices_of(message: Message) -> dict[str, Any]:
     content = message.content
     if kind == COMPARE:
         return {name: content["config"].get(name) for name in NUMBERS}
-    # A request for counts by class names its bins; the first one has none.
-    if kind == SCORES and "edges" in content:
-        return {EDGES: arrays_sha256(ndarrays(content, "edges"))}
     return {}
 
 
@@ -248,7 +241,7 @@ class RunLimits:
         """Return why a run may not have other bins or numbers, or None."""
         for name, value in choices_of(message).items():
             if self._chosen[run, name] - {value}:
-                return Refusal(CHOSEN[name])
+                return Refusal(NUMBERS[name])
         return None
 
     def _other_model(self, kind: str, run: Run, request_hash: str) -> Refusal | None:
@@ -303,7 +296,7 @@ class RunLimits:
         """Note the coordinator's choices for a request that was answered."""
         if TRAINED_FROM in line.facts:
             self._trained_from[run].add(str(line.facts[TRAINED_FROM]))
-        for name in CHOSEN:
+        for name in NUMBERS:
             if name in line.facts or (kind == COMPARE and name in NUMBERS):
                 self._chosen[run, name].add(line.facts.get(name))
 

@@ -18,7 +18,7 @@ from flfed.federation.client.masked import Approving, SiteSums
 from flfed.federation.client.outbound_figures import redact_comparison
 from flfed.federation.client.protection import LocalProtection, checks_history, rows_band, rows_refusal, willing_site
 from flfed.federation.client.redaction import redact, redacted, table_error
-from flfed.federation.client.released.model_answers import count_scores, is_last
+from flfed.federation.client.released.noised_answer import count_scores
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.site_run import SiteRun, compared_model, model_shapes_of, run_of, study_of
 from flfed.federation.client.statistic import account_of, count_statistic
@@ -194,7 +194,7 @@ class SiteClient:
         reply = self._run(self._handled(message, context, own))
         # A site whose figures are in a sum keeps its reply: a run that goes on asks for it again.
         compared = isinstance(reply, CompareReply) and reply.is_final
-        if reply_cache is not None and (compared or is_last(reply)):
+        if reply_cache is not None and (compared or isinstance(reply, ScoresReply)):
             self._over.add(reply_cache)  # requests after the comparison are for reference only
             reply_cache.forget()
         return Message(reply.to_record(), reply_to=message)

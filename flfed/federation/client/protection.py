@@ -199,7 +199,7 @@ def excludes_encoder(study: Study) -> bool:
 
     The study's ε does not cover that.
     """
-    return study.encode.scaler not in ("schema", "private")
+    return study.encode.scaler != "schema"
 
 
 def protection_of(

@@ -16,12 +16,12 @@ import pandas as pd
 
 from flfed.federation.client.masked import SiteSums
 from flfed.federation.client.protection import run_charge, run_charges
-from flfed.federation.client.released.noised_answer import draw_once, noised_cells
+from flfed.federation.client.released.noised_answer import draw_once, noised_counts
 from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import Refusal, refuse
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.newton import has_own_fits, own_fit
-from flfed.rows.statistics.noised_counts import ANSWER, NoisedAnalysis
+from flfed.rows.statistics.noised_analysis import ANSWER, NoisedAnalysis
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.statistic import Statistic, VisitedStatistic, entries
 from flfed.rows.training.requests import ComputeRequest
@@ -141,7 +141,7 @@ def count_statistic(
 ) -> Generator[ComputeRequest, Any, StatisticReply]:
     """Return the sums of the study's statistic over all rows, held-out ones too.
 
-    In a study with a model and covering noise, they are the noised counts of training rows for the encoder.
+    In a study with a model and covering noise, they are the noised counts of training rows by class.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def count_statistic(
         If the site's policy, or its account, does not allow them.
     """
     if session.study.covers_model:
-        return StatisticReply(sums=noised_cells(session))
+        return StatisticReply(sums=noised_counts(session))
     original_request, request = request, own.completed(request, session)
     protection = protection_of(session.study, request.point)
     secure = own.sums(session.study)

@@ -56,8 +56,8 @@ class NoisedCounts:
     ----------
     counts : list of list of float [2][bins]
         Rows without the outcome, and with it; they may be below 0.
-    edges : list of int [bins + 1]
-        Places of the bins' ends on the public grid of scores.
+    edges : list of float [bins + 1]
+        Log-odds at which the bins begin and end.
     deviation : float
         Of the noise on each count, in rows.
     slope : FigureReport or None
@@ -65,7 +65,7 @@ class NoisedCounts:
     """
 
     counts: list[list[float]] = field(default_factory=list)
-    edges: list[int] = field(default_factory=list)
+    edges: list[float] = field(default_factory=list)
     deviation: float = 0.0
     slope: FigureReport | None = None
 
@@ -311,17 +311,13 @@ def count_lines(one: NoisedCounts) -> list[dict[str, float]]:
 
     Examples
     --------
-    >>> one = NoisedCounts(counts=[[40.2, 9.0], [3.0, -1.4]], edges=[0, 64, 128], deviation=1.0)
+    >>> one = NoisedCounts(counts=[[40.2, 9.0], [3.0, -1.4]], edges=[-12.0, 0.0, 12.0], deviation=1.0)
     >>> lines = count_lines(one)
     >>> [line["Predicted, to"] for line in lines], lines[1]["With the outcome"]
     ([0.5, 1.0], -1.4)
     """
-    import numpy as np  # which few commands need
-
-    from flfed.summaries.noised_scores import GRID
-
-    with np.errstate(over="ignore"):  # at the ends: a probability of 0
-        ends = [float(1 / (1 + np.exp(-odds))) for odds in GRID.points()[::2][one.edges]]
+    # The outermost bins have all that is beyond.
+    ends = [0.0, *(1 / (1 + math.exp(-odds)) for odds in one.edges[1:-1]), 1.0]
     reach = round(NORMAL_95 * one.deviation, 1)
     return [
         {FROM: _digits(low), TO: _digits(high), WITHOUT: round(without, 1), WITH: round(with_, 1), NOISE: reach}

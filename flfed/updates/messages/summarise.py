@@ -252,28 +252,24 @@ class ScoresRequest:
     arrays : dict of name to array
         The model's.
     encoder : Encoder
-    edges : int array [bins + 1] or None
-        Between which cells bins lie, of `noised_scores.GRID`; None asks for rows by cell, without their class.
+    centre : float
+        Middle of the bins in log-odds: the base rate by the noised counts of all sites.
 
-    Reveals: nothing about rows of the site it goes to. Edges follow from the noised counts of all sites.
+    Reveals: nothing about rows of the site it goes to. The centre follows from the noised counts of all sites.
     """
 
     arrays: Arrays
     encoder: Encoder
-    edges: np.ndarray | None = None
+    centre: float
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        sections = request_sections(self.arrays, self.encoder)
-        if self.edges is not None:
-            sections["edges"] = array_record({"edges": self.edges})
-        return record_of(sections)
+        return record_of(request_sections(self.arrays, self.encoder, centre=self.centre))
 
     @classmethod
     def from_record(cls, record: RecordDict) -> ScoresRequest:
         """Read the message's content."""
-        edges = fields.arrays_if_there(record, "edges")
-        return fields.made(cls, {**read_request(record), **edges})
+        return fields.made(cls, read_request(record))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -282,8 +278,8 @@ class ScoresReply:
 
     Attributes
     ----------
-    counts : float64 array [cells], or [2, bins]
-        By cell; by class and bin.
+    counts : float64 array [2, bins]
+        By class and bin.
 
     Reveals: the counts, with the study's noise. Whether one person's rows are among them changes what can leave by no
     more than the study's ε and δ allow. The noise of one model's counts is drawn once.

@@ -12,13 +12,12 @@ from typing import Annotated, Literal
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.settings import Settings
 from flfed.study.study import Study
-from flfed.summaries.noised_scores import FIRST, SCORES
-from flfed.summaries.private_scaling import HISTOGRAMS, VALUES
+from flfed.summaries.noised_scores import COUNTS, SCORES
 from flfed.updates.accounting import Clip, Delta, Epsilon, Release, Sampling, epsilon, noise_for
 from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Promise, check_steps, planned, uncharged_outputs
 from flfed.words import render, usage_error
 
-SHARES = {HISTOGRAMS: 0.15, VALUES: 0.05, FIRST: 0.08, SCORES: 0.14}
+SHARES = {COUNTS: 0.02, SCORES: 0.2}
 """Of μ², that of the Gaussian with the same ε and δ, for answers where ε covers the study; training has the rest."""
 
 
@@ -40,8 +39,8 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     unit : {"person", "row"}
         Whose privacy: a person's, where the schema names a group, or each row's alone.
     covers : {"updates", "study"}
-        Releases that ε covers: the updates alone, or all of a site, the counts behind the encoder and those of the
-        model's scores included. What cannot be charged stays at the site then: losses, metrics, comparisons with own
+        Releases that ε covers: the updates alone, or all of a site, counts of rows by class and of the model's scores
+        included. What cannot be charged stays at the site then: losses, metrics, comparisons with own
         models, Table 1. Example: `covers = "study"`.
 
     Notes
@@ -161,7 +160,7 @@ def check_covered(study: Study) -> None:
         "validation": plan.validation,
         "plateau": plan.schedule == "plateau",
         "classes": plan.class_weight == "balanced",
-        "scaler": study.encode.scaler not in ("private", "schema"),
+        "scaler": study.encode.scaler != "schema",
         "rows": study.encode.rows == "complete",
         "losses": settings.get("select") == "best" or settings.get("patience"),
         "figures": compare.subgroups or compare.incumbent,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Generator, Mapping
+from typing import Any
 
 import numpy as np
 
 from flfed.federation.client.protection import run_charge
+from flfed.federation.client.site_run import SiteRun
 from flfed.rows.session import SiteSession
-from flfed.rows.statistics.noised_counts import STEP, GaussianQuery, cell_queries, training_cells
+from flfed.rows.statistics.noised_analysis import STEP, GaussianQuery, training_counts, weights_of
 from flfed.rows.training.private_noise import NoiseSource, SystemNoise, UnitCounts
+from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import generator
 from flfed.study.study import Study
-from flfed.summaries.private_scaling import HISTOGRAMS, VALUES, NoisedCells, noised_rows
-from flfed.summaries.summary import Layout
-from flfed.updates.accounting import Release
+from flfed.summaries.noised_scores import COUNTS, SCORES, score_counts
+from flfed.summaries.summary import arrays_sha256
 from flfed.updates.arrays import Arrays
 from flfed.updates.mechanism import acting_mechanism
+from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
 
 FAR = 10.0
 """Deviations of the noise within which a noised number of rows lies: the chance of more is one in 10^23."""
@@ -59,42 +63,35 @@ def draw_once(
     return noised() if own is None else own.account.answer(own.charge, question, request, noised)
 
 
-def releases_of(study: Study) -> Mapping[str, Release]:
-    """Return the cost of a study's noised answers beside the updates, by name."""
-    return acting_mechanism(study).answer_releases(study.plan, study.rounds)
+def noise_of(study: Study, answer: str) -> GaussianQuery:
+    """Return how one of a study's counts is noised, all numbers of which one person moves together by at most 1."""
+    release = acting_mechanism(study).answer_releases(study.plan, study.rounds)[answer]
+    return GaussianQuery(sensitivity=1.0, noise=release.noise, step=STEP)
 
 
-def _queries(study: Study, layout: Layout) -> tuple[GaussianQuery, GaussianQuery]:
-    releases = releases_of(study)
-    return cell_queries(layout, (releases[HISTOGRAMS].noise, releases[VALUES].noise))
-
-
-def noised_cells(session: SiteSession) -> Arrays:
-    """Return the noised counts for the encoder; raises NotSpent."""
-    cells = training_cells(session, by_person=session.study.by_person)
-    names = (HISTOGRAMS, VALUES)
-    queries = dict(zip(names, _queries(session.study, session.layout), strict=True))
-    return draw_once(session, "cells", dict(zip(names, cells, strict=True)), queries)
-
-
-def noised_holdout_counts(session: SiteSession, question: str, request: str, exact: np.ndarray) -> np.ndarray:
-    """Return counts of test rows with noise, all of which one person moves by at most 1; raises NotSpent."""
-    query = GaussianQuery(sensitivity=1.0, noise=releases_of(session.study)[question].noise, step=STEP)
-    return draw_once(session, question, {question: exact}, {question: query}, request)[question]
-
-
-def cells_of(study: Study, layout: Layout, numbers: Mapping[str, np.ndarray]) -> NoisedCells:
-    """Return one site's noised counts with the deviations of their noise."""
-    of_numbers, of_values = _queries(study, layout)
-    return NoisedCells(
-        numbers=numbers[HISTOGRAMS],
-        numbers_deviation=of_numbers.deviation,
-        values=numbers[VALUES],
-        values_deviation=of_values.deviation,
-    )
+def noised_counts(session: SiteSession) -> Arrays:
+    """Return the training rows by class, with noise; raises NotSpent."""
+    exact = training_counts(session, by_person=session.study.by_person)
+    return draw_once(session, COUNTS, {COUNTS: exact}, {COUNTS: noise_of(session.study, COUNTS)})
 
 
 def trained_units(session: SiteSession) -> UnitCounts:
-    """Return how many rows, or persons, training divides by, as the noised counts for the encoder have it."""
-    rows, deviation = noised_rows(session.layout, cells_of(session.study, session.layout, noised_cells(session)))
-    return UnitCounts(units=max(1.0, round(rows)), most=max(1, round(rows + FAR * deviation)))
+    """Return how many rows, or persons, training divides by, as the noised counts have it."""
+    rows = float(noised_counts(session)[COUNTS].sum())
+    far = FAR * math.sqrt(2) * noise_of(session.study, COUNTS).deviation
+    return UnitCounts(units=max(1.0, round(rows)), most=max(1, round(rows + far)))
+
+
+def count_scores(
+    request: ScoresRequest, session: SiteSession, own: SiteRun
+) -> Generator[ComputeRequest, Any, ScoresReply]:
+    """Return counts of holdout rows by class and score, with noise; raises NotSpent."""
+    encoder = session.in_use(request.encoder)
+    holdout = session.table.holdout("scores")
+    rows = session.encode(holdout, encoder)
+    outputs = yield from session.outputs(request.arrays, rows.x)
+    weights = weights_of(holdout, session.schema, by_person=session.study.by_person)
+    exact = score_counts(np.ravel(outputs).astype(np.float64), rows.y.astype(np.int64), weights, request.centre)
+    of = arrays_sha256({**request.arrays, **encoder.arrays(), "centre": np.array(request.centre)})
+    query = noise_of(session.study, SCORES)
+    return ScoresReply(counts=draw_once(session, SCORES, {SCORES: exact}, {SCORES: query}, of)[SCORES])

@@ -2,7 +2,7 @@
 
 A person moves none by more than is charged.
 
-They are exact counts behind a model's encoder, and the counts and clipped sums of an analysis of columns.
+They are counts of rows by class, and the counts and clipped sums of an analysis of columns.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from flfed.rows.training.private_noise import NoiseSource, PublicGrid
 from flfed.study.analysis import Analysis
 from flfed.study.study import Study
 from flfed.summaries.analysis import CROSS, ROWS, AnalysisLayout, own_edges
-from flfed.summaries.private_scaling import CELLS, HISTOGRAMS, VALUES, counted_columns, number_cells, sensitivities
-from flfed.summaries.summary import Arrays, ColumnLayout, Layout
+from flfed.summaries.summary import Arrays, ColumnLayout
 from flfed.words import usage_error
 
 STEP = 2.0**-20
@@ -152,40 +151,11 @@ def persons_of(table: pd.DataFrame, schema: Schema) -> np.ndarray | None:
     return pd.factorize(table[schema.group], use_na_sentinel=False)[0] if schema.group else None
 
 
-def shapes_of_cells(layout: Layout) -> Shapes:
-    """Return names, shapes and types of the counts of numbers by cell, and of all other columns by value."""
-    numbers, others = counted_columns(layout)
-    return {
-        HISTOGRAMS: ((len(numbers), CELLS + 1), REAL),
-        VALUES: ((sum(len(column.cells) for column in others),), REAL),
-    }
-
-
-def training_cells(table: EncodedTable, *, by_person: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return a site's training rows by cell of each number, and by value of each other column.
-
-    Returns
-    -------
-    numbers : float64 array [number columns, CELLS + 1]
-    values : float64 array [cells of all other columns]
-    """
-    numbers, others = counted_columns(table.layout)
+def training_counts(table: EncodedTable, *, by_person: bool) -> np.ndarray:
+    """Return a site's training rows without and with the outcome, float64 [2]; a person's rows weigh at most 1."""
     rows = table.coded(table.table.training)
     weights = weights_of(table.table.training, table.schema, by_person=by_person)
-    by_cell = [number_cells(column, rows.scaled(column), weights) for column in numbers]
-    by_value = [np.bincount(rows.codes[c.name], weights, minlength=len(c.cells)) for c in others]
-    counts = np.stack(by_cell) if by_cell else np.zeros((0, CELLS + 1))
-    values = np.concatenate(by_value) if by_value else np.zeros(0)
-    return counts, values
-
-
-def cell_queries(layout: Layout, noises: tuple[float, float]) -> tuple[GaussianQuery, GaussianQuery]:
-    """Return the mechanisms of both counts, by their noise multipliers."""
-    first, second = (
-        GaussianQuery(sensitivity=max(sensitivity, 1.0), noise=noise, step=STEP)
-        for sensitivity, noise in zip(sensitivities(layout), noises)
-    )
-    return first, second
+    return np.bincount(rows.codes[table.layout.target.name], weights, minlength=2)[:2]
 
 
 ANSWER = "answer"
