@@ -125,7 +125,7 @@ def test_a_whole_run_is_charged_as_the_approval_says_and_the_next_one_is_not_let
     site = protected(epsilon=2.5)
     said = " ".join(describe_study_budget(site.folder, site.site, site.study))
     promised = shown(epsilon(run_charges(site.study).values(), 1e-5))
-    assert f"epsilon 0 of 2.5 at delta 1e-05; a run of this study makes it {promised}. 1 such run still fit" in said
+    assert f"epsilon 0 of 2.5 at delta 1e-05. A run makes it {promised}. 1 such run still fit" in said
     outcome, _ = conducted_through(site)
     assert outcome.status == "completed" and len(spent(site)) == 1
     found = budget_as_json(site.site, spent_at(site.folder), ledger_of(site.folder))

@@ -29,7 +29,7 @@ def describe_study_budget(folder: SiteFolder, site: Site, study: Study, runs: in
     spent = spent_at(folder)
     after = spent.epsilon(policy.delta, charge.releases, runs)
     facts = {"spent": shown(spent.epsilon(policy.delta)), "delta": policy.delta, "then": shown(after)}
-    facts |= {"whole": f"{runs} runs", "makes": "make"} if runs > 1 else {"whole": "a run", "makes": "makes"}
+    facts |= {"whole": f"{runs} runs", "makes": "make"} if runs > 1 else {"whole": "A run", "makes": "makes"}
     if charge.given_encoder and math.isfinite(after):
         facts["then"] = render("budget.run.given-encoder", epsilon=facts["then"])
     left = spent.runs_left(policy, charge.releases)
