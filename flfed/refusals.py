@@ -47,7 +47,7 @@ OF_SITES = dict(chain.from_iterable(_TABLES[name].items() for name in _OF_SITES)
 """Templates of texts of a site, or of those recorded here in their place."""
 TEMPLATES = dict(chain.from_iterable(table.items() for table in _TABLES.values()))
 """Template of each code, with places `{fact:slot}`, or `{fact!r:slot}` in quotation marks."""
-BUDGET = frozenset({"budget-spent", "budget-of-run", "budget-by-row"})
+BUDGET = frozenset({"budget-spent", "budget-by-row"})
 """Codes of a site without privacy budget, which gets no further request in the round."""
 NO_ANSWER = frozenset({"no-reply", "node-offline", "node-unknown", "reply-lost"})
 """Codes of a missing reply, which no site sends."""

@@ -304,8 +304,7 @@ def _print_columns(columns: Mapping[str, Sequence[str]], title: str, console: Co
 def charges(lines: Sequence[Mapping[str, str]]) -> None:
     """Print the charges by release, where the privacy budget covers all releases."""
     if lines:
-        as_table(list(lines[0]), [list(line.values()) for line in lines], spare=("Noise multiplier",))
-        say(render("privacy.spent.shares"))
+        as_table(list(lines[0]), [list(line.values()) for line in lines])
 
 
 def promise(privacy_facts: dict[str, Any]) -> None:

@@ -170,7 +170,7 @@ def _new_validation(model: Path, dataset: str, name: str, purpose: str, to: Path
 
 def _list_counted(dataset: Any) -> list[str]:
     """Return the columns that a new study counts, which somebody has confirmed, and print how many others there are."""
-    from flfed.rows.statistics.noised_counts import COUNTED
+    from flfed.rows.statistics.noised_analysis import COUNTED
 
     schema = dataset.schema
     confirmed = [name for name in schema.columns if name not in schema.unconfirmed]
@@ -315,7 +315,7 @@ def noise_in_words(study: Study) -> str:
     """Return the noise of each count of an analysis, at a site or in the sum over all sites."""
     from flfed.records.statistics.intervals import NORMAL_95
     from flfed.rows.data import datasets
-    from flfed.rows.statistics.noised_counts import NoisedAnalysis
+    from flfed.rows.statistics.noised_analysis import NoisedAnalysis
     from flfed.updates.mechanism import mechanism_of
 
     mechanism = mechanism_of(study)

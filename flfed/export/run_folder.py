@@ -18,7 +18,7 @@ from flfed.federation.engines.engine import engine_of
 from flfed.records.reports.narrative import story
 from flfed.records.reports.report import is_of_model, metrics_of, report
 from flfed.records.reports.site_verdict import gain_at
-from flfed.records.statistics.noised_scores import is_uncompared, with_verdict
+from flfed.records.statistics.noised_scores import is_uncompared
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_object
 from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
 from flfed.records.store.reader import RunReader
@@ -303,7 +303,7 @@ def _gains(run_report: Mapping[str, Any]) -> Iterable[tuple[object, ...]]:
     if is_uncompared(run_report):
         return
     for site, figures in run_report["sites"].items():
-        for metric in with_verdict(run_report, metrics_of(dict(run_report))):
+        for metric in metrics_of(dict(run_report)):
             gain = gain_at(figures, metric)
             cells = [gain[key] for key in ("model", "value", "low", "high", "verdict")]
             yield (run_report["run"], site, metric, *cells)

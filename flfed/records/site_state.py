@@ -35,6 +35,10 @@ CREATE TABLE IF NOT EXISTS keyed (run TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS people (dataset TEXT, snapshot TEXT, holdout TEXT, side TEXT, kind TEXT, keys BLOB,
     PRIMARY KEY (dataset, snapshot, holdout, side, kind));
 CREATE TABLE IF NOT EXISTS row_choices (dataset TEXT PRIMARY KEY, study TEXT, choice TEXT);
+CREATE TABLE IF NOT EXISTS charges (study_sha256 TEXT, run TEXT, repeat INTEGER, at TEXT, facts TEXT,
+    UNIQUE (study_sha256, run, repeat));
+CREATE TABLE IF NOT EXISTS drawn (study_sha256 TEXT, run TEXT, repeat INTEGER, step TEXT, request TEXT, numbers BLOB,
+    UNIQUE (study_sha256, run, repeat, step));
 CREATE TABLE IF NOT EXISTS restarts (at TEXT, by TEXT, why TEXT, epsilon REAL);
 """
 """`ledger_end` has number and hash of the ledger's last line, the size of the file, and the bytes of the last lines;
@@ -42,7 +46,8 @@ CREATE TABLE IF NOT EXISTS restarts (at TEXT, by TEXT, why TEXT, epsilon REAL);
 (`flfed.federation.client.journal`); `allowed` runs that were added for a dataset; `days` what left on a day; `cohorts`
 with which sites a dataset's sums were added up, `trained` from which models, `keyed` in which runs keys were taken;
 `people` those of each snapshot that a run has used, by keyed hashes; `row_choices` which rows studies of a dataset
-take, with the first study that took some; `restarts` when people began the ledger anew."""
+take, with the first study that took some; `charges` each run that spent privacy, `drawn` the noise of its steps;
+`restarts` when people began the ledger anew."""
 
 
 @dataclass

@@ -23,8 +23,8 @@ LEAST_SUMMED = 3
 """Sites from which on a sum hides each of them."""
 LEAST_NOISED = 140
 """Rows of the smallest sites with which a use of noise was measured: they train on about 100."""
-LEAST_PROTECTED = 380
-"""Rows of which 30 % may have 57 of either class: fewer have no figures where all that a site releases has noise."""
+LEAST_PROTECTED = 500
+"""Rows of which 30 % may have 75 of either class: fewer have no figures where all that a site releases has noise."""
 MANY_NOISED = 5_000
 """Rows of a site with which a perceptron was measured under noise: it trains on 3,400."""
 MANY_ROWS = 10_000
@@ -340,7 +340,6 @@ def _choose_noise(answers: Answers, settings: _Settings) -> None:
     if answers.protects_all:
         settings.explain(privacy_name="privacy-record-dp-covers")
         settings.set("privacy.covers", "study", "privacy-covers")
-        settings.set("privacy.comparison", "site-model", "privacy-comparison")
 
 
 def delta_of(rows: int) -> float:

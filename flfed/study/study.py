@@ -208,11 +208,6 @@ class Study(StudyKind, Crossing, metaclass=_FromKeywords):
         return self.analysis is None and self.privacy.settings.get("covers") == "study"
 
     @property
-    def compares_privately(self) -> bool:
-        """Whether sites compare the model with their own under noise."""
-        return bool(self.privacy.settings.get("comparison", "none") != "none")
-
-    @property
     def by_person(self) -> bool:
         """Whether it protects persons, whose rows weigh one together."""
         return bool(self.privacy.settings.get("unit", "person") == "person")
@@ -600,7 +595,7 @@ def protects_rows(privacy: Table) -> bool:
 
 def protected_scaler(privacy: Table) -> str:
     """Return the scaler of a study that protects rows and names none: by any other one row moves the inputs of all."""
-    return "private" if privacy.get("covers") == "study" else "schema"
+    return "schema"
 
 
 def check_scaler(scaler: str, class_weight: str, privacy: Table, *, counts: bool) -> None:
@@ -615,8 +610,6 @@ def check_scaler(scaler: str, class_weight: str, privacy: Table, *, counts: bool
     """
     if counts and "covers" in privacy:
         raise usage_error("study.encode.analysis")
-    if scaler == "private" and privacy.get("covers") != "study":
-        raise usage_error("study.encode.private")
     if scaler == "schema" and class_weight == "balanced":
         raise usage_error("study.encode.balanced")
 
@@ -675,6 +668,5 @@ def staying(study: Study) -> tuple[str, ...]:
     """
     if not study.covers_model:
         return ()
-    own = "pairs" if study.compares_privately else "own"
-    keys = ("rows", "rounds", "sums", own, "adjusted", "counts", "audit")
+    keys = ("rows", "rounds", "sums", "own", "adjusted", "counts", "audit")
     return tuple(render(f"mechanisms.staying.{key}") for key in keys)

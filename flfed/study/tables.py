@@ -188,10 +188,9 @@ class Encode(Settings, where="[encode]", frozen=True):
 
     Attributes
     ----------
-    scaler : {"global", "per-site", "none", "schema", "private"}
+    scaler : {"global", "per-site", "none", "schema"}
         `schema` takes centre and scale from the schema, in which no row has a say: the default under
-        `record-dp`. `private` takes them from noised counts that are charged to the study's ε: the default where
-        that covers the study. `per-site` exists to reproduce others' results: it costs accuracy, the run warns, and it
+        `record-dp`. `per-site` exists to reproduce others' results: it costs accuracy, the run warns, and it
         does not go with `warm-start`.
     missing_indicator : bool
         Whether a column's being missing is an input of its own, for every column. Look at the
@@ -201,7 +200,7 @@ class Encode(Settings, where="[encode]", frozen=True):
         tables do.
     """
 
-    scaler: Literal["global", "per-site", "none", "schema", "private"] = "global"
+    scaler: Literal["global", "per-site", "none", "schema"] = "global"
     missing_indicator: bool = False
     rows: Literal["all", "complete"] = "all"
 

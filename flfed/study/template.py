@@ -240,7 +240,6 @@ class StudyTemplate:
             table = _noise(EPSILON)
         if self._covered:
             table["covers"] = Setting("study", render("study.template.covers"))
-            table["comparison"] = Setting("site-model", render("study.template.comparison"))
         elif self.sums and self.model != TREES and not self.has_parties:
             comment = f"# {render('study.template.sums')}"
             table["secure-aggregation"] = Setting("auto", above=(comment,))

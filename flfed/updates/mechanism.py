@@ -6,7 +6,7 @@ A mechanism says what it promises of a run, and how rounds are changed for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -134,24 +134,6 @@ class Promise:
     steps: int
 
 
-@dataclass(frozen=True)
-class AnswerRelease:
-    """What one noised answer spends.
-
-    Attributes
-    ----------
-    side : {"training", "holdout"}
-        Whose rows it counts.
-    release : Release
-    share : float in (0, 1)
-        Of μ² of the whole budget.
-    """
-
-    side: Literal["training", "holdout"]
-    release: Release
-    share: float
-
-
 class Mechanism:
     """Mechanism that changes nothing and promises nothing.
 
@@ -210,16 +192,12 @@ class Mechanism:
         """
         return None
 
-    def answer_releases(self, plan: Plan, rounds: int) -> Mapping[str, AnswerRelease]:
+    def answer_releases(self, plan: Plan, rounds: int) -> Mapping[str, Release]:
         """Return what each noised answer beside the updates spends, by its name.
 
         None where nothing else is charged.
         """
         return {}
-
-    def kept_back(self) -> Sequence[tuple[str, str, float]]:
-        """Return which shares of the budget beside the updates nobody asks for: of what, whose, and the share of μ²."""
-        return ()
 
     def charged(self, plan: Plan, rounds: int) -> tuple[str, float] | None:
         """Return whose privacy a site's ledger counts, and at which δ.
@@ -236,20 +214,15 @@ class Mechanism:
         """Return the planned run's guarantee, None for nothing."""
         return None
 
-    def spent(self, plan: Plan, rounds: int, asked: int, *, quick: bool = False) -> float | None:
-        """Return the ε of `asked` rounds, None without a promise.
+    def spent(self, plan: Plan, rounds: int, asked: int) -> float | None:
+        """Return what a site spends of which `asked` rounds were requested, None without a promise.
 
-        Parameters
-        ----------
-        plan : Plan
-        rounds : int
-            Planned; the noise follows from them.
-        asked : int, >= 0
-            Rounds in which a site was asked to train.
-        quick : bool
-            Whether a bound that is up to a tenth too high will do; it takes milliseconds.
+        A run is charged whole, with its first request.
         """
-        return None
+        promise = self.promise(plan, rounds)
+        if promise is None:
+            return None
+        return promise.epsilon if asked else 0.0
 
     def merged(
         self, deltas: Mapping[str, Arrays], *, plan: Plan, rounds: int, asked: int, normals: Normals

@@ -215,8 +215,6 @@ class ArrayField:
         Whether all values must be > 0.
     values : array, optional
         What it must equal.
-    edges_to : int
-        Where > 0, its numbers rise from 0 to this one.
     """
 
     shape: Shape
@@ -225,7 +223,6 @@ class ArrayField:
     dtypes: tuple[np.dtype[Any], ...] = ()
     positive: bool = False
     values: np.ndarray | None = None
-    edges_to: int = 0
 
     @property
     def most(self) -> int:

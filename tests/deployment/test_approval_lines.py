@@ -57,7 +57,7 @@ CASES = {
         (SUMS, "a model update", "noise in each training step, epsilon 3 at delta 1e-05 for each person",
          "Counts, losses and test figures have none.",
          "whoever sees every update learns about one person at most what epsilon allows", SCORED,
-         "have spent epsilon 0 of 8 for 'small' at delta 1e-05. A run makes it 3 and leaves 5."),
+         "have spent epsilon 0 of 8 at delta 1e-05. A run makes it 3."),
     ),
     "record-dp in sums": Case(
         {**DP, "secure-aggregation": "on"},
@@ -67,14 +67,14 @@ CASES = {
     "record-dp, exact encoder": Case(
         {**DP, "encode.scaler": "global"},
         ("Means and deviations for scaling have no noise, and that epsilon leaves them out.",
-         "A run makes it 3 (given the encoder) and leaves 5."),
+         "A run makes it 3 (given the encoder)."),
     ),
     "covers": Case(
-        {**DP, "privacy.covers": "study", "encode.scaler": "private"},
-        ("before training, counts of rows by value, with noise", "a model update with noise",
-         "counts of test rows by score, with noise", "everything released has noise, epsilon 3 at delta 1e-05",
+        {**DP, "privacy.covers": "study", "encode.scaler": "schema"},
+        ("before training, counts of rows by class, with noise", "a model update with noise",
+         "counts of test rows by score, with noise", "everything released has noise, epsilon 2.99",
          "whoever sees everything learns about one person at most what epsilon allows",
-         "A run makes it 3 and leaves 5."),
+         "A run makes it 2.99"),
     ),
     "secure aggregation": Case(
         {"secure-aggregation": "on"},
@@ -127,7 +127,7 @@ STATISTICS = {
              ("Columns: x1, colour.", "Released: once, counts and sums of these columns, with noise.",
               "everything released has noise, epsilon 1 at delta 1e-05 for each person",
               "whoever sees everything learns about one person at most what epsilon allows",
-              "A run makes it 1 and leaves 7.")),
+              "A run makes it 1.")),
     ),
 }  # fmt: skip
 

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,13 @@ from streamlit.testing.v1 import AppTest
 from flfed.deployment.gate.message_check import may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.operator.budget import budget_as_json, describe_account
-from flfed.deployment.operator.run_budget import describe_run_budget
+from flfed.deployment.operator.run_budget import describe_study_budget
+from flfed.federation.client.account import SPENT as LINE
+from flfed.federation.client.account import Account, Charge, shown, spent_at
 from flfed.federation.client.client import SiteClient
-from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.federation.client.protection import charge_of
-from flfed.federation.client.released.accounts import SPENT as LINE
+from flfed.federation.client.protection import run_charges
 from flfed.records.ledger import ledger_of
+from flfed.records.site_state import SiteState
 from flfed.refusals import NO_LEDGER
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
@@ -33,7 +33,7 @@ from flfed.updates.messages.train import TRAIN
 from tests.approval_text import details
 
 PRIVATE = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n'
-A_ROUND = Release(2.157, 0.2, 4)
+A_RUN = Release(2.157, 0.2, 20)
 
 
 @pytest.fixture
@@ -78,12 +78,12 @@ def test_a_stored_reply_spends_nothing_and_a_round_whose_reply_is_gone_is_not_dr
     message = site.trained()
     first, again = site.answer(message), site.answer(message)
     np.testing.assert_array_equal(delta(first), delta(again))
-    assert [line.facts["round"] for line in spent(site)] == [1]
+    assert len(spent(site)) == 1
     shutil.rmtree(home / "sites" / "site-01" / "runs")
     said = site.answer(message).error.reason
     assert said == "the noise of round 1 was drawn before in this run: it is not drawn again"
     assert may_leave(said, site.site) == said
-    assert [line.facts["round"] for line in spent(site)] == [1]
+    assert len(spent(site)) == 1
     assert [line.kind for line in site.lines()].count(TRAIN) == 2
 
 
@@ -95,43 +95,43 @@ def test_what_is_spent_is_on_the_ledger_before_the_update_that_it_paid_for(prote
     before, left = (line.facts for line in lines)
     assert left["charged-bytes"] == count_bytes({"arrays": reply.content["arrays"]})
     assert 0 < left["charged-bytes"] < left["bytes"]
-    shared = ("study", "study-sha256", "dataset", "run", "repeat", "round", "rows-sha256")
+    shared = ("study", "study-sha256", "dataset", "run", "repeat", "asks-sha256")
     assert {key: before[key] for key in shared} == {key: left[key] for key in shared}
-    own = {"noise": 2.157, "sampling": 0.2, "steps": 4, "unit": "person", "delta": 1e-5}
+    # It is that of the whole run, of which this is one round of five.
+    own = {"releases": [vars(A_RUN)], "epsilon": epsilon([A_RUN], 1e-5), "unit": "person", "delta": 1e-5}
     assert {key: before[key] for key in own} == own
 
 
 def test_a_site_without_budget_left_says_so_in_a_sentence_that_leaves(protected):
-    site = protected(epsilon=1.5)
+    site = protected(epsilon=3.0)
     site.open(title="Clinic One")  # which whoever refuses before a table is open does not know
     message = site.trained()
     replies = [site.answer(message, run=f"2026-{number}") for number in range(5)]
     done = sum(not reply.has_error() for reply in replies)
-    rounds = [A_ROUND] * done
-    assert 1 <= done < 5 and epsilon(rounds, 1e-5) <= 1.5 < epsilon([*rounds, A_ROUND], 1e-5)
+    assert 1 <= done < 5 and epsilon([A_RUN] * done, 1e-5) <= 3.0 < epsilon([A_RUN] * (done + 1), 1e-5)
     said = replies[-1].error.reason
-    assert said.startswith("privacy budget: epsilon 1.") and " of 1.5 is spent at delta 1e-05" in said
+    assert said.startswith("privacy budget: epsilon 2.") and " of 3 is spent at delta 1e-05" in said
     assert may_leave(said, site.site) and not may_leave(f"{said} Jane Roe", site.site)
     assert [line.kind for line in site.lines()][-1] == "error" and len(spent(site)) == done
     refused = EnrolReply.from_record(enrolled(site, run="2026-new").content)
     assert not refused.accepted and refused.reason == said
-    # A run that was let in before is not turned away for what it spent: it may only want to be judged.
+    # A run that was charged before is not turned away.
     back = EnrolReply.from_record(enrolled(site, run="2026-0").content)
-    assert back.accepted and (back.epsilon_budget, back.epsilon_spent) == (1.5, pytest.approx(epsilon(rounds, 1e-5)))
+    assert back.accepted
+    assert (back.epsilon_budget, back.epsilon_spent) == (3.0, pytest.approx(epsilon([A_RUN] * done, 1e-5)))
 
 
-def test_a_whole_run_stops_at_the_gates_that_have_no_budget_left(protected, conducted_through):
-    site = protected(epsilon=1.5)
-    outcome, grid = conducted_through(site)
-    done = len(spent(site))
-    # The other two have the same policy and ledgers of their own.
-    assert outcome.status == "stopped" and outcome.reason.startswith("privacy budget: none left at site-01, site-02")
-    assert outcome.rounds == done == len([reply for reply in grid.replied if "arrays" in _sections(reply)])
-    assert 1 <= done < 5
-
-
-def _sections(reply: Message) -> list[str]:
-    return [] if reply.has_error() else list(reply.content)
+def test_a_whole_run_is_charged_as_the_approval_says_and_the_next_one_is_not_let_in(protected, conducted_through):
+    site = protected(epsilon=2.5)
+    said = " ".join(describe_study_budget(site.folder, site.site, site.study))
+    promised = shown(epsilon(run_charges(site.study).values(), 1e-5))
+    assert f"epsilon 0 of 2.5 at delta 1e-05. A run makes it {promised}. 1 such run still fit" in said
+    outcome, _ = conducted_through(site)
+    assert outcome.status == "completed" and len(spent(site)) == 1
+    found = budget_as_json(site.site, spent_at(site.folder), ledger_of(site.folder))
+    assert shown(found["spent"]) == promised and found["remaining"] == 2.5 - found["spent"]
+    said = " ".join(describe_study_budget(site.folder, site.site, site.study))
+    assert said.endswith("No run of it fits any more, so this site refuses it.")
 
 
 def test_figures_of_the_budget_pass_the_gate_and_no_other_numbers_do(protected):
@@ -183,23 +183,6 @@ def test_the_person_who_approves_is_told_what_is_promised_spent_and_left(protect
     words = "\n".join(details(site.study, site.site, ["site-02"]))
     assert "Privacy: mechanism record-dp. Each step takes a random part of the rows" in words
     assert "epsilon 2 at delta 1e-05, for 5 rounds" in words and "adds no noise" not in words
-    ledger, charge = ledger_of(site.folder), charge_of(site.study)
-    assert charge is not None and charge.release == A_ROUND
-
-    def told() -> str:
-        return " ".join(describe_run_budget(site.site, ledger, "small", charge.release, 5))
-
-    assert told().endswith("epsilon 0 of 3 for 'small' at delta 1e-05. A run makes it 2 and leaves 1.")
-    given = " ".join(describe_run_budget(site.site, ledger, "small", charge.release, 5, excludes_encoder=True))
-    assert given.endswith("at delta 1e-05. A run makes it 2 (given the encoder) and leaves 1.")
-    for run in "ab":
-        for round in range(1, 6):
-            PrivacyAccount(ledger, "small", Policy()).reserve(
-                A_ROUND, run=run, study="small", round=round, given_encoder=False
-            )
-    both = epsilon([A_ROUND] * 10, 1e-5)
-    assert f"have spent epsilon {math.ceil(both * 1000) / 1000:g} of 3" in told()
-    assert told().endswith("so this site stops it after about 1 of its 5 rounds.")
 
 
 def test_the_account_says_by_run_what_was_spent_and_what_left_uncharged(protected, flfed):
@@ -207,25 +190,19 @@ def test_the_account_says_by_run_what_was_spent_and_what_left_uncharged(protecte
     enrolled(site)
     reply = site.answer(site.trained())
     site.answer(site.trained(), run="2026-other")
-    found = budget_as_json(site.site, ledger_of(site.folder))
-    (one,) = found["datasets"]
+    found = budget_as_json(site.site, spent_at(site.folder), ledger_of(site.folder))
     assert (found["enforced"], found["delta"], found["restarted"]) == (True, 1e-5, None)
-    assert one["spent"] == pytest.approx(epsilon([A_ROUND] * 2, 1e-5)) and one["remaining"] == 3.0 - one["spent"]
-    assert [(run["run"], run["rounds"], run["steps"], run["noise"]) for run in one["runs"]] == [
-        ("20261120-abcd", 1, 4, 2.157), ("2026-other", 1, 4, 2.157),
+    assert found["spent"] == epsilon([A_RUN] * 2, 1e-5) and found["remaining"] == 3.0 - found["spent"]
+    assert [(run["run"], run["releases"]) for run in found["runs"]] == [
+        ("20261120-abcd", [vars(A_RUN)]), ("2026-other", [vars(A_RUN)]),
     ]  # fmt: skip
-    assert one["runs"][0]["epsilon"] == pytest.approx(epsilon([A_ROUND], 1e-5))
-    assert one["charged-bytes"] == 2 * count_bytes({"arrays": reply.content["arrays"]})
-    left = {kind["kind"]: kind for kind in one["uncharged"]}
+    assert found["runs"][0]["epsilon"] == epsilon([A_RUN], 1e-5)
+    left = {kind["kind"]: kind for kind in found["uncharged"]}
     assert left["train"]["lines"] == 2 and left["enrol"]["lines"] == 1
-    assert left["train"]["bytes"] + one["charged-bytes"] == sum(
-        line.facts["bytes"] for line in site.lines() if line.kind == TRAIN
-    )
-    rounds = one["rounds-remaining"]
-    assert epsilon([A_ROUND] * (2 + rounds), 1e-5) <= 3.0 < epsilon([A_ROUND] * (3 + rounds), 1e-5)
-    assert describe_account(one, 1e-5, enforced=True).endswith(
-        f", by 2 runs. There is room for about {rounds} more rounds like the last one."
-    )
+    charged = 2 * count_bytes({"arrays": reply.content["arrays"]})
+    whole = sum(line.facts["bytes"] for line in site.lines() if line.kind == TRAIN)
+    assert left["train"]["bytes"] + charged == whole
+    assert describe_account(found).endswith(", by 2 runs.")
 
 
 @pytest.mark.parametrize(("left", "shown"), [(0.96, "0.96"), (0.0499, "0.049"), (1.9999, "1.999"), (2.0, "2")])
@@ -233,7 +210,7 @@ def test_the_page_shows_no_more_of_the_budget_than_is_left(left: float, shown: s
     def show(left: float) -> None:
         from flfed.deployment.site_app.pages.s30_budget import cards
 
-        cards({"spent": 3.0 - left, "budget": 3.0, "remaining": left, "rounds-remaining": None}, 1e-5)
+        cards({"spent": 3.0 - left, "budget": 3.0, "remaining": left, "delta": 1e-5})
 
     opened = AppTest.from_function(show, args=(left,)).run()
     assert {part.label: part.value for part in opened.metric}["ε left"] == shown
@@ -243,33 +220,12 @@ def test_the_page_shows_no_more_of_the_budget_than_is_left(left: float, shown: s
 def test_updates_that_left_without_noise_are_told_beside_what_was_spent_of_a_budget(gated, small_study: str, flfed):
     site = gated(small_study, policy=Policy())
     assert not any(site.answer(site.trained(), run=f"2026-{run}").has_error() for run in "abb")  # b once more
-    ledger = ledger_of(site.folder)
-
-    def told(**policy: Any) -> tuple[dict[str, Any], str]:
-        found = budget_as_json(replace(site.site, policy=Policy(**policy)), ledger)
-        (one,) = found["datasets"]
-        return one, describe_account(one, 1e-5, enforced=found["enforced"])
-
-    one, said = told()
-    assert (one["unprotected-updates"], one["spent"], one["charged-bytes"]) == (2, 0.0, 0)
-    beside = "2 updates left without noise, so no epsilon bounds what all of them reveal."
-    assert said == (
-        "small: epsilon 0 is spent at delta 1e-05. The policy sets no budget. "
-        f"This counts protected updates only. {beside}"
+    found = budget_as_json(site.site, spent_at(site.folder), ledger_of(site.folder))
+    assert (found["unprotected-updates"], found["spent"]) == (2, 0.0)
+    assert describe_account(found) == (
+        "site-01: epsilon 0 is spent at delta 1e-05. The policy sets no budget. "
+        "2 updates left without noise, so no epsilon bounds what all of them reveal."
     )
-    PrivacyAccount(ledger, "small", Policy()).reserve(A_ROUND, run="c", study="small", round=1, given_encoder=False)
-    one, said = told(epsilon=3.0)
-    assert one["spent"] == pytest.approx(epsilon([A_ROUND], 1e-5)) and one["unprotected-updates"] == 2
-    assert said.startswith("small: epsilon ") and " of 3 is spent at delta 1e-05, by 1 run. " in said
-    assert said.endswith(f"This counts protected updates only. {beside}")
-    approving = " ".join(
-        describe_run_budget(replace(site.site, policy=Policy(epsilon=3.0)), ledger, "small", A_ROUND, 5)
-    )
-    spent = math.ceil(one["spent"] * 1000) / 1000
-    assert approving.startswith(
-        f"Privacy budget: all protected studies together have spent epsilon {spent:g} of 3 for 'small'"
-    )
-    assert approving.endswith(f". {beside}")
 
 
 def test_the_command_shows_the_account_of_a_site(flfed, tmp_path: Path, small_sites, monkeypatch: pytest.MonkeyPatch):
@@ -281,23 +237,20 @@ def test_the_command_shows_the_account_of_a_site(flfed, tmp_path: Path, small_si
     )
     (package / "policy.toml").write_text("format = 1\nepsilon = 4.0\n")
     code, out, _ = flfed("site", "budget", "site-01")
-    assert code == 0 and out == "small: epsilon 0 of 4 is spent at delta 1e-05.\n"
+    assert code == 0 and out == "site-01: epsilon 0 of 4 is spent at delta 1e-05.\n"
     from flfed.paths import SiteFolder
 
     folder = SiteFolder("site-01")
     folder.make()
-    for round in (1, 2):
-        PrivacyAccount(ledger_of(folder), "small", Policy()).reserve(
-            A_ROUND, study="heart", study_sha256="ab", run="20261120-r", round=round, unit="person", given_encoder=False
-        )
+    account = Account(SiteState(folder.state, ledger_of(folder)), Policy())
+    charge = Charge(study_sha256="ab", run="20261120-r", repeat=0, study="heart", delta=1e-5, releases=(A_RUN,))
+    account.charge(charge)
     ledger_of(folder).append(kind="compare", study="heart", study_sha256="ab", bytes=900)
     code, out, _ = flfed("site", "budget", "site-01")
-    assert code == 0 and "of 4 is spent at delta 1e-05, by 1 run. There is room for about " in out
-    assert "20261120-r" in out and "2.157" in out and "compare" in out and "900" in out
-    code, out, _ = flfed("site", "budget", "site-01", "--dataset", "small", "--json")
+    assert code == 0 and "of 4 is spent at delta 1e-05, by 1 run." in out
+    assert "20261120-r" in out and "compare" in out and "900" in out
+    code, out, _ = flfed("site", "budget", "site-01", "--json")
     found = json.loads(out)
-    assert found["datasets"][0]["runs"][0]["steps"] == 8 and found["datasets"][0]["uncharged"][0]["bytes"] == 900
-    code, _, err = flfed("site", "budget", "site-01", "--dataset", "other")
-    assert code == 2 and "does not serve dataset 'other'; it serves: small" in err
+    assert found["runs"][0]["releases"][0]["steps"] == 20 and found["uncharged"][0]["bytes"] == 900
     code, out, _ = flfed("site", "budget", "--help")
     assert code == 0 and "Example: flfed site budget" in out

@@ -12,7 +12,7 @@ from flfed.deployment.operator.status import status_of
 from flfed.deployment.site_app.ledger_reader import LedgerReader
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.errors import UsageError
-from flfed.federation.client.privacy_budget import PrivacyAccount
+from flfed.federation.client.account import spent_at
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, LedgerError, ledger_of
 from flfed.records.ledger_line import SLACK, START, new_line, read_line
@@ -95,13 +95,13 @@ def test_a_day_back_neither_the_days_bytes_nor_a_last_day_come_back(gated):
 
 
 def test_a_clock_that_was_years_ahead_is_forgotten_by_a_restart_alone(gated, small_study: str, flfed):
-    site, clock = gated(small_study.replace("epochs = 1", "steps = 4") + PRIVATE, policy=Policy(epsilon=3.0)), Clock()
+    site, clock = gated(small_study.replace("epochs = 1", "steps = 4") + PRIVATE, policy=Policy(epsilon=9.0)), Clock()
     gate_at(site, clock)
     assert not site.answer(site.trained(), run="2026-a").has_error()
     now = datetime.now(UTC)
     clock.now = now + timedelta(days=3650)
     assert not site.answer(site.trained(), run="2026-b").has_error()
-    spent = PrivacyAccount(ledger_of(site.folder), "small", site.site.policy).spent()
+    spent = spent_at(site.folder).epsilon(1e-5)
     clock.now = now
     assert "later than its clock" in asked(site)
     last = site.lines()[-1]
@@ -119,8 +119,8 @@ def test_a_clock_that_was_years_ahead_is_forgotten_by_a_restart_alone(gated, sma
     )  # fmt: skip
     clock.now = datetime.now(UTC)
     assert asked(site, "2026-c") == ""
-    after = PrivacyAccount(ledger_of(site.folder), "small", site.site.policy).spent()
-    assert after == pytest.approx(spent, rel=1e-12) and after > 0.5
+    after = spent_at(site.folder).epsilon(1e-5)
+    assert after == spent > 2.0
     with pytest.raises(UsageError, match="there is nothing to restart"):
         restart(site.folder, by="op", why="again")
 

@@ -1,29 +1,23 @@
 """Noise that is drawn once: real gates before a coordinator that asks again, with other bins, and all at once."""
 
 import os
-import shutil
 import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Message
 
-from flfed.deployment.operator.budget import budget_as_json, describe_account
-from flfed.deployment.site_state.ledger_loss import loss, restart
 from flfed.federation.client import protection
-from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.federation.client.released import accounts
-from flfed.federation.client.released.accounts import SPENT as LINE
-from flfed.files import write_whole
-from flfed.records.ledger import Ledger, ledger_of
-from flfed.records.ledger_line import START, Line
-from flfed.refusals import Refusal
+from flfed.federation.client.account import SPENT as LINE
+from flfed.federation.client.account import spent_at
+from flfed.federation.client.released import rows
+from flfed.records.ledger_line import Line
+from flfed.records.site_state import SiteState
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
@@ -31,14 +25,12 @@ from flfed.rows.study_model import first_model, study_layout
 from flfed.rows.training.private_noise import SystemNoise
 from flfed.study.study import Study
 from flfed.summaries.summary import schema_encoder
-from flfed.updates.accounting import Release, epsilon
 from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.kinds import SCORES
 from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
 from flfed.updates.messages.train import TRAIN, TrainRequest
 from tests.deployment.summing import Consortium, LyingServer, SummingGrid, masked
-from tests.federation.test_compared_privately import COMPARED
 from tests.federation.test_covered_study import STUDY
 
 Small = Callable[..., list[Site]]
@@ -76,24 +68,25 @@ class Asking:
         return self.ask(TRAIN, request)
 
     def scores(self, **changes: Any) -> Message:
-        return self.ask(SCORES, ScoresRequest(arrays=self.arrays, encoder=self.encoder, **changes))
+        return self.ask(SCORES, ScoresRequest(arrays=self.arrays, encoder=self.encoder, **{"centre": 0.0, **changes}))
 
     def last(self) -> Message:
         """Ask for what a run asks last."""
         if self.study.covers_model:
-            return self.scores(edges=np.arange(0, 129, 8))
+            return self.scores()
         return self.ask(COMPARE, CompareRequest(arrays=self.arrays, encoder=self.encoder))
 
     def spent(self) -> list[Line]:
         return [line for line in self.gated.lines(SITE) if line.kind == LINE]
 
-    def trained(self) -> list[int]:
-        """Rounds that were charged, in their order."""
-        return [line.facts["round"] for line in self.spent() if line.facts["round"]]
+    def drawn(self) -> list[str]:
+        """Return the rounds and answers whose noise was drawn, in their order."""
+        with SiteState(self.gated.folders[SITE].state).transaction() as step:
+            return [row[0] for row in step.tables.execute("SELECT step FROM drawn ORDER BY rowid")]
 
     def epsilon(self) -> float:
         folder = self.gated.folders[SITE]
-        return PrivacyAccount(ledger_of(folder), "small", self.gated.sites[SITE].policy).spent()
+        return spent_at(folder).epsilon(1e-5)
 
 
 def three(small_sites: Small, text: str, **policy: Any) -> Asking:
@@ -126,12 +119,9 @@ def test_rounds_that_are_asked_again_have_the_same_noise_or_none_also_after_a_re
     assert refused(asking.round(3, shift=0.5)).startswith("it was asked to train from another model in round 3")
     assert not asking.last().has_error()
     asking.gated.restart(SITE)
-    said = "the run's model was compared or scored here: no further round is trained under noise"
-    assert [refused(asking.round(round)) for round in (1, 2, 3)] == [said] * 3
-    assert asking.trained() == [1, 2, 3]
-    # What a covered study is charged for its last answer is of other people than those who are trained on.
-    if not asking.study.covers_model:
-        assert asking.epsilon() == pytest.approx(spent) and spent <= 3.0
+    assert all("was drawn before in this run" in refused(asking.round(round)) for round in (1, 2, 3))
+    drawn = ["counts", "1", "2", "3", "scores"] if asking.study.covers_model else ["1", "2", "3"]
+    assert asking.drawn() == drawn and asking.epsilon() == spent <= 3.0 and len(asking.spent()) == 1
 
 
 def test_runs_whose_updates_stay_are_counted_by_what_they_spent(small_sites: Small):
@@ -140,7 +130,7 @@ def test_runs_whose_updates_stay_are_counted_by_what_they_spent(small_sites: Sma
     others = [replace(asking, run=f"20261120-abc{letter}") for letter in "efg"]
     said = "its policy lets 1 run of a study have answers, and 1 had them"
     assert [refused(other.round(1)) for other in others] == [said] * 3
-    assert asking.trained() == [1]
+    assert asking.drawn() == ["1"] and len(asking.spent()) == 1
 
 
 def asking_again(asking: Asking) -> Asking:
@@ -162,30 +152,29 @@ def test_two_processes_that_are_asked_for_one_round_at_once_draw_its_noise_once(
     with ThreadPoolExecutor(together.parties) as threads:
         found = list(threads.map(ask, [asking_again(asking) for _ in range(together.parties)]))
     assert len(set(found)) == 1
-    assert asking.trained() == [1]
+    assert asking.drawn() == ["1"] and len(asking.spent()) == 1
 
 
-class LookedAtBefore(Ledger):
-    """A ledger whose signed lines were looked at before another process had its lock."""
+def test_a_site_whose_first_rows_are_still_hashed_elsewhere_has_not_lost_its_ledger(small_sites, monkeypatch):
+    asking = three(small_sites, PLAIN, epsilon=8.0)
+    other = asking_again(asking)
+    hashing, answered = Event(), Event()
+    parts_of = rows.parts_of
 
-    def hash_at(self, n: int) -> str:
-        return START
+    def paused(*args: Any) -> Any:
+        if not hashing.is_set():  # the first process stops between the key and the first line that needs it
+            hashing.set()
+            assert answered.wait(60)
+        return parts_of(*args)
 
-
-def test_between_the_key_of_rows_and_the_first_line_no_other_process_looks(small_sites, monkeypatch):
-    asking = three(small_sites, PLAIN, disclosure="open", resplit=True)
-    folder = asking.gated.folders[SITE]
-    looks: list[Any] = []
+    monkeypatch.setattr(rows, "parts_of", paused)
     with ThreadPoolExecutor(1) as threads:
-
-        def write(path: Path, content: bytes) -> None:
-            write_whole(path, content)
-            looks.append(threads.submit(loss, folder, LookedAtBefore(folder.ledger)))
-            wait(looks, timeout=1)  # an early look ends here, before the line is written
-
-        monkeypatch.setattr(accounts, "write_whole", write)
-        update(asking.round(1))
-        assert [look.result() for look in looks] == [""]
+        first = threads.submit(asking.round, 1)
+        assert hashing.wait(60)
+        second = update(other.round(1))
+        answered.set()
+        assert update(first.result()) == second
+    assert asking.drawn() == ["1"] and len(asking.spent()) == 1
 
 
 class KillingNoise(SystemNoise):
@@ -207,23 +196,13 @@ def killed_after_the_charge(asking: Asking, round: int, monkeypatch: pytest.Monk
     asking.gated.restart(SITE)
 
 
-def test_a_crash_between_charge_and_reply_costs_one_more_draw_and_a_second_one_the_round(small_sites, monkeypatch):
+def test_a_crash_between_charge_and_reply_costs_the_round_and_the_run_stays_charged(small_sites, monkeypatch):
     asking = three(small_sites, PLAIN, epsilon=8.0)
     update(asking.round(1))
     killed_after_the_charge(asking, 2, monkeypatch)
-    assert asking.trained() == [1, 2]
-    once_more = update(asking.round(2))
-    assert asking.trained() == [1, 2, 2]
-    assert update(asking.round(2)) == once_more and asking.trained() == [1, 2, 2]
-    for _ in range(2):
-        killed_after_the_charge(asking, 3, monkeypatch)
-    assert refused(asking.round(3)).startswith("the noise of round 3 was drawn before")
-    assert asking.trained() == [1, 2, 2, 3, 3]
-    found = budget_as_json(asking.gated.sites[SITE], ledger_of(asking.gated.folders[SITE]))
-    (one,) = found["datasets"]
-    assert one["drawn-again"] == 2
-    said = describe_account(one, 1e-5, enforced=True)
-    assert said.endswith(" 2 rounds were charged more than once: each charge counts.")
+    assert refused(asking.round(2)).startswith("the noise of round 2 was drawn before")
+    update(asking.round(3))
+    assert asking.drawn() == ["1", "2", "3"] and len(asking.spent()) == 1
 
 
 def test_a_reply_that_was_kept_and_did_not_leave_is_sent_after_a_restart(small_sites: Small):
@@ -232,63 +211,27 @@ def test_a_reply_that_was_kept_and_did_not_leave_is_sent_after_a_restart(small_s
     for round, fault in ((2, "kept"), (3, "left")):
         asking.fault = fault
         assert refused(asking.round(round)) == "its node is not online"
-        assert asking.trained()[-1] == round
+        assert asking.drawn()[-1] == str(round)
         asking.fault = False
         assert update(asking.round(round)) == update(asking.round(round))
-    assert asking.trained() == [1, 2, 3]
+    assert asking.drawn() == ["1", "2", "3"]
 
 
-@pytest.mark.parametrize(("text", "promised"), [(STUDY, 3.0), (COMPARED, 8.0)], ids=["scores", "scores and pairs"])
-def test_one_run_has_each_noised_answer_for_one_request(small_sites: Small, text: str, promised: float):
-    asking = three(small_sites, text, epsilon=9.0)
-    edges = np.arange(0, 129, 8)
-    requests: list[dict[str, Any]] = [{}, {"edges": edges}]
-    if text == COMPARED:
-        requests.append({"pairs": True})
-    counts = [ScoresReply.from_record(asking.scores(**asked).content).counts for asked in requests]
-    lines = len(asking.spent())
+def test_one_run_has_each_noised_answer_for_one_request(small_sites: Small):
+    asking = three(small_sites, STUDY, epsilon=9.0)
+    first = ScoresReply.from_record(asking.scores().content).counts
     asking.gated.restart(SITE)
-    other = np.arange(0, 129, 4)
-    assert refused(asking.scores(edges=other)) == "it was asked to count rows in other bins of scores in this run"
-    for asked, before in zip(requests, counts, strict=True):
-        np.testing.assert_array_equal(ScoresReply.from_record(asking.scores(**asked).content).counts, before)
-    assert len(asking.spent()) == lines
-    # Pairs come last of all, and train the site's own model: no round of the shared one follows.
-    assert refused(asking.round(1)).startswith("the run's model was compared or scored here")
-    holdout = [line for line in asking.spent() if line.facts.get("side") == "holdout"]
-    releases = [Release(line.facts["noise"], line.facts["sampling"], line.facts["steps"]) for line in holdout]
-    assert len(releases) == len(requests) and epsilon(releases, 1e-5) <= promised
-
-
-def test_after_a_lost_ledger_no_round_that_it_carries_over_is_drawn_again(small_sites: Small):
-    asking = three(small_sites, PLAIN, epsilon=8.0)
-    update(asking.round(1))
-    folder = asking.gated.folders[SITE]
-    content = folder.ledger.read_bytes()
-    folder.ledger.write_bytes(content.replace(b'"kind":"train"', b'"kind":"trxin"'))
-    # Without the state of the run, which a restart would end, the ledger alone tells.
-    shutil.rmtree(folder.states, ignore_errors=True)
-    restart(folder, by="Dr Kim", why="a disk was lost")
-    asking.gated.restart(SITE)
-    assert refused(asking.round(1)) == Refusal("approved-before-loss")
-    asking.gated.approve(SITE)
-    assert refused(asking.round(1)).startswith("the noise of round 1 was drawn before")
-    assert asking.trained() == [1]
-
-
-def test_the_site_itself_answers_one_request_where_no_gate_looks_at_the_bins(small_sites, monkeypatch):
-    asking = three(small_sites, STUDY, epsilon=8.0)
-    monkeypatch.setattr("flfed.deployment.gate.run_limits.choices_of", lambda message: {})
-    assert not asking.scores(edges=np.arange(0, 129, 8)).has_error()
-    said = refused(asking.scores(edges=np.arange(0, 129, 4)))
+    said = refused(asking.scores(centre=0.5))
     assert said == "it gave these noised numbers in this run for another request: they are not drawn again"
+    np.testing.assert_array_equal(ScoresReply.from_record(asking.scores().content).counts, first)
+    assert asking.drawn() == ["scores"] and len(asking.spent()) == 1
 
 
-@pytest.mark.parametrize("edges", [[0, 64, 32, 128], [0, 64, 64, 128], [1, 128], [0, 127], [0], []])
-def test_edges_that_do_not_rise_from_end_to_end_do_not_pass_the_gate(small_sites: Small, edges: list[int]):
+@pytest.mark.parametrize("centre", [-12.5, 1e9, float("nan")])
+def test_bins_beyond_what_a_base_rate_may_be_do_not_pass_the_gate(small_sites: Small, centre: float):
     asking = three(small_sites, STUDY, epsilon=8.0)
-    said = refused(asking.scores(edges=np.array(edges, dtype=np.int64)))
-    assert said.startswith("the query.scores message does not fit the study: its section 'edges' has ")
+    said = refused(asking.scores(centre=centre))
+    assert said.startswith("the query.scores message does not fit the study: its section 'config' has ")
     assert not asking.spent()
 
 
@@ -312,5 +255,5 @@ def test_in_secure_sums_a_round_that_is_asked_again_has_the_same_vector_or_none(
     assert {round: masked(server.train(SITE, round)).vector.tobytes() for round in (2, 3)} == {
         round: sent[round] for round in (2, 3)
     }
-    rounds = [line.facts["round"] for line in gated.lines(SITE) if line.kind == LINE]
-    assert rounds == ([1, 2, 3] if privacy["privacy.name"] == "record-dp" else [])
+    charged = [line for line in gated.lines(SITE) if line.kind == LINE]
+    assert len(charged) == (privacy["privacy.name"] == "record-dp")

@@ -10,16 +10,14 @@ import pytest
 
 from flfed.deployment.operator.lost_runs import restart_ledger
 from flfed.deployment.processes.serve import _begin_copy
-from flfed.deployment.site_state.approval import withdraw
 from flfed.deployment.site_state.ledger_copy import LedgerCopy, take_copy
 from flfed.deployment.site_state.ledger_loss import Continuity, RefusedReceipt, restart
 from flfed.errors import UsageError
-from flfed.federation.client.privacy_budget import PrivacyAccount
+from flfed.federation.client.account import spent_at
 from flfed.records.ledger import Ledger, LedgerError, Receipt, ledger_of
 from flfed.refusals import NO_LEDGER, Refusal
 from flfed.rows.data.policy import Policy
 from flfed.signatures import signing_public
-from flfed.updates.accounting import Release, epsilon
 from tests.deployment.test_receipts import KEY, OTHER, keep, trust
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
@@ -33,7 +31,7 @@ def answered(site: Any, run: str = "2026-a") -> str:
 
 
 def spent(site: Any) -> float:
-    return PrivacyAccount(ledger_of(site.folder), "small", site.site.policy).spent()
+    return spent_at(site.folder).epsilon(1e-5)
 
 
 def set_back(site: Any, run: str = "2026-b") -> bytes:
@@ -177,37 +175,45 @@ def test_a_receipt_of_a_line_that_is_missing_ends_all_replies_until_a_restart(pr
     assert Continuity(site.folder, ledger_of(site.folder)).refusal() == LOST
 
 
-@pytest.mark.studies
-@pytest.mark.parametrize("budget", [0.7, 40.0, None])
-@pytest.mark.parametrize("since", ["approved", "withdrawn", "no approval"])
-def test_after_a_restart_a_budget_counts_as_used_up(private: Any, budget: float | None, since: str):
-    site = private
-    site.policy(epsilon=budget)
-    kept = site.folder.ledger.read_bytes()
-    assert answered(site, "2026-b") == answered(site, "2026-c") == ""
-    three = spent(site)
-    site.folder.ledger.write_bytes(kept)
-    # The person repeats what was decided since the backup, or the backup has no approval yet.
-    if since == "withdrawn":
-        withdraw(site.folder, "small", by="op")
-    if since == "no approval":
-        shutil.rmtree(site.folder.approvals)
+def test_a_restart_counts_the_rows_of_approved_studies_as_released(gated: Any, small_study: str):
+    site = gated(policy=Policy(runs=4))
+    trust(site.folder, KEY)
+    ledger_of(site.folder).append(kind="enrol", bytes=1)
     with pytest.raises(RefusedReceipt):
         keep(site.folder, Receipt(site="site-01", run="2026-c", n=11, head="ab" * 32))
-    assert spent(site) < three
     restart_ledger(site.folder, lambda: site.site, by="op", why="a disk")
-    charged = [line for line in site.lines() if line.kind == "spent" and line.text("run").startswith("lost-")]
-    if budget is None:
-        # Without a budget each approval is charged for all four runs of its study, beside the round in the ledger.
-        assert len(charged) == (0 if since == "no approval" else 4)
-        if charged:
-            noise, sampling, steps = (charged[0].facts[key] for key in ("noise", "sampling", "steps"))
-            whole = epsilon([Release(noise, sampling, 4 * steps + 4)], site.site.policy.delta)
-            assert (steps, spent(site)) == (5 * 4, pytest.approx(whole)) and whole > three
-        return
-    assert len(charged) == 1 and max(budget, three) < spent(site) < budget + 0.2
+    released = [line for line in site.lines() if line.kind == "released"]
+    assert {line.facts["chosen"]["part"] for line in released} == {"training", "holdout"}
+    assert all(line.text("run").startswith("lost-") for line in released)
+    assert sum(line.facts.get("once") is True for line in released) == 1
+    # A table with one person less is too close to them, whatever is approved.
+    site.site.source.table.drop(index=site.site.source.table.index[3], inplace=True)
+    shutil.rmtree(site.folder.frozen)
+    site.freeze()
     site.approve()
-    assert answered(site, "2026-d").startswith("privacy budget: ")
+    site.open()
+    assert answered(site) == Refusal("too-close", least=site.site.policy.cell_minimum)
+
+
+@pytest.mark.studies
+def test_sets_of_rows_come_back_with_the_ledger(gated: Any, small_study: str, tmp_path: Path):
+    """The first release since the backup wrote the key and the sets: without them nothing could leave."""
+    site = gated(small_study, policy=Policy(runs=4))
+    trust(site.folder, KEY)
+    ledger_of(site.folder).append(kind="enrol", bytes=1)
+    keep(site.folder, replace(head(site), run="r"))
+    before = site.folder.ledger.read_bytes()
+    copy = LedgerCopy(site.folder, tmp_path)
+    copy.begin()
+    site.gate._ledger._copy = copy.update
+    assert answered(site) == ""
+    assert (tmp_path / "site-01-rows.key").read_bytes() == (site.folder.gate / "rows.key").read_bytes()
+    shutil.rmtree(site.folder.gate / "released")
+    (site.folder.gate / "rows.key").unlink()
+    site.folder.ledger.write_bytes(before)
+    take_copy(site.folder, tmp_path, by="op")
+    site.open()
+    assert answered(site, "2026-b") == ""
 
 
 def test_a_line_of_the_copy_that_a_crash_tore_is_set_aside(copied: Any):
@@ -242,6 +248,7 @@ def test_a_copy_is_begun_once_and_then_must_be_there(copied: Any, tmp_path: Path
 
 
 def test_a_refused_command_leaves_no_empty_ledger_that_counts(private: Any, tmp_path: Path):
+    (private.folder.gate / "released").rename(tmp_path / "released")
     private.folder.ledger.unlink()
     private.folder.receipts.unlink(missing_ok=True)
     with pytest.raises(UsageError, match="cannot be read"):

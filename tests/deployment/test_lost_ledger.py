@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from flfed.deployment.operator.lost_runs import restart_ledger
 from flfed.deployment.site_state.ledger_loss import Continuity, restart
 from flfed.errors import UsageError
-from flfed.federation.client.privacy_budget import PrivacyAccount
+from flfed.federation.client.account import spent_at
 from flfed.records.ledger import Ledger, ledger_of
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
@@ -20,8 +21,8 @@ PRIVATE = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n'
 
 @pytest.fixture
 def protected(gated, small_study: str):
-    """An approved institution behind its gate that spent two rounds."""
-    site = gated(small_study.replace("epochs = 1", "steps = 4") + PRIVATE, policy=Policy(epsilon=1.5))
+    """An approved institution behind its gate that was charged with two runs."""
+    site = gated(small_study.replace("epochs = 1", "steps = 4") + PRIVATE, policy=Policy(epsilon=4.5))
     for run in ("2026-a", "2026-b"):
         assert not site.answer(site.trained(), run=run).has_error()
     return site
@@ -33,7 +34,7 @@ def said(site: Any, run: str = "2026-x") -> str:
 
 
 def spent(site: Any) -> float:
-    return PrivacyAccount(ledger_of(site.folder), "small", site.site.policy).spent()
+    return spent_at(site.folder).epsilon(1e-5)
 
 
 @pytest.mark.studies
@@ -53,11 +54,13 @@ def test_a_budget_does_not_begin_again_with_a_lost_ledger(protected, harm: str, 
     for _ in range(2):
         assert said(site) == f"{LOST}site-01 --restart WHY"
     assert (site.folder.ledger.read_bytes() if site.folder.ledger.exists() else None) == left  # and no line says so
-    found = restart(site.folder, by="op", why="the disk broke")
-    assert (found.line.n, found.carried) == (1, 0) and before > 0 and spent(site) == 0.0
+    found = restart_ledger(site.folder, lambda: site.site, by="op", why="the disk broke")
+    assert (found.line.n, found.carried) == (1, 0) and 2.0 < before < 4.5 == spent(site)
     assert said(site) == Refusal("approved-before-loss")
     site.approve()
-    assert said(site) == ""
+    assert said(site).startswith("privacy budget: epsilon 4.5 of 4.5 is spent")
+    site.policy(epsilon=7.0)
+    assert said(site) == "" and spent(site) == pytest.approx(6.5, rel=0.01)
 
 
 def test_what_can_be_read_of_a_damaged_ledger_is_carried_over(protected):
@@ -67,21 +70,20 @@ def test_what_can_be_read_of_a_damaged_ledger_is_carried_over(protected):
     raw = site.folder.ledger.read_bytes()
     site.folder.ledger.write_bytes(raw.replace(last.raw, last.raw.replace(b'"round":1', b'"round":2')))
     assert said(site).startswith("its ledger cannot be written")
-    found = restart(site.folder, by="op", why="a damaged line")
-    assert spent(site) == pytest.approx(before, rel=1e-12) and before > 0.5
-    carried = [line for line in lines if line.n != last.n and line.kind != "snapshot"]
-    assert [line.kind for line in carried].count("spent") == 2 and found.carried == len(carried) == 2 + 1
-    came, ended = site.lines()[1 : 1 + len(carried)], site.lines()[1 + len(carried) :]
+    found = restart_ledger(site.folder, lambda: site.site, by="op", why="a damaged line")
+    assert spent(site) == 4.5 > before
+    carried = [line for line in lines if line.n != last.n]
+    assert [line.kind for line in carried].count("spent") == 2 and found.carried == len(carried) == 2 + 4 + 1
+    came = site.lines()[1 : 1 + len(carried)]
+    ended = [line for line in site.lines()[1 + len(carried) :] if line.kind != "released"]
     assert [(line.kind, line.facts["carried-from"], line.facts["carried-at"]) for line in came] == [
         (line.kind, line.n, line.at) for line in carried
     ]
     # Both runs were under way: their state may be of a backup, whose masks were used.
     assert [(line.kind, line.facts["run"]) for line in ended] == [("run-ended", "2026-a"), ("run-ended", "2026-b")]
-    # The budget goes on from there once the study is approved anew; both runs count as runs of the study.
+    # Both runs count as runs of the study.
     assert said(site) == Refusal("approved-before-loss")
     site.approve()
-    replies = [said(site, f"2026-{number}") for number in range(5)]
-    assert replies[-1].startswith("privacy budget: ") and spent(site) <= 1.5
     site.policy(runs=2, epsilon=9.0)
     assert said(site, "2026-a") == Refusal("run-ended") and "runs of a study have answers" in said(site, "2026-z")
 

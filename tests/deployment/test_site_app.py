@@ -21,7 +21,7 @@ from flfed.deployment.site_app.pages.s50_results import judged
 from flfed.deployment.site_app.reads import node_listens
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.trusted_files import make_signing_key
-from flfed.federation.client.privacy_budget import shown
+from flfed.federation.client.account import shown
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.records.reports.audit_headlines import share_in_words
@@ -99,7 +99,7 @@ def test_the_figures_of_each_page_are_those_of_the_commands(ran: Any, flfed: Cal
     assert sum(map(int, by_study["Lines"])) == ledger["lines"]
     assert len(opened.dataframe[0].value) == min(ledger["lines"], 200)
 
-    (account,) = told(flfed, "budget", NAME)["datasets"]
+    account = told(flfed, "budget", NAME)
     said = words(page("budget"))
     assert f"ε spent {shown(account['spent'])}" in said and "Budget 9" in said
     assert 0 < account["spent"] < 9
@@ -107,7 +107,7 @@ def test_the_figures_of_each_page_are_those_of_the_commands(ran: Any, flfed: Cal
         page("budget").get("progress")[0].proto.text == f"{share_in_words(account['spent'] / 9)} of the budget is spent"
     )
     (run,) = account["runs"]
-    for cell in (run["run"], number(run["noise"], 3), str(run["steps"]), shown(run["epsilon"])):
+    for cell in (run["run"], run["study"], shown(run["epsilon"])):
         assert cell in said
     for left in account["uncharged"]:
         assert f"{left['bytes']:,}" in said
@@ -117,7 +117,7 @@ def test_the_figures_of_each_page_are_those_of_the_commands(ran: Any, flfed: Cal
     assert "Studies with a decision: 1. While it serves, it replies to 1 of them: small." in said
     assert str(status["snapshots"][0]["rows"]) in said and status["snapshots"][0]["sha256"][:12] in said
     assert [line["n"] for line in status["last"]] == [int(cell) for cell in page("status").table[2].value["Line"]]
-    assert "epsilon 9 of each dataset, at delta 1e-05" in said
+    assert "epsilon 9 of the site, at delta 1e-05" in said
 
 
 def test_the_result_of_a_run_is_what_the_site_answered_and_what_the_store_has(ran: Any):

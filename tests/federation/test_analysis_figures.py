@@ -13,7 +13,7 @@ import pytest
 from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut
 from flfed.rows.data.schema import Schema
-from flfed.rows.statistics.noised_counts import ANSWER, NoisedAnalysis
+from flfed.rows.statistics.noised_analysis import ANSWER, NoisedAnalysis
 from flfed.rows.training.private_noise import SeededNoise, SystemNoise
 from flfed.study.analysis import Analysis
 from flfed.study.tables import Partition

@@ -15,6 +15,8 @@ from flwr.app import Message
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.server.run import resume, run
+from flfed.paths import SiteFolder
+from flfed.records.site_state import SiteState
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
@@ -25,12 +27,11 @@ from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.kinds import SCORES
 from flfed.updates.messages.summarise import ScoresRequest
 from flfed.updates.messages.train import TRAIN, TrainRequest
-from tests.federation.test_covered_study import STUDY, account, lines
+from tests.federation.test_covered_study import STUDY, lines, spent
 from tests.federation.test_resume import newest
 
 Small = Callable[..., list[Site]]
 PLAIN = STUDY.replace('covers = "study"', "") + '[encode]\nscaler = "schema"\n'
-ENDED = "the run's model was compared or scored here: no further round is trained under noise"
 
 
 @dataclass
@@ -63,8 +64,14 @@ class Process:
             return reply.error.reason
         return b"".join(value.tobytes() for _, value in sorted(ndarrays(reply.content, "arrays").items()))
 
-    def charged(self) -> list[int]:
-        return [line.facts["round"] for line in lines(self.site.name) if line.facts["round"]]
+    def drawn(self) -> list[str]:
+        return drawn_at(self.site)
+
+
+def drawn_at(site: Site) -> list[str]:
+    """Return the rounds and answers whose noise was drawn, in their order."""
+    with SiteState(SiteFolder(site.name).state).transaction() as step:
+        return [row[0] for row in step.tables.execute("SELECT step FROM drawn ORDER BY rowid")]
 
 
 def drawn(round: int) -> str:
@@ -86,24 +93,20 @@ def test_the_systems_noise_is_drawn_once_in_one_process_and_on_ray(site, config,
     expected = [said or update for said, update in zip(again, first[:2], strict=True)]
     assert [process.round(round) for round in (1, 2, 3)] == [*expected, first[2]]
     assert process.round(3, shift=0.5) == drawn(3)
-    scored = process.ask(
-        SCORES, ScoresRequest(arrays=process.arrays, encoder=process.encoder, edges=np.arange(0, 129, 8))
-    )
+    scored = process.ask(SCORES, ScoresRequest(arrays=process.arrays, encoder=process.encoder, centre=0.0))
     assert not scored.has_error()
     process.restart()
-    assert process.round(1) == ENDED and process.charged() == [1, 2, 3]
-    assert account(site).spent() <= 3.0
+    assert process.round(1) == drawn(1) and process.drawn() == ["counts", "1", "2", "3", "scores"]
+    assert spent(site) <= 3.0 and len(lines(site.name)) == 1
 
 
-def test_after_a_crash_the_newest_round_is_drawn_once_more_and_no_third_time(site: Site):
+def test_after_a_crash_no_round_is_drawn_once_more(site: Site):
     process = Process(site, Study.parse(STUDY), {"run-here": "a-run"})
-    first = [process.round(round) for round in (1, 2)]
-    process.restart()  # of the second round the process has charged all, and keeps nothing
-    once_more = process.round(2)
-    assert isinstance(once_more, bytes) and once_more != first[1]
-    process.restart()
+    assert all(isinstance(process.round(round), bytes) for round in (1, 2))
+    process.restart()  # the process keeps nothing
     assert [process.round(round) for round in (1, 2)] == [drawn(1), drawn(2)]
-    assert process.charged() == [1, 2, 2]
+    assert isinstance(process.round(3), bytes)
+    assert len(lines(site.name)) == 1
 
 
 def test_noise_of_a_seed_repeats_its_bits_and_is_charged_once(site: Site):
@@ -111,7 +114,7 @@ def test_noise_of_a_seed_repeats_its_bits_and_is_charged_once(site: Site):
     first = [process.round(round) for round in (1, 2, 3)]
     process.restart()
     assert [process.round(round) for round in (1, 2, 3)] == first
-    assert process.charged() == [1, 2, 3]
+    assert len(lines(site.name)) == 1 and process.drawn() == []
 
 
 def test_a_covered_run_that_is_killed_after_ten_rounds_goes_on(small_sites: Small):
@@ -130,8 +133,8 @@ def test_a_covered_run_that_is_killed_after_ten_rounds_goes_on(small_sites: Smal
     # Ten rounds take less than a second: with a checkpoint a second it would begin anew, at rounds that were drawn.
     assert resume(newest(), sites=sites).report["status"] == "completed"
     for site in sites:
-        charged = [line.facts["round"] for line in lines(site.name) if line.facts["round"]]
-        assert charged == list(range(1, 13)) and account(site).spent() <= 3.0
+        assert [step for step in drawn_at(site) if step.isdigit()] == [str(round) for round in range(1, 13)]
+        assert len(lines(site.name)) == 1 and spent(site) <= 3.0
 
 
 @pytest.mark.proof
@@ -140,5 +143,4 @@ def test_a_covered_study_runs_on_ray_and_is_charged_as_approved(small_sites: Sma
     sites = [replace(site, policy=Policy(epsilon=3.2)) for site in small_sites(3, rows=2000)]
     assert run(Study.parse(STUDY), sites=sites, engine="ray").report["status"] == "completed"
     for site in sites:
-        charged = [line.facts["round"] for line in lines(site.name) if line.facts["round"]]
-        assert charged == [1, 2, 3] and account(site).spent() <= 3.0
+        assert len(lines(site.name)) == 1 and spent(site) <= 3.0

@@ -14,7 +14,7 @@ from flfed.federation.server.run import Result, resume, run
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.site import Policy
 from flfed.study.study import Study
-from flfed.updates.accounting import Release, epsilon, quick_epsilon
+from flfed.updates.accounting import Release, epsilon
 from flfed.updates.mechanism import Mechanism
 from flfed.updates.privacy.site_dp import site_epsilon
 
@@ -98,13 +98,12 @@ def test_a_delta_close_to_one_over_the_rows_is_warned_of(small_sites, private, d
     assert not told or f"above a tenth of one over the rows at {close} of 3 sites" in told[0]
 
 
-def test_sites_that_were_asked_less_spent_less(small_sites, private):
+def test_a_site_that_was_asked_less_is_charged_the_whole_run(small_sites, private):
     found = of(run(private(RECORD_DP, **{"strategy.fraction": 0.5}), sites=small_sites(4)))
     steps = [line["steps"] for line in found["sites"].values()]
     assert sum(steps) == 2 * ROUNDS * STEPS and max(steps) > min(steps)
     for line in found["sites"].values():
-        assert line["epsilon"] == epsilon([Release(found["noise"], 0.2, line["steps"])], 1e-3)
-        assert line["epsilon"] <= found["epsilon"]
+        assert line["epsilon"] == found["epsilon"]
 
 
 def test_site_dp_promises_of_its_rounds_and_warns_of_few_sites(small_sites, private):
@@ -149,21 +148,6 @@ def test_a_resumed_run_has_the_noise_and_the_counts_of_one_that_went_through(sma
         assert (line["steps"], line["epsilon"]) == (ROUNDS * a_round, expected["epsilon"])
     before = {site: line["spent-before"] for site, line in halfway["sites"].items()}
     assert {site: line["spent-before"] for site, line in found["sites"].items()} == before
-
-
-def test_what_is_written_on_the_way_is_a_bound_that_never_passes_the_promise(small_sites, private):
-    seen: list[dict[str, Any]] = []
-
-    def look(stage: str, number: int) -> None:
-        if stage == "round":
-            seen.append(written(newest()))
-
-    found = of(run(private(RECORD_DP), sites=small_sites(2), observer=look))
-    told = [next(iter(payload["sites"].values())) for payload in seen]
-    assert [line["steps"] for line in told] == [3, 6, 9, 12]
-    for line in told:
-        bound = quick_epsilon([Release(found["noise"], 0.2, line["steps"])], 1e-3)
-        assert line["epsilon"] == pytest.approx(min(bound, found["epsilon"]))
 
 
 def test_all_sites_are_written_down(small_sites, private):

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from flfed.federation.client.protection import protection_of
-from flfed.federation.client.released.model_answers import OWN, _own_model
-from flfed.federation.client.released.noised_answer import noised_cells, releases_of
+from flfed.federation.client.released.noised_answer import draw_once, noise_of
 from flfed.federation.server.run import run
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
@@ -35,7 +34,9 @@ def session_of(site: Site, study: Study) -> SiteSession:
 
 
 def cells(site: Site, study: Study) -> np.ndarray:
-    return np.concatenate([part.reshape(-1) for part in noised_cells(session_of(site, study)).values()])
+    """Return counts of scores of no row, with a study's noise."""
+    exact, query = {"scores": np.zeros((2, 16))}, {"scores": noise_of(study, "scores")}
+    return draw_once(session_of(site, study), "scores", exact, query)["scores"].reshape(-1)
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
@@ -46,7 +47,7 @@ def test_two_values_of_epsilon_do_not_give_the_exact_counts(small_sites: Small):
     (site,) = small_sites(1, rows=400)
     studies = [Study.parse(STUDY).replace({"privacy.epsilon": value}) for value in (1.0, 3.0)]
     exact = cells(site, Study.parse(STUDY).replace({"privacy.epsilon": 99.0}))
-    weak, strong = (releases_of(study)["histograms"].noise for study in studies)
+    weak, strong = (noise_of(study, "scores").noise for study in studies)
     noised = [cells(site, study) for study in studies]
     # The two would be exact + weak · z and exact + strong · z of the same z: this combination has no z in it.
     combined = (weak * noised[1] - strong * noised[0]) / (weak - strong)
@@ -83,20 +84,6 @@ def test_updates_share_their_samples_and_none_of_their_noise(small_sites: Small)
     apart = update(study, 1.0), update(other, 1.0)
     np.testing.assert_array_equal(apart[0], update(study, 1.0))
     assert np.abs(apart[0] - apart[1]).min() > 1e-4
-
-
-def test_own_models_have_noise_of_the_study(small_sites: Small):
-    (site,) = small_sites(1, rows=400)
-    study = Study.parse(STUDY).replace({"privacy.comparison": "site-model"})
-
-    def own(of: Study) -> np.ndarray:
-        session = session_of(site, of)
-        found = run_client(_own_model(session, schema_encoder(session.layout), releases_of(of)[OWN]))
-        return np.concatenate([found[name].reshape(-1) for name in sorted(found)])
-
-    first, again, other = (own(one) for one in (study, study, study.replace({"purpose": OTHER})))
-    np.testing.assert_array_equal(first, again)
-    assert np.abs(first - other).max() > 1e-3
 
 
 def test_draws_of_samples_are_the_generators_own_and_those_of_noise_are_of_the_study():

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from flfed.federation.server.noised_evaluation import AUC_ALONE, LOST, PAIRED, UNTOLD
+from flfed.federation.server.noised_evaluation import LOST
 from flfed.records.reports.report import report
-from flfed.records.store.entries import ComparisonRow, DifferenceRow, SentRow, SiteRow
+from flfed.records.store.entries import ComparisonRow, SentRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter
-from flfed.summaries.noised_scores import GRID, NoisedPairs, ScoreCounts, choose_edges, first_counts, score_counts
+from flfed.summaries.noised_scores import ScoreCounts, bounds_of, score_counts
 
 Found = dict[str, Any]
 AUC = "roc_auc_score"
@@ -43,79 +43,38 @@ delta = 1e-5
 sampling = 0.1
 clip = 4.0
 """
-ANSWERS = [
-    {"name": "histograms", "side": "training", "noise": 3.111, "share": 0.2},
-    {"name": "values", "side": "training", "noise": 6.221, "share": 0.05},
-    {"name": "first", "side": "holdout", "noise": 3.111, "share": 0.2},
-    {"name": "scores", "side": "holdout", "noise": 2.352, "share": 0.35},
-]
-KEPT_BACK = [
-    {"name": "sums", "side": "holdout", "share": 0.05}, {"name": "comparison", "side": "holdout", "share": 0.4},
-]  # fmt: skip
-PAIRS = {"basel": 27.0, "bern": 3.0, "chur": -30.0}
-"""What a site with a figure answered about pairs won, times its scale: joining pays, no clear gain, do not use it."""
-SPENT = {"steps": 800, "epsilon": 2.9998, "delta": 1e-5, "budget": 4.0, "spent-before": 0.5, "epsilon-on-both": 3.7}
+ANSWERS = [{"name": "counts", "noise": 9.836}, {"name": "scores", "noise": 3.111}]
+SPENT = {"steps": 800, "epsilon": 2.9998, "delta": 1e-5, "budget": 4.0, "spent-before": 0.5}
 PRIVACY = {
-    "mechanism": "record-dp", "unit": "person", "epsilon": 2.9998, "delta": 1e-5, "noise": 4.64, "sampling": 0.1,
+    "mechanism": "record-dp", "unit": "person", "epsilon": 2.9998, "delta": 1e-5, "noise": 4.554, "sampling": 0.1,
     "clip": 4.0, "steps": 800, "excludes-encoder": False, "trusts-server": None, "covers": "study", "answers": ANSWERS,
-    "unspent": KEPT_BACK, "warnings": [], "uncharged": ["What a site's budget is.", "How long a site takes."],
+    "warnings": [], "uncharged": ["What a site's budget is.", "How long a site takes."],
 }  # fmt: skip
 
 
-COMPARED = {
-    **PRIVACY, "comparison": "site-model",
-    "answers": [
-        *ANSWERS, {"name": "own-model", "side": "training", "noise": 8.872, "share": 0.2},
-        {"name": "pairs", "side": "holdout", "noise": 2.206, "share": 0.4},
-    ],
-    "unspent": KEPT_BACK[:1],
-}  # fmt: skip
-COMPARED_STUDY = STUDY.replace('covers = "study"', 'covers = "study"\ncomparison = "site-model"')
-
-
-def differences_of(site: str) -> list[DifferenceRow]:
-    """What a record has of a site's comparison with its own model under noise."""
-    against = (site, "global", "local-only")
-    others = [DifferenceRow(*against, metric, None, method=AUC_ALONE) for metric in METRICS if metric != AUC]
-    if site not in PAIRS:
-        return [DifferenceRow(*against, AUC, None, method=UNTOLD), *others]
-    told = {"squares": 5.0, "deviation": 2.5, "events": 500.0, "others": 1750.0, "count_deviation": 10.0}
-    gain = NoisedPairs(pairs=PAIRS[site], **told).difference()
-    assert gain is not None
-    return [DifferenceRow(*against, AUC, gain.value, gain.low, gain.high, 0.03, PAIRED), *others]
-
-
-def scores_of(rows: Sequence[int], *, seed: int = 8, noises: tuple[float, float] = (3.111, 2.352)) -> list[ScoreCounts]:
+def scores_of(rows: Sequence[int], *, seed: int = 8, noise: float = 3.111) -> list[ScoreCounts]:
     """Noised counts of sites with so many test rows, those of all sites together last."""
-    rng, parts = np.random.default_rng(seed), []
+    rng, found = np.random.default_rng(seed), list[ScoreCounts]()
     for count in rows:
         odds = rng.normal(-1.5, 1.0, count)
         # The model is too extreme: the outcome's log-odds are 0.8 of its own.
         y = (rng.random(count) < 1 / (1 + np.exp(-0.8 * odds))).astype(np.int64)
-        parts.append((odds, y, np.ones(count)))
-    first = [first_counts(odds, w) + rng.normal(0, noises[0], GRID.bins) for odds, _, w in parts]
-    edges = choose_edges(np.sum(first, axis=0), noises[0] * len(rows) ** 0.5)
-    assert edges is not None
-    found = [
-        ScoreCounts(
-            counts=score_counts(odds, y, w, edges) + rng.normal(0, noises[1], (2, len(edges) - 1)),
-            deviation=noises[1], edges=edges, first=own, first_deviation=noises[0],
-        )
-        for (odds, y, w), own in zip(parts, first, strict=True)
-    ]  # fmt: skip
-    root = len(rows) ** 0.5
-    together = replace(
-        found[0], counts=np.sum([one.counts for one in found], axis=0), deviation=noises[1] * root,
-        first=np.sum(first, axis=0), first_deviation=noises[0] * root,
-    )  # fmt: skip
-    return [*found, together]
+        counts = score_counts(odds, y, np.ones(count), -1.5)
+        counts = counts + rng.normal(0, noise, counts.shape)
+        found.append(ScoreCounts(counts=counts, deviation=noise, centre=-1.5))
+    together = np.sum([one.counts for one in found], axis=0)
+    return [*found, ScoreCounts(counts=together, deviation=noise * len(rows) ** 0.5, centre=-1.5)]
 
 
 def told(counts: ScoreCounts) -> Found:
     """What a record has of counts."""
     slope = counts.calibration_slope()
     ends = None if slope is None else {"value": slope.value, "low": slope.low, "high": slope.high}
-    given = {"counts": counts.counts.tolist(), "edges": counts.edges.tolist(), "deviation": counts.deviation}
+    given = {
+        "counts": counts.counts.tolist(),
+        "edges": bounds_of(counts.centre).tolist(),
+        "deviation": counts.deviation,
+    }
     return json.loads(json.dumps(given | {"slope": ends}))
 
 
@@ -140,19 +99,15 @@ def write(
     end: str = "completed",
     hidden: Sequence[str] = (),
     lost: bool = False,
-    compared: bool = False,
 ) -> RunWriter:
-    """Write one run as its recorder does; `hidden` sites share sums only, `lost` is where no bins can be made.
-
-    `compared` is with the sites' own models.
-    """
+    """Write one run as its recorder does; `hidden` sites share sums only, `lost` is where no bins can be made."""
     facts = {
         "engine": "inprocess", "path": "stacked", "primary": AUC, "task": "binary", "hashes": {"schema": "cd" * 32},
     }  # fmt: skip
     run = store.begin_run(series, repeat=repeat, seed=3 + repeat, rounds_planned=40, **facts)
     for place, site in enumerate(sites):
         run.sites([SiteRow(site, title=site, rows=3000 + place, holdout_rows=None, resplit=True)])
-    run.summary("privacy", {**(COMPARED if compared else PRIVACY), "sites": dict.fromkeys(sites, SPENT)})
+    run.summary("privacy", {**PRIVACY, "sites": dict.fromkeys(sites, SPENT)})
     kinds = (("query.statistic", 5_530), ("query.scores", 900), ("query.enrol", 240))
     run.sent(0, [SentRow(site, "to-server", kind, size) for site in sites for kind, size in kinds])
     for number in range(1, 41 if end == "completed" else 4):
@@ -166,8 +121,7 @@ def write(
             each = {site: one for site, one in zip(sites, own, strict=True) if site not in hidden}
         reason = LOST if lost else ""
         figures = [row for site, one in each.items() for row in rows_of(site, one)]
-        gains = [row for site in each if compared for row in differences_of(site)]
-        run.comparison([*figures, *rows_of(None, whole, reason)], gains)
+        run.comparison([*figures, *rows_of(None, whole, reason)], [])
         run.summary(
             "noised-scores",
             {

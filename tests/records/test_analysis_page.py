@@ -54,7 +54,6 @@ def test_what_was_charged_is_one_answer_and_no_step_of_training(store, url):
         "At each of 2 sites: this run ε = 7.99 for one answer; its ledger had ε = 1.19 before, and has at most 9.18 "
         "with it, of a budget of 10."
     )
-    assert any("sent the same numbers again" in line for line in spent)
     line = spent_line("site-1", next(iter(private["sites"].values())), private)
     assert (line["Answers requested"], line["Answers planned"], line["ε of this run"]) == (1, 1, "7.99")
     with RunReader.open(url) as reader:

@@ -92,8 +92,8 @@ def test_curves_are_noised_counts_with_their_noise_of_whom_the_reader_picks(foun
     opened = page("p40_curves", found["run"])
     assert NO_CURVES in words(opened)
     for whose, one, deviation in (
-        ("all 4 sites", found["noised-scores"]["all"], 2 * 2.352),
-        ("chur", found["noised-scores"]["sites"]["chur"], 2.352),
+        ("all 4 sites", found["noised-scores"]["all"], 2 * 3.111),
+        ("chur", found["noised-scores"]["sites"]["chur"], 3.111),
     ):
         opened.selectbox(key="noised-of").select(whose).run()
         assert not opened.exception
@@ -141,8 +141,8 @@ def test_rounds_data_and_privacy_say_why_something_is_not_there(found):
     private = page("p70_privacy", found["run"])
     assert "for everything that a site releases of its rows" in words(private)
     told = [line for line in cells(private) if "Charged for" in line]
-    assert told == charged_lines(found["privacy"]) and len(told) == 7
-    assert "the larger of two accounts" in words(private)
+    assert told == charged_lines(found["privacy"]) and len(told) == 3
+    assert "of all its planned steps and of all counts with noise" in words(private)
 
 
 @pytest.mark.studies

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 import re
 
 import numpy as np
@@ -40,9 +39,9 @@ from flfed.records.statistics.noised_scores import (
 from flfed.records.statistics.verdict import ABSENT, INCONCLUSIVE, interval, number
 from flfed.records.store.reader import RunReader
 from flfed.summaries.noised_scores import CLASS_LOST
-from flfed.updates.accounting import Release, epsilon, noise_for
+from flfed.updates.accounting import Release, epsilon
 from flfed.words import render
-from tests.records.covered_runs import ANSWERS, AUC, KEPT_BACK, NAMES, SITES, STUDY, Found, in_store
+from tests.records.covered_runs import ANSWERS, AUC, NAMES, SITES, STUDY, Found, in_store
 from tests.records.documents import read, section, tables, titles
 
 GAIN_NOT_RELEASED = render("report.noised.gain")
@@ -62,7 +61,7 @@ def found(store, url, shown) -> Found:
 def as_of_updates(found: Found) -> Found:
     """The same report as if its promise were of updates alone: what earlier words made of such a run."""
     before = copy.deepcopy(found)
-    for key in ("covers", "answers", "unspent"):
+    for key in ("covers", "answers"):
         del before["privacy"][key]
     for site in before["sites"].values():
         del site["not-compared"]
@@ -97,8 +96,8 @@ def test_the_json_has_all_figures_and_why_none_is_held_against_an_own_model(foun
         assert site["verdict"] == INCONCLUSIVE and site["holdout-rows"] is None
         assert "no comparison with the sites' own models" in site["not-compared"]
     assert told["sites"]["geneva"]["global"][AUC]["reason"] == CLASS_LOST
-    assert {key: told["privacy"][key] for key in ("covers", "answers", "unspent")} == {
-        "covers": "study", "answers": ANSWERS, "unspent": KEPT_BACK,
+    assert {key: told["privacy"][key] for key in ("covers", "answers")} == {
+        "covers": "study", "answers": ANSWERS,
     }  # fmt: skip
 
 
@@ -134,26 +133,22 @@ def test_slope_and_its_words():
     assert slope_in_words(None) == ""
 
 
-def test_ends_of_bins_are_probabilities_of_the_public_grid(found):
+def test_ends_of_bins_are_probabilities(found):
     one = found["noised-scores"]["all"]
-    # Cells are even in asinh of the log-odds, 64 on either side of even odds, up to log-odds of 12.
-    odds = np.sinh((np.array(one["edges"]) - 64) / 64 * math.asinh(12.0))
-    expected = 1 / (1 + np.exp(-odds))
     lines = count_lines(read_object(NoisedCounts, one))
-    # The outermost bins have all that is beyond.
-    np.testing.assert_allclose([line["Predicted, from"] for line in lines[1:]], expected[1:-1], rtol=6e-3)
+    # Log-odds of 0.5 each about the base rate's, which is -1.5 here; the outermost bins have all that is beyond.
+    expected = 1 / (1 + np.exp(-(-1.5 + np.arange(-3.5, 4.0, 0.5))))
+    np.testing.assert_allclose([line["Predicted, from"] for line in lines[1:]], expected, rtol=6e-3)
     assert (lines[0]["Predicted, from"], lines[-1]["Predicted, to"]) == (0.0, 1.0)
     np.testing.assert_allclose([line["Without the outcome"] for line in lines], one["counts"][0], atol=0.06)
     np.testing.assert_allclose([line["With the outcome"] for line in lines], one["counts"][1], atol=0.06)
-    assert {line["Noise on a count, 95 % (±)"] for line in lines} == {round(NORMAL_95 * 2 * 2.352, 1)}
-    # The fault: cells taken as log-odds, or as shares of the grid.
-    assert abs(np.array(one["edges"][1:-1]) / 128 - expected[1:-1]).max() > 0.05
+    assert {line["Noise on a count, 95 % (±)"] for line in lines} == {round(NORMAL_95 * 2 * 3.111, 1)}
 
 
 # --- What was promised and charged
 
 
-def test_the_promise_is_of_all_that_leaves_and_both_accounts_are_told(found):
+def test_the_promise_is_of_all_that_leaves(found):
     lines = promise_in_words(found["privacy"])
     assert lines[0] == (
         "Promised to each person by record-dp: ε = 3 at δ = 1e-5, for everything that a site releases of its "
@@ -165,62 +160,44 @@ def test_the_promise_is_of_all_that_leaves_and_both_accounts_are_told(found):
         "person's rows, all of them, were in its table: the odds can change by at most e^ε, 20.1 times, but for rare "
         "results (δ)."
     )
-    assert lines[2].startswith("Persons trained on and persons held out have separate accounts, each with the whole ε")
-    assert lines[3] == (
-        "Of the account of persons held out, 0.45 is reserved and not spent: 0.05 for numbers of rows by class and "
-        "0.40 for a comparison with the sites' own models."
-    )
+    assert lines[2] == "All releases share this ε, for a person who is trained on and for one who is held out."
     everything = " ".join(in_words(found["privacy"], []))
     assert "for 800 steps and the counts with noise" in everything and "updates" not in everything
     # Of updates alone the old words stay.
     before = promise_in_words(as_of_updates(found)["privacy"])
     assert "over all 800 steps of the run" in before[0] and "Anyone who sees all updates of a site" in before[1]
-    assert not any("separate accounts" in line for line in before)
+    assert not any("All releases share" in line for line in before)
 
 
-def shares_in(lines: list[dict[str, str]], side: str) -> float:
-    return math.fsum(float(line["Share"]) for line in lines if line["Account of"].endswith(side))
-
-
-def test_what_was_charged_for_what_adds_up_to_the_whole_budget_on_either_side(found):
+def test_a_run_says_the_noise_of_each_answer_and_of_training(found):
     lines = charged_lines(found["privacy"])
-    assert shares_in(lines, "trained on") == pytest.approx(1.0) == shares_in(lines, "held out")
-    by_what = {line["Charged for"]: (line["Noise multiplier"], line["Share"]) for line in lines}
-    assert by_what["training, 800 steps with sampling 0.100"] == ("4.64", "0.75")
-    assert by_what["counts by class and bin of scores"] == ("2.35", "0.35")
-    assert by_what["reserved for a comparison with the sites' own models"] == ("not sent", "0.40")
-    assert len(lines) == 7
-    # An account of rows has rows, and a record that does not tell has no table.
-    assert charged_lines(found["privacy"] | {"unit": "row"})[0]["Account of"] == "rows trained on"
+    by_what = {line["Charged for"]: line["Noise multiplier"] for line in lines}
+    assert by_what["training, 800 steps with sampling 0.100"] == "4.55"
+    assert by_what["counts by class and bin of scores"] == "3.11" and len(lines) == len(ANSWERS) + 1
+    # A record that does not tell has no table.
     assert charged_lines(as_of_updates(found)["privacy"]) == []
-    # The fault: what is kept back left out, so that held-out persons seem to have spent all.
-    without = charged_lines(found["privacy"] | {"unspent": []})
-    assert shares_in(without, "held out") == pytest.approx(0.55)
 
 
-def test_the_recorder_writes_the_noise_and_share_of_each_answer():
+def test_the_recorder_writes_the_noise_of_each_answer_and_all_together_spend_the_promise():
     facts = facts_of(Study.parse(STUDY), 4)
-    whole = noise_for(3.0, 1e-5, 1.0, 1)
-    for answer in facts["answers"]:
-        # μ² goes with one over the square of the noise; the share is its part of the whole Gaussian's.
-        assert answer["share"] == pytest.approx((whole / answer["noise"]) ** 2, abs=0.002), answer
-        # The fault: a share of the noise itself.
-        assert abs(answer["share"] - whole / answer["noise"]) > 0.1
-    assert [{**of, "noise": round(of["noise"], 3)} for of in facts["answers"]] == ANSWERS
-    assert (facts["covers"], facts["unspent"]) == ("study", KEPT_BACK)
-    trained_on = [Release(of["noise"], 1.0, 1) for of in facts["answers"] if of["side"] == "training"]
+    answers = [Release(of["noise"], 1.0, 1) for of in facts["answers"]]
+    assert facts["covers"] == "study" and [of["name"] for of in facts["answers"]] == [of["name"] for of in ANSWERS]
     steps = Release(facts["noise"], facts["sampling"], facts["steps"])
-    assert 2.96 <= epsilon([*trained_on, steps], 1e-5) <= 3.0
+    assert facts["epsilon"] == epsilon([*answers, steps], 1e-5) and 2.96 <= facts["epsilon"] <= 3.0
+    # Half the noise on any of them would spend more.
+    for halved in (steps, *answers):
+        others = [one for one in (steps, *answers) if one is not halved]
+        assert epsilon([*others, Release(halved.noise / 2, halved.sampling, halved.steps)], 1e-5) > 3.09
     # Another study has none of these keys: its record stays as it was.
     other = facts_of(Study.parse(STUDY.replace('covers = "study"', "")), 4)
-    assert not {"covers", "answers", "unspent"} & other.keys()
+    assert not {"covers", "answers"} & other.keys()
 
 
 def test_mechanisms_in_force_have_no_suppression_and_noise_on_all(found, url):
     with RunReader.open(url) as reader:
         sites = reader.sites(reader.runs()[0].run)
     lines = {line["Mechanism"]: line for line in mechanism_lines(found["privacy"], sites)}
-    assert lines["differential privacy"]["How"].startswith("in training noise multiplier 4.64")
+    assert lines["differential privacy"]["How"].startswith("in training noise multiplier 4.55")
     assert lines["suppression of small cells"]["Is"] == "not used"
     assert lines["secure aggregation"]["How"] == "the server sees each site's own updates and counts, with their noise"
 
@@ -256,8 +233,8 @@ def test_a_study_is_told_before_it_runs_what_it_would_charge(flfed, tmp_path, sm
     code, said, error = flfed("study", "check", file)
     assert code == 0, error
     assert "for everything that a site releases of its rows: counts with noise and all 800 steps of training" in said
-    assert "In training: noise multiplier 4.64" in said
-    assert re.search(r"counts by class and bin of scores +persons held out +2.35 +0.35", said)
+    assert "In training: noise multiplier 4.55" in said
+    assert re.search(r"counts by class and bin of scores +3\.11", said)
     told = json.loads(flfed("study", "check", file, "--json")[1])["privacy"]
     assert told["answers"] == ANSWERS and told["covers"] == "study"
 

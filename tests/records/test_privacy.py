@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from flfed.federation.client.privacy_budget import shown as at_site
+from flfed.federation.client.account import shown as at_site
 from flfed.records.charts.privacy import spent_chart
 from flfed.records.objects import read_all
 from flfed.records.reports.audit_headlines import AuditFigure, in_words, standing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flfed.rows.statistics.noised_counts import STEP, GaussianQuery, clipped, person_weights
+from flfed.rows.statistics.noised_analysis import STEP, GaussianQuery, clipped, person_weights
 from flfed.rows.training.private_noise import SeededNoise, SystemNoise
 from flfed.updates.accounting import Release, epsilon, noise_for
 

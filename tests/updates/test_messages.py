@@ -92,10 +92,8 @@ STATISTICS = [
         sums={"table": np.ones(2, dtype=np.uint64)},
         fit={"coefficients": np.array([1.5]), "variances": np.array([0.25])},
     ),
-    summarise.ScoresRequest(arrays=ARRAYS, encoder=ENCODER),
-    summarise.ScoresRequest(arrays=ARRAYS, encoder=ENCODER, edges=np.array([0, 64, 128])),
-    summarise.ScoresRequest(arrays=ARRAYS, encoder=ENCODER, pairs=True),
-    ScoresReply(counts=np.linspace(-3.0, 40.0, 128)), ScoresReply(counts=np.array([[12.5, -3.0], [0.25, 7.0]])),
+    summarise.ScoresRequest(arrays=ARRAYS, encoder=ENCODER, centre=-1.5),
+    ScoresReply(counts=np.array([[12.5, -3.0], [0.25, 7.0]])),
 ]  # fmt: skip
 MADE_HERE: dict[str, Any] = {"arrays": {}, "encoder": NO_ENCODER, "total": MASKED}
 TOTALS = [

@@ -12,7 +12,7 @@ from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 SPENT = "privacy budget: "
 
 START = {"weight": np.array([[1.0], [2.0]]), "bias": np.array([0.5])}
-SAID = f"{SPENT}epsilon 2.9 of 3 is spent at delta 1e-05, and one more round would make it 3.2"
+SAID = f"{SPENT}epsilon 2.9 of 3 is spent at delta 1e-05, and the run would make it 3.2"
 
 
 class Broke:

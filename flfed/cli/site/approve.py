@@ -47,6 +47,7 @@ def approve_study(
     start: Path | None = typer.Option(
         None, "--start", metavar="FOLDER", help="The exported model that the study begins from, where it has one."
     ),
+    runs: int = typer.Option(1, "--runs", metavar="N", min=1, help="Show what N runs spend of the privacy budget."),
     allow_unmatched: bool = ALLOW_UNMATCHED,
     by: str = BY,
     every: bool = typer.Option(False, "--all", help="Show every detail after the ten lines."),
@@ -67,6 +68,9 @@ def approve_study(
 
     A study that begins from an earlier model (warm-start) needs a copy of it: --start FOLDER, as flfed run export
     wrote it. Its hash must be the study's start-sha256. The site stores it, so once is enough.
+
+    A study with noise spends the privacy budget of the site. The text says what a run spends, each repeat one, and how
+    many such runs still fit; --runs N plans N of them.
     """
     from flfed.deployment.site_state.approval import refuse as write_refusal
     from flfed.study.study import Study
@@ -95,7 +99,7 @@ def approve_study(
 
     proposal = Proposal.of(loaded_study, own, others, coordinator_of(folder), agreement)
     _check_rows(folder, proposal)
-    facts = count_single_outcomes(folder, proposal, read_site_facts(folder, proposal))
+    facts = count_single_outcomes(folder, proposal, read_site_facts(folder, proposal, runs))
     decision = _decision(_text(proposal, facts, every=every), yes, as_json)
     if decision == "approve":
         if source is not None:

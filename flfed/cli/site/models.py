@@ -3,74 +3,53 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from flfed.cli import output
 from flfed.cli.arguments import ALLOW_UNMATCHED, SITE_NAME
-from flfed.errors import UsageError
 from flfed.paths import SiteFolder
-from flfed.records.statistics import verdict
 from flfed.words import counted, people_in_words, render
 
 
 @output.tables
-def show_budget(
-    name: str = SITE_NAME, dataset: str = typer.Option("", "--dataset", help="Only this dataset.")
-) -> output.Shown:
-    """Show the spent privacy budget by dataset, study and run, and the releases that it does not cover.
+def show_budget(name: str = SITE_NAME) -> output.Shown:
+    """Show the privacy budget that each run has spent, and the releases that it does not cover.
 
-    The figures are from the site's ledger, over all studies and years. A charge is recorded before its release, so
-    that a crash may leave a charge without a release.
+    It is the account of the site: of all its datasets, studies and years. A run is charged whole before its first
+    request with noise is answered, and stays charged if it breaks off.
     """
-    from flfed.deployment.operator.budget import budget_as_json
+    from flfed.deployment.operator.budget import budget_as_json, describe_account, shown_or
+    from flfed.federation.client.account import spent_at
     from flfed.records.ledger import ledger_of
     from flfed.rows.data import site_discovery as sites
 
     site = sites.load(name)
-    if dataset and dataset not in site.datasets:
-        raise UsageError(f"site {name!r} does not serve dataset {dataset!r}; it serves: {', '.join(site.datasets)}")
-    budget = budget_as_json(site, ledger_of(SiteFolder(site.name)), dataset)
+    folder = SiteFolder(site.name)
+    budget = budget_as_json(site, spent_at(folder), ledger_of(folder))
     yield budget
-    for one in budget["datasets"]:
-        _print(one, budget)
-    if budget["restarted"]:
-        yield render("commands.budget.restarted", date=budget["restarted"][:10])
-
-
-def _print(one: dict[str, Any], budget: dict[str, Any]) -> None:
-    """Print the account of one dataset."""
-    from flfed.deployment.operator.budget import COMPOSED, describe_account
-
-    if one["dataset"]:
-        typer.echo(describe_account(one, budget["delta"], enforced=budget["enforced"]))
-    else:
-        typer.echo(render("commands.budget.unnamed"))
-    rows = [_charged(run) for run in one["runs"]]
+    typer.echo(describe_account(budget))
+    columns = ["study", "run", "repeat", "dataset", "unit", "charged", "epsilon"]
+    rows = [
+        [
+            run["study"],
+            run["run"],
+            str(run["repeat"]),
+            run["dataset"],
+            run["unit"],
+            run["at"][:10],
+            shown_or("beyond", run["epsilon"]),
+        ]
+        for run in budget["runs"]
+    ]
     if rows:
-        # Datasets differ only in a shared account, and people only where a run was charged to one side.
-        is_useful = {"dataset": len(one["account"]) > 1, "people": any("side" in run for run in one["runs"])}
-        columns = [name for name in rows[0] if is_useful.get(name, True)]
-        spare = ("unit", "sampling", "steps", "since", "noise")
-        output.as_table(columns, list(map(itemgetter(*columns), rows)), title=COMPOSED, spare=spare)
-    lines = [[left["kind"], f"{left['lines']:,}", f"{left['bytes']:,}"] for left in one["uncharged"]]
+        output.as_table(columns, rows, title=render("commands.budget.runs"), spare=("unit", "repeat", "charged"))
+    lines = [[left["kind"], f"{left['lines']:,}", f"{left['bytes']:,}"] for left in budget["uncharged"]]
     if lines:
         output.as_table(["kind", "lines", "bytes"], lines, title=render("commands.budget.uncovered"))
-
-
-def _charged(run: dict[str, Any]) -> dict[str, str]:
-    """Return the charge of one run, as cells by header."""
-    from flfed.deployment.operator.budget import PEOPLE, shown_or, times_in_words
-
-    cells = {key: run[key] for key in ("study", "run", "dataset")}
-    cells |= {"people": PEOPLE[run.get("side", "both")], "unit": run["unit"], "since": run["first"][:10]}
-    cells |= {"asked for": times_in_words(run), "steps": str(run["steps"])}
-    cells |= {key: verdict.number(run[key], 3) for key in ("noise", "sampling")}
-    cells["epsilon"] = shown_or("beyond", run["epsilon"])
-    return cells | {"of its run": shown_or("beyond", run["run-epsilon"])}
+    if budget["restarted"]:
+        yield render("commands.budget.restarted", date=budget["restarted"][:10])
 
 
 @output.with_json

@@ -89,6 +89,7 @@ class Gate:
         self._today = today
         self._studies = StudyAdmission(folder, site, today=today)
         self._ledger = ledger or ledger_of(folder)
+        self._state = SiteState(folder.state, self._ledger)
         self._continuity = Continuity(folder, self._ledger)
         self._state = SiteState(folder.state, self._ledger)
         self._leaving = Leaving(site, self._state, self._continuity, today)
@@ -236,7 +237,7 @@ class Gate:
         key = (sha256, rows, int(context.run_config.get("repeat", 0)))
         if key not in self._sides:
             # Nobody may predict the noise, or who takes part in a step: neither comes from the study's seed.
-            protect = LocalProtection.by_system(self._ledger, rows)
+            protect = LocalProtection.by_system(self._state)
             source = partial(load_start, self.folder)
             self._sides[key] = SiteClient(
                 self.find_site, today=self._today, rows=rows, protect=protect, approval=self._approving, source=source

@@ -190,8 +190,6 @@ def _array_defect(name: str, value: np.ndarray, array: ArrayField) -> Refusal | 
         return Refusal("not-positive", key=name)
     if array.values is not None and not np.array_equal(value, array.values):
         return Refusal("other-values", key=name)
-    if array.edges_to and not _are_edges(value, array.edges_to):
-        return Refusal("edges-unfit", bins=array.edges_to)
     return None
 
 
@@ -205,11 +203,6 @@ def _is_between(shape: Shape, least: Shape, most: Shape) -> bool:
     if len(shape) == 2 and shape[0] == least[0] == 0:
         return True
     return all(low <= length <= high for low, length, high in zip(least, shape, most, strict=True))
-
-
-def _are_edges(value: np.ndarray, last: int) -> bool:
-    spans_all = len(value) > 1 and value[0] == 0 and value[-1] == last
-    return bool(spans_all and (np.diff(value) > 0).all())
 
 
 def _packed_defect(section: ArraySection, content: Arrays) -> Refusal | None:

@@ -21,7 +21,6 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import primary_of
 from flfed.rows.statistics.newton import fit_shapes
-from flfed.rows.statistics.noised_counts import shapes_of_cells
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.statistic import VisitedStatistic
 from flfed.rows.study_model import first_sha256, model_shapes, study_layout
@@ -157,11 +156,6 @@ class StudyMessages:
     def statistic_type(self) -> type:
         """Class of the study's statistic, or of its analysis."""
         return type(statistic_of(self.study))
-
-    @property
-    def noised_cells(self) -> Shapes:
-        """Names, shapes and types of counts by cell, where noise covers everything that leaves."""
-        return shapes_of_cells(self.layout)
 
     @property
     def sums_figures(self) -> bool:

@@ -21,7 +21,7 @@ from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
 from flfed.errors import FlfedError
 from flfed.federation.client.journal import Answer, find_answer
 from flfed.federation.client.outbound_figures import rounded_comparison
-from flfed.federation.client.protection import charge_of
+from flfed.federation.client.protection import is_charged
 from flfed.federation.client.redaction import SITE_ERROR, redact
 from flfed.records.ledger_line import ERROR, REFUSED, STANDS_FOR, WITHHELD
 from flfed.records.site_state import SiteState, Step
@@ -284,7 +284,7 @@ def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMess
     # covers everything there are no such figures, and the rest of a message is names and shapes.
     left = {"bytes": count_bytes(reply.content), "sha256": content_sha256(reply.content)}
     line = {"round": _round_of(message).get("round", 0), **facts, **left, "charged_bytes": 0}
-    if kind in CHARGED and charge_of(messages.study) is not None:
+    if kind in CHARGED and is_charged(messages.study):
         update = MASKED if MASKED in reply.content else CHARGED[kind]
         paid = reply.content if messages.study.is_covered else {update: reply.content[update]}
         line["charged_bytes"] = count_bytes(paid)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flfed.federation.client.privacy_budget import shown as shown_epsilon
-from flfed.federation.client.protection import Charge, charge_of
+from flfed.federation.client.account import shown as shown_epsilon
+from flfed.federation.client.protection import colluding_epsilon, excludes_encoder, is_charged
 from flfed.records.reports.privacy import DRAWN_ONCE, describe_encoder_condition
 from flfed.study.study import Study
 from flfed.updates.mechanism import mechanism_of
@@ -66,14 +66,14 @@ def guarantee_of(study: Study, without_noise: str, pinned: int) -> Guarantee:
     if mechanism is None:
         return Guarantee(without_noise, sums)
     promise = mechanism.promise(study.plan, study.rounds)
-    charge = charge_of(study)
+    charged = is_charged(study)
     # Against a server with which a third of the sites collude; None where sites add no noise.
     colluding = mechanism.colluding(study.rounds, pinned, max(1, pinned // 3)) if pinned else None
     if promise is not None and study.is_vertical:
         of_labels = {"epsilon": shown_epsilon(promise.epsilon), "delta": promise.delta, "norm": promise.clip}
         return Guarantee("vertical-labels", of_labels)
     # A mechanism that charges nothing to the account adds no noise: its text must not sound as if it did.
-    if promise is None or (charge is None and colluding is None):
+    if promise is None or not (charged or colluding is not None):
         return Guarantee("no-noise", sums, (render(f"approval.privacy.{without_noise}", **sums),))
     facts = {
         **sums,
@@ -82,27 +82,24 @@ def guarantee_of(study: Study, without_noise: str, pinned: int) -> Guarantee:
         "delta": promise.delta,
         "rounds": study.rounds,
     }
-    excludes_encoder = study.encode.scaler != "schema"
-    given_encoder = (describe_encoder_condition(promise.unit),) if excludes_encoder else ()
+    given = excludes_encoder(study)
+    given_encoder = (describe_encoder_condition(promise.unit),) if given else ()
     if colluding is not None:
         of_sites = {**facts, "colluding": shown_epsilon(colluding)}
-        return Guarantee("noise-of-sites", of_sites, given_encoder, True, excludes_encoder)
-    if charge is not None and study.analysis is not None:
-        return _guarantee_of_analysis(facts, charge, pinned)
+        return Guarantee("noise-of-sites", of_sites, given_encoder, True, given)
+    if charged and study.analysis is not None:
+        return _guarantee_of_analysis(facts, study, pinned)
     if not study.covers_model:
         facts["sums"] = render("approval.protection.sums", **facts) if pinned else ""
-        return Guarantee("noise", facts, (DRAWN_ONCE, *given_encoder), True, excludes_encoder)
-    own = {"compared": "", "others": ""}
-    if study.compares_privately:
-        own = {"compared": render("approval.privacy.covered-own"), "others": "other "}
-    return Guarantee("covered", {**facts, **own}, (DRAWN_ONCE,), True)
+        return Guarantee("noise", facts, (DRAWN_ONCE, *given_encoder), True, given)
+    return Guarantee("covered", facts, (DRAWN_ONCE,), True)
 
 
-def _guarantee_of_analysis(facts: Mapping[str, object], charge: Charge, pinned: int) -> Guarantee:
+def _guarantee_of_analysis(facts: Mapping[str, object], study: Study, pinned: int) -> Guarantee:
     """Return the guarantee of one answer with noise, alone or in a sum."""
     if not pinned:
         return Guarantee("analysis", facts, updates_have_noise=True)
-    colluding = shown_epsilon(charge.colluding_epsilon(pinned))
+    colluding = shown_epsilon(colluding_epsilon(study, pinned))
     return Guarantee("analysis-summed", {**facts, "colluding": colluding}, updates_have_noise=True)
 
 

@@ -136,8 +136,8 @@ class SiteFacts:
     single_outcomes: tuple[int, int] | None = None
 
 
-def read_site_facts(folder: SiteFolder, proposal: Proposal) -> SiteFacts:
-    """Return what a site's folder holds about a proposal; no row is read.
+def read_site_facts(folder: SiteFolder, proposal: Proposal, runs: int = 1) -> SiteFacts:
+    """Return what a site's folder holds about a proposal, and what so many runs spend; no row is read.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def read_site_facts(folder: SiteFolder, proposal: Proposal) -> SiteFacts:
     return SiteFacts(
         rows=snapshot.read_facts(proposal.serving, folder.frozen),
         runs=read_runs(folder, proposal.site.policy, study.dataset.name),
-        budget=tuple(describe_study_budget(folder, proposal.site, study)),
+        budget=tuple(describe_study_budget(folder, proposal.site, study, runs)),
         earlier=same_name[0] if same_name else None,
         approved=tuple(one for one in decided if one.dataset == study.dataset.name),
     )

@@ -21,6 +21,7 @@ from flfed.deployment.site_app.page_frame import CACHE_SECONDS, Mark, State, sta
 from flfed.deployment.site_state.approval import approvals
 from flfed.deployment.site_state.trusted_files import coordinator_of
 from flfed.errors import FlfedError
+from flfed.federation.client.account import spent_at
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.rows.data import site_discovery as sites
@@ -77,7 +78,8 @@ def budget(name: str, mark: Mark) -> dict[str, Any]:
 
 @st.cache_data(max_entries=8, ttl=CACHE_SECONDS, show_spinner=False)
 def _budget(name: str, ledger: State | None, policy: str) -> dict[str, Any]:
-    return budget_as_json(sites.load(name), ledger_of(SiteFolder(name)))
+    site, folder = sites.load(name), SiteFolder(name)
+    return budget_as_json(site, spent_at(folder), ledger_of(folder))
 
 
 @st.cache_data(max_entries=8, ttl=CACHE_SECONDS, show_spinner=False)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flfed.deployment.site_state.ledger_loss import end_runs, read_receipts, remove_states
-from flfed.federation.client.released.accounts import KEY
+from flfed.deployment.site_state.used_people import KEY
 from flfed.files import locked, read_private, write_whole
 from flfed.paths import SiteFolder, make_for_owner
 from flfed.records.ledger import BLOCK, CUT, Ledger, LedgerError, ledger_of

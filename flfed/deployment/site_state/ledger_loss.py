@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from flfed.callbacks import now_utc
 from flfed.deployment.site_state.trusted_files import read_terms
 from flfed.errors import FlfedError
-from flfed.federation.client.released.accounts import SPENT
+from flfed.federation.client.account import SPENT
 from flfed.files import locked
 from flfed.paths import SiteFolder
 from flfed.records import ledger_line

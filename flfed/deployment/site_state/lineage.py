@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flfed.deployment.site_state.used_people import digests_of, reading
-from flfed.federation.client.released.accounts import SPENT, rows_key
+from flfed.deployment.site_state.used_people import digests_of, reading, rows_key
+from flfed.federation.client.account import SPENT
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.records.ledger_line import ERROR, REFUSED, WITHHELD, Line

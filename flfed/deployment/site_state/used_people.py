@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
 from flfed.callbacks import now_utc, stamp
-from flfed.federation.client.released.accounts import keep_rows_key, rows_key
+from flfed.files import read_private, write_whole
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger
 from flfed.records.site_state import SiteState
@@ -41,6 +43,8 @@ from flfed.rows.snapshots.snapshot import Frozen, FrozenSite, Prepared
 from flfed.study.study import Study
 from flfed.words import usage_error
 
+KEY = "rows.key"
+KEY_BYTES = 32
 SNAPSHOT = "snapshot"
 """The kind of a ledger's line for a snapshot that a run uses for the first time."""
 
@@ -199,3 +203,32 @@ def fit_to_used(folder: SiteFolder, prepared: Prepared, *, withholds: bool) -> t
     if rest is None:
         raise usage_error("gate.files.too-few", site=site.name, dataset=site.dataset, least=least)
     return prepared.without(rest), {}
+
+
+def rows_key(gate: Path, *, make: bool = False) -> bytes:
+    """Return a site's key of people's hashes, which never leaves the site; with `make` a new one where there is none.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, others may read it, or it is gone although there are hashes.
+    """
+    path = gate / KEY
+    try:
+        key = read_private(path, rows=True)
+    except FileNotFoundError:
+        # A new key would not match the old hashes, so that all would seem unreleased.
+        if not make:
+            raise usage_error("gate.rows.key", file=path) from None
+        key = secrets.token_bytes(KEY_BYTES)
+    except OSError as error:
+        raise usage_error("gate.rows.unread", file=path, why=error.strerror) from None
+    if len(key) != KEY_BYTES:
+        raise usage_error("gate.rows.damaged", file=path)
+    return key
+
+
+def keep_rows_key(gate: Path, key: bytes) -> None:
+    """Write a site's key of people's hashes where there is none."""
+    if not (gate / KEY).exists():
+        write_whole(gate / KEY, key)

@@ -19,7 +19,7 @@ from flfed.federation.client.masked import Approving, SiteSums
 from flfed.federation.client.outbound_figures import redact_comparison
 from flfed.federation.client.protection import LocalProtection, rows_band, rows_refusal, willing_site
 from flfed.federation.client.redaction import redact, redacted, table_error
-from flfed.federation.client.released.model_answers import count_scores
+from flfed.federation.client.released.noised_answer import count_scores
 from flfed.federation.client.site_run import SiteRun, compared_model, model_shapes_of, run_of, study_of
 from flfed.federation.client.statistic import account_of, count_statistic
 from flfed.federation.client.summed_replies import mask_figures
@@ -130,7 +130,7 @@ class SiteClient:
         self._find_site = find_site
         self._today = today
         self._run_of = partial(SiteRun.of, approving=approval, rows=rows, source=source)
-        self._protect = LocalProtection(rows=rows) if protect is None else protect
+        self._protect = LocalProtection() if protect is None else protect
         self.sessions: dict[tuple[str, str, int], SiteSession] = {}
         self._runs: dict[tuple[str, str, int], str] = {}
         self._last_updates = LastUpdates()

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 
 from flfed.federation.client.masked import SiteSums
-from flfed.federation.client.protection import charge_of, round_charge
-from flfed.federation.client.released.noised_answer import NoisedAnswer, Part, answer_path, noised_cells, stored_cells
+from flfed.federation.client.protection import run_charge, run_charges
+from flfed.federation.client.released.noised_answer import draw_once, noised_counts
 from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import Refusal, refuse
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.newton import has_own_fits, own_fit
-from flfed.rows.statistics.noised_counts import ANSWER, NoisedAnalysis
+from flfed.rows.statistics.noised_analysis import ANSWER, NoisedAnalysis
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.statistic import Statistic, VisitedStatistic, entries
 from flfed.rows.training.requests import ComputeRequest
@@ -101,17 +101,20 @@ class NoisedSums(ExactSums):
     @cached_property
     def statistic(self) -> NoisedAnalysis:
         """The counts, with the noise of an answer that leaves alone."""
-        charge = charge_of(self.study)
-        noise = math.nan if charge is None else charge.release.noise
-        return NoisedAnalysis.of_study(self.study, noise)
+        return NoisedAnalysis.of_study(self.study, run_charges(self.study)[STATISTIC].noise)
 
     def refusal(self, session: SiteSession) -> Refusal | None:
         """Return None: the answer has noise."""
         return None
 
     def sums(self, session: SiteSession, secure: SiteSums | None) -> Arrays:
-        """Return the site's one answer."""
-        return self.answer(session, secure).drawn()
+        """Return the site's one answer, alone or as its part of a secure sum; raises NotSpent."""
+        cohort = None if secure is None else secure.keys.cohort()
+        query = self.part_of_noise(0 if cohort is None else len(cohort.sites)).query(session.schema)
+        exact = self.statistic.sums(all_rows(session), session.schema)
+        # With other sites the same noise would cancel in the difference of two sums.
+        request = "" if cohort is None else cohort.pins[:16]
+        return draw_once(session, ANALYSIS, exact, {ANSWER: query}, request)
 
     def part_of_noise(self, sites: int) -> NoisedAnalysis:
         """Return the analysis with a site's own part of the noise of a sum over so many; of 0, the whole noise.
@@ -127,27 +130,6 @@ class NoisedSums(ExactSums):
         own = self.part_of_noise(sites)
         return replace(own, noise=own.noise * math.sqrt(sites))
 
-    def answer(self, session: SiteSession, secure: SiteSums | None = None) -> NoisedAnswer:
-        """Return a site's answer, alone or as its part of a secure sum."""
-        charge = charge_of(self.study)
-        if charge is None:
-            raise ValueError(f"study {self.study.name!r} charges nothing")
-        sites = 0
-        about = ""
-        facts: dict[str, Any] = {}
-        if secure is not None:
-            cohort = secure.keys.cohort()
-            sites = len(cohort.sites)
-            # With other sites the noise is drawn anew: the same noise would cancel in the difference of two sums.
-            about = cohort.pins[:16]
-            facts = {"sites": sites, "epsilon_colluding": charge.colluding_epsilon(sites)}
-        part = Part(
-            exact=np.asarray(self.statistic.sums(all_rows(session), session.schema)[ANSWER]),
-            query=self.part_of_noise(sites).query(session.schema),
-            release=charge.release,
-        )
-        return NoisedAnswer(session=session, question=f"{ANALYSIS}-{sites}{about}", parts={ANSWER: part}, facts=facts)
-
 
 def protection_of(study: Study, point: Arrays | None = None) -> ExactSums:
     """Return how the sums of a study's statistic at a visit's numbers, or of its analysis, are protected."""
@@ -159,7 +141,7 @@ def count_statistic(
 ) -> Generator[ComputeRequest, Any, StatisticReply]:
     """Return the sums of the study's statistic over all rows, held-out ones too.
 
-    In a study with a model and covering noise, they are the noised counts of training rows for the encoder.
+    In a study with a model and covering noise, they are the noised counts of training rows by class.
 
     Raises
     ------
@@ -167,7 +149,7 @@ def count_statistic(
         If the site's policy, or its account, does not allow them.
     """
     if session.study.covers_model:
-        return StatisticReply(sums=noised_cells(session))
+        return StatisticReply(sums=noised_counts(session))
     original_request, request = request, own.completed(request, session)
     protection = protection_of(session.study, request.point)
     secure = own.sums(session.study)
@@ -194,29 +176,10 @@ def account_of(session: SiteSession) -> tuple[float, float]:
     Raises
     ------
     NotSpent
-        If there is no room for one round, or for the whole run where every release is charged: then the site does not
-        take part at all.
+        If there is no room for the whole run: then the site does not take part at all.
     """
-    charge = round_charge(session.protection)
-    if charge is None:
-        return math.nan, math.nan
-    return charge.figures(free=answered(session))
-
-
-def answered(session: SiteSession) -> tuple[str, ...]:
-    """Return the names of a site's stored answers.
-
-    They are to this exact text over the same rows, and cost nothing.
-    """
-    if session.study.analysis is None:
-        return stored_cells(session)
-    answer = NoisedSums(session.study).answer(session)
-    if answer.charge is not None:
-        # Alone or as a part of some sum: its sites are unknown before the keys are exchanged.
-        every = answer_path(answer.charge, session, f"{ANALYSIS}-*")
-        if any(answer.read_stored(path) is not None for path in every.parent.glob(every.name)):
-            return (STATISTIC,)
-    return ()
+    charge = run_charge(session.protection)
+    return (math.nan, math.nan) if charge is None else charge.figures()
 
 
 def all_rows(session: SiteSession) -> pd.DataFrame:

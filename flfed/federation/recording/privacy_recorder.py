@@ -8,7 +8,6 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from flfed.records.store.tables import finite
 from flfed.refusals import BUDGET, Refusal
 from flfed.rows.training.private_noise import SystemNoise
 from flfed.study.study import Study, staying
-from flfed.updates.accounting import epsilon, is_close
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
@@ -30,8 +28,6 @@ from flfed.updates.messages.enrol import EnrolReply
 KEYS = ("unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
 EXCLUDES_ENCODER = "excludes-encoder"
 """Whether the promise excludes a row's effect through the encoder; null where nothing is promised."""
-ON_BOTH = "epsilon-on-both"
-"""A site's ε where each charge counts on both sides of its holdout; null where it is not known."""
 TRUSTS = "trusts-server"
 """Whether a promise to sites assumes a trusted server; null where none is made to sites."""
 
@@ -83,7 +79,7 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
     -------
     facts : dict
         "mechanism", `KEYS`, `EXCLUDES_ENCODER`, `TRUSTS`, "warnings" and "uncharged"; where the budget covers
-        everything a site releases, also "covers", "answers" and "unspent" (`charged_answers`).
+        everything a site releases, also "covers" and "answers" (`charged_answers`).
 
     Raises
     ------
@@ -111,18 +107,12 @@ def charged_answers(study: Study, mechanism: Mechanism) -> dict[str, Any]:
     Returns
     -------
     facts : dict
-        "covers" ("study"), "answers" (of each reply with noise its "name", "side", "noise" multiplier and "share" of
-        μ²) and "unspent" (of parts without a request "name", "side" and "share").
+        "covers" ("study") and "answers" (of each reply with noise its "name" and "noise" multiplier).
     """
     answers = mechanism.answer_releases(study.plan, study.rounds)
     if not answers:
         return {}
-    noised_answers = [
-        {"name": name, "side": answer.side, "noise": answer.release.noise, "share": answer.share}
-        for name, answer in answers.items()
-    ]
-    withheld_parts = [{"name": name, "side": side, "share": share} for name, side, share in mechanism.kept_back()]
-    return {"covers": "study", "answers": noised_answers, "unspent": withheld_parts}
+    return {"covers": "study", "answers": [{"name": name, "noise": of.noise} for name, of in answers.items()]}
 
 
 def ignored(study: Study) -> list[str]:
@@ -139,8 +129,6 @@ def ignored(study: Study) -> list[str]:
     return [f"plan.{key}={plan[key]} is not used: {instead[key]}." for key in unused]
 
 
-FEW_KINDS = 4
-"""Different numbers of requested rounds with a tight ε at the end; more of them get a bound."""
 Facts = Mapping[str, Any]
 
 
@@ -191,25 +179,7 @@ class SiteCharges:
             site: (_number(budget), _number(spent)) for site, (budget, spent) in facts.get("ledgers", {}).items()
         }
 
-    def _on_both(self, round_count: int, spent: float | None, *, is_exact: bool) -> dict[str, float | None]:
-        """Return the ε of all requests to a site for one person, {} where no charge is on one side of the holdout.
-
-        A site's ledger counts so where people may be on both sides of its holdout, which the coordinator does not know.
-        """
-        plan = self._study.plan
-        rounds = self._study.rounds
-        answers = self._active_mechanism.answer_releases(plan, rounds)
-        if self.promise is None or not answers:
-            return {}
-        if not is_exact or spent is None:
-            return {ON_BOTH: None}
-        releases = [answer.release for answer in answers.values()]
-        release = self._active_mechanism.round_release(plan, rounds)
-        if release is not None:
-            releases = [replace(release, steps=release.steps * round_count), *releases]
-        return {ON_BOTH: epsilon(releases, self.promise.delta)}
-
-    def spent(self, *, final: bool) -> tuple[dict[str, Any], str]:
+    def spent(self) -> tuple[dict[str, Any], str]:
         """Return each site's charge, by name, and a warning where it exceeds the plan."""
         if self.mechanism is None:
             return {}, ""
@@ -219,16 +189,7 @@ class SiteCharges:
         # Of parties with different columns the one with the outcome is charged.
         sites = self._rounds.keys() if self._study.is_vertical else self._ledgers.keys() | self._rounds.keys()
         rounds_by_site = {site: self._rounds[site] for site in sites}
-        kinds = set(rounds_by_site.values())
-        # A tight bound takes long, so it is computed once, at the end.
-        quick = not final or len(kinds) > FEW_KINDS
-        spent: dict[int, float | None] = {}
-        for count in kinds:
-            spent[count] = bound = self.mechanism.spent(plan, rounds, count, quick=quick)
-            if bound is not None and promise is not None:
-                # The quick bound of all rounds would exceed their promise.
-                nearest = max if count > planned(rounds) else min
-                spent[count] = nearest(bound, promise.epsilon)
+        spent = {count: self.mechanism.spent(plan, rounds, count) for count in set(rounds_by_site.values())}
         a_round = plan.steps
         delta = None
         if promise is not None:
@@ -240,7 +201,6 @@ class SiteCharges:
             lines[site] = {
                 "steps": count * a_round,
                 "epsilon": spent[count],
-                **self._on_both(count, spent[count], is_exact=not quick),
                 "delta": delta,
                 "budget": finite(budget),
                 "spent-before": finite(before),
@@ -263,26 +223,23 @@ class PrivacyRecord:
     ----------
     mechanism : Mechanism or None
         The study's. Without one there is nothing to count, and `count_round` and `goes_on` need not be called.
-    draws_anew : bool
-        Whether a repeated round would have other noise.
+    each_round : bool
+        Whether every round needs a checkpoint, as it cannot be repeated with the same noise.
 
     Notes
     -----
-    A round that is repeated after a crash has the same noise in a simulation. Institutions draw noise once and send
-    the stored reply. Either counts once. Sites of one process whose budget covers everything they release draw other
-    noise, and each time counts. So does the noise of a server that makes a model again, unless it had sent the earlier
-    one to nobody. The sites asked in a round are therefore on the disk before it begins, beside the checkpoints, where
-    a resume reads them. Only an institution's ledger records noise that it drew again after its own crash.
+    A run is charged to the sites' accounts whole, and no site draws noise twice. A server at institutions draws other
+    noise where it makes a model again, and each time counts, unless it had sent the earlier one to nobody. The sites
+    asked in a round are therefore on the disk before it begins, beside the checkpoints, where a resume reads them.
     """
 
     def __init__(self, study: Study, recorder: Recorder, *, deployed: bool) -> None:
         self._study = study
         self._recorder = recorder
         # Research sites that a study cuts out of one table always draw by the seed.
-        self.draws_anew = deployed or (study.is_covered and study.dataset.partition is None)
+        self.each_round = deployed or (study.is_covered and study.dataset.partition is None)
         self._charges = SiteCharges(study)
-        # Institutions send the stored reply; sites of one process store none, and draw and charge again.
-        self._charged_again = not deployed and not self._charges.of_sites
+        self._draws_anew = deployed and self._charges.of_sites
         self.mechanism = self._charges.mechanism
         self.chance: Callable[[int], Normals] | None = system_normals if deployed else None
         self._sites: tuple[str, ...] = ()
@@ -299,7 +256,7 @@ class PrivacyRecord:
         """Compare delta with one over the sites' training rows, which it should be far below."""
         promise = self._charges.promise
         if promise is not None and not self._charges.of_sites:
-            self._close = sum(is_close(promise.delta, count) for count in rows.values())
+            self._close = sum(promise.delta * count > 0.1 for count in rows.values())
 
     def facts(self) -> dict[str, Any]:
         """Return the privacy facts of a checkpoint."""
@@ -328,8 +285,6 @@ class PrivacyRecord:
             facts = begun
         self._close = int(facts.get("delta-close", 0))
         self._charges.restore(facts)
-        if self._charged_again:
-            self._charges.add(facts.get("going-on", ()))
 
     @contextmanager
     def during(self, sites: Collection[str]) -> Iterator[None]:
@@ -389,7 +344,7 @@ class PrivacyRecord:
     def _begin_after(self, round: int) -> None:
         """Record the sites of the round after this one."""
         self._going_on = self._sites if round < self._study.rounds else ()
-        if not self.draws_anew:
+        if not self._draws_anew:
             return  # a repeated round has the same noise
         content = {"round": round + 1, "going-on": self._going_on, **self.facts()}
         try:
@@ -399,7 +354,7 @@ class PrivacyRecord:
 
     def _read_begun(self) -> dict[str, Any]:
         """Return the record of the last round begun, {} of a run without one."""
-        if not (self.draws_anew and self._file.exists()):
+        if not (self._draws_anew and self._file.exists()):
             return {}
         try:
             record: dict[str, Any] = json.loads(self._file.read_bytes())
@@ -413,7 +368,7 @@ class PrivacyRecord:
 
     def write(self, *, final: bool = False) -> None:
         """Write the summary, `final` where the run ends."""
-        lines, more = self._charges.spent(final=final)
+        lines, more = self._charges.spent()
         sites = dict(lines)
         warnings = list(self._facts["warnings"])
         promise = self._charges.promise

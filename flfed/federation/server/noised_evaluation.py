@@ -4,135 +4,61 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from flfed.federation.client.released.noised_answer import cells_of, releases_of
+from flfed.federation.client.released.noised_answer import noise_of
 from flfed.federation.server.row_sums import statistic_replies, sums_defect
 from flfed.federation.server.run_setting import RunSetting
-from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
+from flfed.records.store.entries import ComparisonRow, SiteRow
 from flfed.refusals import Refusal
-from flfed.rows.statistics.noised_counts import pair_query, shapes_of_cells
 from flfed.summaries.analysis import record_interval
-from flfed.summaries.noised_scores import (
-    AUC,
-    FIRST,
-    GRID,
-    INCONCLUSIVE,
-    METHOD,
-    METRICS,
-    PAIRS,
-    SCORES,
-    NoisedPairs,
-    ScoreCounts,
-    choose_edges,
-    number_of_bins,
-)
-from flfed.summaries.private_scaling import NoisedCells, noised_rows, private_encoder
+from flfed.summaries.noised_scores import BINS, COUNTS, METHOD, METRICS, SCORES, ScoreCounts, base_rate, bounds_of
 from flfed.summaries.summary import Arrays, Encoder
 from flfed.updates.aggregation.rounds import Participant, Participants
 from flfed.updates.messages.summarise import SCORES as SCORES_KIND
 from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
 
-PAIRED = "noised pairs, own model under the same ε"
 LOST = "the test rows are lost in the noise"
-UNTOLD = "under this budget not even a difference of 0.1 would be seen"
-AUC_ALONE = "under noise models are compared by their AUC alone"
 SUMMARY = "noised-scores"
 
 
-def begin_noised(run: RunSetting, participants: Participants) -> tuple[dict[str, Participant], Encoder]:
-    """Return the sites with noised counts of training rows, and the encoder that these make.
+def count_classes(run: RunSetting, participants: Participants) -> dict[str, np.ndarray]:
+    """Return each site's noised counts of training rows by class; raises FlfedError if too few sites sent them."""
+    replies = statistic_replies(run, participants, {COUNTS: ((2,), np.dtype(np.float64))})
+    return {site: reply.sums[COUNTS] for site, reply in replies.items()}
 
-    Raises
-    ------
-    FlfedError
-        If too few sites did.
-    """
-    replies = statistic_replies(run, participants, shapes_of_cells(run.layout))
-    cells = {site: cells_of(run.study, run.layout, reply.sums) for site, reply in replies.items()}
-    rows = {site: noised_rows(run.layout, own)[0] for site, own in cells.items()}
+
+def begin_noised(run: RunSetting, participants: Participants) -> dict[str, Participant]:
+    """Return the sites that sent noised counts of training rows, and record these."""
+    rows = {site: float(counts.sum()) for site, counts in count_classes(run, participants).items()}
     run.privacy.counted(rows)
     run.recorder.writer.sites(SiteRow(site, rows=max(0, round(count))) for site, count in rows.items())
-    merged = NoisedCells.merged([cells[site] for site in sorted(cells)])
-    encoder = run.schema_encoder()
-    if run.study.encode.scaler == "private":
-        encoder = private_encoder(run.layout, merged)
-    return {site: participants[site] for site in replies}, encoder
+    return {site: participants[site] for site in rows}
 
 
 def score_noised(run: RunSetting, participants: Participants, arrays: Arrays, encoder: Encoder) -> None:
-    """Record the figures of the final model under noise.
+    """Record the figures of the final model, by noised counts of holdout rows by class and score.
 
-    They are made of noised counts of holdout rows by class and score. First by cell without classes, to choose the
-    bins, then by class and bin.
+    The bins are about the base rate: a site sends the counts by class that it drew when the run began.
     """
-    releases = releases_of(run.study)
-    request = ScoresRequest(arrays=arrays, encoder=encoder)
-    first_noise = releases[FIRST].noise
-    noise = releases[SCORES].noise
-    first = _request_counts(run, participants, request, (GRID.bins,))
-    if not first:
-        return _record(run, {}, None, "no site sent counts of its scores")
-    of_all = np.sum(list(first.values()), axis=0)
-    root = math.sqrt(len(first))
-    edges = choose_edges(of_all, first_noise * root, number_of_bins(float(of_all.sum()), noise * root))
-    if edges is None:
-        return _record(run, {}, None, LOST)
-    receivers = {site: participants[site] for site in first}
-    counted = _request_counts(run, receivers, replace(request, edges=edges), (2, len(edges) - 1))
+    centre = base_rate(np.sum([*count_classes(run, participants).values()], axis=0))
+    deviation = noise_of(run.study, SCORES).deviation
+    counted = _request_counts(run, participants, ScoresRequest(arrays=arrays, encoder=encoder, centre=centre))
 
     def counts(sites: list[str]) -> ScoreCounts:
-        scale = math.sqrt(len(sites))
-        return ScoreCounts(
-            counts=np.sum([counted[site] for site in sites], axis=0),
-            deviation=noise * scale,
-            edges=edges,
-            first=np.sum([first[site] for site in sites], axis=0),
-            first_deviation=first_noise * scale,
-        )
+        total = np.sum([counted[site] for site in sites], axis=0)
+        return ScoreCounts(counts=total, deviation=deviation * math.sqrt(len(sites)), centre=centre)
 
     by_site = {site: counts([site]) for site in sorted(counted)}
-    receivers = {site: participants[site] for site in counted}
-    pairs = _pairs(run, receivers, replace(request, pairs=True), by_site)
     whole = counts(sorted(counted)) if counted else None
-    return _record(run, by_site, whole, "", pairs)
+    _record(run, by_site, whole, "" if counted else "no site sent counts of its scores")
 
 
-def _pairs(
-    run: RunSetting,
-    participants: Participants,
-    request: ScoresRequest,
-    by_site: Mapping[str, ScoreCounts],
-) -> dict[str, NoisedPairs]:
-    """Return the pairs by which the model beats each site's own.
-
-    There are none where the study does not compare the two.
-    """
-    if not run.study.compares_privately:
-        return {}
-    deviation = pair_query(releases_of(run.study)[PAIRS].noise).deviation
-    pair_counts = _request_counts(run, participants, request, (2,))
-    return {
-        site: NoisedPairs(
-            pairs=float(numbers[0]),
-            squares=float(numbers[1]),
-            deviation=deviation,
-            others=float(by_site[site].counts[0].sum()),
-            events=float(by_site[site].counts[1].sum()),
-            count_deviation=by_site[site].deviation * math.sqrt(by_site[site].counts.shape[1]),
-        )
-        for site, numbers in pair_counts.items()
-    }
-
-
-def _request_counts(
-    run: RunSetting, participants: Participants, request: ScoresRequest, shape: tuple[int, ...]
-) -> dict[str, np.ndarray]:
-    """Return the noised counts of sites that sent this shape, in name order."""
-    wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {"counts": (shape, np.dtype(np.float64))}
+def _request_counts(run: RunSetting, participants: Participants, request: ScoresRequest) -> dict[str, np.ndarray]:
+    """Return the noised counts of sites, in name order."""
+    wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {"counts": ((2, BINS), np.dtype(np.float64))}
 
     def defect(site: str, reply: ScoresReply) -> Refusal | None:
         return sums_defect({"counts": reply.counts}, wanted)
@@ -146,17 +72,13 @@ def _record(
     by_site: Mapping[str, ScoreCounts],
     whole: ScoreCounts | None,
     reason: str,
-    pairs: Mapping[str, NoisedPairs] | None = None,
 ) -> None:
     """Record the figures of sites, and of all together."""
     rows: list[ComparisonRow] = []
     for site, own in by_site.items():
         rows += _rows(site, own, "")
     rows += _rows(None, whole, reason)
-    differences: list[DifferenceRow] = []
-    for site, site_pairs in (pairs or {}).items():
-        differences += _differences(site, site_pairs)
-    run.recorder.writer.comparison(rows, differences)
+    run.recorder.writer.comparison(rows, [])
     of_all = None if whole is None else _describe_counts(whole)
     facts: dict[str, Any] = {"requested-sites": len(by_site), "reason": reason, "all": of_all}
     sites = {site: _describe_counts(own) for site, own in by_site.items()}
@@ -177,20 +99,6 @@ def _rows(site: str | None, counts: ScoreCounts | None, reason: str) -> list[Com
     return rows
 
 
-def _differences(site: str, pairs: NoisedPairs) -> list[DifferenceRow]:
-    """Return the difference of the shared model and the site's own.
-
-    Both are under the study's ε, and only their AUCs are compared.
-    """
-    gain = pairs.difference()
-    against = ("global", "local-only")
-    empty_rows = [DifferenceRow(site, *against, name, None, method=AUC_ALONE) for name in METRICS if name != AUC]
-    if gain is None or pairs.verdict() == INCONCLUSIVE:
-        return [DifferenceRow(site, *against, AUC, None, method=UNTOLD), *empty_rows]
-    p = math.erfc(abs(gain.value) / math.sqrt(2 * gain.variance))
-    return [DifferenceRow(site, *against, AUC, gain.value, gain.low, gain.high, p, PAIRED), *empty_rows]
-
-
 def _describe_counts(counts: ScoreCounts) -> Arrays | dict[str, Any]:
     """Return the record of noised counts for the page of curves.
 
@@ -198,7 +106,7 @@ def _describe_counts(counts: ScoreCounts) -> Arrays | dict[str, Any]:
     """
     return {
         "counts": counts.counts.tolist(),
-        "edges": counts.edges.tolist(),
+        "edges": bounds_of(counts.centre).tolist(),
         "deviation": counts.deviation,
         "slope": record_interval(counts.calibration_slope()),
     }

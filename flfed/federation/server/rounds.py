@@ -268,7 +268,7 @@ class CheckpointWriter:
         if self.run.privacy.mechanism is not None:
             self.run.privacy.write()
         # Sites draw the system's noise once for a round: a resumed run that repeated an earlier one would be refused.
-        each_round = self.run.each_round or self.run.privacy.draws_anew
+        each_round = self.run.each_round or self.run.privacy.each_round
         self._due_at = time.monotonic() + (0.0 if each_round else checkpoints.seconds_apart())
         self.observer("checkpoint", round)
 

@@ -106,8 +106,8 @@ class FederatedRun(RunSetting):
         """Return the participants and the common checkpoint of a new run."""
         participants, back = self.enrol_cohort()
         if self.study.covers_model:
-            participants, encoder = begin_noised(self, participants)
-            return participants, self.write_start(participants, encoder, {})
+            participants = begin_noised(self, participants)
+            return participants, self.write_start(participants, self.schema_encoder(), {})
         summaries: dict[str, Summary] = {}
         merged = row_sums(self).summary(participants)
         if merged is None:

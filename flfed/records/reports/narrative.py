@@ -21,7 +21,6 @@ from flfed.records.reports.report import AGAIN, arms_shown, primary_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import (
     covered_rows,
-    own_under_noise,
     released,
     scores_in_words,
     uncompared_in_words,
@@ -162,7 +161,7 @@ def verdict_in_words(report: Report) -> list[str]:
     if not released(report).is_compared:
         return [*_reach(report, metric), uncompared_in_words(report)]
     joining = (joining_in_words(report, metric), tally(report, metric), describe_mean_beside_sites(report, metric))
-    return list(filter(None, (*doubts(report, metric), *joining, *own_under_noise(report))))
+    return list(filter(None, (*doubts(report, metric), *joining)))
 
 
 def doubts(report: Report, metric: str) -> list[str]:
@@ -203,7 +202,6 @@ def _below_table(report: Report, metric: str) -> list[str]:
     ]
     lines.append(_describe_further_gain(report, metric))
     lines += [own_models_in_words(report), naive_in_words(list(run.sites.values()), metric)]
-    lines += own_under_noise(report)
     between = figure_of(run.mean_gain, metric).between_sites_p
     if between is not None and between < UNLIKE:
         lines.append(verdicts.describe_spread(run.mean_gain[metric], adjusts=released(report).is_exact))
@@ -401,7 +399,7 @@ def story(report: Report, *, metric: str | None = None, planned: int | None = No
         return [*missing, *odd_sites_in_words(report), course_in_words(report, planned)]
     lines = [*missing, *doubts(report, metric), *seen_in_words(report.get(WARM_START))]
     lines += [*_reach(report, metric), *scores_in_words(report)]
-    lines += [*_who_gains(report, metric), *headline(report, metric), *own_under_noise(report)]
+    lines += [*_who_gains(report, metric), *headline(report, metric)]
     lines += [
         own_parts_in_words(report),
         parties_in_words(report),
@@ -613,21 +611,15 @@ WITHOUT_MODEL = ("site", "row", "refused", "repeat", "ε (epsilon)", "policy")
 """Terms of studies that train nothing."""
 
 
-def glossary_under_noise(*, compared: bool) -> dict[str, str]:
+def glossary_under_noise() -> dict[str, str]:
     """Return the glossary of a study in which noise covers all releases.
-
-    `compared` is whether site models are compared.
 
     Examples
     --------
-    >>> "AUC" in glossary_under_noise(compared=False), "gain" in glossary_under_noise(compared=False)
+    >>> "AUC" in glossary_under_noise(), "gain" in glossary_under_noise()
     (True, False)
-    >>> glossary_under_noise(compared=True)["gain"]
-    'The shared model minus the site model. Above 0, joining helps.'
     """
-    left_out = {*OF_EXACT_COUNTS}
-    if not compared:
-        left_out.update(OF_COMPARISON)
+    left_out = {*OF_EXACT_COUNTS, *OF_COMPARISON}
     terms = dict(sentences("glossary", "terms"))
     # A term keeps its place where it has another meaning under noise.
     terms |= sentences("glossary", "under-noise")
@@ -638,6 +630,6 @@ def glossary_of(report: Report, *, trains: bool) -> dict[str, str]:
     """Return the glossary of a run, by term in reading order; `trains` is whether its study has a model."""
     releases = released(report)
     if not releases.is_exact:
-        return glossary_under_noise(compared=releases.is_compared)
+        return glossary_under_noise()
     terms = dict(sentences("glossary", "terms"))
     return terms if trains else {term: terms[term] for term in WITHOUT_MODEL}

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
 
-from flfed.records.objects import read, read_all, write
-from flfed.records.statistics.noised_scores import COMPARISON, COVERS, Released
+from flfed.records.objects import read, write
+from flfed.records.statistics.noised_scores import COVERS, Released
 from flfed.records.statistics.own_models import PARTIES
-from flfed.records.statistics.verdict import ABSENT, format_as_written, number
+from flfed.records.statistics.verdict import ABSENT, format_as_written
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, Runs, SiteEntry
 from flfed.records.store.reader import RunsReader
 from flfed.study.study import has_analysis, has_parties, trains
@@ -28,8 +28,6 @@ PROMISED = (
     *("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps"),
     *("excludes-encoder", "trusts-server"),
 )
-ON_BOTH = "epsilon-on-both"
-"""Key of a record: the charge in a site's ledger of a run that is charged on both sides of the holdout."""
 
 ENCODER_CONDITION = ", given the encoder"
 """Condition of an ε where rows move the encoder too."""
@@ -58,9 +56,8 @@ class SiteSpending:
     spent_before : float or None
         Spending in its ledger before the first repeat.
     spent_after : float or None
-        The most that its ledger has then: all repeats added, each charge on both sides of the holdout, up to a budget
-        that the site enforces; None where not known. Only the site knows its total of all studies
-        (`flfed site budget SITE`).
+        The most that its account has then: all repeats added, up to a budget that the site enforces; None where not
+        known. Only the site knows its total of all studies (`flfed site budget SITE`).
     """
 
     steps: int | None = None
@@ -116,8 +113,8 @@ class PrivacyReport(Released):
         False of a statistic or an analysis.
     parties : bool
         Whether the sites have different columns of the same people.
-    answers, unspent : list of object
-        `Charge` of each reply with noise beside training, and of each unused reserve.
+    answers : list of object
+        `Charge` of each reply with noise beside training.
     """
 
     mechanism: str | None = None
@@ -143,7 +140,6 @@ class PrivacyReport(Released):
     parties: bool = False
     trained: bool = True
     answers: Any = ()
-    unspent: Any = ()
 
     @property
     def is_noised(self) -> bool:
@@ -281,11 +277,7 @@ def _charged(recorded: Mapping[str, Any], study: Mapping[str, Any]) -> Private:
     """Return the further keys of `privacy` where the budget covers all releases of a study with a model."""
     if has_analysis(study) or not covers_study(study):
         return {}
-    compared = study["privacy"].get(COMPARISON, "none")
-    charge_keys: Private = {COVERS: "study"}
-    if compared != "none":
-        charge_keys[COMPARISON] = compared
-    return charge_keys | {key: recorded.get(key, []) for key in ("answers", "unspent")}
+    return {COVERS: "study", "answers": recorded.get("answers", [])}
 
 
 def without_model(*, is_trained: bool, one_answer: bool, parties: bool = False) -> Private:
@@ -300,36 +292,20 @@ def without_model(*, is_trained: bool, one_answer: bool, parties: bool = False) 
     return more
 
 
-@dataclass(frozen=True)
-class _Repeat:
-    """Spending of a site in one repeat, its charge in the ledger, and whether the site enforces its budget."""
-
-    spent: SiteSpending
-    added: float | None
-    enforced: bool
-
-
 def _sites(recordings: Sequence[Recording]) -> dict[str, Private]:
     """Return each site's spending over its repeats."""
-    lines: dict[str, list[_Repeat]] = {}
+    lines: dict[str, list[tuple[SiteSpending, bool]]] = {}
     for payload, sites in recordings:
         for name, spent in (payload.sites or {}).items():
             if name in sites:
-                lines.setdefault(name, []).append(_in_repeat(spent, sites[name], exact=payload.is_exact))
+                enforced = sites[name].disclosure == "institution"
+                lines.setdefault(name, []).append((read(SiteSpending, spent), enforced))
     return {name: write(_together(lines[name])) for name in sorted(lines)}
 
 
-def _in_repeat(recorded: Mapping[str, Any], site: SiteEntry, *, exact: bool) -> _Repeat:
-    """Return a site's spending in one repeat."""
-    spent = read(SiteSpending, recorded)
-    # Where no charge is on one side of the holdout, that of both sides is the run's own.
-    added = spent.epsilon if exact else None
-    return _Repeat(spent, recorded.get(ON_BOTH, added), site.disclosure == "institution")
-
-
-def _together(repeats: Sequence[_Repeat]) -> SiteSpending:
+def _together(repeats: Sequence[tuple[SiteSpending, bool]]) -> SiteSpending:
     """Return a site's spending over its repeats, each of which adds to its ledger."""
-    spent = [repeat.spent for repeat in repeats]
+    spent = [line for line, _ in repeats]
     budgets = [line.budget for line in spent if line.budget is not None]
     return SiteSpending(
         steps=_most([line.steps for line in spent]),
@@ -338,21 +314,19 @@ def _together(repeats: Sequence[_Repeat]) -> SiteSpending:
         # The latest repeat's: a policy may have changed between two of them.
         budget=next(reversed(budgets), None),
         spent_before=spent[0].spent_before,
-        spent_after=_spent_after(repeats, budgets),
+        spent_after=_spent_after(spent, budgets, enforced=repeats[-1][1]),
     )
 
 
-def _spent_after(repeats: Sequence[_Repeat], budgets: Sequence[float]) -> float | None:
-    """Return the most that a site's ledger has after all repeats, None where not known."""
-    before = repeats[0].spent.spent_before
-    added = [repeat.added for repeat in repeats if repeat.added is not None]
-    if before is None or len(added) < len(repeats):
+def _spent_after(spent: Sequence[SiteSpending], budgets: Sequence[float], *, enforced: bool) -> float | None:
+    """Return the most that a site's account has after all repeats, None where not known."""
+    before = spent[0].spent_before
+    added = [line.epsilon for line in spent if line.epsilon is not None]
+    if before is None or len(added) < len(spent):
         return None
     after = before + math.fsum(added)
-    if budgets and repeats[-1].enforced:
-        # A site that enforces its budget sends nothing beyond it.
-        return min(after, max(before, *budgets))
-    return after
+    # A site that enforces its budget sends nothing beyond it.
+    return min(after, max(before, *budgets)) if budgets and enforced else after
 
 
 def _most(values: Sequence[Any]) -> Any:
@@ -477,7 +451,7 @@ def promise_in_words(privacy: PrivateFacts) -> list[str]:
     facts = {"unit": unit, "mechanism": private.mechanism, "bound": bound_in_words(private)}
     lines = [render("privacy.promise.promised", scope=_describe_scope(private), **facts), odds]
     if not private.is_exact:
-        lines += accounts_in_words(unit, private.unspent)
+        lines.append(render("privacy.spent.accounts", unit=unit))
     return [*lines, *_conditions(private), *sums]
 
 
@@ -524,12 +498,7 @@ def _ledgers_in_words(privacy: PrivacyReport, spent: Iterable[SiteSpending]) -> 
     """
     if all(line.spent_before is None for line in spent):
         return []
-    lines = [render("privacy.spent.total")]
-    if not privacy.is_exact:
-        lines.insert(0, render("privacy.spent.sides"))
-    if privacy.one_answer:
-        lines.append(render("privacy.spent.again"))
-    return lines
+    return [render("privacy.spent.total")]
 
 
 def of_all_studies(line: SpentLine) -> tuple[float | None, str]:
@@ -631,33 +600,6 @@ def odds_in_words(
     return render("privacy.odds.large", **facts)
 
 
-def accounts_in_words(unit: str, charge_payloads: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the separate accounts where the budget covers all releases, and their reserves.
-
-    Examples
-    --------
-    >>> of = {"side": "holdout"}
-    >>> reserves = [of | {"name": "sums", "share": 0.05}, of | {"name": "comparison", "share": 0.4}]
-    >>> accounts_in_words("person", reserves)[1].partition(": ")[0]
-    'Of the account of persons held out, 0.45 is reserved and not spent'
-    """
-    lines = [render("privacy.spent.accounts", units=f"{unit.capitalize()}s", unit=unit)]
-    charges = read_all(Charge, charge_payloads)
-    for side, word in SIDES.items():
-        reserves = [of for of in charges if of.side == side]
-        if reserves:
-            whole = number(math.fsum(of.share for of in reserves), 2)
-            names = sentences("names", "reserves")
-            purposes = " and ".join(f"{number(of.share, 2)} for {names.get(of.name, of.name)}" for of in reserves)
-            facts = {"unit": unit, "side": word, "share": whole, "purposes": purposes}
-            lines.append(render("privacy.spent.reserved", **facts))
-    return lines
-
-
-SIDES = {"training": "trained on", "holdout": "held out"}
-"""Words for the sides of the holdout, each with an account."""
-
-
 def factor_in_words(epsilon: float) -> str:
     """Return e^ε with three significant digits, rounded up, so that no guarantee looks better than it is.
 
@@ -679,9 +621,7 @@ def factor_in_words(epsilon: float) -> str:
 
 @dataclass(frozen=True)
 class Charge:
-    """A reply with noise beside training, or a reserve of a budget: side of its rows (`SIDES`), and share of μ²."""
+    """A reply with noise beside training, and its noise multiplier."""
 
     name: str = ""
-    side: str = ""
     noise: float | None = None
-    share: float = 0.0

@@ -10,7 +10,6 @@ from typing import Any
 
 from flfed.records.objects import read, read_all
 from flfed.records.reports.privacy import (
-    SIDES,
     Charge,
     PrivacyReport,
     PrivateFacts,
@@ -124,24 +123,12 @@ def charged_lines(privacy: PrivateFacts) -> list[dict[str, str]]:
     """
     private = private_of(privacy)
     answers = read_all(Charge, private.answers or [])
-    reserves = read_all(Charge, private.unspent or [])
-    lines: list[dict[str, str]] = []
     if not answers:
-        return lines
-    for side, word in SIDES.items():
-        of_whom = f"{private.unit}s {word}"
-        side_answers = [of for of in answers if of.side == side]
-        side_reserves = [of for of in reserves if of.side == side]
-        names = sentences("names", "answers")
-        lines += [_charged_line(names.get(of.name, of.name), of_whom, of.noise, of.share) for of in side_answers]
-        if side == "training":
-            how = render("privacy.mechanisms.training", steps=private.steps, sampling=number(private.sampling))
-            left = 1 - math.fsum(of.share for of in [*side_answers, *side_reserves])
-            lines.append(_charged_line(how, of_whom, private.noise, left))
-        for of in side_reserves:
-            reserve = "reserved for " + sentences("names", "reserves").get(of.name, of.name)
-            lines.append(_charged_line(reserve, of_whom, None, of.share))
-    return lines
+        return []
+    names = sentences("names", "answers")
+    how = render("privacy.mechanisms.training", steps=private.steps, sampling=number(private.sampling))
+    lines = [(names.get(of.name, of.name), of.noise) for of in answers] + [(how, private.noise)]
+    return [{"Charged for": purpose, "Noise multiplier": number(noise, 2)} for purpose, noise in lines]
 
 
 def describe_rows_needed(privacy: PrivateFacts) -> str:
@@ -161,11 +148,6 @@ def describe_rows_needed(privacy: PrivateFacts) -> str:
         return ""
     least = math.ceil(LEAST_SIZE * noise * math.sqrt(BINS))
     return render("privacy.spent.needed", least=least, unit=private.unit)
-
-
-def _charged_line(purpose: str, of_whom: str, noise: float | None, share: float) -> dict[str, str]:
-    multiplier = "not sent" if noise is None else number(noise, 2)
-    return {"Charged for": purpose, "Account of": of_whom, "Noise multiplier": multiplier, "Share": number(share, 2)}
 
 
 def why_nothing_spent(privacy: PrivateFacts) -> str:

@@ -10,7 +10,6 @@ from flfed.records.reports.site_verdict import code_of_mean, site_verdict
 from flfed.records.section import Section, Table
 from flfed.records.statistics.noised_scores import (
     is_uncompared,
-    own_under_noise,
     released,
     trained_on,
     uncompared_in_words,
@@ -37,7 +36,7 @@ def words(shown: ShownRun, metric: str | None = None) -> list[str]:
     """Return the run in words, without what its headline, its warnings and the table of `basis` have."""
     report = shown.report
     metric = metric or shown.metric
-    elsewhere = {*warnings(shown), uncompared_in_words(report), *own_under_noise(report)}
+    elsewhere = {*warnings(shown), uncompared_in_words(report)}
     elsewhere |= {line["In this run"] for line in basis(shown).tables[0].lines}
     if metric is not None and not is_uncompared(report):
         elsewhere |= {*narrative.doubts(report, metric), *narrative.headline(report, metric)}

@@ -16,7 +16,6 @@ from flfed.records.reports.site_verdict import UNDERTRAINED, as_difference, best
 from flfed.records.reports.size_classes import class_lines, classes_in_words
 from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics import Report, verdict
-from flfed.records.statistics.noised_scores import own_under_noise
 from flfed.words import render
 
 
@@ -72,7 +71,7 @@ def gains(
         if any(row.model == "personalised" for row in rows):
             note.append(render("report.run.adjusted", mark=MARK.strip()))
         if rows[-1].site is None:
-            note.append(render("pages.forest.mean" if own_under_noise(report) else "pages.forest.adjusted"))
+            note.append(render("pages.forest.adjusted"))
     return Section(title=render("pages.forest.plot"), charts=(drawing,), note=note)
 
 

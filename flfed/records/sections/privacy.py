@@ -76,9 +76,8 @@ def spent_section(privacy: private.Private) -> Section:
     note = [render("pages.budget.steps"), render("pages.budget.ledgers"), render("pages.budget.overdraft")]
     if COVERS in privacy:
         note[0] = render("pages.budget.accounts")
-        note.insert(2, render("privacy.spent.sides"))
     elif privacy.get(private.ONE_ANSWER):
-        note[0] = render("pages.budget.reply", again=render("privacy.spent.again"))
+        note[0] = render("pages.budget.reply")
     axis = render("pages.budget.axis", delta=private.power_of_ten(privacy["delta"]))
     draw = partial(spent_chart, {site: spent[site] for site in most})
     drawing = Drawing(title=axis, draw=draw, key="epsilon-spent", says="; ".join(spending), lines=lines)
@@ -101,8 +100,8 @@ def charged_section(privacy: private.Private) -> Section | None:
     lines = tables.charged_lines(privacy)
     if not lines:
         return None
-    table = Table(lines=lines, spare=("Noise multiplier",))
-    return Section(title=render("pages.budget.charged"), tables=(table,), note=(render("privacy.spent.shares"),))
+    table = Table(lines=lines)
+    return Section(title=render("pages.budget.charged"), tables=(table,))
 
 
 def attacks_section(privacy: private.Private, audit: audits.Audit, run: RunEntry) -> Section:

@@ -28,8 +28,6 @@ from flfed.words import render
 ReportMapping = Mapping[str, Any]
 COVERS = "covers"
 """Key of an object `privacy`: "study" where one ε covers all releases of a site."""
-COMPARISON = "comparison"
-"""Key of an object `privacy`: the released comparison with the site models, where there is one."""
 SCORES = "noised-scores"
 """Name of the record, and of the key in a report."""
 NOT_COMPARED = "not-compared"
@@ -58,8 +56,8 @@ class NoisedCounts:
     ----------
     counts : list of list of float [2][bins]
         Rows without the outcome, and with it; they may be below 0.
-    edges : list of int [bins + 1]
-        Places of the bins' ends on the public grid of scores.
+    edges : list of float [bins + 1]
+        Log-odds at which the bins begin and end.
     deviation : float
         Of the noise on each count, in rows.
     slope : FigureReport or None
@@ -67,7 +65,7 @@ class NoisedCounts:
     """
 
     counts: list[list[float]] = field(default_factory=list)
-    edges: list[int] = field(default_factory=list)
+    edges: list[float] = field(default_factory=list)
     deviation: float = 0.0
     slope: FigureReport | None = None
 
@@ -109,14 +107,11 @@ class Released:
     ----------
     covers : str or None
         "study" where one ε covers all releases of a site.
-    comparison : str or None
-        The comparison with the site models that is then released, where there is one.
     trained : bool
         Whether a model was trained.
     """
 
     covers: str | None = None
-    comparison: str | None = None
     trained: bool = True
 
     @property
@@ -127,14 +122,14 @@ class Released:
     @property
     def is_compared(self) -> bool:
         """Whether a comparison with the site models is released."""
-        return (self.is_exact and self.trained) or self.comparison is not None
+        return self.is_exact and self.trained
 
     @property
     def why_not_compared(self) -> str:
         """Why a site has no difference; "" where its figures have the reason."""
         if self.is_exact:
             return "" if self.trained else render("report.validation.uncompared")
-        return render("report.noised.pairs") if self.is_compared else render("report.noised.uncompared")
+        return render("report.noised.uncompared")
 
 
 def released(report: ReportMapping) -> Released:
@@ -161,34 +156,6 @@ def is_uncompared(report: ReportMapping) -> bool:
 def uncompared_in_words(report: ReportMapping) -> str:
     """Return why a run compares no site models: it trained nothing, or one ε covers all releases."""
     return render("report.noised.gain") if released(report).trained else render("report.validation.joining")
-
-
-def own_under_noise(report: ReportMapping) -> list[str]:
-    """Return a sentence on the site models, where they are compared under the study's ε."""
-    how = released(report)
-    return [render("report.noised.own")] if how.is_compared and not how.is_exact else []
-
-
-def with_verdict(report: ReportMapping, metrics: Sequence[str]) -> list[str]:
-    """Return the metrics with a verdict on joining: under noise those whose gain a site released, else all.
-
-    Without any released gain it is the first, whose verdict is then inconclusive.
-
-    Examples
-    --------
-    >>> entry = {"difference": {"roc_auc_score": {"value": 0.02}, "log_loss": {"value": None}}}
-    >>> compared = {"privacy": {"covers": "study", "comparison": "site-model"}, "sites": {"bern": entry}}
-    >>> with_verdict(compared, ["roc_auc_score", "log_loss"])
-    ['roc_auc_score']
-    """
-    if not own_under_noise(report):
-        return [*metrics]
-    gains = [site_of(site).difference for site in run_of(report).sites.values()]
-    released_metrics = []
-    for metric in metrics:
-        if any(figure_of(gain, metric).value is not None for gain in gains):
-            released_metrics.append(metric)
-    return released_metrics or [*metrics[:1]]
 
 
 def figure_lines(report: ReportMapping) -> Lines:
@@ -344,17 +311,13 @@ def count_lines(one: NoisedCounts) -> list[dict[str, float]]:
 
     Examples
     --------
-    >>> one = NoisedCounts(counts=[[40.2, 9.0], [3.0, -1.4]], edges=[0, 64, 128], deviation=1.0)
+    >>> one = NoisedCounts(counts=[[40.2, 9.0], [3.0, -1.4]], edges=[-12.0, 0.0, 12.0], deviation=1.0)
     >>> lines = count_lines(one)
     >>> [line["Predicted, to"] for line in lines], lines[1]["With the outcome"]
     ([0.5, 1.0], -1.4)
     """
-    import numpy as np  # which few commands need
-
-    from flfed.summaries.noised_scores import GRID
-
-    with np.errstate(over="ignore"):  # at the ends: a probability of 0
-        ends = [float(1 / (1 + np.exp(-odds))) for odds in GRID.points()[::2][one.edges]]
+    # The outermost bins have all that is beyond.
+    ends = [0.0, *(1 / (1 + math.exp(-odds)) for odds in one.edges[1:-1]), 1.0]
     reach = round(NORMAL_95 * one.deviation, 1)
     return [
         {FROM: _digits(low), TO: _digits(high), WITHOUT: round(without, 1), WITH: round(with_, 1), NOISE: reach}

@@ -1,8 +1,8 @@
 """Origin of a site's rows: hashes of the table that do not depend on the dataset.
 
-The same table may fill several schemas, with the same people. So spent privacy budget, and the people in released
-sums, are recorded by the table and not by the dataset's name. Hashes here have no key: they are stored beside the
-site's snapshot, and are keyed before a ledger has them (`flfed.federation.client.released.accounts`).
+The same table may fill several schemas, with the same people. So the people of used snapshots are recorded by the
+table and not by the dataset's name. Hashes here have no key: they are stored beside the site's snapshot, and are keyed
+before the site's state has them (`flfed.deployment.site_state.used_people`).
 """
 
 from __future__ import annotations

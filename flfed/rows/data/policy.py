@@ -57,8 +57,8 @@ class Policy(Strict):
         must use one of them; for mechanisms this holds on every engine. Examples: `strategies = ["fedavg"]`,
         `models = ["logistic"]`, `codecs = ["none"]`, `mechanisms = ["record-dp"]`.
     epsilon : float or None, > 0
-        Privacy budget of each dataset at this site: the epsilon that all studies together, over
-        all years, may spend by the site's ledger. None: no budget; the ledger only records spending.
+        Privacy budget of this site: the epsilon that all studies together, over all tables and all years, may spend
+        of a person's privacy. None: no budget; the account only records spending.
         Under `institution` a study without record-level differential privacy is then refused, since
         nothing bounds its disclosure; `open` records and never refuses. Example: `epsilon = 8.0`.
     delta : float in (0, 0.1)

@@ -30,7 +30,7 @@ def statistic_of(study: Study) -> Statistic:
     Of an analysis it has columns and shapes, and no noise yet: `NoisedAnalysis.of_study` has.
     """
     if study.analysis is not None:
-        from flfed.rows.statistics.noised_counts import NoisedAnalysis  # it needs torch
+        from flfed.rows.statistics.noised_analysis import NoisedAnalysis  # it needs torch
 
         return NoisedAnalysis.of_study(study, math.nan)
     try:

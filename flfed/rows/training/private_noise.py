@@ -161,7 +161,7 @@ class Protection:
     ----------
     steps : PrivateSteps
     spend : callable (round)
-        Writes down what a round will spend, before its training begins; raises where it may not be spent.
+        Charges the run before noise is drawn; raises where it may not be spent.
     chance : callable (Generator) → NoiseSource
         Makes of the round's seeded generator what the draws come from.
     units : UnitCounts or None

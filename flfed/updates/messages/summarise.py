@@ -252,47 +252,37 @@ class ScoresRequest:
     arrays : dict of name to array
         The model's.
     encoder : Encoder
-    edges : int array [bins + 1] or None
-        Between which cells bins lie, of `noised_scores.GRID`; None asks for rows by cell, without their class.
-    pairs : bool
-        Whether pairs are asked for that the model orders better than the site's own; crosses only where they are.
+    centre : float
+        Middle of the bins in log-odds: the base rate by the noised counts of all sites.
 
-    Reveals: nothing about rows of the site it goes to. Edges follow from the noised counts of all sites.
+    Reveals: nothing about rows of the site it goes to. The centre follows from the noised counts of all sites.
     """
 
     arrays: Arrays
     encoder: Encoder
-    edges: np.ndarray | None = None
-    pairs: bool = False
+    centre: float
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        options: dict[str, Any] = {"pairs": True} if self.pairs else {}
-        sections = request_sections(self.arrays, self.encoder, **options)
-        if self.edges is not None:
-            sections["edges"] = array_record({"edges": self.edges})
-        return record_of(sections)
+        return record_of(request_sections(self.arrays, self.encoder, centre=self.centre))
 
     @classmethod
     def from_record(cls, record: RecordDict) -> ScoresRequest:
         """Read the message's content."""
-        edges = fields.arrays_if_there(record, "edges")
-        return fields.made(cls, {**read_request(record), **edges})
+        return fields.made(cls, read_request(record))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoresReply:
-    """Noised counts of a site's holdout rows by score, or noised pairs.
+    """Noised counts of a site's holdout rows by score.
 
     Attributes
     ----------
-    counts : float64 array [cells], or [2, bins], or [2]
-        By cell; by class and bin; pairs won by the shared model minus those won by the site's own, scaled, and squares
-        for their variance.
+    counts : float64 array [2, bins]
+        By class and bin.
 
     Reveals: the counts, with the study's noise. Whether one person's rows are among them changes what can leave by no
-    more than the study's ε and δ allow. The noise of one model's counts is drawn once. Pairs compare the shared model
-    with one that the site trained on its own rows under the same ε.
+    more than the study's ε and δ allow. The noise of one model's counts is drawn once.
     """
 
     counts: np.ndarray

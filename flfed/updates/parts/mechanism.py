@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from flfed.summaries.noised_scores import GRID, MORE_BINS
+from flfed.summaries.noised_scores import BINS, COUNTS, FARTHEST
 from flfed.updates.messages.kinds import COMPARE, ENROL, EVALUATE, SCORES, STATISTIC, SUMMARISE, TRAIN
 from flfed.updates.messages.train import OFFSET
 from flfed.updates.parts.part import (
@@ -21,7 +21,7 @@ from flfed.updates.parts.part import (
     Text,
     Wanted,
 )
-from flfed.updates.sections import ArrayField, ArraySection, Plain, Sections, arrays, config, equal
+from flfed.updates.sections import Plain, Sections, arrays, config, number
 
 
 class PrivacyMechanism(Part):
@@ -56,9 +56,6 @@ class NoiseOnRows(Part):
         return facts.protects_rows
 
 
-_SMALLEST = (1,)
-
-
 class CoveringNoise(Part):
     """A privacy budget to which every release is charged."""
 
@@ -81,27 +78,19 @@ class CoveringNoise(Part):
         return facts.study.covers_model
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
-        """Return a request for noised scores: of a model, in bins that an earlier answer gave."""
+        """Return a request for noised scores: of a model, in bins about a base rate."""
         if kind != SCORES:
             return sections
-        pairs = {"pairs": equal(True)} if border.study.compares_privately else {}
-        longest = (MORE_BINS + 1,)
-        edges = ArrayField(shape=longest, dtype=np.dtype(np.int64), others=((_SMALLEST, longest),), edges_to=GRID.bins)
-        # The first request has no bins yet.
-        more = {"edges": ArraySection(arrays={"edges": edges}, needed=False)}
-        return {**sections, "config": config(pairs, optional=pairs), **more}
+        return {**sections, "config": config({"centre": number(-FARTHEST, FARTHEST)})}
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
         """Return noised counts alone: no loss, no score and no intercept of a round leaves."""
         if wanted.kind == SCORES:
-            # By cell, by class and bin, or two numbers about pairs.
-            others = (((2,), (2,)), ((2, 1), (2, MORE_BINS)))
-            counts = ArrayField(shape=(GRID.bins,), others=others)
-            return {"config": config({}), "scores": ArraySection(arrays={"counts": counts})}
+            return {"config": config({}), "scores": arrays({"counts": ((2, BINS), np.dtype(np.float64))})}
         if not border.study.covers_model:
             return sections
         if wanted.kind == STATISTIC:
-            return {"config": config({}), "sums": arrays(border.noised_cells)}
+            return {"config": config({}), "sums": arrays({COUNTS: ((2,), np.dtype(np.float64))})}
         if wanted.kind in (TRAIN, EVALUATE):
             return _without_figures(sections)
         return sections
@@ -110,10 +99,8 @@ class CoveringNoise(Part):
         """Replace sums over rows and the comparison by noised counts."""
         if not border.study.covers_model:
             return without
-        times = 3 if border.study.compares_privately else 2
-        scores = (SCORES,) * times
         others = [kind for kind in without.once if kind not in (SUMMARISE, EVALUATE, COMPARE)]
-        return replace(without, once=(*others, STATISTIC, *scores))
+        return replace(without, once=(*others, STATISTIC, SCORES))
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Replace all releases by those with noise."""
@@ -127,8 +114,6 @@ class CoveringNoise(Part):
             Release(Place.ROUND, Text("covered-update", {"rounds": rounds}), TRAIN),
             Release(Place.END, Text("covered-scores"), SCORES),
         ]
-        if study.compares_privately:
-            releases.append(Release(Place.END, Text("covered-pairs"), SCORES))
         return (*releases, *(release for release in without if release.place == Place.SEAL))
 
 

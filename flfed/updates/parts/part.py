@@ -294,10 +294,6 @@ class Border(Protocol):
         """Class of the study's statistic, or of its analysis."""
 
     @property
-    def noised_cells(self) -> Shapes:
-        """The same of counts of rows by cell, where noise covers all releases."""
-
-    @property
     def pinned(self) -> int:
         """Sites that the approval pins, this one counted, where its updates leave for sums only; else 0."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.settings import Settings
 from flfed.study.study import Study
-from flfed.updates.accounting import Clip, Delta, Epsilon, Release, epsilon, noise_for, quick_epsilon
+from flfed.updates.accounting import Clip, Delta, Epsilon, Release, epsilon, noise_for
 from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Promise
 from flfed.words import render, usage_error
 
@@ -77,9 +77,9 @@ class LabelDp(Mechanism, Settings, where="[privacy]"):
             noise=release.noise, sampling=1.0, clip=self.row_norm, steps=release.steps,
         )  # fmt: skip
 
-    def spent(self, plan: Plan, rounds: int, asked: int, *, quick: bool = False) -> float:
+    def spent(self, plan: Plan, rounds: int, asked: int) -> float:
         """Return the ε of the first `asked` rounds."""
-        return (quick_epsilon if quick else epsilon)([self._release(plan, rounds, asked)], self.delta)
+        return epsilon([self._release(plan, rounds, asked)], self.delta)
 
     def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
         """Return a warning on a weak promise."""

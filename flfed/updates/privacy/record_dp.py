@@ -5,39 +5,20 @@ Each row's gradient is clipped, and every step has noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.settings import Settings
 from flfed.study.study import Study
-from flfed.summaries.noised_scores import FIRST, OWN, PAIRS, SCORES
-from flfed.summaries.private_scaling import HISTOGRAMS, VALUES
-from flfed.updates.accounting import (
-    HOLDOUT_SHARES,
-    Clip,
-    Delta,
-    Epsilon,
-    Release,
-    Sampling,
-    TrainingReleases,
-    TrainingShares,
-    epsilon,
-    holdout_releases,
-    noise_for,
-    quick_epsilon,
-    training_releases,
-)
-from flfed.updates.mechanism import (
-    WEAK_EPSILON,
-    AnswerRelease,
-    Mechanism,
-    Promise,
-    check_steps,
-    planned,
-    uncharged_outputs,
-)
+from flfed.summaries.noised_scores import COUNTS, SCORES
+from flfed.updates.accounting import Clip, Delta, Epsilon, Release, Sampling, epsilon, noise_for
+from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Promise, check_steps, planned, uncharged_outputs
 from flfed.words import render, usage_error
+
+SHARES = {COUNTS: 0.02, SCORES: 0.2}
+"""Of μ², that of the Gaussian with the same ε and δ, for answers where ε covers the study; training has the rest."""
 
 
 class RecordDp(Mechanism, Settings, where="[privacy]"):
@@ -58,22 +39,17 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     unit : {"person", "row"}
         Whose privacy: a person's, where the schema names a group, or each row's alone.
     covers : {"updates", "study"}
-        Releases that ε covers: the updates alone, or all of a site, the counts behind the encoder and those of the
-        model's scores included. What cannot be charged stays at the site then: losses, metrics, comparisons with own
+        Releases that ε covers: the updates alone, or all of a site, counts of rows by class and of the model's scores
+        included. What cannot be charged stays at the site then: losses, metrics, comparisons with own
         models, Table 1. Example: `covers = "study"`.
-    comparison : {"none", "site-model"}
-        Where ε covers the study: whether each site trains a model of its own under the same ε. It then releases, with
-        noise, by how many pairs of people the shared one is better. Example: `comparison = "site-model"`.
 
     Notes
     -----
     A study without rounds, an analysis, is one answer of each site: counts and sums of all rows, each person at most
     once, with the noise of one step that takes all rows. `clip` and `sampling` are not used.
 
-    Where it covers the study, a person who is trained on spends 0.2 of μ² (of the Gaussian with the same ε and δ) for
-    histograms, 0.05 for counts and the rest for training. A person who is held out spends 0.2 for the edges of score
-    bins, 0.35 for counts of scores, and 0.4 for a comparison. With a comparison, training has 0.5, histograms 0.25 and
-    the own model 0.2. Shares that no request uses are reserved and not spent.
+    Where it covers the study, training and counts of test rows share the one ε: the noise follows from the composition
+    of all releases of a run, whoever is trained on or held out.
 
     Guarantee: whoever sees all updates of a site learns almost the same whether or not one row (person)
     of its training rows was there: (ε, δ) by `promise`. Neighbours are tables with and without one.
@@ -89,7 +65,6 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     sampling: Sampling = 0.1
     unit: Literal["person", "row"] = "person"
     covers: Literal["updates", "study"] = "updates"
-    comparison: Literal["none", "site-model"] = "none"
 
     def check(self, study: Study) -> None:
         """Refuse a study that would break the promise.
@@ -98,8 +73,6 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         """
         if study.analysis is None:
             check_steps(study)
-        if self.comparison != "none" and self.covers != "study":
-            raise usage_error("mechanisms.refusals.comparison")
         if self.covers == "study":
             check_covered(study)
         # There may be no noise that is enough.
@@ -123,52 +96,19 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     def promise(self, plan: Plan, rounds: int) -> Promise | None:
         """Return what the run promises as it is planned."""
         release = self._release(plan, rounds, planned(rounds))
-        spent = self.spent(plan, rounds, planned(rounds)) or 0.0
+        spent = epsilon([release, *self.answer_releases(plan, rounds).values()], self.delta)
         return Promise(
             mechanism="record-dp", unit=self.unit, epsilon=spent, delta=self.delta,
             noise=release.noise, sampling=release.sampling, clip=self.clip, steps=release.steps,
         )  # fmt: skip
 
-    def spent(self, plan: Plan, rounds: int, asked: int, *, quick: bool = False) -> float | None:
-        """Return the ε of a site's first `asked` rounds.
-
-        The accountant gives it.
-        """
-        # The quick bound is up to a tenth too high, and most rounds of a run share it.
-        spent = quick_epsilon if quick else epsilon
-        answers = self.answer_releases(plan, rounds)
-        sides = {"training": [self._release(plan, rounds, asked)], "holdout": list[Release]()}
-        for answer in answers.values():
-            sides[answer.side].append(answer.release)
-        return max(spent(releases, self.delta) for releases in sides.values())
-
-    def answer_releases(self, plan: Plan, rounds: int) -> Mapping[str, AnswerRelease]:
+    def answer_releases(self, plan: Plan, rounds: int) -> Mapping[str, Release]:
         """Return what each noised answer beside the updates spends, by its name."""
         if self.covers == "updates" or not rounds:
             return {}
-        of = self._training_shares()
-        training = self._training(plan, rounds)
-        to = HOLDOUT_SHARES
-        holdout = holdout_releases(self.epsilon, self.delta)
-        releases = {
-            HISTOGRAMS: AnswerRelease("training", training.histograms, of.histograms),
-            VALUES: AnswerRelease("training", training.sums, of.sums),
-            FIRST: AnswerRelease("holdout", holdout.histograms, to.histograms),
-            SCORES: AnswerRelease("holdout", holdout.scores, to.scores),
-        }
-        if training.own and of.own:
-            releases[OWN] = AnswerRelease("training", training.own, of.own)
-            releases[PAIRS] = AnswerRelease("holdout", holdout.comparison, to.comparison)
-        return releases
-
-    def kept_back(self) -> Sequence[tuple[str, str, float]]:
-        """Return which shares of the budget beside the updates nobody asks for."""
-        if self.covers == "updates":
-            return ()
-        shares = [("sums", "holdout", HOLDOUT_SHARES.sums)]
-        if self.comparison == "none":
-            shares.append(("comparison", "holdout", HOLDOUT_SHARES.comparison))
-        return shares
+        whole = noise_for(self.epsilon, self.delta, 1.0, 1)
+        noises = {name: math.ceil(1000 * whole / math.sqrt(share)) / 1000 for name, share in SHARES.items()}
+        return {name: Release(noise, 1.0, 1) for name, noise in noises.items()}
 
     def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
         """Return warnings on weak promises and repeated persons.
@@ -193,18 +133,10 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
             return (budgets, render("mechanisms.uncharged.covered"))
         return (*uncharged_outputs(study), budgets, render("mechanisms.uncharged.rounded"))
 
-    def _training(self, plan: Plan, rounds: int) -> TrainingReleases:
-        shares = self._training_shares()
-        steps = plan.steps * rounds
-        return training_releases(shares, self.epsilon, self.delta, sampling=self.sampling, steps=steps)
-
-    def _training_shares(self) -> TrainingShares:
-        return TrainingShares() if self.comparison == "none" else TrainingShares.with_own()
-
     def _noise(self, plan: Plan, rounds: int) -> float:
-        if self.covers == "study" and rounds:
-            return self._training(plan, rounds).training.noise
-        return noise_for(self.epsilon, self.delta, self._sampling(rounds), _steps(plan, rounds) * planned(rounds))
+        answers = tuple(self.answer_releases(plan, rounds).values())
+        steps = _steps(plan, rounds) * planned(rounds)
+        return noise_for(self.epsilon, self.delta, self._sampling(rounds), steps, answers)
 
     def _sampling(self, rounds: int) -> float:
         return self.sampling if rounds else 1.0
@@ -228,7 +160,7 @@ def check_covered(study: Study) -> None:
         "validation": plan.validation,
         "plateau": plan.schedule == "plateau",
         "classes": plan.class_weight == "balanced",
-        "scaler": study.encode.scaler not in ("private", "schema"),
+        "scaler": study.encode.scaler != "schema",
         "rows": study.encode.rows == "complete",
         "losses": settings.get("select") == "best" or settings.get("patience"),
         "figures": compare.subgroups or compare.incumbent,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from flfed.study.plan import Plan
 from flfed.study.settings import Settings
 from flfed.study.study import Study
-from flfed.updates.accounting import LEAST_NOISE, MOST_NOISE, Clip, Delta, Epsilon, gaussian_epsilon, least_noise
+from flfed.updates.accounting import LEAST_NOISE, MOST_NOISE, Clip, Delta, Epsilon, Release, epsilon, noise_for
 from flfed.updates.aggregation.guard import joint_norms, weighted_mean
 from flfed.updates.arrays import Arrays
 from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Normals, Promise, SiteNoise, uncharged_outputs
@@ -115,8 +114,8 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
             noise=noise, sampling=1.0, clip=self.clip, steps=rounds,
         )  # fmt: skip
 
-    def spent(self, plan: Plan, rounds: int, asked: int, *, quick: bool = False) -> float | None:
-        """Return the ε of `asked` rounds, always quickly."""
+    def spent(self, plan: Plan, rounds: int, asked: int) -> float | None:
+        """Return the ε of `asked` rounds."""
         return site_epsilon(self._noise(rounds), asked, self.delta)
 
     def merged(
@@ -179,7 +178,7 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         return render("mechanisms.warnings.collusion", one=one, third=third, sites=sites, some=some)
 
     def _noise(self, rounds: int) -> float:
-        return self.noise or _noise_for(self.epsilon, rounds, self.delta)
+        return self.noise or noise_for(self.epsilon, self.delta, 1.0, rounds)
 
 
 def site_epsilon(noise: float, rounds: int, delta: float) -> float:
@@ -195,9 +194,4 @@ def site_epsilon(noise: float, rounds: int, delta: float) -> float:
     >>> round(site_epsilon(1.0, 10, 1e-3), 2)
     14.08
     """
-    return gaussian_epsilon(math.sqrt(rounds) / noise, delta)
-
-
-@lru_cache(maxsize=256)
-def _noise_for(target: float, rounds: int, delta: float) -> float:
-    return least_noise(lambda noise: site_epsilon(noise, rounds, delta), target)
+    return epsilon([Release(noise, 1.0, rounds)], delta)

@@ -138,8 +138,6 @@ def answer(run_report: Report, metric: str, warnings: int) -> None:
         if figures:
             beside = f"{counted_sites}. {narrative.describe_mean_beside_sites(run_report, metric)}".rstrip()
             st.markdown(f"**{escape(sentence_case(figures))}** {escape(beside)}")
-        for line in noised.own_under_noise(run_report):
-            st.caption(escape(line))
     if warnings:
         st.markdown(f":orange-badge[:material/warning: {counted(warnings, 'warning')} below]")
 

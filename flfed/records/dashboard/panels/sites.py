@@ -37,8 +37,7 @@ def answer(report: Report, site: str, metric: str) -> None:
         for line in (*narrative.doubts(report, metric), site_answer.should_it_join(report, site, metric)):
             st.markdown(f"### {escape(line)}")
         _models(report, site, metric)
-        for line in (site_verdict(of_site, metric)[1], *noised.own_under_noise(report)):
-            st.markdown(escape(line))
+        st.markdown(escape(site_verdict(of_site, metric)[1]))
         with st.expander("Basis and limits"):
             st.markdown(bullets(map(escape, site_answer.rests_on(report, site, metric))))
 
@@ -202,15 +201,7 @@ def how_to_read(report: Report, metric: str) -> None:
         return
     least = narrative.least_gain(report, metric)
     minus = verdict.MINUS if run_of(report).rule.minimum_gain[metric] else ""
-    if noised.own_under_noise(report):
-        terms = narrative.glossary_under_noise(compared=True)
-        lines = [
-            render("pages.models.secret", model=_begin_small(terms["site model"])),
-            render("pages.models.shared"),
-            render("pages.models.pairs", gain=_begin_small(terms["gain"])),
-        ]
-    else:
-        lines = _models_in_words(report)
+    lines = _models_in_words(report)
     pays, harm, neither = (
         verdict.sentence_case(verdict.describe_verdict(code, metric))
         for code in (verdict.PAYS, verdict.DO_NOT_USE, verdict.NO_CLEAR_GAIN)
@@ -226,10 +217,6 @@ def how_to_read(report: Report, metric: str) -> None:
     lines += [render("pages.verdicts.widened"), render("pages.verdicts.mean", **mean)]
     with st.expander("How to read this"):
         st.markdown(bullets(lines))
-
-
-def _begin_small(text: str) -> str:
-    return text[0].lower() + text[1:]
 
 
 def _models_in_words(report: Report) -> list[str]:
@@ -249,7 +236,7 @@ def _models_in_words(report: Report) -> list[str]:
 
 def choose_metric(report: Report) -> str | None:
     """Return the metric that the reader picked, at first the primary one; None where none was compared."""
-    metrics = noised.with_verdict(report, metrics_of(report))
+    metrics = [*metrics_of(report)]
     if len(metrics) < 2:
         return next(iter(metrics), None)
     return str(st.radio("Figure", metrics, format_func=verdict.metric_name, horizontal=True, key="metric"))
