@@ -26,7 +26,7 @@ from flfed.records.reports.privacy_tables import mechanism_lines
 from flfed.records.reports.round_totals import participation
 from flfed.records.store.reader import RunReader
 from flfed.study.study import Study
-from flfed.updates.accounting import gaussian_epsilon
+from flfed.updates.accounting import Release, epsilon
 from flfed.vertical.column_party import ColumnParty
 from flfed.vertical.label_party import LabelParty
 from flfed.vertical.steps import QUARTER, PartyRows, Steps, quarters, residuals
@@ -224,7 +224,7 @@ def test_parts_are_those_of_the_same_steps_in_the_clear(
 
 def spent_with(deviation: float, rounds: int, parties: int) -> float:
     """Return the ε of sums with noise of a deviation, over rows of a norm of 2 at each party."""
-    return gaussian_epsilon(2.0 * math.sqrt(parties * rounds) / deviation, 1e-5)
+    return epsilon([Release(noise=deviation / (2.0 * math.sqrt(parties)), sampling=1.0, steps=rounds)], 1e-5)
 
 
 @pytest.mark.parametrize("names", [("bank", "service"), tuple(COLUMNS)])
