@@ -350,9 +350,6 @@ class SiteFolder:
     receipts = Below("gate", "receipts.jsonl")
     """The coordinator's signatures of the ledger's head."""
 
-    ledger_copy = Below("gate", "ledger-copy")
-    """Marker with the folder of the ledger's copy on another disk: without that copy the site does not serve."""
-
     states = Below("root", "runs")
     """The site's state of each run, with its last replies."""
 

@@ -18,7 +18,7 @@ import hashlib
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,12 +34,6 @@ BLOCK = 16_384
 VERIFY = "flfed site ledger NAME --verify"
 CUT = "a crash cut its last line off"
 """Reason for the repair of a ledger of receipts."""
-Copy = Callable[[], None]
-"""Brings a copy on a second disk up to date. Raises LedgerError where it cannot."""
-
-
-def no_copy() -> None:
-    """Copy nothing."""
 
 
 class LedgerError(FlfedError):
@@ -203,8 +197,6 @@ class Ledger:
     ordered : bool
         Whether a line must not be of an earlier time than those before it. Receipts need not: their order is that of
         the lines that they sign, and a coordinator whose clock was wrong once must be able to sign again.
-    copy : callable
-        Called at the beginning and the end of each lock, so that a new line is in the copy before anything leaves.
 
     Notes
     -----
@@ -212,14 +204,11 @@ class Ledger:
     that this version does not know are preserved, and the hash covers them.
     """
 
-    def __init__(
-        self, path: Path, *, clock: Now = now_utc, see: str = VERIFY, ordered: bool = True, copy: Copy = no_copy
-    ) -> None:
+    def __init__(self, path: Path, *, clock: Now = now_utc, see: str = VERIFY, ordered: bool = True) -> None:
         self.path = path
         self._clock = clock
         self._see = see
         self._ordered = ordered
-        self._copy = copy
 
     def append(self, *, kind: str, **facts: Any) -> Line:
         """Append a line to the disk and return it.
@@ -244,9 +233,7 @@ class Ledger:
         """Lock the ledger against other writing processes, to read lines and add one."""
         file = self._locked()
         try:
-            self._copy()  # a ledger that lacks lines of its copy takes no other line
             yield self._opened(file, os.fstat(file).st_size)
-            self._copy()
         finally:
             os.close(file)
 
@@ -451,9 +438,9 @@ def _backwards(file: int, size: int) -> Iterator[bytes]:
         yield rest
 
 
-def ledger_of(folder: SiteFolder, *, clock: Now = now_utc, copy: Copy = no_copy) -> Ledger:
+def ledger_of(folder: SiteFolder, *, clock: Now = now_utc) -> Ledger:
     """Return the ledger of a site."""
-    return Ledger(folder.ledger, clock=clock, see=f"flfed site ledger {folder.site} --verify", copy=copy)
+    return Ledger(folder.ledger, clock=clock, see=f"flfed site ledger {folder.site} --verify")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -202,10 +202,6 @@ def site_status(name: str = SITE_NAME) -> output.Shown:
     if status["gate"]["undone"]:
         yield render("commands.status.gate", **status["gate"])
     yield f"Fingerprint of the gate: {key}"
-    copy = status["ledger-copy"]
-    if copy is not None:
-        state = "behind" if copy["lacking-bytes"] else "whole"
-        yield render(f"commands.copied.{state}", folder=copy["folder"], count=copy["lacking-bytes"])
     _print_frozen(status)
     rows = list(map(_row, status["studies"]))
     _table(["study (SHA-256)", "decision", "at", "with", "active"], rows, "Studies", "no decision yet")

@@ -46,9 +46,6 @@ def show_ledger(
         metavar="WHY",
         help="Start a new ledger, if it was lost or its last line is later than the clock; WHY is recorded.",
     ),
-    from_copy: Path | None = typer.Option(
-        None, "--from-copy", metavar="DIR", help="Take the copy of site serve --ledger-copy, where it has more lines."
-    ),
     as_json: bool = output.JSON,
 ) -> None:
     """Show the messages that left a site, by line, study and day.
@@ -60,9 +57,9 @@ def show_ledger(
     _check_reason("--repair", repair)
     _check_reason("--restart", restart)
     # Each of these ends the command in its own way.
-    if sum(map(bool, (verify, export, repair, restart, from_copy))) > 1:
-        raise UsageError("--verify, --export, --repair, --restart and --from-copy exclude each other")
-    if any((verify, repair, restart, from_copy)) and any((since, run)):
+    if sum(map(bool, (verify, export, repair, restart))) > 1:
+        raise UsageError("--verify, --export, --repair and --restart exclude each other")
+    if any((verify, repair, restart)) and any((since, run)):
         raise UsageError("--since and --run select lines to show or export, and go with no other option")
     if export and as_json:
         raise UsageError("--export writes JSON lines already; leave --json out")
@@ -72,8 +69,6 @@ def show_ledger(
         output.show(_repair(ledger, name, repair), as_json)
     elif restart:
         output.show(_restart(folder, restart), as_json)
-    elif from_copy:
-        output.show(_take_copy(folder, from_copy), as_json)
     elif verify:
         _verify(folder, ledger, as_json)
     elif export:
@@ -205,17 +200,6 @@ def _restart(folder: SiteFolder, why: str) -> output.Shown:
     for path in aside:
         yield f"Set aside, keep: {path}"
     yield render("commands.ledger.inform", site=folder.site)
-
-
-def _take_copy(folder: SiteFolder, copy: Path) -> output.Shown:
-    from flfed.deployment.site_state.ledger_copy import take_copy
-
-    taken = take_copy(folder, copy.absolute(), by=output.who())
-    yield {"site": folder.site, "lines": taken.lines, "receipts": taken.receipts, "ended-runs": taken.runs}
-    facts = {"lines": counted(taken.lines, "line"), "receipts": counted(taken.receipts, "receipt")}
-    yield render("commands.ledger.taken", site=folder.site, **facts)
-    if taken.runs:
-        yield render("commands.ledger.ended", runs=", ".join(taken.runs))
 
 
 def _verify(folder: SiteFolder, ledger: Ledger, as_json: bool) -> None:

@@ -17,7 +17,6 @@ from flfed.deployment.operator.outbound_proxy import read_proxy
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.comparisons import comparisons_left
 from flfed.deployment.site_state.freeze import describe_frozen
-from flfed.deployment.site_state.ledger_copy import copy_of
 from flfed.deployment.site_state.ledger_loss import ahead, loss, lost_refusal
 from flfed.deployment.site_state.trusted_files import gate_work, open_folder, own_fingerprint, read_terms
 from flfed.errors import FlfedError
@@ -40,14 +39,13 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
 
     Returns
     -------
-    status : dict with site, joined, proxy, paused, gate, clock, gate-key, ledger-copy, policy, snapshots, \
+    status : dict with site, joined, proxy, paused, gate, clock, gate-key, policy, snapshots, \
 comparisons, studies, last, problems
         `joined` says with whom, or is an empty text; `proxy` is the outbound proxy's URL without its password, or an
         empty text; `gate` is what the gate has not done, such as to answer a request, and for how many seconds;
         `clock` says that this machine's is off, or is an empty text; `gate-key` is the fingerprint of its gate, empty
-        where it has no key; `ledger-copy` has the folder and how many bytes it lacks, or is None; each of `studies`
-        has the `reason` for which it would not be answered now, or an empty text. What cannot be read is among
-        `problems`.
+        where it has no key; each of `studies` has the `reason` for which it would not be answered now, or an empty
+        text. What cannot be read is among `problems`.
     """
     # What cannot be read becomes a problem beside the rest: a status must always be shown.
     lost = ""
@@ -66,19 +64,13 @@ comparisons, studies, last, problems
         "gate": dict(zip(("undone", "seconds"), gate_work(folder), strict=True)),
         "clock": "",
         "gate-key": "",
-        "ledger-copy": None,
         "policy": policy.model_dump(mode="json", by_alias=True) | {"least-cohort": policy.least_cohort()},
         "snapshots": [],
         "comparisons": [],
         "studies": [],
         "last": [],
     }
-    with _noted(problems):
-        if (copy := copy_of(folder)) is not None:
-            facts["ledger-copy"] = {"folder": str(copy.folder), "lacking-bytes": copy.lacking()}
-    # A copy that has a problem comes first: it may bring the ledger back.
-    if len(problems) == 1:
-        problems.append(lost)
+    problems.append(lost)
     with _noted(problems):
         if (proxy := read_proxy(folder)) is not None:
             facts["proxy"] = proxy.url

@@ -413,8 +413,6 @@ def restart(
             # The ledger first: after a crash in between, the receipts do not fit, and the restart is repeated.
             os.replace(coming, folder.ledger)
             folder.receipts.unlink(missing_ok=True)
-            # The copy is that of the earlier ledger: a new one begins.
-            folder.ledger_copy.unlink(missing_ok=True)
             if line.follows_loss:
                 remove_states(folder)
     return Restarted(line, tuple(to for _, to in aside), carried, ended)
