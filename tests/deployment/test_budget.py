@@ -21,7 +21,6 @@ from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.released.accounts import SPENT as LINE
 from flfed.records.ledger import ledger_of
-from flfed.refusals import NO_LEDGER
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release, epsilon
@@ -165,17 +164,6 @@ def test_a_study_without_record_level_privacy_is_refused_where_there_is_a_budget
     assert said.startswith("its policy allows studies with record-level differential privacy only")
     assert may_leave(said, site.site)
     assert site.policy(epsilon=None).refusal(site.trained(), site.context()) is None
-
-
-def test_a_torn_ledger_answers_nothing(protected):
-    site = protected(epsilon=9.0)
-    site.answer(site.trained())
-    with site.folder.ledger.open("ab") as stream:
-        stream.write(b'{"n":9,"kind":"spe')
-    before = site.folder.ledger.read_bytes()
-    assert site.answer(site.trained(), run="2026-other").error.reason == NO_LEDGER
-    assert site.folder.ledger.read_bytes() == before
-    assert may_leave(NO_LEDGER, site.site)
 
 
 def test_the_person_who_approves_is_told_what_is_promised_spent_and_left(protected):

@@ -9,7 +9,6 @@ import pytest
 from flfed.deployment.operator.run_budget import counted_comparisons, describe_comparisons
 from flfed.deployment.site_state import comparisons
 from flfed.deployment.site_state.comparisons import add_comparisons
-from flfed.deployment.site_state.ledger_loss import restart
 from flfed.federation.client.released.accounts import keep_rows_key
 from flfed.federation.client.released.sets import NewPeople, RowSets
 from flfed.paths import SiteFolder
@@ -176,16 +175,6 @@ def test_for_a_run_that_had_two_snapshots_nothing_counts_anew(institution):
     refreshed(site, 0.7)
     # The same model again, as before.
     assert leaves(site, 1, "20261125-first-1")
-    assert have_figures(site, (3,), "second") == [False]
-
-
-def test_of_a_ledger_that_was_begun_anew_nothing_counts_anew(institution):
-    site = institution
-    assert have_figures(site, (1, 2), "first") == [True, True]
-    whole = site.folder.ledger.read_bytes()
-    site.folder.ledger.write_bytes(whole.replace(b'"bytes":', b'"bytes":1', 1))  # a line that is not as it was written
-    restart(site.folder, by="Dr Kim", why="the disk was damaged")
-    refreshed(site, 0.7)
     assert have_figures(site, (3,), "second") == [False]
 
 

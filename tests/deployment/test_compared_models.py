@@ -11,8 +11,8 @@ from flwr.app import Message
 from flfed.deployment.gate.local_results import results_of
 from flfed.deployment.operator.run_budget import counted_comparisons, describe_comparisons
 from flfed.deployment.site_state.comparisons import Comparisons, add_comparisons, comparisons_left
-from flfed.deployment.site_state.ledger_loss import restart
-from flfed.errors import UsageError
+from flfed.deployment.site_state.ledger_restart import restart
+from flfed.records.ledger import LedgerLost
 from flfed.records.reports.report import report
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.store.reader import RunReader
@@ -164,7 +164,7 @@ def test_of_a_ledger_that_was_begun_anew_all_comparisons_count_as_used(gated):
     site = institution(gated)
     assert figures(compare(site, 1))
     site.folder.ledger.unlink()
-    restart(site.folder, by="Dr Kim", why="the disk was lost")
+    restart(site.folder, by="Dr Kim", why="the disk was lost", epsilon=None)
     site.approve()
     site.open()
     assert figures(compare(site, 2)) == []
@@ -241,9 +241,9 @@ def test_nothing_is_added_to_a_ledger_that_was_lost(gated):
     site = institution(gated)
     compare(site, 1)
     site.folder.ledger.unlink()
-    with pytest.raises(UsageError, match="no comparisons are added: its ledger is lost"):
+    with pytest.raises(LedgerLost, match="nothing may leave"):
         add_comparisons(site.folder, site.study, 2, by="Dr Kim")
-    restart(site.folder, by="Dr Kim", why="the disk was lost")
+    restart(site.folder, by="Dr Kim", why="the disk was lost", epsilon=None)
     site.approve()
     add_comparisons(site.folder, site.study, 1, by="Dr Kim")
     site.open()

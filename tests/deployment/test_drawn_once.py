@@ -1,13 +1,11 @@
 """Noise that is drawn once: real gates before a coordinator that asks again, with other bins, and all at once."""
 
 import os
-import shutil
 import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
-from threading import Barrier, Event
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -15,15 +13,11 @@ import pytest
 from flwr.app import Message
 
 from flfed.deployment.operator.budget import budget_as_json, describe_account
-from flfed.deployment.site_state.ledger_loss import loss, restart
 from flfed.federation.client import protection
 from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.federation.client.released import accounts, rows
 from flfed.federation.client.released.accounts import SPENT as LINE
-from flfed.files import write_whole
-from flfed.records.ledger import Ledger, ledger_of
-from flfed.records.ledger_line import START, Line
-from flfed.refusals import Refusal
+from flfed.records.ledger import ledger_of
+from flfed.records.ledger_line import Line
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
@@ -165,51 +159,6 @@ def test_two_processes_that_are_asked_for_one_round_at_once_draw_its_noise_once(
     assert asking.trained() == [1]
 
 
-def test_a_site_whose_first_rows_are_still_hashed_elsewhere_has_not_lost_its_ledger(small_sites, monkeypatch):
-    asking = three(small_sites, PLAIN, epsilon=8.0)
-    other = asking_again(asking)
-    hashing, answered = Event(), Event()
-    parts_of = rows.parts_of
-
-    def paused(*args: Any) -> Any:
-        if not hashing.is_set():  # the first process stops between the key and the first line that needs it
-            hashing.set()
-            assert answered.wait(60)
-        return parts_of(*args)
-
-    monkeypatch.setattr(rows, "parts_of", paused)
-    with ThreadPoolExecutor(1) as threads:
-        first = threads.submit(asking.round, 1)
-        assert hashing.wait(60)
-        second = update(other.round(1))
-        answered.set()
-        assert update(first.result()) == second
-    assert asking.trained() == [1]
-
-
-class LookedAtBefore(Ledger):
-    """A ledger whose signed lines were looked at before another process had its lock."""
-
-    def hash_at(self, n: int) -> str:
-        return START
-
-
-def test_between_the_key_of_rows_and_the_first_line_no_other_process_looks(small_sites, monkeypatch):
-    asking = three(small_sites, PLAIN, disclosure="open", resplit=True)
-    folder = asking.gated.folders[SITE]
-    looks: list[Any] = []
-    with ThreadPoolExecutor(1) as threads:
-
-        def write(path: Path, content: bytes) -> None:
-            write_whole(path, content)
-            looks.append(threads.submit(loss, folder, LookedAtBefore(folder.ledger)))
-            wait(looks, timeout=1)  # an early look ends here, before the line is written
-
-        monkeypatch.setattr(accounts, "write_whole", write)
-        update(asking.round(1))
-        assert [look.result() for look in looks] == [""]
-
-
 class KillingNoise(SystemNoise):
     """Noise whose first draw kills the process: a round is charged by then, and nobody has its reply."""
 
@@ -280,22 +229,6 @@ def test_one_run_has_each_noised_answer_for_one_request(small_sites: Small, text
     holdout = [line for line in asking.spent() if line.facts.get("side") == "holdout"]
     releases = [Release(line.facts["noise"], line.facts["sampling"], line.facts["steps"]) for line in holdout]
     assert len(releases) == len(requests) and epsilon(releases, 1e-5) <= promised
-
-
-def test_after_a_lost_ledger_no_round_that_it_carries_over_is_drawn_again(small_sites: Small):
-    asking = three(small_sites, PLAIN, epsilon=8.0)
-    update(asking.round(1))
-    folder = asking.gated.folders[SITE]
-    content = folder.ledger.read_bytes()
-    folder.ledger.write_bytes(content.replace(b'"kind":"train"', b'"kind":"trxin"'))
-    # Without the state of the run, which a restart would end, the ledger alone tells.
-    shutil.rmtree(folder.states, ignore_errors=True)
-    restart(folder, by="Dr Kim", why="a disk was lost")
-    asking.gated.restart(SITE)
-    assert refused(asking.round(1)) == Refusal("approved-before-loss")
-    asking.gated.approve(SITE)
-    assert refused(asking.round(1)).startswith("the noise of round 1 was drawn before")
-    assert asking.trained() == [1]
 
 
 def test_the_site_itself_answers_one_request_where_no_gate_looks_at_the_bins(small_sites, monkeypatch):

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import resource
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +14,6 @@ import pandas as pd
 import pytest
 
 from flfed.deployment.operator.budget import Accounts
-from flfed.deployment.site_state.ledger_loss import restart
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.privacy_budget import shown as shown_budget
 from flfed.federation.client.protection import holdout_hash, side_charged
@@ -27,7 +22,7 @@ from flfed.federation.client.released.accounts import SPENT as LINE
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
 from flfed.records.ledger_line import START, Line, new_line
-from flfed.refusals import NO_LEDGER, NotSpent
+from flfed.refusals import NotSpent
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, HoldoutByOrder, HoldoutByTime, SortedRows
 from flfed.rows.data.origin import Origin
@@ -245,47 +240,6 @@ def test_the_releases_of_one_answer_are_checked_together_and_written_one_a_line(
     assert len(spent_lines()) == 6 and ledger().problems() == []
 
 
-@contextmanager
-def full_at(size: int) -> Iterator[None]:
-    """Let files grow up to a size, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
-
-
-@pytest.mark.parametrize("lines", [0.5, 1.5, 2.5])
-def test_a_disk_that_fills_up_amid_an_answer_keeps_none_of_its_lines(lines: float):
-    spending = account(9.0)
-    (first,) = spending.reserve(ANSWER, side="holdout", **RUN)
-    before, length = ledger().path.read_bytes(), len(first.raw)
-
-    def one_by_one() -> None:
-        for _ in range(3):
-            spending.reserve(ANSWER, side="holdout", **RUN)
-
-    def at_once() -> None:
-        spending.reserve(*[ANSWER] * 3, side="holdout", **RUN)
-
-    def kept(write: Callable[[], None]) -> int:
-        with full_at(len(before) + int(lines * length)), pytest.raises(NotSpent) as refused:
-            write()
-        assert str(refused.value) == NO_LEDGER
-        return ledger().path.read_bytes().count(b"\n") - 1
-
-    assert kept(at_once) == 0 and ledger().path.read_bytes() == before
-    assert spending.spent() == account().spent() == of(1)
-    # Planted: line by line, those before the failure stay.
-    assert kept(one_by_one) == int(lines) and spending.spent() == of(1 + int(lines))
-    assert ledger().problems() == []
-    spending.reserve(ANSWER, side="holdout", **RUN)
-    assert spending.spent() == of(2 + int(lines))
-
-
 def test_rows_under_another_name_are_on_one_account_and_its_sides_are_not_this_ones():
     # Side follows from a row's hash, and a schema of fewer columns has other hashes: with a share of 0.3 held out,
     # 0.7 * 0.3 = 0.21 of the rows are trained on under one name and held out under the other.
@@ -305,18 +259,6 @@ def test_rows_under_another_name_are_on_one_account_and_its_sides_are_not_this_o
     account(known=False).reserve(ANSWER, side="holdout", **RUN)  # which does not say of which rows
     assert account().spent() == of(1)
     assert account(dataset="slim").spent() == of(2) and account(dataset="third", rows="another").spent() == of(1)
-
-
-def test_a_ledger_that_is_begun_anew_keeps_the_sides():
-    folder = SiteFolder("site-01")
-    for side in ("training", "holdout", "both"):
-        account().reserve(ANSWER, side=side, **RUN)
-    content = folder.ledger.read_bytes()
-    ledger().append(kind="compare", run="r")
-    folder.ledger.write_bytes(folder.ledger.read_bytes().replace(b'"compare"', b'"measure"'))
-    assert restart(folder, by="Dr Kim", why="damaged").carried == 3
-    assert [side_of(line) for line in spent_lines()] == ["training", "holdout", "both"]
-    assert account().spent() == of(2) and folder.ledger.read_bytes() != content
 
 
 KILLED = """

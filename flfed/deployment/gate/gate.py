@@ -13,10 +13,9 @@ from flwr.app import Context, Message
 from flfed.callbacks import Today, today_utc
 from flfed.deployment.gate.local_results import keep_result
 from flfed.deployment.gate.message_check import message_defect
-from flfed.deployment.gate.outbound import Leaving, answer_seal, error_reply
+from flfed.deployment.gate.outbound import Leaving, error_reply
 from flfed.deployment.gate.study_policy import STUDIES, Refused, StudyAdmission, reject, sha256_of
 from flfed.deployment.site_state.approval import load_start
-from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
@@ -72,8 +71,7 @@ class Gate:
         self._today = today
         self._studies = StudyAdmission(folder, site, today=today)
         self._ledger = ledger or ledger_of(folder)
-        self._continuity = Continuity(folder, self._ledger)
-        self._leaving = Leaving(site, self._continuity, today)
+        self._leaving = Leaving(site, folder, self._ledger, today)
         self._own: deque[Refusal] = deque(maxlen=64)
         self._sides: OrderedDict[tuple[str, str, int], SiteClient] = OrderedDict()
         # It takes the present `Leaving`: another policy brings another one.
@@ -100,9 +98,7 @@ class Gate:
         # Nothing is computed for a message that is refused.
         if reason := self.refusal(message, context):
             return self.leaving(message, error_reply(reason, message), context)
-        # Requests for the ledger need no study's rows, so the client app is not opened for them.
-        answers = answer_seal if message.metadata.message_type in SEALERS else self._side(context).app()
-        return self.leaving(message, answers(message, context), context)
+        return self.leaving(message, self._side(context).app()(message, context), context)
 
     def refusal(self, message: Message, context: Context) -> Refusal | None:
         """Return why a message is refused.
@@ -216,7 +212,7 @@ class Gate:
         if changed:
             # Rows are opened again: the open ones are under the earlier policy.
             self._sides.clear()
-            self._leaving = Leaving(self.site, self._continuity, self._today)
+            self._leaving = Leaving(self.site, self.folder, self._ledger, self._today)
 
     def _check(self, message: Message, context: Context) -> None:
         """Refuse a message at its first defect.

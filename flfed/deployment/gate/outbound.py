@@ -19,15 +19,17 @@ from flfed.deployment.gate.message_check import LONGEST, may_leave, message_defe
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.site_state.cohorts import CHANGED, COHORT_SHA256, MODEL, is_over_rows
 from flfed.deployment.site_state.comparisons import Comparisons, Facts
-from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
+from flfed.deployment.site_state.ledger_restart import ledger_refusal
 from flfed.errors import FlfedError
 from flfed.federation.client.protection import charge_of
-from flfed.federation.client.redaction import SITE_ERROR, redact
-from flfed.records.ledger import LockedLedger
-from flfed.records.ledger_line import ERROR, REFUSED, STANDS_FOR, WITHHELD, run_of_new
-from flfed.refusals import CONTROL, NO_LEDGER, Refusal
+from flfed.federation.client.redaction import SITE_ERROR
+from flfed.paths import SiteFolder
+from flfed.records.ledger import Ledger, LockedLedger
+from flfed.records.ledger_line import ERROR, REFUSED, STANDS_FOR, START, WITHHELD, run_of_new
+from flfed.refusals import CONTROL, Refusal
 from flfed.rows.data.site import Site
 from flfed.updates.messages.compare import IMPORTANCE
+from flfed.updates.messages.enrol import EnrolRequest
 from flfed.updates.messages.fields import content_sha256
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.kinds import AUDIT, COMPARE, ENROL, SCORES, STATISTIC, TRAIN
@@ -98,20 +100,21 @@ class Leaving:
     Parameters
     ----------
     site : Site
-    continuity : Continuity
-        Of the ledger. It shows a lost ledger: then nothing is written to the file in its place.
+    folder : SiteFolder
+    ledger : Ledger
+        The site's own. Nothing is written to one that is lost.
+    today : callable
     """
 
-    def __init__(self, site: Site, continuity: Continuity, today: Today) -> None:
+    def __init__(self, site: Site, folder: SiteFolder, ledger: Ledger, today: Today) -> None:
         self._site = site
-        self._ledger = ledger = continuity.ledger
+        self._ledger = ledger
         self._today = today
-        self._continuity = continuity
         self._errors = Thinning()
         self._counted: dict[tuple[str, int, str], int] = {}  # of a day, up to a line by its number and hash
         self._limits = run_limits.RunLimits(site.policy.runs, site.policy.alignments)
         self.sum_ledger = run_limits.SumLedger(ledger, self._limits)
-        self._comparisons = Comparisons(continuity.folder, site.policy, ledger, self._limits.compared)
+        self._comparisons = Comparisons(folder, site.policy, ledger, self._limits.compared)
 
     def used_up(self, message: Message, context: Context, facts: Facts) -> Refusal | None:
         """Return why a message gets no reply, or None.
@@ -130,14 +133,12 @@ class Leaving:
         if anew := run_limits.attempts_refusal(message, context):
             return anew
         try:
-            if lost := self._continuity.refusal():
-                return lost
             with self._ledger.lock() as locked_ledger:
+                locked_ledger.check_time(locked_ledger.last())
                 over = self._too_much(locked_ledger, 1) or self._over(locked_ledger, message, facts)
                 return over or self._comparisons.over(locked_ledger, message, facts, AUDIT)
         except FlfedError as error:
-            LOG.error("%s", error)
-            return NO_LEDGER
+            return self._unwritten(error)
 
     def reply(self, message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> Message:
         """Return a reply that fits, else an error reply.
@@ -167,22 +168,26 @@ class Leaving:
         study_facts = facts
         reply, facts = self._comparisons.leaving(message, reply, facts)
         facts = {**facts, **run_limits.exchange_of(message)}
+        if kind == ENROL:
+            # The line has bytes and hash of a reply with zeros there: its own hash cannot be in it.
+            _set_head(reply, 0, START, START)
         line = _line_of(message, reply, facts, messages)
         size = line["bytes"]
         try:
-            if lost := self._continuity.refusal():
-                return error_reply(lost, message)
             # All limits and the line are one step under the lock. Since the first check another process of the site may
             # have answered this run, from another model, or used the last bytes.
             with self._ledger.lock() as locked_ledger:
                 over = self._too_much(locked_ledger, size) or self._over(locked_ledger, message, facts)
                 late = self._comparisons.over(locked_ledger, message, facts, COMPARE)
                 if not over and not late:
-                    locked_ledger.append(kind=kind.rpartition(".")[2], **line)
+                    known = EnrolRequest.from_record(message.content).known_line if kind == ENROL else 0
+                    known_hash = locked_ledger.hash_at(known)
+                    written = locked_ledger.append(kind=kind.rpartition(".")[2], **line)
+                    if kind == ENROL:
+                        _set_head(reply, written.n, written.hash, known_hash)
                     return reply
         except FlfedError as error:
-            LOG.error("%s", error)
-            return error_reply(NO_LEDGER, message)
+            return error_reply(self._unwritten(error), message)
         if over:
             return self.withhold(message, over, facts)
         # Another process took the last comparison meanwhile: this one leaves without its figures.
@@ -242,17 +247,17 @@ class Leaving:
         request_facts = {"asked": message.metadata.message_type[:40], "round": _round_of(message).get("round", 0)}
         line = {**facts, **request_facts, "bytes": len(text), "sha256": sha256, "reason": text}
         try:
-            lost = self._continuity.refusal()
-            if lost:
-                text = lost  # and no line: it would be the first of a ledger that no person restarted
-            elif "asked_sha256" in facts:
+            if "asked_sha256" in facts:
                 self._ledger.append(kind=kind, **line)  # a visit counts one by one
             else:
                 self._append_thinned(kind, line)
         except FlfedError as error:
-            LOG.error("%s", error)
-            text = NO_LEDGER
+            text = self._unwritten(error)
         return error_reply(text, message)
+
+    def _unwritten(self, error: FlfedError) -> Refusal:
+        LOG.error("%s", error)
+        return ledger_refusal(error, self._site.name)
 
     def _append_thinned(self, kind: str, line: dict[str, Any]) -> None:
         """Append an error's line, or let a later line stand for it too."""
@@ -297,9 +302,8 @@ class Leaving:
             if line.at[:10] < day:
                 break
             size = line.facts.get("bytes", 0)
-            # Errors are short and always leave: they do not count. Neither do lines carried over, which left before.
-            counts = line.kind not in ERRORS and line.first_at[:10] >= day
-            if isinstance(size, int) and counts:
+            # Errors are short and always leave: they do not count.
+            if isinstance(size, int) and line.kind not in ERRORS:
                 used += size
         if newest is not None:
             self._counted = {(day, newest.n, newest.hash): used}
@@ -354,22 +358,15 @@ def _round_of(message: Message) -> dict[str, Any]:
     return {key: value for key, value in flags.items() if isinstance(value, (int, bool)) and abs(value) < 2**53}
 
 
-def answer_seal(message: Message, context: Context) -> Message:
-    """Answer a message about the ledger.
-
-    An engine without a gate has no ledger, so the client app has no such messages.
-    """
-
-    def answer(message: Message, context: Context) -> Message:
-        reply = SEALERS[message.metadata.message_type](message, str(context.node_config["site"]))
-        return Message(reply.to_record(), reply_to=message)
-
-    return redact(message, context, answer)
-
-
 def error_reply(reason: str, message: Message) -> Message:
     """Return an error reply with its reason.
 
     The reason is a refusal, or its text without control characters.
     """
     return Message(Error(code=SITE_ERROR, reason=str(reason)), reply_to=message)
+
+
+def _set_head(reply: Message, n: int, head: str, known_hash: str) -> None:
+    """Set the end of the ledger in the reply to an enrolment, and the hash of the line that the coordinator knows."""
+    config = reply.content.config_records["config"]
+    config["ledger-lines"], config["ledger-head"], config["known-hash"] = n, head, known_hash

@@ -17,7 +17,6 @@ from flwr.app import Context, Message
 from flfed.deployment.site_state.cohorts import CohortLines
 from flfed.deployment.site_state.comparisons import ComparedLines
 from flfed.federation.client.released.accounts import EDGES, SPENT
-from flfed.federation.client.released.sets import RELEASED
 from flfed.records import ledger_line
 from flfed.records.ledger import Ledger, LockedLedger
 from flfed.records.ledger_line import COMPARED_HASH, Line, Run, run_of
@@ -148,9 +147,9 @@ class RunLimits:
     -----
     Every evaluation of a model is an exact figure of the rows, and every comparison many of them. A coordinator that
     may choose the models freely reads rows from such figures. So each run, of which there are few, has one model
-    evaluated and one compared, and is trained from one in a round. Runs of a ledger that was restarted count where a
-    line of theirs was carried over. A comparison's adjusted figures depend on the deviation of the sites' own
-    intercepts as well, and its counts by prediction on the bins. Of these a run has one, too.
+    evaluated and one compared, and is trained from one in a round. A comparison's adjusted figures depend on the
+    deviation of the sites' own intercepts as well, and its counts by prediction on the bins. Of these a run has one,
+    too.
     """
 
     def __init__(self, most: int, alignments: int) -> None:
@@ -168,7 +167,6 @@ class RunLimits:
         self._cohorts = CohortLines()
         self._compared = ComparedLines()
         self._trained_from: dict[Run, set[str]] = defaultdict(set)
-        self._ended = set[str]()
         self._aligned: dict[str, set[Run]] = defaultdict(set)
 
     def compared(self, locked_ledger: LockedLedger) -> ComparedLines:
@@ -211,8 +209,6 @@ class RunLimits:
         # A run's name belongs to one study: else a second study would bring a second allowance.
         if self._studies[name] - {study}:
             return Refusal("ledger-other-study")
-        if name in self._ended:
-            return Refusal("run-ended")
         if run not in runs and len(runs) >= self._most:
             return Refusal("too-many-runs", most=self._most, had=len(runs))
         kind = message.metadata.message_type
@@ -276,9 +272,6 @@ class RunLimits:
     def _add(self, line: Line) -> None:
         self._compared.add(line)
         self._cohorts.add(line)
-        if line.kind == ledger_line.ENDED:
-            self._ended.add(line.text("run"))
-            return
         kind = _question_of(line)
         # The run may repeat a refused or withheld request.
         gave_nothing = line.kind in (ledger_line.REFUSED, ledger_line.ERROR, ledger_line.WITHHELD) and not kind
@@ -287,10 +280,8 @@ class RunLimits:
         run = run_of(line.facts)
         if "study-sha256" in line.facts:
             self._studies[run[1]].add(run[0])
-        # A lost ledger may lack the line of an answer; the line before the answer shows that there was one. A run's
-        # charge counts whether or not its answer left: else runs without an answer would spend a whole budget.
-        answered = ledger_line.CARRIED in line.facts and line.kind == RELEASED
-        if kind or line.kind == SPENT or answered:
+        # A run's charge counts whether or not its answer left: else runs without an answer would spend a whole budget.
+        if kind or line.kind == SPENT:
             self._runs[line.text(ledger_line.ASKS)].add(run)
         if kind:
             self._aligned[line.text("rows-sha256") if kind == ALIGN else ""].add(run)

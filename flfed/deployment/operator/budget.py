@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flfed.federation.client.privacy_budget import shown
+from flfed.federation.client.privacy_budget import epsilon_forgotten, shown
 from flfed.federation.client.released.accounts import (
     BOTH,
     SIDES,
@@ -269,7 +269,7 @@ class Accounts:
     datasets : dict of name to Account
         The empty name has lines of studies whose dataset the ledger does not name.
     restarted : str
-        When the ledger was begun anew since the one before was lost; what could be read of that one came over.
+        When the ledger was begun anew since the one before was lost.
     rows : RowAccounts
         Which datasets are of the same rows.
     """
@@ -355,14 +355,16 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
     account = accounts.account(name, names_now(site, ledger, name))
     if not name:  # of studies whose dataset no line names: what they spent is on every account
         account = accounts.datasets.get(name, Account())
-    spent = account.spent(name, policy.delta)
+    forgotten = epsilon_forgotten(ledger)
+    spent = account.spent(name, policy.delta) + forgotten
     last = account.last
     budget = policy.epsilon
     # Rounds ahead are counted by the last one's noise, and only where a budget bounds them.
     rounds = None
     left = max(0.0, budget - spent) if budget is not None else None
     if last is not None and budget is not None:
-        rounds = 0 if math.isinf(spent) else account.rounds_left(name, last, budget, policy.delta)
+        left_for_rounds = max(0.0, budget - forgotten)
+        rounds = 0 if math.isinf(spent) else account.rounds_left(name, last, left_for_rounds, policy.delta)
     last_release = None
     if last is not None:
         last_release = "answer" if last.sampling == 1 and last.steps == 1 else "round"

@@ -11,12 +11,13 @@ from flfed.deployment.operator.budget import Account, Accounts, describe_shared
 from flfed.deployment.site_state.approval import approvals
 from flfed.deployment.site_state.comparisons import Compared, compared_models
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.client.privacy_budget import shown
+from flfed.federation.client.privacy_budget import epsilon_forgotten, shown
 from flfed.federation.client.protection import LocalProtection, charge_of, excludes_encoder, run_charges
 from flfed.federation.client.released.accounts import BOTH, Side, holdout_hash, names_now
 from flfed.federation.client.statistic import answered
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
+from flfed.records.site_state import SiteState
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
@@ -67,7 +68,7 @@ class RunsLeft:
     same : tuple of str
         Other studies with that request that are approved here, with the start of their hash.
     had_loss : bool
-        Whether an earlier ledger was lost.
+        Whether an earlier ledger was lost, and this one begun anew.
     """
 
     left: int
@@ -90,17 +91,13 @@ def runs_left(folder: SiteFolder, site: Site, study: Study) -> RunsLeft:
     request_hash = asks_sha256(study.text)
     ledger = ledger_of(folder)
     with ledger.reading() as ledger_file:
-        had = (
-            0
-            if ledger_file is None
-            else len(RunLimits(most, site.policy.alignments).runs(ledger_file, study.sha256(), request_hash))
-        )
+        had = len(RunLimits(most, site.policy.alignments).runs(ledger_file, study.sha256(), request_hash))
     same = []
     for one in approvals(folder):
         is_other = one.decision == "approved" and one.study_sha256 != study.sha256()
         if is_other and _request_hash(one.text) == request_hash:
             same.append(f"{one.study} ({one.study_sha256[:12]})")
-    return RunsLeft(max(most - had, 0), most, tuple(same), bool(ledger.loss_before()))
+    return RunsLeft(max(most - had, 0), most, tuple(same), SiteState(folder.state).restarted() is not None)
 
 
 def check_counted(site: Site, study: Study) -> None:
@@ -192,7 +189,8 @@ def describe_run_budget(
     account = Accounts.of(ledger.lines()).account(dataset, names_now(site, ledger, dataset, look=True))
     # A whole run is counted: all its rounds as one release of that many steps.
     charges = whole or [(BOTH, replace(release, steps=release.steps * rounds))]
-    after = account.after(dataset, unit, charges, rule).spent(dataset, policy.delta)
+    forgotten = epsilon_forgotten(ledger)
+    after = account.after(dataset, unit, charges, rule).spent(dataset, policy.delta) + forgotten
     then = shown(after)
     if math.isinf(after):
         then += f" ({render('budget.account.rows-of-persons')})"
@@ -210,20 +208,21 @@ def describe_run_budget(
         run = render("budget.run.refused", then=then)
     else:
         # The site would stop the run when the budget is used up, not before it begins.
-        fit = account.rounds_left(dataset, release, policy.epsilon, policy.delta, rounds)
+        budget = max(policy.epsilon - forgotten, 0.0)
+        fit = account.rounds_left(dataset, release, budget, policy.delta, rounds)
         run = render("budget.run.stopped", then=then)
         if fit:
             run = render("budget.run.stopped-after", then=then, fit=fit, rounds=rounds)
     return [
-        _describe_spent(account, dataset, policy),
+        _describe_spent(account, dataset, policy, forgotten),
         run,
         *describe_shared(dataset, account.datasets, len(account.unprotected)),
     ]
 
 
-def _describe_spent(account: Account, dataset: str, policy: Policy) -> str:
+def _describe_spent(account: Account, dataset: str, policy: Policy, forgotten: float) -> str:
     """Return what all studies have spent of a dataset's privacy."""
-    spent = account.spent(dataset, policy.delta)
+    spent = account.spent(dataset, policy.delta) + forgotten
     epsilon = shown(spent)
     if account.excludes_encoder and not math.isinf(spent):
         epsilon = render("budget.run.given-encoder", epsilon=epsilon)

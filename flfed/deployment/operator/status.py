@@ -17,7 +17,7 @@ from flfed.deployment.operator.outbound_proxy import read_proxy
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.comparisons import comparisons_left
 from flfed.deployment.site_state.freeze import describe_frozen
-from flfed.deployment.site_state.ledger_loss import ahead, loss, lost_refusal
+from flfed.deployment.site_state.ledger_restart import blocking_refusal
 from flfed.deployment.site_state.trusted_files import gate_work, open_folder, own_fingerprint, read_terms
 from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
@@ -50,8 +50,7 @@ comparisons, studies, last, problems
     # What cannot be read becomes a problem beside the rest: a status must always be shown.
     lost = ""
     with suppress(FlfedError):  # told where its lines are read
-        if loss(folder, ledger_of(folder)):
-            lost = lost_refusal(folder)
+        lost = blocking_refusal(folder) or ""
     writable = open_folder(folder)
     blocked = writable or lost
     problems = [writable]
@@ -91,7 +90,7 @@ comparisons, studies, last, problems
             facts["studies"].append({**one.facts(), "reason": admission.standing(one) or blocked})
     problems += ledger_of(folder).open_to_others()
     with _noted(problems):
-        facts["last"] = _lines(folder, last, problems)
+        facts["last"] = _lines(folder, last)
     return {**facts, "problems": list(dict.fromkeys(filter(None, problems)))}
 
 
@@ -118,16 +117,12 @@ def _joined(folder: SiteFolder) -> str:
     return ""
 
 
-def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str, Any]]:
+def _lines(folder: SiteFolder, last: int) -> list[dict[str, Any]]:
     """Return the ledger's last lines, the latest first."""
-    ledger = ledger_of(folder)
-    if (newest := ledger.last()) is not None and ledger.is_ahead(newest):
-        problems.append(ahead(newest, folder.site))
     entries = []
     # Read from its end, so that a long ledger costs no more.
-    with ledger.reading() as ledger_file:
-        lines = ledger_file.backwards() if ledger_file else iter(())
-        for line in islice(lines, last):
+    with ledger_of(folder).reading() as ledger_file:
+        for line in islice(ledger_file.backwards(), last):
             facts = {key: line.facts.get(key, "") for key in ("study", "run", "round", "bytes", "reason")}
             entries.append({"n": line.n, "at": line.at, "kind": line.kind, **facts})
     return entries

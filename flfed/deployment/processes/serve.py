@@ -29,6 +29,7 @@ from flfed.deployment.site_state.trusted_files import open_folder
 from flfed.errors import FlfedError
 from flfed.files import locked
 from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.words import render, usage_error
 
 NODE_SILENCE = 90.0
@@ -153,6 +154,7 @@ def serve(
                 "megabytes": limit >> 20,
             }
             notify(render("processes.start.gate", **facts))
+            notify(_describe_ledger(folder))
             if why := open_folder(folder):
                 notify(f"WARNING, {why}")
         there = children(folder, network=network, gate=gate, memory=memory)
@@ -161,6 +163,17 @@ def serve(
         also = _renewing(folder, supervisor, notify) if network else lambda: None
         supervisor.supervise(stop, also)
         notify("ending")
+
+
+def _describe_ledger(folder: SiteFolder) -> str:
+    """Return number and day of the ledger's last line, by which people see that it is not an older one."""
+    try:
+        last = ledger_of(folder).last()
+    except FlfedError as error:
+        return str(error)
+    if last is None:
+        return render("processes.start.no-line")
+    return render("processes.start.last-line", n=last.n, day=last.at[:10])
 
 
 def _lock(alone: ExitStack, folder: Path, process: str, site: str) -> None:

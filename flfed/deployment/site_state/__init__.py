@@ -1,4 +1,4 @@
 """State that a gate keeps about its site.
 
-It has approvals, receipts, the coordinator's terms, and the traces of a lost ledger.
+It has approvals, the coordinator's terms, and the restart of a lost ledger.
 """

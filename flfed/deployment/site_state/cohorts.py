@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flfed.records.ledger import Ledger
-from flfed.records.ledger_line import Line
+from flfed.records.ledger_line import RESTARTED, Line
 from flfed.refusals import Refusal
 from flfed.updates.masks.pairs import pins_hash
 from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, KEYS, SCORES, STATISTIC, SUMMARISE, TRAIN
@@ -46,7 +46,7 @@ class CohortLines:
     def add(self, line: Line) -> None:
         """Count one more line."""
         if line.n == 1:
-            self._after_loss = line.follows_loss
+            self._after_loss = line.kind == RESTARTED
         if line.kind == _KEYS:
             self._keyed.add(line.text("run"))
         if not is_over_rows(line.kind, line.facts):

@@ -12,18 +12,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.errors import FlfedError
 from flfed.federation.client.released.sets import RELEASED, NewPeople, RowSets
 from flfed.paths import SiteFolder, give
 from flfed.records.ledger import Ledger, LockedLedger, ledger_of
-from flfed.records.ledger_line import ADDED, CARRIED, COMPARED_HASH, START_HASH, STAYED, Line, Run, run_of, run_of_new
+from flfed.records.ledger_line import ADDED, COMPARED_HASH, RESTARTED, START_HASH, STAYED, Line, Run, run_of, run_of_new
 from flfed.refusals import NO_LEDGER, Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.snapshots.withholding import TESTED
 from flfed.study.study import Study
 from flfed.updates.messages.kinds import COMPARE
-from flfed.words import usage_error
 
 if TYPE_CHECKING:
     from flwr.app import Message
@@ -76,15 +74,12 @@ class Comparison:
     rows : str
         Hash of the snapshot; empty where the line has none.
     run : Run
-    carried : bool
-        Whether the line came over from an earlier ledger.
     """
 
     n: int
     model: str
     rows: str
     run: Run
-    carried: bool
 
 
 class ComparedLines:
@@ -94,21 +89,20 @@ class ComparedLines:
         self._comparisons: dict[str, list[Comparison]] = defaultdict(list)
         self._holdouts: dict[tuple[str, Run], set[str]] = defaultdict(set)
         self._whole: set[Run] = set()
-        self._added: dict[tuple[str, bool], int] = defaultdict(int)
+        self._added: dict[str, int] = defaultdict(int)
         self._after_loss = False
 
     def add(self, line: Line) -> None:
         """Count one more line."""
         dataset = line.text("dataset")
-        carried = CARRIED in line.facts
-        if line.follows_loss:
+        if line.kind == RESTARTED:
             self._after_loss = True
         elif line.kind == ADDED:
-            self._added[dataset, carried] += int(line.facts["number"])
+            self._added[dataset] += int(line.facts["number"])
         elif line.kind == _COMPARED and STAYED not in line.facts:
             model, start, rows = (line.text(key) for key in (COMPARED_HASH, START_HASH, "rows-sha256"))
             model += start
-            self._comparisons[dataset].append(Comparison(line.n, model, rows, run_of(line.facts), carried))
+            self._comparisons[dataset].append(Comparison(line.n, model, rows, run_of(line.facts)))
         elif line.kind == RELEASED and _part(line) in TESTED:
             self._holdouts[dataset, run_of(line.facts)].add(line.text("rows-sha256"))
             if _part(line) == "whole":
@@ -120,11 +114,8 @@ class ComparedLines:
         After a loss the ledger does not show how many there were: the earlier allowance counts as used up.
         """
         models = frozenset(one.model for one in self._comparisons[dataset])
-        if self._after_loss:
-            most = len({one.model for one in self._comparisons[dataset] if one.carried})
-        else:
-            most = policy.compared_runs + self._added[dataset, True]
-        return Compared(models, most + self._added[dataset, False])
+        most = 0 if self._after_loss else policy.compared_runs
+        return Compared(models, most + self._added[dataset])
 
     def counted(self, row_sets: RowSets, policy: Policy, run: Run, rows: str) -> Compared:
         """Return the compared models that count for a run on a snapshot.
@@ -189,9 +180,8 @@ def _read(folder: SiteFolder) -> ComparedLines:
     """Return the site's ledger lines about compared models."""
     compared_lines = ComparedLines()
     with ledger_of(folder).reading() as ledger_file:
-        if ledger_file is not None:
-            for line in ledger_file.backwards():
-                compared_lines.add(line)
+        for line in ledger_file.backwards():
+            compared_lines.add(line)
     return compared_lines
 
 
@@ -200,15 +190,11 @@ def add_comparisons(folder: SiteFolder, study: Study, number: int, *, by: str) -
 
     Raises
     ------
-    UsageError
+    LedgerError
         If the ledger is lost or cut, or later than the clock.
     """
     folder.make()
-    ledger = ledger_of(folder)
-    lost = Continuity(folder, ledger).refusal()
-    if lost:
-        raise usage_error("gate.ledger.unadded", why=lost)
-    ledger.append(kind=ADDED, study=study.name, dataset=study.dataset.name, number=number, by=by)
+    ledger_of(folder).append(kind=ADDED, study=study.name, dataset=study.dataset.name, number=number, by=by)
     give(folder.ledger, folder.gate)  # the gate's user continues it, whichever user runs this
 
 

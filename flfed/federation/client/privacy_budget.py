@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -109,7 +108,7 @@ class PrivacyAccount:
         with self._lock_ledger() as locked_ledger:
             spent = self._read(locked_ledger, rule)
         # The lock is free meanwhile: it may take a second.
-        return math.inf if self._is_unbounded(spent) else spent.epsilon(self.delta)
+        return math.inf if self._is_unbounded(spent) else spent.epsilon(self.delta) + epsilon_forgotten(self._ledger)
 
     def refusal(self, charges: Charges, run: str, *, rule: str = "", whole: bool = False) -> Refusal | None:
         """Return why a run could not spend these charges, or None.
@@ -129,20 +128,6 @@ class PrivacyAccount:
         with self._lock_ledger() as locked_ledger:
             spent = self._read(locked_ledger, rule if any(side in SIDES for side, _ in charges) else None)
         return None if run and run in spent.runs else self._over(spent, charges, whole)
-
-    def least_refused(self, noise: float) -> Release:
-        """Return the fewest steps with so much noise, of all rows, that exceed the budget."""
-        more = Release(noise=noise, sampling=1.0, steps=1)
-        while not self.refusal([(BOTH, more)], ""):
-            more = replace(more, steps=2 * more.steps)
-        fits = more.steps // 2
-        while more.steps - fits > 1:
-            middle = replace(more, steps=(fits + more.steps) // 2)
-            if self.refusal([(BOTH, middle)], ""):
-                more = middle
-            else:
-                fits = middle.steps
-        return more
 
     def reserve_round(self, release: Release, *, same_noise: bool, side: Side = BOTH, **facts: Any) -> None:
         """Record a round's cost before it is trained, once.
@@ -231,18 +216,10 @@ class PrivacyAccount:
         else:
             shared.pop("holdout_sha256", None)
         written: list[Line] = []
-        at = locked_ledger
-        try:
-            for release in releases:
-                written.append(at.append(kind=SPENT, **shared, **vars(release)))
-                # The next line begins at the end of this one.
-                at = replace(at, size=at.size + len(written[-1].raw) + 1)
-        except (FlfedError, OSError):
-            # The answer is never sent. In a file that only grows the lines still count, more than was lost.
-            with suppress(OSError):
-                if written:
-                    os.ftruncate(locked_ledger.file, locked_ledger.size)
-            raise
+        for release in releases:
+            written.append(locked_ledger.append(kind=SPENT, **shared, **vars(release)))
+            # The next line begins at the end of this one. Where it cannot be written, those before it still count.
+            locked_ledger = locked_ledger.grown(len(written[-1].raw) + 1)
         return written
 
     def _named(self) -> dict[str, Any]:
@@ -274,17 +251,19 @@ class PrivacyAccount:
         if self._is_unbounded(spent):
             return Refusal("budget-by-row")  # rows were counted one by one, and the budget is of persons
         over = set[tuple[float, tuple[Release, ...]]]()
+        forgotten = epsilon_forgotten(self._ledger)
+        budget = max(self.budget - forgotten, 0.0)
         for one in SIDES:
             # Where people may have changed sides, spending of one side counts for the other, too.
             releases = [release for side, release in charges if spent.moved or one in charged_sides(side)]
             kinds = spent.releases(one)
-            if releases and not affordable([*kinds, *releases[:-1]], releases[-1], self.budget, self.delta):
+            if releases and not affordable([*kinds, *releases[:-1]], releases[-1], budget, self.delta):
                 over.add((epsilon([*kinds, *releases], self.delta), kinds))
         if not over:
             return None
         after, kinds = max(over)
-        facts = {"budget": f"{self.budget:g}", "delta": f"{self.delta:g}", "after": shown(after)}
-        now = shown(epsilon(kinds, self.delta))
+        facts = {"budget": f"{self.budget:g}", "delta": f"{self.delta:g}", "after": shown(after + forgotten)}
+        now = shown(epsilon(kinds, self.delta) + forgotten)
         return Refusal("budget-of-run" if whole else "budget-spent", spent=now, **facts)
 
     def _read(self, locked_ledger: LockedLedger, rule: str | None = None) -> Tally:
@@ -320,6 +299,12 @@ class PrivacyAccount:
         except (FlfedError, OSError) as error:
             LOG.error("%s", error)
             raise NotSpent(NO_LEDGER) from None
+
+
+def epsilon_forgotten(ledger: Ledger) -> float:
+    """Return the ε that counts for a lost ledger: the budget at the restart after it."""
+    restarted = None if ledger.state is None else ledger.state.restarted()
+    return 0.0 if restarted is None else restarted.epsilon or 0.0
 
 
 def account_of_site(site: Site, ledger: Ledger, dataset: str) -> PrivacyAccount:

@@ -129,7 +129,7 @@ class CoveringNoise(Part):
         ]
         if study.compares_privately:
             releases.append(Release(Place.END, Text("covered-pairs"), SCORES))
-        return (*releases, *(release for release in without if release.place == Place.SEAL))
+        return tuple(releases)
 
 
 def _without_figures(sections: Sections) -> Sections:

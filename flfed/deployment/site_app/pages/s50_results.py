@@ -87,7 +87,7 @@ def chosen(opened: Opened, results: Sequence[Result]) -> None:
     names = {result.run: f"{result.study}, {moment(result.at)} ({result.run})" for result in results}
     run = choice.selectbox("Run", list(names), format_func=names.__getitem__, key="result-run", width=460)
     result = next(one for one in results if one.run == run)
-    suppressed_here = run in reads.left(opened.name, opened.mark).suppressed_runs
+    suppressed_here = run in reads.ledger(opened.name, opened.mark).suppressed_runs
     if suppressed_here:
         st.info(render("site_app.results.suppressed"))
     metrics = metrics_of(result)

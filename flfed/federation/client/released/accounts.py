@@ -23,7 +23,7 @@ from flfed.errors import FlfedError
 from flfed.files import read_private, write_whole
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, LedgerError, ledger_of
-from flfed.records.ledger_line import CARRIED, Line, Run, run_of
+from flfed.records.ledger_line import Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
@@ -279,8 +279,7 @@ class RunDraws:
         if type(round) is int and round > 0:
             if line.kind == SPENT:
                 self.charged[round] += 1
-            # From a lost ledger a charge may have come over alone: its update may have left.
-            if line.kind == UPDATE or CARRIED in facts:
+            if line.kind == UPDATE:
                 self.sent.add(round)
         if line.kind == SPENT and ANSWER in facts:
             self.requests.setdefault(str(facts[ANSWER]), str(facts.get(REQUEST, "")))
