@@ -218,8 +218,8 @@ class CoordinatorFolder:
     server = Below("root", "server")
     """Folder of the running server: Flower's database, logs, Caddyfile, `executor.secret`, process ids."""
 
-    receipts = Below("root", "receipts.jsonl")
-    """Heads of the sites' ledgers that this coordinator signed, one JSON line each."""
+    heads = Below("root", "heads.json")
+    """Where each site's ledger ended at its last enrolment, and which breaks of it people acknowledged."""
 
     def make(self) -> None:
         """Make absent folders, as private ones."""
@@ -274,7 +274,7 @@ class SiteFolder:
     """Folder of the network user, with `join.toml`, `ca.crt` and `node.key`."""
 
     gate = Below("root", "gate")
-    """Folder of the data user, with approvals, snapshots, models to start from, ledger, receipts and keys."""
+    """Folder of the data user, with approvals, snapshots, models to start from, ledger, state and keys."""
 
     link = Below("root", "link")
     """Folder that both users may enter, with `gate.sock`, `executor.secret` and `terms.toml`."""
@@ -346,12 +346,6 @@ class SiteFolder:
 
     state = Below("gate", "state.db")
     """What the site answered and has spent, and where its ledger ends."""
-
-    receipts = Below("gate", "receipts.jsonl")
-    """The coordinator's signatures of the ledger's head."""
-
-    ledger_copy = Below("gate", "ledger-copy")
-    """Marker with the folder of the ledger's copy on another disk: without that copy the site does not serve."""
 
     states = Below("root", "runs")
     """The site's state of each run, with its last replies."""

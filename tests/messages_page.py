@@ -20,7 +20,7 @@ from flfed.deployment.operator.study_description import reveals
 from flfed.study.tables import OWN_FAMILIES
 from flfed.updates.messages.compare import ColumnImportance, CompareReply, GroupFigure, PointCounts, WithheldColumn
 from flfed.updates.messages.train import EVALUATE
-from tests.updates import test_auditing, test_messages, test_sealing
+from tests.updates import test_auditing, test_messages
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "messages.md"
 POINT = PointCounts(rate=0.2, tp=12, fp=10, fn=3, tn=25, method="")
@@ -35,7 +35,7 @@ FULL = [
     if isinstance(example, CompareReply)
 ]
 """With every section that a message may have."""
-EXAMPLES = (*test_messages.EVERY, *FULL, test_auditing.REQUEST, test_auditing.REPLY, *test_sealing.EXAMPLES)
+EXAMPLES = (*test_messages.EVERY, *FULL, test_auditing.REQUEST, test_auditing.REPLY)
 END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[\"'(*`A-Z0-9\[])")
 LONG_PARAGRAPH = 90
 """Words above which a paragraph becomes a list of its sentences."""

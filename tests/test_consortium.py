@@ -47,7 +47,7 @@ def test_a_consortium_by_the_book(machines, test_data):
     offsets_on_the_ledgers(machines)
     for site in SITES:
         verified = machines[site].run(["site", "ledger", "SITE", "--verify"])
-        assert "1 receipt of the coordinator" in verified and "Every line is as it was written." in verified
+        assert "Every line is as it was written" in verified
     refused_when_changed(machines, coordinator)
 
 
@@ -76,7 +76,7 @@ def refused_when_changed(machines: dict[str, Machine], coordinator: Machine) -> 
     for site in SITES:
         new = machines[site].ledger_lines()[len(lines[site]) :]
         assert [line["kind"] for line in new][0] == "refused"
-        assert {line["kind"] for line in new} <= {"refused", "seal", "sealed"}
+        assert {line["kind"] for line in new} == {"refused"}
 
 
 def short(words: list[str], machine: Machine) -> list[str]:

@@ -1,6 +1,6 @@
 """Names that scripts and ledgers outside this project hold: none of them may go.
 
-What is on the wire, in ledgers, receipts, kits and checkpoints is held byte for byte by `tests/golden`.
+What is on the wire, in ledgers, kits and checkpoints is held byte for byte by `tests/golden`.
 """
 
 import json

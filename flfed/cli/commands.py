@@ -60,7 +60,7 @@ for name, command, example in (
     ("run", coordinator.run_deployed, "heart-disease"),
     ("status", coordinator.coordinator_status, ""),
     ("revoke", coordinator.revoke_site, "cleveland"),
-    ("ledger", coordinator.site_ledger, "cleveland"),
+    ("acknowledge", coordinator.acknowledge_ledger, "cleveland --why 'restored from a backup'"),
 ):
     consortium.command(name, epilog=example)(strictly()(command))
 app.add_typer(consortium, name="coordinator", rich_help_panel=COORDINATORS)

@@ -294,32 +294,24 @@ def revoke_site(
 
 
 @output.with_json
-def site_ledger(
+def acknowledge_ledger(
     site: str = SITE,
-    restart: str = typer.Option("", "--restart", metavar="WHY", help="Record that the site lost its ledger, and why."),
+    why: str = typer.Option(..., "--why", metavar="TEXT", help="Why the ledger does not continue; it is recorded."),
 ) -> output.Shown:
-    """Show the last signed state of a site's ledger; with --restart, record that the site lost it.
+    """Record why a site's ledger does not continue what earlier runs saw of it, so that runs go on.
 
-    A ledger that does not continue from its signed state is a fault in every run: it was cut, rewritten or lost. Ask
-    the site. If it was lost (a disk without a backup), the site starts another one with `flfed site ledger SITE
-    --restart WHY`, and you record the loss here; both entries are permanent. Earlier messages of the site are then
-    proved only by the signatures here and by the run records.
+    A ledger that does not continue was set back to a backup, cut, rewritten or begun anew, and a run with it ends at
+    its beginning. Ask the site first. What it had answered since the backup, it may answer again, and its privacy
+    budget has forgotten it, unless it restarted its ledger: flfed site ledger SITE --restart --why TEXT.
     """
     from flfed.deployment.coordinator.admission import check_invited
-    from flfed.deployment.coordinator.countersign import last_signed, note_restart
+    from flfed.deployment.coordinator.ledger_heads import LedgerHeads
 
     folder = _initialised()
-    # Without --restart nothing is written.
-    receipt = note_restart(folder, site, by=output.who(), why=restart) if restart else last_signed(folder, [site])[site]
-    if not receipt.n:
-        check_invited(folder, site)
-    yield {**receipt.facts(), "restarted": bool(restart)}
-    if receipt.n:
-        yield render("commands.signed.lines", lines=counted(receipt.n, "line"), **vars(receipt))
-    else:
-        yield render("commands.signed.none", site=site)
-    if restart:
-        yield render("commands.signed.lost")
+    check_invited(folder, site)
+    known = LedgerHeads(folder).acknowledge(site, by=output.who(), why=why)
+    yield {"site": site, "line": known, "why": why}
+    yield f"The break after line {known:,} of the ledger of {site} is recorded. The next run takes the one that it has."
 
 
 def serve_coordinator(

@@ -9,16 +9,15 @@ process. So no code of a bundle is executed anywhere.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import cast
 
 from flwr.serverapp import Grid
 
 from flfed.callbacks import Notify, silent
 from flfed.deployment.coordinator import admission
-from flfed.deployment.coordinator.countersign import check_heads, sealed_afterwards
+from flfed.deployment.coordinator.ledger_heads import LedgerHeads
 from flfed.deployment.flower.control import Control, Heartbeat, acquired
 from flfed.deployment.flower.grid import REPEATED_SECONDS, DeployedGrid, describe_deadline
 from flfed.deployment.flower.link import Link, Node, database, pem_of, remove_bodies
@@ -34,7 +33,6 @@ from flfed.federation.engines.engine import (
     StartedGrid,
     silence_flower,
 )
-from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.run_setting import LEAST_SITES
 from flfed.paths import CoordinatorFolder
 from flfed.signatures import Signer
@@ -64,20 +62,6 @@ class Deployment(Engine):
         names = [site.name for site in sites]
         with deployed(CoordinatorFolder.default(), names, run_config, notify=resources.show_activity) as grid:
             yield grid, None
-
-    def before_rounds(self, grid: Grid, recorder: Recorder) -> Callable[[Mapping[str, int]], None]:
-        """Return the check of ledgers against signed heads.
-
-        Each ledger is compared with its last signed head.
-        """
-        return partial(check_heads, grid, recorder)
-
-    def after_run(self, grid: Grid, recorder: Recorder) -> AbstractContextManager[None]:
-        """Return the context that countersigns the ledgers' heads.
-
-        The heads are signed when the block ends.
-        """
-        return sealed_afterwards(cast(DeployedGrid, grid), recorder)
 
     def signer(self) -> Signer | None:
         """Return this machine's coordinator."""
@@ -155,7 +139,8 @@ def deployed(
         try:
             with Heartbeat(task) as heartbeat:
                 online = partial(_online, control)
-                grid = DeployedGrid(task.runtime, names, heartbeat.check, online=online, notify=notify)
+                heads = LedgerHeads(folder)
+                grid = DeployedGrid(task.runtime, names, heartbeat.check, online=online, notify=notify, heads=heads)
                 try:
                     grid.set_run(task.begin())
                     yield grid

@@ -19,7 +19,7 @@ from flfed.federation.engines.engine import RunConfig, RunResources, answer_of, 
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.preflight import check
-from flfed.federation.server.run_setting import ask, ask_enrolment, deadline_of
+from flfed.federation.server.run_setting import ask, ask_enrolment, check_ledgers, deadline_of
 from flfed.records.store.entries import AuditRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
@@ -163,7 +163,7 @@ def audit(
         writer = opened.added_to(entry.run)
         recorder = Recorder(writer, facts["primary"], entry.rounds_planned, progress, entry.series)
         recorder.after(entry.rounds + 1)
-        with engine.started(attacked_sites, config, resources) as (grid, tables), engine.after_run(grid, recorder):
+        with engine.started(attacked_sites, config, resources) as (grid, tables):
             auditor = Auditor(grid, model, entry, recorded, recorder, opened, tables, sums, made_at_sites)
             done = auditor.conduct(chosen, only)
     return replace(done, repeat=entry.repeat, repeats=len(entries))
@@ -266,6 +266,7 @@ class Auditor:
         sent = {site: answers.to_node[replies[site][0]] for site in node_by_site}
         received = {site: answers.to_server[replies[site][0]] for site in node_by_site}
         self.recorder.crossed(ENROL, sent, received)
+        check_ledgers(self.grid, (reply for _, reply in replies.values() if reply.site in node_by_site))
         # Only an engine of institutions knows the site of a node without a reply.
         site_by_key = {str(node): site for site, node in getattr(self.grid, "nodes", {}).items()}
         for node, why in answers.faults.items():

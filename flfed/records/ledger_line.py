@@ -22,31 +22,19 @@ START = "0" * 64
 """Value in place of the hash before the first line."""
 LONGEST = 65_536
 """Bytes of a line."""
-REPAIRED = "repaired"
-"""The kind of a line that sets aside the torn line before it."""
-RECEIPT = "receipt"
-"""The kind of a line of a site's receipts: the coordinator's signature of a head."""
 RESTARTED = "restarted"
-"""The kind of a first line that records the loss of an earlier ledger."""
+"""The kind of a first line that records by whom and why a lost ledger was begun anew."""
 ALLOWED = "allowed"
 """The kind of a line by which a person lets more runs of a dataset have replies."""
-CARRIED, CARRIED_AT = "carried-from", "carried-at"
-"""Keys of a line that was copied from such a ledger: its number and time there."""
-ENDED = "run-ended"
-"""The kind of a line for a run under way at a backup: its state is of then, and the run gets no further answer."""
-COMPLETE = "complete"
-"""The key of such a first line where no line was lost: the earlier ledger was only later than the clock."""
 REFUSED = "refused"
 ERROR = "error"
 WITHHELD = "withheld"
 """Kinds of lines for refused requests, for errors, and for a reply that did not leave."""
 STANDS_FOR = "stands-for"
 """Key of such a line in a flood of them: for how many refused messages of its kind or another it stands."""
-FORMAT = 2
-"""Format of a ledger's lines, whose time is not before that of the line before; those of receipts name none."""
 SLACK = timedelta(minutes=5)
 """How far a clock may be behind the last line: the next line then gets that line's time."""
-OWN = frozenset({"n", "at", "before", "hash", "format"})
+OWN = frozenset({"n", "at", "before", "hash"})
 """Keys that the ledger sets; all others come from the caller."""
 KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -60,8 +48,8 @@ Run = tuple[str, str, int]
 #              │                    └─ SHA-256 of the canonical JSON of all the others
 #              └─ the hash of line 6
 #
-# A changed, removed, moved or inserted line breaks a hash after it. A receipt shows that the last lines were cut off:
-# the coordinator signs n and hash after each run.
+# A changed, removed, moved or inserted line breaks a hash after it. That the last lines were cut off shows by n and
+# hash of the last line, which the site's state and the coordinator know.
 @dataclass(frozen=True)
 class Line:
     """A line in a ledger.
@@ -81,8 +69,6 @@ class Line:
         Its bytes, without the line end.
     whole : bool
         Whether its hash is that of its content, and its bytes are the canonical ones.
-    format : int
-        From `FORMAT` on, its time is not before that of the line before.
     """
 
     n: int
@@ -93,26 +79,10 @@ class Line:
     facts: Mapping[str, Any]
     raw: bytes
     whole: bool = True
-    format: int = 1
 
     def text(self, key: str) -> str:
         """Return a fact as text; it is empty where the line has no such fact."""
         return str(self.facts.get(key, ""))
-
-    @property
-    def first_at(self) -> str:
-        """The time at which it was first written, before any copying."""
-        return str(self.facts.get(CARRIED_AT, self.at))
-
-    @property
-    def follows_loss(self) -> bool:
-        """Whether it begins a ledger that replaces a lost one, in whole or in part."""
-        return self.kind == RESTARTED and self.facts.get(COMPLETE) is not True
-
-    def content_hash(self) -> str:
-        """Return the hash of the line's current content, also of a changed line."""
-        plain = {"n": self.n, "at": self.at, "kind": self.kind, "before": self.before, **_named(self.format)}
-        return hashlib.sha256(canonical({**self.facts, **plain})).hexdigest()
 
     def is_ahead_of(self, now: datetime) -> bool:
         """Return whether this line is more than `SLACK` ahead of a clock, so that no line can follow it.
@@ -124,14 +94,9 @@ class Line:
         except (TypeError, ValueError):
             return True
 
-    def sets_aside(self, torn: bytes) -> bool:
-        """Return whether this line records that a crash left the bytes `torn` before it."""
-        torn_facts = (self.facts.get("torn-bytes"), self.facts.get("torn-sha256"))
-        return self.kind == REPAIRED and torn_facts == (len(torn), hashlib.sha256(torn).hexdigest())
-
 
 def run_of(facts: Mapping[str, Any]) -> Run:
-    """Return the run of a line's facts; lines of early versions name no repeat, which is 0."""
+    """Return the run of a line's facts; without a repeat it is 0."""
     repeat = facts.get("repeat")
     return str(facts.get("study-sha256")), str(facts.get("run")), repeat if type(repeat) is int else 0
 
@@ -141,7 +106,7 @@ def run_of_new(facts: Mapping[str, Any]) -> Run:
     return str(facts["study_sha256"]), str(facts["run"]), int(facts["repeat"] or 0)
 
 
-def new_line(n: int, before: str, at: str, kind: str, facts: Mapping[str, Any], *, format: int = 1) -> Line:
+def new_line(n: int, before: str, at: str, kind: str, facts: Mapping[str, Any]) -> Line:
     """Return line `n`, after a line with the hash `before`.
 
     Raises
@@ -157,18 +122,13 @@ def new_line(n: int, before: str, at: str, kind: str, facts: Mapping[str, Any], 
     if wrong:
         raise UsageError(f"ledger key {wrong[0]!r} must be of a-z, 0-9 and hyphens, and none of {', '.join(OWN)}, kind")
     # JSON is read back, as it makes text of a key that is a number, which then sorts as text.
-    plain = json.loads(canonical({**named, "n": n, "at": at, "kind": kind, "before": before, **_named(format)}))
+    plain = json.loads(canonical({**named, "n": n, "at": at, "kind": kind, "before": before}))
     digest = hashlib.sha256(canonical(plain)).hexdigest()
     raw = canonical({**plain, "hash": digest})
     if len(raw) >= LONGEST:
         raise UsageError(f"a ledger line of {len(raw)} bytes is too long: at most {LONGEST - 1} are kept")
     facts = {key: value for key, value in plain.items() if key not in OWN and key != "kind"}
-    return Line(n, at, kind, before, digest, facts, raw, format=format)
-
-
-def is_object(raw: bytes) -> bool:
-    """Return whether bytes are a JSON object with any content; a torn line is none."""
-    return isinstance(_json(raw), dict)
+    return Line(n, at, kind, before, digest, facts, raw)
 
 
 def read_line(raw: bytes) -> Line | None:
@@ -181,21 +141,14 @@ def read_line(raw: bytes) -> Line | None:
         return None
     if not _is_hash(before) or not _is_hash(digest):
         return None
-    # The hash covers the format, where a line names one.
-    format = facts.pop("format") if type(facts.get("format")) is int and facts["format"] >= FORMAT else 1
-    plain = {**facts, "n": n, "at": at, "kind": kind, "before": before, **_named(format)}
+    plain = {**facts, "n": n, "at": at, "kind": kind, "before": before}
     # A line is whole where its hash is right and its bytes are the canonical ones.
     try:
         right = hashlib.sha256(canonical(plain)).hexdigest() == digest
         whole = right and canonical({**plain, "hash": digest}) == raw
     except ValueError:  # NaN, which Python's reader accepts
         return None
-    return Line(n, at, kind, before, digest, facts, raw, whole, format)
-
-
-def _named(format: int) -> dict[str, int]:
-    """Return the entry with a line's format, {} of the first format."""
-    return {"format": format} if format > 1 else {}
+    return Line(n, at, kind, before, digest, facts, raw, whole)
 
 
 def _json(raw: bytes) -> Any:
@@ -247,7 +200,7 @@ class Totals:
         """Count one line more."""
         self.all.add(line)
         _at(self.studies, study_of(line)).add(line)
-        _at(self.days, line.first_at[:10]).add(line)
+        _at(self.days, line.at[:10]).add(line)
         _at(self.rounds, (round_of(line), line.kind)).add(line)
 
 

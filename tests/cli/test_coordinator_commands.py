@@ -11,7 +11,7 @@ from flfed.cli import coordinator
 from flfed.cli.site import join
 from flfed.deployment.operator.join import log_file
 from flfed.errors import FlfedError, UsageError
-from flfed.paths import SiteFolder, joined_sites
+from flfed.paths import CoordinatorFolder, SiteFolder, joined_sites
 from flfed.signatures import spoken_fingerprint
 from tests.terminal import in_terminal
 
@@ -26,7 +26,7 @@ def commands() -> typer.Typer:
         "invite": coordinator.invite_site,
         "admit": coordinator.admit_site,
         "revoke": coordinator.revoke_site,
-        "ledger": coordinator.site_ledger,
+        "acknowledge": coordinator.acknowledge_ledger,
         "join": join.join_site,
     }.items():
         app.command(name)(function)
@@ -168,27 +168,24 @@ def test_a_site_that_joins_is_told_of_folders_that_others_may_write_in(made: Cal
     assert f"WARNING: {folder.root}: every account may write there (mode 777)" in capsys.readouterr().err
 
 
-def test_that_a_site_lost_its_ledger_is_noted_once(made: Call, home: Path):
-    from flfed.deployment.coordinator.countersign import sign_head
-    from flfed.paths import CoordinatorFolder
-    from flfed.records.ledger import Receipt
-
-    made("invite", "a")
-    assert made("ledger", "a") == "No line of the ledger of a is signed.\n"
-    receipt = Receipt(site="a", run="r0", n=3, head="c" * 64)
-    sign_head(CoordinatorFolder.default(), receipt, base_line=0, base_hash="0" * 64)
-    said = f"3 lines of the ledger of a were signed, last in run r0. Head: {'c' * 64}\n"
-    assert made("ledger", "a") == said
-    assert made("ledger", "a", "--restart", "the disk broke").startswith(said)
-    assert json.loads(made("ledger", "a", "--json"))["n"] == 0
-
-
-def test_the_ledger_of_a_site_that_was_never_invited_is_asked_for_by_mistake(made: Call):
+def test_that_a_site_s_ledger_does_not_continue_is_acknowledged_once(made: Call, home: Path):
     made("invite", "hungary")
+    heads = CoordinatorFolder.default().heads
+    with pytest.raises(UsageError, match="no line of hungary's ledger is known here"):
+        made("acknowledge", "hungary", "--why", "the disk broke")
+    heads.write_text(json.dumps({"hungary": {"n": 1234, "head": "c" * 64}}))
+    heads.chmod(0o600)
+    with pytest.raises(UsageError, match="--why needs the reason"):
+        made("acknowledge", "hungary", "--why", " ")
     with pytest.raises(UsageError, match="'hungri' was never invited; did you mean 'hungary'\\? Known: hungary"):
-        made("ledger", "hungri")
-    with pytest.raises(UsageError, match="no line of a's ledger is signed"):
-        made("ledger", "a", "--restart", "again")
+        made("acknowledge", "hungri", "--why", "the disk broke")
+    said = "The break after line 1,234 of the ledger of hungary is recorded. The next run takes the one that it has.\n"
+    assert made("acknowledge", "hungary", "--why", "the disk broke") == said
+    kept = json.loads(heads.read_text())["hungary"]
+    (one,) = kept["acknowledged"]
+    assert kept["n"] == 0 and (one["why"], one["n"], one["head"]) == ("the disk broke", 1234, "c" * 64) and one["by"]
+    with pytest.raises(UsageError, match="no line of hungary's ledger is known here"):
+        made("acknowledge", "hungary", "--why", "again")
 
 
 def test_nothing_is_changed_where_a_kit_could_not_be_written(made: Call, home: Path):
@@ -200,7 +197,7 @@ def test_nothing_is_changed_where_a_kit_could_not_be_written(made: Call, home: P
 
 
 @pytest.mark.parametrize("words", [
-    ["invite", "a"], ["admit", "x"], ["revoke", "a"], ["ledger", "a"],
+    ["invite", "a"], ["admit", "x"], ["revoke", "a"], ["acknowledge", "a", "--why", "x"],
 ], ids=" ".join)  # fmt: skip
 def test_without_a_coordinator_each_command_says_how_to_make_one(call: Call, home: Path, words: list[str]):
     with pytest.raises(FlfedError, match="flfed coordinator init"):

@@ -4,20 +4,19 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flfed.cli.site.ledger import show_ledger
-from flfed.deployment.site_state.ledger_loss import keep_receipt
 from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
-from flfed.records.ledger import Ledger, Receipt, ledger_of
+from flfed.records.ledger import Ledger, ledger_of
 from flfed.records.ledger_line import Total, Totals, moment_of
-from flfed.signatures import sign_as_coordinator, signing_public
+from flfed.records.site_state import SiteState
+from flfed.rows.data.policy import Policy
 
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 BEGAN = datetime(2026, 11, 20, 22, 0, tzinfo=UTC)
 Said = tuple[int, str, str]
 
@@ -40,6 +39,13 @@ def ledger(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     return call
 
 
+@pytest.fixture
+def package_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package of the site, of which only the policy is asked for."""
+    package = SimpleNamespace(policy=Policy(epsilon=2.5))
+    monkeypatch.setattr("flfed.rows.data.site_discovery.load", lambda name: package)
+
+
 def clock() -> Iterator[datetime]:
     """The time, an hour later each time it is asked."""
     now = BEGAN
@@ -53,9 +59,8 @@ def folder(home: Path) -> SiteFolder:
     """A site that answered six messages of two runs in two days, and refused one."""
     folder = SiteFolder("cleveland")
     folder.make()
-    folder.terms.write_text(f'signing-key = "{signing_public(KEY)}"\n')
     times = clock()
-    ledger = Ledger(folder.ledger, clock=lambda: next(times))
+    ledger = ledger_of(folder, clock=lambda: next(times))
     ledger.append(kind="enrol", study="heart-disease", run="r1", bytes=150)
     ledger.append(kind="summarise", study="heart-disease", run="r1", bytes=2_000)
     for number in (1, 2):
@@ -64,11 +69,6 @@ def folder(home: Path) -> SiteFolder:
     ledger.append(kind="refused", study="wine", run="r2", reason="paused")
     ledger.append(kind="enrol", study="wine", run="r3", bytes=70)
     return folder
-
-
-def receipt(folder: SiteFolder, n: int) -> None:
-    found = Receipt(site=folder.site, run=f"r{n}", n=n, head=ledger_of(folder).hash_at(n))
-    keep_receipt(folder, found, sign_as_coordinator(found.facts(), KEY))
 
 
 def test_a_person_sees_the_lines_and_the_sums_by_study_and_day(ledger, folder):
@@ -143,113 +143,55 @@ def test_a_log_collector_gets_the_lines_as_they_are(ledger, folder, tmp_path):
     ]
 
 
-def test_verification_says_what_is_vouched_for(ledger, folder):
+def test_verification_reads_every_line_and_finds_the_end_that_the_state_has(ledger, folder):
     code, out, error = ledger("cleveland", "--verify")
     assert (code, error) == (0, "")
-    assert "The coordinator has signed none of them: it would not show if the last ones were cut off." in out
-    receipt(folder, 5)
-    _, out, _ = ledger("cleveland", "--verify")
     assert out.splitlines()[0].startswith("cleveland: 7 lines, 2026-11-20 to 2026-11-21; head: ")
-    assert out.splitlines()[1:] == [
-        "1 receipt of the coordinator, the last for line 5 (run r5).",
-        "It would not show if the 2 lines after that were cut off.", "Every line is as it was written.",
-    ]  # fmt: skip
-    receipt(folder, 7)
+    assert out.splitlines()[1:] == ["Every line is as it was written, and the last one is that of the site's state."]
     found = json.loads(ledger("cleveland", "--verify", "--json")[1])
-    assert (found["lines"], found["signed-lines"], found["receipts"], found["problems"]) == (7, 7, 2, [])
-    assert found["head"] == ledger_of(folder).head()[1]
+    assert (found["lines"], found["head"], found["problems"]) == (7, ledger_of(folder).last().hash, [])
 
 
 def test_a_problem_is_said_in_words_and_by_the_exit_code(ledger, folder):
-    receipt(folder, 6)
     raws = folder.ledger.read_bytes().splitlines(keepends=True)
-    folder.ledger.write_bytes(b"".join(raws[:2] + raws[3:5]))
+    folder.ledger.write_bytes(b"".join(raws[:2] + raws[3:]))
+    said = "ledger.jsonl: the line after line 2 is not as it was written; see: flfed site ledger cleveland --verify"
     code, out, error = ledger("cleveland", "--verify")
-    assert code == 1
-    assert (
-        "- line 3 is missing.\n- the ledger ends at line 5 but had 6 lines, as the coordinator signed at run r6: line 6"
-        in out
-    )
-    assert error == "the ledger of cleveland is not as it was written: line 3 is missing (and 1 more)"
+    assert (code, out) == (1, f"- {said}.\n")
+    assert error == f"the ledger of cleveland is not as it was written: {said}"
     code, out, _ = ledger("cleveland", "--verify", "--json")
-    assert (code, len(json.loads(out)["problems"])) == (1, 2)
+    assert (code, json.loads(out)["problems"]) == (1, [said])
     for words in ((), ("--json",), ("--export", "-")):
         code, out, error = ledger("cleveland", *words)
-        assert (code, error.endswith("see: flfed site ledger cleveland --verify")) == (1, True)
+        assert (code, error) == (1, said)
         assert "In all" not in out  # no sum over a part of it
 
 
-def test_a_forged_receipt_is_a_problem_and_that_of_another_key_counts_with_a_remark(ledger, folder):
-    receipt(folder, 6)
-    folder.terms.write_text(f'signing-key = "{"ab" * 32}"\n')
-    code, out, _ = ledger("cleveland", "--verify")
-    assert code == 0
-    assert "1 receipt with another key than the coordinator's" in out
-    assert "The coordinator has signed none of them" in out
-    whole = folder.ledger.read_bytes()
-    folder.ledger.write_bytes(b"".join(whole.splitlines(keepends=True)[:5]))
-    assert (ledger("cleveland", "--verify")[0], "line 6 is cut off" in ledger("cleveland", "--verify")[2]) == (1, True)
-    folder.ledger.write_bytes(whole)
-    folder.receipts.write_bytes(folder.receipts.read_bytes().replace(b'"line":6', b'"line":4'))
+def test_a_ledger_that_lost_its_end_begins_anew_with_a_reason_alone(ledger, folder, package_policy):
+    folder.ledger.write_bytes(b"".join(folder.ledger.read_bytes().splitlines(keepends=True)[:-2]))
     code, out, error = ledger("cleveland", "--verify")
-    assert (code, "receipts: line 1 was changed" in error) == (1, True)
-
-
-def test_a_lost_ledger_begins_anew_in_the_words_that_are_printed(ledger, folder):
-    receipt(folder, 6)
-    assert (ledger("cleveland", "--restart", "to forget")[0], len(list(ledger_of(folder).lines()))) == (2, 7)
-    folder.ledger.unlink()
-    assert ledger("cleveland", "--verify")[0] == 1
-    code, out, _ = ledger("cleveland", "--restart", "the disk broke")
-    assert (code, out.splitlines()[-1]) == (
-        0, "Inform the coordinator, who records it with: flfed coordinator ledger cleveland --restart WHY",
-    )  # fmt: skip
-    (aside,) = folder.gate.glob("receipts-before-*.jsonl")
-    assert "Approved studies need a new approval. Until then the gate refuses their requests." in out
-    assert f"Set aside, keep: {aside}" in out and aside.stat().st_mode & 0o777 == 0o600
+    assert code == 1 and "its ledger is lost or was cut" in error and "--restart --why TEXT" in out
+    for words in (("--restart",), ("--restart", "--why", " "), ("--why", "a disk broke")):
+        code, _, error = ledger("cleveland", *words)
+        assert code == 2 and error == "--restart and --why go together: --restart --why 'the disk was lost'"
+    code, out, _ = ledger("cleveland", "--restart", "--why", "a disk broke")
+    lines = out.splitlines()
+    assert code == 0 and lines[-1].endswith("records it with: flfed coordinator acknowledge cleveland --why TEXT")
+    assert "The privacy budget counts as spent" in out and "--changed-sites and --unknown-releases" in out
+    aside = [Path(line.removeprefix("Set aside, keep: ")) for line in lines if line.startswith("Set aside")]
+    assert [path.suffix for path in aside] == [".jsonl", ".db"]
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in aside)
+    assert SiteState(folder.state).restarted().epsilon == 2.5
     code, out, _ = ledger("cleveland", "--verify")
-    assert code == 0 and ": the disk broke. The earlier ledger was lost." in out
-    assert ledger("cleveland", "--restart", "x", "--verify")[0] == 2
+    assert code == 0 and ": a disk broke." in out
+    assert ledger("cleveland", "--restart", "--why", "x", "--verify")[0] == 2
 
 
-def test_a_lost_ledger_is_no_whole_one_and_a_restart_needs_a_reason(ledger, folder):
-    folder.ledger.unlink()
-    (folder.gate / "rows.key").write_bytes(bytes(32))
-    code, out, error = ledger("cleveland", "--verify")
-    assert code == 1 and "it is lost or was cut, since there is a key of people's hashes" in error
-    assert "Every line is as it was written" not in out
-    for option in ("--restart", "--repair"):
-        code, _, error = ledger("cleveland", option, " ")
-        assert code == 2 and f"{option} needs a reason, which is recorded" in error
-    assert "All comparisons of models count as used." in ledger("cleveland", "--restart", "disk")[1]
-
-
-def test_a_torn_line_is_repaired_on_record_only(ledger, folder):
+def test_a_torn_line_is_no_problem(ledger, folder):
     folder.ledger.write_bytes(folder.ledger.read_bytes()[:-30])
-    code, out, _ = ledger("cleveland", "--verify")
-    assert code == 1
-    assert "the file ends in the middle of a line, after line 6" in out
-    assert out.splitlines()[-1] == "If a crash cut off the last line: flfed site ledger cleveland --repair WHY"
-    assert ledger("cleveland")[0] == 1
-    code, out, _ = ledger("cleveland", "--repair", "power cut on Friday")
-    assert (code, "Line 7 records it, with user and reason." in out) == (0, True)
-    assert "1 torn line set aside by a recorded repair." in ledger("cleveland", "--verify")[1]
-    last = json.loads(ledger("cleveland", "--export", "-")[1].splitlines()[-1])
-    assert (last["n"], last["kind"], last["why"]) == (7, "repaired", "power cut on Friday")
-    assert len(last["by"]) >= 1
-    code, out, _ = ledger("cleveland", "--repair", "once more", "--json")
-    assert (code, json.loads(out)) == (0, {"site": "cleveland", "repaired": None})
-
-
-def test_a_long_list_of_problems_is_cut_for_people_only(ledger, folder):
-    for _ in range(60):
-        ledger_of(folder).append(kind="train", bytes=1)
-    raws = folder.ledger.read_bytes().splitlines(keepends=True)
-    folder.ledger.write_bytes(b"".join(raw for at, raw in enumerate(raws) if at % 2))
-    _, out, error = ledger("cleveland", "--verify")
-    assert (out.count("\n- "), "… and 13 more lines: --json" in out) == (20, True)
-    assert error.endswith("(and 32 more)")
-    assert len(json.loads(ledger("cleveland", "--verify", "--json")[1])["problems"]) == 33
+    assert ledger("cleveland", "--verify")[0] == 0
+    assert json.loads(ledger("cleveland", "--json")[1])["lines"] == 6
+    assert ledger_of(folder).append(kind="train").n == 8  # the state has the whole line
 
 
 def test_a_site_that_answered_nothing_has_no_lines(ledger, home):
@@ -266,7 +208,7 @@ def test_a_site_that_answered_nothing_has_no_lines(ledger, home):
     (("nowhere",), "has no folder here"), (("../x",), "must be of a-z"),
     (("cleveland", "--since", "yesterday"), "'yesterday' is no date and no time"),
     (("cleveland", "--verify", "--export", "-"), "exclude each other"),
-    (("cleveland", "--verify", "--repair", "why"), "exclude each other"),
+    (("cleveland", "--verify", "--restart", "--why", "x"), "exclude each other"),
     (("cleveland", "--verify", "--since", "2026-11-20"), "--since and --run select lines to show or export"),
     (("cleveland", "--export", "-", "--json"), "leave --json out"),
     (("cleveland", "--export", "/nowhere/x"), "cannot be written"),

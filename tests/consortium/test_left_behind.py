@@ -1,6 +1,7 @@
 """After a real run: the ledgers and the coordinator's record agree, each round comes again, and no bytes are left."""
 
 import json
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from flfed.records.ledger import Ledger
+from flfed.records.site_state import SiteState
 from flfed.records.store.database import engine_to_read, store_url
 
 pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(600)]
@@ -57,9 +59,9 @@ def test_a_ledgers_bytes_are_those_of_the_coordinators_record(consortium: Any, r
             assert line["run"] == ran["run"]
             held[name, line["kind"]] = held.get((name, line["kind"]), 0) + line["bytes"]
     assert held == sent
-    kinds = {"enrol", "summarise", "train", "evaluate", "compare", "seal", "sealed"}
+    kinds = {"enrol", "summarise", "train", "evaluate", "compare"}
     assert {kind for _, kind in sent} == kinds and len(sent) == 3 * len(kinds)
-    assert min(size for (_, kind), size in sent.items() if kind != "sealed") > 50
+    assert min(sent.values()) > 50
 
 
 def test_no_update_is_left_at_the_server(consortium: Any, ran: dict[str, Any]):
@@ -90,62 +92,70 @@ def test_any_line_that_is_changed_removed_moved_or_cut_is_found_by_the_command(c
     path = beta.gate / "ledger.jsonl"
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
-    assert "Every line is as it was written." in beta.run("site ledger beta --verify")
+    assert "Every line is as it was written" in beta.run("site ledger beta --verify")
     middle = len(lines) // 2
     damaged = {
         "changed": [*lines[:middle], lines[middle].replace(b'"bytes":', b'"bytes":1', 1), *lines[middle + 1 :]],
         "removed": [*lines[:middle], *lines[middle + 1 :]],
         "moved": [*lines[:middle], lines[middle + 1], lines[middle], *lines[middle + 2 :]],
-        # The last two lines came after the receipt was asked for: what it covers is what was sealed.
-        "cut": lines[:-3], "torn": [*lines[:-1], lines[-1][:-9]],
+        "cut": lines[:-3],
     }  # fmt: skip
     try:
         for name, content in damaged.items():
             path.write_bytes(b"".join(content))
             said = beta.run("site ledger beta --verify", code=1)
-            assert "Every line is as it was written." not in said, name
+            assert "Every line is as it was written" not in said, name
     finally:
         path.write_bytes(whole)
-    assert "1 receipt of the coordinator" in beta.run("site ledger beta --verify")
+    assert "Every line is as it was written" in beta.run("site ledger beta --verify")
 
 
-def test_no_round_begins_on_an_older_ledger_nor_by_a_clock_that_was_set_back(consortium: Any, ran: dict[str, Any]):
-    coordinator, alpha, beta = consortium.coordinator, consortium.sites["alpha"], consortium.sites["beta"]
-    (signed,) = [json.loads(line)["line"] for line in (alpha.gate / "receipts.jsonl").read_text().splitlines()]
-    older = alpha.gate / "ledger.jsonl"
-    kept = older.read_bytes().splitlines(keepends=True)[: signed - 4]
-    # Ledger and receipts as they were in the middle of the run, put back under a gate that goes on.
-    older.write_bytes(b"".join(kept))
-    (alpha.gate / "receipts.jsonl").unlink()
-    assert "Every line is as it was written." in alpha.run("site ledger alpha --verify")
+def test_a_folder_that_was_set_back_ends_the_next_run_at_its_beginning(consortium: Any, ran: dict[str, Any], tmp_path):
+    """Ledger and state together are whole at the site: only the coordinator knows that there were more lines."""
+    coordinator, alpha = consortium.coordinator, consortium.sites["alpha"]
     file = consortium.file(consortium.study())
     asked = f"coordinator run {file} --site alpha --site beta --site gamma"
+    files = [alpha.gate / name for name in ("ledger.jsonl", "state.db")]
+    for path in files:
+        shutil.copy2(path, tmp_path)
+    coordinator.run(asked)
+    had = len(alpha.lines())
+    for path in files:  # under a gate that goes on
+        shutil.copy2(tmp_path / path.name, path)
+    assert len(alpha.lines()) < had and "Every line is as it was" in alpha.run("site ledger alpha --verify")
     said = coordinator.run(asked, code=3)
-    assert f"alpha's ledger was cut: it has {len(kept) + 1} lines, and {signed} lines were signed at run " in said
-    assert ran["run"] in said and "flfed site ledger alpha --verify" in said
-    new = alpha.lines()[len(kept) :]
-    assert [line["kind"] for line in new][:2] == ["enrol", "seal"]
-    assert not {"summarise", "train"} & {line["kind"] for line in new}
+    assert "no round was begun: the ledger of alpha does not continue line" in said
+    assert "Ask alpha for the reason; then: flfed coordinator acknowledge alpha --why TEXT" in said
+    kept = len((tmp_path / "ledger.jsonl").read_text().splitlines())
+    assert [line["kind"] for line in alpha.lines()[kept:]] == ["enrol"]
+    assert not {line["kind"] for line in alpha.lines()[kept:]} & {"summarise", "train"}
     found = coordinator.json("run show latest")
     assert (found["status"], found["rounds"]) == ("stopped", 0)
-    # The run that did not begin then goes on, with the gates that served all the time.
-    alpha.run("site ledger alpha --restart 'an older copy was put back'")
+    # The site counts what it forgot as spent, the coordinator has it on record, and the run goes on.
+    alpha.run("site ledger alpha --restart --why 'an older copy was put back'")
+    said = coordinator.run(f"study resume {found['run']}", code=2)
+    assert "the study was withdrawn here" in said
     consortium.approve("alpha", consortium.study(), THREE)
-    coordinator.run("coordinator ledger alpha --restart 'told by telephone'")
+    assert "does not continue line" in coordinator.run(f"study resume {found['run']}", code=3)
+    coordinator.run("coordinator acknowledge alpha --why 'told by telephone'")
     assert completed(coordinator.json(f"study resume {found['run']}"))
+    assert completed(coordinator.json(asked))
+
+
+def test_no_round_begins_by_a_clock_that_was_set_back(consortium: Any, ran: dict[str, Any]):
+    coordinator, beta = consortium.coordinator, consortium.sites["beta"]
+    asked = f"coordinator run {consortium.file(consortium.study())} --site alpha --site beta --site gamma"
     # As a clock wrote it that was a day ahead: for the gate, whose clock is right, it was set back by a day.
-    ahead = Ledger(beta.gate / "ledger.jsonl", clock=lambda: datetime.now(UTC) + timedelta(days=1)).append(kind="train")
+    state = SiteState(beta.gate / "state.db")
+    ahead = Ledger(beta.gate / "ledger.jsonl", clock=lambda: datetime.now(UTC) + timedelta(days=1), state=state).append(
+        kind="train"
+    )
     said = coordinator.run(asked, code=2)
     # The policies of the other two need three sites.
     assert "only 2 sites take part, and a policy of theirs needs at least 3" in said
     assert f"line {ahead.n} of its ledger is of {ahead.at}, later than its clock, so nothing leaves the site" in said
     assert beta.lines()[-1]["n"] == ahead.n  # nothing was written after the line that is later than the clock
-    assert f"line {ahead.n} is of {ahead.at}, later than" in beta.run("site ledger beta --verify", code=1)
-    # The way out, on record at both; its runs of the study need a new approval.
-    assert json.loads(beta.run("site ledger beta --restart 'a wrong clock' --json"))["carried"] >= 2
-    coordinator.run("coordinator ledger beta --restart 'told by telephone'")
-    consortium.approve("beta", consortium.study(), THREE)
-    assert completed(coordinator.json(f"study resume {coordinator.json('run show latest')['run']}"))
+    assert f"line {ahead.n} of its ledger is of {ahead.at}" in beta.run("site ledger beta --verify", code=1)
 
 
 def completed(found: dict[str, Any]) -> bool:

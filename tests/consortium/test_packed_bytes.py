@@ -45,8 +45,8 @@ def held(consortium: Any, run: str, sites: Sequence[str] = THREE) -> dict[tuple[
     found: dict[tuple[str, str], int] = {}
     for name in sites:
         for line in consortium.sites[name].lines():
-            # A release is no message: it names the rows whose sums leave. Seals cross between the runs too.
-            if line.get("run") == run and line["kind"] not in ("snapshot", "seal", "sealed", "spent"):
+            # A snapshot is no message: it names the rows that a run uses.
+            if line.get("run") == run and line["kind"] not in ("snapshot", "spent"):
                 found[name, line["kind"]] = found.get((name, line["kind"]), 0) + line["bytes"]
     return found
 
@@ -61,5 +61,4 @@ def sent(consortium: Any, run: str) -> dict[tuple[str, str], int]:
         with engine.connect() as connection:
             found = connection.execute(asked, {"run": run}).fetchall()
         engine.dispose()
-    kinds = {(site, kind.rpartition(".")[2]): int(size) for site, kind, size in found}
-    return {key: size for key, size in kinds.items() if key[1] not in ("seal", "sealed")}
+    return {(site, kind.rpartition(".")[2]): int(size) for site, kind, size in found}

@@ -169,6 +169,7 @@ def plain(reply: Message) -> Mapping[str, Any]:
         f"{section}.{key}": (value.data if hasattr(value, "data") else value)
         for section, record in reply.content.items()
         for key, value in record.items()
+        if key != "ledger-head"  # the hash of lines that have rows by a keyed hash alone
     }
 
 

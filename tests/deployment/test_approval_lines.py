@@ -329,7 +329,7 @@ def test_every_detail_has_what_the_ten_lines_have_not(small_sites: MakeSites, sm
     (site,) = small_sites(1, policy=Policy())
     whole = "\n".join(details(Study.parse(small_study), site, OTHERS, "Heart consortium"))
     for fact in ("x1 (number, mm)", "colour (category, red, green, blue)", "y (predicted: no, yes)",
-                 "Released once, at enrolment (at most", "Released before the rounds and after the run",
+                 "Released once, at enrolment (at most", "number of the ledger's lines",
                  "No other site may be added", "The coordinator (Heart consortium) receives the releases",
                  "On the way everything is encrypted (TLS)",
                  "What the coordinator learns: If it follows the protocol"):  # fmt: skip

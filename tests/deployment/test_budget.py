@@ -20,8 +20,6 @@ from flfed.federation.client.account import Account, Charge, shown, spent_at
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import run_charges
 from flfed.records.ledger import ledger_of
-from flfed.records.site_state import SiteState
-from flfed.refusals import NO_LEDGER
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release, epsilon
@@ -167,17 +165,6 @@ def test_a_study_without_record_level_privacy_is_refused_where_there_is_a_budget
     assert site.policy(epsilon=None).refusal(site.trained(), site.context()) is None
 
 
-def test_a_torn_ledger_answers_nothing(protected):
-    site = protected(epsilon=9.0)
-    site.answer(site.trained())
-    with site.folder.ledger.open("ab") as stream:
-        stream.write(b'{"n":9,"kind":"spe')
-    before = site.folder.ledger.read_bytes()
-    assert site.answer(site.trained(), run="2026-other").error.reason == NO_LEDGER
-    assert site.folder.ledger.read_bytes() == before
-    assert may_leave(NO_LEDGER, site.site)
-
-
 def test_the_person_who_approves_is_told_what_is_promised_spent_and_left(protected):
     site = protected(epsilon=3.0)
     words = "\n".join(details(site.study, site.site, ["site-02"]))
@@ -239,6 +226,7 @@ def test_the_command_shows_the_account_of_a_site(flfed, tmp_path: Path, small_si
     code, out, _ = flfed("site", "budget", "site-01")
     assert code == 0 and out == "site-01: epsilon 0 of 4 is spent at delta 1e-05.\n"
     from flfed.paths import SiteFolder
+from flfed.records.site_state import SiteState
 
     folder = SiteFolder("site-01")
     folder.make()

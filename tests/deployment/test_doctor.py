@@ -35,10 +35,8 @@ from flfed.deployment.doctor import connection
 from flfed.deployment.flower.link import NODES, Link, pem_of, signed_number
 from flfed.deployment.processes import units
 from flfed.deployment.processes.child_processes import Pulse
-from flfed.deployment.site_state.ledger_copy import LedgerCopy
 from flfed.files import locked
-from flfed.paths import CoordinatorFolder, SiteFolder
-from flfed.records.ledger import ledger_of
+from flfed.paths import CoordinatorFolder
 from flfed.rows.data import sources
 from tests.another_account import NOBODY, account
 from tests.consortium.conftest import STUDY, Consortium
@@ -251,83 +249,11 @@ def test_a_disk_that_is_nearly_full_is_named(consortium: Consortium, tmp_path: P
         subprocess.run(["umount", str(home)], check=True)
 
 
-@pytest.fixture
-def copy(site: Scene, tmp_path: Path) -> Iterator[LedgerCopy]:
-    """A copy of the site's ledger, as `site serve --ledger-copy` begins it."""
-    (tmp_path / "disk").mkdir()
-    with at(site.environment):
-        begun = LedgerCopy(SiteFolder("north"), tmp_path / "disk")
-        ledger_of(begun.site).append(kind="enrol", bytes=1)
-        begun.begin()
-        yield begun
-
-
 def status(scene: Scene) -> tuple[dict[str, Any], str]:
     """Return the site's status, and its lines for people."""
     objects = called(["site", "status", scene.whose, "--json"], scene.environment, scene.home)
     lines = called(["site", "status", scene.whose], scene.environment, scene.home)
     return json.loads(objects[1]), lines[1] + lines[2]
-
-
-def test_a_copy_of_the_ledger_is_shown_and_a_shorter_one_is_no_fault(site: Scene, copy: LedgerCopy):
-    facts, lines = status(site)
-    assert (facts["ledger-copy"], facts["problems"]) == ({"folder": str(copy.folder), "lacking-bytes": 0}, [])
-    assert f"Copy of the ledger: {copy.folder}\n" in lines
-    # Lines of commands come to the copy with the gate's next one.
-    before = copy.site.ledger.stat().st_size
-    ledger_of(copy.site).append(kind="enrol", bytes=1)
-    lacking = copy.site.ledger.stat().st_size - before
-    facts, lines = status(site)
-    assert (facts["ledger-copy"]["lacking-bytes"], facts["problems"]) == (lacking, [])
-    assert f"it lacks {lacking} bytes" in lines
-    was = tree(copy.folder)
-    assert site.found() == [] and tree(copy.folder) == was
-
-
-def test_each_fault_of_a_copy_is_named_once(site: Scene, copy: LedgerCopy, tmp_path: Path):
-    def problem() -> str:
-        _, facts, _ = site.called()
-        (one,) = facts["findings"]
-        assert one["name"] == "state" and status(site)[0]["problems"] == [one["text"]]
-        return str(one["text"])
-
-    ledger = copy.site.ledger
-    kept, there = ledger.read_bytes(), copy.path(ledger)
-    # The key of rows shows that the ledger is lost, too: the copy alone is named, since it brings the ledger back.
-    ledger.write_bytes(b"")
-    (copy.site.gate / "rows.key").write_bytes(bytes(32))
-    assert "has more lines than the ledger" in problem()
-    ledger.write_bytes(kept)
-    (copy.site.gate / "rows.key").unlink()
-    there.write_bytes(kept.replace(b'"enrol"', b'"other"'))
-    assert "is the copy of another ledger" in problem()
-    copy.folder.rename(tmp_path / "elsewhere")
-    assert f"is the disk of {copy.folder} there?" in problem()
-    copy.site.ledger_copy.chmod(0o644)
-    assert "others may read" in problem()
-
-
-@NEEDS_ROOT
-def test_the_disk_of_a_copy_is_examined_too(site: Scene, copy: LedgerCopy):
-    shutil.rmtree(copy.folder)
-    copy.folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=600m,mode=700", "none", str(copy.folder)]
-    subprocess.run(mount, check=True)
-    try:
-        copy.update(os.O_CREAT)
-        assert site.found() == []
-        filler = copy.folder / "filler"
-        with filler.open("wb") as stream:
-            os.posix_fallocate(stream.fileno(), 0, 150_000_000)
-        _, facts, _ = site.called()
-        assert [one["name"] for one in facts["findings"]] == ["disk"]
-        assert str(copy.folder) in facts["findings"][0]["text"]
-        filler.unlink()
-        subprocess.run(["mount", "-o", "remount,ro", str(copy.folder)], check=True)
-        assert site.found() == ["state"]
-    finally:
-        subprocess.run(["umount", str(copy.folder)], check=True)
-    assert site.found() == ["state"]
 
 
 def test_a_stranger_writes_no_line_of_the_doctors(site: Scene, tmp_path: Path):

@@ -16,7 +16,7 @@ from flfed.deployment.processes.serve import serve
 from flfed.deployment.site_state.trusted_files import open_folder
 from flfed.paths import SiteFolder
 from flfed.rows.data import datasets
-from flfed.updates.messages.enrol import ENROL, SEAL, EnrolRequest, SealRequest
+from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from tests.deployment.conftest import Gated
 
@@ -25,11 +25,11 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a 
 
 
 def messages_of(site: Gated) -> list[Any]:
-    """Return a message of each step of a run, and one about the ledger."""
+    """Return a message of each step of a run."""
     schema_sha256 = datasets.load("small").schema.sha256()
     return [
         site.message(ENROL, EnrolRequest(dataset="small", schema_sha256=schema_sha256)),
-        site.message(SUMMARISE, SummariseRequest()), site.message(SEAL, SealRequest(run="20261120-abcd", n_known=0)),
+        site.message(SUMMARISE, SummariseRequest()),
         site.trained(),
     ]  # fmt: skip
 
@@ -53,7 +53,7 @@ def test_nothing_is_answered_while_every_account_may_write_and_the_command_ends_
     assert told.startswith(f"{place}: every account may write there (mode {mode:o}): chmod go-w {place};")
     assert status_of(site.folder, site.site)["problems"] == [told]
     subprocess.run(command_of(told), check=True)
-    assert [site.answer(message).has_error() for message in messages_of(site)] == [False] * 4
+    assert [site.answer(message).has_error() for message in messages_of(site)] == [False] * 3
 
 
 def test_a_folder_that_is_opened_while_an_answer_is_computed_holds_it_back(gated: Callable[..., Gated]):

@@ -10,26 +10,16 @@ import numpy as np
 import pytest
 from flwr.app import Error, Message, RecordDict
 
-from flfed.deployment.gate.message_check import message_defect
-from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.site_state import approval
-from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.study.study import Study
 from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.enrol import (
     ENROL,
-    SEAL,
-    SEALED,
     EnrolRequest,
-    SealedReply,
-    SealedRequest,
-    SealReply,
-    SealRequest,
 )
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN
-from flfed.updates.sections import most_bytes
 from tests.deployment.altered import with_array, with_value
 
 FEDPROX = 'name = "fedprox"\nmu = 0.1'
@@ -147,20 +137,6 @@ def test_an_approval_or_rows_that_others_may_write_are_not_believed(gated):
     for file in (site.folder.frozen / "small").iterdir():
         os.chmod(file, 0o644)
     assert site.refusal(site.trained()) == "its frozen rows cannot be served; at the site: flfed site status site-01"
-
-
-def test_what_asks_for_the_ledgers_head_is_let_in_as_narrowly(gated):
-    site = gated()
-    assert site.refusal(site.message(SEAL, SealRequest(run="20261120-abcd", n_known=3))) is None
-    receipt = SealedRequest(run="20261120-abcd", n=3, head="0" * 64, signature="0" * 128)
-    assert site.refusal(site.message(SEALED, receipt)) is None
-    more = changed(site.message(SEALED, receipt), with_value("config", "signature", "0" * 129))
-    assert site.refusal(more).endswith("its section 'config' has a value 'signature' that does not fit")
-    expected = StudyMessages(site.study, datasets.load("small").schema, site.site)
-    reply = SealReply(n=3, head="0" * 64, at_known="").to_record()
-    assert message_defect(reply, expected.leaving(SEAL)) is None
-    assert message_defect(SealedReply().to_record(), expected.leaving(SEALED)) is None
-    assert most_bytes(expected.leaving(SEAL)) < 200
 
 
 @pytest.mark.parametrize(("policy", "text", "expected"), [

@@ -6,23 +6,21 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.gate.message_check import may_leave
 from flfed.deployment.site_state import approval
-from flfed.deployment.site_state.ledger_loss import read_receipts
 from flfed.errors import TableError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.records.ledger import Ledger
+from flfed.records.ledger_line import START
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
-from flfed.signatures import sign_as_coordinator, signing_public
 from flfed.updates.messages.compare import COMPARE, CompareRequest
-from flfed.updates.messages.enrol import ENROL, SEAL, SEALED, EnrolRequest, SealedRequest, SealReply, SealRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import content_sha256
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
@@ -67,6 +65,9 @@ def test_an_honest_reply_leaves_as_it_is_and_is_on_the_ledger(gated, kind: str):
     facts = dict(line.facts)
     if kind != ENROL:
         assert len(facts.pop("asked-sha256")) == 64 and facts.pop("level") == 0
+    if kind == ENROL:  # no line has its own hash: in its bytes there are zeros
+        config = reply.content.config_records["config"]
+        config["ledger-lines"], config["ledger-head"], config["known-hash"] = 0, START, START
     assert facts == {
         "study": "small", "study-sha256": site.study.sha256(), "dataset": "small",
         "run": "20261120-abcd", "repeat": 0, "round": 1 if kind == TRAIN else 0,
@@ -293,17 +294,19 @@ def test_rows_that_are_frozen_between_the_look_and_the_answer_are_not_served(gat
     assert len(site.site.source.reads) == 2  # by the freezing
 
 
-def test_the_head_of_the_ledger_is_given_and_its_receipt_kept(gated):
-    site, key = gated(), Ed25519PrivateKey.generate()
-    site.folder.terms.write_text(f'signing-key = "{signing_public(key)}"\n')
+def test_an_enrolment_brings_the_end_of_the_ledger_and_the_hash_of_the_line_that_is_asked_for(gated):
+    site = gated()
     site.answer(site.trained())
-    head = SealReply.from_record(site.answer(site.message(SEAL, SealRequest(run="r-1", n_known=0))).content)
-    first, second = site.lines()
-    assert (head.n, head.head, second.kind) == (1, first.hash, "seal")
-    facts = {"site": "site-01", "run": "r-1", "n": 1, "head": head.head}
-    for signer, fault in ((Ed25519PrivateKey.generate(), "RefusedReceipt: see the site's log"), (key, "")):
-        request = SealedRequest(run="r-1", n=1, head=head.head, signature=sign_as_coordinator(facts, signer))
-        reply = site.answer(site.message(SEALED, request))
-        assert (reply.error.reason if reply.has_error() else "") == fault
-    assert [line.kind for line in site.lines()] == ["train", "seal", "error", "sealed"]
-    assert [receipt.n for receipt in read_receipts(site.folder).signed] == [1]
+    schema = datasets.load("small").schema.sha256()
+
+    def enrolled(known_line: int) -> EnrolReply:
+        request = EnrolRequest(dataset="small", schema_sha256=schema, known_line=known_line)
+        return EnrolReply.from_record(site.answer(site.message(ENROL, request)).content)
+
+    replies = [enrolled(known_line) for known_line in (0, 1, 3, 9, 5)]
+    lines = site.lines()
+    assert [line.kind for line in lines] == ["train", *["enrol"] * 5]
+    # Its own line is counted, and is not yet one that a coordinator may know.
+    assert [(one.ledger_lines, one.ledger_head) for one in replies] == [(n, lines[n - 1].hash) for n in range(2, 7)]
+    assert [one.known_hash for one in replies] == [START, lines[0].hash, lines[2].hash, "", lines[4].hash]
+    assert lines[2].facts["bytes"] == count_bytes(replies[1].to_record())

@@ -14,7 +14,7 @@ import pytest
 
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.kits import invite
-from flfed.deployment.site_state.ledger_loss import coordinator_key
+from flfed.deployment.site_state.trusted_files import read_terms
 from flfed.errors import UsageError
 from flfed.paths import CoordinatorFolder
 
@@ -105,19 +105,19 @@ def test_what_the_network_user_wrote_for_the_gate_is_read_as_anybodys(gated: Cal
     folder, key = gated().folder, "ab" * 32
     good = f'signing-key = "{key}"\n'.encode()
     terms(folder, good)
-    assert coordinator_key(folder) == key
+    assert read_terms(folder)["signing-key"] == key
     secret = tmp_path / "secret.toml"
     secret.write_bytes(good.replace(b"ab", b"cd"))
     terms(folder).symlink_to(secret)
     with pytest.raises(UsageError, match="site join") as error:
-        coordinator_key(folder)
+        read_terms(folder)
     assert "cd" * 8 not in str(error.value)
     os.mkfifo(terms(folder), 0o600)
     with pytest.raises(UsageError, match="site join"):
-        coordinator_key(folder)
+        read_terms(folder)
     terms(folder, good + b"#" * 70_000)
     with pytest.raises(UsageError, match="site join"):
-        coordinator_key(folder)
+        read_terms(folder)
     terms(folder, good).chmod(0o642)
     with pytest.raises(UsageError, match="others may change it"):
-        coordinator_key(folder)
+        read_terms(folder)

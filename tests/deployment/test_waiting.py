@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flfed.deployment.operator.status import status_of
-from flfed.deployment.site_app.ledger_reader import Left, checked_whole
+from flfed.deployment.site_app.ledger_reader import LedgerSummary, read_ledger
 from flfed.deployment.site_app.waiting import Wait, describe_age, list_waits
 from flfed.deployment.site_state import approval
 from flfed.paths import SiteFolder, private_folder
@@ -33,7 +33,7 @@ def lines_of(site: Any) -> list[Any]:
 
 
 def waits_of(folder: SiteFolder, facts: dict[str, Any] = JOINED, *, serves: bool = True) -> list[Wait]:
-    return list_waits(folder, facts, Left(), serves=serves, now=NOW.timestamp())
+    return list_waits(folder, facts, LedgerSummary(), serves=serves, now=NOW.timestamp())
 
 
 def test_a_study_waits_for_this_site_from_its_first_refusal_until_a_person_decides(ran: Any):
@@ -48,7 +48,7 @@ def test_a_study_waits_for_this_site_from_its_first_refusal_until_a_person_decid
         assert f"This site: {asked} and got 3 refusals: the study is not approved here. For under a minute" in shown
         assert "flfed site approve STUDY --site site-01" in shown
     assert "Yes: 1 matter for people here." in words(page("status"))
-    outbound = checked_whole(ledger_of(site.folder), ())[0]
+    outbound = read_ledger(site.folder)
     assert [seen.at for seen in outbound.undecided[second.sha256()]] == [line.at for line in refused]
     approval.refuse(site.folder, second, by="Dr Roe")
     request(site, second)
@@ -66,9 +66,9 @@ def test_a_study_waits_for_this_site_from_its_first_refusal_until_a_person_decid
 def test_an_approved_study_waits_for_the_coordinator_until_its_first_message(ran: Any):
     site, _ = ran
     facts = status_of(site.folder, site.site)
-    outbound = checked_whole(ledger_of(site.folder), ())[0]
+    outbound = read_ledger(site.folder)
     (one,) = facts["studies"]
-    unrequested = [wait for wait in list_waits(site.folder, facts, Left(), serves=True) if wait.study]
+    unrequested = [wait for wait in list_waits(site.folder, facts, LedgerSummary(), serves=True) if wait.study]
     assert [(wait.is_here, wait.study, wait.since) for wait in unrequested] == [(False, "small", moment_of(one["at"]))]
     one["at"] = "2020-01-01T00:00:00+00:00"  # long before the run
     assert [wait for wait in list_waits(site.folder, facts, outbound, serves=True) if wait.study] == []

@@ -36,7 +36,7 @@ from flfed.records.ledger import Ledger
 from flfed.records.store.tables import Base
 from flfed.rows.data.datasets import load
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from tests.updates import test_auditing, test_messages, test_sealing
+from tests.updates import test_auditing, test_messages
 
 HERE = Path(__file__).parent
 STUDY = "breast-cancer"
@@ -101,7 +101,7 @@ def commands() -> dict[str, Any]:
 
 def messages() -> dict[str, Any]:
     """Return size and SHA-256 of the bytes of every message that a site and a coordinator exchange."""
-    every = [*test_messages.EXAMPLES, test_auditing.REQUEST, test_auditing.REPLY, *test_sealing.EXAMPLES]
+    every = [*test_messages.EXAMPLES, test_auditing.REQUEST, test_auditing.REPLY]
     every += [*test_messages.SUMS, *test_messages.EXTRAS]
     found = {}
     for number, message in enumerate(every):

@@ -44,6 +44,11 @@ def approve_study(
         "--changed-sites",
         help="Allow sums over other sites than before; earlier ones with others end.",
     ),
+    unknown_releases: bool = typer.Option(
+        False,
+        "--unknown-releases",
+        help="After a restart of the ledger: serve the rows although what was released of them is unknown.",
+    ),
     start: Path | None = typer.Option(
         None, "--start", metavar="FOLDER", help="The exported model that the study begins from, where it has one."
     ),
@@ -66,6 +71,9 @@ def approve_study(
     all of these sites, or not at all. A dataset keeps its sites over all studies: --changed-sites allows others from
     now on, and must be said at every site. The coordinator can then compute what the sites that differ sent.
 
+    After a restart of the ledger nobody knows any more which rows and sums of a dataset were released. Its first
+    approval then needs --changed-sites and --unknown-releases: a person's word that these rows may be served.
+
     A study that begins from an earlier model (warm-start) needs a copy of it: --start FOLDER, as flfed run export
     wrote it. Its hash must be the study's start-sha256. The site stores it, so once is enough.
 
@@ -84,6 +92,7 @@ def approve_study(
         output.show(_decided(folder, write_refusal(folder, loaded_study, by=_who(by))), as_json)
         return
     _check_answering(folder)
+    _check_restart(folder, loaded_study, changed_sites and unknown_releases)
     from flfed.deployment.operator.secure_sums import agreed, named_sites
     from flfed.deployment.site_state.approval import keep_start, read_start_folder
 
@@ -208,10 +217,6 @@ def site_status(name: str = SITE_NAME) -> output.Shown:
     if status["gate"]["undone"]:
         yield render("commands.status.gate", **status["gate"])
     yield f"Fingerprint of the gate: {key}"
-    copy = status["ledger-copy"]
-    if copy is not None:
-        state = "behind" if copy["lacking-bytes"] else "whole"
-        yield render(f"commands.copied.{state}", folder=copy["folder"], count=copy["lacking-bytes"])
     _print_frozen(status)
     rows = list(map(_row, status["studies"]))
     _table(["study (SHA-256)", "decision", "at", "with", "active"], rows, "Studies", "no decision yet")
@@ -265,13 +270,23 @@ def _opened(name: str) -> tuple[Site, SiteFolder]:
 
 def _check_answering(folder: SiteFolder) -> None:
     """Raise where the site answers nothing: others may write in its folder, or its ledger is lost."""
-    from flfed.deployment.site_state.ledger_loss import Continuity
+    from flfed.deployment.site_state.ledger_restart import blocking_refusal
     from flfed.deployment.site_state.trusted_files import open_folder
-    from flfed.records.ledger import ledger_of
 
-    why = open_folder(folder) or Continuity(folder, ledger_of(folder)).refusal()
+    why = open_folder(folder) or blocking_refusal(folder)
     if why:
         raise UsageError(f"nothing is approved: {why}")
+
+
+def _check_restart(folder: SiteFolder, study: Study, agreed: bool) -> None:
+    """Raise where a restart of the ledger has forgotten what was released, and the person did not agree to that."""
+    from flfed.deployment.site_state.approval import approvals
+    from flfed.records.site_state import SiteState
+
+    restarted = SiteState(folder.state).restarted()
+    approved = [one for one in approvals(folder) if (one.decision, one.dataset) == ("approved", study.dataset.name)]
+    if restarted is not None and not approved and not agreed:
+        raise usage_error("commands.decision.restarted", dataset=study.dataset.name, day=restarted.at[:10])
 
 
 def check_answering(study: Study, site: Site, others: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,62 +18,51 @@ from flfed.paths import SiteFolder, write_private
 from flfed.words import counted, render
 
 if TYPE_CHECKING:
-    from flfed.deployment.site_state.ledger_loss import Receipts
-    from flfed.records.ledger import Inspection, Ledger
+    from flfed.records.ledger import Ledger
     from flfed.records.ledger_line import Line, Total, Totals
 
 
 SHOWN = 40
 """Most lines of a table: the last ones."""
-PROBLEMS = 20
-"""Most problems that are printed; --json has all."""
 NONE = "–"
 
 
 @output.tables
 def show_ledger(
     name: str = SITE_NAME,
-    verify: bool = typer.Option(False, "--verify", help="Check all lines, and the coordinator's receipts."),
+    verify: bool = typer.Option(False, "--verify", help="Check all lines, and that the last ones are there."),
     export: str = typer.Option("", "--export", metavar="FILE|-", help="Export JSON lines."),
     since: str = typer.Option("", "--since", metavar="DATE", help="Only lines from this date or time on."),
     run: str = typer.Option("", "--run", metavar="RUN", help="Only lines of this run, with bytes by round and kind."),
-    repair: str | None = typer.Option(
-        None, "--repair", metavar="WHY", help="Set aside a last line that a crash cut off; WHY is recorded."
+    restart: bool = typer.Option(
+        False, "--restart", help="Start a new ledger where this one is lost, and count the privacy budget as spent."
     ),
-    restart: str | None = typer.Option(
-        None,
-        "--restart",
-        metavar="WHY",
-        help="Start a new ledger, if it was lost or its last line is later than the clock; WHY is recorded.",
-    ),
-    from_copy: Path | None = typer.Option(
-        None, "--from-copy", metavar="DIR", help="Take the copy of site serve --ledger-copy, where it has more lines."
-    ),
+    why: str = typer.Option("", "--why", metavar="TEXT", help="Why it is restarted; the new ledger has it."),
     as_json: bool = output.JSON,
 ) -> None:
     """Show the messages that left a site, by line, study and day.
+
+    The gate answers nothing where the ledger or its state (state.db) is lost or cut, or the ledger is later than the
+    clock. Restore both from where they are whole. Otherwise, and after a restored backup, --restart --why TEXT sets
+    them aside and starts new ones: the privacy budget counts as spent, and each study needs a new approval.
 
     Exit codes: 0 all is well, 1 the ledger is not as it was written, 2 wrong use.
     """
     from flfed.records.ledger import ledger_of
 
-    _check_reason("--repair", repair)
-    _check_reason("--restart", restart)
+    if restart != bool(why.strip()):
+        raise UsageError("--restart and --why go together: --restart --why 'the disk was lost'")
     # Each of these ends the command in its own way.
-    if sum(map(bool, (verify, export, repair, restart, from_copy))) > 1:
-        raise UsageError("--verify, --export, --repair, --restart and --from-copy exclude each other")
-    if any((verify, repair, restart, from_copy)) and any((since, run)):
+    if sum(map(bool, (verify, export, restart))) > 1:
+        raise UsageError("--verify, --export and --restart exclude each other")
+    if (verify or restart) and (since or run):
         raise UsageError("--since and --run select lines to show or export, and go with no other option")
     if export and as_json:
         raise UsageError("--export writes JSON lines already; leave --json out")
     folder = _joined(name)
     ledger = ledger_of(folder)
-    if repair:
-        output.show(_repair(ledger, name, repair), as_json)
-    elif restart:
-        output.show(_restart(folder, restart), as_json)
-    elif from_copy:
-        output.show(_take_copy(folder, from_copy), as_json)
+    if restart:
+        output.show(_restart(folder, why), as_json)
     elif verify:
         _verify(folder, ledger, as_json)
     elif export:
@@ -88,11 +77,6 @@ def _joined(name: str) -> SiteFolder:
     if not folder.root.is_dir():
         raise UsageError(f"site {name!r} has no folder here ({folder.root}); first: flfed site join KIT")
     return folder
-
-
-def _check_reason(option: str, why: str | None) -> None:
-    if why is not None and not why.strip():
-        raise UsageError(f"{option} needs a reason, which is recorded: {option} 'the disk was lost'")
 
 
 def _chosen(ledger: Ledger, since: str, run: str) -> Iterator[Line]:
@@ -177,131 +161,50 @@ def _export(lines: Iterator[Line], target: str) -> None:
     typer.echo(render("commands.ledger.exported", lines=counted(len(whole), "line"), file=target), err=True)
 
 
-def _repair(ledger: Ledger, name: str, why: str) -> output.Shown:
-    line = ledger.repair(by=output.who(), why=why)
-    if line is None:
-        yield {"site": name, "repaired": None}
-        yield render("commands.ledger.whole", site=name)
-        return
-    yield {"site": name, "repaired": line.n}
-    yield render("commands.ledger.repaired", site=name, bytes=line.facts["torn-bytes"], line=line.n)
-
-
 def _restart(folder: SiteFolder, why: str) -> output.Shown:
-    from flfed.deployment.operator.lost_runs import restart_ledger
+    from flfed.deployment.site_state.ledger_restart import restart
     from flfed.rows.data import site_discovery as sites
 
-    outcome = restart_ledger(folder, lambda: sites.load(folder.site), by=output.who(), why=why)
-    aside = list(map(str, outcome.aside))
-    shown = {"site": folder.site, "restarted": outcome.line.at, "carried": outcome.carried, "aside": aside}
-    yield shown | {"ended-runs": outcome.ended}
+    epsilon = sites.load(folder.site).policy.epsilon
+    aside = list(map(str, restart(folder, by=output.who(), why=why, epsilon=epsilon)))
+    yield {"site": folder.site, "epsilon": epsilon, "aside": aside}
     yield render("commands.ledger.restarted", site=folder.site)
-    yield render("commands.ledger.carried", lines=counted(outcome.carried, "line"))
-    if outcome.line.follows_loss:
-        yield render("commands.ledger.approvals")
-        yield render("commands.ledger.runs")
-        yield render("commands.ledger.cohorts")
-        yield render("commands.ledger.charged")
+    yield render("commands.ledger.charged")
+    yield render("commands.ledger.approvals", site=folder.site)
     for path in aside:
         yield f"Set aside, keep: {path}"
     yield render("commands.ledger.inform", site=folder.site)
 
 
-def _take_copy(folder: SiteFolder, copy: Path) -> output.Shown:
-    from flfed.deployment.site_state.ledger_copy import take_copy
-
-    taken = take_copy(folder, copy.absolute(), by=output.who())
-    yield {"site": folder.site, "lines": taken.lines, "receipts": taken.receipts, "ended-runs": taken.runs}
-    facts = {"lines": counted(taken.lines, "line"), "receipts": counted(taken.receipts, "receipt")}
-    yield render("commands.ledger.taken", site=folder.site, **facts)
-    if taken.runs:
-        yield render("commands.ledger.ended", runs=", ".join(taken.runs))
-
-
 def _verify(folder: SiteFolder, ledger: Ledger, as_json: bool) -> None:
-    from flfed.deployment.site_state.ledger_loss import loss, read_receipts
-    from flfed.records.ledger import Inspection, ahead_in_words
+    """Check every line, and end with an error where one is not as it was written, or lines are missing."""
+    from flfed.deployment.site_state.ledger_restart import blocking_refusal
 
-    receipts = read_receipts(folder)
-    inspection = Inspection(tuple(receipts.all()))
-    lines = inspection.look(ledger.raws())
-    first = next(lines, None)
-    # The problems are complete once all lines are read.
-    count = (first is not None) + sum(1 for _ in lines)
-    problems = [*inspection.problems, *ledger.open_to_others(), *receipts.problems]
-    # A ledger whose lines and receipts agree may still be lost.
-    evidence = "" if problems else loss(folder, ledger)
-    if evidence:
-        problems.append(render("commands.ledger.lost", evidence=evidence, site=folder.site))
-    changed = bool(problems)
-    # A clock that runs behind is no damage, but no line can follow a last one that is later.
-    ahead = ""
-    if inspection.last is not None and ledger.is_ahead(inspection.last):
-        ahead = render("commands.ledger.ahead", site=folder.site, reason=ahead_in_words(inspection.last))
-        problems.append(ahead)
-    output.show(_verified(folder.site, count, first, inspection, receipts, problems), as_json)
-    if not as_json:
-        _print_first([f"- {problem}." for problem in problems])
-        if ledger.is_torn():
-            typer.echo(render("commands.ledger.torn", site=folder.site))
-        if not changed:
-            typer.echo(render("commands.ledger.intact"))
-    if ahead and not changed:
-        raise FlfedError(f"the ledger of {ahead}")
+    problems = ledger.problems()
+    problems += [] if problems else filter(None, [blocking_refusal(folder)])
+    first, last = (None, None) if problems else (next(ledger.lines(), None), ledger.last())
+    output.show(_verified(folder.site, first, last, problems), as_json)
     if problems:
-        more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
-        raise FlfedError(f"the ledger of {folder.site} is not as it was written: {problems[0]}{more}")
+        raise FlfedError(f"the ledger of {folder.site} is not as it was written: {problems[0]}")
 
 
-def _print_first(lines: Sequence[str]) -> None:
-    """Print the first of some lines, and the number of the others."""
-    for line in lines[:PROBLEMS]:
-        typer.echo(line)
-    if len(lines) > PROBLEMS:
-        typer.echo(render("commands.output.more", count=len(lines) - PROBLEMS, what="lines: --json"))
-
-
-def _verified(
-    site: str, count: int, first: Line | None, inspection: Inspection, receipts: Receipts, problems: list[str]
-) -> output.Shown:
-    last = inspection.last
-    # Up to the line of the newest receipt, a cut would show.
-    newest = max(receipts.signed, key=lambda receipt: receipt.n, default=None)
-    head = None if last is None else last.hash
-    signed = 0 if newest is None else newest.n
-    shown = {"site": site, "lines": count, "head": head, "receipts": len(receipts.signed)}
-    shown |= {"receipts-of-other-keys": len(receipts.earlier), "signed-lines": signed, "repaired": inspection.repairs}
-    yield shown | {"problems": problems}
-    lines = 0
-    if first is None or last is None:
-        yield f"{site}: no lines."
-    else:
-        lines = last.n
-        dates = f"{first.at[:10]} to {last.at[:10]}"
-        yield render("commands.ledger.lines", site=site, lines=counted(count, "line"), dates=dates, head=last.hash)
-    if first is not None:
-        yield from _restarted(first)
-    if newest is None:
-        yield render("commands.ledger.receiptless")
-    else:
-        many = counted(len(receipts.signed), "receipt")
-        yield render("commands.ledger.receipts", receipts=many, line=newest.n, run=newest.run)
-        if lines > newest.n:
-            yield render("commands.ledger.unsigned", lines=counted(lines - newest.n, "line"))
-    if receipts.earlier:
-        yield render("commands.ledger.foreign", receipts=counted(len(receipts.earlier), "receipt"))
-    if inspection.repairs:
-        yield render("commands.ledger.repairs", lines=counted(inspection.repairs, "torn line"))
-
-
-def _restarted(first: Line) -> Iterator[str]:
-    """Yield who restarted the ledger, and why, where its first line records that."""
+def _verified(site: str, first: Line | None, last: Line | None, problems: list[str]) -> output.Shown:
     from flfed.records.ledger_line import RESTARTED
 
+    lines, head = (0, None) if last is None else (last.n, last.hash)
+    yield {"site": site, "lines": lines, "head": head, "problems": problems}
+    yield from (f"- {problem}." for problem in problems)
+    if problems:
+        return
+    if first is None or last is None:
+        yield f"{site}: no lines."
+        return
+    dates = f"{first.at[:10]} to {last.at[:10]}"
+    yield render("commands.ledger.lines", site=site, lines=counted(lines, "line"), dates=dates, head=head)
     if first.kind == RESTARTED:
-        cause = "ahead" if "ahead-line" in first.facts else "lost"
-        by = first.facts.get("by")
-        yield render(f"commands.loss.{cause}", date=first.at[:10], by=by, why=first.facts.get("why"))
+        facts = {"date": first.at[:10], "by": first.facts.get("by"), "why": first.facts.get("why")}
+        yield render("commands.ledger.begun", **facts)
+    yield render("commands.ledger.intact")
 
 
 def purge_records(

@@ -19,9 +19,6 @@ from flfed.paths import SiteFolder, home
 from flfed.words import render
 
 BASE = "/var/lib/flfed"
-LEDGER_COPY = typer.Option(
-    None, "--ledger-copy", metavar="DIR", help="Folder on another disk for a copy of the ledger."
-)
 
 
 def serve_site(
@@ -31,15 +28,11 @@ def serve_site(
     memory: str = typer.Option(
         "", "--memory", metavar="SIZE", help="Most memory of the gate, such as 4G; default: half."
     ),
-    ledger_copy: Path | None = LEDGER_COPY,
 ) -> None:
     """Take part: answer the coordinator's requests, within approvals and policy. Ctrl-C ends it.
 
     The node has the network and no data. The gate has the data and, if the system permits it, no network. Both are
     restarted if they end. To give each a user of its own: flfed site units NAME.
-
-    With --ledger-copy no message leaves before its ledger line is on a second disk too. After a broken disk or an older
-    backup, take it back: flfed site ledger NAME --from-copy DIR.
     """
     from flfed.deployment.processes.serve import serve
     from flfed.deployment.processes.supervisor import stop_on_signals
@@ -47,8 +40,6 @@ def serve_site(
     from flfed.packages import named_folders
     from flfed.rows.data import site_discovery as sites
 
-    if network_only and ledger_copy is not None:
-        raise UsageError("--ledger-copy is of the gate: give it with --gate-only")
     # The node has no package, and may not read one.
     if not network_only:
         own = sites.load(name)  # an error is printed here once, and not repeated in the gate's log
@@ -62,11 +53,7 @@ def serve_site(
     notify = partial(typer.echo, err=True)
     with stop_on_signals() as stop:
         which = {"network": not gate_only, "gate": not network_only}
-        serve(SiteFolder(name), stop, **which, notify=notify, memory=memory, copy=_absolute(ledger_copy))
-
-
-def _absolute(folder: Path | None) -> Path | None:
-    return None if folder is None else folder.absolute()
+        serve(SiteFolder(name), stop, **which, notify=notify, memory=memory)
 
 
 @output.with_json
@@ -78,16 +65,13 @@ def write_units(
     address: str = typer.Option(
         "", "--address", metavar="IP:PORT", help="Coordinator or proxy, the only address that the node may then reach."
     ),
-    ledger_copy: Path | None = LEDGER_COPY,
 ) -> output.Shown:
     """Write systemd units for two users, and a compose file, for a site."""
     from flfed.deployment.processes import units
 
     joined_address, peer = _peer(name)
     reached = address or joined_address
-    files = units.filled(
-        name, command=command or _installed(), base=base, address=reached, peer=peer, copy=_absolute(ledger_copy)
-    )
+    files = units.filled(name, command=command or _installed(), base=base, address=reached, peer=peer)
     written = units.write(out, files)
     yield {"site": name, "files": list(map(str, written))}
     yield from written

@@ -67,7 +67,7 @@ def set_up_site(
         _say("serving", site=site)
         return
     _say("serve", site=site)
-    serve.serve_site(site, network_only=False, gate_only=False, memory=memory, ledger_copy=None)
+    serve.serve_site(site, network_only=False, gate_only=False, memory=memory)
 
 
 def _say(step: str, **facts: object) -> None:

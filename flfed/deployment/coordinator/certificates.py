@@ -266,7 +266,7 @@ def server_days_left(folder: CoordinatorFolder, *, now: datetime | None = None) 
 
 
 def signing_key(folder: CoordinatorFolder) -> Ed25519PrivateKey:
-    """Return the key that signs receipts and models."""
+    """Return the key that signs models."""
     file = folder.keys / "signing.key"
     key = signing_key_of(read_private(file))
     if key is None:

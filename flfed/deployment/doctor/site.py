@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from flfed.callbacks import now_utc
@@ -16,7 +14,6 @@ from flfed.deployment.doctor.machine import UNDONE_SECONDS, Finding, check_flowe
 from flfed.deployment.operator.join import joined
 from flfed.deployment.operator.outbound_proxy import read_proxy
 from flfed.deployment.operator.status import status_of
-from flfed.deployment.site_state.ledger_copy import copy_of
 from flfed.deployment.site_state.trusted_files import is_elsewhere, read_terms
 from flfed.errors import FlfedError
 from flfed.packages import unknown_name_error
@@ -54,22 +51,13 @@ def examine_site(name: str, *, now: datetime | None = None) -> list[Finding]:
         raise unknown_name_error("site", name, choices)
     has_network = folder.join.exists() or not is_elsewhere(folder)
     has_data = not (is_elsewhere(folder) and folder.join.exists())
-    findings = [*machine.check_units(name), *machine.check_disks(_folders(folder))]
+    findings = [*machine.check_units(name), *machine.check_disks([folder.network, folder.gate, folder.link])]
     if has_data:
         findings += _data(folder)
     if has_network:
         findings += _network(folder, now or now_utc())
     # A proxy that cannot be read is a problem of the status, too.
     return list(dict.fromkeys(findings))
-
-
-def _folders(folder: SiteFolder) -> Iterator[Path]:
-    """Yield the folders whose disks a site writes to."""
-    yield from (folder.network, folder.gate, folder.link)
-    with suppress(FlfedError):  # the status reports it
-        copy = copy_of(folder)
-        if copy is not None:
-            yield copy.folder
 
 
 def _data(folder: SiteFolder) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from flwr.app import Error, Message, RecordDict
@@ -27,6 +27,9 @@ from flfed.refusals import Refusal, recorded, refusal_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.fields import MalformedMessage, reason_of
 from flfed.words import render
+
+if TYPE_CHECKING:
+    from flfed.deployment.coordinator.ledger_heads import LedgerHeads
 
 POLL_SECONDS = 0.1
 """How often the grid looks for replies; Flower's own grid does every 3 s."""
@@ -126,6 +129,8 @@ class DeployedGrid(HttpGrid):
         Returns the nodes that may connect, each with the time since which it is online.
     notify : callable
         Receives sentences about sites without a reply.
+    heads : LedgerHeads, optional
+        Where the sites' ledgers ended, for enrolments.
     """
 
     sites_keep_state = True
@@ -139,6 +144,7 @@ class DeployedGrid(HttpGrid):
         *,
         online: Online = dict,
         notify: Notify = silent,
+        heads: LedgerHeads | None = None,
     ) -> None:
         super().__init__(token="held by the client")
         self._runtime = runtime
@@ -149,6 +155,7 @@ class DeployedGrid(HttpGrid):
         self._replies = NodeReplies(self._names)
         self._presence = Presence(online)
         self._notify = notify
+        self.heads = heads
 
     def _connect(self) -> None:
         """Connect by flfed's own client: no redirect, no proxy."""

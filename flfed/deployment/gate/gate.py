@@ -15,11 +15,10 @@ from flwr.app import Context, Message
 from flfed.callbacks import Today, today_utc
 from flfed.deployment.gate.local_results import keep_result
 from flfed.deployment.gate.message_check import message_defect
-from flfed.deployment.gate.outbound import Leaving, answer_seal, error_reply
+from flfed.deployment.gate.outbound import Leaving, error_reply
 from flfed.deployment.gate.study_policy import STUDIES, Refused, StudyAdmission, reject, sha256_of
 from flfed.deployment.site_state.approval import load_start
 from flfed.deployment.site_state.cohorts import SumRecord
-from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
 from flfed.deployment.site_state.used_people import use
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import SiteClient
@@ -90,9 +89,7 @@ class Gate:
         self._studies = StudyAdmission(folder, site, today=today)
         self._ledger = ledger or ledger_of(folder)
         self._state = SiteState(folder.state, self._ledger)
-        self._continuity = Continuity(folder, self._ledger)
-        self._state = SiteState(folder.state, self._ledger)
-        self._leaving = Leaving(site, self._state, self._continuity, today)
+        self._leaving = Leaving(site, self._state, self._ledger, today)
         self._own: deque[Refusal] = deque(maxlen=64)
         self._sides: OrderedDict[tuple[str, str, int], SiteClient] = OrderedDict()
         self._approving = lambda study: self._studies.sum_approval(study, SumRecord(self._state))
@@ -123,9 +120,7 @@ class Gate:
                 return self.leaving(message, error_reply(reason, message), context)
             if earlier := self._leaving.earlier(message, self._studies.facts(context.run_config)):
                 return self.leaving(message, earlier, context)
-            # Requests for the ledger need no study's rows, so the client app is not opened for them.
-            answers = answer_seal if message.metadata.message_type in SEALERS else self._side(context).app()
-            reply = self.leaving(message, answers(message, context), context)
+            reply = self.leaving(message, self._side(context).app()(message, context), context)
             if not reply.has_error():
                 self._end_step(message, context)
             return reply
@@ -257,7 +252,7 @@ class Gate:
         if changed:
             # Rows are opened again: the open ones are under the earlier policy.
             self._sides.clear()
-            self._leaving = Leaving(self.site, self._state, self._continuity, self._today)
+            self._leaving = Leaving(self.site, self._state, self._ledger, self._today)
 
     def _check(self, message: Message, context: Context) -> None:
         """Refuse a message at its first defect.

@@ -15,7 +15,6 @@ from flwr.app import RecordDict
 import flfed
 from flfed.deployment.gate.comparison_sections import choices, comparison, without_figures
 from flfed.deployment.site_state.cohorts import COHORT
-from flfed.paths import RUN
 from flfed.refusals import Refusal
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
@@ -59,18 +58,7 @@ REASON = 500
 """Characters of a refusal, at most."""
 Way = Literal["to-server", "to-site"]
 """Direction of a message."""
-_RUN = text(RUN.pattern, 100)
 _HASH = text(HASH, 64)
-_SEALING = {
-    kinds.SEAL: config({"run": _RUN, "n-known": whole()}),
-    kinds.SEALED: config({"run": _RUN, "n": whole(), "head": _HASH, "signature": text(r"[0-9a-f]{128}", 128)}),
-}
-"""Requests for the ledger's head, and with the coordinator's signature over it."""
-_SEALINGS = {
-    kinds.SEAL: config({"n": whole(), "head": _HASH, "at-known": text(f"({HASH})?", 64)}),
-    kinds.SEALED: config({}),
-}
-"""The replies to them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,10 +208,9 @@ class StudyMessages:
 
     def _request(self, kind: str) -> Sections:
         """Return the allowed sections of a request in any study."""
-        if kind in _SEALING:
-            return {"config": _SEALING[kind]}
         if kind == kinds.ENROL:
-            return {"config": config({"dataset": equal(self.study.dataset.name), "schema": text("[0-9a-f]*", 64)})}
+            asked = {"dataset": equal(self.study.dataset.name), "schema": text("[0-9a-f]*", 64), "known-line": whole()}
+            return {"config": config(asked)}
         if kind not in WITH_MODEL:
             return {"config": config({})}
         fields: dict[str, Field] = {}
@@ -270,8 +257,6 @@ class StudyMessages:
     def _reply(self, wanted: Wanted) -> Sections:
         """Return the allowed sections of a reply in any study."""
         kind = wanted.kind
-        if kind in _SEALINGS:
-            return {"config": _SEALINGS[kind]}
         if kind == kinds.ENROL:
             return {"config": _enrolled(self.site)}
         if kind == kinds.SUMMARISE:
@@ -319,9 +304,10 @@ class StudyMessages:
 def _enrolled(site: Site) -> Plain:
     """Return the section of an enrolment."""
     policy = site.policy
-    more = {"width": equal(policy.width)} if policy.width < 1 else {}
+    more: dict[str, Field] = {"width": equal(policy.width)} if policy.width < 1 else {}
     if policy.minimum_cohort:
         more["minimum-cohort"] = equal(policy.minimum_cohort)
+    more |= {"ledger-lines": whole(), "ledger-head": _HASH, "known-hash": text(f"({HASH})?", 64)}
     fields = {
         "site": equal(site.name),
         # A site that refuses before it opens its table has the name alone.

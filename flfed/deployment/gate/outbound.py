@@ -17,19 +17,21 @@ from flfed.callbacks import Today
 from flfed.deployment.gate.message_check import LONGEST, may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.run_limits import asked_of, attempts_refusal, note_answer, run_refusal
-from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
+from flfed.deployment.site_state.ledger_restart import ledger_refusal
 from flfed.errors import FlfedError
 from flfed.federation.client.journal import Answer, find_answer
 from flfed.federation.client.outbound_figures import rounded_comparison
 from flfed.federation.client.protection import is_charged
-from flfed.federation.client.redaction import SITE_ERROR, redact
-from flfed.records.ledger_line import ERROR, REFUSED, STANDS_FOR, WITHHELD
+from flfed.federation.client.redaction import SITE_ERROR
+from flfed.records.ledger import Ledger
+from flfed.records.ledger_line import ERROR, REFUSED, STANDS_FOR, START, WITHHELD
 from flfed.records.site_state import SiteState, Step
-from flfed.refusals import CONTROL, NO_LEDGER, Refusal
+from flfed.refusals import CONTROL, Refusal
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import record_bytes, record_of_bytes
 from flfed.updates.messages.compare import IMPORTANCE, CompareReply
+from flfed.updates.messages.enrol import EnrolRequest
 from flfed.updates.messages.fields import content_sha256
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.kinds import COMPARE, ENROL, SCORES, STATISTIC, TRAIN
@@ -54,15 +56,16 @@ class Leaving:
     ----------
     site : Site
     state : SiteState
-    continuity : Continuity
-        Of the ledger. It shows a lost ledger: then nothing is written to the file in its place.
+        With its ledger: nothing is written to one that is lost.
+    ledger : Ledger
+    today : callable
     """
 
-    def __init__(self, site: Site, state: SiteState, continuity: Continuity, today: Today) -> None:
+    def __init__(self, site: Site, state: SiteState, ledger: Ledger, today: Today) -> None:
         self._site = site
         self._state = state
+        self._ledger = ledger
         self._today = today
-        self._continuity = continuity
         self._unwritten = (0, 0)  # refusals without a record so far, and their bytes
 
     def used_up(self, message: Message, context: Context, facts: Facts, study: Study) -> Refusal | None:
@@ -83,17 +86,15 @@ class Leaving:
         if anew := attempts_refusal(message, context):
             return anew
         try:
-            if lost := self._continuity.refusal():
-                return lost
             asked = asked_of(message, self._site.policy, facts)
             with self._state.transaction() as step:
+                step.check_time()
                 over = self._too_much(step.tables, 1)
                 over = over or run_refusal(step.tables, self._site.policy, study, message, asked, facts)
                 found = find_answer(step.tables, asked) if asked is not None else None
                 return over or (found if isinstance(found, Refusal) else None)
         except FlfedError as error:
-            LOG.error("%s", error)
-            return NO_LEDGER
+            return self._no_line(error)
 
     def earlier(self, message: Message, facts: Facts) -> Message | None:
         """Return the reply that left for this very request before; None where there is none."""
@@ -104,8 +105,7 @@ class Leaving:
             with self._state.transaction() as step:
                 found = find_answer(step.tables, asked)
         except FlfedError as error:
-            LOG.error("%s", error)
-            return error_reply(NO_LEDGER, message)
+            return error_reply(self._no_line(error), message)
         if not isinstance(found, Answer):
             return None
         if found.content is None:
@@ -137,13 +137,14 @@ class Leaving:
         if defect:
             return self.withhold(message, Refusal("reply-unfit", kind=kind, defect=defect), facts)
         reply = self._rounded(message, reply)
+        if kind == ENROL:
+            # The line has bytes and hash of a reply with zeros there: its own hash cannot be in it.
+            _set_head(reply, 0, START, START)
         line = _line_of(message, reply, facts, messages)
         asked = asked_of(message, self._site.policy, facts)
         if asked is not None:
             line |= {"asked_sha256": asked.request, "level": asked.place.level}
         try:
-            if lost := self._continuity.refusal():
-                return error_reply(lost, message)
             # All limits, the answer and its line are one step: another process of the site may have answered this run
             # since the first check, or used the last bytes.
             with self._state.transaction() as step:
@@ -155,14 +156,17 @@ class Leaving:
                 over = over or self._too_much(step.tables, line["bytes"])
                 over = over or run_refusal(step.tables, self._site.policy, messages.study, message, asked, facts)
                 if not over:
+                    known = EnrolRequest.from_record(message.content).known_line if kind == ENROL else 0
+                    known_hash = step.hash_at(known) if kind == ENROL else ""
                     written = step.append(kind=kind.rpartition(".")[2], **line)
+                    if kind == ENROL and written is not None:
+                        _set_head(reply, written.n, written.hash, known_hash)
                     _add_to_day(step.tables, self._today().isoformat(), size=line["bytes"])
                     if found is None:
                         at = "" if written is None else written.at
                         note_answer(step.tables, message, asked, Answer(content), facts, messages, at)
         except FlfedError as error:
-            LOG.error("%s", error)
-            return error_reply(NO_LEDGER, message)
+            return error_reply(self._no_line(error), message)
         return self.withhold(message, over, facts) if over else reply
 
     def _rounded(self, message: Message, reply: Message) -> Message:
@@ -217,11 +221,6 @@ class Leaving:
         request_facts = {"asked": message.metadata.message_type[:40], "round": _round_of(message).get("round", 0)}
         line = {**facts, **request_facts, "bytes": len(text), "sha256": sha256, "reason": text}
         try:
-            lost = self._continuity.refusal()
-            if lost:
-                return error_reply(
-                    lost, message
-                )  # and no line: it would be the first of a ledger that no person restarted
             with self._state.transaction() as step:
                 if messages is None:
                     self._append_thinned(step, kind, line)
@@ -232,9 +231,12 @@ class Leaving:
                         at = "" if written is None else written.at
                         note_answer(step.tables, message, asked, Answer(None, text), facts, messages, at)
         except FlfedError as error:
-            LOG.error("%s", error)
-            text = NO_LEDGER
+            text = self._no_line(error)
         return error_reply(text, message)
+
+    def _no_line(self, error: FlfedError) -> Refusal:
+        LOG.error("%s", error)
+        return ledger_refusal(error, self._site.name)
 
     def _append_thinned(self, step: Step, kind: str, line: dict[str, Any]) -> None:
         """Append an error's line, or let a later line stand for it too."""
@@ -308,22 +310,15 @@ def _round_of(message: Message) -> dict[str, Any]:
     return {key: value for key, value in flags.items() if isinstance(value, (int, bool)) and abs(value) < 2**53}
 
 
-def answer_seal(message: Message, context: Context) -> Message:
-    """Answer a message about the ledger.
-
-    An engine without a gate has no ledger, so the client app has no such messages.
-    """
-
-    def answer(message: Message, context: Context) -> Message:
-        reply = SEALERS[message.metadata.message_type](message, str(context.node_config["site"]))
-        return Message(reply.to_record(), reply_to=message)
-
-    return redact(message, context, answer)
-
-
 def error_reply(reason: str, message: Message) -> Message:
     """Return an error reply with its reason.
 
     The reason is a refusal, or its text without control characters.
     """
     return Message(Error(code=SITE_ERROR, reason=str(reason)), reply_to=message)
+
+
+def _set_head(reply: Message, n: int, head: str, known_hash: str) -> None:
+    """Set the end of the ledger in the reply to an enrolment, and the hash of the line that the coordinator knows."""
+    config = reply.content.config_records["config"]
+    config["ledger-lines"], config["ledger-head"], config["known-hash"] = n, head, known_hash

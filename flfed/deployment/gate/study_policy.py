@@ -364,24 +364,18 @@ class StudyAdmission:
             approval = decided.approval_of(self._folder, sha256_of(text))
             if approval is None:
                 others = decided.approvals(self._folder)
-            lost = decided.is_before_loss(self._folder, approval)
         except FlfedError:
             reject("approvals-unsafe", site=self.site.name)
         if approval is None:
-            self._check_unapproved(name_of(text), others, lost=lost)
+            self._check_unapproved(name_of(text), others)
         else:
-            self._check_approval(approval, lost=lost)
+            self._check_approval(approval)
         return approval
 
-    def _check_approval(self, approval: Approval, *, lost: bool) -> None:
-        """Refuse a study whose decision is not valid now.
-
-        With `lost`, a ledger was lost since.
-        """
+    def _check_approval(self, approval: Approval) -> None:
+        """Refuse a study whose decision is not valid now."""
         if approval.decision != "approved":
             reject("decided-against", decision=approval.decision, day=approval.at[:10])
-        if lost:
-            reject("approved-before-loss")
         # An approval is valid for its coordinator, and for no other.
         if other_coordinator(self._folder, approval.coordinator):
             reject("approved-other-coordinator")
@@ -393,14 +387,12 @@ class StudyAdmission:
             if approval.pins.get(self.site.name) != own:
                 reject("approved-other-key")
 
-    def _check_unapproved(self, name: str, others: Sequence[Approval], *, lost: bool) -> None:
+    def _check_unapproved(self, name: str, others: Sequence[Approval]) -> None:
         """Refuse a study without a decision, by its name, where the policy needs one.
 
         Also without a need for approval, a study that a person refused or withdrew stays refused when it is reworded.
         """
         free = self.site.policy.approval == "none"
-        if lost and free:
-            reject("approved-before-loss")
         decisions = {other.decision for other in others if other.study == name}
         if free and decisions <= {"approved"}:
             return

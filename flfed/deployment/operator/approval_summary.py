@@ -43,7 +43,7 @@ MOST_CHANGES = 12
 FEATURES = "dataset.features"
 BEFORE = (Place.ENROLMENT, Place.BEFORE_ROUNDS)
 ROUNDS = (Place.ROUND, Place.WITH_UPDATE, Place.FIGURES)
-AFTER = (Place.END, Place.AUDIT, Place.SEAL)
+AFTER = (Place.END, Place.AUDIT)
 
 
 def summarise(proposal: Proposal, facts: SiteFacts) -> list[str]:

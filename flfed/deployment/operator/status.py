@@ -16,8 +16,7 @@ from flfed.deployment.operator.join import joined
 from flfed.deployment.operator.outbound_proxy import read_proxy
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.freeze import describe_frozen
-from flfed.deployment.site_state.ledger_copy import copy_of
-from flfed.deployment.site_state.ledger_loss import ahead, loss, lost_refusal
+from flfed.deployment.site_state.ledger_restart import blocking_refusal
 from flfed.deployment.site_state.runs import read_runs
 from flfed.deployment.site_state.trusted_files import gate_work, open_folder, own_fingerprint, read_terms
 from flfed.errors import FlfedError
@@ -40,20 +39,18 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
 
     Returns
     -------
-    status : dict with site, joined, proxy, paused, gate, clock, gate-key, ledger-copy, policy, snapshots, \
+    status : dict with site, joined, proxy, paused, gate, clock, gate-key, policy, snapshots, \
 runs, studies, last, problems
         `joined` says with whom, or is an empty text; `proxy` is the outbound proxy's URL without its password, or an
         empty text; `gate` is what the gate has not done, such as to answer a request, and for how many seconds;
         `clock` says that this machine's is off, or is an empty text; `gate-key` is the fingerprint of its gate, empty
-        where it has no key; `ledger-copy` has the folder and how many bytes it lacks, or is None; each of `studies`
-        has the `reason` for which it would not be answered now, or an empty text. What cannot be read is among
-        `problems`.
+        where it has no key; each of `studies` has the `reason` for which it would not be answered now, or an empty
+        text. What cannot be read is among `problems`.
     """
     # What cannot be read becomes a problem beside the rest: a status must always be shown.
     lost = ""
     with suppress(FlfedError):  # told where its lines are read
-        if loss(folder, ledger_of(folder)):
-            lost = lost_refusal(folder)
+        lost = blocking_refusal(folder) or ""
     writable = open_folder(folder)
     blocked = writable or lost
     problems = [writable]
@@ -66,19 +63,13 @@ runs, studies, last, problems
         "gate": dict(zip(("undone", "seconds"), gate_work(folder), strict=True)),
         "clock": "",
         "gate-key": "",
-        "ledger-copy": None,
         "policy": policy.model_dump(mode="json", by_alias=True) | {"least-cohort": policy.least_cohort()},
         "snapshots": [],
         "runs": [],
         "studies": [],
         "last": [],
     }
-    with _noted(problems):
-        if (copy := copy_of(folder)) is not None:
-            facts["ledger-copy"] = {"folder": str(copy.folder), "lacking-bytes": copy.lacking()}
-    # A copy that has a problem comes first: it may bring the ledger back.
-    if len(problems) == 1:
-        problems.append(lost)
+    problems.append(lost)
     with _noted(problems):
         if (proxy := read_proxy(folder)) is not None:
             facts["proxy"] = proxy.url
@@ -100,7 +91,7 @@ runs, studies, last, problems
             facts["studies"].append({**one.facts(), "reason": admission.standing(one) or blocked})
     problems += ledger_of(folder).open_to_others()
     with _noted(problems):
-        facts["last"] = _lines(folder, last, problems)
+        facts["last"] = _lines(folder, last)
     return {**facts, "problems": list(dict.fromkeys(filter(None, problems)))}
 
 
@@ -127,16 +118,12 @@ def _joined(folder: SiteFolder) -> str:
     return ""
 
 
-def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str, Any]]:
+def _lines(folder: SiteFolder, last: int) -> list[dict[str, Any]]:
     """Return the ledger's last lines, the latest first."""
-    ledger = ledger_of(folder)
-    if (newest := ledger.last()) is not None and ledger.is_ahead(newest):
-        problems.append(ahead(newest, folder.site))
     entries = []
     # Read from its end, so that a long ledger costs no more.
-    with ledger.reading() as ledger_file:
-        lines = ledger_file.backwards() if ledger_file else iter(())
-        for line in islice(lines, last):
+    with ledger_of(folder).reading() as ledger_file:
+        for line in islice(ledger_file.backwards(), last):
             facts = {key: line.facts.get(key, "") for key in ("study", "run", "round", "bytes", "reason")}
             entries.append({"n": line.n, "at": line.at, "kind": line.kind, **facts})
     return entries

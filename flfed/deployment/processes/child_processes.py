@@ -189,8 +189,7 @@ class Pulse:
 
 
 VARIABLE = "FLFED_GATE_MEMORY"
-LEDGER_COPY = "FLFED_LEDGER_COPY"
-"""Of the gate's process, set by its supervisor: bytes of memory, and the folder of the ledger's copy."""
+"""Of the gate's process, set by its supervisor: bytes of memory."""
 OPEN_FILES = 1024
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)", re.IGNORECASE)

@@ -8,16 +8,14 @@ Run as a program (`python -m flfed.deployment.processes.executor SITE`) it leave
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flfed.deployment.processes.child_processes import LEDGER_COPY, Pulse, limit_process
+from flfed.deployment.processes.child_processes import Pulse, limit_process
 from flfed.deployment.processes.connector import Connector, NodeAbsent
 from flfed.deployment.processes.isolation import drop_capabilities, hide_memory, leave_network, refuse_calls
 from flfed.deployment.processes.message_loop import Executor, wait_for_secret
@@ -116,13 +114,9 @@ def gate_of(folder: SiteFolder) -> tuple[Compute, Leaving]:
     They are its decisions around the client app that is installed here.
     """
     from flfed.deployment.gate.gate import Gate
-    from flfed.deployment.site_state.ledger_copy import LedgerCopy
-    from flfed.records.ledger import ledger_of
     from flfed.rows.data import site_discovery as sites
 
-    copy = os.environ.get(LEDGER_COPY)
-    ledger = ledger_of(folder, copy=LedgerCopy(folder, Path(copy)).update) if copy else ledger_of(folder)
-    gate = Gate(folder, sites.load(folder.site), ledger=ledger)
+    gate = Gate(folder, sites.load(folder.site))
     return gate.answer, gate.leaving
 
 

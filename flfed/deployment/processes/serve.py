@@ -15,7 +15,6 @@ from pathlib import Path
 from flfed.callbacks import Notify
 from flfed.deployment.operator.outbound_proxy import read_proxy
 from flfed.deployment.processes.child_processes import (
-    LEDGER_COPY,
     VARIABLE,
     Pulse,
     bytes_of,
@@ -26,11 +25,11 @@ from flfed.deployment.processes.child_processes import (
 from flfed.deployment.processes.isolation import hide_memory
 from flfed.deployment.processes.relay import check_free, check_length
 from flfed.deployment.processes.supervisor import Child, Life, Supervisor
-from flfed.deployment.site_state.ledger_copy import LedgerCopy, copy_of
 from flfed.deployment.site_state.trusted_files import open_folder
 from flfed.errors import FlfedError
 from flfed.files import locked
 from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.words import render, usage_error
 
 NODE_SILENCE = 90.0
@@ -59,7 +58,6 @@ def children(
     network: bool,
     gate: bool,
     memory: str = "",
-    copy: Path | None = None,
     silence: tuple[float, float] = (NODE_SILENCE, GATE_SILENCE),
 ) -> list[Child]:
     """Return a site's processes in starting order.
@@ -67,8 +65,6 @@ def children(
     They end in the opposite order, the gate first.
     """
     settings = {VARIABLE: str(bytes_of(memory))}
-    if copy is not None:
-        settings[LEDGER_COPY] = str(copy)
     processes = []
     if network:
         node = python("flfed.deployment.processes.node", folder.site)
@@ -115,7 +111,6 @@ def serve(
     gate: bool = True,
     notify: Notify,
     memory: str = "",
-    copy: Path | None = None,
 ) -> None:
     """Keep a site's processes running until `stop` is set.
 
@@ -129,14 +124,12 @@ def serve(
         Receives sentences about events.
     memory : str
         Limit of the gate's process, as "4G"; "" is half of the machine's.
-    copy : Path, optional
-        Folder of another disk for a copy of the ledger.
 
     Raises
     ------
     UsageError, FlfedError
-        If the site has not joined, or is served already; others may read its key; FLFED_HOME is too long for a
-        socket; or the ledger's copy cannot be written, or has more lines.
+        If the site has not joined, or is served already; others may read its key; or FLFED_HOME is too long for a
+        socket.
     """
     if not (network or gate):
         raise usage_error("processes.start.both")
@@ -153,7 +146,6 @@ def serve(
             notify(render("processes.start.node", site=folder.site, log=folder.network / "node.log"))
         if gate:
             _lock(alone, folder.gate, "gate", folder.site)
-            _begin_copy(folder, copy, notify)
             hide_memory()  # this process, the gate's parent, may connect
             facts = {
                 "site": folder.site,
@@ -162,9 +154,10 @@ def serve(
                 "megabytes": limit >> 20,
             }
             notify(render("processes.start.gate", **facts))
+            notify(_describe_ledger(folder))
             if why := open_folder(folder):
                 notify(f"WARNING, {why}")
-        there = children(folder, network=network, gate=gate, memory=memory, copy=copy)
+        there = children(folder, network=network, gate=gate, memory=memory)
         supervisor = alone.enter_context(Supervisor(there, notify=notify))
         notify(render("processes.start.serving"))
         also = _renewing(folder, supervisor, notify) if network else lambda: None
@@ -172,18 +165,15 @@ def serve(
         notify("ending")
 
 
-def _begin_copy(folder: SiteFolder, target: Path | None, notify: Notify) -> None:
-    """Bring the copy of the ledger up to date before anything is answered; raises where it was given up unsaid."""
-    if target is None:
-        earlier = copy_of(folder)
-        if earlier is not None:
-            raise usage_error("gate.copy.without", site=folder.site, folder=earlier.folder, file=folder.ledger_copy)
-        return
-    copy = LedgerCopy(folder, target)
-    copy.begin()
-    notify(render("processes.start.copy", folder=target))
-    if copy.is_on_same_disk:
-        notify(render("processes.start.same-disk", folder=target))
+def _describe_ledger(folder: SiteFolder) -> str:
+    """Return number and day of the ledger's last line, by which people see that it is not an older one."""
+    try:
+        last = ledger_of(folder).last()
+    except FlfedError as error:
+        return str(error)
+    if last is None:
+        return render("processes.start.no-line")
+    return render("processes.start.last-line", n=last.n, day=last.at[:10])
 
 
 def _lock(alone: ExitStack, folder: Path, process: str, site: str) -> None:

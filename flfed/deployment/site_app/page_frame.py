@@ -61,7 +61,7 @@ class Opened:
 def mark_of(folder: SiteFolder, site: Site) -> Mark:
     """Return the state that the pages depend on, without opening a file; it differs when they have new content."""
     # Single files come first, then the content of folders.
-    places = [folder.join, folder.terms, folder.ledger, folder.receipts, folder.excluded, folder.gate / "paused"]
+    places = [folder.join, folder.terms, folder.ledger, folder.state, folder.excluded, folder.gate / "paused"]
     for one in (folder.approvals, folder.frozen, folder.results, folder.gate / "released"):
         places += sorted(one.rglob("*"))
     if site.folder is not None:

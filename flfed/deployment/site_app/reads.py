@@ -16,7 +16,7 @@ from flfed.deployment.gate.study_policy import parsed
 from flfed.deployment.operator.approval_summary import describe_decision
 from flfed.deployment.operator.budget import budget_as_json
 from flfed.deployment.operator.status import status_of
-from flfed.deployment.site_app.ledger_reader import LedgerReader, Left
+from flfed.deployment.site_app.ledger_reader import LedgerSummary, read_ledger
 from flfed.deployment.site_app.page_frame import CACHE_SECONDS, Mark, State, state_of
 from flfed.deployment.site_state.approval import approvals
 from flfed.deployment.site_state.trusted_files import coordinator_of
@@ -56,18 +56,11 @@ def status(name: str, mark: Mark) -> dict[str, Any]:
     return status_of(SiteFolder(name), sites.load(name))
 
 
-@st.cache_resource(max_entries=1, show_spinner=False)
-def _reader(name: str, root: str) -> LedgerReader:
-    return LedgerReader(SiteFolder(name))
-
-
-def left(name: str, mark: Mark) -> Left:
-    """Return the content of the ledger, of which every line and receipt was checked, as `--verify` does.
-
-    All readers share the result, which must not be changed.
-    """
+@st.cache_resource(max_entries=1, ttl=CACHE_SECONDS, show_spinner=False)
+def ledger(name: str, mark: Mark) -> LedgerSummary:
+    """Return the content of the ledger; all readers share the result, which must not be changed."""
     with st.spinner(render("site_app.ledger.checking")):
-        return _reader(name, str(SiteFolder(name).root)).read(mark)
+        return read_ledger(SiteFolder(name))
 
 
 def budget(name: str, mark: Mark) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 
 from flfed.deployment.processes.serve import NODE_SILENCE
-from flfed.deployment.site_app.ledger_reader import Left
+from flfed.deployment.site_app.ledger_reader import LedgerSummary
 from flfed.deployment.site_state.approval import PAUSED
 from flfed.paths import SiteFolder
 from flfed.records.dashboard.sections import bullets
@@ -81,7 +81,7 @@ def describe_age(seconds: float) -> str:
 
 
 def list_waits(
-    folder: SiteFolder, facts: dict[str, Any], outbound: Left, *, serves: bool, now: float | None = None
+    folder: SiteFolder, facts: dict[str, Any], summary: LedgerSummary, *, serves: bool, now: float | None = None
 ) -> list[Wait]:
     """Return what waits, for this site first, and the longest wait first.
 
@@ -90,7 +90,7 @@ def list_waits(
     folder : SiteFolder
     facts : dict
         From `flfed site status --json`.
-    outbound : Left
+    summary : LedgerSummary
         Content of the ledger.
     serves : bool
         Whether the site's node runs.
@@ -98,16 +98,16 @@ def list_waits(
         Seconds since 1970.
     """
     now = time.time() if now is None else now
-    waits = [*_undecided(folder, facts, outbound), *_stopped(folder, facts, serves=serves)]
-    waits += [*_coordinator(folder, facts, now, serves=serves), *_unrequested(facts, outbound)]
+    waits = [*_undecided(folder, facts, summary), *_stopped(folder, facts, serves=serves)]
+    waits += [*_coordinator(folder, facts, now, serves=serves), *_unrequested(facts, summary)]
     return sorted(waits, key=lambda wait: (not wait.is_here, wait.since or "9"))
 
 
-def _undecided(folder: SiteFolder, facts: dict[str, Any], outbound: Left) -> Iterator[Wait]:
+def _undecided(folder: SiteFolder, facts: dict[str, Any], summary: LedgerSummary) -> Iterator[Wait]:
     """Give the studies that were refused for want of a valid approval, and not decided on since."""
     decisions = {one["study-sha256"]: one for one in facts["studies"]}
     command = f"flfed site approve STUDY --site {folder.site}"
-    for sha256, refusals in outbound.undecided.items():
+    for sha256, refusals in summary.undecided.items():
         name = render("site_app.waiting.unnamed", sha256=sha256[:12])
         decided = ""
         if sha256 in decisions:
@@ -143,11 +143,11 @@ def _coordinator(folder: SiteFolder, facts: dict[str, Any], now: float, *, serve
         yield Wait(False, render("site_app.waiting.silent"), since=replied)
 
 
-def _unrequested(facts: dict[str, Any], outbound: Left) -> Iterator[Wait]:
+def _unrequested(facts: dict[str, Any], summary: LedgerSummary) -> Iterator[Wait]:
     """Give the studies with a valid approval that were not requested since."""
     for one in facts["studies"]:
         approved = moment_of(one["at"])
-        last = outbound.last.get(("", one["study"]))
+        last = summary.last.get(("", one["study"]))
         if not one["reason"] and not (last and last[-1].at > approved):
             matter = render("site_app.waiting.run", study=one["study"])
             yield Wait(False, matter, since=approved, study=one["study"])

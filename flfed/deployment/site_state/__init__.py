@@ -1,4 +1,4 @@
 """State that a gate keeps about its site.
 
-It has approvals, receipts, the coordinator's terms, the people of used snapshots, and the traces of a lost ledger.
+It has approvals, the coordinator's terms, the people of used snapshots, runs, and the restart of a lost ledger.
 """

@@ -20,7 +20,6 @@ from pydantic import ConfigDict, TypeAdapter
 from flfed.callbacks import now_utc
 from flfed.files import read_private, write_whole
 from flfed.paths import SiteFolder, make_for_owner
-from flfed.records.ledger import ledger_of
 from flfed.refusals import NotTakingPart, Refusal
 from flfed.registry import kebab, kebab_keys
 from flfed.study.study import Study
@@ -61,8 +60,6 @@ class Approval:
         Fingerprints of the gates of the participating sites, this one's too where there are sums.
     changed_sites : bool
         Whether the dataset's sums may be over other sites than before.
-    ledger : str
-        Hash of the ledger's first line at the decision; only where an earlier ledger was lost.
     """
 
     # A file may have been changed: each value must have its type, or the whole is invalid.
@@ -83,7 +80,6 @@ class Approval:
     sums: bool = False
     pins: dict[str, str] = field(default_factory=dict)
     changed_sites: bool = False
-    ledger: str = ""
 
     def facts(self) -> dict[str, Any]:
         """Return a decision for JSON, without the study's text."""
@@ -143,16 +139,6 @@ def approvals(folder: SiteFolder) -> list[Approval]:
     return sorted(decisions, key=lambda approval: approval.at, reverse=True)
 
 
-def is_before_loss(folder: SiteFolder, approval: Approval | None) -> bool:
-    """Return whether a ledger was lost after a decision.
-
-    Without a decision, return whether one was ever lost. The ledger may then lack answers to the study's runs. Raises
-    LedgerError where the ledger cannot be opened.
-    """
-    ledger = "" if approval is None else approval.ledger
-    return ledger_of(folder).loss_before() != ledger
-
-
 def approve(
     folder: SiteFolder,
     study: Study,
@@ -175,8 +161,6 @@ def approve(
     ------
     ValueError
         If sums are approved, and a participating site is not pinned.
-    LedgerError
-        If the site's ledger cannot be opened.
     """
     if changed_sites:
         for one in approvals(folder):
@@ -199,7 +183,6 @@ def approve(
         sums=sums,
         pins=dict(pins or {}),
         changed_sites=changed_sites,
-        ledger=ledger_of(folder).loss_before(),
     )
 
 

@@ -1,9 +1,8 @@
 """Files that a site's gate trusts.
 
 They are the coordinator's terms and its own signing key. The user of the network wrote `terms.toml`, and the gate
-trusts it no further than that. A person or program with that user's rights can name another signing key there, and
-gains a receipt that looks like the coordinator's. It could send the gate no more than an approved coordinator may send
-anyway (docs/threat-model.md).
+trusts it no further than that. A person or program with that user's rights could send the gate no more than an approved
+coordinator may send anyway (docs/threat-model.md).
 
 The signing key signs a site's keys of runs under secure aggregation. Other sites recognise it by its fingerprint, which
 two people read to each other. So nobody between the sites can replace it with another key.

@@ -11,8 +11,8 @@ import importlib
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, ClassVar, cast
@@ -23,7 +23,6 @@ from flwr.serverapp import Grid
 from flfed.callbacks import Clock, Progress
 from flfed.errors import unknown
 from flfed.federation.engines.pooled_reference import PooledReference
-from flfed.federation.recording.recorder import Recorder
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites_listing
 from flfed.rows.data.partition import cut
@@ -154,20 +153,6 @@ class Engine(ABC):
         FlfedError
             If the engine cannot be started, or ends in the middle of the run.
         """
-
-    def before_rounds(self, grid: Grid, recorder: Recorder) -> Callable[[Mapping[str, int]], None]:
-        """Return the check of the enrolled sites.
-
-        It runs before their first sum.
-        """
-        return lambda nodes: None
-
-    def after_run(self, grid: Grid, recorder: Recorder) -> AbstractContextManager[None]:
-        """Return the context in which a run takes place.
-
-        Work after the run is done at the end of the block.
-        """
-        return nullcontext()
 
     def signer(self) -> Signer | None:
         """Return the signer of models, or None.

@@ -6,13 +6,13 @@ training rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import flfed
 from flfed.federation.recording.source_model import UNCOVERED, record_source, source_of
-from flfed.federation.server.run_setting import LEAST_SITES, Answers, RunSetting, ask_enrolment, nodes_of
+from flfed.federation.server.run_setting import LEAST_SITES, Answers, RunSetting, ask_enrolment, check_ledgers
 from flfed.federation.server.secure_sums import check_enrolled
 from flfed.federation.server.site_arrays import note_site_arrays
 from flfed.refusals import NO_ANSWER, Refusal, path_of
@@ -69,7 +69,6 @@ class Absent:
 
 def enrol(
     run: RunSetting,
-    check: Callable[[Mapping[str, int]], None],
     earlier: Sequence[str] = (),
     cohort: Collection[str] = (),
 ) -> tuple[dict[str, Participant], Mapping[str, Refusal]]:
@@ -78,8 +77,6 @@ def enrol(
     Parameters
     ----------
     run : RunSetting
-    check : callable (nodes by site)
-        Receives the participants; an error of it ends the run.
     earlier : sequence of str
         Sites that took part before the run was resumed.
     cohort : collection of str
@@ -88,7 +85,7 @@ def enrol(
     Raises
     ------
     UsageError, FlfedError
-        If too few sites take part, or two nodes report the same site.
+        If too few sites take part, two nodes report the same site, or a ledger does not continue.
     """
     nodes, answers = ask_enrolment(run.grid, run.study, run.schema)
     _record_crossed(run, answers, nodes)
@@ -108,7 +105,7 @@ def enrol(
     # Below their threshold sums stop by themselves, and may continue later.
     if not cohort:
         _check_enough(run, [replies[site] for site in participants], absent)
-    check(nodes_of(participants))
+    check_ledgers(run.grid, [replies[site] for site in participants])
     return participants, {} if earlier else absent.refused
 
 

@@ -302,7 +302,7 @@ class Series:
         config["run" if keeps_replies else "run-here"] = recorder.writer.run
         # Institutions received the source with the approval: it is not sent.
         way = replace(way, source=None if self.engine.remote else source_of(self.study, self.series))
-        with self.engine.started(self.sites, config, way) as (grid, tables), self.engine.after_run(grid, recorder):
+        with self.engine.started(self.sites, config, way) as (grid, tables):
             conductor = FederatedRun(
                 grid,
                 self.study,
@@ -314,7 +314,6 @@ class Series:
                 callback=self.callback,
                 clock=way.clock,
                 each_round=self.engine.remote,
-                enrolled=self.engine.before_rounds(grid, recorder),
             )
             if self.study.is_statistic:
                 return conduct_statistic(conductor)

@@ -249,7 +249,20 @@ def ask_enrolment(grid: Grid, study: Study, schema: Schema) -> tuple[dict[str, i
     """Return all nodes by key, and their replies to the first request of a run."""
     nodes = {str(node): node for node in grid.get_node_ids()}
     request = EnrolRequest(dataset=study.dataset.name, schema_sha256=schema.sha256())
-    return nodes, ask(grid, ENROL, request, nodes, EnrolReply.from_record, timeout=deadline_of(study))
+    # Only an engine of institutions knows ledgers, and the site of a node before it has answered.
+    heads = getattr(grid, "heads", None)
+    known = {} if heads is None else heads.lines()
+    sites = {str(node): site for site, node in getattr(grid, "nodes", {}).items()}
+    requests = {key: replace(request, known_line=known[site]) for key, site in sites.items() if site in known}
+    requests = dict.fromkeys(nodes, request) | requests
+    return nodes, ask(grid, ENROL, requests, nodes, EnrolReply.from_record, timeout=deadline_of(study))
+
+
+def check_ledgers(grid: Grid, replies: Iterable[EnrolReply]) -> None:
+    """End a run where the ledger of a site does not continue what the coordinator knows of it; raises RunStopped."""
+    heads = getattr(grid, "heads", None)
+    if heads is not None:
+        heads.check(replies)
 
 
 def deadline_of(study: Study) -> float:

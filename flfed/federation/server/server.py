@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -41,15 +41,12 @@ class FederatedRun(RunSetting):
         Receives "checkpoint" once a round's file is on the disk, "round" once it is in the store.
     callback : callable (figures), optional
         Receives the figures of each round; the run ends after it where the return value is true.
-    enrolled : callable (nodes by site)
-        Receives the participants after each enrolment; an error of it ends the run.
     """
 
     tables: PooledReference | None = None
     checkpoint: checkpoints.Checkpoint | None = None
     observer: RunObserver = no_observer
     callback: RoundCallback | None = None
-    enrolled: Callable[[Mapping[str, int]], None] = lambda nodes: None
 
     def __post_init__(self) -> None:
         """Make the state that the steps share, and restore a checkpoint's."""
@@ -125,7 +122,7 @@ class FederatedRun(RunSetting):
         is dropped.
         """
         cohort: Participants = load_cohort(self.name) if self.study.aggregation.sums_updates else {}
-        back, refused = enrolment.enrol(self, self.enrolled, tuple(cohort), cohort)
+        back, refused = enrolment.enrol(self, tuple(cohort), cohort)
         participants = dict(back)
         nodes: Mapping[str, int] = getattr(self.grid, "nodes", {})
         # An absent site of the cohort keeps the node of its enrolment, or has the node that is known by now.
@@ -146,7 +143,7 @@ class FederatedRun(RunSetting):
         before = checkpoint.participants
         # A site that was missing at an earlier resumption is not asked again.
         bands = {site: high for site, high in before.items() if site not in checkpoint.left}
-        now, refused = enrolment.enrol(self, self.enrolled, tuple(bands))
+        now, refused = enrolment.enrol(self, tuple(bands))
         participants = {site: replace(now[site], rows_high=bands[site]) for site in sorted(set(bands) & set(now))}
         gone = [f"{site}: did not come back" for site in sorted(set(bands) - set(now))]
         self.check_enough(len(participants), gone)

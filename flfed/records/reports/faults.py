@@ -28,8 +28,8 @@ from flfed.refusals import Refusal, read
 from flfed.words import render, sentences, shorten
 
 NO_UPDATE = {
-    "no-comparison", "holdout-sums", "left", "left-because", "away", "away-because", "not-there", "ledger-unsigned",
-    "ledger-without-receipt", "ledger-unwritable", "ledger-lost", "ledger-other-study", "run-ended",
+    "no-comparison", "holdout-sums", "left", "left-because", "away", "away-because", "not-there",
+    "ledger-unwritable", "ledger-lost", "ledger-other-study",
 }  # fmt: skip
 """Codes of faults that concern no update."""
 _DIGITS = r"\d+(?:,\d{3})*(?:\.\d+)?(?![\w:/-])"

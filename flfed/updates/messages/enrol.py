@@ -1,8 +1,4 @@
-"""Messages at the two ends of a run: a site enrols, and the coordinator countersigns the site's ledger.
-
-Of the ledger it signs the head, in two exchanges: the site says what its ledger's head is, the coordinator signs it and
-sends the signature. Each class says what its message reveals.
-"""
+"""Messages at the beginning of a run: a site enrols, and says where its ledger ends."""
 
 from __future__ import annotations
 
@@ -20,6 +16,7 @@ from flfed.updates.messages.in_memory import kebab_record, record_of
 from flfed.updates.messages.kinds import PROTOCOL
 
 ENROL = kinds.ENROL
+HashOrNone = Annotated[str, r"([0-9a-f]{64})?"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,22 +31,30 @@ class EnrolRequest:
         Its name in the study.
     schema_sha256 : str
         Hash of the dataset's schema, which must be the site's.
+    known_line : int
+        Number of the last line of the site's ledger that the coordinator knows; 0 where it knows none.
 
     Reveals: nothing about rows; it goes to the site.
     """
 
     dataset: str
     schema_sha256: str
+    known_line: int = 0
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return record_of({"config": kebab_record(protocol=PROTOCOL, dataset=self.dataset, schema=self.schema_sha256)})
+        plain = {"dataset": self.dataset, "schema": self.schema_sha256, "known_line": self.known_line}
+        return record_of({"config": kebab_record(protocol=PROTOCOL, **plain)})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> EnrolRequest:
         """Read the message's content."""
         config = fields.config_of(record)
-        return cls(dataset=fields.text(config, "dataset"), schema_sha256=fields.text(config, "schema"))
+        return cls(
+            dataset=fields.text(config, "dataset"),
+            schema_sha256=fields.text(config, "schema"),
+            known_line=fields.whole(config, "known-line"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,12 @@ class EnrolReply(PlainMessage):
     minimum_cohort : int
         Fewest sites of a run; crosses only where its policy names a number. 0 stands for 3 under "institution", 2
         under "open".
+    ledger_lines : int
+        Lines of the site's ledger, with that of this reply; only a gate has a ledger, so that it sets these three.
+    ledger_head : str
+        Hash of the last of them.
+    known_hash : str
+        Hash of the line that the request names; empty where the ledger has none of that number.
 
     Reveals: the site's name and versions, and its number of training rows as a band of one power of ten. An analysis
     does without the band. The reply has no count, but for one in the reason of a refusal. A reason is a fixed phrase of
@@ -89,7 +100,10 @@ class EnrolReply(PlainMessage):
     differential privacy, the reply has the site's budget of epsilon for the dataset. It also has the epsilon that all
     studies there have spent (NaN: no budget, or none counted). These show how much was computed with the rows, and
     nothing of what is in them. A site that trains a part of the model names the part, and one whose policy names the
-    fewest sites of a run names their number: settings of its policy.
+    fewest sites of a run names their number: settings of its policy. The number of the ledger's lines shows how many
+    messages the site has answered or refused in all, under every study, and so by how many it grew since the run
+    before. The hashes reveal nothing to a reader who does not know the lines; one who knows the line before can check a
+    guess of a whole line: its time, and the hash of what left.
     """
 
     site: fields.SiteName
@@ -106,6 +120,9 @@ class EnrolReply(PlainMessage):
     signed_key: bytes = b""
     width: float = 1.0
     minimum_cohort: int = 0
+    ledger_lines: int = 0
+    ledger_head: HashOrNone = ""
+    known_hash: HashOrNone = ""
 
     @property
     def least_sites(self) -> int:
@@ -113,14 +130,16 @@ class EnrolReply(PlainMessage):
         return self.minimum_cohort or LEAST_COHORT[self.disclosure]
 
     def __post_init__(self) -> None:
-        """Refuse a share that is none."""
-        if not 0 < self.width <= 1:
-            raise MalformedMessage(Refusal("fields-unfit", message="EnrolReply", fields="width"))
+        """Refuse a share that is none, and a negative number of lines."""
+        for name, fits in (("width", 0 < self.width <= 1), ("ledger-lines", self.ledger_lines >= 0)):
+            if not fits:
+                raise MalformedMessage(Refusal("fields-unfit", message="EnrolReply", fields=name))
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         # What a site does not set does not cross.
         left_out = {"signed_key": b"", "width": 1.0, "minimum_cohort": 0}
+        left_out |= {"ledger_lines": 0, "ledger_head": "", "known_hash": ""}
         plain = {key: value for key, value in fields.fields_of(self).items() if left_out.get(key) != value}
         return record_of({"config": kebab_record(protocol=PROTOCOL, **plain)})
 
@@ -135,96 +154,3 @@ class EnrolReply(PlainMessage):
         reply = fields.made(cls, config)
         reason = reply.reason and recorded(reply.reason)
         return replace(reply, title=reply.title[:TITLE], reason=reason)
-
-
-SEAL = kinds.SEAL
-SEALED = kinds.SEALED
-RunName = Annotated[str, r"[A-Za-z0-9][A-Za-z0-9-]{0,99}"]
-Hash = Annotated[str, r"[0-9a-f]{64}"]
-HashOrNone = Annotated[str, r"([0-9a-f]{64})?"]
-Signature = Annotated[str, r"[0-9a-f]{128}"]
-
-
-class _Counts:
-    """Message that counts lines of a ledger."""
-
-    def __post_init__(self) -> None:
-        """Refuse a negative count."""
-        if any(isinstance(value, int) and value < 0 for value in vars(self).values()):
-            raise MalformedMessage(Refusal("lines-negative", message=type(self).__name__))
-
-
-@dataclass(frozen=True, kw_only=True)
-class SealRequest(_Counts, PlainMessage):
-    """Request for the head of a site's ledger.
-
-    Attributes
-    ----------
-    run : str
-        Its name.
-    n_known : int
-        Lines of the site's ledger when the coordinator last signed its head; 0 where it never did.
-
-    Reveals: nothing about rows; it goes to the site.
-    """
-
-    run: RunName
-    n_known: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class SealReply(_Counts, PlainMessage):
-    """The head of a site's ledger.
-
-    Attributes
-    ----------
-    n : int
-        Lines of the ledger.
-    head : str
-        Hash of the last of them; zeros where there is none.
-    at_known : str
-        Hash of the line that the coordinator signed last; empty where the ledger no longer has it.
-
-    Reveals: nothing about rows. The reply shows how many messages the site has answered or refused in all, under every
-    study. So a reader sees by how many this number grew since the run before. The hashes reveal nothing to a reader who
-    does not know the lines. A reader who knows the line before can check a guess of a whole line: its time, and the
-    hash of what left.
-    """
-
-    n: int
-    head: Hash
-    at_known: HashOrNone = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SealedRequest(_Counts, PlainMessage):
-    """Signature of the coordinator over a ledger's head.
-
-    It is over the coordinator's name, the run, and the head of the site's ledger.
-
-    Attributes
-    ----------
-    run : str
-        Its name.
-    n : int
-        Lines of the ledger.
-    head : str
-        Hash of the last of them.
-    signature : str
-        Ed25519, as hex.
-
-    Reveals: nothing about rows; it goes to the site.
-    """
-
-    run: RunName
-    n: int
-    head: Hash
-    signature: Signature
-
-
-@dataclass(frozen=True, kw_only=True)
-class SealedReply(PlainMessage):
-    """Confirmation that the receipt is kept.
-
-    Reveals: nothing about rows, and that the site holds the receipt on its disk.
-    """

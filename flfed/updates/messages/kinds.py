@@ -18,15 +18,12 @@ TRAIN = "train"
 EVALUATE = "evaluate"
 COMPARE = "query.compare"
 AUDIT = "query.audit"
-SEAL = "query.seal"
-SEALED = "query.sealed"
 KEYS = "query.keys"
 OPEN = "query.open"
 ALIGN = "query.align"
 PARTIAL = "query.partial"
 KINDS = (
-    ENROL, SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, SCORES, KEYS, OPEN, ALIGN, PARTIAL, COMPARE, AUDIT, SEAL,
-    SEALED,
+    ENROL, SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, SCORES, KEYS, OPEN, ALIGN, PARTIAL, COMPARE, AUDIT,
 )  # fmt: skip
 """Kinds of messages that a site answers."""
 BRINGING = (TRAIN, EVALUATE, COMPARE)
@@ -49,7 +46,7 @@ def asks(study: Study, kind: str) -> bool:
     >>> asks(Study.load("breast-cancer"), EVALUATE), asks(Study.load("loan-table"), EVALUATE)
     (True, False)
     """
-    if kind in (ENROL, SEAL, SEALED):
+    if kind == ENROL:
         return True
     if study.covers_model:
         return kind in (STATISTIC, TRAIN, SCORES)

@@ -114,7 +114,7 @@ class CoveringNoise(Part):
             Release(Place.ROUND, Text("covered-update", {"rounds": rounds}), TRAIN),
             Release(Place.END, Text("covered-scores"), SCORES),
         ]
-        return (*releases, *(release for release in without if release.place == Place.SEAL))
+        return tuple(releases)
 
 
 def _without_figures(sections: Sections) -> Sections:

@@ -397,7 +397,6 @@ class Place(IntEnum):
     FIGURES = 4
     END = 5
     AUDIT = 6
-    SEAL = 7
 
 
 @dataclass(frozen=True)

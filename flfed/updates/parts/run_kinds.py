@@ -21,7 +21,7 @@ from flfed.updates.messages.compare import (
     CompareReply,
     Verdict,
 )
-from flfed.updates.messages.enrol import SEAL, SEALED, EnrolReply, SealReply
+from flfed.updates.messages.enrol import EnrolReply
 from flfed.updates.messages.fields import METRIC
 from flfed.updates.messages.kinds import COMPARE, ENROL, STATISTIC, SUMMARISE
 from flfed.updates.messages.summarise import FIT, POINT, StatisticReply, SummariseReply
@@ -111,7 +111,6 @@ class Training(Part):
             Release(Place.ROUND, update, TRAIN),
             *_round_releases(border),
             *_comparison_releases(border, Text("comparison", {"reveals": CompareReply, "own": own})),
-            Release(Place.SEAL, Text("seal", {"reveals": SealReply}), SEAL),
         )
 
     def guarantee(self, border: Border, without: str) -> str:
@@ -122,7 +121,7 @@ class Training(Part):
         """Return the kinds of messages of a run with a comparison at its end."""
         if not _trains(border.study):
             return without
-        return Exchanges(once=(ENROL, SEAL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED), each_round=(TRAIN,))
+        return Exchanges(once=(ENROL, SUMMARISE, EVALUATE, COMPARE), each_round=(TRAIN,))
 
 
 def _trains(study: Study) -> bool:
@@ -212,7 +211,7 @@ class Validation(Part):
         """Return the kinds of messages of a run."""
         if border.study.train:
             return without
-        return Exchanges(once=(ENROL, SEAL, COMPARE, SEAL, SEALED))
+        return Exchanges(once=(ENROL, COMPARE))
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Return the enrolment, and the figures over all rows."""
@@ -307,7 +306,7 @@ class Statistic(Part):
         if not border.study.is_statistic:
             return without
         visits = border.study.visits
-        return Exchanges(once=(ENROL, SEAL, *(STATISTIC,) * visits, SEAL, SEALED))
+        return Exchanges(once=(ENROL, *(STATISTIC,) * visits))
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Return the answer of each visit, and what opens its sum."""

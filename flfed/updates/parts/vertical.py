@@ -6,8 +6,8 @@ import numpy as np
 
 from flfed.study.kinds import MOST_PARTIES
 from flfed.updates.messages.compare import CompareReply
-from flfed.updates.messages.enrol import EnrolReply, SealReply
-from flfed.updates.messages.kinds import ALIGN, COMPARE, ENROL, PARTIAL, SEAL, SEALED
+from flfed.updates.messages.enrol import EnrolReply
+from flfed.updates.messages.kinds import ALIGN, COMPARE, ENROL, PARTIAL
 from flfed.updates.messages.secure_sum import NAME
 from flfed.updates.messages.vertical import EXCHANGES, PARTIES, RUN, AlignReply, PartialReply
 from flfed.updates.messages.vertical import SEALED as PARCELS
@@ -104,7 +104,7 @@ class Vertical(Part):
             return without
         aligned = (ALIGN, ALIGN)
         compared = (COMPARE,) if border.has_outcome else ()
-        once = (ENROL, SEAL, *aligned, PARTIAL, *compared, SEAL, SEALED)
+        once = (ENROL, *aligned, PARTIAL, *compared)
         return Exchanges(once=once, each_round=(PARTIAL,))
 
     def releases(self, border: Border, without: Releases) -> Releases:
@@ -116,7 +116,6 @@ class Vertical(Part):
             Release(Place.ENROLMENT, Text("enrolment", {"reveals": EnrolReply}), ENROL),
             Release(Place.BEFORE_ROUNDS, Text("align", {"reveals": AlignReply}), ALIGN),
             Release(Place.ROUND, Text("partial", {"rounds": rounds, "reveals": PartialReply}), PARTIAL),
-            Release(Place.SEAL, Text("seal", {"reveals": SealReply}), SEAL),
         ]
         if border.has_outcome:
             own = Text(f"own-{border.study.compare.site_model}")

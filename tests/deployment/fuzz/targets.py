@@ -29,8 +29,6 @@ CLASSES: Mapping[str, tuple[Any, Any]] = {
     kinds.EVALUATE: (train.TrainRequest, train.TrainReply),
     kinds.COMPARE: (compare.CompareRequest, compare.CompareReply),
     kinds.AUDIT: (compare.AuditRequest, compare.AuditReply),
-    kinds.SEAL: (enrol.SealRequest, enrol.SealReply),
-    kinds.SEALED: (enrol.SealedRequest, enrol.SealedReply),
     kinds.KEYS: (secure_sum.KeysRequest, secure_sum.KeysReply),
     kinds.OPEN: (secure_sum.OpenRequest, secure_sum.OpenReply),
 }

@@ -176,23 +176,3 @@ def test_the_command_writes_them_and_says_what_to_do(flfed: Callable[..., Any], 
     assert "systemctl enable --now flfed-site-a-network flfed-site-a-gate" in told.stdout
     told = subprocess.run([*COMMAND, *words[:4], "/proc/x"], capture_output=True, text=True, check=False)
     assert (told.returncode, "cannot be written" in told.stderr) == (1, True)
-
-
-def test_the_gate_alone_may_write_the_copy_of_the_ledger():
-    made = units.filled("a", command=Path("/usr/bin/flfed"), copy=Path("/mnt/disk/flfed"))
-    gate = made["flfed-a-gate.service"]
-    assert "ExecStart=/usr/bin/flfed site serve a --gate-only --ledger-copy /mnt/disk/flfed\n" in gate
-    assert "ReadWritePaths=/var/lib/flfed/gate /mnt/disk/flfed\n" in gate
-    services = yaml.safe_load(made["flfed-a-compose.yaml"])["services"]
-    assert services["gate"]["command"][-2:] == ["--ledger-copy", "/mnt/disk/flfed"]
-    assert "/mnt/disk/flfed:/mnt/disk/flfed" in services["gate"]["volumes"]
-    assert "RequiresMountsFor=/mnt/disk/flfed\n" in gate
-    others = made["flfed-a-network.service"] + made["flfed-a-tmpfiles.conf"] + str(services["node"])
-    assert "/mnt/disk" not in others
-    with pytest.raises(UsageError, match="absolute path"):
-        units.filled("a", command=Path("/usr/bin/flfed"), copy=Path("/a b"))
-
-
-def test_the_node_keeps_no_copy_of_the_ledger(flfed: Callable[..., Any], home: Path):
-    code, _, error = flfed("site", "serve", "site-a", "--network-only", "--ledger-copy", "/mnt/disk")
-    assert code == 2 and "--ledger-copy is of the gate" in error

@@ -29,7 +29,6 @@ def filled(
     base: Path = BASE,
     address: str = "",
     peer: str = "coordinator",
-    copy: Path | None = None,
 ) -> dict[str, str]:
     """Return the files of one site, by name.
 
@@ -44,8 +43,6 @@ def filled(
         The peer's, "host:port". Where its host is an IP address, the node may reach that alone.
     peer : str
         The node's only peer: the coordinator, or its site's outbound proxy.
-    copy : Path, optional
-        Folder on another disk for a copy of the ledger, which the gate may write.
 
     Raises
     ------
@@ -54,7 +51,7 @@ def filled(
     """
     SiteFolder(site)
     # Checked against few characters: each reader of these files quotes in another way.
-    for path in (command, base, copy or base):
+    for path in (command, base):
         if not PLAIN.fullmatch(str(path)):
             raise usage_error("processes.files.path", path=path)
     host = number_of(address)
@@ -70,7 +67,6 @@ def filled(
         "HOST": host or "any",
         "PEER": peer,
         "EGRESS": egress,
-        **_copy_values(copy),
     }
     folder = Path(__file__).parent
     files = {}
@@ -78,19 +74,6 @@ def filled(
         text = (folder / template).read_text(encoding="utf-8")
         files[f"flfed-{site}-{template}"] = re.sub("@([A-Z_]+)@", lambda word: values[word[1]], text)
     return files
-
-
-def _copy_values(copy: Path | None) -> dict[str, str]:
-    """Return the entries about the ledger's copy, empty texts without one."""
-    if copy is None:
-        return dict.fromkeys(("COPY_OPTION", "COPY_PATH", "COPY_WORDS", "COPY_VOLUME", "COPY_MOUNT"), "")
-    return {
-        "COPY_OPTION": f" --ledger-copy {copy}",
-        "COPY_PATH": f" {copy}",
-        "COPY_WORDS": f', "--ledger-copy", "{copy}"',
-        "COPY_VOLUME": f"\n      - {copy}:{copy}",
-        "COPY_MOUNT": f"RequiresMountsFor={copy}\n",
-    }
 
 
 def number_of(address: str) -> str:

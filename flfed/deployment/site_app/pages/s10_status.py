@@ -34,8 +34,8 @@ def parts(opened: Opened) -> None:
 def answer(opened: Opened, facts: Facts, *, serves: bool) -> None:
     """Show what waits for this site and what for the coordinator, since when, and what to do."""
     st.markdown(f"### {render('site_app.waiting.question')}")
-    outbound = reads.left(opened.name, opened.mark)
-    waits = list_waits(opened.folder, facts, outbound, serves=serves)
+    summary = reads.ledger(opened.name, opened.mark)
+    waits = list_waits(opened.folder, facts, summary, serves=serves)
     here = sum(wait.is_here for wait in waits)
     if here:
         st.markdown(f"**{render('site_app.waiting.yes', matters=counted(here, 'matter'))}**")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from flfed.deployment.site_app import page_frame, reads
-from flfed.deployment.site_app.ledger_reader import MOST_LINES, Left
+from flfed.deployment.site_app.ledger_reader import MOST_LINES, LedgerSummary
 from flfed.deployment.site_app.page_frame import Opened, added_up, by_day, kind_of_line
 from flfed.records.charts.chart import Line
 from flfed.records.dashboard.sections import bullets, contained, download, figure, scrolled, table
@@ -13,70 +13,49 @@ from flfed.records.text import escape, size_in_words
 from flfed.words import counted, render
 
 ALL = "all"
-PROBLEMS = 20
 
 
 def parts(opened: Opened) -> None:
     """Show all parts for the current ledger."""
-    outbound = reads.left(opened.name, opened.mark)
-    contained(chain, opened.name, outbound)
-    if not outbound.lines and not outbound.problems:
+    summary = reads.ledger(opened.name, opened.mark)
+    contained(chain, opened.name, summary)
+    if not summary.lines and not summary.problems:
         st.info(render("site_app.ledger.empty"))
         return
     # A changed ledger has no sums, as they would mislead.
-    if not outbound.sums:
+    if not summary.sums:
         return
-    study, day = contained(chosen, outbound)
-    contained(sums, outbound, study, day)
-    contained(lines, outbound, study, day)
+    study, day = contained(chosen, summary)
+    contained(sums, summary, study, day)
+    contained(lines, summary, study, day)
 
 
-def chain(name: str, outbound: Left) -> None:
+def chain(name: str, summary: LedgerSummary) -> None:
     """Show whether the ledger is intact, and how to mend it."""
-    broken(name, outbound)
-    if outbound.problems or not outbound.lines:
+    broken(name, summary)
+    if summary.problems or summary.blocked or not summary.lines:
         return
-    days = {"since": outbound.since[:10], "until": outbound.until[:10]}
-    count = counted(outbound.lines, "line")
-    st.success(render("site_app.ledger.intact", lines=count, bytes=size_in_words(outbound.bytes), **days))
-    # Only a signature shows others how long the ledger was.
-    if outbound.receipts:
-        receipts = counted(outbound.receipts, "receipt")
-        signed = [render("site_app.ledger.signed", receipts=receipts, line=outbound.signed_lines)]
-        if outbound.lines > outbound.signed_lines:
-            later = counted(outbound.lines - outbound.signed_lines, "later line")
-            signed.append(render("site_app.ledger.unsigned", lines=later))
-        st.caption(" ".join(signed))
-    else:
-        st.caption(render("site_app.ledger.never"))
-    if outbound.repairs:
-        st.caption(render("site_app.ledger.repaired", lines=counted(outbound.repairs, "torn line")))
-    if outbound.restarted:
-        st.warning(escape(render("site_app.ledger.restarted", restarted=outbound.restarted)))
+    days = {"since": summary.since[:10], "until": summary.until[:10]}
+    count = counted(summary.lines, "line")
+    st.success(render("site_app.ledger.intact", lines=count, bytes=size_in_words(summary.bytes), **days))
+    if summary.restarted:
+        st.warning(escape(render("site_app.ledger.restarted", restarted=summary.restarted)))
 
 
-def broken(name: str, outbound: Left) -> None:
+def broken(name: str, summary: LedgerSummary) -> None:
     """Show why nothing leaves, or how the ledger was changed."""
-    if outbound.lost:
-        lost = escape(render("site_app.ledger.lost", reason=outbound.lost))
-        st.error(f"{lost} `flfed site ledger {name} --restart WHY`")
-    if outbound.ahead:
-        st.error(escape(render("site_app.ledger.ahead", reason=outbound.ahead)))
-    if outbound.problems:
-        problems = [f"{escape(problem)}." for problem in outbound.problems[:PROBLEMS]]
-        more = len(outbound.problems) - PROBLEMS
-        if more > 0:
-            problems.append(f"and {more} more.")
+    if summary.blocked:
+        st.error(escape(render("site_app.ledger.blocked", reason=summary.blocked)))
+    if summary.problems:
+        problems = [f"{escape(problem)}." for problem in summary.problems]
         changed = render("site_app.ledger.changed")
         st.error(f"{changed}\n{bullets(problems)}\n\n{render('site_app.ledger.verify', name=name)}")
-    if outbound.torn:
-        st.warning(render("site_app.ledger.torn", name=name))
 
 
-def chosen(outbound: Left) -> tuple[str, str]:
+def chosen(summary: LedgerSummary) -> tuple[str, str]:
     """Return the study and the day that the reader picked, "" for any."""
-    studies = sorted({study for _, study, _ in outbound.sums if study})
-    days = sorted({day for day, _, _ in outbound.sums}, reverse=True)
+    studies = sorted({study for _, study, _ in summary.sums if study})
+    days = sorted({day for day, _, _ in summary.sums}, reverse=True)
     with st.container(horizontal=True):
         study = st.selectbox("Study", [ALL, *studies], key="ledger-study", width=320)
         day = st.selectbox("Day (UTC)", [ALL, *days], key="ledger-day", width=200)
@@ -84,10 +63,10 @@ def chosen(outbound: Left) -> tuple[str, str]:
     return any_of.get(study, study), any_of.get(day, day)
 
 
-def sums(outbound: Left, study: str, day: str) -> None:
+def sums(summary: LedgerSummary, study: str, day: str) -> None:
     """Show the bytes of the reader's choice, by day and kind, and by study and kind."""
     totals = {
-        key: total for key, total in outbound.sums.items()
+        key: total for key, total in summary.sums.items()
         if study in ("", key[1]) and day in ("", key[0])
     }  # fmt: skip
     if not totals:
@@ -103,10 +82,10 @@ def sums(outbound: Left, study: str, day: str) -> None:
     st.caption(render("site_app.ledger.read"))
 
 
-def lines(outbound: Left, study: str, day: str) -> None:
+def lines(summary: LedgerSummary, study: str, day: str) -> None:
     """Show the last lines one by one, with a file of them."""
     table_rows: list[Line] = []
-    for line in list(outbound.last.get((day, study), ()))[::-1]:
+    for line in list(summary.last.get((day, study), ()))[::-1]:
         cells = {"Line": line.n, "When (UTC)": line.at[:19].replace("T", " "), "What": kind_of_line(line.kind)}
         place = {"Study": line.study, "Run": line.run, "Round": str(line.round or "")}
         table_rows.append({**cells, **place, "Bytes": line.bytes, "Reason": line.reason})

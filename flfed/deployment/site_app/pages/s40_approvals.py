@@ -23,7 +23,7 @@ def parts(opened: Opened) -> None:
     decisions = reads.decided(opened.name, opened.mark)
     facts = reads.status(opened.name, opened.mark)
     page_frame.warn(facts["problems"])
-    waits = list_waits(opened.folder, facts, reads.left(opened.name, opened.mark), serves=True)
+    waits = list_waits(opened.folder, facts, reads.ledger(opened.name, opened.mark), serves=True)
     show_waits(wait for wait in waits if wait.is_here and wait.study)
     if not decisions:
         st.info(render("site_app.approvals.undecided", name=opened.name))
