@@ -19,7 +19,9 @@ from flfed.federation.client.account import SPENT as LINE
 from flfed.federation.client.account import Account, Charge, shown, spent_at
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import run_charges
+from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
+from flfed.records.site_state import state_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release, epsilon
@@ -225,12 +227,9 @@ def test_the_command_shows_the_account_of_a_site(flfed, tmp_path: Path, small_si
     (package / "policy.toml").write_text("format = 1\nepsilon = 4.0\n")
     code, out, _ = flfed("site", "budget", "site-01")
     assert code == 0 and out == "site-01: epsilon 0 of 4 is spent at delta 1e-05.\n"
-    from flfed.paths import SiteFolder
-from flfed.records.site_state import SiteState
-
     folder = SiteFolder("site-01")
     folder.make()
-    account = Account(SiteState(folder.state, ledger_of(folder)), Policy())
+    account = Account(state_of(folder), Policy())
     charge = Charge(study_sha256="ab", run="20261120-r", repeat=0, study="heart", delta=1e-5, releases=(A_RUN,))
     account.charge(charge)
     ledger_of(folder).append(kind="compare", study="heart", study_sha256="ab", bytes=900)
