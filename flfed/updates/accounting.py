@@ -39,7 +39,7 @@ class Release:
     Attributes
     ----------
     noise : float, >= 0
-        Noise multiplier σ, in clipping bounds; below 0.3 all privacy counts as spent.
+        Noise multiplier σ, in clipping bounds; below 0.3 with sampling all privacy counts as spent.
     sampling : float in (0, 1]
         Probability of taking part in a step.
     steps : int, >= 1
@@ -66,7 +66,8 @@ def epsilon(releases: Iterable[Release], delta: float) -> float:
     """Return the ε that releases spend together at `delta`.
 
     It is never below the exact one: without sampling exact, else some 0.1 % above. It is infinite where a noise
-    multiplier is below 0.3, or `delta` below what the computation rounds away: some 1e-14, and 1e-17 for each step.
+    multiplier with sampling is below 0.3, or `delta` below what the computation rounds away: some 1e-14, and 1e-17 for
+    each step.
 
     Examples
     --------
@@ -85,7 +86,7 @@ def epsilon(releases: Iterable[Release], delta: float) -> float:
 def _epsilon(history: tuple[Release, ...], delta: float) -> float:
     if not 0 < delta < 1:
         raise usage_error("mechanisms.refusals.range", delta=delta)
-    if not all(LEAST_NOISE <= release.noise < math.inf for release in history):
+    if not all((0 if one.sampling == 1 else LEAST_NOISE - 1e-12) < one.noise < math.inf for one in history):
         return math.inf
     from dp_accounting import get_epsilon_gaussian  # with scipy a second, which only needs who counts
     from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism

@@ -10,6 +10,7 @@ from flfed.deployment.gate.gate import Gate
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.site_app.ledger_reader import read_ledger
 from flfed.deployment.site_state.ledger_restart import restart
+from flfed.deployment.site_state.runs import allow_runs
 from flfed.records.ledger import Ledger, LedgerError, ledger_of
 from flfed.records.ledger_line import SLACK, START, new_line
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
@@ -105,6 +106,7 @@ def test_a_clock_that_was_years_ahead_is_forgotten_by_a_restart_alone(gated, flf
     restart(site.folder, by="op", why="the clock said 2036", epsilon=None)
     assert asked(site, "2026-c").startswith("the study was withdrawn here")
     site.approve()
+    allow_runs(site.folder, site.site.policy, "small", 1, by="op")
     assert asked(site, "2026-c") == ""
 
 

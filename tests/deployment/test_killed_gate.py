@@ -14,7 +14,7 @@ from flwr.app import Message
 from flfed.deployment.site_state.runs import read_runs
 from flfed.records import site_state
 from flfed.records.ledger import LedgerError, LockedLedger
-from flfed.records.site_state import SiteState, state_of
+from flfed.records.site_state import state_of
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.updates.checkpoints import site_state as run_files
@@ -147,5 +147,6 @@ def test_a_state_without_the_transaction_would_give_a_second_answer(gated: Any, 
     (run, message), (_, other) = requests(site)[1], requests(site, shift=0.5)[1]
     assert said(site.answer(message, run=run)) == ""
     assert said(site.answer(other, run=run)) == str(Refusal("step-answered", round=1))
-    SiteState(site.folder.state)._open().execute("DELETE FROM steps")
+    with state_of(site.folder).transaction() as step:
+        step.tables.execute("DELETE FROM steps")
     assert said(site.answer(other, run=run)) == ""

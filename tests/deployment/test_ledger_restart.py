@@ -107,9 +107,10 @@ def test_a_larger_budget_is_free_for_what_is_above_the_one_of_the_restart(privat
 
 
 def test_a_second_restart_keeps_the_files_of_the_first(private: Any):
-    first = restart(private.folder, by="Dr Kim", why="a disk broke", epsilon=1.5)
+    now = datetime.now(UTC)
+    first = restart(private.folder, by="Dr Kim", why="a disk broke", epsilon=1.5, now=now)
     with pytest.raises(UsageError, match="this same second"):
-        restart(private.folder, by="Dr Kim", why="again", epsilon=1.5)
+        restart(private.folder, by="Dr Kim", why="again", epsilon=1.5, now=now)
     ledger_of(private.folder).append(kind="refused")
     assert len(private.lines()) == 2 and all(path.exists() for path in first)
 

@@ -176,7 +176,7 @@ def test_a_crash_between_the_state_and_the_ledger_loses_neither(gated, monkeypat
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     site.open()
     assert said(site.answer(site.trained())) == ""
-    assert [line.kind for line in site.lines() if line.kind != "released"] == ["train", "train"]
+    assert [line.kind for line in site.lines() if line.kind != "snapshot"] == ["train", "train"]
     other = TrainRequest.from_record(site.trained().content)
     moved = replace(other, arrays={name: value + 1 for name, value in other.arrays.items()})
     assert said(site.answer(site.message(TRAIN, moved))) == str(Refusal("step-answered", round=1))

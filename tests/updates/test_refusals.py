@@ -226,7 +226,7 @@ def test_names_and_words_of_a_comparison_are_held_to_ours():
 
 
 @pytest.mark.parametrize(("code", "facts", "one", "two"), [
-    ("too-many-runs", {"had": 1}, "lets 1 run of a study", "lets 2 runs of a study"),
+    ("too-many-runs", {"had": 1}, "lets 1 run of a dataset", "lets 2 runs of a dataset"),
     ("too-many-rounds", {"rounds": 3}, "allows 1 round, the", "allows 2 rounds, the"),
 ])  # fmt: skip
 def test_one_of_a_thing_is_singular_and_is_read_back(code: str, facts: dict[str, int], one: str, two: str):
