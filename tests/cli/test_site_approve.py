@@ -15,6 +15,7 @@ from flfed.cli.site.approve import allow_runs, approve_study, pause_site, site_s
 from flfed.deployment.operator.study_description import reveals
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.freeze import freeze_first
+from flfed.deployment.site_state.ledger_restart import restart
 from flfed.errors import FlfedError, UsageError
 from flfed.export.run_folder import export
 from flfed.federation.recording.source_model import named_start
@@ -82,7 +83,7 @@ def test_approving_shows_the_words_freezes_the_rows_and_writes_who_and_when(run:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.approvals.stat().st_mode) == 0o700
     assert sorted(json.loads(path.read_text())) == [
-        "at", "by", "changed-sites", "co-sites", "coordinator", "dataset", "decision", "earlier", "ledger", "pins",
+        "at", "by", "changed-sites", "co-sites", "coordinator", "dataset", "decision", "earlier", "pins",
         "rows-sha256", "schema-sha256", "study", "study-sha256", "sums", "text",
     ]  # fmt: skip
 
@@ -116,19 +117,27 @@ def test_nothing_is_approved_where_nothing_would_be_answered(run: Run):
     assert json.loads(run("status", "cleveland", "--json").stdout)["problems"] == []
 
 
-def test_a_lost_ledger_is_told_by_status_and_approval(run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_a_lost_ledger_is_told_and_after_its_restart_a_person_says_that_releases_are_unknown(run: Run, monkeypatch):
     closed = replace(sites.load("cleveland"), policy=Policy())
     monkeypatch.setattr(sites, "load", lambda name: closed)
     asked = ("approve", "heart-disease", "--site", "cleveland", *WITH, "--yes")
     run(*asked)
     folder = SiteFolder("cleveland")
-    (folder.gate / "rows.key").write_bytes(bytes(32))
-    (folder.gate / "rows.key").chmod(0o600)
+    ledger_of(folder).append(kind="train")
+    folder.state.unlink()
     lost = str(Refusal("ledger-lost", site="cleveland"))
     assert str(run(*asked, raises=UsageError).exception) == f"nothing is approved: {lost}"
     status = json.loads(run("status", "cleveland", "--json").stdout)
     assert (status["problems"], status["runs"]) == ([lost], [])
     assert [one["reason"] for one in status["studies"]] == [lost]
+    restart(folder, by="Dr Kim", why="a disk broke", epsilon=None)
+    status = json.loads(run("status", "cleveland", "--json").stdout)
+    assert (status["problems"], [one["decision"] for one in status["studies"]]) == ([], ["withdrawn"])
+    said = "so which rows and sums of 'heart-disease' were released before is unknown"
+    for words in ((), ("--changed-sites",), ("--unknown-releases",)):
+        assert said in str(run(*asked, *words, raises=UsageError).exception)
+    run(*asked, "--changed-sites", "--unknown-releases")
+    run(*asked)  # the word is given once
 
 
 @pytest.mark.parametrize("frozen", [False, True])

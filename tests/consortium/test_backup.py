@@ -109,6 +109,7 @@ def test_site_and_coordinator_come_back_elsewhere_and_the_next_run_goes_on(conso
     lines = alpha.json("site ledger alpha --verify")["lines"]
     # The revoked site stays out.
     consortium.online(len(THREE))
+    assert f"the ledger's last line is line {lines:,} of {alpha.lines()[-1]['at'][:10]}" in alpha.log()
     for name in THREE:
         consortium.approve(name, study, THREE)
     after, said = command(consortium, words(consortium, study, THREE))

@@ -207,7 +207,7 @@ def _decide(
     """Ask for a person's decision, after the ten lines; return whether the study is approved."""
     _say("approve")
     options: dict[str, Any] = {"allow_unmatched": False}
-    options |= dict.fromkeys(("changed_sites", "every", "yes", "refuse"), False)
+    options |= dict.fromkeys(("changed_sites", "unknown_releases", "every", "yes", "refuse"), False)
     answer = co_sites or _ask("sites", default=",".join(study.dataset.sites or ()))
     decided = False
     while not decided:

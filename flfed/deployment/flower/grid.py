@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 from flwr.app import Error, Message, RecordDict
@@ -27,9 +27,6 @@ from flfed.refusals import Refusal, recorded, refusal_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.fields import MalformedMessage, reason_of
 from flfed.words import render
-
-if TYPE_CHECKING:
-    from flfed.deployment.coordinator.ledger_heads import LedgerHeads
 
 POLL_SECONDS = 0.1
 """How often the grid looks for replies; Flower's own grid does every 3 s."""
@@ -144,7 +141,7 @@ class DeployedGrid(HttpGrid):
         *,
         online: Online = dict,
         notify: Notify = silent,
-        heads: LedgerHeads | None = None,
+        heads: object = None,
     ) -> None:
         super().__init__(token="held by the client")
         self._runtime = runtime
