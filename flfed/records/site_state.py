@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from flfed.paths import SiteFolder, give
 from flfed.records.ledger import Ledger, LedgerError, LedgerLost, LockedLedger, ledger_of
@@ -224,6 +225,25 @@ def _connected(path: Path | None) -> sqlite3.Connection:
 
 def _set_end(tables: sqlite3.Connection, line: Line, size: int, raw: bytes) -> None:
     tables.execute("INSERT OR REPLACE INTO ledger_end VALUES (0, ?, ?, ?, ?)", (line.n, line.hash, size, raw))
+
+
+@contextmanager
+def reading(folder: SiteFolder) -> Iterator[sqlite3.Connection | None]:
+    """Open the tables of a site's state to look at them, None where there is no state; nothing is written.
+
+    Raises
+    ------
+    LedgerError
+        If they cannot be read.
+    """
+    if not folder.state.exists():
+        yield None
+        return
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(folder.state))}?mode=ro", uri=True)) as tables:
+            yield tables
+    except sqlite3.Error as error:
+        raise LedgerError(f"{folder.state}: cannot be read ({error})") from None
 
 
 def state_of(folder: SiteFolder) -> SiteState:

@@ -90,12 +90,6 @@ def test_they_agree_on_either_side_of_the_limit(run_of):
         assert (found["sites"][name]["verdict"] == "joining pays") == (limit < wide)
 
 
-def test_a_run_is_told_one_number_of_sites(run_of):
-    _, _, gates = run_of(rounds=2)
-    (line,) = [line for line in gates.lines("site-01") if line.kind == "compare"]
-    assert line.facts["sites"] == 3
-
-
 def test_two_rounds_are_the_headline_and_nobody_is_told_not_to_use_the_model(run_of):
     found, kept, _ = run_of(rounds=2)
     assert (found["training"]["enough"], found["training"]["by"]) == (False, "loss")

@@ -14,6 +14,7 @@ from flwr.app import Message
 
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.site_state.runs import allow_runs, read_runs
+from flfed.records.ledger import LockedLedger
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
@@ -170,7 +171,11 @@ def test_a_crash_between_the_state_and_the_ledger_loses_neither(gated, monkeypat
     site = institution(gated)
     child = os.fork()
     if child == 0:
-        monkeypatch.setattr("flfed.records.ledger.LockedLedger.write", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        write = LockedLedger.write
+        monkeypatch.setattr(
+            LockedLedger, "write",
+            lambda own, text: os.kill(os.getpid(), signal.SIGKILL) if b'"train"' in text else write(own, text),
+        )  # fmt: skip
         site.answer(site.trained())
         os._exit(1)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL

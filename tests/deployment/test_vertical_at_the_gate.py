@@ -246,10 +246,13 @@ def test_two_runs_of_one_study_have_other_noise_and_are_charged_twice(parties, m
         kinds = [line.kind for line in gates.lines("bank") if line.text("run") == between.run]
         assert kinds.count("spent") == 1 and kinds.index("spent") < kinds.index("partial")
     spent = [line.facts for line in gates.lines("bank") if line.kind == "spent"]
-    assert [(line["unit"], line["steps"], line["noise"]) for line in spent] == [("outcome", 2, spent[0]["noise"])] * 2
+    (release,) = spent[0]["releases"]
+    assert (
+        release["steps"] == 2 and [(line["unit"], line["releases"]) for line in spent] == [("outcome", [release])] * 2
+    )
     assert not [line for line in gates.lines("shop") if line.kind == "spent"]
     assert len(drawn) == 8 and len({one.tobytes() for one in drawn}) == 8
-    assert np.concatenate(drawn).std() == pytest.approx(spent[0]["noise"] * 3.0 * np.sqrt(2), rel=0.4)
+    assert np.concatenate(drawn).std() == pytest.approx(release["noise"] * 3.0 * np.sqrt(2), rel=0.4)
 
 
 def test_a_request_again_draws_no_other_noise_and_costs_nothing(parties):

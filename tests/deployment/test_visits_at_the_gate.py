@@ -16,7 +16,7 @@ from flfed import Study, run
 from flfed.errors import FlfedError, RunStopped
 from flfed.federation.client.site_run import SiteRun
 from flfed.records.store.reader import RunReader
-from flfed.refusals import decline
+from flfed.refusals import Refusal, decline
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
@@ -122,7 +122,7 @@ def test_a_visit_has_one_set_of_numbers_and_a_run_has_ten(clear: Consortium):
         == StatisticReply.from_record(first.content).sums["gradient"].tobytes()
     )
     refused = [
-        (at(0, 0, 0, 1), "at other numbers in visit 1 of this run"),
+        (at(0, 0, 0, 1), str(Refusal("step-answered", round=0))),
         (at(0, 0, 0, 0, round=10), "'round'"),
         (at(0, 0, 0), "shape"),
         (at(0, 0, 0, np.nan, round=1), "finite"),
@@ -134,7 +134,7 @@ def test_a_visit_has_one_set_of_numbers_and_a_run_has_ten(clear: Consortium):
         assert clear.lines("site-01")[-1].kind == "refused"
     # Another process of the site knows it by the ledger.
     clear.restart("site-01")
-    assert "at other numbers" in ask(grid, "site-01", at(0, 0, 0, 1)).error.reason
+    assert ask(grid, "site-01", at(0, 0, 0, 1)).error.reason == str(Refusal("step-answered", round=0))
     assert not ask(grid, "site-01", at(0, 0, 0, 1, round=1)).has_error()
 
 
@@ -143,7 +143,7 @@ def test_runs_of_other_numbers_are_few(clear: Consortium):
         grid = SummingGrid(clear, run=f"asked-{number}")
         assert not ask(grid, "site-01", at(number, 0, 0, 0)).has_error()
     reply = ask(SummingGrid(clear, run="asked-more"), "site-01", at(0.5, 0, 0, 0))
-    assert "of a study have answers" in reply.error.reason
+    assert "of a dataset have replies" in reply.error.reason
 
 
 def test_institutions_give_sums_of_all_alone(secure: Consortium):
@@ -248,7 +248,7 @@ def test_an_institution_sends_no_sums_in_which_one_row_outweighs_others(
     # The refusal was an answer: no other request in this visit, which would show where the rule begins.
     for _ in range(2):
         reply = ask(grid, "site-01", StatisticRequest(round=9, total=total_of(secure)))
-        assert "at other numbers in visit 10 of this run" in reply.error.reason
+        assert reply.error.reason == str(Refusal("step-answered", round=9))
         secure.restart("site-01")
 
 

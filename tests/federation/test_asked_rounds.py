@@ -197,12 +197,12 @@ def test_crashes_of_the_coordinator_count_no_round_twice(small_sites, private):
 
 
 def test_what_was_asked_is_not_taken_for_nothing_where_it_cannot_be_read(small_sites, private):
-    study, sites, seen = private(RECORD_DP), small_sites(2), Seen(kill_in=2)
+    study, sites, seen = private(SITE_DP), small_sites(3), Seen(kill_in=2)
     run = go(study, sites, seen)
     file = checkpoints.folder_of(run) / checkpoints.REQUEST_FILE
     whole = json.loads(file.read_text())
-    assert (whole["round"], whole["asked"]) == (2, {"site-01": 1, "site-02": 1})
-    assert whole["going-on"] == ["site-01", "site-02"]
+    assert (whole["round"], whole["asked"]) == (2, {"site-01": 1, "site-02": 1, "site-03": 1})
+    assert whole["going-on"] == ["site-01", "site-02", "site-03"]
     file.write_text(file.read_text()[:-9])
     with pytest.raises(FlfedError, match="cannot be read, so requests are not known"):
         go(study, sites, seen, run)

@@ -84,7 +84,7 @@ def site(small_sites: Small) -> Site:
 
 
 @pytest.mark.parametrize(
-    ("config", "again"), [({"run-here": "a-run"}, [drawn(1), drawn(2)]), ({"run": "a-run"}, [drawn(1), None])]
+    ("config", "again"), [({"run-here": "a-run"}, [drawn(1), drawn(2)]), ({"run": "a-run"}, [drawn(1), drawn(2)])]
 )
 def test_the_systems_noise_is_drawn_once_in_one_process_and_on_ray(site, config, again):
     process = Process(site, Study.parse(STUDY), config)

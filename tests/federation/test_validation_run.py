@@ -21,7 +21,7 @@ from flfed.study.study import Study
 from tests.conftest import MakeSites
 
 HOSPITALS = ("cleveland", "hungary", "long-beach", "switzerland")
-FOREST = {"model": {"name": "boosted-trees", "depth": 3}, "strategy": {"name": "boosted-trees"}, "rounds": 8}
+FOREST = {"model": {"name": "boosted-trees", "depth": 3}, "strategy": {"name": "boosted-trees"}, "rounds": 8, "seed": 1}
 
 
 @pytest.fixture

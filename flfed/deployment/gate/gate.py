@@ -119,7 +119,7 @@ class Gate:
             if reason := self.refusal(message, context):
                 return self.leaving(message, error_reply(reason, message), context)
             if earlier := self._leaving.earlier(message, self._studies.facts(context.run_config)):
-                return self.leaving(message, earlier, context)
+                return self.leaving(message, earlier, context, again=True)
             reply = self.leaving(message, self._side(context).app()(message, context), context)
             if not reply.has_error():
                 self._end_step(message, context)
@@ -153,7 +153,7 @@ class Gate:
             return reason
         return None
 
-    def leaving(self, message: Message, reply: Message, context: Context) -> Message:
+    def leaving(self, message: Message, reply: Message, context: Context, *, again: bool = False) -> Message:
         """Return the reply where it may leave, else an error.
 
         The ledger has its line before this returns.
@@ -165,6 +165,8 @@ class Gate:
         reply : Message
             Of the client app, or an error.
         context : Context
+        again : bool
+            Whether it left before: the site's people have its figures already.
         """
         facts = self._studies.facts(context.run_config)
         if reply.has_error():
@@ -183,7 +185,7 @@ class Gate:
         if messages is None:
             return self._leaving.withhold(message, Refusal("not-let-in"), facts)
         leaves = reply
-        if messages.study.compare.is_summed:
+        if messages.study.compare.is_summed and not again:
             if message.metadata.message_type == AUDIT:
                 return self._leaving.withhold(message, Refusal("figures-stay"), facts)
             if message.metadata.message_type == COMPARE:
@@ -192,7 +194,7 @@ class Gate:
                 masked_alone = CompareReply(num_examples=0, holdout_rows=0, arms=(), differences=(), masked=masked)
                 leaves = Message(masked_alone.to_record(), reply_to=message)
         left = self._leaving.reply(message, leaves, facts, messages)
-        if not left.has_error():
+        if not left.has_error() and not again:
             keep_result(self.folder, message, reply, left, facts, messages)
         return left
 

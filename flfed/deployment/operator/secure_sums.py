@@ -15,7 +15,7 @@ from flfed.deployment.site_state.cohorts import COHORT_SHA256, cohort_facts, coh
 from flfed.deployment.site_state.trusted_files import own_fingerprint
 from flfed.errors import UsageError
 from flfed.paths import NAME, SiteFolder
-from flfed.records.site_state import state_of
+from flfed.records.site_state import reading
 from flfed.signatures import read_gate_fingerprint
 from flfed.study.kinds import LEAST_PARTIES
 from flfed.study.study import Study
@@ -140,10 +140,10 @@ def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], *, change
         pins = _pinned(folder, others, own, LEAST_SITES)
     facts = cohort_facts(pins, changed=changed_sites) if sums else {}
     dataset = study.dataset.name
-    if folder.state.exists() and (asks(study, TRAIN) or study.is_statistic):
-        with state_of(folder).transaction() as step:
+    if asks(study, TRAIN) or study.is_statistic:
+        with reading(folder) as tables:
             cohort = str(facts.get(COHORT_SHA256, ""))
-            why = cohort_refusal(step.tables, dataset, cohort, changed=changed_sites)
+            why = None if tables is None else cohort_refusal(tables, dataset, cohort, changed=changed_sites)
         if why:
             raise usage_error("operator.with.other-cohort", why=why, site=folder.site)
     return Agreement(sums, pins, changed_sites)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flfed.deployment.site_state.used_people import digests_of, reading, rows_key
+from flfed.deployment.site_state.used_people import digests_of, rows_key
 from flfed.federation.client.account import SPENT
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.records.ledger_line import ERROR, REFUSED, WITHHELD, Line
+from flfed.records.site_state import reading
 from flfed.rows.data.origin import as_rows, source_rows
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.opt_outs import Excluded

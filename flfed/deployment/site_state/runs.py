@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flfed.callbacks import now_utc, stamp
 from flfed.paths import SiteFolder, give
 from flfed.records.ledger_line import ALLOWED
-from flfed.records.site_state import state_of
+from flfed.records.site_state import reading, state_of
 from flfed.rows.data.policy import Policy
 from flfed.words import render
 
@@ -50,10 +50,8 @@ def count_runs(tables: sqlite3.Connection, policy: Policy, dataset: str) -> Runs
 
 def read_runs(folder: SiteFolder, policy: Policy, dataset: str) -> Runs:
     """Return the runs of a dataset at a site; raises LedgerError."""
-    if not folder.state.exists():
-        return Runs(dataset, 0, policy.runs)
-    with state_of(folder).transaction() as step:
-        return count_runs(step.tables, policy, dataset)
+    with reading(folder) as tables:
+        return Runs(dataset, 0, policy.runs) if tables is None else count_runs(tables, policy, dataset)
 
 
 def allow_runs(folder: SiteFolder, policy: Policy, dataset: str, number: int, *, by: str) -> Runs:

@@ -12,8 +12,7 @@ import json
 import secrets
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from flfed.callbacks import now_utc, stamp
 from flfed.files import read_private, write_whole
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger
-from flfed.records.site_state import SiteState
+from flfed.records.site_state import SiteState, reading
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.origin import SourceRows
@@ -153,16 +152,6 @@ def _used(tables: sqlite3.Connection) -> list[Used]:
     for *place, side, kind, content in tables.execute("SELECT * FROM people ORDER BY rowid"):
         keys[tuple(place)][side, kind] = np.frombuffer(content, DIGEST)
     return [Used(place[0], People(parts)) for place, parts in keys.items()]
-
-
-@contextmanager
-def reading(folder: SiteFolder) -> Iterator[sqlite3.Connection | None]:
-    """Open the tables of a site's state, where there is one."""
-    if not folder.state.exists():
-        yield None
-        return
-    with SiteState(folder.state).transaction() as step:
-        yield step.tables
 
 
 def digests_of(source: SourceRows | None) -> np.ndarray | None:

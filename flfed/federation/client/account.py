@@ -13,19 +13,17 @@ import secrets
 import sqlite3
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any
-from urllib.parse import quote
 
 from safetensors.numpy import load, save
 
 from flfed.callbacks import now_utc, stamp
 from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
-from flfed.records.ledger import LedgerError
 from flfed.records.ledger_line import Run
-from flfed.records.site_state import SiteState, Step
+from flfed.records.site_state import SiteState, Step, reading
 from flfed.refusals import NO_LEDGER, NotSpent, Refusal
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release, epsilon
@@ -206,13 +204,8 @@ def spent_at(folder: SiteFolder) -> Spent:
     LedgerError
         If it cannot be read.
     """
-    if not folder.state.exists():
-        return Spent()
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(folder.state))}?mode=ro", uri=True)) as tables:
-            return _read(tables)
-    except sqlite3.Error as error:
-        raise LedgerError(f"{folder.state}: cannot be read ({error})") from None
+    with reading(folder) as tables:
+        return Spent() if tables is None else _read(tables)
 
 
 def _draw(
