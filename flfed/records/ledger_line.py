@@ -101,11 +101,6 @@ def run_of(facts: Mapping[str, Any]) -> Run:
     return str(facts.get("study-sha256")), str(facts.get("run")), repeat if type(repeat) is int else 0
 
 
-def run_of_new(facts: Mapping[str, Any]) -> Run:
-    """Return the run of the facts of a new line."""
-    return str(facts["study_sha256"]), str(facts["run"]), int(facts["repeat"] or 0)
-
-
 def new_line(n: int, before: str, at: str, kind: str, facts: Mapping[str, Any]) -> Line:
     """Return line `n`, after a line with the hash `before`.
 

@@ -169,13 +169,6 @@ def _own_cells(raw: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return pd.DataFrame(cells, index=raw.index), json.dumps([str(raw.columns[at]) for at in names])
 
 
-def rows_here(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
-    """Read a plain site's table again; return it mapped, with its rows as the source has them."""
-    whole = as_rows(site)
-    table, _, schema = whole.inspect()
-    return table, source_rows(site, whole, whole, table, schema)
-
-
 def _of_identifiers(whole: Site, schema: Schema, table: pd.DataFrame) -> str:
     """Return the hash of all identifiers in a source's column; of one that `prepare` makes, of those in `table`."""
     column = own_name(whole.mapping.get(schema.group, schema.group))
