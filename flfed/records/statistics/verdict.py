@@ -94,10 +94,10 @@ def better_of(metric: str) -> Better:
 
     Examples
     --------
-    >>> better_of("roc_auc_score"), better_of("brier_score_loss"), better_of("mean_absolute_error")
-    ('higher', 'lower', 'lower')
+    >>> better_of("roc_auc_score"), better_of("brier_score_loss"), better_of("mean_absolute_error"), better_of("loss")
+    ('higher', 'lower', 'lower', 'lower')
     """
-    return "lower" if metric.endswith(MADE_SMALL) else "higher"
+    return "lower" if f"_{metric}".endswith(MADE_SMALL) else "higher"
 
 
 def metric_name(metric: str) -> str:
