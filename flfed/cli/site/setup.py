@@ -206,7 +206,7 @@ def _decide(
 ) -> bool:
     """Ask for a person's decision, after the ten lines; return whether the study is approved."""
     _say("approve")
-    options: dict[str, Any] = {"allow_unmatched": False}
+    options: dict[str, Any] = {"allow_unmatched": False, "runs": 1}
     options |= dict.fromkeys(("changed_sites", "unknown_releases", "every", "yes", "refuse"), False)
     answer = co_sites or _ask("sites", default=",".join(study.dataset.sites or ()))
     decided = False

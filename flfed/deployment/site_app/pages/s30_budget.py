@@ -30,8 +30,9 @@ def parts(opened: Opened) -> None:
     contained(runs, facts)
     contained(uncharged, facts)
     with st.container():
-        for key in ("composed", "covered", "unprotected"):
-            st.caption(escape(render(f"site_app.budget.{key}")))
+        st.caption(escape(render("site_app.budget.composed")))
+        st.caption(escape(render("site_app.budget.covered")))
+        st.caption(escape(render("site_app.budget.unprotected")))
 
 
 def above(facts: Facts) -> None:
