@@ -26,7 +26,7 @@ def test_three_institutions_grow_the_trees_of_one_process_and_one_that_keeps_cou
     consortium.online(3)
     two, said = command(consortium, words(consortium, study, THREE))
     assert two["status"] == "completed" and "keeps small counts back" in str(two), said
-    assert {line["kind"] for line in consortium.sites[THREE[2]].lines() if line["run"] == two["run"]} == {"refused"}
+    assert {line["kind"] for line in consortium.sites[THREE[2]].lines() if line.get("run") == two["run"]} == {"refused"}
     closed[THREE[2]].write_text(closed[THREE[2]].read_text().replace('"institution"', '"open"'))
     three, said = command(consortium, words(consortium, study, THREE))
     assert (three["status"], three["faults"]) == ("completed", []), said

@@ -34,7 +34,7 @@ def trained(consortium: Any, run: str) -> list[str]:
     """Return the sites of whose rows an update of a run left."""
     found = []
     for name in MEMBERS:
-        if any(line["run"] == run and line["kind"] == "train" for line in consortium.sites[name].lines()):
+        if any(line.get("run") == run and line["kind"] == "train" for line in consortium.sites[name].lines()):
             found.append(name)
     return found
 

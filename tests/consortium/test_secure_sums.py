@@ -85,7 +85,7 @@ def difference(consortium: Any, run: str, study: str, names: Sequence[str] = FOU
 def cohorts(consortium: Any, run: str, names: Sequence[str] = FOUR) -> set[str]:
     """Return the sites over which replies of a run are added up, by the lines of all ledgers that have some."""
     lines = [line for name in names for line in consortium.sites[name].lines()]
-    return {line["cohort"] for line in lines if line["run"] == run and "cohort" in line}
+    return {line["cohort"] for line in lines if line.get("run") == run and "cohort" in line}
 
 
 def newest(consortium: Any) -> Any:
@@ -119,7 +119,7 @@ def no_sum_of_figures_of_small_sites(consortium: Any, study: str) -> None:
     assert (ran["status"], ran["faults"]) == ("completed", []), said
     assert held(consortium, ran["run"], FOUR) == sent(consortium, ran["run"])
     kinds = Counter(
-        line["kind"] for name in FOUR for line in consortium.sites[name].lines() if line["run"] == ran["run"]
+        line["kind"] for name in FOUR for line in consortium.sites[name].lines() if line.get("run") == ran["run"]
     )
     # One exchange for the sums over rows, for each of three rounds, for the last model's losses and the comparison.
     assert [kinds[kind] for kind in ("summarise", "train", "evaluate", "compare")] == [4, 12, 4, 4]

@@ -125,7 +125,7 @@ class Parties(Consortium):
         found: dict[tuple[str, str, int, int], set[str]] = {}
         for name in PARTIES:
             for line in self.sites[name].lines():
-                if line["run"] == run and line["kind"] in ("align", "partial"):
+                if line.get("run") == run and line["kind"] in ("align", "partial"):
                     place = (name, line["kind"], line.get("round") or 0, line["exchange"])
                     found.setdefault(place, set()).add(line["sha256"])
         return found
@@ -210,7 +210,7 @@ def test_a_run_that_is_killed_at_each_machine_goes_on_with_what_is_stored(partie
     answers = parties.answers(run)
     assert len(answers) == 2 + 3 + 4 * 6 + 2
     assert {len(hashes) for hashes in answers.values()} == {1}
-    asked = [line for line in parties.sites["beta"].lines() if line["run"] == run and line["kind"] == "partial"]
+    asked = [line for line in parties.sites["beta"].lines() if line.get("run") == run and line["kind"] == "partial"]
     assert len(asked) > 13  # the first products crossed again, with the masks of before
     assert np.abs(parts(parties.exported(run)) - parts(parties.here(text))).max() <= 1e-4
 
