@@ -78,7 +78,7 @@ OFFERED = {
     "Site": "name dataset source mapping holdout title policy folder also partial read serving datasets",
     "Model": "arrays classes_ inputs predict predict_proba read to_onnx to_sklearn",
     "Mechanism": (
-        "answer_releases charged check check_sites colluding kept_back merged private_steps promise protects_rows "
+        "answer_releases charged check check_sites colluding merged private_steps promise protects_rows "
         "round_release site_noise spent uncharged warnings"
     ),
     "Codec": "decode defect encode feedback shapes",
