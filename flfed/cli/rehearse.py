@@ -194,8 +194,8 @@ def _approve(consortium: Rehearsal, site: str, partners: str) -> Path:
     file = consortium.home(site) / "approval.txt"
     with at_home(consortium.home(site)), redirect_stdout(StringIO()) as text:
         approve_study(
-            str(consortium.study_file), site=site, co_sites=partners, changed_sites=False, start=None,
-            allow_unmatched=True, by=OPERATOR, every=False, yes=True, refuse=False, as_json=False,
+            str(consortium.study_file), site=site, co_sites=partners, changed_sites=False, unknown_releases=False,
+            start=None, runs=1, allow_unmatched=True, by=OPERATOR, every=False, yes=True, refuse=False, as_json=False,
         )  # fmt: skip
     file.write_text(text.getvalue(), encoding="utf-8")
     return file

@@ -50,7 +50,7 @@ SHOWN: dict[str, Callable[[Any], object]] = {
     f"site status {SITE}": lambda found: [one["reason"] for one in found["studies"]] == ["", ""],
     f"site ledger {SITE}": lambda found: found["lines"] == 1,
     f"site ledger {SITE} --verify": lambda found: found["problems"] == [],
-    f"site budget {SITE}": lambda found: found["datasets"][0]["spent"] > 1,
+    f"site budget {SITE}": lambda found: found["spent"] > 1,
     "coordinator status": lambda found: SITE in [site["site"] for site in found["sites"]],
 }  # fmt: skip
 """What an operator looks at from hour to hour, and what tells that it is there."""
@@ -58,7 +58,7 @@ BESIDES = (
     "--help", "site check --help", "site list", "data list", "study list", "study show preterm-birth",
     "site status river-bank", "run compare latest latest",
     "coordinator invite new-york-clinic --output {home}",
-    f"coordinator ledger {SITE}", f"site pause {SITE}", f"site pause {SITE} --resume",
+    f"site pause {SITE}", f"site pause {SITE} --resume",
     f"site withdraw preterm-dp --site {SITE}", f"site approve preterm-birth --site {SITE} --refuse",
 )  # fmt: skip
 CALL = """

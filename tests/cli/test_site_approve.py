@@ -82,7 +82,7 @@ def test_approving_shows_the_words_freezes_the_rows_and_writes_who_and_when(run:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.approvals.stat().st_mode) == 0o700
     assert sorted(json.loads(path.read_text())) == [
-        "at", "by", "changed-sites", "co-sites", "coordinator", "dataset", "decision", "earlier", "ledger", "pins",
+        "at", "by", "changed-sites", "co-sites", "coordinator", "dataset", "decision", "earlier", "pins",
         "rows-sha256", "schema-sha256", "study", "study-sha256", "sums", "text",
     ]  # fmt: skip
 
@@ -122,8 +122,8 @@ def test_a_lost_ledger_is_told_by_status_and_approval(run: Run, monkeypatch: pyt
     asked = ("approve", "heart-disease", "--site", "cleveland", *WITH, "--yes")
     run(*asked)
     folder = SiteFolder("cleveland")
-    (folder.gate / "rows.key").write_bytes(bytes(32))
-    (folder.gate / "rows.key").chmod(0o600)
+    ledger_of(folder).append(kind="train")
+    folder.ledger.unlink()
     lost = str(Refusal("ledger-lost", site="cleveland"))
     assert str(run(*asked, raises=UsageError).exception) == f"nothing is approved: {lost}"
     status = json.loads(run("status", "cleveland", "--json").stdout)

@@ -228,7 +228,7 @@ def test_of_repeats_it_is_said_whose_figures_these_are_for_each_draws_other_nois
 def test_commands_say_what_is_analysed_and_export_and_compare_know_no_model(small_sites, flfed, tmp_path):
     sites = small_sites(3, rows=200)
     done, other = (run(Study.parse(STUDY), sites=sites).report for _ in range(2))
-    assert done["statistics"] == other["statistics"]  # asked again with the same text
+    assert done["statistics"] != other["statistics"]  # each run draws its own noise, and is charged for it
     file = tmp_path / "study.toml"
     file.write_text(STUDY)
     code, shown, said = flfed("study", "show", file)
