@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[tuple[str, Callable[..., None], str], ...]] = {
         ("allow", approve.allow_runs, "heart-disease --runs 5 --site cleveland"),
         ("refresh", rows.refresh_rows, "cleveland"),
         ("ledger", ledger.show_ledger, "cleveland --verify"),
-        ("budget", models.show_budget, "cleveland --dataset heart-disease"),
+        ("budget", models.show_budget, "cleveland"),
         ("model", models.take_model, "cleveland RUN --output my-model"),
         ("models", models.list_models, "cleveland --people asked.csv"),
         ("purge", ledger.purge_records, "cleveland RUN"),
