@@ -8,7 +8,7 @@ from tokenize import COMMENT, DEDENT, ENCODING, ENDMARKER, INDENT, NEWLINE, NL, 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "flfed").rglob("*.py"))
 TREES = {str(file.relative_to(ROOT)): ast.parse(file.read_text()) for file in SOURCES}
-CODE_LINES, FILES = 64_560, 513
+CODE_LINES, FILES = 64_537, 513
 WIDE, WIDE_FILES, ABOVE = 12, 78, 320
 """Modules of flfed that a file may import, the files that import more, and the sum of what they import above it."""
 NO_CODE = {COMMENT, NL, NEWLINE, INDENT, DEDENT, ENDMARKER, ENCODING}
